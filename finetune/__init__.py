@@ -1,0 +1,1 @@
+"""Fine-tune relative-depth checkpoints into metric depth for your own camera."""

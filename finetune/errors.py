@@ -1,0 +1,69 @@
+"""What users can cause, said in one sentence that names the file, the key and the fix."""
+
+from __future__ import annotations
+
+
+class FinetuneError(Exception):
+    """Anything a user can cause; its text is the whole message, ``exit_status`` what the process ends with."""
+
+    exit_status = 2
+
+
+class RecipeError(FinetuneError):
+    """One key of a recipe, or of the options of a reader or a loss, has a value it cannot have."""
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        """
+        Args:
+            key: dotted path of the key, seen from the object that raises: ``lam``, ``optim.lr``.
+            value: what was found.
+            expected: what to write instead; it follows "expected" in the sentence.
+        """
+        super().__init__(f"{key} is {value!r}; expected {expected}.")
+        self.key = key
+        self.value = value
+        self.expected = expected
+
+
+class RecipeFaults(FinetuneError):
+    """All faults of one recipe at once, a line each."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__("\n".join(faults))
+        self.faults = faults
+
+
+class FileFault(FinetuneError):
+    """A file, what was found in it, and what to do about it."""
+
+    def __init__(self, source: object, found: str, fix: str) -> None:
+        """
+        Args:
+            source: the file, as the user can open it.
+            found: what is wrong with it, without a full stop.
+            fix: what to do or write instead, without a full stop.
+        """
+        super().__init__(f"{source}: {found}. {fix}.")
+        self.source = str(source)
+        self.found = found
+        self.fix = fix
+
+
+class DataError(FileFault):
+    """An image, a depth map or what they add up to is not acceptable."""
+
+    exit_status = 1
+
+
+class ListError(FileFault):
+    """A folder or list file that a recipe names is missing or malformed."""
+
+
+class CheckpointError(FileFault):
+    """A weights file is missing, is not what the recipe says, or does not cover the network."""
+
+
+class ResultError(FinetuneError):
+    """The work ended, but what came out is not acceptable."""
+
+    exit_status = 1

@@ -1,0 +1,44 @@
+"""Four tables, name in a recipe or a command -> ``module:Class``, imported on first use."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+READERS = {
+    "kitti": "finetune.readers.kitti:Kitti",
+    "nyuv2": "finetune.readers.nyuv2:NyuV2",
+    "pairs": "finetune.readers.pairs:Pairs",
+    "scenes": "finetune.readers.scenes:Scenes",
+}
+
+LOSSES = {
+    "gradient": "finetune.losses.gradient:Gradient",
+    "l1": "finetune.losses.l1:L1",
+    "silog": "finetune.losses.silog:SiLog",
+}
+
+CHECKPOINTS = {
+    "native": "finetune.checkpoints.native:Native",
+    "official": "finetune.checkpoints.official:Official",
+}
+
+EXPORTERS = {
+    "official": "finetune.exporters.official:Official",
+}
+
+
+def find(table: dict[str, str], name: str) -> Any:
+    """
+    Args:
+        table: one of the four tables above.
+        name: a key of it.
+
+    Returns:
+        The class, its module imported now if it was not before.
+
+    Raises:
+        KeyError: the table has no such name.
+    """
+    module, _, attribute = table[name].partition(":")
+    return getattr(import_module(module), attribute)

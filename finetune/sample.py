@@ -1,0 +1,61 @@
+"""One image with its measured depth, as every reader hands it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.camera import Camera
+from finetune.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DepthSample:
+    """An image and the depth measured for each of its pixels.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB.
+        depth_m: (H, W) float32, meters along the optical axis; anything where ``valid`` is False.
+        valid: (H, W) bool, True where depth was measured. It alone says what was measured; a 0 says nothing.
+        source: the depth file, or a name a person can find the frame by; errors name it.
+        camera: intrinsics of the image, when known.
+
+    Raises:
+        DataError: shapes or types differ from the above, or a valid depth is not a positive finite number.
+    """
+
+    image: NDArray[np.uint8]
+    depth_m: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    source: str
+    camera: Camera | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise DataError(
+                self.source,
+                f"its image is {self.image.dtype} of shape {self.image.shape}",
+                "Write images as 8-bit color, height x width x 3",
+            )
+        height, width = self.image.shape[:2]
+        if self.depth_m.shape != (height, width) or self.valid.shape != (height, width):
+            raise DataError(
+                self.source,
+                f"depth is {'x'.join(map(str, self.depth_m.shape))}, its image is {height}x{width}",
+                "Export both at one size",
+            )
+        if self.depth_m.dtype != np.float32 or self.valid.dtype != np.bool_:
+            raise DataError(
+                self.source,
+                f"depth is {self.depth_m.dtype} and valid is {self.valid.dtype}",
+                "A reader hands out float32 meters and a bool mask",
+            )
+        measured = self.depth_m[self.valid]
+        if measured.size and not (np.isfinite(measured).all() and measured.min() > 0):
+            raise DataError(
+                self.source,
+                "a depth marked valid is not a positive finite number of meters",
+                "List the value that stands for no measurement under invalid",
+            )
