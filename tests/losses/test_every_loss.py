@@ -1,0 +1,83 @@
+"""What each loss of the registry must hold; a new one is found here by itself."""
+
+import dataclasses
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+from finetune import registry
+
+LOSSES = sorted(registry.LOSSES)
+
+
+@pytest.fixture(params=LOSSES)
+def loss(request: pytest.FixtureRequest) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
+    return registry.find(registry.LOSSES, request.param)()
+
+
+def inputs(shape: tuple[int, ...] = (2, 1, 16, 16)) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    pred_m = (torch.rand(shape, generator=generator) * 5 + 0.1).requires_grad_()
+    return pred_m, torch.rand(shape, generator=generator) * 5 + 0.1, torch.rand(shape, generator=generator) > 0.4
+
+
+def gradient_of(value: Tensor, pred_m: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(value, pred_m)
+    assert torch.isfinite(gradient).all()
+    return gradient
+
+
+def test_is_a_frozen_record_of_its_options_and_says_its_source_or_unit(loss: object) -> None:
+    assert dataclasses.is_dataclass(loss)
+    assert loss.__doc__
+    with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
+        loss.anything = 1  # type: ignore[attr-defined]
+
+
+def test_nothing_valid_is_zero_with_zero_gradient(loss: Callable[..., Tensor]) -> None:
+    pred_m, target_m, valid = inputs()
+    value = loss(pred_m, target_m.fill_(float("nan")), torch.zeros_like(valid))
+    assert value.item() == 0.0
+    assert not gradient_of(value, pred_m).any()
+
+
+def test_an_image_without_valid_pixels_does_not_change_the_mean(loss: Callable[..., Tensor]) -> None:
+    pred_m, target_m, valid = inputs()
+    alone = loss(pred_m[:1], target_m[:1], valid[:1])
+    valid[1] = False
+    assert loss(pred_m, target_m, valid).item() == pytest.approx(alone.item(), rel=1e-6)
+
+
+@pytest.mark.parametrize("value_m", [0.0, 10.0])
+def test_finite_at_zero_at_the_far_end_and_with_one_pixel(loss: Callable[..., Tensor], value_m: float) -> None:
+    _, target_m, valid = inputs()
+    pred_m = torch.full_like(target_m, value_m).requires_grad_()
+    assert torch.isfinite(loss(pred_m, target_m, valid))
+    gradient_of(loss(pred_m, target_m, valid), pred_m)
+    single = torch.zeros_like(valid)
+    single[0, 0, 3, 3] = True
+    gradient_of(loss(pred_m, target_m, single), pred_m)
+
+
+def test_a_perfect_answer_is_nearly_zero_with_finite_gradient(loss: Callable[..., Tensor]) -> None:
+    _, target_m, valid = inputs()
+    pred_m = target_m.clone().requires_grad_()
+    value = loss(pred_m, target_m, valid)
+    assert value.item() == pytest.approx(0.0, abs=1e-5)
+    gradient_of(value, pred_m)
+
+
+def test_what_stands_at_invalid_pixels_never_matters(loss: Callable[..., Tensor]) -> None:
+    pred_m, target_m, valid = inputs()
+    spoiled = target_m.where(valid, float("nan"))
+    value = loss(pred_m, spoiled, valid)
+    assert value.item() == loss(pred_m, target_m, valid).item()
+    assert not gradient_of(value, pred_m)[~valid].any()
+
+
+def test_other_shapes_are_refused(loss: Callable[..., Tensor]) -> None:
+    pred_m, target_m, valid = inputs()
+    with pytest.raises(ValueError, match="shapes"):
+        loss(pred_m, target_m[:, 0], valid)

@@ -1,0 +1,21 @@
+import pytest
+import torch
+
+from finetune.losses.silog import SiLog
+
+
+def row(*values: float) -> torch.Tensor:
+    return torch.tensor(values).view(1, 1, 1, -1)
+
+
+def test_silog_by_hand() -> None:
+    pred_m, target_m, valid = row(2.0, 4.0, 9.0), row(1.0, 4.0, 0.0), row(True, True, False)
+    # log ratios ln 2 and 0: mean of squares 0.240227, square of mean 0.120113, 0.240227 - 0.5 * 0.120113 = 0.180170
+    assert SiLog(lam=0.5)(pred_m, target_m, valid).item() == pytest.approx(0.424464, abs=1e-6)
+
+
+def test_at_lam_one_twice_the_depth_costs_nothing() -> None:
+    target_m, valid = row(1.0, 2.0, 3.0), row(True, True, True)
+    assert SiLog(lam=1.0)(2 * target_m, target_m, valid).item() == pytest.approx(0.0, abs=1e-3)
+    # ln 2 everywhere: sqrt(0.480453 - 0.5 * 0.480453)
+    assert SiLog(lam=0.5)(2 * target_m, target_m, valid).item() == pytest.approx(0.490129, abs=1e-6)
