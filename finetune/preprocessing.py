@@ -1,0 +1,169 @@
+"""The one preprocessing object: what train, evaluate, predict and export do to an image before the network sees it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.camera import Camera
+from finetune.sample import DepthSample
+
+PATCH_PX = 14
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Lower-bound resize that keeps the aspect, sides multiples of the patch, bicubic, ImageNet normalization.
+
+    The arithmetic is that of the original's transform (Depth Anything V2, ``util/transform.py``), so that its weights
+    see what they were trained on. It is saved inside every weights file.
+
+    Attributes:
+        input_size: (height, width) that the resized image reaches at least, pixels; multiples of 14.
+        mean, std: per RGB channel, of values from 0 to 1.
+    """
+
+    input_size: tuple[int, int]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+
+    def network_size(self, height: int, width: int) -> tuple[int, int]:
+        """(height, width) in pixels of what the network sees of an image of ``height`` x ``width`` pixels."""
+        scale = max(self.input_size[0] / height, self.input_size[1] / width)
+        return _to_patches(scale * height, self.input_size[0]), _to_patches(scale * width, self.input_size[1])
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """
+        Args:
+            image: (H, W, 3) uint8, RGB.
+
+        Returns:
+            (3, h, w) float32, normalized and not clipped, ``network_size(H, W)`` large.
+        """
+        height, width = self.network_size(*image.shape[:2])
+        # float64, as in the original: float32 is up to 4e-4 off after the division by std.
+        resized = cv2.resize(image / 255.0, (width, height), interpolation=cv2.INTER_CUBIC)
+        normalized = (resized - np.array(self.mean)) / np.array(self.std)
+        return np.ascontiguousarray(normalized.transpose(2, 0, 1), dtype=np.float32)
+
+    def window(self, height: int, width: int, across: float, down: float) -> Window:
+        """The training crop: a window of ``input_size`` out of the resized image, expressed in the image's own pixels.
+
+        Args:
+            height, width: of the image, pixels.
+            across, down: where the window lies, each from 0 (left, top) to below 1 (right, bottom).
+        """
+        network_height, network_width = self.network_size(height, width)
+        out_height, out_width = self.input_size
+        return Window(
+            top=math.floor(down * (network_height - out_height + 1)),
+            left=math.floor(across * (network_width - out_width + 1)),
+            height=out_height,
+            width=out_width,
+            pixels_down=height / network_height,
+            pixels_across=width / network_width,
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values, for the metadata of a weights file."""
+        return {name: list(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_mapping(cls, mapping: Mapping[str, Any]) -> Preprocessing:
+        """The inverse of ``to_mapping``."""
+        return cls(**{name: tuple(value) for name, value in mapping.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A window of the resized image that is cut before the resize, so that no pixel is resized only to be thrown away.
+
+    Attributes:
+        top, left: corner in the resized image, pixels.
+        height, width: of the window, pixels.
+        pixels_down, pixels_across: pixels of the original image for each pixel of the resized one.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    pixels_down: float
+    pixels_across: float
+
+    def __call__(self, sample: DepthSample) -> DepthSample:
+        """The window of a sample: image bicubic, depth by selection alone, camera moved along."""
+        depth_m, valid = self.depth(sample.depth_m, sample.valid)
+        camera = sample.camera and self.camera(sample.camera)
+        return DepthSample(
+            image=self.image(sample.image), depth_m=depth_m, valid=valid, source=sample.source, camera=camera
+        )
+
+    def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 -> (height, width, 3) uint8, bicubic; one warp with the fractional corner and scale."""
+        x_scale, y_scale = self.pixels_across, self.pixels_down
+        to_source = np.array(
+            [
+                [x_scale, 0.0, x_scale * (self.left + 0.5) - 0.5],
+                [0.0, y_scale, y_scale * (self.top + 0.5) - 0.5],
+            ]
+        )
+        # At the rim cv2.resize repeats the last pixel; so must this, or borders differ from evaluation.
+        return np.asarray(
+            cv2.warpAffine(
+                image,
+                to_source,
+                (self.width, self.height),
+                flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            ),
+            dtype=np.uint8,
+        )
+
+    def depth(
+        self, depth_m: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """
+        Args:
+            depth_m: (H, W), meters.
+            valid: (H, W), True where measured.
+
+        Returns:
+            Depth and valid, (height, width): the nearest pixel where the resize enlarges, the smallest valid depth of
+            the cell where it shrinks, so that a sparse scan keeps its returns and no value is made up.
+        """
+        rows, row_end = _cells(self.top, self.height, self.pixels_down, depth_m.shape[0])
+        columns, column_end = _cells(self.left, self.width, self.pixels_across, depth_m.shape[1])
+        measured = np.where(valid[:row_end, :column_end], depth_m[:row_end, :column_end], np.float32(np.inf))
+        # reduceat takes the minimum of each cell; where cells are at most a pixel wide, the pixel itself.
+        chosen = np.minimum.reduceat(np.minimum.reduceat(measured, rows, axis=0), columns, axis=1)
+        kept = np.isfinite(chosen)
+        return np.where(kept, chosen, np.float32(0.0)), kept
+
+    def camera(self, camera: Camera) -> Camera:
+        """The intrinsics of the window."""
+        return camera.resized(1 / self.pixels_down, 1 / self.pixels_across).cropped(self.top, self.left)
+
+
+def _to_patches(side_px: float, at_least_px: int) -> int:
+    """The multiple of the patch nearest to a side, or the next larger one where that falls below the bound."""
+    # round() breaks ties to the even multiple, as the original's np.round does.
+    nearest = round(side_px / PATCH_PX) * PATCH_PX
+    return nearest if nearest >= at_least_px else math.ceil(side_px / PATCH_PX) * PATCH_PX
+
+
+def _cells(first: int, count: int, pixels: float, limit: int) -> tuple[NDArray[np.intp], int]:
+    """First source index of each of ``count`` output cells, and one past the last source index they reach."""
+    edges = (first + np.arange(count + 1)) * pixels
+    if pixels > 1:
+        # A source pixel belongs to the cell its center lies in: each to exactly one, and each cell has at least one.
+        starts = np.ceil(edges - 0.5 - 1e-9).astype(np.intp)
+        return starts[:-1], min(int(starts[-1]), limit)
+    nearest = np.minimum(np.floor(edges[:-1] + pixels / 2).astype(np.intp), limit - 1)
+    return nearest, int(nearest[-1]) + 1

@@ -1,0 +1,139 @@
+import cv2
+import numpy as np
+import pytest
+
+from finetune.camera import Camera
+from finetune.preprocessing import Preprocessing
+from finetune.sample import DepthSample
+
+SIZES = [(480, 640), (375, 1242), (240, 320), (1080, 1920)]
+
+
+def noise(height: int, width: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),  # facts of the original's transform at 518, as (height, width)
+    [
+        ((480, 640), (518, 686)),
+        ((375, 1242), (518, 1722)),
+        ((370, 1224), (518, 1708)),
+        ((352, 1216), (518, 1792)),
+        ((1080, 1920), (518, 924)),
+        ((756, 1344), (518, 924)),
+        ((768, 1024), (518, 686)),
+        ((240, 320), (518, 686)),
+    ],
+)
+def test_network_sizes_are_those_of_the_original(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert Preprocessing(input_size=(518, 518)).network_size(*size) == expected
+
+
+def test_lower_bound_holds_for_both_sides_of_a_wide_input() -> None:
+    assert Preprocessing(input_size=(252, 336)).network_size(240, 320) == (252, 336)
+    height, width = Preprocessing(input_size=(350, 1190)).network_size(375, 1242)
+    assert height >= 350
+    assert width >= 1190
+
+
+@pytest.mark.original
+@pytest.mark.parametrize("size", SIZES)
+def test_float_path_equals_the_original_transform(size: tuple[int, int]) -> None:
+    from depth_anything_v2.util.transform import NormalizeImage, PrepareForNet, Resize
+
+    image = noise(*size)
+    sample = {"image": image / 255.0}
+    for step in (
+        Resize(518, 518, False, True, 14, "lower_bound", cv2.INTER_CUBIC),
+        NormalizeImage(mean=[0.485, 0.456, 0.406], std=[0.229, 0.224, 0.225]),
+        PrepareForNet(),
+    ):
+        sample = step(sample)
+    ours = Preprocessing(input_size=(518, 518))(image)
+    assert ours.shape == sample["image"].shape
+    assert np.abs(ours - sample["image"]).max() <= 1e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("across", "down"), [(0.0, 0.0), (0.37, 0.61), (0.999, 0.999)])
+def test_training_window_equals_the_crop_of_the_float_path(size: tuple[int, int], across: float, down: float) -> None:
+    preprocessing, image = Preprocessing(input_size=(252, 336)), noise(*size)
+    window = preprocessing.window(*size, across, down)
+    whole = preprocessing(image) * np.array(preprocessing.std).reshape(3, 1, 1)
+    whole += np.array(preprocessing.mean).reshape(3, 1, 1)
+    crop = whole[:, window.top : window.top + 252, window.left : window.left + 336].transpose(1, 2, 0)
+    inside = (crop >= 0) & (crop <= 1)
+    assert crop.shape == (252, 336, 3)
+    assert np.abs(window.image(image) / 255.0 - crop)[inside].max() <= 1 / 255
+    # A crop at whole pixels of the source that is then resized drifts: the same comparison must see it.
+    top, left = round(window.top * window.pixels_down), round(window.left * window.pixels_across)
+    bottom, right = top + round(252 * window.pixels_down), left + round(336 * window.pixels_across)
+    drifting = cv2.resize(image[top:bottom, left:right], (336, 252), interpolation=cv2.INTER_CUBIC) / 255.0
+    if window.top + window.left > 0 and across < 0.9:
+        assert np.abs(drifting - crop)[inside].max() > 1 / 255
+
+
+def test_enlarged_depth_is_the_nearest_pixel() -> None:
+    preprocessing = Preprocessing(input_size=(28, 28))
+    depth_m = np.arange(1, 197, dtype=np.float32).reshape(14, 14)
+    valid = np.ones((14, 14), dtype=np.bool_)
+    valid[3, 4] = False
+    out_m, kept = preprocessing.window(14, 14, 0.0, 0.0).depth(depth_m, valid)
+    assert np.array_equal(out_m[kept], np.repeat(np.repeat(depth_m, 2, 0), 2, 1)[kept])
+    assert np.array_equal(kept, np.repeat(np.repeat(valid, 2, 0), 2, 1))
+
+
+def test_shrunk_depth_is_the_smallest_valid_value_of_its_cell() -> None:
+    preprocessing = Preprocessing(input_size=(14, 14))
+    depth_m = np.full((28, 28), 9.0, dtype=np.float32)
+    valid = np.zeros((28, 28), dtype=np.bool_)
+    depth_m[0, 0], depth_m[1, 1], valid[0, 0], valid[1, 1] = 5.0, 4.0, True, True
+    depth_m[26, 27], valid[26, 27], depth_m[27, 27] = 3.0, True, 1.0
+    out_m, kept = preprocessing.window(28, 28, 0.0, 0.0).depth(depth_m, valid)
+    assert out_m[0, 0] == 4.0
+    assert out_m[13, 13] == 3.0
+    assert kept.sum() == 2
+
+
+@pytest.mark.parametrize("size", [(375, 1242), (1080, 1920), (241, 319), (50, 50)])
+def test_no_depth_value_is_made_up_and_sparse_returns_stay(size: tuple[int, int]) -> None:
+    generator = np.random.default_rng(2)
+    depth_m = generator.uniform(1, 80, size).astype(np.float32)
+    valid = generator.uniform(size=size) < 0.04
+    preprocessing = Preprocessing(input_size=(196, 392))
+    window = preprocessing.window(*size, 0.5, 0.5)
+    out_m, kept = window.depth(depth_m, valid)
+    assert out_m.shape == kept.shape == (196, 392)
+    assert np.isin(out_m[kept], depth_m[valid]).all()
+    if window.pixels_down > 1:
+        cells = np.zeros((196, 392), dtype=np.bool_)
+        y, x = np.nonzero(valid)
+        row = np.floor((y + 0.5) / window.pixels_down).astype(int) - window.top
+        column = np.floor((x + 0.5) / window.pixels_across).astype(int) - window.left
+        inside = (row >= 0) & (row < 196) & (column >= 0) & (column < 392)
+        cells[row[inside], column[inside]] = True
+        assert (kept & cells).sum() >= 0.95 * cells.sum()
+
+
+def test_camera_moves_with_the_window() -> None:
+    camera = Camera(fx_px=300.0, fy_px=310.0, cx_px=159.5, cy_px=119.5)
+    sample = DepthSample(
+        image=noise(240, 320),
+        depth_m=np.ones((240, 320), np.float32),
+        valid=np.ones((240, 320), np.bool_),
+        source="plane",
+        camera=camera,
+    )
+    window = Preprocessing(input_size=(252, 252)).window(240, 320, 0.5, 0.0)
+    moved = window(sample).camera
+    assert moved is not None
+    # The ray through the middle of output pixel (0, 0) is the ray through the source point it was taken from.
+    x_source = window.pixels_across * (window.left + 0.5) - 0.5
+    assert (0 - moved.cx_px) / moved.fx_px == pytest.approx((x_source - camera.cx_px) / camera.fx_px)
+    assert moved.fy_px == pytest.approx(310.0 * 252 / 240)
+
+
+def test_survives_the_metadata_of_a_weights_file() -> None:
+    preprocessing = Preprocessing(input_size=(252, 336))
+    assert Preprocessing.from_mapping(preprocessing.to_mapping()) == preprocessing
