@@ -1,0 +1,77 @@
+"""The field's depth metrics, each over the valid pixels of one image, in float64.
+
+Every function takes ``pred_m`` and ``target_m``: (N,) float64 meters, both > 0, N > 0; and returns one number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Metric = Callable[[NDArray[np.float64], NDArray[np.float64]], float]
+
+
+def abs_rel(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
+    """Mean of \\|pred - target\\| / target, no unit; lower is better."""
+    return float(np.mean(np.abs(pred_m - target_m) / target_m))
+
+
+def sq_rel(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
+    """Mean of (pred - target)^2 / target, meters; lower is better."""
+    return float(np.mean(np.square(pred_m - target_m) / target_m))
+
+
+def rmse(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
+    """Root of the mean squared error, meters; lower is better."""
+    return float(np.sqrt(np.mean(np.square(pred_m - target_m))))
+
+
+def rmse_log(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
+    """Root of the mean squared difference of natural logarithms, no unit; lower is better."""
+    return float(np.sqrt(np.mean(np.square(np.log(pred_m) - np.log(target_m)))))
+
+
+def log10(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
+    """Mean absolute difference of decimal logarithms, no unit; lower is better."""
+    return float(np.mean(np.abs(np.log10(pred_m) - np.log10(target_m))))
+
+
+def silog(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
+    """100 sqrt(mean(e^2) - mean(e)^2) with e = ln pred - ln target, no unit; lower is better."""
+    error = np.log(pred_m) - np.log(target_m)
+    # The variance of equal numbers can come out a rounding below 0.
+    return float(100.0 * np.sqrt(max(0.0, np.mean(np.square(error)) - np.square(np.mean(error)))))
+
+
+def delta1(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
+    """Share of pixels with max(pred / target, target / pred) strictly below 1.25; higher is better."""
+    return _share_within(pred_m, target_m, 1.25)
+
+
+def delta2(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
+    """Share of pixels with max(pred / target, target / pred) strictly below 1.25^2; higher is better."""
+    return _share_within(pred_m, target_m, 1.25**2)
+
+
+def delta3(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
+    """Share of pixels with max(pred / target, target / pred) strictly below 1.25^3; higher is better."""
+    return _share_within(pred_m, target_m, 1.25**3)
+
+
+METRICS: dict[str, Metric] = {
+    metric.__name__: metric for metric in (abs_rel, sq_rel, rmse, rmse_log, log10, silog, delta1, delta2, delta3)
+}
+HIGHER_IS_BETTER = frozenset({"delta1", "delta2", "delta3"})
+
+
+def is_better(name: str, value: float, than: float | None) -> bool:
+    """Whether a value of the metric is strictly better than another, or the first there is."""
+    if than is None:
+        return True
+    return value > than if name in HIGHER_IS_BETTER else value < than
+
+
+def _share_within(pred_m: NDArray[np.float64], target_m: NDArray[np.float64], bound: float) -> float:
+    return float(np.mean(np.maximum(pred_m / target_m, target_m / pred_m) < bound))

@@ -1,0 +1,28 @@
+"""Learning rate as a pure function of the optimizer step, so that it is the same on any number of processes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+SHAPES: dict[str, Callable[[float], float]] = {
+    # Power 0.9 as in DeepLab, Chen et al. 2016, arXiv:1606.00915, section 4.1.2; the reference training script's too.
+    "poly": lambda progress: (1.0 - progress) ** 0.9,
+    "cosine": lambda progress: 0.5 * (1.0 + math.cos(math.pi * progress)),
+    "constant": lambda progress: 1.0,
+}
+
+
+def rate_factor(schedule: str, step: int, total_steps: int, warmup_steps: int) -> float:
+    """
+    Args:
+        schedule: ``poly``, ``cosine`` or ``constant``.
+        step: optimizer steps already taken, from 0.
+        total_steps: steps of the whole run.
+        warmup_steps: steps over which the rate rises linearly to its full value.
+
+    Returns:
+        What every base rate is multiplied by at this step. Warm-up multiplies the schedule, which runs over all steps.
+    """
+    warmup = min(1.0, (step + 1) / (warmup_steps + 1))
+    return warmup * SHAPES[schedule](min(1.0, step / total_steps))
