@@ -1,0 +1,189 @@
+"""Samples to batches. Sample k of a run, and every draw made for it, is a pure function of (seed, k)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from itertools import count
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from finetune.augment import Augmentation
+from finetune.preprocessing import Preprocessing
+from finetune.sample import DepthSample
+
+# What a random draw is for; part of its seed, so that no two purposes share their numbers.
+_ORDER, _MIX, _WINDOW, _AUGMENT = range(4)
+_MIX_BLOCK = 1000
+
+
+class Reader(Protocol):
+    """What every reader can do; see ``finetune/readers``."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> DepthSample: ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mix:
+    """Which frame of which reader sample k is: readers in proportion to their weights, each in shuffled epochs.
+
+    Attributes:
+        sizes: number of frames of each reader.
+        weights: share of the samples of each reader, > 0, in any unit; kept to a thousandth.
+        seed: of the run.
+    """
+
+    sizes: tuple[int, ...]
+    weights: tuple[float, ...]
+    seed: int
+
+    def __call__(self, k: int) -> tuple[int, int]:
+        """(reader, frame) of sample ``k``."""
+        reader, turn = self._reader(k)
+        epoch, position = divmod(turn, self.sizes[reader])
+        return reader, int(_order(self.seed, reader, epoch, self.sizes[reader])[position])
+
+    def _reader(self, k: int) -> tuple[int, int]:
+        """Reader of sample ``k``, and how many samples of that reader came before it."""
+        if len(self.sizes) == 1:
+            return 0, k
+        block, position = divmod(k, _MIX_BLOCK)
+        shares = self._shares()
+        slots = np.random.default_rng((self.seed, _MIX, block)).permutation(np.repeat(np.arange(len(shares)), shares))
+        reader = int(slots[position])
+        return reader, int(block * shares[reader] + np.count_nonzero(slots[:position] == reader))
+
+    def _shares(self) -> NDArray[np.intp]:
+        """Samples of each reader in a block: proportional, at least one, remainders to the largest fractions."""
+        exact = np.array(self.weights) / sum(self.weights) * _MIX_BLOCK
+        shares = np.maximum(1, np.floor(exact).astype(np.intp))
+        for reader in np.argsort(shares - exact, kind="stable")[: max(0, _MIX_BLOCK - int(shares.sum()))]:
+            shares[reader] += 1
+        shares[np.argmax(shares)] += _MIX_BLOCK - int(shares.sum())
+        return shares
+
+
+@lru_cache(maxsize=16)  # an epoch of a million frames takes 10 ms to shuffle; it is asked for once a sample
+def _order(seed: int, reader: int, epoch: int, size: int) -> NDArray[np.intp]:
+    return np.random.default_rng((seed, _ORDER, reader, epoch)).permutation(size)
+
+
+class Batch(NamedTuple):
+    """What one process trains on in one micro-batch.
+
+    Attributes:
+        image: (B, 3, H, W) uint8, channels last in memory; normalized on the device.
+        depth_m: (B, 1, H, W) float32, meters.
+        valid: (B, 1, H, W) bool.
+        usable_images: how many of the images have a valid pixel.
+        sources: (B) names of the samples, for errors.
+    """
+
+    image: Tensor
+    depth_m: Tensor
+    valid: Tensor
+    usable_images: int
+    sources: list[str]
+
+
+class TrainingSamples(Dataset[DepthSample]):
+    """Sample k of a run, cut, resized and augmented."""
+
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        weights: Sequence[float],
+        *,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        max_depth_m: float,
+        seed: int,
+    ) -> None:
+        """
+        Args:
+            readers, weights: entries of ``data.train`` and their shares.
+            max_depth_m: measured depth beyond it does not count; the head cannot answer it.
+        """
+        self.readers = readers
+        self.mix = Mix(sizes=tuple(len(reader) for reader in readers), weights=tuple(weights), seed=seed)
+        self._preprocessing = preprocessing
+        self._augmentation = augmentation
+        self._max_depth_m = max_depth_m
+        self._seed = seed
+
+    def __getitem__(self, k: int) -> DepthSample:
+        reader, frame = self.mix(k)
+        sample = within_range(self.readers[reader][frame], self._max_depth_m)
+        height, width = sample.depth_m.shape
+        across, down = np.random.default_rng((self._seed, _WINDOW, k)).random(2)
+        window = self._preprocessing.window(height, width, across, down)
+        return self._augmentation(window(sample), (self._seed, _AUGMENT, k))
+
+
+class StepBatches(Sampler[list[int]]):
+    """The samples of every micro-batch of one process, without end.
+
+    Step s trains on samples s * total to (s + 1) * total - 1, whatever total is made of: batch size, micro-batches,
+    processes. So the same total batch means the same samples on any number of processes.
+    """
+
+    def __init__(self, *, first_step: int, batch_size: int, accumulate: int, rank: int, world_size: int) -> None:
+        self._first_step = first_step
+        self._batch_size = batch_size
+        self._accumulate = accumulate
+        self._rank = rank
+        self._world_size = world_size
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for micro_batch in count(self._first_step * self._accumulate):
+            first = (micro_batch * self._world_size + self._rank) * self._batch_size
+            yield list(range(first, first + self._batch_size))
+
+
+def within_range(sample: DepthSample, max_depth_m: float) -> DepthSample:
+    """The sample with depth beyond ``max_depth_m`` marked as not measured."""
+    return replace(sample, valid=sample.valid & (sample.depth_m <= max_depth_m))
+
+
+def collate(samples: Sequence[DepthSample]) -> Batch:
+    """Samples of one size to a batch."""
+    valid = torch.from_numpy(np.stack([sample.valid for sample in samples])).unsqueeze(1)
+    return Batch(
+        # Stacked as (B, H, W, 3) and only seen as (B, 3, H, W): that is channels last, for which convolutions are fast.
+        image=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
+        depth_m=torch.from_numpy(np.stack([sample.depth_m for sample in samples])).unsqueeze(1),
+        valid=valid,
+        usable_images=int(valid.flatten(1).any(1).sum()),
+        sources=[sample.source for sample in samples],
+    )
+
+
+def training_loader(
+    samples: TrainingSamples, batches: StepBatches, *, workers: int, pin_memory: bool
+) -> DataLoader[DepthSample]:
+    """The endless loader of one process. It has a generator of its own, or a resume would shift the global one."""
+    return DataLoader(
+        samples,
+        batch_sampler=batches,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_calm_worker,
+        generator=torch.Generator(),
+    )
+
+
+def _calm_worker(_: int) -> None:
+    import cv2
+
+    # Workers are the parallelism; threads inside each only fight over the same cores.
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,42 @@
+"""Small inputs whose truth is a formula."""
+
+import numpy as np
+
+from finetune.camera import Camera
+from finetune.sample import DepthSample
+
+
+def tilted_plane(height: int = 48, width: int = 64, near_m: float = 1.0, far_m: float = 4.0) -> DepthSample:
+    """Depth falls linearly from top to bottom; brightness follows it, so that a network can learn it."""
+    depth_m = np.linspace(far_m, near_m, height, dtype=np.float32)[:, None].repeat(width, axis=1)
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    image[..., 0] = (depth_m / far_m * 255).astype(np.uint8)
+    image[..., 1] = np.linspace(0, 255, width).astype(np.uint8)
+    return DepthSample(
+        image=image,
+        depth_m=depth_m,
+        valid=np.ones((height, width), dtype=np.bool_),
+        source="plane",
+        camera=Camera(fx_px=60.0, fy_px=60.0, cx_px=30.0, cy_px=25.0),
+    )
+
+
+class Planes:
+    """A reader of tilted planes, each named by its index and with its own far end."""
+
+    def __init__(self, count: int, name: str = "plane") -> None:
+        self.count = count
+        self.name = name
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> DepthSample:
+        plane = tilted_plane(far_m=2.0 + index % 3)
+        return DepthSample(
+            image=plane.image,
+            depth_m=plane.depth_m,
+            valid=plane.valid,
+            source=f"{self.name}#{index}",
+            camera=plane.camera,
+        )

@@ -1,0 +1,110 @@
+from collections import Counter
+from itertools import islice
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.augment import Augmentation
+from finetune.batches import Mix, StepBatches, TrainingSamples, collate, training_loader, within_range
+from finetune.preprocessing import Preprocessing
+from tests.synthetic import Planes, tilted_plane
+
+
+def samples(seed: int = 0, count: int = 10) -> TrainingSamples:
+    return TrainingSamples(
+        [Planes(count)],
+        [1.0],
+        preprocessing=Preprocessing(input_size=(28, 42)),
+        augmentation=Augmentation(flip=0.5, color=0.5),
+        max_depth_m=10.0,
+        seed=seed,
+    )
+
+
+def test_each_epoch_shows_every_frame_once_in_another_order() -> None:
+    mix = Mix(sizes=(10,), weights=(1.0,), seed=3)
+    first, second = [[mix(k)[1] for k in range(start, start + 10)] for start in (0, 10)]
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert first != [Mix(sizes=(10,), weights=(1.0,), seed=4)(k)[1] for k in range(10)]
+
+
+def test_weights_share_the_samples_and_each_reader_keeps_its_epochs() -> None:
+    mix = Mix(sizes=(50, 7), weights=(3.0, 1.0), seed=0)
+    drawn = [mix(k) for k in range(2000)]
+    assert Counter(reader for reader, _ in drawn) == {0: 1500, 1: 500}
+    assert Counter(reader for reader, _ in drawn[:100])[1] in range(10, 45)
+    second = [frame for reader, frame in drawn if reader == 1]
+    assert all(sorted(second[start : start + 7]) == list(range(7)) for start in range(0, 490, 7))
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1e-9, 1.0, 2.0), (0.3, 0.6, 1e6)])
+def test_shares_add_up_and_none_is_empty(weights: tuple[float, ...]) -> None:
+    shares = Mix(sizes=(5, 5, 5), weights=weights, seed=0)._shares()
+    assert shares.sum() == 1000
+    assert shares.min() >= 1
+
+
+def test_same_total_batch_means_same_samples() -> None:
+    def of_step(step: int, batch_size: int, accumulate: int, world_size: int) -> list[int]:
+        seen = []
+        for rank in range(world_size):
+            batches = StepBatches(
+                first_step=step, batch_size=batch_size, accumulate=accumulate, rank=rank, world_size=world_size
+            )
+            seen += [k for batch in islice(batches, accumulate) for k in batch]
+        return sorted(seen)
+
+    expected = list(range(5 * 8, 6 * 8))
+    assert all(of_step(5, *split) == expected for split in [(8, 1, 1), (4, 2, 1), (4, 1, 2), (2, 2, 2), (1, 1, 8)])
+
+
+def test_a_sample_is_the_same_alone_in_any_worker_and_after_a_resume() -> None:
+    alone = samples()[13]
+    for workers, first_step in ((0, 0), (2, 0), (2, 3)):
+        loader = training_loader(
+            samples(),
+            StepBatches(first_step=first_step, batch_size=4, accumulate=1, rank=0, world_size=1),
+            workers=workers,
+            pin_memory=False,
+        )
+        batch = next(islice(loader, 3 - first_step, None))
+        assert batch.sources[1] == alone.source
+        assert np.array_equal(batch.image[1].permute(1, 2, 0).numpy(), alone.image)
+        assert np.array_equal(batch.depth_m[1, 0].numpy(), alone.depth_m)
+
+
+def test_loading_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(0)
+    before = torch.get_rng_state()
+    next(
+        iter(
+            training_loader(
+                samples(),
+                StepBatches(first_step=0, batch_size=2, accumulate=1, rank=0, world_size=1),
+                workers=0,
+                pin_memory=False,
+            )
+        )
+    )
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_batch_shapes_types_and_memory_layout() -> None:
+    plane = tilted_plane()
+    empty = within_range(plane, 0.5)
+    batch = collate([plane, empty, plane])
+    assert batch.image.shape == (3, 3, 48, 64)
+    assert batch.image.dtype == torch.uint8
+    assert batch.image.is_contiguous(memory_format=torch.channels_last)
+    assert batch.depth_m.shape == batch.valid.shape == (3, 1, 48, 64)
+    assert batch.valid.dtype == torch.bool
+    assert batch.usable_images == 2
+    assert batch.sources == ["plane"] * 3
+
+
+def test_depth_beyond_the_maximum_does_not_count() -> None:
+    kept = within_range(tilted_plane(near_m=1.0, far_m=4.0), 2.0)
+    assert kept.depth_m[kept.valid].max() <= 2.0
+    assert 0.3 < kept.valid.mean() < 0.4  # a third of the way from 1 to 4 m
