@@ -1,0 +1,104 @@
+"""DINOv2's vision transformer through timm, with the original's position embedding.
+
+Importing timm imports torchvision and, through it, torch's compiler; an optimizer imports that compiler anyway.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from timm.layers import Mlp, SwiGLUPacked
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from finetune.networks.encoder_specs import ENCODERS, GRID, PATCH, EncoderSpec
+
+__all__ = ["ENCODERS", "Encoder", "EncoderSpec"]
+
+
+class Encoder(VisionTransformer):
+    """Image -> four maps of normalized tokens, one for each tap.
+
+    Parameter names and meanings are those of DINOv2 as Depth Anything V2 stores it, after ``pretrained.``; only the
+    gated feed-forward part of vitg is named otherwise.
+    """
+
+    def __init__(self, spec: EncoderSpec) -> None:
+        super().__init__(
+            img_size=GRID * PATCH,
+            patch_size=PATCH,
+            num_classes=0,
+            global_pool="",
+            embed_dim=spec.embed_dim,
+            depth=spec.depth,
+            num_heads=spec.heads,
+            # The gated part keeps two thirds of the width, and timm counts gate and value together.
+            mlp_ratio=16 / 3 if spec.swiglu else 4.0,
+            mlp_layer=SwiGLUPacked if spec.swiglu else Mlp,
+            init_values=1.0,
+            dynamic_img_size=True,
+            weight_init="skip",
+        )
+        self.taps = spec.taps
+        # Never read; official files hold it, so that ours must too to come out complete.
+        self.register_buffer("mask_token", torch.zeros(1, spec.embed_dim))
+        for block in self.blocks:
+            block.attn.fused_attn = True  # whatever TIMM_FUSED_ATTN says: the other path holds all weights in memory
+
+    def initialise(self, generator: torch.Generator) -> None:
+        """Draw all weights anew, as DINOv2 starts: truncated normal of 0.02, the class token nearly 0."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d):
+                nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.LayerNorm):
+                nn.init.ones_(module.weight)
+                nn.init.zeros_(module.bias)
+        for block in self.blocks:
+            nn.init.ones_(block.ls1.gamma)
+            nn.init.ones_(block.ls2.gamma)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02, generator=generator)
+        nn.init.normal_(self.cls_token, std=1e-6, generator=generator)
+        nn.init.zeros_(self.mask_token)
+
+    def position_embedding(self, height: int, width: int) -> Tensor:
+        """
+        Args:
+            height: patches from top to bottom.
+            width: patches from left to right.
+
+        Returns:
+            (1, 1 + height * width, C): the class token's first. Bicubic, not antialiased; 0.1 is added to each side
+            before the scale is taken, as Depth Anything V2 does it (dinov2.py, interpolate_pos_encoding).
+        """
+        if (height, width) == (GRID, GRID):
+            return self.pos_embed
+        stored = self.pos_embed.float()
+        grid = stored[:, 1:].unflatten(1, (GRID, GRID)).permute(0, 3, 1, 2)
+        scale = ((height + 0.1) / GRID, (width + 0.1) / GRID)
+        patches = F.interpolate(grid, scale_factor=scale, mode="bicubic").flatten(2).transpose(1, 2)
+        return torch.cat((stored[:, :1], patches), dim=1).to(self.pos_embed.dtype)
+
+    def forward(self, image: Tensor) -> list[Tensor]:
+        """
+        Args:
+            image: normalized, (B, 3, H, W), sides multiples of 14.
+
+        Returns:
+            Four maps, (B, C, H / 14, W / 14), shallow to deep, channels last in memory.
+        """
+        patches = self.patch_embed(image)
+        height, width = patches.shape[1:3]
+        tokens = torch.cat((self.cls_token.expand(len(patches), -1, -1), patches.flatten(1, 2)), dim=1)
+        tokens = tokens + self.position_embedding(height, width)
+        maps = []
+        for index, block in enumerate(self.blocks):
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                tokens = checkpoint(block, tokens, use_reentrant=False)
+            else:
+                tokens = block(tokens)
+            if index in self.taps:
+                maps.append(self.norm(tokens[:, 1:]).unflatten(1, (height, width)).permute(0, 3, 1, 2))
+        return maps

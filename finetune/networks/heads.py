@@ -1,0 +1,56 @@
+"""What turns decoder features into one number a pixel: inverse depth of unknown scale, or meters."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+FEATURES = 32  # channels that the last layer reads, in all sizes
+
+
+class RelativeHead(nn.Module):
+    """Inverse depth, >= 0, of unknown scale and shift; bigger is nearer."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels // 2, 3, padding=1)
+        self.refine = nn.Conv2d(channels // 2, FEATURES, 3, padding=1)
+        self.last = nn.Conv2d(FEATURES, 1, 1)
+
+    def features(self, decoded: Tensor, size: tuple[int, int]) -> Tensor:
+        """
+        Args:
+            decoded: (B, channels, h, w).
+            size: height and width of the answer.
+
+        Returns:
+            (B, 32, *size), >= 0: what the last layer, a 1x1 convolution, reads.
+        """
+        x = F.interpolate(self.reduce(decoded), size=size, mode="bilinear", align_corners=True)
+        return F.relu(self.refine(x))
+
+    def forward(self, features: Tensor) -> Tensor:
+        """
+        Args:
+            features: (B, 32, H, W), of any floating type.
+
+        Returns:
+            (B, 1, H, W) float32, whatever autocast says: 8 bits of mantissa are centimeters at 10 m.
+        """
+        with torch.autocast(features.device.type, enabled=False):
+            return self.answer(self.last(features.float()))
+
+    def answer(self, x: Tensor) -> Tensor:
+        return F.relu(x)
+
+
+class MetricHead(RelativeHead):
+    """Meters along the optical axis, between 0 and ``max_depth_m``; bigger is farther. Same layers, other ending."""
+
+    def __init__(self, channels: int, max_depth_m: float) -> None:
+        super().__init__(channels)
+        self.max_depth_m = max_depth_m
+
+    def answer(self, x: Tensor) -> Tensor:
+        return self.max_depth_m * torch.sigmoid(x)

@@ -1,0 +1,58 @@
+"""Weights drawn so that a network's answer varies over the image, each tensor from a generator seeded by its name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from finetune.checkpoints.official import Official
+from finetune.networks.depth_model import DepthModel
+
+
+def draw(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
+    """
+    Args:
+        shapes: of each tensor, by official name.
+
+    Returns:
+        float32 tensors, the same for a name and a shape wherever they are drawn.
+    """
+    return {name: torch.from_numpy(_draw_one(name, tuple(shape))) for name, shape in shapes.items()}
+
+
+def _draw_one(name: str, shape: tuple[int, ...]) -> np.ndarray:
+    values = np.random.default_rng(crc32(name.encode())).standard_normal(shape, dtype=np.float32)
+    if "norm" in name or name.endswith("gamma"):
+        center = 0.0 if name.endswith("bias") else 1.0 if "norm" in name else 0.5
+        return center + 0.1 * values
+    if name.endswith("bias"):
+        return 0.1 * values
+    if name.endswith(("pos_embed", "cls_token", "mask_token")):
+        return 0.5 * values
+    # Outputs of about the size of the inputs; after a ReLU half of the energy is gone.
+    gain = 2.0 if name.startswith("depth_head") else 1.0
+    return values * np.float32((gain / np.prod(shape[1:])) ** 0.5)
+
+
+def drawn_model(encoder: str, max_depth_m: float | None) -> DepthModel:
+    """A network of ours with drawn weights, in evaluation mode."""
+    model = DepthModel(encoder, max_depth_m)
+    official = Official.from_ours(model.state_dict())
+    model.load_state_dict(Official.to_ours(draw({name: tensor.shape for name, tensor in official.items()})))
+    return model.eval()
+
+
+def drawn_image(height: int, width: int) -> Tensor:
+    """(1, 3, height, width) normalized: smooth shapes, edges and a little noise, different in each channel."""
+    rng = np.random.default_rng(height * 10000 + width)
+    y, x = np.meshgrid(np.linspace(0, 1, height), np.linspace(0, 1, width), indexing="ij")
+    channels = []
+    for _ in range(3):
+        waves = sum(np.sin(rng.uniform(2, 30) * x + rng.uniform(2, 30) * y + rng.uniform(0, 6)) for _ in range(4))
+        edges = np.where(rng.uniform(-1, 1) * (x - 0.5) + rng.uniform(-1, 1) * (y - 0.5) > 0, 1.0, -1.0)
+        channels.append(0.5 * waves + edges + 0.1 * rng.standard_normal((height, width)))
+    return torch.from_numpy(np.stack(channels)[None].astype(np.float32))
