@@ -1,0 +1,193 @@
+"""Which image belongs to which depth map: list files and folders, read once, without a look at any frame."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from finetune.errors import ListError, RecipeError
+from finetune.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
+
+# A quote counts only around a whole column, and a backslash is a character of a path, as on Windows: not shlex.
+_COLUMN = re.compile(r""""([^"]+)"(?=\s|$)|'([^']+)'(?=\s|$)|(\S+)""")
+_NUMBER = re.compile(r"[-+]?\d+\.?\d*")
+_FIX = "Write `image depth`, two paths a line; quotes around a path with spaces, or a tab between the two"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Image and depth file of every frame, in an order that is the same each time.
+
+    Attributes:
+        pairs: (image, depth), below the two roots unless absolute.
+        image_root, depth_root: what the paths start from.
+        list_path: the list file that names the frames, if one does.
+        lines: of that file, one a frame.
+    """
+
+    pairs: list[tuple[str, str]]
+    image_root: str
+    depth_root: str
+    list_path: str | None = None
+    lines: array[int] = field(default_factory=lambda: array("L"))
+
+    @classmethod
+    def of_list(cls, path: str, rows: Iterable[tuple[int, str, str]], image_root: str, depth_root: str) -> Listing:
+        """
+        Args:
+            path: the list file.
+            rows: (line, image, depth) of its frames.
+            image_root, depth_root: what the paths start from.
+
+        Raises:
+            ListError: there is no frame.
+        """
+        pairs: list[tuple[str, str]] = []
+        lines = array("L")
+        for line, image, depth in rows:
+            pairs.append((image, depth))
+            lines.append(line)
+        if not pairs:
+            raise ListError(path, "names no frame", _FIX)
+        return cls(pairs=pairs, image_root=image_root, depth_root=depth_root, list_path=path, lines=lines)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def depth_path(self, index: int) -> str:
+        """The depth file of a frame, whether or not it exists."""
+        return str(Path(self.depth_root, self.pairs[index][1]))
+
+    def files(self, index: int) -> tuple[str, str]:
+        """
+        Returns:
+            The image and the depth file of a frame; both exist.
+
+        Raises:
+            ListError: one of them is missing; names the line of the list.
+        """
+        image_path, depth_path = str(Path(self.image_root, self.pairs[index][0])), self.depth_path(index)
+        for path in (image_path, depth_path):
+            if Path(path).exists():
+                continue
+            if self.list_path is None:
+                raise ListError(path, "does not exist", "Restore it, or name the frames you have in a list file")
+            place = f"{self.list_path}:{self.lines[index]}"
+            raise ListError(place, f"{path} does not exist", "Correct the line, or the folder its paths start from")
+        return image_path, depth_path
+
+
+def locate(root: str, name: str) -> str:
+    """A file that a recipe names: below ``root`` if it is there, else from the current directory."""
+    below = Path(root).expanduser() / name
+    return str(below if below.exists() else Path(name).expanduser())
+
+
+def require_folder(key: str, value: str) -> None:
+    """
+    Raises:
+        RecipeError: the value of ``key`` is not an existing folder.
+    """
+    if not Path(value).expanduser().is_dir():
+        raise RecipeError(key, value, f"an existing folder (from {Path.cwd()} unless it starts with /)")
+
+
+def require_file(key: str, root: str, name: str) -> None:
+    """
+    Raises:
+        RecipeError: the value of ``key`` is not an existing file, below ``root`` or from the current directory.
+    """
+    if not Path(locate(root, name)).is_file():
+        raise RecipeError(key, name, f"an existing file, below {root} or from {Path.cwd()}")
+
+
+def read_list(path: str) -> Iterator[tuple[int, str, str]]:
+    """
+    Args:
+        path: text, a frame a line: image, depth, and further columns that are not read (lists of BTS hold the focal
+            length there). Columns are parted by white space, or by tabs where there is one; a path with spaces may
+            stand in quotes. Blank lines, and lines that begin with ``#``, are left out.
+
+    Returns:
+        (line number, image, depth), in the order of the file.
+
+    Raises:
+        ListError: the file cannot be read, or a line is not of this form; names the line.
+    """
+    try:
+        # utf-8-sig: editors on Windows begin a file with a byte-order mark.
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ListError(path, "is not UTF-8 text", "Save the list as UTF-8") from None
+    except OSError as error:
+        raise ListError(path, f"cannot be read ({error.strerror})", "Correct the key list") from None
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        columns = _columns(line)
+        if len(columns) < 2:
+            raise ListError(f"{path}:{number}", f"has one column, {line!r}", _FIX)
+        image, depth = columns[:2]
+        if _NUMBER.fullmatch(image) or _NUMBER.fullmatch(depth):
+            raise ListError(f"{path}:{number}", f"has a number where a path belongs, {line!r}", _FIX)
+        yield number, image, depth
+
+
+def _columns(line: str) -> list[str]:
+    if "\t" in line:
+        return [column.strip().strip("\"'") for column in line.split("\t") if column.strip()]
+    if '"' in line or "'" in line:
+        return ["".join(groups) for groups in _COLUMN.findall(line)]
+    return line.split()
+
+
+def match_by_stem(image_dir: str, depth_dir: str) -> list[tuple[str, str]]:
+    """
+    Args:
+        image_dir, depth_dir: two folders; the image and the depth map of a frame have one stem, ``0412.jpg`` and
+            ``0412.png``. Folders in them, hidden files and files of other kinds are left out.
+
+    Returns:
+        (image, depth) names in their folders, sorted by stem.
+
+    Raises:
+        ListError: a folder cannot be read, holds nothing of the kind, or two files of one stem; or a stem has no
+            counterpart.
+    """
+    images, depths = _by_stem(image_dir, IMAGE_SUFFIXES), _by_stem(depth_dir, DEPTH_SUFFIXES)
+    alone = []
+    for found, others, kind, missing in (
+        (images, depths, "images", "depth map"),
+        (depths, images, "depth maps", "image"),
+    ):
+        stems = sorted(found.keys() - others.keys())
+        if stems:
+            dots = ", ..." if len(stems) > 3 else ""
+            alone.append(f"{len(stems)} of {len(found)} {kind} have no {missing} ({', '.join(stems[:3])}{dots})")
+    if alone:
+        fix = "Give both files of a frame one stem, or name the pairs in a list file"
+        raise ListError(f"{image_dir}, {depth_dir}", "; ".join(alone), fix)
+    return [(images[stem], depths[stem]) for stem in sorted(images)]
+
+
+def _by_stem(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
+    """Stem -> name of every file of these kinds in a folder."""
+    found: dict[str, str] = {}
+    try:
+        paths = sorted(Path(folder).iterdir())
+    except OSError as error:
+        raise ListError(folder, f"cannot be read ({error.strerror})", "Correct image_dir and depth_dir") from None
+    for path in paths:
+        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
+            continue
+        if path.stem in found:
+            fix = "Leave one of them, or name the pairs in a list file"
+            raise ListError(folder, f"holds {found[path.stem]} and {path.name}, of one stem", fix)
+        found[path.stem] = path.name
+    if not found:
+        raise ListError(folder, f"holds no {', '.join(suffixes)}", "Correct image_dir and depth_dir")
+    return found
