@@ -176,12 +176,13 @@ def training_loader(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=pin_memory,
-        worker_init_fn=_calm_worker,
+        worker_init_fn=calm_worker,
         generator=torch.Generator(),
     )
 
 
-def _calm_worker(_: int) -> None:
+def calm_worker(_: int) -> None:
+    """What a loader worker does first."""
     import cv2
 
     # Workers are the parallelism; threads inside each only fight over the same cores.

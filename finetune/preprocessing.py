@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import cv2
@@ -59,13 +59,24 @@ class Preprocessing:
             height, width: of the image, pixels.
             across, down: where the window lies, each from 0 (left, top) to below 1 (right, bottom).
         """
-        network_height, network_width = self.network_size(height, width)
+        whole = self.whole(height, width)
         out_height, out_width = self.input_size
-        return Window(
-            top=math.floor(down * (network_height - out_height + 1)),
-            left=math.floor(across * (network_width - out_width + 1)),
+        return replace(
+            whole,
+            top=math.floor(down * (whole.height - out_height + 1)),
+            left=math.floor(across * (whole.width - out_width + 1)),
             height=out_height,
             width=out_width,
+        )
+
+    def whole(self, height: int, width: int) -> Window:
+        """All of the resized image of ``height`` x ``width`` pixels: what brings its depth to the network's size."""
+        network_height, network_width = self.network_size(height, width)
+        return Window(
+            top=0,
+            left=0,
+            height=network_height,
+            width=network_width,
             pixels_down=height / network_height,
             pixels_across=width / network_width,
         )

@@ -1,0 +1,172 @@
+"""What costs nothing: a constant, and the base model with one scale and one shift. Every result stands beside them.
+
+Both come from labeled training pixels, which also say whether the base model is of the kind it is taken for and start
+the metric head (``decoder_init``), so they are read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finetune.alignment import InverseFit, fit_inverse_robust, fit_scale_median, rank_correlation
+from finetune.batches import Reader, within_range
+from finetune.errors import CheckpointError, DataError
+from finetune.networks.depth_model import DepthModel
+from finetune.preprocessing import Preprocessing
+
+MOST_IMAGES = 200
+PIXELS_PER_IMAGE = 3125
+# A metric model taken for a relative one ranks pixels almost exactly the wrong way round; an untrained one not at all.
+WRONG_SIGN = -0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabeledPixels:
+    """Pixels of training images with measured depth, and what the base model makes of them.
+
+    Attributes:
+        depth_m: (N,) measured depth, meters.
+        answer: (N,) the base model's answer: inverse depth, or meters.
+        image: (N,) number of the image each pixel is from, from 0.
+        features: (M, 32) inputs of the base's last layer for the first M pixels, those of the images it was asked for.
+    """
+
+    depth_m: NDArray[np.float32]
+    answer: NDArray[np.float32]
+    image: NDArray[np.intp]
+    features: NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """The two rows that every table holds beside the model.
+
+    Attributes:
+        median_m: what ``constant_median`` answers everywhere, meters.
+        base: how the base's answer becomes meters: an inverse fit, or one factor for a metric base.
+    """
+
+    median_m: float
+    base: InverseFit | float
+
+    def base_depth_m(
+        self, answer: NDArray[np.floating], min_depth_m: float, max_depth_m: float
+    ) -> NDArray[np.floating]:
+        """The base model's answer in meters, within the range; same shape."""
+        if isinstance(self.base, InverseFit):
+            return self.base.depth_m(answer, min_depth_m, max_depth_m)
+        return np.clip(answer * self.base, min_depth_m, max_depth_m)
+
+
+def evenly_spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` indices, at equal distances, first and last included."""
+    return sorted({int(index) for index in np.linspace(0, count - 1, min(count, most)).round()})
+
+
+def collect_labeled_pixels(
+    base: DepthModel,
+    readers: Sequence[Reader],
+    preprocessing: Preprocessing,
+    *,
+    max_depth_m: float,
+    images: int,
+    images_with_features: int,
+) -> LabeledPixels:
+    """
+    Args:
+        base: the base model, with its own decoder and head, on the device to use.
+        readers: the training data; images are spread evenly over each.
+        max_depth_m: measured depth beyond it is left out.
+        images: how many images to look at, at most.
+        images_with_features: from how many of them to keep the inputs of the last layer.
+
+    Raises:
+        DataError: none of the images has a pixel with measured depth in the range.
+    """
+    device = next(base.parameters()).device
+    frames = _interleaved([evenly_spread(len(reader), max(1, images // len(readers))) for reader in readers])
+    # Evenly spread as well, and put first so that their pixels are the first M.
+    with_features = [frames[place] for place in evenly_spread(len(frames), images_with_features)]
+    ordered = with_features + [frame for frame in frames if frame not in set(with_features)]
+    depths, answers, numbers, features = [], [], [], []
+    for number, (reader, frame) in enumerate(ordered):
+        sample = within_range(readers[reader][frame], max_depth_m)
+        depth_m, valid = preprocessing.whole(*sample.image.shape[:2]).depth(sample.depth_m, sample.valid)
+        pixels = np.flatnonzero(valid)
+        chosen = np.random.default_rng((number,)).permutation(pixels)[:PIXELS_PER_IMAGE]
+        with torch.inference_mode():
+            inputs = base.last_features(torch.from_numpy(preprocessing(sample.image))[None].to(device))
+            answer = base.head(inputs)
+        place = torch.from_numpy(chosen).to(device)
+        depths.append(depth_m.reshape(-1)[chosen])
+        answers.append(answer.reshape(-1)[place].cpu().numpy())
+        numbers.append(np.full(len(chosen), number, dtype=np.intp))
+        if number < len(with_features):
+            features.append(inputs[0].flatten(1)[:, place].T.float().cpu().numpy())
+    if not sum(map(len, depths)):
+        raise DataError(
+            "data.train",
+            f"none of {len(ordered)} images has a pixel with measured depth up to {max_depth_m:g} m",
+            "Check meters_per_unit, invalid and model.max_depth_m",
+        )
+    return LabeledPixels(
+        depth_m=np.concatenate(depths),
+        answer=np.concatenate(answers),
+        image=np.concatenate(numbers),
+        features=np.concatenate(features),
+    )
+
+
+def fit_baselines(pixels: LabeledPixels, kind: str) -> Baselines:
+    """Both baselines from labeled pixels; ``kind`` is that of the base model."""
+    base = (
+        fit_inverse_robust(pixels.answer, pixels.depth_m)
+        if kind == "relative"
+        else fit_scale_median(np.maximum(pixels.answer, 1e-6), pixels.depth_m)
+    )
+    return Baselines(median_m=float(np.median(pixels.depth_m)), base=base)
+
+
+def require_kind(pixels: LabeledPixels, kind: str, source: str, where: str) -> None:
+    """
+    A relative answer rises with 1 / depth, a metric one with depth; the wrong sign stops the run.
+
+    Args:
+        kind: what the checkpoint is taken for.
+        source: the checkpoint, for the error.
+        where: where the recipe says so, for the error.
+
+    Raises:
+        CheckpointError: the answers of most images rank their pixels the other way round.
+    """
+    toward = 1.0 / pixels.depth_m if kind == "relative" else pixels.depth_m
+    numbers = np.unique(pixels.image)
+    correlations = [
+        rank_correlation(pixels.answer[pixels.image == number], toward[pixels.image == number]) for number in numbers
+    ]
+    median = float(np.median(correlations))
+    if median >= WRONG_SIGN:
+        return
+    other = "metric" if kind == "relative" else "relative"
+    rises = "depth" if kind == "relative" else "1/depth"
+    raise CheckpointError(
+        source,
+        f"taken for a {kind} model, but on {len(numbers)} labeled images its answer rises with {rises} "
+        f"(rank correlation {-median:.2f})",
+        f"Set model.checkpoint_kind: {other} ({where})",
+    )
+
+
+def _interleaved(frames: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """(reader, frame) pairs in an order that visits all readers evenly."""
+    placed = [
+        ((place + 0.5) / len(of_reader), reader, frame)
+        for reader, of_reader in enumerate(frames)
+        for place, frame in enumerate(of_reader)
+    ]
+    return [(reader, frame) for _, reader, frame in sorted(placed)]

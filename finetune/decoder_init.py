@@ -1,0 +1,117 @@
+"""Starting a metric head from a checkpoint: what is kept, what is drawn anew, what is solved for."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from finetune.baselines import LabeledPixels
+from finetune.errors import CheckpointError
+from finetune.networks.depth_model import DepthModel
+from finetune.weights import Checkpoint, Coverage, fill
+
+CALIBRATION_IMAGES = 64
+# The share of max depth that the sigmoid is asked for at most and at least: its ends are at infinity.
+_LOWEST, _HIGHEST = 0.005, 0.995
+# Penalty of the ridge regression, as a share of each feature's own square: features of a ReLU are nearly collinear.
+_RIDGE = 1e-4
+
+
+def resolved_decoder_init(decoder_init: str, kind: str) -> str:
+    """What ``auto`` means for a base of this kind: calibrated for a relative one, keep for a metric one."""
+    if decoder_init != "auto":
+        return decoder_init
+    return "calibrated" if kind == "relative" else "keep"
+
+
+def start_model(
+    checkpoint: Checkpoint, decoder_init: str, *, max_depth_m: float, seed: int, where: str
+) -> tuple[DepthModel, Coverage]:
+    """
+    A metric model whose weights are as ``decoder_init`` says; for ``calibrated``, ``solve_last_layer`` is to follow.
+
+    Args:
+        checkpoint: what the recipe names.
+        decoder_init: scratch, pretrained, calibrated or keep.
+        max_depth_m: of the metric head, meters.
+        seed: of everything that is drawn anew.
+        where: where the recipe says ``model.max_depth_m``, for errors.
+
+    Raises:
+        CheckpointError: ``keep`` of a relative base, or of a metric base with another max depth.
+    """
+    if decoder_init == "keep":
+        _require_keepable(checkpoint, max_depth_m, where)
+    model = DepthModel(checkpoint.encoder, max_depth_m)
+    model.initialise(seed)
+    parts = {"scratch": "encoder", "pretrained": "all_but_last", "calibrated": "all_but_last", "keep": "all"}
+    return model, fill(model, checkpoint, parts[decoder_init])
+
+
+def solve_last_layer(last: nn.Conv2d, pixels: LabeledPixels, max_depth_m: float) -> None:
+    """
+    Set the last layer, a 1x1 convolution, to the ridge regression of logit(depth / max_depth_m) on its inputs.
+
+    The logit of depth is not linear in inverse depth, so scaling the old layer by two numbers is not enough; linear in
+    the 32 features it nearly is. A small error dz of the logit changes depth by the share (1 - depth / max_depth_m) dz,
+    so squares are weighted by that share squared: what is made small is the relative error.
+
+    Args:
+        last: the layer to set.
+        pixels: with the features that reach the layer.
+        max_depth_m: of the head, meters.
+    """
+    features = pixels.features.astype(np.float64)
+    share = np.clip(pixels.depth_m[: len(features)].astype(np.float64) / max_depth_m, _LOWEST, _HIGHEST)
+    weights, bias = weighted_ridge(features, np.log(share / (1 - share)), np.square(1 - share))
+    with torch.no_grad():
+        last.weight.copy_(_as(last.weight, weights))
+        assert last.bias is not None
+        last.bias.fill_(bias)
+
+
+def weighted_ridge(
+    features: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """
+    Args:
+        features: (N, C).
+        target: (N,).
+        weight: (N,), >= 0, of each squared error.
+
+    Returns:
+        (C,) slopes and the intercept that minimize the weighted squares plus a penalty of ``_RIDGE`` times each
+        feature's own weighted variance on its slope. The intercept is free. A feature that never changes gets slope 0.
+    """
+    weight = weight / weight.sum()
+    feature_mean, target_mean = weight @ features, float(weight @ target)
+    centered = features - feature_mean
+    moments = centered.T @ (centered * weight[:, None])
+    spread = np.diag(moments).copy()
+    alive = spread > 1e-12 * max(1e-30, float(spread.max()))
+    penalized = moments[np.ix_(alive, alive)] + _RIDGE * np.diag(spread[alive])
+    slopes = np.zeros(features.shape[1])
+    slopes[alive] = np.linalg.solve(penalized, centered[:, alive].T @ (weight * (target - target_mean)))
+    return slopes, target_mean - float(slopes @ feature_mean)
+
+
+def _as(like: Tensor, values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values).to(like).reshape(like.shape)
+
+
+def _require_keepable(checkpoint: Checkpoint, max_depth_m: float, where: str) -> None:
+    if checkpoint.kind == "relative":
+        raise CheckpointError(
+            checkpoint.source,
+            "it answers in inverse depth, so there is no metric layer to keep",
+            f"Set model.decoder_init: calibrated ({where})",
+        )
+    if checkpoint.max_depth_m != max_depth_m:
+        raise CheckpointError(
+            checkpoint.source,
+            f"its max depth is {checkpoint.max_depth_m:g} m, the recipe says {max_depth_m:g}, and keeping the weights "
+            f"would scale every answer by {max_depth_m / (checkpoint.max_depth_m or max_depth_m):.3g}",
+            f"Set model.max_depth_m: {checkpoint.max_depth_m:g}, or model.decoder_init: pretrained ({where})",
+        )

@@ -1,0 +1,177 @@
+"""What a run leaves behind, and what it resumes from."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import FinetuneError
+
+METRICS_FILE = "metrics.csv"
+# What may differ between a run and its resumption, as dotted keys.
+MAY_CHANGE = ("run.steps", "run.log_every_steps", "run.evaluate_every_steps", "run.save_every_steps", "data.workers")
+
+
+class RunFolder:
+    """``<output>/<name>``: every path in it, and files written whole or not at all."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def best(self) -> Path:
+        """Weights of the best evaluation."""
+        return self.path / "best" / "model.safetensors"
+
+    @property
+    def last(self) -> Path:
+        """Weights of the last step."""
+        return self.path / "last" / "model.safetensors"
+
+    @property
+    def recipe(self) -> Path:
+        """The recipe as it ran."""
+        return self.path / "recipe.yaml"
+
+    @property
+    def tensorboard(self) -> Path:
+        """Event files."""
+        return self.path / "tensorboard"
+
+    @property
+    def checkpoints(self) -> Path:
+        """Resume points."""
+        return self.path / "checkpoints"
+
+    def holds_a_run(self) -> bool:
+        """Whether anything is in the folder."""
+        return self.path.exists() and any(self.path.iterdir())
+
+    def prepare(self, *, resume: bool, overwrite: bool) -> None:
+        """
+        Make the folder ready for a launch.
+
+        Raises:
+            FinetuneError: it holds a run and neither flag says what to do with it, or there is none to resume.
+        """
+        if self.path.exists() and not self.path.is_dir():
+            raise FinetuneError(f"{self.path} is a file. Choose another folder by output=... or name=...")
+        if resume:
+            if not self.recipe.exists():
+                raise FinetuneError(f"{self.path} holds no run to resume. Launch without --resume to start one.")
+        elif self.holds_a_run() and not overwrite:
+            raise FinetuneError(
+                f"{self.path} holds a run. Go on with --resume, start another with name=..., "
+                "or replace it with --overwrite."
+            )
+        elif overwrite and self.holds_a_run():
+            if not self.recipe.exists() and not (self.path / METRICS_FILE).exists():
+                # A typing error in output= must not delete somebody's photographs.
+                raise FinetuneError(f"{self.path} is not a run folder, so --overwrite leaves it alone. Use name=...")
+            shutil.rmtree(self.path)
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise FinetuneError(f"{self.path}: {error.strerror}. Choose another folder by output=...") from error
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the folder, whole or not at all."""
+        temporary = self.path / f".{name}.writing"
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(self.path / name)
+
+    def write_json(self, name: str, content: Any) -> None:
+        """Write a JSON file of the folder, whole or not at all."""
+        self.write_text(name, json.dumps(content, indent=2) + "\n")
+
+    def checkpoint(self, step: int) -> Path:
+        """The resume point of a step."""
+        return self.checkpoints / f"step_{step:08d}"
+
+    def writing(self, step: int) -> Path:
+        """An empty folder to write a resume point into, before ``finish_writing`` gives it its name."""
+        folder = self.checkpoints / f".writing_{step:08d}"
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return folder
+
+    def finish_writing(self, step: int, keep: int) -> None:
+        """Give the resume point its name, so that it exists whole or not at all; keep only the newest ``keep``."""
+        target = self.checkpoint(step)
+        shutil.rmtree(target, ignore_errors=True)
+        (self.checkpoints / f".writing_{step:08d}").replace(target)
+        for old in self._finished()[:-keep]:
+            shutil.rmtree(old)
+
+    def newest_checkpoint(self) -> Path | None:
+        """The newest whole resume point, or None before the first."""
+        finished = self._finished()
+        return finished[-1] if finished else None
+
+    def _finished(self) -> list[Path]:
+        return sorted(self.checkpoints.glob("step_*"))
+
+
+class MetricsLog:
+    """``metrics.csv``: one row a logged step."""
+
+    def __init__(self, folder: RunFolder, columns: Sequence[str], *, from_step: int) -> None:
+        """
+        Args:
+            folder: of the run.
+            columns: besides ``step``.
+            from_step: rows of later steps are dropped: they are about to be written again.
+        """
+        self._path = folder.path / METRICS_FILE
+        self._columns = ["step", *columns]
+        kept: list[dict[str, str]] = []
+        if self._path.exists():
+            with self._path.open(newline="", encoding="utf-8") as file:
+                # A row cut off by a kill lacks its last columns; it is of a step that will be written again.
+                rows = [row for row in csv.DictReader(file) if None not in row.values() and row["step"].isdigit()]
+            kept = [row for row in rows if int(row["step"]) <= from_step]
+        temporary = folder.path / f".{METRICS_FILE}.writing"
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(kept)
+        temporary.replace(self._path)
+
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Append a row; columns that ``values`` lacks stay empty."""
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow({"step": step, **values})
+
+
+def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Dotted keys in which two mappings of plain values differ."""
+    if isinstance(old, Mapping) and isinstance(new, Mapping):
+        return [
+            key
+            for name in sorted({*old, *new})
+            for key in differing_keys(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else str(name))
+        ]
+    if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
+        old, new = ({str(place): value for place, value in enumerate(values)} for values in (old, new))
+        return differing_keys(old, new, prefix)
+    return [] if old == new else [prefix]
+
+
+def require_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any], folder: RunFolder) -> None:
+    """
+    Args:
+        old, new: recipes as plain values, of the run in the folder and of this launch.
+
+    Raises:
+        FinetuneError: they differ in more than what may change between a run and its resumption.
+    """
+    differing = [key for key in differing_keys(old, new) if key not in MAY_CHANGE]
+    if differing:
+        raise FinetuneError(
+            f"{folder.recipe}: the run was made with another {', '.join(differing)}. Resume with the same values "
+            f"(only {', '.join(MAY_CHANGE)} may differ), or start another run with name=..."
+        )

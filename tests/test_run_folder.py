@@ -1,0 +1,78 @@
+import csv
+from pathlib import Path
+
+import pytest
+
+from finetune.errors import FinetuneError
+from finetune.run_folder import MetricsLog, RunFolder, differing_keys, require_same_recipe
+
+
+def folder(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "runs" / "one")
+    run.prepare(resume=False, overwrite=False)
+    return run
+
+
+def rows(run: RunFolder) -> list[dict[str, str]]:
+    with (run.path / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_folder_that_holds_a_run_names_the_three_ways_on(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.write_text("recipe.yaml", "name: one\n")
+    with pytest.raises(FinetuneError, match=r"--resume.*name=.*--overwrite"):
+        run.prepare(resume=False, overwrite=False)
+    run.prepare(resume=True, overwrite=False)
+    assert run.recipe.exists()
+    run.prepare(resume=False, overwrite=True)
+    assert not run.holds_a_run()
+
+
+def test_resume_needs_a_run_and_overwrite_never_deletes_other_folders(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    with pytest.raises(FinetuneError, match="no run to resume"):
+        run.prepare(resume=True, overwrite=False)
+    (run.path / "holiday.jpg").write_bytes(b"x")
+    with pytest.raises(FinetuneError, match="not a run folder"):
+        run.prepare(resume=False, overwrite=True)
+    assert (run.path / "holiday.jpg").exists()
+
+
+def test_checkpoints_are_whole_or_absent_and_the_newest_are_kept(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    assert run.newest_checkpoint() is None
+    for step in (100, 200, 1000):
+        (run.writing(step) / "state").write_text(str(step))
+        assert run.newest_checkpoint() != run.checkpoint(step)
+        run.finish_writing(step, keep=2)
+    assert run.newest_checkpoint() == run.checkpoint(1000)
+    assert [path.name for path in sorted(run.checkpoints.iterdir())] == ["step_00000200", "step_00001000"]
+    assert (run.checkpoint(1000) / "state").read_text() == "1000"
+
+
+def test_metrics_go_on_at_the_restored_step_and_drop_what_comes_again(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    log = MetricsLog(run, ["loss", "val_abs_rel"], from_step=0)
+    for step in (10, 20, 30):
+        log.write(step, {"loss": 1 / step})
+    with (run.path / "metrics.csv").open("a") as file:
+        file.write("40,0.0")  # killed in the middle of a row
+    MetricsLog(run, ["loss", "val_abs_rel"], from_step=20).write(30, {"loss": 0.5, "val_abs_rel": 0.1})
+    assert [row["step"] for row in rows(run)] == ["10", "20", "30"]
+    assert rows(run)[0] == {"step": "10", "loss": "0.1", "val_abs_rel": ""}
+    assert rows(run)[-1] == {"step": "30", "loss": "0.5", "val_abs_rel": "0.1"}
+
+
+def test_differences_are_named_by_their_dotted_keys() -> None:
+    old = {"run": {"steps": 1, "seed": 0}, "data": {"train": [{"root": "a"}]}}
+    new = {"run": {"steps": 2, "seed": 0}, "data": {"train": [{"root": "b"}]}}
+    assert differing_keys(old, new) == ["data.train.0.root", "run.steps"]
+    assert differing_keys(old, old) == []
+
+
+def test_a_resumption_may_change_steps_but_not_data(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    require_same_recipe({"run": {"steps": 1}}, {"run": {"steps": 2}}, run)
+    with pytest.raises(FinetuneError, match=r"optim\.lr"):
+        require_same_recipe({"optim": {"lr": 1.0}}, {"optim": {"lr": 2.0}}, run)
