@@ -1,0 +1,205 @@
+"""Own-sensor frames: a list or two folders, their unit and what is not a measurement."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from finetune.errors import DataError, ListError, RecipeError
+from finetune.readers.pairs import Pairs
+
+OPTIONS: dict[str, Any] = {"root": "room", "list": "train.txt", "meters_per_unit": 0.001}
+
+
+def example(folder: Path) -> dict[str, object]:
+    """Writes three frames of 12x16 with intrinsics; the options that read them."""
+    for name in ("rgb", "depth"):
+        (folder / name).mkdir(parents=True)
+    for number in range(3):
+        image = np.full((12, 16, 3), (10 * number, 20, 200), np.uint8)
+        depth = np.full((12, 16), 1000 + number, np.uint16)
+        depth[0] = 0
+        cv2.imwrite(str(folder / f"rgb/{number}.png"), image)
+        cv2.imwrite(str(folder / f"depth/{number}.png"), depth)
+    (folder / "train.txt").write_text("rgb/2.png depth/2.png\nrgb/0.png depth/0.png\nrgb/1.png depth/1.png\n")
+    camera = {"width": 16, "height": 12, "fx": 15.0, "fy": 15.5, "cx": 7.5, "cy": 5.5}
+    (folder / "intrinsics.json").write_text(json.dumps(camera))
+    return {**OPTIONS, "root": str(folder), "intrinsics": "intrinsics.json"}
+
+
+def test_a_list_keeps_its_order_and_gives_meters_valid_and_camera(tmp_path: Path) -> None:
+    reader = Pairs(**example(tmp_path))  # type: ignore[arg-type]
+    reader.check_paths()
+    assert [Path(reader.source(index)).name for index in range(len(reader))] == ["2.png", "0.png", "1.png"]
+    sample = reader[0]
+    assert sample.image[5, 5].tolist() == [200, 20, 20]
+    assert sample.depth_m[5, 5] == np.float32(1.002) and not sample.valid[0].any() and sample.valid[1:].all()
+    assert sample.camera is not None and (sample.camera.fx_px, sample.camera.cy_px) == (15.0, 5.5)
+
+
+def test_two_folders_are_matched_by_stem(tmp_path: Path) -> None:
+    example(tmp_path)
+    reader = Pairs(root=str(tmp_path), image_dir="rgb", depth_dir="depth", meters_per_unit=0.001)
+    reader.check_paths()
+    assert [Path(reader.source(index)).name for index in range(len(reader))] == ["0.png", "1.png", "2.png"]
+    assert reader[1].depth_m[5, 5] == np.float32(1.001)
+    assert reader[1].camera is None
+    (tmp_path / "depth/1.png").unlink()
+    with pytest.raises(ListError, match=r"1\.png: does not exist"):
+        reader[1]
+    again = Pairs(root=str(tmp_path), image_dir="rgb", depth_dir="depth", meters_per_unit=0.001)
+    with pytest.raises(ListError, match=r"1 of 3 images have no depth map \(1\)"):
+        len(again)
+
+
+def test_paths_of_a_list_may_be_absolute_and_the_list_may_lie_elsewhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = example(tmp_path / "room")
+    monkeypatch.chdir(tmp_path)
+    Path("mine.txt").write_text(f"rgb/0.png {tmp_path / 'room/depth/0.png'}\n")
+    reader = Pairs(**{**options, "list": "mine.txt"})  # type: ignore[arg-type]
+    reader.check_paths()
+    assert reader[0].depth_m[5, 5] == np.float32(1.0)
+
+
+def test_a_missing_file_of_a_pair_names_line_and_path(tmp_path: Path) -> None:
+    options = example(tmp_path)
+    (tmp_path / "train.txt").write_text("# frames\nrgb/0.png depth/0.png\n\nrgb/7.png depth/1.png\n")
+    with pytest.raises(ListError) as caught:
+        Pairs(**options)[1]  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert message.startswith(f"{tmp_path / 'train.txt'}:4: {tmp_path / 'rgb/7.png'} does not exist. ")
+
+
+def test_an_empty_list_is_refused(tmp_path: Path) -> None:
+    options = example(tmp_path)
+    (tmp_path / "train.txt").write_text("# nothing yet\n")
+    with pytest.raises(ListError, match=r"train\.txt: names no frame\. Write `image depth`"):
+        len(Pairs(**options))  # type: ignore[arg-type]
+
+
+def test_intrinsics_of_another_size_are_refused(tmp_path: Path) -> None:
+    options = example(tmp_path)
+    camera = {"width": 32, "height": 24, "fx": 30.0, "fy": 31.0, "cx": 15.5, "cy": 11.5}
+    (tmp_path / "intrinsics.json").write_text(json.dumps(camera))
+    with pytest.raises(DataError, match=r"intrinsics\.json is for 24x32\. If the images were resized, .* fx 15\.000"):
+        Pairs(**options)[0]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"meters_per_unit": 0.0}, "meters_per_unit"),
+        ({"meters_per_unit": float("inf")}, "meters_per_unit"),
+        ({"min_depth_m": -1.0}, "min_depth_m"),
+        ({"min_depth_m": 2.0, "max_depth_m": 1.0}, "max_depth_m"),
+        ({"depth_is": "range"}, "depth_is"),
+        ({"depth_is": "disparity"}, "depth_is"),
+        ({"list": None}, "image_dir"),
+        ({"list": None, "image_dir": "rgb"}, "depth_dir"),
+        ({"image_dir": "rgb"}, "image_dir"),
+    ],
+)
+def test_a_wrong_option_names_its_key(change: dict[str, Any], key: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        Pairs(**{**OPTIONS, **change})
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize("change", [{"depth_is": "y"}, {"invalid": "none"}, {"metres_per_unit": 1.0}, {"root": 3}])
+def test_options_of_a_wrong_type_or_name_are_pydantic_errors(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Pairs(**{**OPTIONS, **change})
+
+
+def test_the_unit_is_required() -> None:
+    with pytest.raises(ValidationError, match="meters_per_unit"):
+        Pairs(root="room", list="train.txt")  # type: ignore[call-arg]
+
+
+def test_missing_folders_and_files_name_their_key(tmp_path: Path) -> None:
+    options = example(tmp_path)
+    folders = {"list": None, "image_dir": "rgb", "depth_dir": "depth"}
+    for change, key in (
+        ({"root": str(tmp_path / "nowhere")}, "root"),
+        ({"list": "val.txt"}, "list"),
+        ({"intrinsics": "camera.json"}, "intrinsics"),
+        ({**folders, "depth_dir": "depths"}, "depth_dir"),
+    ):
+        with pytest.raises(RecipeError) as caught:
+            Pairs(**{**options, **change}).check_paths()  # type: ignore[arg-type]
+        assert caught.value.key == key
+
+
+def test_color_mapped_depth_names_the_file(tmp_path: Path) -> None:
+    options = example(tmp_path)
+    cv2.imwrite(str(tmp_path / "depth/2.png"), np.zeros((12, 16, 3), np.uint8))
+    with pytest.raises(DataError, match=r"depth/2\.png: has 3 channels: it looks color-mapped"):
+        Pairs(**options)[0]  # type: ignore[arg-type]
+
+
+def test_a_realsense_sequence_at_pixels_read_by_hand(samples: Path) -> None:
+    reader = Pairs(
+        root=str(samples / "realsense_lab_seq"), list="train.txt", meters_per_unit=0.001, intrinsics="intrinsics.json"
+    )
+    reader.check_paths()
+    assert len(reader) == 49
+    sample = reader[0]
+    assert sample.source.endswith("depth/000005.png")
+    assert sample.depth_m[120, 160] == np.float32(1.867) and sample.depth_m[200, 40] == np.float32(1.227)
+    # Decoded by another library: JPEG decoders may differ by a step or two, red and blue differ by more.
+    np.testing.assert_allclose(sample.image[10, 20].astype(int), [168, 182, 159], atol=3)
+    assert sample.camera is not None and sample.camera.fx_px == pytest.approx(300.30702)
+
+
+def test_real_saturated_values_are_invalid_only_when_named(samples: Path) -> None:
+    folders = {"root": str(samples / "realsense_lab_native_unregistered"), "image_dir": "rgb", "depth_dir": "depth"}
+    with_saturated = Pairs(**folders, meters_per_unit=0.001)[0]  # type: ignore[arg-type]
+    without = Pairs(**folders, meters_per_unit=0.001, invalid=(0, 65535))[0]  # type: ignore[arg-type]
+    assert with_saturated.depth_m[with_saturated.valid].max() == np.float32(65.535)
+    assert without.depth_m[without.valid].max() < 65.0
+    assert without.valid.sum() < with_saturated.valid.sum()
+
+
+def test_the_intrinsics_of_real_cameras(samples: Path) -> None:
+    room = Pairs(
+        root=str(samples / "realsense_room"),
+        image_dir="color",
+        depth_dir="depth",
+        meters_per_unit=0.001,
+        intrinsics="cam_params_realsense.json",
+    )
+    camera = room[0].camera
+    assert camera is not None
+    assert (camera.fx_px, camera.fy_px) == pytest.approx((617.25, 617.54865))
+    assert (camera.cx_px, camera.cy_px) == pytest.approx((317.39212, 245.98019))
+
+
+def test_every_sample_that_is_plain_pairs_has_the_valid_share_and_range_of_its_check(
+    samples: Path, tmp_path: Path
+) -> None:
+    with (samples / "checks.csv").open(newline="") as file:
+        checks = {row["depth"]: row for row in csv.DictReader(file)}
+    with (samples / "manifest.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["encoding"] in ("png16", "npy-float32", "npz-float32")]
+    rows = [row for row in rows if checks[row["depth"]]["rgb_size"] == checks[row["depth"]]["depth_size"]]
+    assert len(rows) > 140
+    for number, row in enumerate(rows):
+        check = checks[row["depth"]]
+        image, depth = (row[key].partition(":")[0] for key in ("rgb", "depth"))
+        (tmp_path / f"{number}.txt").write_text(f'"{image}" "{depth}"\n')
+        unit = 1.0 / float(row["units_per_meter"])
+        reader = Pairs(root=str(samples), list=str(tmp_path / f"{number}.txt"), meters_per_unit=unit)
+        sample = reader[0]
+        assert sample.valid.mean() == pytest.approx(float(check["valid_ratio"]), abs=6e-5), row["depth"]
+        measured = sample.depth_m[sample.valid]
+        assert measured.min() == pytest.approx(float(check["min_m"]), abs=6e-4), row["depth"]
+        assert measured.max() == pytest.approx(float(check["max_m"]), abs=6e-4), row["depth"]
