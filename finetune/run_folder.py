@@ -47,33 +47,39 @@ class RunFolder:
         """Resume points."""
         return self.path / "checkpoints"
 
-    def holds_a_run(self) -> bool:
+    def holds_something(self) -> bool:
         """Whether anything is in the folder."""
         return self.path.exists() and any(self.path.iterdir())
 
-    def prepare(self, *, resume: bool, overwrite: bool) -> None:
+    def require_free(self, *, resume: bool, overwrite: bool) -> None:
         """
-        Make the folder ready for a launch.
-
         Raises:
-            FinetuneError: it holds a run and neither flag says what to do with it, or there is none to resume.
+            FinetuneError: the folder holds a run and neither flag says what to do with it, or it is no run folder.
         """
         if self.path.exists() and not self.path.is_dir():
             raise FinetuneError(f"{self.path} is a file. Choose another folder by output=... or name=...")
-        if resume:
-            if not self.recipe.exists():
-                raise FinetuneError(f"{self.path} holds no run to resume. Launch without --resume to start one.")
-        elif self.holds_a_run() and not overwrite:
+        if not self.holds_something():
+            # Also with --resume: a run killed before it had written anything starts again.
+            return
+        if not self.recipe.exists():
+            # A typing error in output= must not delete somebody's photographs.
+            raise FinetuneError(f"{self.path} holds files but no run. Choose another folder by output=... or name=...")
+        if not resume and not overwrite:
             raise FinetuneError(
                 f"{self.path} holds a run. Go on with --resume, start another with name=..., "
                 "or replace it with --overwrite."
             )
-        elif overwrite and self.holds_a_run():
-            if not self.recipe.exists() and not (self.path / METRICS_FILE).exists():
-                # A typing error in output= must not delete somebody's photographs.
-                raise FinetuneError(f"{self.path} is not a run folder, so --overwrite leaves it alone. Use name=...")
-            shutil.rmtree(self.path)
+
+    def prepare(self, *, overwrite: bool) -> None:
+        """
+        Make the folder ready for a launch that ``require_free`` let pass.
+
+        Raises:
+            FinetuneError: it cannot be written.
+        """
         try:
+            if overwrite and self.path.exists():
+                shutil.rmtree(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise FinetuneError(f"{self.path}: {error.strerror}. Choose another folder by output=...") from error
@@ -93,17 +99,19 @@ class RunFolder:
         return self.checkpoints / f"step_{step:08d}"
 
     def writing(self, step: int) -> Path:
-        """An empty folder to write a resume point into, before ``finish_writing`` gives it its name."""
-        folder = self.checkpoints / f".writing_{step:08d}"
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        return folder
+        """Where a resume point is written before ``finish_writing`` gives it its name."""
+        return self.checkpoints / f".writing_{step:08d}"
+
+    def start_writing(self, step: int) -> None:
+        """An empty folder to write a resume point into."""
+        shutil.rmtree(self.writing(step), ignore_errors=True)
+        self.writing(step).mkdir(parents=True)
 
     def finish_writing(self, step: int, keep: int) -> None:
         """Give the resume point its name, so that it exists whole or not at all; keep only the newest ``keep``."""
         target = self.checkpoint(step)
         shutil.rmtree(target, ignore_errors=True)
-        (self.checkpoints / f".writing_{step:08d}").replace(target)
+        self.writing(step).replace(target)
         for old in self._finished()[:-keep]:
             shutil.rmtree(old)
 

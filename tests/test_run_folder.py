@@ -9,7 +9,8 @@ from finetune.run_folder import MetricsLog, RunFolder, differing_keys, require_s
 
 def folder(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "runs" / "one")
-    run.prepare(resume=False, overwrite=False)
+    run.require_free(resume=False, overwrite=False)
+    run.prepare(overwrite=False)
     return run
 
 
@@ -22,20 +23,25 @@ def test_a_folder_that_holds_a_run_names_the_three_ways_on(tmp_path: Path) -> No
     run = folder(tmp_path)
     run.write_text("recipe.yaml", "name: one\n")
     with pytest.raises(FinetuneError, match=r"--resume.*name=.*--overwrite"):
-        run.prepare(resume=False, overwrite=False)
-    run.prepare(resume=True, overwrite=False)
+        run.require_free(resume=False, overwrite=False)
+    run.require_free(resume=True, overwrite=False)
+    run.prepare(overwrite=False)
     assert run.recipe.exists()
-    run.prepare(resume=False, overwrite=True)
-    assert not run.holds_a_run()
+    run.require_free(resume=False, overwrite=True)
+    run.prepare(overwrite=True)
+    assert not run.holds_something()
 
 
-def test_resume_needs_a_run_and_overwrite_never_deletes_other_folders(tmp_path: Path) -> None:
+def test_a_run_killed_before_it_wrote_anything_resumes_as_a_new_one(tmp_path: Path) -> None:
+    folder(tmp_path).require_free(resume=True, overwrite=False)
+
+
+@pytest.mark.parametrize("flags", [{"resume": True, "overwrite": False}, {"resume": False, "overwrite": True}])
+def test_other_folders_are_left_alone(tmp_path: Path, flags: dict[str, bool]) -> None:
     run = folder(tmp_path)
-    with pytest.raises(FinetuneError, match="no run to resume"):
-        run.prepare(resume=True, overwrite=False)
     (run.path / "holiday.jpg").write_bytes(b"x")
-    with pytest.raises(FinetuneError, match="not a run folder"):
-        run.prepare(resume=False, overwrite=True)
+    with pytest.raises(FinetuneError, match="no run"):
+        run.require_free(**flags)
     assert (run.path / "holiday.jpg").exists()
 
 
@@ -43,6 +49,7 @@ def test_checkpoints_are_whole_or_absent_and_the_newest_are_kept(tmp_path: Path)
     run = folder(tmp_path)
     assert run.newest_checkpoint() is None
     for step in (100, 200, 1000):
+        run.start_writing(step)
         (run.writing(step) / "state").write_text(str(step))
         assert run.newest_checkpoint() != run.checkpoint(step)
         run.finish_writing(step, keep=2)

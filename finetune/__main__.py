@@ -1,0 +1,32 @@
+"""``finetune NAME ...``: the commands, each a module with ``main(argv)``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+COMMANDS = {
+    "train": "fine-tune from a recipe",
+    "predict": "images to depth in meters",
+    "export": "write the weights in another format, compared in meters",
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; exit status 2 when there is no such one."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    lines = ["usage: finetune COMMAND ...", "", *(f"  {name:10}{does}" for name, does in COMMANDS.items())]
+    usage = "\n".join([*lines, "", "finetune COMMAND --help says more of each."])
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(usage)
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name not in COMMANDS:
+        print(f"finetune stopped: {name} is not a command; expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        return 2
+    return import_module(f"finetune.{name}").main(rest)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,37 @@
+"""How every command ends: a status, and one sentence instead of a traceback for what a user can cause."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+
+from finetune.errors import DataError, FinetuneError, ResultError
+
+
+def ended(action: Callable[[], int | None]) -> int:
+    """
+    Run a command.
+
+    Returns:
+        Its exit status: 0 done, 1 the data or the result is not acceptable, 2 the call, the recipe or a file it names
+        is wrong, 130 interrupted.
+    """
+    try:
+        return action() or 0
+    except FinetuneError as error:
+        # All processes of a launch find the same fault of a recipe; a sample's fault, only the one that read it.
+        if isinstance(error, DataError | ResultError) or os.environ.get("LOCAL_RANK", "0") == "0":
+            say_stopped(str(error))
+        return error.exit_status
+    except KeyboardInterrupt:
+        say_stopped("interrupted. Go on with --resume.")
+        return 130
+
+
+def say_stopped(sentence: str) -> None:
+    """Print why on standard error."""
+    lines = sentence.splitlines()
+    if len(lines) > 1:
+        lines = [f"{len(lines)} faults", *(f"  {line}" for line in lines)]
+    print("finetune stopped: " + "\n".join(lines), file=sys.stderr, flush=True)

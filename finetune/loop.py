@@ -1,0 +1,237 @@
+"""One optimizer step, read top to bottom; and when to log, evaluate and save."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from torch import Tensor, nn
+
+from finetune.batches import Batch
+from finetune.errors import ResultError
+from finetune.evaluation import Evaluation, ValidationSamples, evaluate, network_answer
+from finetune.metrics import is_better
+from finetune.networks.depth_model import DepthModel
+from finetune.preprocessing import Preprocessing
+from finetune.protocols import Protocol
+from finetune.recipe import Recipe
+from finetune.report import RunLog
+from finetune.run_folder import RunFolder
+from finetune.schedules import rate_factor
+from finetune.weights import save_native
+
+STATE_FILE = "run_state.json"
+# With fp16 a gradient beyond its range is routine: the scaler skips the step and halves its factor. Not so for ever.
+MOST_SKIPPED_STEPS = 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class Best:
+    """The best evaluation so far."""
+
+    value: float
+    step: int
+
+
+@dataclass(kw_only=True)
+class Run:
+    """Everything a run consists of, put together by ``assembly``.
+
+    Attributes:
+        model: as prepared by Accelerate; ``network`` is the model itself.
+        optimizer: as prepared; its groups carry ``base_lr``.
+        batches: endless, from the current step on.
+        log: of the main process; None in the others.
+        validation: what every evaluation looks at.
+        metadata: what every weights file of this run says of itself.
+        step: optimizer steps taken.
+    """
+
+    recipe: Recipe
+    accelerator: Accelerator
+    folder: RunFolder
+    model: nn.Module
+    network: DepthModel
+    optimizer: torch.optim.Optimizer
+    preprocessing: Preprocessing
+    validation: ValidationSamples
+    protocol: Protocol
+    metadata: dict[str, Any]
+    total_steps: int
+    batches: Iterator[Batch] = field(default_factory=lambda: iter(()))
+    log: RunLog | None = None
+    step: int = 0
+    best: Best | None = None
+    _skipped: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        device = self.accelerator.device
+        # On the device once: made anew in each step they would be a transfer each.
+        self._mean = torch.tensor(self.preprocessing.mean, device=device).view(1, 3, 1, 1)
+        self._std = torch.tensor(self.preprocessing.std, device=device).view(1, 3, 1, 1)
+        self._weights = torch.tensor([term.weight for term in self.recipe.loss], device=device)
+
+    def train(self) -> None:
+        """Steps until the last one, then the last weights."""
+        while self.step < self.total_steps:
+            started = time.perf_counter()
+            micro_batches = [next(self.batches) for _ in range(self.recipe.run.accumulate)]
+            terms = self._accumulate_gradients(micro_batches)
+            grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
+            values = self._require_finite(terms, grad_norm, micro_batches)  # before the weights change; the one sync
+            self._set_learning_rates()
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+            self.step += 1
+            self._log(values, time.perf_counter() - started)
+            self._evaluate_if_due()
+            self._save_if_due()
+        self.save_weights(self.folder.last, {})
+
+    def evaluate(self) -> Evaluation:
+        """The network as it is now, over all validation images; every process must call."""
+        self.network.eval()
+        evaluation = evaluate(
+            self.accelerator,
+            self.validation,
+            {"finetuned": network_answer(self.network)},
+            self.protocol,
+            workers=self.recipe.data.workers,
+        )
+        self.network.train()
+        if self.log:
+            self.log.evaluated(self.step, evaluation, network_answer(self.network))
+        return evaluation
+
+    def save_weights(self, path: Path, evaluation: dict[str, Any]) -> None:
+        """Write a weights file that says what it is."""
+        if self.accelerator.is_main_process:
+            path.parent.mkdir(exist_ok=True)
+            save_native(path, self.network, self.metadata | {"step": self.step, "evaluation": evaluation})
+
+    def save_checkpoint(self) -> None:
+        """A resume point, written whole or not at all; every process must call."""
+        if self.accelerator.is_main_process:
+            self.folder.start_writing(self.step)
+        self.accelerator.wait_for_everyone()
+        writing = self.folder.writing(self.step)
+        self.accelerator.save_state(str(writing))
+        if self.accelerator.is_main_process:
+            best = self.best and {"value": self.best.value, "step": self.best.step}
+            (writing / STATE_FILE).write_text(json.dumps({"step": self.step, "best": best}))
+        self.accelerator.wait_for_everyone()
+        if self.accelerator.is_main_process:
+            self.folder.finish_writing(self.step, self.recipe.run.keep_checkpoints)
+
+    def load_checkpoint(self, path: Path) -> None:
+        """Go on from a resume point: model, optimizer, generators and scaler; the samples follow from the step."""
+        self.accelerator.load_state(str(path))
+        state = json.loads((path / STATE_FILE).read_text())
+        self.step = state["step"]
+        self.best = state["best"] and Best(**state["best"])
+
+    def _accumulate_gradients(self, micro_batches: list[Batch]) -> Tensor:
+        """Backward of every micro-batch; the step's mean of each loss term, unweighted, on the device.
+
+        A loss is a mean over the images that have a valid pixel. Over micro-batches and processes the divisor is the
+        count of the whole step, so each mean is scaled by its images' share of that count.
+        """
+        device = self.accelerator.device
+        here = torch.tensor(sum(batch.usable_images for batch in micro_batches), device=device)
+        usable_images = self.accelerator.reduce(here, "sum").clamp_min(1)
+        parts = len(micro_batches) * self.accelerator.num_processes
+        terms = torch.zeros(len(self.recipe.loss), device=device)
+        for batch in micro_batches:
+            with self.accelerator.accumulate(self.model):
+                image = batch.image.to(device, non_blocking=True)
+                # The arithmetic of Preprocessing, which normalizes on the host.
+                pred_m = self.model((image.float() / 255.0 - self._mean) / self._std)
+                target_m, valid = (tensor.to(device, non_blocking=True) for tensor in (batch.depth_m, batch.valid))
+                of_batch = torch.stack([term.loss(pred_m, target_m, valid) for term in self.recipe.loss])
+                share = of_batch * (batch.usable_images * parts / usable_images)
+                self.accelerator.backward((share * self._weights).sum())
+                terms += share.detach() / len(micro_batches)
+        return terms
+
+    def _require_finite(self, terms: Tensor, grad_norm: Tensor, micro_batches: list[Batch]) -> list[float]:
+        """The terms and the gradient norm as numbers, the same in every process.
+
+        Raises:
+            ResultError: one of them is not finite, in any process; the weights are as before the step.
+        """
+        values = self.accelerator.reduce(torch.cat([terms, grad_norm.reshape(1).to(terms)]), "mean").tolist()
+        if all(map(math.isfinite, values)):
+            self._skipped = 0
+            return values
+        names = [*self.loss_names, "the gradient norm"]
+        wrong = ", ".join(f"{name} is {value}" for name, value in zip(names, values, strict=True) if value - value != 0)
+        self._skipped += 1
+        if all(map(math.isfinite, values[:-1])) and self.accelerator.scaler and self._skipped < MOST_SKIPPED_STEPS:
+            return values
+        sources = gather_object([source for batch in micro_batches for source in batch.sources])
+        raise ResultError(
+            f"step {self.step}: {wrong}; the step was not taken and the weights are as before it. "
+            f"Look at its samples ({', '.join(sources)}), or lower optim.lr and optim.lr_decoder."
+        )
+
+    def rates(self) -> dict[str, float]:
+        """The learning rates of the last step, by their recipe key."""
+        return {group["rate"]: group["lr"] for group in self.optimizer.param_groups}
+
+    @property
+    def loss_names(self) -> list[str]:
+        """One name for each loss of the recipe; a kind that stands twice is numbered."""
+        kinds = [term.kind for term in self.recipe.loss]
+        return [
+            kind if kinds.count(kind) == 1 else f"{kind}_{kinds[: place + 1].count(kind)}"
+            for place, kind in enumerate(kinds)
+        ]
+
+    def _set_learning_rates(self) -> None:
+        optim = self.recipe.optim
+        factor = rate_factor(optim.schedule, self.step, self.total_steps, optim.warmup_steps)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["base_lr"] * factor
+
+    def _log(self, values: list[float], seconds: float) -> None:
+        if not self.log:
+            return
+        *terms, grad_norm = values
+        total = sum(term.weight * value for term, value in zip(self.recipe.loss, terms, strict=True))
+        images = self.recipe.run.batch_size * self.recipe.run.accumulate * self.accelerator.num_processes
+        self.log.stepped(
+            self.step,
+            {"loss": total, **{f"loss_{name}": value for name, value in zip(self.loss_names, terms, strict=True)}}
+            | {"grad_norm": grad_norm}
+            | self.rates(),
+            images_per_second=images / seconds,
+            due=self._due(self.recipe.run.log_every_steps),
+        )
+
+    def _evaluate_if_due(self) -> None:
+        if not self._due(self.recipe.run.evaluate_every_steps):
+            return
+        evaluation = self.evaluate()
+        name = self.recipe.evaluation.best
+        value = evaluation.rows["finetuned"][name]
+        if is_better(name, value, self.best.value if self.best else None):
+            self.best = Best(value=value, step=self.step)
+            self.save_weights(self.folder.best, evaluation.to_mapping())
+
+    def _save_if_due(self) -> None:
+        if self.log:
+            # The row before the resume point: a resumed run drops rows of later steps and must find this one.
+            self.log.end_step(self.step)
+        if self._due(self.recipe.run.save_every_steps):
+            self.save_checkpoint()
+
+    def _due(self, every_steps: int) -> bool:
+        return self.step % every_steps == 0 or self.step == self.total_steps

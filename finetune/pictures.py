@@ -1,0 +1,92 @@
+"""Depth as color with a legend in meters, and rows of pictures side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# Gray, a color no depth has, for what was not measured.
+_NOTHING = (90, 90, 90)
+_TEXT = (235, 235, 235)
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+
+
+def colored(
+    values: NDArray[np.floating], low: float, high: float, valid: NDArray[np.bool_] | None = None
+) -> NDArray[np.uint8]:
+    """
+    Args:
+        values: (H, W), any unit.
+        low, high: ends of the color range, the same unit; low is blue, high is red.
+        valid: (H, W); where False, gray.
+
+    Returns:
+        (H, W, 3) uint8, RGB.
+    """
+    scaled = np.clip((np.nan_to_num(values) - low) / (high - low), 0.0, 1.0) * 255
+    colors = cv2.cvtColor(cv2.applyColorMap(scaled.astype(np.uint8), cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    if valid is not None:
+        colors[~valid] = _NOTHING
+    return np.asarray(colors, dtype=np.uint8)
+
+
+def with_legend(picture: NDArray[np.uint8], low: float, high: float, unit: str) -> NDArray[np.uint8]:
+    """(H, W, 3) -> (H + bar, W, 3): below it the color bar with its two ends and the middle in ``unit``."""
+    width = picture.shape[1]
+    scale = max(0.35, min(1.0, width / 900))
+    bar_height, text_height = max(6, round(14 * scale)), round(30 * scale)
+    bar = colored(np.linspace(low, high, width)[None].repeat(bar_height, 0), low, high)
+    label = np.zeros((text_height, width, 3), dtype=np.uint8)
+    for share, value in ((0.0, low), (0.5, (low + high) / 2), (1.0, high)):
+        text = f"{value:.3g} {unit}"
+        (text_width, _), _ = cv2.getTextSize(text, _FONT, 0.55 * scale, 1)
+        left = round(min(max(0.0, share * width - text_width / 2), width - text_width - 1))
+        cv2.putText(label, text, (left, round(text_height * 0.7)), _FONT, 0.55 * scale, _TEXT, 1, cv2.LINE_AA)
+    return np.concatenate([picture, bar, label])
+
+
+def titled(picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
+    """(H, W, 3) -> (H + line, W, 3) with a title above."""
+    scale = max(0.35, min(1.0, picture.shape[1] / 900))
+    line = np.zeros((round(34 * scale), picture.shape[1], 3), dtype=np.uint8)
+    cv2.putText(line, title, (4, round(24 * scale)), _FONT, 0.6 * scale, _TEXT, 1, cv2.LINE_AA)
+    return np.concatenate([line, picture])
+
+
+def side_by_side(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """(H, W, 3) each -> one row; shorter ones are padded below."""
+    height = max(len(picture) for picture in pictures)
+    return np.concatenate([np.pad(p, ((0, height - len(p)), (0, 0), (0, 0))) for p in pictures], axis=1)
+
+
+def panel(
+    image: NDArray[np.uint8],
+    target_m: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    pred_m: NDArray[np.floating],
+    max_depth_m: float,
+) -> NDArray[np.uint8]:
+    """
+    image | measured | predicted | error, at color ranges that depend on ``max_depth_m`` alone, so that panels compare.
+
+    Args:
+        image: (H, W, 3) uint8, RGB.
+        target_m, valid: (H, W), measured depth in meters and where it was measured.
+        pred_m: (H, W), meters.
+        max_depth_m: end of the depth colors; those of the error end at a tenth of it.
+
+    Returns:
+        (H + captions, 4 W, 3) uint8, RGB.
+    """
+    error_m = np.abs(pred_m - target_m)
+    most_error_m = max_depth_m / 10
+    parts = [
+        titled(image, "image"),
+        titled(with_legend(colored(target_m, 0, max_depth_m, valid), 0, max_depth_m, "m"), "measured"),
+        titled(with_legend(colored(pred_m, 0, max_depth_m), 0, max_depth_m, "m"), "predicted"),
+        titled(with_legend(colored(error_m, 0, most_error_m, valid), 0, most_error_m, "m"), "error"),
+    ]
+    return side_by_side(parts)

@@ -1,0 +1,112 @@
+"""What a run tells while it goes: the bar, ``metrics.csv``, and TensorBoard with one panel a picked frame."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+from tqdm import tqdm
+
+# TensorBoard would import TensorFlow where it is installed; nothing here needs it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+from torch.utils.tensorboard import SummaryWriter
+
+from finetune.baselines import evenly_spread
+from finetune.evaluation import Answer, Evaluation, ValidationSamples
+from finetune.pictures import panel
+from finetune.run_folder import MetricsLog, RunFolder
+
+PANELS = 3
+
+
+class RunLog:
+    """The main process's log of a run."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        columns: Sequence[str],
+        *,
+        step: int,
+        total_steps: int,
+        validation: ValidationSamples,
+        max_depth_m: float,
+    ) -> None:
+        """
+        Args:
+            folder: of the run.
+            columns: of ``metrics.csv``, besides the step.
+            step: the run goes on from here; what was logged of later steps is dropped.
+            total_steps: for the bar's time left.
+            validation: a few evenly picked frames of it become panels.
+            max_depth_m: end of the panels' colors.
+        """
+        self._metrics = MetricsLog(folder, columns, from_step=step)
+        self._writer = SummaryWriter(str(folder.tensorboard), purge_step=step + 1 if step else 0)
+        self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True)
+        self._validation = validation
+        self._max_depth_m = max_depth_m
+        self._since_logged: list[tuple[Mapping[str, float], float]] = []
+        self._row: dict[str, float] = {}
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(text)
+
+    def text(self, name: str, text: str) -> None:
+        """A text for TensorBoard, as it is."""
+        self._writer.add_text(name, f"```\n{text}\n```")
+
+    def stepped(self, step: int, values: Mapping[str, float], *, images_per_second: float, due: bool) -> None:
+        """
+        Args:
+            step: optimizer steps taken.
+            values: of this step; a logged value is the mean since the last logged step.
+            images_per_second: of this step, all processes together.
+            due: whether this step is logged.
+        """
+        self._since_logged.append((values, images_per_second))
+        self._bar.update()
+        self._bar.set_postfix_str(f"loss {values['loss']:.4f}, {images_per_second:.1f} images/s", refresh=False)
+        if not due:
+            return
+        count = len(self._since_logged)
+        means = {name: sum(seen[name] for seen, _ in self._since_logged) / count for name in values}
+        # A rate is a mean over time, not over steps.
+        means["images_per_second"] = count / sum(1 / rate for _, rate in self._since_logged)
+        self._since_logged.clear()
+        self._record("train", step, means)
+
+    def evaluated(self, step: int, evaluation: Evaluation, answer: Answer) -> None:
+        """The metrics of the network as it is now, and its panels."""
+        scores = evaluation.rows["finetuned"]
+        self.say(
+            f"step {step}: validation AbsRel {scores['abs_rel']:.4f}, RMSE {scores['rmse']:.3f} m, "
+            f"delta1 {scores['delta1']:.4f}"
+        )
+        self._record("validation", step, scores, prefix="val_")
+        for place in evenly_spread(len(self._validation), PANELS):
+            _, image, sample = self._validation[place]
+            height, width = sample.depth_m.shape
+            picture = panel(
+                sample.image, sample.depth_m, sample.valid, answer(image, (height, width)), self._max_depth_m
+            )
+            self._writer.add_image(f"validation/{place}", picture, step, dataformats="HWC")
+        self._writer.flush()
+
+    def end_step(self, step: int) -> None:
+        """Write the step's row, if it has one."""
+        if self._row:
+            self._metrics.write(step, self._row)
+            self._row.clear()
+
+    def close(self) -> None:
+        """Finish the bar and the event file."""
+        self._bar.close()
+        self._writer.close()
+
+    def _record(self, group: str, step: int, values: Mapping[str, float], prefix: str = "") -> None:
+        for name, value in values.items():
+            self._writer.add_scalar(f"{group}/{name}", value, step)
+            self._row[f"{prefix}{name}"] = value
