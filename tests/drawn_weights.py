@@ -7,10 +7,11 @@ from zlib import crc32
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from finetune.checkpoints.official import Official
 from finetune.networks.depth_model import DepthModel
+from finetune.networks.encoder_specs import ENCODERS, EncoderSpec
 
 
 def draw(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
@@ -38,12 +39,59 @@ def _draw_one(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return values * np.float32((gain / np.prod(shape[1:])) ** 0.5)
 
 
-def drawn_model(encoder: str, max_depth_m: float | None) -> DepthModel:
-    """A network of ours with drawn weights, in evaluation mode."""
+def drawn_model(encoder: str, max_depth_m: float | None, last_layer: tuple[float, float] = (1.0, 0.0)) -> DepthModel:
+    """
+    Args:
+        encoder: a key of ``ENCODERS``.
+        max_depth_m: None for a relative network.
+        last_layer: scale and shift of what the last layer answers.
+
+    Returns:
+        A network of ours with drawn weights, in evaluation mode.
+    """
     model = DepthModel(encoder, max_depth_m)
     official = Official.from_ours(model.state_dict())
-    model.load_state_dict(Official.to_ours(draw({name: tensor.shape for name, tensor in official.items()})))
+    weights = draw({name: tensor.shape for name, tensor in official.items()})
+    model.load_state_dict(Official.to_ours(adjusted(weights, last_layer)))
+    model.encoder.blocks = spread_blocks(model.encoder.blocks, ENCODERS[encoder])
     return model.eval()
+
+
+def spread_blocks(blocks: nn.Module, spec: EncoderSpec) -> nn.Module:
+    """The blocks; where a size was cut to fewer than its taps ask for, spread among others that do nothing."""
+    if spec.depth > spec.taps[-1]:
+        return blocks
+    spread = nn.ModuleList(nn.Identity() for _ in range(spec.taps[-1] + 1))
+    for index, block in zip(spec.taps[::2], blocks.children(), strict=True):
+        spread[index] = block
+    return spread
+
+
+def adjusted(weights: dict[str, Tensor], last_layer: tuple[float, float]) -> dict[str, Tensor]:
+    """The weights, by official name, with the last layer's answer scaled and shifted."""
+    scale, shift = last_layer
+    weight, bias = (f"depth_head.scratch.output_conv2.2.{part}" for part in ("weight", "bias"))
+    return {**weights, weight: weights[weight] * scale, bias: weights[bias] * scale + shift}
+
+
+def last_layer_that_varies(model: DepthModel, image: Tensor) -> tuple[float, float]:
+    """Scale and shift with which the answer to ``image`` varies over its whole range, for either kind of head."""
+    with torch.inference_mode():
+        raw = model.head.last(model.last_features(image))
+    low, high = raw.min().item(), raw.max().item()
+    if model.kind == "metric":  # sigmoid(-2) = 0.12, sigmoid(2) = 0.88
+        scale = 4.0 / (high - low)
+        return scale, -scale * (high + low) / 2
+    scale = 1.0 / (high - low)
+    return scale, -scale * torch.quantile(raw[..., ::7, ::7], 0.04).item()
+
+
+def require_varied(answer: Tensor, max_depth_m: float | None) -> None:
+    """A comparison of answers that hardly vary would prove nothing."""
+    if max_depth_m is None:
+        assert (answer > 0).float().mean() >= 0.9
+    else:
+        assert answer.max() - answer.min() >= 0.6 * max_depth_m
 
 
 def drawn_image(height: int, width: int) -> Tensor:

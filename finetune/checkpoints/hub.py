@@ -68,9 +68,14 @@ def fetch(entry: HubFile) -> Path:
     Raises:
         CheckpointError: it is neither in the cache nor can it be fetched.
     """
-    from huggingface_hub import constants, hf_hub_download
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
 
+    cached = try_to_load_from_cache(entry.repository, entry.file)
+    if isinstance(cached, str):
+        return Path(cached)
     try:
+        # Asked first, because the download repeats a refused connection for half a minute.
+        get_hf_file_metadata(hf_hub_url(entry.repository, entry.file))
         return Path(hf_hub_download(entry.repository, entry.file))
     # The hub's client has changed its transport twice, and each has errors of its own.
     except Exception as error:
