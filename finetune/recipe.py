@@ -1,0 +1,357 @@
+"""A recipe: one YAML file, and ``key=value`` on the command line, as typed, frozen objects.
+
+The classes below are the sections of the file in their order and list every key with its default, its unit and what
+it means. ``data.train``, ``data.val`` and ``loss`` hold entries: ``reader`` or ``kind`` names a class of
+``finetune/registry.py``, and all keys that are not listed here are the fields of that class.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from finetune.errors import RecipeError, RecipeFaults
+from finetune.recipe_options import Checker, Contradiction, Names, later, plain_values
+from finetune.recipe_yaml import dotted, nearest, nearest_path, read_document, yaml_text
+from finetune.registry import EXPORTERS, LOSSES, READERS
+
+OPTIONS = ConfigDict(extra="forbid")
+HUB_ID_EXAMPLE = "such as depth-anything/Depth-Anything-V2-Small"
+PATCH = 14  # pixels; the side of a patch of every encoder
+
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Meters = Annotated[float, Field(gt=0, le=1000)]
+
+
+def _whole_patches(size: tuple[int, int]) -> tuple[int, int]:
+    least, most = 4, 300  # patches
+    wrong = [side for side in size if side % PATCH or not least <= side // PATCH <= most]
+    if wrong:
+        lowers = {side: min(max(side // PATCH, least), most - 1) * PATCH for side in wrong}
+        good = ", ".join(f"{lower} or {lower + PATCH} instead of {side}" for side, lower in lowers.items())
+        sizes = f"height and width, multiples of {PATCH} from {least * PATCH} to {most * PATCH}"
+        raise RecipeError("input_size", list(size), f"{sizes}: {good}")
+    return size
+
+
+def _folder_name(name: str) -> str:
+    if re.search(r"[/\\\x00-\x1f]", name) or name.strip(" .") != name:
+        raise RecipeError("name", name, "the name of one folder: no slash, no dot or space at either end")
+    return name
+
+
+def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise RecipeError("protocols", list(names), "each name once")
+    return names
+
+
+def _exporters(names: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in names if name not in EXPORTERS]
+    near = [known for name in unknown if (known := nearest(name, sorted(EXPORTERS)))]
+    if unknown or len(set(names)) < len(names):
+        perhaps = f"; perhaps {', '.join(near)}" if near else ""
+        raise RecipeError("export", list(names), f"a list out of {', '.join(sorted(EXPORTERS))}, each once{perhaps}")
+    return names
+
+
+Size = Annotated[tuple[int, int], AfterValidator(_whole_patches)]
+FolderName = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
+Protocols = Annotated[tuple[Literal["plain"], ...], Field(min_length=1), AfterValidator(_each_once)]
+Exporters = Annotated[tuple[str, ...], AfterValidator(_exporters)]
+
+Head = Annotated[Literal["metric", "relative"], later(lambda head: head == "relative", use="metric")]
+Train = Annotated[Literal["all", "decoder", "lora"], later(lambda train: train == "lora", use="all or decoder")]
+OnMaxDepth = Annotated[
+    Literal["rescale"] | None,
+    later(lambda answer: answer == "rescale", use="null, and for max_depth_m that of the checkpoint"),
+]
+EmaDecay = Annotated[float, Field(ge=0, lt=1), later(lambda decay: decay > 0, use="0.0")]
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class LoraOptions:
+    """``model.lora``: low-rank adapters, read when ``model.train`` is ``lora``."""
+
+    rank: Annotated[int, Field(ge=1, le=512)] = 16  # columns of each adapter; more learn more and weigh more
+    alpha: Positive = 32.0  # an adapter's answer is scaled by alpha / rank
+    dropout: ShareBelowOne = 0.0  # share of an adapter's inputs that are dropped in training
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class ModelOptions:
+    """``model``: where the weights come from, what the network answers, and which of its weights are trained."""
+
+    checkpoint: Annotated[str, Field(min_length=1)]  # file, or hub id such as depth-anything/Depth-Anything-V2-Small
+    checkpoint_kind: Literal["auto", "relative", "metric"] = "auto"  # for an official .pth, which cannot say it itself
+    checkpoint_max_depth_m: Meters | None = None  # meters; of a metric .pth that has no .json beside it
+    encoder: Literal["auto", "tiny", "vits", "vitb", "vitl", "vitg"] = "auto"  # auto: told from the checkpoint
+    # metric: answers in meters; relative: in inverse depth of unknown scale and shift.
+    head: Head = "metric"
+    max_depth_m: Meters  # meters; the farthest answer the metric head can give
+    # scratch: encoder only; pretrained: all but the last layer; calibrated: that layer solved for; keep: every weight.
+    # auto: calibrated for a relative checkpoint, keep for a metric one.
+    decoder_init: Literal["auto", "scratch", "pretrained", "calibrated", "keep"] = "auto"
+    # rescale: a metric checkpoint of another max depth is kept, and its answers are scaled by the ratio.
+    on_max_depth: OnMaxDepth = None
+    # all: every weight; decoder: the encoder is frozen; lora: adapters in the encoder, and all of the decoder.
+    train: Train = "all"
+    lora: LoraOptions = LoraOptions()  # of train: lora
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_kind == "relative" and self.checkpoint_max_depth_m is not None:
+            raise Contradiction(
+                "checkpoint_max_depth_m",
+                self.checkpoint_max_depth_m,
+                "null, since a relative checkpoint has no max depth",
+                other="checkpoint_kind",
+                other_value=self.checkpoint_kind,
+            )
+
+    def check_paths(self) -> None:
+        """
+        Raises:
+            RecipeError: ``checkpoint`` is a path and nothing is there. A hub id is left to the loader.
+        """
+        path = Path(self.checkpoint)
+        has_suffix = re.fullmatch(r"\.[A-Za-z]\w*", path.suffix)  # .pth, but not the .5 of a model-v1.5
+        is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", self.checkpoint) and not has_suffix
+        if path.exists() or is_hub_id:
+            return
+        near = nearest_path(path)
+        perhaps = "" if near is None else f"; perhaps {near}"
+        raise RecipeError("checkpoint", self.checkpoint, f"a file that exists, or a hub id {HUB_ID_EXAMPLE}{perhaps}")
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class DataEntry:
+    """One entry of ``data.train`` or ``data.val``; its other keys are the options of the reader."""
+
+    reader: Annotated[str, Names(READERS, into="source")]  # a name in registry.READERS
+    source: Any  # the reader itself: len() and [index] -> DepthSample
+    weight: Positive = 1.0  # how often its samples are drawn, relative to the other entries
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class DataOptions:
+    """``data``: where images and depth come from, and at what size the network sees them."""
+
+    input_size: Size  # height, width, pixels; multiples of 14
+    train: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # mixed by weight
+    val: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # each sample once
+    workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that read ahead, for each training process; 0: none
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class AugmentOptions:
+    """``augment``: what is varied at random in a training sample; each is a probability."""
+
+    flip: Share = 0.5  # image, depth and camera are mirrored left to right
+    color: Share = 0.5  # brightness, contrast, saturation and hue of the image are changed
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class LossTerm:
+    """One entry of ``loss``; its other keys are the options of that loss."""
+
+    kind: Annotated[str, Names(LOSSES, into="loss")]  # a name in registry.LOSSES
+    weight: Positive = 1.0  # what this term is multiplied by before the terms are added
+    loss: Any  # the loss itself: (pred_m, target_m, valid) -> scalar
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class OptimOptions:
+    """``optim``: AdamW, and its learning rate from step to step."""
+
+    lr: LearningRate = 5e-6  # peak learning rate of the encoder
+    lr_decoder: LearningRate = 5e-5  # peak learning rate of decoder and head
+    weight_decay: Share = 0.01  # of AdamW
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)  # of AdamW
+    clip_norm: Positive = 1.0  # gradients are scaled down to this norm when theirs is larger
+    schedule: Literal["poly", "cosine", "constant"] = "poly"  # from the peak down to 0; poly: (1 - step / steps) ** 0.9
+    warmup_steps: Annotated[int, Field(ge=0)] = 50  # optimizer steps over which the rate rises from 0 to its peak
+    ema_decay: EmaDecay = 0.0  # of an average of the weights over steps; 0: no average
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class RunOptions:
+    """``run``: how long, how large a step, how often to look and to save. A step is one change of the weights."""
+
+    steps: Count | None = None  # optimizer steps of the whole run; this or epochs
+    epochs: Count | None = None  # passes over the training data; this or steps
+    batch_size: Count = 4  # samples for each process and micro-batch
+    accumulate: Count = 1  # micro-batches added up to one step
+    # auto: as accelerate was told, else bf16 where the device is good at it, else fp32.
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    gradient_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory, more time
+    threads: Count | None = None  # CPU threads of each process; null: usable cores / processes on this machine
+    log_every_steps: Count = 10  # rows of metrics.csv
+    evaluate_every_steps: Count = 100  # evaluations on data.val, each of which can become best/
+    save_every_steps: Count = 100  # checkpoints to resume from
+    keep_checkpoints: Count = 2  # the newest that stay on disk
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.epochs is None:
+            raise RecipeError("steps", None, "a whole number, 1 or more, here or for run.epochs")
+        if self.steps is not None and self.epochs is not None:
+            raise Contradiction(
+                "epochs",
+                self.epochs,
+                "only one of them; remove the other or make it null",
+                other="steps",
+                other_value=self.steps,
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class EvaluationOptions:
+    """``evaluation``: how the model is scored, and which score chooses ``best/``."""
+
+    # plain: at the size of the measured depth, per image, clamped to the range, no alignment.
+    protocols: Protocols = ("plain",)
+    # The metric, under the first protocol, by which best/ is chosen.
+    best: Literal["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3"] = "abs_rel"
+    min_depth_m: Meters = 0.001  # meters; nearer measurements are not scored
+    max_depth_m: Meters | None = None  # meters; farther measurements are not scored; null: model.max_depth_m
+
+    def __post_init__(self) -> None:
+        if self.max_depth_m is not None and self.max_depth_m <= self.min_depth_m:
+            raise Contradiction(
+                "max_depth_m",
+                self.max_depth_m,
+                "a larger max_depth_m than min_depth_m",
+                other="min_depth_m",
+                other_value=self.min_depth_m,
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Recipe:
+    """Everything that one run is told. Build it with ``load_recipe``."""
+
+    name: FolderName  # the run folder is <output>/<name>
+    output: Annotated[str, Field(min_length=1)] = "runs"  # folder of run folders
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # of every random draw
+    model: ModelOptions
+    data: DataOptions
+    augment: AugmentOptions = AugmentOptions()
+    loss: Annotated[tuple[LossTerm, ...], Field(min_length=1)]  # added up by their weights
+    optim: OptimOptions = OptimOptions()
+    run: RunOptions
+    evaluation: EvaluationOptions = EvaluationOptions()
+    export: Exporters = ("official",)  # names in registry.EXPORTERS, written at the end of the run
+
+    # Dotted key -> where it was written. No key of the file, and no part of what the recipe is.
+    places: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for check in CROSS_CHECKS:
+            check(vars(self))
+
+    @property
+    def depth_range_m(self) -> tuple[float, float]:
+        """The range that is scored, meters: measurements below the first and above the second are left out."""
+        return self.evaluation.min_depth_m, self.evaluation.max_depth_m or self.model.max_depth_m
+
+    def where(self, key: str) -> str:
+        """
+        Args:
+            key: dotted, ``loss.0.lam``.
+
+        Returns:
+            Where it was written, or where its nearest parent was: ``recipes/x.yaml:12`` or ``command line``.
+        """
+        while key and key not in self.places:
+            key = key.rpartition(".")[0]
+        return self.places.get(key, "the recipe")
+
+
+def require_warmup_within_run(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: the run ends before the learning rate has reached its peak.
+    """
+    optim, run = sections.get("optim"), sections.get("run")
+    if optim is not None and run is not None and run.steps is not None and optim.warmup_steps >= run.steps:
+        raise Contradiction(
+            "optim.warmup_steps",
+            optim.warmup_steps,
+            f"fewer warm-up steps, such as {run.steps // 10}",
+            other="run.steps",
+            other_value=run.steps,
+        )
+
+
+def require_range_within_model(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: scoring begins farther away than the model can answer.
+    """
+    model, evaluation = sections.get("model"), sections.get("evaluation")
+    if model is not None and evaluation is not None and evaluation.min_depth_m >= model.max_depth_m:
+        raise Contradiction(
+            "evaluation.min_depth_m",
+            evaluation.min_depth_m,
+            "less than the farthest answer of the model",
+            other="model.max_depth_m",
+            other_value=model.max_depth_m,
+        )
+
+
+CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (require_warmup_within_run, require_range_within_model)
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True) -> Recipe:
+    """
+    Args:
+        path: a recipe in YAML.
+        overrides: ``optim.lr=1e-5``, each replacing or adding one key.
+        check_files: also look whether the files and folders it names are there.
+
+    Returns:
+        The recipe with every default filled in.
+
+    Raises:
+        RecipeFaults: all that is wrong with it, a line each, in the order of the file.
+    """
+    document = read_document(path, overrides)
+    checker = Checker(document, check_files=check_files)
+    given = checker.fields(Recipe, document.values, (), "a key of the recipe")
+    assert given is not None, "the document is a mapping"
+    for check in CROSS_CHECKS:
+        try:
+            check(given.values)
+        except RecipeError as error:
+            checker.report(error, (), given.at_fault)
+    recipe = checker.construct(Recipe, given, ())
+    if document.faults:
+        raise RecipeFaults(document.sorted_faults())
+    places = {dotted(key): place.text for key, place in document.places.items()}
+    object.__setattr__(recipe, "places", places)
+    return recipe
+
+
+def recipe_mapping(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as mappings, lists and scalars, every default written out; equal recipes give equal mappings."""
+    return plain_values(recipe)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as YAML, every default written out. ``load_recipe`` of it gives an equal recipe."""
+    return yaml_text(recipe_mapping(recipe))
