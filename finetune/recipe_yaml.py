@@ -446,7 +446,8 @@ class _Dumper(yaml.SafeDumper):
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    style = None if isinstance(plain_scalar(text), str) else '"'
+    # Only double quotes escape; line breaks such as U+0085 would be folded into spaces.
+    style = None if isinstance(plain_scalar(text), str) and text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
