@@ -1,0 +1,66 @@
+"""The random numbers of a batch of frames, each frame with a generator of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Draws:
+    """Random tensors whose row b comes from (seed, indices[b]) and the draws made before, never from another row."""
+
+    def __init__(self, seed: int, indices: Sequence[int]) -> None:
+        """
+        Args:
+            seed: of the data set, >= 0.
+            indices: of the frames, >= 0, one a row.
+        """
+        # NumPy's, because torch's generator on the CPU keeps 32 bits of a seed and would repeat frames among millions.
+        self._generators = [np.random.default_rng([seed, index]) for index in indices]
+
+    def __len__(self) -> int:
+        return len(self._generators)
+
+    def uniform(self, low: Tensor | float, high: Tensor | float, *shape: int) -> Tensor:
+        """(B, *shape) float32 from ``low`` to ``high``, which broadcast against it."""
+        unit = torch.from_numpy(np.stack([g.random(shape, dtype=np.float32) for g in self._generators]))
+        return low + (high - low) * unit
+
+    def chance(self, probability: float, *shape: int) -> Tensor:
+        """(B, *shape) bool, True with ``probability``."""
+        return self.uniform(0.0, 1.0, *shape) < probability
+
+    def integers(self, low: int, high: int, *shape: int) -> Tensor:
+        """(B, *shape) int64 from ``low`` to ``high``, both included."""
+        return torch.from_numpy(np.stack([g.integers(low, high + 1, shape) for g in self._generators]))
+
+    def choice(self, weights: Sequence[float], *shape: int) -> Tensor:
+        """(B, *shape) int64, positions in ``weights``, drawn in proportion to them."""
+        edges = torch.tensor(weights, dtype=torch.float64).cumsum(0)
+        unit = self.uniform(0.0, 1.0, *shape).double()
+        return torch.bucketize(unit * edges[-1], edges[:-1], right=True)
+
+    def normal(self, *shape: int) -> Tensor:
+        """(B, *shape) float32 of mean 0 and deviation 1."""
+        return torch.from_numpy(np.stack([g.standard_normal(shape, dtype=np.float32) for g in self._generators]))
+
+
+def cos_sin(angle_rad: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine, float32: taken in double precision, so that the rounding hides how a library computes them."""
+    return angle_rad.double().cos().float(), angle_rad.double().sin().float()
+
+
+def pick(table: Tensor, index: Tensor) -> Tensor:
+    """
+    Args:
+        table: (B, K, ...).
+        index: (B, N) int64, rows of the table of the same frame.
+
+    Returns:
+        (B, N, ...)
+    """
+    frames = torch.arange(len(table), device=table.device)[:, None]
+    return table[frames, index]
