@@ -83,7 +83,7 @@ def environment_record(recipe: Recipe, accelerator: Accelerator, base_sha256: st
         "command": sys.argv,
         "python": platform.python_version(),
         "platform": platform.platform(),
-        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "packages": {name: _version(name) for name in PACKAGES},
         "git_commit": _git_commit(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
         "processes": accelerator.num_processes,
@@ -99,6 +99,14 @@ def environment_record(recipe: Recipe, accelerator: Accelerator, base_sha256: st
             for place, entry in enumerate(entries)
         },
     }
+
+
+def _version(package: str) -> str | None:
+    """None for this program run from a clone that was not installed."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 def _sources(reader: Any) -> list[str]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from finetune.errors import FinetuneError
 
+RECIPE_FILE = "recipe.yaml"
 METRICS_FILE = "metrics.csv"
 # What may differ between a run and its resumption, as dotted keys.
 MAY_CHANGE = ("run.steps", "run.log_every_steps", "run.evaluate_every_steps", "run.save_every_steps", "data.workers")
@@ -35,7 +36,7 @@ class RunFolder:
     @property
     def recipe(self) -> Path:
         """The recipe as it ran."""
-        return self.path / "recipe.yaml"
+        return self.path / RECIPE_FILE
 
     @property
     def tensorboard(self) -> Path:
@@ -48,8 +49,8 @@ class RunFolder:
         return self.path / "checkpoints"
 
     def holds_something(self) -> bool:
-        """Whether anything is in the folder."""
-        return self.path.exists() and any(self.path.iterdir())
+        """Whether anything is in the folder besides a file whose writing was cut off."""
+        return self.path.exists() and any(not path.name.endswith(".writing") for path in self.path.iterdir())
 
     def require_free(self, *, resume: bool, overwrite: bool) -> None:
         """
@@ -70,9 +71,13 @@ class RunFolder:
                 "or replace it with --overwrite."
             )
 
-    def prepare(self, *, overwrite: bool) -> None:
+    def prepare(self, recipe: str, *, overwrite: bool) -> None:
         """
         Make the folder ready for a launch that ``require_free`` let pass.
+
+        Args:
+            recipe: as it runs; written before anything else, since it is what makes the folder that of a run.
+            overwrite: empty the folder first.
 
         Raises:
             FinetuneError: it cannot be written.
@@ -81,6 +86,7 @@ class RunFolder:
             if overwrite and self.path.exists():
                 shutil.rmtree(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
+            self.write_text(RECIPE_FILE, recipe)
         except OSError as error:
             raise FinetuneError(f"{self.path}: {error.strerror}. Choose another folder by output=...") from error
 

@@ -39,7 +39,7 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
             require_same_recipe(yaml.safe_load(folder.recipe.read_text()), recipe_mapping(recipe), folder)
         accelerator.wait_for_everyone()
         if accelerator.is_main_process:
-            folder.prepare(overwrite=overwrite)
+            folder.prepare(recipe_text(recipe), overwrite=overwrite)
         accelerator.wait_for_everyone()
         run = make_run(recipe, accelerator, begin, folder, resume=resume)
         _open(run, begin, [*notes, *begin.notes])
@@ -53,11 +53,9 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
 def _open(run: Run, begin: Start, notes: Sequence[str]) -> None:
     """Say what runs, and how good it is before the first step."""
     if run.log:
-        recipe = recipe_text(run.recipe)
         record = environment_record(run.recipe, run.accelerator, begin.checkpoint.sha256, run.total_steps)
-        run.folder.write_text("recipe.yaml", recipe)
         run.folder.write_json("environment.json", record)
-        run.log.text("recipe", recipe)
+        run.log.text("recipe", recipe_text(run.recipe))
         for note in notes:
             run.log.say(note)
         run.log.say(
@@ -67,6 +65,8 @@ def _open(run: Run, begin: Start, notes: Sequence[str]) -> None:
         )
     if run.step == 0:
         run.evaluate()
+        if run.log:
+            run.log.end_step(0)
 
 
 def _close(run: Run, evaluation: Evaluation) -> None:

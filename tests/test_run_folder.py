@@ -6,11 +6,13 @@ import pytest
 from finetune.errors import FinetuneError
 from finetune.run_folder import MetricsLog, RunFolder, differing_keys, require_same_recipe
 
+RECIPE = "name: one\n"
+
 
 def folder(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "runs" / "one")
     run.require_free(resume=False, overwrite=False)
-    run.prepare(overwrite=False)
+    run.prepare(RECIPE, overwrite=False)
     return run
 
 
@@ -21,24 +23,27 @@ def rows(run: RunFolder) -> list[dict[str, str]]:
 
 def test_a_folder_that_holds_a_run_names_the_three_ways_on(tmp_path: Path) -> None:
     run = folder(tmp_path)
-    run.write_text("recipe.yaml", "name: one\n")
     with pytest.raises(FinetuneError, match=r"--resume.*name=.*--overwrite"):
         run.require_free(resume=False, overwrite=False)
     run.require_free(resume=True, overwrite=False)
-    run.prepare(overwrite=False)
-    assert run.recipe.exists()
+    (run.path / "metrics.csv").write_text("step")
+    run.prepare(RECIPE, overwrite=False)
+    assert (run.path / "metrics.csv").exists()
     run.require_free(resume=False, overwrite=True)
-    run.prepare(overwrite=True)
-    assert not run.holds_something()
+    run.prepare("name: two\n", overwrite=True)
+    assert [path.name for path in run.path.iterdir()] == ["recipe.yaml"]
+    assert run.recipe.read_text() == "name: two\n"
 
 
 def test_a_run_killed_before_it_wrote_anything_resumes_as_a_new_one(tmp_path: Path) -> None:
-    folder(tmp_path).require_free(resume=True, overwrite=False)
+    run = RunFolder(tmp_path)
+    (run.path / ".recipe.yaml.writing").write_text("name: o")
+    run.require_free(resume=True, overwrite=False)
 
 
 @pytest.mark.parametrize("flags", [{"resume": True, "overwrite": False}, {"resume": False, "overwrite": True}])
 def test_other_folders_are_left_alone(tmp_path: Path, flags: dict[str, bool]) -> None:
-    run = folder(tmp_path)
+    run = RunFolder(tmp_path)
     (run.path / "holiday.jpg").write_bytes(b"x")
     with pytest.raises(FinetuneError, match="no run"):
         run.require_free(**flags)

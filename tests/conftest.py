@@ -1,0 +1,70 @@
+"""What several tests share: a data set on disk and a recipe for it, both small."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+CHECKPOINT = ROOT / "data" / "tiny_relative.safetensors"
+
+RECIPE = """\
+name: small
+output: {output}
+model: {{checkpoint: {checkpoint}, max_depth_m: 10.0}}
+data:
+  input_size: [56, 70]
+  train: [{{reader: pairs, root: {root}, list: train.txt, meters_per_unit: 0.001}}]
+  val: [{{reader: pairs, root: {root}, list: val.txt, meters_per_unit: 0.001}}]
+  workers: 0
+loss: [{{kind: silog}}, {{kind: l1, weight: 0.1}}]
+optim: {{lr: 1.0e-4, lr_decoder: 5.0e-4, warmup_steps: 1}}
+run: {{steps: 6, batch_size: 4, log_every_steps: 2, evaluate_every_steps: 3, save_every_steps: 3}}
+"""
+
+
+def write_frame(folder: Path, name: str, depth_m: np.ndarray, meters_per_unit: float = 0.001) -> None:
+    """An image whose brightness follows nearness, with its depth as 16-bit PNG."""
+    height, width = depth_m.shape
+    image = np.zeros((height, width, 3), np.uint8)
+    image[..., 0] = np.clip(255 / np.maximum(depth_m, 1.0), 0, 255)
+    image[..., 1] = np.linspace(0, 255, width)
+    cv2.imwrite(str(folder / f"{name}.jpg"), image)
+    cv2.imwrite(str(folder / f"{name}.png"), np.round(depth_m / meters_per_unit).astype(np.uint16))
+
+
+@pytest.fixture(scope="session")
+def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """10 frames of 48x64 to train and 3 to validate: a tilted wall with a box before it, depth in millimeters."""
+    folder = tmp_path_factory.mktemp("frames")
+    generator = np.random.default_rng(0)
+    for number in range(13):
+        depth_m = np.linspace(*generator.uniform(1, 6, 2), 48)[:, None] + np.linspace(0, generator.uniform(0, 2), 64)
+        top, left = generator.integers(5, 30, 2)
+        depth_m[top : top + 12, left : left + 20] *= 0.6
+        depth_m[:3, :5] = 0.0
+        write_frame(folder, f"{number:02}", depth_m)
+    lines = [f"{number:02}.jpg {number:02}.png\n" for number in range(13)]
+    (folder / "train.txt").write_text("".join(lines[:10]))
+    (folder / "val.txt").write_text("".join(lines[10:]))
+    return folder
+
+
+@pytest.fixture
+def recipe(frames: Path, tmp_path: Path) -> Path:
+    """A recipe of 6 steps on ``frames``; its runs go below ``tmp_path``."""
+    path = tmp_path / "small.yaml"
+    path.write_text(RECIPE.format(output=tmp_path / "runs", checkpoint=CHECKPOINT, root=frames))
+    return path
+
+
+@pytest.fixture(autouse=True)
+def single_process() -> Iterator[None]:
+    """What a launcher would set must not leak from one test into the next."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)

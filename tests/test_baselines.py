@@ -1,0 +1,93 @@
+import numpy as np
+import pytest
+
+from finetune.alignment import InverseFit
+from finetune.baselines import (
+    LabeledPixels,
+    collect_labeled_pixels,
+    evenly_spread,
+    fit_baselines,
+    require_kind,
+)
+from finetune.errors import CheckpointError, DataError
+from finetune.networks.depth_model import DepthModel
+from finetune.preprocessing import Preprocessing
+from tests.synthetic import Planes
+
+
+def labeled(answer: np.ndarray, depth_m: np.ndarray) -> LabeledPixels:
+    return LabeledPixels(
+        depth_m=depth_m.astype(np.float32),
+        answer=answer.astype(np.float32),
+        image=np.arange(len(depth_m)) // 50,
+        features=np.zeros((0, 32), np.float32),
+    )
+
+
+DEPTH_M = np.random.default_rng(0).uniform(1, 8, 200)
+
+
+def test_evenly_spread_takes_both_ends_and_never_too_many() -> None:
+    assert evenly_spread(10, 4) == [0, 3, 6, 9]
+    assert evenly_spread(3, 200) == [0, 1, 2]
+    assert evenly_spread(1, 5) == [0]
+    assert len(evenly_spread(100_000, 200)) == 200
+
+
+def test_relative_base_gets_one_line_in_inverse_depth_and_the_constant_is_the_median() -> None:
+    baselines = fit_baselines(labeled(3 / DEPTH_M + 1, DEPTH_M), "relative")
+    assert isinstance(baselines.base, InverseFit)
+    assert baselines.median_m == pytest.approx(np.median(DEPTH_M), rel=1e-6)
+    assert baselines.base_depth_m(3 / DEPTH_M + 1, 0.1, 10.0) == pytest.approx(DEPTH_M, rel=1e-4)
+    assert baselines.base_depth_m(np.array([-50.0]), 0.1, 10.0) == pytest.approx([10.0])
+
+
+def test_metric_base_gets_one_factor() -> None:
+    baselines = fit_baselines(labeled(DEPTH_M / 2, DEPTH_M), "metric")
+    assert baselines.base == pytest.approx(2.0, rel=1e-6)
+    assert baselines.base_depth_m(np.array([1.0, 100.0]), 0.1, 10.0) == pytest.approx([2.0, 10.0])
+
+
+@pytest.mark.parametrize(("kind", "other"), [("relative", "metric"), ("metric", "relative")])
+def test_the_wrong_sign_stops_and_names_the_other_kind(kind: str, other: str) -> None:
+    right = labeled(1 / DEPTH_M if kind == "relative" else DEPTH_M, DEPTH_M)
+    wrong = labeled(DEPTH_M if kind == "relative" else 1 / DEPTH_M, DEPTH_M)
+    require_kind(right, kind, "base.pth", "recipe.yaml:3")
+    with pytest.raises(CheckpointError, match=rf"base\.pth.*checkpoint_kind: {other} \(recipe\.yaml:3\)"):
+        require_kind(wrong, kind, "base.pth", "recipe.yaml:3")
+
+
+def test_noise_has_no_sign_and_passes() -> None:
+    require_kind(labeled(np.random.default_rng(1).uniform(size=200), DEPTH_M), "relative", "base.pth", "")
+
+
+def test_pixels_come_from_all_readers_with_features_for_the_first_images() -> None:
+    model = DepthModel("tiny", None)
+    model.initialise(0)
+    readers = [Planes(5, "a"), Planes(3, "b")]
+    pixels = collect_labeled_pixels(
+        model.eval(), readers, Preprocessing(input_size=(56, 70)), max_depth_m=10.0, images=200, images_with_features=4
+    )
+    assert len(np.unique(pixels.image)) == 8
+    with_features = pixels.image < 4
+    assert pixels.features.shape == (with_features.sum(), 32)
+    assert with_features[: with_features.sum()].all()
+    # The features are those of the last layer: it gives the answer back.
+    last = model.head.last
+    assert last.bias is not None
+    logits = pixels.features @ last.weight.detach().numpy().reshape(32) + last.bias.item()
+    assert np.maximum(logits, 0) == pytest.approx(pixels.answer[with_features], abs=1e-5)
+
+
+def test_no_pixel_in_range_is_an_error_that_names_the_keys() -> None:
+    model = DepthModel("tiny", None)
+    model.initialise(0)
+    with pytest.raises(DataError, match=r"none of 2 images.*meters_per_unit"):
+        collect_labeled_pixels(
+            model.eval(),
+            [Planes(2)],
+            Preprocessing(input_size=(56, 70)),
+            max_depth_m=0.5,
+            images=9,
+            images_with_features=2,
+        )

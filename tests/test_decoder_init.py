@@ -1,0 +1,82 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.baselines import LabeledPixels
+from finetune.decoder_init import resolved_decoder_init, solve_last_layer, start_model, weighted_ridge
+from finetune.errors import CheckpointError
+from finetune.networks.depth_model import DepthModel
+from finetune.weights import Checkpoint, read_checkpoint, save_native
+
+
+def checkpoint_of(max_depth_m: float | None, path: Path) -> Checkpoint:
+    model = DepthModel("tiny", max_depth_m)
+    model.initialise(7)
+    save_native(path, model, {})
+    return read_checkpoint(str(path))
+
+
+def test_auto_follows_the_kind_of_the_base() -> None:
+    assert resolved_decoder_init("auto", "relative") == "calibrated"
+    assert resolved_decoder_init("auto", "metric") == "keep"
+    assert resolved_decoder_init("scratch", "metric") == "scratch"
+
+
+@pytest.mark.parametrize(
+    ("decoder_init", "kept", "last_kept"),
+    [("scratch", False, False), ("pretrained", True, False), ("calibrated", True, False)],
+)
+def test_what_is_kept_and_what_is_drawn(tmp_path: Path, decoder_init: str, kept: bool, last_kept: bool) -> None:
+    checkpoint = checkpoint_of(None, tmp_path / "base.safetensors")
+    model, coverage = start_model(checkpoint, decoder_init, max_depth_m=5.0, seed=0, where="")
+    state = model.state_dict()
+    same = {name: torch.equal(tensor, checkpoint.tensors[name]) for name, tensor in state.items()}
+    assert all(value for name, value in same.items() if name.startswith("encoder."))
+    assert same["decoder.project.0.weight"] is kept
+    assert same["head.last.weight"] is last_kept
+    assert not any(torch.isnan(tensor).any() for tensor in state.values())
+    assert "encoder" in str(coverage)
+
+
+def test_keep_takes_every_weight_of_a_metric_base_of_the_same_max_depth(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(5.0, tmp_path / "base.safetensors")
+    model, _ = start_model(checkpoint, "keep", max_depth_m=5.0, seed=0, where="")
+    assert all(torch.equal(tensor, checkpoint.tensors[name]) for name, tensor in model.state_dict().items())
+    with pytest.raises(CheckpointError, match=r"max depth is 5 m.*2.*recipe\.yaml:4"):
+        start_model(checkpoint, "keep", max_depth_m=10.0, seed=0, where="recipe.yaml:4")
+
+
+def test_keep_of_a_relative_base_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="decoder_init: calibrated"):
+        start_model(checkpoint_of(None, tmp_path / "base.safetensors"), "keep", max_depth_m=5.0, seed=0, where="")
+
+
+def test_ridge_by_hand() -> None:
+    # One feature, y = 2 x + 1: variance of (0, 1, 2) is 2/3, so the slope is 2 / (1 + 1e-4).
+    slopes, intercept = weighted_ridge(np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 3.0, 5.0]), np.ones(3))
+    assert slopes[0] == pytest.approx(2 / 1.0001)
+    assert intercept == pytest.approx(3 - 2 / 1.0001)
+
+
+def test_ridge_ignores_features_that_never_change_and_pixels_of_no_weight() -> None:
+    features = np.array([[0.0, 4.0], [1.0, 4.0], [2.0, 4.0], [9.0, 4.0]])
+    slopes, _ = weighted_ridge(features, np.array([1.0, 3.0, 5.0, -99.0]), np.array([1.0, 1.0, 1.0, 0.0]))
+    assert slopes == pytest.approx([2 / 1.0001, 0.0])
+
+
+def test_the_last_layer_is_solved_for_depth() -> None:
+    generator = np.random.default_rng(0)
+    features = generator.uniform(0, 1, (4000, 32)).astype(np.float32)
+    logits = features @ generator.normal(size=32) * 0.5
+    depth_m = (8.0 / (1 + np.exp(-logits))).astype(np.float32)
+    pixels = LabeledPixels(
+        depth_m=depth_m, answer=np.zeros(4000, np.float32), image=np.zeros(4000, np.intp), features=features
+    )
+    last = torch.nn.Conv2d(32, 1, 1)
+    solve_last_layer(last, pixels, 8.0)
+    answer = 8.0 * torch.sigmoid(last(torch.from_numpy(features).T.reshape(1, 32, 40, 100))).detach().numpy().reshape(
+        -1
+    )
+    assert np.mean(np.abs(answer - depth_m) / depth_m) < 1e-3

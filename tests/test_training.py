@@ -1,0 +1,170 @@
+"""Whole runs through ``main(argv)``: what they leave behind, what stops them, what repeats them."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from finetune import train
+from finetune.loop import Run
+from finetune.losses.silog import SiLog
+from tests.conftest import write_frame
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [{**row, "images_per_second": ""} for row in csv.DictReader(file)]
+
+
+def launch(recipe: Path, *arguments: str) -> int:
+    return train.main([str(recipe), *arguments])
+
+
+@pytest.fixture
+def finished(recipe: Path, tmp_path: Path) -> Path:
+    assert launch(recipe) == 0
+    return tmp_path / "runs" / "small"
+
+
+def test_what_a_run_leaves_behind(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    names = {path.name for path in finished.iterdir()}
+    assert {"recipe.yaml", "environment.json", "metrics.csv", "evaluation.json", "checkpoints", "tensorboard"} <= names
+    assert {"best", "last", "export"} <= names
+    assert [row["step"] for row in rows(finished)] == ["0", "2", "3", "4", "6"]
+    assert float(rows(finished)[0]["val_abs_rel"]) > 0
+    (table,) = json.loads((finished / "evaluation.json").read_text())
+    assert list(table["rows"]) == ["constant_median", "base_fitted_scale", "finetuned"]
+    assert (table["images_used"], table["images_skipped"]) == (3, 0)
+    assert table["pixels_used"] == 3 * (48 * 64 - 15)
+    assert table["protocol"]["name"] == "plain"
+    printed = capsys.readouterr().out
+    assert "encoder" in printed
+    assert "protocol plain" in printed
+    record = json.loads((finished / "environment.json").read_text())
+    assert (record["processes"], record["precision"], record["frames"]["data.train.0"]["count"]) == (1, "fp32", 10)
+    assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
+
+
+def test_the_resolved_recipe_repeats_the_run_to_the_last_digit(finished: Path) -> None:
+    assert launch(finished / "recipe.yaml", "name=again") == 0
+    again = finished.parent / "again"
+    assert (again / "evaluation.json").read_text() == (finished / "evaluation.json").read_text()
+    assert rows(again) == rows(finished)
+
+
+def test_resumed_equals_never_stopped(finished: Path) -> None:
+    before = (
+        rows(finished),
+        load_file(finished / "last" / "model.safetensors"),
+        (finished / "evaluation.json").read_text(),
+    )
+    shutil.rmtree(finished / "checkpoints" / "step_00000006")
+    (finished / "checkpoints" / ".writing_00000006").mkdir()
+    for name in ("last", "evaluation.json", "export"):
+        path = finished / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert launch(finished / "recipe.yaml", "--resume") == 0
+    assert rows(finished) == before[0]
+    after = load_file(weights)
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before[1].items())
+    assert table.read_text() == before[2]
+
+
+def test_a_folder_with_a_run_and_a_resume_with_another_recipe_are_refused(
+    finished: Path, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch(recipe) == 2
+    assert "--resume" in capsys.readouterr().err
+    assert launch(recipe, "--resume", "optim.lr=1e-3") == 2
+    assert "optim.lr" in capsys.readouterr().err
+
+
+def test_millimeters_taken_for_meters_stop_before_anything_is_written(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch(recipe, "data.train.0.meters_per_unit=1.0") == 1
+    said = capsys.readouterr().err
+    assert "looks like millimeters" in said
+    assert "data.train.0.meters_per_unit: 0.001" in said
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right, seen = SiLog.__call__, []
+
+    def wrong(self: SiLog, *tensors: torch.Tensor) -> torch.Tensor:
+        seen.append(1)
+        return right(self, *tensors) * (float("nan") if len(seen) == 5 else 1.0)
+
+    monkeypatch.setattr(SiLog, "__call__", wrong)
+    assert launch(recipe, "run.save_every_steps=2") == 1
+    said = capsys.readouterr().err
+    assert "step 4: silog is nan" in said
+    assert "the step was not taken" in said
+    assert said.count(".png") == 4  # the samples of the batch
+    assert [path.name for path in (tmp_path / "runs" / "small" / "checkpoints").iterdir()][-1:] != ["step_00000006"]
+
+
+def test_the_same_total_batch_by_accumulation_gives_the_same_weights(recipe: Path, tmp_path: Path) -> None:
+    assert launch(recipe) == 0
+    assert launch(recipe, "name=parts", "run.batch_size=2", "run.accumulate=2") == 0
+    whole, parts = (load_file(tmp_path / "runs" / name / "last" / "model.safetensors") for name in ("small", "parts"))
+    largest = max(tensor.abs().max() for tensor in whole.values())
+    assert max((whole[name] - parts[name]).abs().max() for name in whole) <= 1e-4 * largest
+
+
+def test_training_the_decoder_leaves_the_encoder_alone(recipe: Path, tmp_path: Path) -> None:
+    from tests.conftest import CHECKPOINT
+
+    assert launch(recipe, "model.train=decoder") == 0
+    base = load_file(CHECKPOINT)
+    trained = load_file(tmp_path / "runs" / "small" / "last" / "model.safetensors")
+    same = {name: torch.equal(tensor, base[name].float()) for name, tensor in trained.items()}
+    assert all(value for name, value in same.items() if name.startswith("encoder."))
+    assert not same["decoder.fuse.0.out_unit.conv1.weight"] or not same["head.conv1.weight"]
+
+
+@pytest.mark.parametrize("decoder_init", ["scratch", "pretrained", "calibrated"])
+def test_each_start_runs_and_calibrated_starts_better(
+    recipe: Path, tmp_path: Path, decoder_init: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch(recipe, f"model.decoder_init={decoder_init}", "run.steps=2") == 0
+    assert f"decoder_init {decoder_init}" in capsys.readouterr().out
+    start = float(rows(tmp_path / "runs" / "small")[0]["val_abs_rel"])
+    assert (start < 0.6) == (decoder_init == "calibrated")
+
+
+def test_every_trained_parameter_gets_a_gradient(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing: list[str] = []
+
+    def look(self: Run) -> None:
+        missing.extend(n for n, p in self.network.named_parameters() if p.requires_grad and p.grad is None)
+
+    monkeypatch.setattr(Run, "_set_learning_rates", look)
+    assert launch(recipe, "run.steps=2") == 0
+    assert not missing
+
+
+def test_epochs_count_what_a_step_shows(recipe: Path, tmp_path: Path) -> None:
+    assert launch(recipe, "run.steps=null", "run.epochs=1", "optim.warmup_steps=0") == 0
+    assert rows(tmp_path / "runs" / "small")[-1]["step"] == "3"  # 10 frames, 4 a step
+
+
+def test_frames_without_any_measured_pixel_neither_stop_nor_spoil_a_run(
+    recipe: Path, frames: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "sparse"
+    shutil.copytree(frames, folder)
+    for name in ("00", "01", "10"):
+        write_frame(folder, name, np.zeros((48, 64)))
+    assert launch(recipe, f"data.train.0.root={folder}", f"data.val.0.root={folder}") == 0
+    (table,) = json.loads((tmp_path / "runs" / "small" / "evaluation.json").read_text())
+    assert (table["images_used"], table["images_skipped"]) == (2, 1)
+    assert all(np.isfinite(list(row.values())).all() for row in table["rows"].values())
