@@ -1,0 +1,99 @@
+"""Draws the 60 RGB-D frames of data/room, as a depth camera would have written them: python data/room/make.py"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+HEIGHT, WIDTH = 240, 320
+INTRINSICS = {"width": WIDTH, "height": HEIGHT, "fx": 288.0, "fy": 288.0, "cx": 161.25, "cy": 118.5}
+ROOM_SEED, VIEW_SEED, SENSOR_SEED = 7, 8, 9
+OBJECTS = (7, 10)
+JPEG_QUALITY = 92
+
+# Numbers of rooms and of views in them, picked by eye from what the seeds give: rooms that differ, views that show
+# furniture, near ones and far ones.
+TRAIN: dict[int, tuple[int, ...]] = {
+    4: (1, 4, 6, 7, 8, 13, 16, 20, 26, 31),
+    8: (1, 3, 6, 7, 9, 10, 15, 17, 18, 28),
+    9: (2, 3, 4, 7, 11, 14, 15, 20, 22, 23),
+    10: (3, 5, 6, 7, 9, 13, 18, 21, 25, 31),
+    11: (0, 2, 7, 8, 10, 16, 19, 23, 24, 31),
+}
+VAL: dict[int, tuple[int, ...]] = {4: (28,), 8: (23,), 9: (28,), 10: (28,), 11: (14,), 12: (8, 10, 22, 26, 31)}
+
+
+def views(rooms: dict[int, tuple[int, ...]]) -> list[tuple[int, int]]:
+    """(room, view) of each frame, in the order of the files."""
+    return [(room, view) for room, numbers in rooms.items() for view in numbers]
+
+
+def draw_frame(room: int, view: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """
+    Args:
+        room: number of the room, under ROOM_SEED.
+        view: number of the camera in it.
+
+    Returns:
+        (H, W, 3) uint8 RGB and (H, W) uint16 millimeters, 0 where nothing was measured.
+    """
+    import numpy as np
+    import torch
+
+    from finetune.scenes.cameras import draw_cameras
+    from finetune.scenes.drawing import draw
+    from finetune.scenes.draws import Draws
+    from finetune.scenes.rooms import draw_rooms
+    from finetune.scenes.sensor import DepthSensor, photograph
+
+    number = 1000 * room + view
+    rooms = draw_rooms(Draws(ROOM_SEED, [room]), objects=OBJECTS)
+    focal_px = torch.tensor([[INTRINSICS["fx"], INTRINSICS["fy"]]])
+    center_px = torch.tensor([[INTRINSICS["cx"], INTRINSICS["cy"]]])
+    cameras = draw_cameras(Draws(VIEW_SEED, [number]), rooms, focal_px, center_px)
+    drawing = draw(rooms, cameras, HEIGHT, WIDTH)
+    noise = Draws(SENSOR_SEED, [number])
+    counts = DepthSensor().measure(noise, drawing, rooms.solids, cameras)
+    image = photograph(noise, drawing)
+    return image[0].numpy(), counts[0].numpy().astype(np.uint16)
+
+
+def write_frame(folder: Path, number: int, image: NDArray[np.uint8], counts: NDArray[np.uint16]) -> str:
+    """Writes ``color/NNNN.jpg`` and ``depth/NNNN.png`` below ``folder``; returns the frame's line in a list."""
+    import cv2
+
+    color, depth = f"color/{number:04d}.jpg", f"depth/{number:04d}.png"
+    cv2.imwrite(str(folder / color), image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
+    cv2.imwrite(str(folder / depth), counts, [cv2.IMWRITE_PNG_COMPRESSION, 9])
+    return f"{color} {depth}\n"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Writes all frames, both lists and the intrinsics."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent, help="default: data/room")
+    folder: Path = parser.parse_args(argv).output
+    for name in ("color", "depth"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    number = 0
+    for name, rooms in (("train.txt", TRAIN), ("val.txt", VAL)):
+        lines = []
+        for room, view in views(rooms):
+            lines.append(write_frame(folder, number, *draw_frame(room, view)))
+            number += 1
+        (folder / name).write_text("".join(lines), encoding="utf-8")
+    (folder / "intrinsics.json").write_text(json.dumps(INTRINSICS, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    # Run as a file: the repository root, not this folder, is where imports start.
+    sys.path[0] = str(Path(__file__).resolve().parents[2])
+    sys.exit(main())
