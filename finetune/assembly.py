@@ -23,9 +23,10 @@ from finetune.baselines import (
 from finetune.batches import Reader, StepBatches, TrainingSamples, training_loader
 from finetune.decoder_init import CALIBRATION_IMAGES, resolved_decoder_init, solve_last_layer, start_model
 from finetune.environment import digest
-from finetune.evaluation import Answer, Evaluation, ValidationSamples, evaluate, network_answer, resized_answer
+from finetune.evaluation import Answer, Evaluation, ValidationSamples, evaluate, network_answer
 from finetune.loop import Run
 from finetune.metrics import METRICS
+from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol

@@ -13,12 +13,12 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.batches import Reader, calm_worker
 from finetune.errors import DataError
 from finetune.metrics import METRICS
+from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
@@ -79,11 +79,6 @@ def network_answer(model: DepthModel) -> Answer:
             return resized_answer(model(image.to(device)), size)
 
     return answer
-
-
-def resized_answer(answer: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
-    """(1, 1, h, w) -> (height, width) array, bilinear with align_corners, as the original's ``infer_image``."""
-    return functional.interpolate(answer, size, mode="bilinear", align_corners=True)[0, 0].float().cpu().numpy()
 
 
 class ValidationSample(NamedTuple):

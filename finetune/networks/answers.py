@@ -1,0 +1,13 @@
+"""From the size that the network sees back to the size of the image."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+
+def resized_answer(answer: Tensor, size: tuple[int, int]) -> NDArray[np.float32]:
+    """(1, 1, h, w) -> (height, width) array, bilinear with align_corners, as the original's ``infer_image``."""
+    return functional.interpolate(answer, size, mode="bilinear", align_corners=True)[0, 0].float().cpu().numpy()
