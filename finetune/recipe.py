@@ -17,7 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from finetune.errors import RecipeError, RecipeFaults
-from finetune.recipe_options import Checker, Contradiction, Names, later, plain_values
+from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, later, plain_values
 from finetune.recipe_yaml import dotted, nearest, nearest_path, read_document, yaml_text
 from finetune.registry import EXPORTERS, LOSSES, READERS
 
@@ -31,6 +31,16 @@ ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 Meters = Annotated[float, Field(gt=0, le=1000)]
+
+
+def _require_checkpoint(checkpoint: str) -> None:
+    path = Path(checkpoint)
+    has_suffix = re.fullmatch(r"\.[A-Za-z]\w*", path.suffix)  # .pth, but not the .5 of a model-v1.5
+    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint) and not has_suffix  # the loader knows whether it exists
+    if not path.exists() and not is_hub_id:
+        near = nearest_path(path)
+        perhaps = "" if near is None else f"; perhaps {near}"
+        raise RecipeError("checkpoint", checkpoint, f"a file that exists, or a hub id {HUB_ID_EXAMPLE}{perhaps}")
 
 
 def _whole_patches(size: tuple[int, int]) -> tuple[int, int]:
@@ -65,6 +75,7 @@ def _exporters(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+Checkpoint = Annotated[str, Field(min_length=1), OnDisk(_require_checkpoint)]
 Size = Annotated[tuple[int, int], AfterValidator(_whole_patches)]
 FolderName = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
 Protocols = Annotated[tuple[Literal["plain"], ...], Field(min_length=1), AfterValidator(_each_once)]
@@ -92,7 +103,7 @@ class LoraOptions:
 class ModelOptions:
     """``model``: where the weights come from, what the network answers, and which of its weights are trained."""
 
-    checkpoint: Annotated[str, Field(min_length=1)]  # file, or hub id such as depth-anything/Depth-Anything-V2-Small
+    checkpoint: Checkpoint  # file, or hub id such as depth-anything/Depth-Anything-V2-Small
     checkpoint_kind: Literal["auto", "relative", "metric"] = "auto"  # for an official .pth, which cannot say it itself
     checkpoint_max_depth_m: Meters | None = None  # meters; of a metric .pth that has no .json beside it
     encoder: Literal["auto", "tiny", "vits", "vitb", "vitl", "vitg"] = "auto"  # auto: told from the checkpoint
@@ -117,20 +128,6 @@ class ModelOptions:
                 other="checkpoint_kind",
                 other_value=self.checkpoint_kind,
             )
-
-    def check_paths(self) -> None:
-        """
-        Raises:
-            RecipeError: ``checkpoint`` is a path and nothing is there. A hub id is left to the loader.
-        """
-        path = Path(self.checkpoint)
-        has_suffix = re.fullmatch(r"\.[A-Za-z]\w*", path.suffix)  # .pth, but not the .5 of a model-v1.5
-        is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", self.checkpoint) and not has_suffix
-        if path.exists() or is_hub_id:
-            return
-        near = nearest_path(path)
-        perhaps = "" if near is None else f"; perhaps {near}"
-        raise RecipeError("checkpoint", self.checkpoint, f"a file that exists, or a hub id {HUB_ID_EXAMPLE}{perhaps}")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)

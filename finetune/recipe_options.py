@@ -57,6 +57,17 @@ class Contradiction(RecipeError):
 
 
 @dataclass(frozen=True)
+class OnDisk:
+    """Marks a field that names a file.
+
+    Attributes:
+        require: raises ``RecipeError`` where the file is missing.
+    """
+
+    require: Callable[[str], None]
+
+
+@dataclass(frozen=True)
 class Names:
     """Marks a field that names a class; the entry's keys that no field has are the options of that class.
 
@@ -105,7 +116,7 @@ class Checker:
         """
         Args:
             document: plain values and their places; faults are added to it.
-            check_files: call ``check_paths`` on what is built.
+            check_files: also look whether the files it names are there: ``OnDisk`` fields, and ``check_paths``.
         """
         self.document = document
         self.check_files = check_files
@@ -271,10 +282,13 @@ class Checker:
         try:
             # JSON, because there pydantic's strict mode still takes a list for a tuple and text for a path.
             accepted = _adapter(field).validate_json(json.dumps(value), strict=True)
+            for item in field.metadata:
+                if self.check_files and isinstance(item, OnDisk):
+                    item.require(accepted)
         except ValidationError:
             return self._wrong(path, value, expected(field), _nearest_value(value, field))
         except RecipeError as error:
-            # From a validator of this field, which outside of its class does not know the name it goes by.
+            # From a check of this field alone, which does not know the name it goes by.
             self.document.fault(path, f"{dotted(path)} is {self._complaint(error, path[:-1], path)}")
             return WRONG
         if names is not None and accepted not in names.table:
@@ -342,7 +356,8 @@ def _in_words(annotation: Any, metadata: Collection[Any], *, many: bool) -> str:
     if is_options(annotation):
         return "mappings" if many else "a mapping"
     if annotation in _WORDS:
-        return _WORDS[annotation][many] + _range_in_words(_limits(metadata))
+        limits = _range_in_words(_limits(metadata))
+        return _WORDS[annotation][many] + (f", each {limits.lstrip(', ')}" if many and limits else limits)
     if dict in (annotation, origin):
         return "a mapping"
     return "another value"
