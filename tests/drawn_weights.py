@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from zlib import crc32
 
 import numpy as np
@@ -20,9 +21,14 @@ def draw(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:
         shapes: of each tensor, by official name.
 
     Returns:
-        float32 tensors, the same for a name and a shape wherever they are drawn.
+        float32 tensors, the same for a name and a shape wherever they are drawn; copy them before changing them.
     """
-    return {name: torch.from_numpy(_draw_one(name, tuple(shape))) for name, shape in shapes.items()}
+    return _draw_all(tuple(sorted(shapes.items())))
+
+
+@lru_cache(maxsize=1)
+def _draw_all(shapes: tuple[tuple[str, torch.Size], ...]) -> dict[str, Tensor]:
+    return {name: torch.from_numpy(_draw_one(name, tuple(shape))) for name, shape in shapes}
 
 
 def _draw_one(name: str, shape: tuple[int, ...]) -> np.ndarray:

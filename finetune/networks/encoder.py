@@ -36,6 +36,7 @@ class Encoder(VisionTransformer):
             # The gated part keeps two thirds of the width, and timm counts gate and value together.
             mlp_ratio=16 / 3 if spec.swiglu else 4.0,
             mlp_layer=SwiGLUPacked if spec.swiglu else Mlp,
+            act_layer=nn.SiLU if spec.swiglu else nn.GELU,  # timm hands it on to the gated part too
             init_values=1.0,
             dynamic_img_size=True,
             weight_init="skip",

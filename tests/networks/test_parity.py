@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import partial
 from unittest.mock import patch
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from finetune.networks.depth_model import DepthModel
 from finetune.networks.encoder import Encoder
@@ -45,8 +45,8 @@ def resized_embedding(encoder: Encoder, height: int, width: int, antialias: bool
 
 def with_v1_taps(model: DepthModel, image: Tensor) -> Tensor:
     depth = len(model.encoder.blocks)
-    model.encoder.taps = (depth - 4, depth - 3, depth - 2, depth - 1)
-    return answer_of(model, image)
+    with patch.object(model.encoder, "taps", range(depth - 4, depth)):
+        return answer_of(model, image)
 
 
 def with_no_offset(model: DepthModel, image: Tensor) -> Tensor:
@@ -66,8 +66,8 @@ def with_bgr(model: DepthModel, image: Tensor) -> Tensor:
 
 
 def with_reversed_fusion(model: DepthModel, image: Tensor) -> Tensor:
-    model.decoder.fuse = nn.ModuleList(reversed(model.decoder.fuse))
-    return answer_of(model, image)
+    with patch.object(model.decoder, "fuse", model.decoder.fuse[::-1]):
+        return answer_of(model, image)
 
 
 TWINS = (with_v1_taps, with_no_offset, with_antialiasing, with_bgr, with_reversed_fusion)
@@ -96,12 +96,15 @@ def test_stored_answer_tells_a_wrong_network(twin: Twin) -> None:
 
 
 ORIGINAL_CASES = (
-    ("vits", 518, 518),
-    ("vits", 518, 686),
-    ("vits", 392, 1260),
-    ("vitb", 392, 518),
-    ("vitl", 392, 518),
-    ("vitg", 140, 182),
+    ("vits", 518, 518, None),
+    ("vits", 518, 518, MAX_DEPTH_M),
+    ("vits", 518, 686, None),
+    ("vits", 518, 686, MAX_DEPTH_M),
+    ("vits", 392, 1260, None),
+    ("vits", 392, 1260, MAX_DEPTH_M),
+    ("vitb", 392, 518, MAX_DEPTH_M),
+    ("vitl", 392, 518, MAX_DEPTH_M),
+    ("vitg", 140, 182, MAX_DEPTH_M),
 )
 
 
@@ -111,38 +114,20 @@ def vitg_of_two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(ENCODERS, "vitg", replace(ENCODERS["vitg"], depth=2))
 
 
-@lru_cache(maxsize=1)
-def original_answer(
-    encoder: str, height: int, width: int, max_depth_m: float | None
-) -> tuple[Tensor, tuple[float, float]]:
+@pytest.mark.original
+@pytest.mark.usefixtures("vitg_of_two_blocks")
+@pytest.mark.parametrize(("encoder", "height", "width", "max_depth_m"), ORIGINAL_CASES)
+def test_original_answer_and_wrong_networks(encoder: str, height: int, width: int, max_depth_m: float | None) -> None:
     image = drawn_image(height, width)
     last_layer = last_layer_that_varies(drawn_model(encoder, max_depth_m), image)
-    answer = original_network(encoder, ENCODERS[encoder], last_layer, max_depth_m)(image)
-    require_varied(answer, max_depth_m)
-    return answer, last_layer
-
-
-@pytest.mark.original
-@pytest.mark.usefixtures("vitg_of_two_blocks")
-@pytest.mark.parametrize("max_depth_m", [None, MAX_DEPTH_M])
-@pytest.mark.parametrize(("encoder", "height", "width"), ORIGINAL_CASES)
-def test_original_answer(encoder: str, height: int, width: int, max_depth_m: float | None) -> None:
-    theirs, last_layer = original_answer(encoder, height, width, max_depth_m)
-    image = drawn_image(height, width)
-    share = difference(answer_of(drawn_model(encoder, max_depth_m, last_layer), image), theirs)
+    theirs = original_network(encoder, ENCODERS[encoder], last_layer, max_depth_m)(image)
+    require_varied(theirs, max_depth_m)
+    model = drawn_model(encoder, max_depth_m, last_layer)
+    share = difference(answer_of(model, image), theirs)
     print(f"{encoder} {height}x{width} {max_depth_m}: {share:.1e} of the spread")
     assert share <= TOLERANCE
-
-
-@pytest.mark.original
-@pytest.mark.usefixtures("vitg_of_two_blocks")
-@pytest.mark.parametrize(("encoder", "height", "width"), ORIGINAL_CASES)
-def test_original_answer_tells_a_wrong_network(encoder: str, height: int, width: int) -> None:
-    theirs, last_layer = original_answer(encoder, height, width, MAX_DEPTH_M)
     # At 518x518 nothing is resized: the stored embedding is used as it is.
     resizing = (with_no_offset, with_antialiasing) if (height, width) == (518, 518) else ()
-    for twin in TWINS:
-        if twin in resizing:
-            continue
-        answer = twin(drawn_model(encoder, MAX_DEPTH_M, last_layer), drawn_image(height, width))
-        assert difference(answer, theirs) > TOLERANCE, twin.__name__
+    for twin in TWINS if max_depth_m else ():
+        if twin not in resizing:
+            assert difference(twin(model, image), theirs) > TOLERANCE, twin.__name__

@@ -1,0 +1,389 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from finetune.checkpoints.official import Official
+from finetune.errors import CheckpointError
+from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
+from finetune.weights import Checkpoint, fill, read_checkpoint, save_native, save_untrained
+from tests.drawn_weights import drawn_image, drawn_model
+
+
+@lru_cache
+def official_tensors(encoder: str = "tiny") -> dict[str, Tensor]:
+    return Official.from_ours(drawn_model(encoder, None).state_dict())
+
+
+def written(path: Path, content: object) -> str:
+    torch.save(content, path)
+    return str(path)
+
+
+@pytest.fixture
+def official(tmp_path: Path) -> str:
+    return written(tmp_path / "dav2.pth", official_tensors())
+
+
+def refusal(source: str, **claims: Any) -> str:
+    with pytest.raises(CheckpointError) as caught:
+        read_checkpoint(source, **claims)
+    sentence = str(caught.value)
+    assert sentence.endswith(".") and "\n" not in sentence
+    return sentence
+
+
+def test_official_is_taken_as_relative_and_says_so(official: str) -> None:
+    checkpoint = read_checkpoint(official, where="recipe.yaml:4")
+    assert (checkpoint.format, checkpoint.kind, checkpoint.kind_assumed) == ("official", "relative", True)
+    assert (checkpoint.encoder, checkpoint.max_depth_m, checkpoint.license) == ("tiny", None, None)
+    assert checkpoint.sha256 == hashlib.sha256(Path(official).read_bytes()).hexdigest()
+    assert checkpoint.notes == (
+        f"{official} cannot say whether it is relative or metric: taken as relative (inverse depth, no unit). "
+        "If it is metric, set model.checkpoint_kind and model.checkpoint_max_depth_m (recipe.yaml:4)",
+    )
+    assert all(tensor.dtype == torch.float32 for tensor in checkpoint.tensors.values())
+    model = DepthModel("tiny", None)
+    assert str(fill(model, checkpoint, "all")) == "encoder 119/119, decoder 64/64"
+    image = drawn_image(28, 42)
+    assert torch.equal(model(image), drawn_model("tiny", None)(image))
+
+
+def test_official_that_is_said_to_be_what_it_is(official: str) -> None:
+    relative = read_checkpoint(official, kind="relative")
+    metric = read_checkpoint(official, kind="metric", max_depth_m=20.0)
+    assert (relative.kind, relative.kind_assumed, relative.notes) == ("relative", False, ())
+    assert (metric.kind, metric.kind_assumed, metric.max_depth_m) == ("metric", False, 20.0)
+
+
+@pytest.mark.parametrize("nest", ["model", "state_dict", None])
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.module."])
+def test_training_checkpoint(nest: str | None, prefix: str, tmp_path: Path) -> None:
+    tensors = {prefix + name: tensor for name, tensor in official_tensors().items()}
+    content = {nest: tensors, "epoch": 12, "previous_best": {"d1": 0.5}} if nest else tensors
+    checkpoint = read_checkpoint(written(tmp_path / "latest.pth", content), kind="relative")
+    assert checkpoint.notes == (("training checkpoint: using its model weights",) if nest else ())
+    assert torch.equal(checkpoint.tensors["encoder.cls_token"], official_tensors()["pretrained.cls_token"])
+
+
+def test_half_precision_and_old_files_are_read(tmp_path: Path) -> None:
+    halves = {name: tensor.half() for name, tensor in official_tensors().items()}
+    torch.save(halves, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    checkpoint = read_checkpoint(str(tmp_path / "old.pth"))
+    assert checkpoint.tensors["head.last.weight"].dtype == torch.float32
+    assert torch.equal(
+        checkpoint.tensors["head.last.weight"], halves["depth_head.scratch.output_conv2.2.weight"].float()
+    )
+
+
+def test_file_beside_an_official_one_says_what_it_is(official: str) -> None:
+    sidecar = {"kind": "metric", "encoder": "tiny", "max_depth_m": 20.0, "base": {"license": "CC-BY-NC-4.0"}}
+    Path(official).with_suffix(".json").write_text(json.dumps(sidecar))
+    checkpoint = read_checkpoint(official)
+    assert (checkpoint.kind, checkpoint.kind_assumed, checkpoint.max_depth_m) == ("metric", False, 20.0)
+    assert (checkpoint.metadata, checkpoint.license) == (sidecar, "CC-BY-NC-4.0")
+    assert checkpoint.notes == (f"{official} has license CC-BY-NC-4.0: no commercial use",)
+    assert refusal(official, kind="relative", where="r.yaml:3") == (
+        f"{official}: is metric, model.checkpoint_kind says relative. Set model.checkpoint_kind to auto (r.yaml:3)."
+    )
+    assert refusal(official, max_depth_m=10.0) == (
+        f"{official}: has max depth 20 m, model.checkpoint_max_depth_m says 10. "
+        "Set model.checkpoint_max_depth_m to null."
+    )
+
+
+def test_file_beside_it_that_is_broken_or_another_program_s(official: str) -> None:
+    sidecar = Path(official).with_suffix(".json")
+    sidecar.write_text("[1, 2]")
+    assert read_checkpoint(official).kind_assumed
+    sidecar.write_text("{")
+    assert refusal(official).startswith(f"{sidecar}: is not JSON (")
+    sidecar.write_text('{"kind": "metric", "max_depth_m": null}')
+    assert "says kind 'metric' and max_depth_m None, which do not go together" in refusal(official)
+
+
+def test_metric_needs_its_max_depth(official: str) -> None:
+    assert refusal(official, kind="metric", where="r.yaml:3") == (
+        f"{official}: is metric, but nothing says its max depth. "
+        "Set model.checkpoint_max_depth_m to the meters it was trained with (r.yaml:3)."
+    )
+    assert "is relative, which has no max depth" in refusal(official, max_depth_m=20.0)
+
+
+def test_name_that_says_metric_is_not_taken_as_relative(tmp_path: Path) -> None:
+    source = written(tmp_path / "depth_anything_v2_metric_vkitti_vits.pth", official_tensors())
+    assert refusal(source) == (
+        f"{source}: is called metric, but the file itself cannot say so. "
+        "Set model.checkpoint_kind to metric and model.checkpoint_max_depth_m to 80."
+    )
+    assert read_checkpoint(source, kind="metric", max_depth_m=80.0).max_depth_m == 80.0
+
+
+def test_encoder_that_the_file_is_not(official: str) -> None:
+    assert refusal(official, encoder="vitl", where="recipe.yaml:2") == (
+        f"{official}: found 8 blocks, encoder vitl has 24. Set model.encoder to tiny (recipe.yaml:2)."
+    )
+    assert read_checkpoint(official, encoder="tiny").encoder == "tiny"
+
+
+def test_encoder_of_the_same_depth(tmp_path: Path) -> None:
+    source = written(tmp_path / "small.pth", official_tensors("vits"))
+    assert refusal(source, encoder="vitb").endswith(
+        "found tokens of width 384, encoder vitb has 768. Set model.encoder to vits."
+    )
+
+
+def test_encoder_that_nobody_knows(tmp_path: Path) -> None:
+    tensors = {name: tensor for name, tensor in official_tensors().items() if "blocks.7." not in name}
+    source = written(tmp_path / "cut.pth", tensors)
+    assert "found 7 blocks of width 192, which is no encoder we know" in refusal(source)
+
+
+def test_run_folder_means_its_best_weights(tmp_path: Path) -> None:
+    save_untrained(tmp_path / "run" / "best" / "model.safetensors")
+    for folder in (tmp_path / "run", tmp_path / "run" / "best"):
+        checkpoint = read_checkpoint(str(folder))
+        assert (checkpoint.path, checkpoint.source) == (tmp_path / "run/best/model.safetensors", str(folder))
+    (tmp_path / "empty").mkdir()
+    assert "is a folder without best/model.safetensors" in refusal(str(tmp_path / "empty"))
+
+
+def zip_bytes(tmp_path: Path) -> bytes:
+    return Path(written(tmp_path / "whole.pth", official_tensors())).read_bytes()
+
+
+def native_bytes(tmp_path: Path) -> bytes:
+    save_untrained(tmp_path / "whole.safetensors")
+    return (tmp_path / "whole.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("content", "found"),
+    [
+        (b"", "is empty"),
+        (b"kind: relative\n", "is neither a .pth nor a .safetensors file"),
+        (b"\n<!DOCTYPE html><html><body>Sign in</body></html>", "is a web page, not weights"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer"),
+        (b"PK\x03\x04" + b"\0" * 500, "is cut short or damaged"),
+        (b"\x80\x02", "damaged"),
+        (b"\x10" + b"\0" * 7 + b'{"a":1', "is cut short or damaged"),
+    ],
+)
+def test_files_that_are_no_weights(content: bytes, found: str, tmp_path: Path) -> None:
+    source = tmp_path / "weights.pth"
+    source.write_bytes(content)
+    assert found in refusal(str(source))
+
+
+@pytest.mark.parametrize("share", [0.001, 0.3, 0.9, 0.9999])
+def test_files_that_are_cut_short(share: float, tmp_path: Path) -> None:
+    for whole in (zip_bytes(tmp_path), native_bytes(tmp_path)):
+        source = tmp_path / "cut.pth"
+        source.write_bytes(whole[: int(share * len(whole))])
+        assert "is cut short or damaged" in refusal(str(source))
+
+
+class Opened:
+    """Writes a file if it is ever unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.path,)
+
+
+def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
+    source = written(tmp_path / "bad.pth", {**official_tensors(), "extra": Opened(tmp_path / "ran")})
+    sentence = refusal(source)
+    assert "opening it could run code" in sentence and "torch.save(model.state_dict(), path)" in sentence
+    assert not (tmp_path / "ran").exists()
+
+
+def test_files_of_another_layout(tmp_path: Path) -> None:
+    other = written(tmp_path / "other.pth", {"layer.weight": torch.zeros(1)})
+    assert "has 1 tensors (layer.weight, ...), the names of no known format" in refusal(other)
+    assert "holds a list, not weights by name" in refusal(written(tmp_path / "list.pth", [1, 2]))
+    hugging_face = tmp_path / "hf.safetensors"
+    save_file({"backbone.embeddings.cls_token": torch.zeros(1)}, hugging_face)
+    assert "is in the Hugging Face layout" in refusal(str(hugging_face))
+    nameless = tmp_path / "resume.safetensors"
+    save_file({"encoder.cls_token": torch.zeros(1)}, nameless)
+    assert "does not say what they are" in refusal(str(nameless))
+
+
+def test_path_that_is_not_there() -> None:
+    assert refusal("weights/none.pth").startswith("weights/none.pth: no such file. Check the path, or name a hub id: ")
+    assert refusal("depth-anything/Depth-Anything-V2-Small-hf").endswith(
+        "no such file. Did you mean the hub id depth-anything/Depth-Anything-V2-Small."
+    )
+
+
+def test_hub_id_says_what_its_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    source = Path(written(tmp_path / "depth_anything_v2_metric_hypersim_vitb.pth", official_tensors()))
+    monkeypatch.setattr("finetune.weights.fetch", lambda entry: source)
+    checkpoint = read_checkpoint("depth-anything/Depth-Anything-V2-Metric-Hypersim-Base")
+    assert (checkpoint.kind, checkpoint.kind_assumed, checkpoint.max_depth_m) == ("metric", False, 20.0)
+    assert checkpoint.license == "CC-BY-NC-4.0" and len(checkpoint.notes) == 1
+
+
+def filled(checkpoint: Checkpoint, parts: str) -> tuple[set[str], str]:
+    """Which tensors of a NaN network were filled, and the line to print."""
+    model = DepthModel("tiny", 10.0)
+    coverage = fill(model, checkpoint, parts)
+    return {name for name, tensor in model.state_dict().items() if not tensor.isnan().any()}, str(coverage)
+
+
+def test_parts_to_fill(official: str) -> None:
+    checkpoint = read_checkpoint(official)
+    names = set(checkpoint.tensors)
+    last = {"head.last.weight", "head.last.bias"}
+    assert filled(checkpoint, "all") == (names, "encoder 119/119, decoder 64/64")
+    assert filled(checkpoint, "all_but_last") == (names - last, "encoder 119/119, decoder 62/64, last layer new (2)")
+    encoder = {name for name in names if name.startswith("encoder.")}
+    assert filled(checkpoint, "encoder") == (encoder, "encoder 119/119, decoder new (64)")
+
+
+def changed(official: str, **tensors: Tensor | None) -> Checkpoint:
+    checkpoint = read_checkpoint(official)
+    for name, tensor in tensors.items():
+        if tensor is None:
+            del checkpoint.tensors[name]
+        else:
+            checkpoint.tensors[name] = tensor
+    return checkpoint
+
+
+def test_what_the_network_never_reads_may_be_missing(official: str) -> None:
+    checkpoint = changed(official, **{"encoder.mask_token": None, f"{UNUSED_UNIT}.conv1.bias": None})
+    names, line = filled(checkpoint, "all")
+    assert line == "encoder 118/119, decoder 63/64"
+    assert "encoder.mask_token" in names  # zero, not NaN
+
+
+@pytest.mark.parametrize(
+    ("tensors", "found"),
+    [
+        ({"head.refine.bias": None}, "lacks head.refine.bias"),
+        ({"decoder.readout.weight": torch.zeros(1)}, "has unknown tensors: decoder.readout.weight"),
+        (
+            {"decoder.project.0.bias": torch.zeros(48)},
+            "has another shape: decoder.project.0.bias is 48 instead of 24",
+        ),
+    ],
+)
+def test_file_that_does_not_cover_the_network(official: str, tensors: dict[str, Any], found: str) -> None:
+    checkpoint = changed(official, **tensors)
+    model = DepthModel("tiny", 10.0)
+    for parts in ("all", "all_but_last"):
+        with pytest.raises(CheckpointError, match=f"{found} for encoder tiny. Use a whole checkpoint"):
+            fill(model, checkpoint, parts)
+    assert all(tensor.isnan().all() for tensor in model.state_dict().values())
+    assert str(fill(model, checkpoint, "encoder")) == "encoder 119/119, decoder new (64)"
+
+
+def test_last_layer_that_is_new_need_not_be_in_the_file(official: str) -> None:
+    checkpoint = changed(official, **{"head.last.weight": None, "head.last.bias": torch.zeros(7)})
+    assert filled(checkpoint, "all_but_last")[1] == "encoder 119/119, decoder 62/64, last layer new (2)"
+    with pytest.raises(CheckpointError, match=r"lacks head\.last\.weight"):
+        fill(DepthModel("tiny", None), checkpoint, "all")
+
+
+def test_only_the_first_few_are_named(official: str) -> None:
+    tensors = {name: None for name in official_tensors_of_ours() if name.startswith("encoder.blocks.3.")}
+    with pytest.raises(CheckpointError, match=r"lacks ([\w.]+, ){2}[\w.]+ and 11 more for"):
+        fill(DepthModel("tiny", None), changed(official, **tensors), "all")
+
+
+def official_tensors_of_ours() -> dict[str, Tensor]:
+    return Official.to_ours(official_tensors())
+
+
+def test_own_file_comes_back_bit_for_bit(tmp_path: Path) -> None:
+    model = drawn_model("tiny", 10.0)
+    metadata = {
+        "preprocessing": {"input_size": [252, 336]},
+        "base": {"source": "a.pth", "sha256": "0", "license": "Apache-2.0"},
+        "evaluation": [{"rows": {"finetuned": {"abs_rel": 0.1}}}],
+    }
+    path = tmp_path / "new" / "model.safetensors"
+    save_native(path, model, metadata)
+    checkpoint = read_checkpoint(str(path))
+    assert checkpoint.metadata == {
+        **metadata,
+        "format": "finetune",
+        "version": 1,
+        "kind": "metric",
+        "encoder": "tiny",
+        "max_depth_m": 10.0,
+        "stored_as": "float32",
+    }
+    assert (checkpoint.format, checkpoint.kind, checkpoint.kind_assumed) == ("native", "metric", False)
+    assert (checkpoint.encoder, checkpoint.max_depth_m) == ("tiny", 10.0)
+    assert (checkpoint.license, checkpoint.notes) == ("Apache-2.0", ())
+    again = DepthModel(checkpoint.encoder, checkpoint.max_depth_m)
+    fill(again, checkpoint, "all")
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+    assert load_file(path)["head.last.bias"].dtype == torch.float32
+
+
+def test_half_says_so_and_comes_back_as_float32(tmp_path: Path) -> None:
+    model = drawn_model("tiny", None)
+    save_native(tmp_path / "model.safetensors", model, {}, half=True)
+    checkpoint = read_checkpoint(str(tmp_path / "model.safetensors"))
+    assert checkpoint.metadata["stored_as"] == "float16"
+    assert load_file(tmp_path / "model.safetensors")["head.last.bias"].dtype == torch.float16
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(checkpoint.tensors[name], tensor.half().float()), name
+
+
+def test_what_stands_is_kept_when_writing_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "model.safetensors"
+    save_native(path, drawn_model("tiny", 10.0), {})
+    before = path.read_bytes()
+
+    def disk_full(tensors: object, unfinished: Path, metadata: object) -> None:
+        unfinished.write_bytes(b"half of it")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("finetune.weights.save_file", disk_full)
+    with pytest.raises(OSError, match="No space left"):
+        save_native(path, drawn_model("tiny", 20.0), {})
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_file_of_a_newer_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("finetune.weights.VERSION", 2)
+        save_untrained(tmp_path / "model.safetensors")
+    assert "is version 2 of our format, this program reads version 1" in refusal(str(tmp_path / "model.safetensors"))
+
+
+def test_shipped_tiny_checkpoint_says_what_it_is_and_answers() -> None:
+    source = Path(__file__).parent.parent / "data" / "tiny_relative.safetensors"
+    assert source.stat().st_size <= 12_000_000
+    checkpoint = read_checkpoint(str(source))
+    assert (checkpoint.kind, checkpoint.encoder, checkpoint.license) == ("relative", "tiny", "Apache-2.0")
+    model = DepthModel("tiny", None)
+    fill(model, checkpoint, "all")
+    with torch.inference_mode():
+        answer = model(drawn_image(252, 336))
+    assert answer.min() > 0.1
+    assert answer.std() > 0.02
+
+
+def test_same_weights_are_the_same_file(tmp_path: Path) -> None:
+    model, metadata = drawn_model("tiny", 10.0), {"preprocessing": {"size": "ä"}, "camera": None, "note": ""}
+    for n in range(4):
+        save_native(tmp_path / f"{n}.safetensors", model, metadata)
+    assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
