@@ -149,11 +149,19 @@ class Window:
             Depth and valid, (height, width): the nearest pixel where the resize enlarges, the smallest valid depth of
             the cell where it shrinks, so that a sparse scan keeps its returns and no value is made up.
         """
-        rows, row_end = _cells(self.top, self.height, self.pixels_down, depth_m.shape[0])
-        columns, column_end = _cells(self.left, self.width, self.pixels_across, depth_m.shape[1])
-        measured = np.where(valid[:row_end, :column_end], depth_m[:row_end, :column_end], np.float32(np.inf))
-        # reduceat takes the minimum of each cell; where cells are at most a pixel wide, the pixel itself.
-        chosen = np.minimum.reduceat(np.minimum.reduceat(measured, rows, axis=0), columns, axis=1)
+        rows, columns = (
+            _cells(self.top, self.height, self.pixels_down, depth_m.shape[0]),
+            _cells(self.left, self.width, self.pixels_across, depth_m.shape[1]),
+        )
+        if self.pixels_down <= 1 and self.pixels_across <= 1:
+            place = np.ix_(rows[:-1], columns[:-1])
+            kept = valid[place]
+            return np.where(kept, depth_m[place], np.float32(0.0)), kept
+        inside = np.s_[rows[0] : rows[-1], columns[0] : columns[-1]]
+        measured = np.where(valid[inside], depth_m[inside], np.float32(np.inf))
+        # reduceat takes the minimum of each cell; where a cell is at most a pixel wide, the pixel itself.
+        chosen = np.minimum.reduceat(measured, rows[:-1] - rows[0], axis=0)
+        chosen = np.minimum.reduceat(chosen, columns[:-1] - columns[0], axis=1)
         kept = np.isfinite(chosen)
         return np.where(kept, chosen, np.float32(0.0)), kept
 
@@ -169,12 +177,11 @@ def _to_patches(side_px: float, at_least_px: int) -> int:
     return nearest if nearest >= at_least_px else math.ceil(side_px / PATCH_PX) * PATCH_PX
 
 
-def _cells(first: int, count: int, pixels: float, limit: int) -> tuple[NDArray[np.intp], int]:
+def _cells(first: int, count: int, pixels: float, limit: int) -> NDArray[np.intp]:
     """First source index of each of ``count`` output cells, and one past the last source index they reach."""
     edges = (first + np.arange(count + 1)) * pixels
     if pixels > 1:
         # A source pixel belongs to the cell its center lies in: each to exactly one, and each cell has at least one.
-        starts = np.ceil(edges - 0.5 - 1e-9).astype(np.intp)
-        return starts[:-1], min(int(starts[-1]), limit)
+        return np.minimum(np.ceil(edges - 0.5 - 1e-9).astype(np.intp), limit)
     nearest = np.minimum(np.floor(edges[:-1] + pixels / 2).astype(np.intp), limit - 1)
-    return nearest, int(nearest[-1]) + 1
+    return np.append(nearest, nearest[-1] + 1)

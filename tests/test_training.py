@@ -58,11 +58,8 @@ def test_the_resolved_recipe_repeats_the_run_to_the_last_digit(finished: Path) -
 
 
 def test_resumed_equals_never_stopped(finished: Path) -> None:
-    before = (
-        rows(finished),
-        load_file(finished / "last" / "model.safetensors"),
-        (finished / "evaluation.json").read_text(),
-    )
+    weights, table = finished / "last" / "model.safetensors", finished / "evaluation.json"
+    before = rows(finished), load_file(weights), table.read_text()
     shutil.rmtree(finished / "checkpoints" / "step_00000006")
     (finished / "checkpoints" / ".writing_00000006").mkdir()
     for name in ("last", "evaluation.json", "export"):
