@@ -296,7 +296,7 @@ class Checker:
         return accepted
 
     def _entries(self, cls: type, field: FieldInfo, value: Any, path: KeyPath) -> Any:
-        if not isinstance(value, list) or not value:
+        if not isinstance(value, list) or len(value) < _limits(field.metadata).get("min_length", 0):
             return self._wrong(path, value, expected(field))
         built = [self.build(cls, item, (*path, i), f"a key of {dotted((*path, i))}") for i, item in enumerate(value)]
         return WRONG if any(entry is WRONG for entry in built) else tuple(built)

@@ -197,6 +197,10 @@ def test_lists_become_tuples_and_text_paths(tmp_path: Path) -> None:
     assert built == Paths(files=(Path("a"), Path("b/c")), inner=(Inner(size=4), Inner(size=3)))
     assert plain_values(built) == {"files": ["a", "b/c"], "inner": [{"size": 4}, {"size": 3}]}
 
+    built, document = check(tmp_path, Paths, "{inner: []}")
+    assert not document.faults
+    assert built == Paths()
+
 
 def test_later_and_contradiction_outside_of_a_recipe() -> None:
     with pytest.raises(RecipeError, match="mode is 'new'"):
