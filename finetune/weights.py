@@ -62,6 +62,25 @@ class Checkpoint:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """How a sentence names the arguments of ``read_checkpoint``: as a recipe does, unless said otherwise.
+
+    Attributes:
+        source: to write another source.
+        kind, max_depth_m: the two arguments.
+        no_max_depth: to write none.
+    """
+
+    source: str = "set model.checkpoint:"
+    kind: str = "model.checkpoint_kind"
+    max_depth_m: str = "model.checkpoint_max_depth_m"
+    no_max_depth: str = "Set model.checkpoint_max_depth_m to null"
+
+
+IN_RECIPE = Wording()
+
+
 def read_checkpoint(
     source: str,
     *,
@@ -69,6 +88,7 @@ def read_checkpoint(
     max_depth_m: float | None = None,
     encoder: str = "auto",
     where: str = "",
+    wording: Wording = IN_RECIPE,
 ) -> Checkpoint:
     """
     Args:
@@ -77,6 +97,7 @@ def read_checkpoint(
         max_depth_m: of a metric official file without that ``.json``, meters.
         encoder: ``auto``, or the key of ``ENCODERS`` that the file must be.
         where: what an error that names a recipe key adds in brackets, such as ``recipe.yaml:2``.
+        wording: what an error calls these arguments.
 
     Returns:
         The file's content by our tensor names.
@@ -85,7 +106,7 @@ def read_checkpoint(
         CheckpointError: it is missing, broken, of no known format, or contradicts the arguments.
     """
     entry = None if Path(source).exists() else HUB_FILES.get(source)
-    path = fetch(entry) if entry else _find(source)
+    path = fetch(entry, wording.source) if entry else _find(source)
     content, raw_metadata = _read_file(path, source)
     plain, nested = unwrap(content)
     tensors = {name: tensor for name, tensor in plain.items() if isinstance(tensor, Tensor)}
@@ -95,13 +116,13 @@ def read_checkpoint(
     ours = {key: value.float() for key, value in format_class.to_ours(tensors).items()}
     in_brackets = f" ({where})" if where else ""
     claim = _Claim.of(metadata, entry, source)
-    found_kind, found_max_depth_m = claim.settle(source, path, kind, max_depth_m, in_brackets)
+    found_kind, found_max_depth_m = claim.settle(source, path, kind, max_depth_m, in_brackets, wording)
     notes = ["training checkpoint: using its model weights"] if nested else []
     assumed = claim.kind is None and kind == "auto"
     if assumed:
         notes.append(
             f"{source} cannot say whether it is relative or metric: taken as relative (inverse depth, no unit). "
-            f"If it is metric, set model.checkpoint_kind and model.checkpoint_max_depth_m{in_brackets}"
+            f"If it is metric, set {wording.kind} and {wording.max_depth_m}{in_brackets}"
         )
     base = metadata.get("base")
     license_name = entry.license if entry else base.get("license") if isinstance(base, dict) else None
@@ -278,20 +299,20 @@ class _Claim:
         return cls(source, kind, None if max_depth_m is None else float(max_depth_m))
 
     def settle(
-        self, source: str, path: Path, kind: str, max_depth_m: float | None, in_brackets: str
+        self, source: str, path: Path, kind: str, max_depth_m: float | None, in_brackets: str, wording: Wording
     ) -> tuple[str, float | None]:
         """Kind and max depth, where the file and the recipe agree or only one of them speaks."""
         if self.kind is not None and kind not in ("auto", self.kind):
             raise CheckpointError(
                 source,
-                f"is {self.kind}, model.checkpoint_kind says {kind}",
-                f"Set model.checkpoint_kind to auto{in_brackets}",
+                f"is {self.kind}, {wording.kind} says {kind}",
+                f"Set {wording.kind} to auto{in_brackets}",
             )
         if self.max_depth_m is not None and max_depth_m not in (None, self.max_depth_m):
             raise CheckpointError(
                 source,
-                f"has max depth {self.max_depth_m:g} m, model.checkpoint_max_depth_m says {max_depth_m:g}",
-                f"Set model.checkpoint_max_depth_m to null{in_brackets}",
+                f"has max depth {self.max_depth_m:g} m, {wording.max_depth_m} says {max_depth_m:g}",
+                f"{wording.no_max_depth}{in_brackets}",
             )
         if self.kind is None and kind == "auto" and "metric" in path.stem:
             published = next((entry for entry in HUB_FILES.values() if entry.file == path.name), None)
@@ -299,7 +320,7 @@ class _Claim:
             raise CheckpointError(
                 source,
                 "is called metric, but the file itself cannot say so",
-                f"Set model.checkpoint_kind to metric and model.checkpoint_max_depth_m to {depth}{in_brackets}",
+                f"Set {wording.kind} to metric and {wording.max_depth_m} to {depth}{in_brackets}",
             )
         settled = self.kind or ("relative" if kind == "auto" else kind)
         depth_m = self.max_depth_m if self.max_depth_m is not None else max_depth_m
@@ -307,13 +328,13 @@ class _Claim:
             raise CheckpointError(
                 source,
                 "is metric, but nothing says its max depth",
-                f"Set model.checkpoint_max_depth_m to the meters it was trained with{in_brackets}",
+                f"Set {wording.max_depth_m} to the meters it was trained with{in_brackets}",
             )
         if settled == "relative" and depth_m is not None:
             raise CheckpointError(
                 source,
-                f"is relative, which has no max depth; model.checkpoint_max_depth_m says {depth_m:g}",
-                f"Set model.checkpoint_max_depth_m to null, or model.checkpoint_kind to metric{in_brackets}",
+                f"is relative, which has no max depth; {wording.max_depth_m} says {depth_m:g}",
+                f"{wording.no_max_depth}, or set {wording.kind} to metric{in_brackets}",
             )
         return settled, depth_m
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from finetune.checkpoints.official import Official
 from finetune.errors import CheckpointError
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
-from finetune.weights import Checkpoint, fill, read_checkpoint, save_native, save_untrained
+from finetune.weights import Checkpoint, Wording, fill, read_checkpoint, save_native, save_untrained
 from tests.drawn_weights import drawn_image, drawn_model
 
 
@@ -229,7 +229,7 @@ def test_path_that_is_not_there() -> None:
 
 def test_hub_id_says_what_its_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     source = Path(written(tmp_path / "depth_anything_v2_metric_hypersim_vitb.pth", official_tensors()))
-    monkeypatch.setattr("finetune.weights.fetch", lambda entry: source)
+    monkeypatch.setattr("finetune.weights.fetch", lambda entry, naming: source)
     checkpoint = read_checkpoint("depth-anything/Depth-Anything-V2-Metric-Hypersim-Base")
     assert (checkpoint.kind, checkpoint.kind_assumed, checkpoint.max_depth_m) == ("metric", False, 20.0)
     assert checkpoint.license == "CC-BY-NC-4.0" and len(checkpoint.notes) == 1
@@ -387,3 +387,10 @@ def test_same_weights_are_the_same_file(tmp_path: Path) -> None:
     for n in range(4):
         save_native(tmp_path / f"{n}.safetensors", model, metadata)
     assert len({path.read_bytes() for path in tmp_path.iterdir()}) == 1
+
+
+def test_a_caller_names_the_arguments_as_its_user_does(official: str) -> None:
+    wording = Wording(source="name", kind="--kind", max_depth_m="--max-depth", no_max_depth="Leave --max-depth out")
+    sentence = refusal(official, kind="relative", max_depth_m=3.0, wording=wording)
+    assert sentence.endswith("--max-depth says 3. Leave --max-depth out, or set --kind to metric.")
+    assert read_checkpoint(official, wording=wording).notes[0].endswith("If it is metric, set --kind and --max-depth")

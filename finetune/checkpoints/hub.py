@@ -57,10 +57,11 @@ def closest_id(source: str) -> str | None:
     return by_lower_case[matches[0]] if matches else None
 
 
-def fetch(entry: HubFile) -> Path:
+def fetch(entry: HubFile, naming: str = "set model.checkpoint:") -> Path:
     """
     Args:
         entry: one of ``HUB_FILES``.
+        naming: how the error says to name a file instead.
 
     Returns:
         The file in huggingface_hub's cache, downloaded now (with its progress bar) if it was not there.
@@ -84,5 +85,5 @@ def fetch(entry: HubFile) -> Path:
             f"{entry.file} is not in the cache and could not be fetched from {constants.ENDPOINT} "
             f"({type(error.__cause__ or error).__name__})",
             f"Download {constants.ENDPOINT}/{entry.repository}/resolve/main/{entry.file} where there is a network, "
-            f"put it into weights/ and set model.checkpoint: weights/{entry.file}",
+            f"put it into weights/ and {naming} weights/{entry.file}",
         ) from error
