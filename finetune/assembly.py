@@ -189,8 +189,8 @@ def make_optimizer(network: DepthModel, recipe: Recipe) -> torch.optim.Optimizer
 
 def make_protocol(recipe: Recipe) -> Protocol:
     """The recipe's ``plain`` protocol."""
-    options = recipe.evaluation
-    return Protocol(min_depth_m=options.min_depth_m, max_depth_m=options.max_depth_m or recipe.model.max_depth_m)
+    min_depth_m, max_depth_m = recipe.depth_range_m
+    return Protocol(min_depth_m=min_depth_m, max_depth_m=max_depth_m)
 
 
 def total_steps(recipe: Recipe, frames: int, processes: int) -> int:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.alignment import InverseFit, fit_inverse_robust, fit_scale_median, rank_correlation
-from finetune.batches import Reader, within_range
+from finetune.batches import Reader, evenly_spread, within_range
 from finetune.errors import CheckpointError, DataError
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
@@ -61,11 +61,6 @@ class Baselines:
         if isinstance(self.base, InverseFit):
             return self.base.depth_m(answer, min_depth_m, max_depth_m)
         return np.clip(answer * self.base, min_depth_m, max_depth_m)
-
-
-def evenly_spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` indices, at equal distances, first and last included."""
-    return sorted({int(index) for index in np.linspace(0, count - 1, min(count, most)).round()})
 
 
 def collect_labeled_pixels(

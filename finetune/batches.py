@@ -148,6 +148,11 @@ class StepBatches(Sampler[list[int]]):
             yield list(range(first, first + self._batch_size))
 
 
+def evenly_spread(count: int, most: int) -> list[int]:
+    """At most ``most`` of ``count`` indices, at equal distances, first and last included."""
+    return sorted({int(index) for index in np.linspace(0, count - 1, min(count, most)).round()})
+
+
 def within_range(sample: DepthSample, max_depth_m: float) -> DepthSample:
     """The sample with depth beyond ``max_depth_m`` marked as not measured."""
     return replace(sample, valid=sample.valid & (sample.depth_m <= max_depth_m))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.baselines import evenly_spread
+from finetune.batches import evenly_spread
 from finetune.errors import DataError
 from finetune.readers.files import DEPTH_SUFFIXES, read_depth
 from finetune.recipe import DataEntry, Recipe

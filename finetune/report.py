@@ -12,7 +12,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 from torch.utils.tensorboard import SummaryWriter
 
-from finetune.baselines import evenly_spread
+from finetune.batches import evenly_spread
 from finetune.evaluation import Answer, Evaluation, ValidationSamples
 from finetune.pictures import panel
 from finetune.run_folder import MetricsLog, RunFolder

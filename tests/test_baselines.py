@@ -5,7 +5,6 @@ from finetune.alignment import InverseFit
 from finetune.baselines import (
     LabeledPixels,
     collect_labeled_pixels,
-    evenly_spread,
     fit_baselines,
     require_kind,
 )
@@ -25,13 +24,6 @@ def labeled(answer: np.ndarray, depth_m: np.ndarray) -> LabeledPixels:
 
 
 DEPTH_M = np.random.default_rng(0).uniform(1, 8, 200)
-
-
-def test_evenly_spread_takes_both_ends_and_never_too_many() -> None:
-    assert evenly_spread(10, 4) == [0, 3, 6, 9]
-    assert evenly_spread(3, 200) == [0, 1, 2]
-    assert evenly_spread(1, 5) == [0]
-    assert len(evenly_spread(100_000, 200)) == 200
 
 
 def test_relative_base_gets_one_line_in_inverse_depth_and_the_constant_is_the_median() -> None:

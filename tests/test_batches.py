@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finetune.augment import Augmentation
-from finetune.batches import Mix, StepBatches, TrainingSamples, collate, training_loader, within_range
+from finetune.batches import Mix, StepBatches, TrainingSamples, collate, evenly_spread, training_loader, within_range
 from finetune.preprocessing import Preprocessing
 from tests.synthetic import Planes, tilted_plane
 
@@ -73,6 +73,13 @@ def test_a_sample_is_the_same_alone_in_any_worker_and_after_a_resume() -> None:
         assert batch.sources[1] == alone.source
         assert np.array_equal(batch.image[1].permute(1, 2, 0).numpy(), alone.image)
         assert np.array_equal(batch.depth_m[1, 0].numpy(), alone.depth_m)
+
+
+def test_evenly_spread_takes_both_ends_and_never_too_many() -> None:
+    assert evenly_spread(10, 4) == [0, 3, 6, 9]
+    assert evenly_spread(3, 200) == [0, 1, 2]
+    assert evenly_spread(1, 5) == [0]
+    assert len(evenly_spread(100_000, 200)) == 200
 
 
 def test_loading_leaves_the_global_generator_alone() -> None:

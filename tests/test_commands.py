@@ -1,0 +1,121 @@
+"""What a person sees who types something wrong: one clear sentence, exit status 2, no traceback."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from finetune import __main__, train
+
+ROOT = Path(__file__).resolve().parents[1]
+CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE", "LOCAL", "RANK"))}
+
+# (what to replace in the recipe, by what; overrides; what the sentence must say)
+WRONG = [
+    ("loss:", "losses: []\nloss:", [], ["small.yaml:8", "losses", "loss"]),
+    ("kind: silog", "kind: silog, lamda: 0.5", [], ["small.yaml:8", "loss.0.lamda", "lam"]),
+    ("name: small", "name: small\nname: again", [], ["small.yaml:2", "name"]),
+    ("optim: {", "optim: {lr: 1.0e-3, ", [], ["small.yaml:9", "optim.lr"]),
+    ("steps: 6", "steps: many", [], ["small.yaml:10", "run.steps", "many"]),
+    ("input_size: [56, 70]", "input_size: 56", [], ["small.yaml:5", "data.input_size", "56"]),
+    ("batch_size: 4", "batch_size: 0", [], ["small.yaml:10", "run.batch_size", "0"]),
+    ("max_depth_m: 10.0", "max_depth_m: -1.0", [], ["small.yaml:3", "model.max_depth_m", "-1"]),
+    ("steps: 6", "steps: 6, epochs: 2", [], ["small.yaml:10", "run.epochs", "run.steps"]),
+    ("steps: 6, ", "", [], ["small.yaml:10", "run.steps", "run.epochs"]),
+    ("input_size: [56, 70]", "input_size: [56, 71]", [], ["small.yaml:5", "70 or 84"]),
+    ("input_size: [56, 70]", "input_size: [100, 70]", [], ["small.yaml:5", "98 or 112"]),
+    ("list: val.txt", "list: vall.txt", [], ["small.yaml:7", "data.val.0.list", "vall.txt"]),
+    ("tiny_relative.safetensors", "tiny_relativ.safetensors", [], ["small.yaml:3", "model.checkpoint", "exists"]),
+    ("name: small", "name: ${UNDEFINED_NAME}", [], ["small.yaml:1", "UNDEFINED_NAME"]),
+    ("steps: 6", "steps: ${UNDEFINED_STEPS}", [], ["small.yaml:10", "UNDEFINED_STEPS"]),
+    ("", "", ["optim.lrr=1e-5"], ["command line", "optim.lrr", "lr"]),
+    ("", "", ["data.train.7.root=/x"], ["command line", "data.train.7"]),
+    ("", "", ["model.encoder=vits"], ["tiny_relative.safetensors", "tiny", "model.encoder"]),
+    ("", "", ["model.encoder=vitl"], ["tiny_relative.safetensors", "tiny", "model.encoder"]),
+    ("", "", ["model.train=lora"], ["command line", "model.train", "lora", "not available yet"]),
+    ("", "", ["model.on_max_depth=rescale"], ["command line", "model.on_max_depth", "not available yet"]),
+]
+
+
+@pytest.mark.parametrize(("old", "new", "overrides", "expected"), WRONG)
+def test_a_wrong_recipe_is_one_sentence_and_exit_2(
+    recipe: Path, capsys: pytest.CaptureFixture[str], old: str, new: str, overrides: list[str], expected: list[str]
+) -> None:
+    recipe.write_text(recipe.read_text().replace(old, new, 1) if old else recipe.read_text())
+    assert train.main([str(recipe), *overrides]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("finetune stopped: ")
+    assert said.count("\n") == 1
+    assert all(part in said for part in expected), said
+    assert "Traceback" not in said
+
+
+def typed(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, cwd=cwd, env=CLEAN, capture_output=True, text=True, timeout=120, check=False)
+
+
+@pytest.mark.parametrize(
+    ("command", "override", "expected"),
+    [
+        (["-m", "finetune", "train"], "optim.lrr=1e-5", "Did you mean"),
+        (["-m", "finetune", "train"], "run.steps=0", "run.steps"),
+        ([str(ROOT / "finetune" / "train.py")], "data.input_size=[56,71]", "70 or 84"),
+        ([str(ROOT / "finetune" / "train.py")], "model.checkpoint=missing.pth", "missing.pth"),
+        ([str(ROOT / "finetune" / "train.py")], "no_equals_sign", "no_equals_sign"),
+    ],
+)
+def test_as_typed(recipe: Path, command: list[str], override: str, expected: str, tmp_path: Path) -> None:
+    # From a folder of its own: what is run as a file must find the package by itself.
+    folder = ROOT if "-m" in command else tmp_path
+    done = typed(sys.executable, *command, str(recipe), override, cwd=folder)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("finetune stopped: command line")
+    assert expected in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_wrong_recipe_is_answered_before_anything_heavy_is_imported(recipe: Path) -> None:
+    program = (
+        "import sys; from finetune.train import main; "
+        f"assert main([{str(recipe)!r}, 'optim.lrr=1']) == 2; "
+        "heavy = {'torch', 'timm', 'accelerate', 'albumentations', 'transformers'} & set(sys.modules); "
+        "assert not heavy, heavy"
+    )
+    done = typed(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", [None, *__main__.COMMANDS])
+def test_help_names_the_commands_and_imports_nothing_heavy(name: str | None) -> None:
+    program = (
+        "import sys; from finetune.__main__ import main\n"
+        f"try:\n    status = main({[name, '--help'] if name else ['--help']!r})\n"
+        "except SystemExit as stop:\n    status = stop.code\n"
+        "assert not status, status\n"
+        "assert not {'torch', 'numpy', 'pydantic', 'yaml'} & set(sys.modules), sorted(sys.modules)"
+    )
+    done = typed(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+    assert (name or "train") in done.stdout
+
+
+def test_an_unknown_command_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.main(["tran"]) == 2
+    assert "train" in capsys.readouterr().err
+
+
+def test_the_launcher_trains_from_any_folder(recipe: Path, tmp_path: Path) -> None:
+    done = typed(
+        sys.executable,
+        "-m",
+        "accelerate.commands.launch",
+        str(ROOT / "finetune" / "train.py"),
+        str(recipe),
+        "run.steps=2",
+        cwd=tmp_path,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "finetuned" in done.stdout
+    assert (tmp_path / "runs" / "small" / "best" / "model.safetensors").exists()

@@ -1,0 +1,102 @@
+"""Imports point down one list, nothing imports a command, and no file bears the name of a standard module."""
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "finetune"
+COMMANDS = {"train", "predict", "export"}
+# A file or folder of the package may import what stands below it.
+ORDER = [
+    *sorted(COMMANDS),
+    "__main__",
+    "training",
+    "exporting",
+    "predictor",
+    "assembly",
+    "loop",
+    "report",
+    "pictures",
+    "run_folder",
+    "inspection",
+    "environment",
+    "decoder_init",
+    "baselines",
+    "evaluation",
+    "protocols",
+    "alignment",
+    "metrics",
+    "batches",
+    "augment",
+    "preprocessing",
+    "schedules",
+    "recipe",
+    "recipe_options",
+    "recipe_yaml",
+    "exporters",
+    "weights",
+    "networks",
+    "checkpoints",
+    "readers",
+    "scenes",
+    "losses",
+    "sample",
+    "camera",
+    "registry",
+    "console",
+    "errors",
+]
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+
+def part_of(file: Path) -> str:
+    """The entry of ``ORDER`` a file belongs to."""
+    first = file.relative_to(PACKAGE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imports_of(file: Path) -> set[str]:
+    """Parts of the package that a file imports, at its head or inside a function."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: imports are absolute"
+            module = node.module or ""
+            names = [f"finetune.{alias.name}" for alias in node.names] if module == "finetune" else [module]
+        found |= {name.split(".")[1] for name in names if name.startswith("finetune.")}
+    return found
+
+
+def test_every_part_has_its_place() -> None:
+    parts = {part_of(file) for file in FILES} - {"__init__"}
+    assert parts == set(ORDER)
+    assert len(ORDER) == len(set(ORDER))
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_imports_point_down_and_never_at_a_command(file: Path) -> None:
+    own = part_of(file)
+    for imported in imports_of(file) - {own}:
+        assert imported not in COMMANDS, f"{file} imports the command {imported}"
+        if own != "__init__":
+            assert ORDER.index(imported) > ORDER.index(own), f"{file} imports {imported}, which stands above it"
+
+
+def test_no_file_hides_a_standard_module() -> None:
+    # accelerate launch finetune/train.py puts finetune/ first on the path before our first line runs.
+    top_level = {file.stem for file in PACKAGE.glob("*.py")} | {
+        path.name for path in PACKAGE.iterdir() if path.is_dir()
+    }
+    assert not top_level & set(sys.stdlib_module_names)
+
+
+def test_tests_mirror_the_package() -> None:
+    for test in (ROOT / "tests").rglob("test_*.py"):
+        relative = test.relative_to(ROOT / "tests")
+        mirrored = PACKAGE / relative.parent / relative.name.removeprefix("test_")
+        whole = {"test_layout", "test_commands", "test_recipes", "test_readme", "test_room"}
+        assert mirrored.exists() or test.stem in whole or test.stem.startswith("test_every_"), f"{test} mirrors nothing"

@@ -1,0 +1,34 @@
+"""The README is a promise: its commands are those that CI runs."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def quick_start_blocks() -> list[str]:
+    readme = (ROOT / "README.md").read_text()
+    section = readme.split("## Quick start", 1)[1].split("\n## ", 1)[0]
+    return re.findall(r"```bash\n(.*?)```", section, flags=re.S)
+
+
+def test_quick_start_is_two_whole_blocks() -> None:
+    train, test = quick_start_blocks()
+    for block in (train, test):
+        assert "-m venv .venv" in block
+        assert "activate" in block
+    assert "accelerate launch finetune/train.py recipes/room_tiny.yaml" in train
+    assert "pip install -e '.[test]'" in test
+    assert test.strip().endswith("pytest")
+
+
+def test_ci_takes_the_second_block_out_of_the_readme() -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
+    assert "README.md" in ci
+    assert "-m original" in ci
+
+
+def test_pictures_and_files_it_names_are_there() -> None:
+    readme = (ROOT / "README.md").read_text()
+    for name in re.findall(r"\]\((?!https?://|#)([^)]+)\)", readme):
+        assert (ROOT / name).exists(), name
