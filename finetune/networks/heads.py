@@ -28,7 +28,7 @@ class RelativeHead(nn.Module):
             (B, 32, *size), >= 0: what the last layer, a 1x1 convolution, reads.
         """
         x = F.interpolate(self.reduce(decoded), size=size, mode="bilinear", align_corners=True)
-        return F.relu(self.refine(x))
+        return F.relu(self.refine(x), inplace=True)
 
     def forward(self, features: Tensor) -> Tensor:
         """
