@@ -109,6 +109,26 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     assert [path.name for path in (tmp_path / "runs" / "small" / "checkpoints").iterdir()][-1:] != ["step_00000006"]
 
 
+def test_memory_that_runs_out_names_the_next_steps_to_try(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_much(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+    monkeypatch.setattr(SiLog, "__call__", too_much)
+    assert launch(recipe) == 1
+    said = capsys.readouterr().err
+    assert "finetune stopped: Memory ran out" in said
+    assert all(way in said for way in ("gradient_checkpointing", "run.accumulate", "model.train=decoder"))
+
+
+def test_gradient_checkpointing_changes_memory_and_not_the_weights(recipe: Path, tmp_path: Path) -> None:
+    assert launch(recipe, "run.steps=2") == 0
+    assert launch(recipe, "run.steps=2", "name=again", "run.gradient_checkpointing=true") == 0
+    one, two = (load_file(tmp_path / "runs" / name / "last" / "model.safetensors") for name in ("small", "again"))
+    assert max((one[name] - two[name]).abs().max() for name in one) <= 1e-6
+
+
 def test_the_same_total_batch_by_accumulation_gives_the_same_weights(recipe: Path, tmp_path: Path) -> None:
     assert launch(recipe) == 0
     assert launch(recipe, "name=parts", "run.batch_size=2", "run.accumulate=2") == 0

@@ -1,0 +1,72 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from finetune.environment import digest, environment_record, make_accelerator
+from finetune.errors import FinetuneError
+from finetune.recipe import load_recipe
+
+
+@pytest.fixture(autouse=True)
+def fresh_accelerator() -> None:
+    from accelerate.state import AcceleratorState
+
+    # Accelerate keeps its state for the process; each test is a launch of its own.
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_cpu_trains_in_fp32_on_all_its_cores_whatever_the_launcher_set(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)))
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    before = torch.get_num_threads()
+    accelerator, notes = make_accelerator(load_recipe(recipe))
+    assert torch.get_num_threads() == 3
+    assert (accelerator.mixed_precision, notes) == ("no", [])
+    make_accelerator(load_recipe(recipe, ["run.threads=1"]))
+    assert torch.get_num_threads() == 1
+    torch.set_num_threads(before)
+
+
+def test_the_launcher_decides_what_the_recipe_leaves_open(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    accelerator, notes = make_accelerator(load_recipe(recipe))
+    assert (accelerator.mixed_precision, notes) == ("bf16", [])
+
+
+def test_an_explicit_precision_wins_and_the_contradiction_is_said(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    accelerator, notes = make_accelerator(load_recipe(recipe, ["run.precision=fp32"]))
+    assert accelerator.mixed_precision == "no"
+    assert notes == ["run.precision fp32 wins over the launcher's bf16"]
+
+
+@pytest.mark.parametrize("flag", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
+def test_what_has_not_been_run_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
+    monkeypatch.setenv(flag, "true")
+    with pytest.raises(FinetuneError, match="has not been run"):
+        make_accelerator(load_recipe(recipe))
+
+
+def test_processes_that_do_not_find_each_other_stop(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    accelerator, _ = make_accelerator(load_recipe(recipe))
+    assert accelerator.num_processes == 1
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(FinetuneError, match="2 processes, but Accelerate sees 1"):
+        make_accelerator(load_recipe(recipe))
+
+
+def test_digests_see_content_and_not_order() -> None:
+    assert digest({"a": 1, "b": 2}) == digest({"b": 2, "a": 1}) != digest({"a": 1, "b": 3})
+
+
+def test_the_record_tells_two_file_lists_apart(recipe: Path) -> None:
+    loaded = load_recipe(recipe)
+    accelerator, _ = make_accelerator(loaded)
+    frames = environment_record(loaded, accelerator, "0" * 64, 6)["frames"]
+    assert frames["data.train.0"]["count"] == 10
+    assert frames["data.train.0"]["sha256"] != frames["data.val.0"]["sha256"]

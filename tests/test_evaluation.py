@@ -1,0 +1,87 @@
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from finetune.errors import DataError
+from finetune.evaluation import ValidationSamples, _share, evaluate, network_answer, resized_answer
+from finetune.networks.depth_model import DepthModel
+from finetune.preprocessing import Preprocessing
+from finetune.protocols import Protocol
+from finetune.sample import DepthSample
+from tests.synthetic import Planes
+
+PLAIN = Protocol(min_depth_m=0.1, max_depth_m=10.0)
+SMALL = Preprocessing(input_size=(56, 70))
+
+
+def one_process(index: int = 0, count: int = 1) -> Any:
+    return SimpleNamespace(process_index=index, num_processes=count)
+
+
+class Flat:
+    """Frame i is 1 + i meters everywhere; the last one was not measured at all."""
+
+    def __len__(self) -> int:
+        return 3
+
+    def __getitem__(self, index: int) -> DepthSample:
+        return DepthSample(
+            image=np.zeros((20, 30, 3), np.uint8),
+            depth_m=np.full((20, 30), 1.0 + index, np.float32),
+            valid=np.full((20, 30), index < 2),
+            source=f"flat#{index}",
+        )
+
+
+def two_meters(_: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
+    return np.full(size, 2.0)
+
+
+def test_a_constant_by_hand() -> None:
+    table = evaluate(one_process(), ValidationSamples([Flat()], SMALL), {"two": two_meters}, PLAIN, workers=0)
+    assert (table.images_used, table.images_skipped, table.pixels_used) == (2, 1, 1200)
+    # 1 m off by all of it, 2 m not at all; each image counts once.
+    assert table.rows["two"]["abs_rel"] == pytest.approx(0.5)
+    assert table.rows["two"]["rmse"] == pytest.approx(0.5)
+    assert table.rows["two"]["delta1"] == pytest.approx(0.5)
+    assert "2 images used, 1 skipped, 1200 pixels" in table.table()
+
+
+def test_every_row_sees_the_same_pixels_in_one_pass() -> None:
+    answers = {"two": two_meters, "four": lambda image, size: 2 * two_meters(image, size)}
+    table = evaluate(one_process(), ValidationSamples([Flat()], SMALL), answers, PLAIN, workers=0)
+    assert table.rows["four"]["abs_rel"] == pytest.approx((3 + 1) / 2)
+    assert table.to_mapping()["rows"].keys() == answers.keys()
+
+
+def test_no_usable_image_is_an_error_and_never_a_zero() -> None:
+    narrow = Protocol(min_depth_m=5.0, max_depth_m=10.0)
+    with pytest.raises(DataError, match=r"0 of 3 images had valid pixels.*meters_per_unit"):
+        evaluate(one_process(), ValidationSamples([Flat()], SMALL), {"two": two_meters}, narrow, workers=0)
+
+
+def test_processes_share_the_images_each_exactly_once() -> None:
+    samples = ValidationSamples([Planes(4, "a"), Planes(3, "b")], SMALL)
+    shares = [[one.sample.source for one in _share(one_process(rank, 3), samples, 0)] for rank in range(3)]
+    assert sorted(source for share in shares for source in share) == ["a#0", "a#1", "a#2", "a#3", "b#0", "b#1", "b#2"]
+    assert [len(share) for share in shares] == [3, 2, 2]
+
+
+def test_workers_change_nothing() -> None:
+    samples = ValidationSamples([Planes(5)], SMALL)
+    model = DepthModel("tiny", 10.0)
+    model.initialise(0)
+    tables = [
+        evaluate(one_process(), samples, {"finetuned": network_answer(model.eval())}, PLAIN, workers=workers)
+        for workers in (0, 2)
+    ]
+    assert tables[0] == tables[1]
+
+
+def test_answers_are_resized_with_aligned_corners() -> None:
+    corners = torch.tensor([[0.0, 3.0], [6.0, 9.0]]).view(1, 1, 2, 2)
+    assert resized_answer(corners, (4, 4))[0].tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])
+    assert resized_answer(corners, (4, 4))[:, 0].tolist() == pytest.approx([0.0, 2.0, 4.0, 6.0])
