@@ -144,11 +144,12 @@ def read_frame(image_path: str, depth_path: str, coding: DepthCoding, intrinsics
     return DepthSample(image=image, depth_m=depth_m, valid=valid, source=depth_path, camera=camera)
 
 
-def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
+def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> NDArray[np.uint8]:
     """
     Args:
         path: PNG, JPEG or what else OpenCV decodes, 8 or 16 bit, gray, color or with an alpha channel, which is
             dropped; ``.npy``; ``.npz`` with one array, or the array ``rgb`` or ``image``.
+        upright: turn the image as its EXIF tag says, as viewers do.
 
     Returns:
         (H, W, 3) uint8, RGB; 16-bit values are divided by 257 and rounded, so that 65535 becomes 255.
@@ -162,7 +163,8 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         pixels = _stored_array(path, ("rgb", "image"))
     else:
         # The depth map of a frame has no EXIF tag: turning the image by its own would part the two.
-        pixels = _decoded(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+        as_stored = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
+        pixels = _decoded(path, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | as_stored)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.dtype not in (np.uint8, np.uint16):

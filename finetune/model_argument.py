@@ -1,0 +1,61 @@
+"""MODEL on a command line: the argument, and the two options of a file that cannot say what it is."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from finetune.predictor import Predictor
+
+
+def add_model_argument(parser: argparse.ArgumentParser) -> None:
+    """Add MODEL, ``--kind`` and ``--max-depth``."""
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a run folder (its best/), one of our weights files, an official .pth, or a hub id such as "
+        "depth-anything/Depth-Anything-V2-Small",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=("auto", "relative", "metric"),
+        default="auto",
+        help="of an official .pth without our .json beside it, which cannot say it",
+    )
+    parser.add_argument(
+        "--max-depth", type=_meters, metavar="METERS", help="of such a metric .pth: the depth it was trained with"
+    )
+
+
+def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
+    """
+    Args:
+        arguments: parsed, with what ``add_model_argument`` added.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Returns:
+        The model, after its notes were printed on standard error.
+
+    Raises:
+        FinetuneError: there is no such model or device.
+    """
+    from finetune.predictor import chosen_device, predictor_of
+    from finetune.weights import Wording, read_checkpoint
+
+    wording = Wording(source="name", kind="--kind", max_depth_m="--max-depth", no_max_depth="Leave --max-depth out")
+    found = chosen_device(device)
+    checkpoint = read_checkpoint(arguments.model, kind=arguments.kind, max_depth_m=arguments.max_depth, wording=wording)
+    predictor = predictor_of(checkpoint, found)
+    for note in predictor.notes:
+        print(note, file=sys.stderr)
+    return predictor
+
+
+def _meters(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of meters")
+    return value

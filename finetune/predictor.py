@@ -1,0 +1,200 @@
+"""Weights in any format -> depth of an image."""
+
+from __future__ import annotations
+
+import math
+import os
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from finetune.errors import CheckpointError, FinetuneError
+from finetune.networks.answers import resized_answer
+from finetune.networks.depth_model import DepthModel
+from finetune.preprocessing import Preprocessing
+from finetune.weights import Checkpoint, Wording, fill, read_checkpoint
+
+# What the published weights were trained at; their files cannot say it.
+ORIGINAL_INPUT_SIZE = (518, 518)
+DEVICES = ("auto", "cpu", "cuda")
+_IN_PYTHON = Wording(source="name", kind="kind", max_depth_m="max_depth_m", no_max_depth="Leave max_depth_m out")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictor:
+    """A network and the preprocessing that belongs to it.
+
+    Attributes:
+        network: in evaluation mode, on its device.
+        preprocessing: what an image goes through first.
+        source: what the user wrote.
+        base: what the weights were made from (``source``, ``sha256``, ``license``); None where it is not known.
+        metadata: what else the weights file, or the ``.json`` beside it, says of itself.
+        notes: sentences for whoever uses it.
+    """
+
+    network: DepthModel
+    preprocessing: Preprocessing
+    source: str
+    base: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    @property
+    def kind(self) -> str:
+        """``metric`` (answers are meters) or ``relative`` (answers are inverse depth, bigger is nearer, no unit)."""
+        return self.network.kind
+
+    @property
+    def max_depth_m(self) -> float | None:
+        """The largest depth a metric model can answer, meters; None for a relative one."""
+        return self.network.max_depth_m
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def predict(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """
+        Args:
+            image: (H, W, 3) uint8, RGB. OpenCV reads BGR, which no check can tell: turn it with ``image[..., ::-1]``.
+
+        Returns:
+            (H, W): meters along the optical axis for a metric model, inverse depth >= 0 for a relative one.
+
+        Raises:
+            ValueError: the image is not such an array.
+        """
+        _require_image(image)
+        batch = torch.from_numpy(self.preprocessing(image))[None]
+        return resized_answer(self(batch), (image.shape[0], image.shape[1]))
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """
+        Args:
+            batch: (B, 3, H, W), normalized, sides multiples of 14; of any floating type, on any device.
+
+        Returns:
+            (B, 1, H, W) float32 on the network's device, without gradient; the unit is that of ``predict``.
+
+        Raises:
+            ValueError: the batch has another shape.
+        """
+        device = self.device
+        # float32 whatever autocast says around us, so that every command gives one answer.
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+            return self.network(batch.to(device, torch.float32))
+
+
+def load_model(
+    source: str | os.PathLike[str], device: str = "cpu", *, kind: str = "auto", max_depth_m: float | None = None
+) -> Predictor:
+    """
+    Args:
+        source: a run folder (its ``best/``), one of our weights files, an official ``.pth``, or a hub id.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for the GPU where there is one.
+        kind: of an official ``.pth`` without the ``.json`` that our export writes: ``relative`` or ``metric``.
+        max_depth_m: of a metric one of these, meters.
+
+    Returns:
+        A model to call ``.predict(image)`` on. What it assumed about a file that cannot say it is a warning.
+
+    Raises:
+        CheckpointError: the file is missing, broken, of no known format, or contradicts the arguments.
+        FinetuneError: there is no such device.
+        ValueError: an argument is not one of the above.
+    """
+    if kind not in ("auto", "relative", "metric"):
+        raise ValueError(f"kind is {kind!r}; expected auto, relative or metric")
+    if max_depth_m is not None and not 0 < max_depth_m < math.inf:
+        raise ValueError(f"max_depth_m is {max_depth_m}; expected a positive number of meters")
+    checkpoint = read_checkpoint(os.fspath(source), kind=kind, max_depth_m=max_depth_m, wording=_IN_PYTHON)
+    if checkpoint.kind_assumed:
+        for note in checkpoint.notes:
+            warnings.warn(note, stacklevel=2)
+    return predictor_of(checkpoint, chosen_device(device))
+
+
+def predictor_of(checkpoint: Checkpoint, device: torch.device) -> Predictor:
+    """
+    Raises:
+        CheckpointError: the checkpoint does not cover the network.
+    """
+    network = DepthModel(checkpoint.encoder, checkpoint.max_depth_m)
+    fill(network, checkpoint, "all")
+    itself = {"source": checkpoint.source, "sha256": checkpoint.sha256, "license": checkpoint.license}
+    return Predictor(
+        network=network.to(device).eval(),
+        preprocessing=_preprocessing_of(checkpoint),
+        source=checkpoint.source,
+        # Published weights stand for themselves.
+        base=checkpoint.metadata.get("base") or itself,
+        metadata=checkpoint.metadata,
+        notes=checkpoint.notes,
+    )
+
+
+def chosen_device(name: str) -> torch.device:
+    """
+    Args:
+        name: ``auto``, or what PyTorch calls a device.
+
+    Raises:
+        FinetuneError: it is not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    # PyTorch refuses with an AssertionError where it was built without the device.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(". ")
+        raise FinetuneError(f"device {name}: not usable here ({reason}). Use the device cpu or auto.") from error
+    return device
+
+
+def _preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
+    """
+    Raises:
+        CheckpointError: the file says it, but not as we would have written it.
+    """
+    mapping = checkpoint.metadata.get("preprocessing")
+    if mapping is None:
+        return Preprocessing(input_size=ORIGINAL_INPUT_SIZE)
+    try:
+        return Preprocessing.from_mapping(mapping)
+    except (TypeError, AttributeError) as error:
+        raise CheckpointError(
+            checkpoint.source, f"says its preprocessing is {mapping!r}, which we cannot read", "Export it again"
+        ) from error
+
+
+def _require_image(image: Any) -> None:
+    """
+    Raises:
+        ValueError: not (H, W, 3) uint8; names the fix.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(f"image is a {type(image).__name__}; expected an array, such as np.asarray(image)")
+    found = f"image is {image.dtype} of shape {image.shape}; expected (height, width, 3) uint8, RGB"
+    if image.dtype.kind == "f":
+        raise ValueError(f"{found}: where its values are 0 to 1, use (image * 255).round().astype(np.uint8)")
+    if image.dtype != np.uint8:
+        divided = "65535, use (image // 257)" if image.dtype == np.uint16 else "255, use image"
+        raise ValueError(f"{found}: where its values are 0 to {divided}.astype(np.uint8)")
+    if image.ndim == 2:
+        raise ValueError(f"{found}: from gray, use np.repeat(image[..., None], 3, axis=2)")
+    if image.ndim == 3 and image.shape[2] == 4:
+        raise ValueError(f"{found}: without its alpha channel it is image[..., :3]")
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        raise ValueError(f"{found}: from channels first, use image.transpose(1, 2, 0)")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(found)

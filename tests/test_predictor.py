@@ -1,0 +1,159 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+import finetune
+from finetune.checkpoints.official import Official
+from finetune.errors import CheckpointError, FinetuneError
+from finetune.networks.encoder_specs import ENCODERS
+from finetune.predictor import load_model
+from finetune.preprocessing import Preprocessing
+from tests.drawn_weights import adjusted, draw, drawn_model, last_layer_that_varies, require_varied
+from tests.small_models import BASE, INPUT_SIZE, small_model, write_model
+
+
+def picture(height: int = 40, width: int = 50) -> np.ndarray:
+    """Smooth shapes, different in each channel, so that BGR and a wrong resize show."""
+    y, x = np.mgrid[0:height, 0:width].astype(np.float64)
+    waves = [np.sin(x / 7 + c) + np.cos(y / (5 + 3 * c)) + (x * (c - 1) > y - 20) for c in range(3)]
+    return np.stack([(w - w.min()) / np.ptp(w) * 255 for w in waves], axis=-1).astype(np.uint8)
+
+
+def test_import_is_quick_and_imports_no_torch() -> None:
+    code = (
+        "import sys, time; start = time.perf_counter(); import finetune; took = time.perf_counter() - start; "
+        "assert not {'torch', 'cv2', 'numpy'} & set(sys.modules) and took < 0.5, took; "
+        "assert not hasattr(finetune, 'nothing')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_what_a_metric_file_says_of_itself(tmp_path: Path) -> None:
+    model = finetune.load_model(write_model(tmp_path / "m.safetensors"))
+    assert (model.kind, model.max_depth_m, model.device.type) == ("metric", 10.0, "cpu")
+    assert model.preprocessing == Preprocessing(input_size=INPUT_SIZE)
+    assert model.base == BASE
+
+
+@pytest.mark.parametrize("max_depth_m", [10.0, None])
+def test_predict_is_preprocessing_network_and_resize(tmp_path: Path, max_depth_m: float | None) -> None:
+    image = picture()
+    answer = load_model(str(write_model(tmp_path / "m.safetensors", max_depth_m))).predict(image)
+    with torch.inference_mode():
+        of_network = small_model(max_depth_m)(torch.from_numpy(Preprocessing(input_size=INPUT_SIZE)(image))[None])
+    expected = functional.interpolate(of_network, (40, 50), mode="bilinear", align_corners=True)[0, 0].numpy()
+    assert (answer.dtype, answer.shape) == (np.float32, (40, 50))
+    assert np.ptp(answer) > 0
+    np.testing.assert_array_equal(answer, expected)
+
+
+def test_twice_the_max_depth_is_twice_the_depth(tmp_path: Path) -> None:
+    one, two = (load_model(write_model(tmp_path / f"{depth}.safetensors", depth)) for depth in (10.0, 20.0))
+    np.testing.assert_array_equal(two.predict(picture()), 2 * one.predict(picture()))
+
+
+def test_called_on_a_normalized_batch_it_is_the_network(tmp_path: Path) -> None:
+    model = load_model(write_model(tmp_path / "m.safetensors"))
+    batch = torch.linspace(-2, 2, 2 * 3 * 28 * 42).view(2, 3, 28, 42)
+    answer = model(batch)
+    assert (answer.shape, answer.dtype, answer.requires_grad) == ((2, 1, 28, 42), torch.float32, False)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert torch.equal(model(batch), answer)
+    with pytest.raises(ValueError, match="multiples of 14"):
+        model(batch[..., :-1])
+
+
+def test_run_folder_gives_its_best(tmp_path: Path) -> None:
+    write_model(tmp_path / "run" / "best" / "model.safetensors", 7.0)
+    write_model(tmp_path / "run" / "last" / "model.safetensors", 8.0)
+    assert load_model(tmp_path / "run").max_depth_m == 7.0
+
+
+def test_bare_official_file_is_taken_as_relative_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "bare.pth"
+    torch.save(Official.from_ours(small_model(None).state_dict()), path)
+    with pytest.warns(UserWarning, match=r"bare\.pth cannot say .* If it is metric, set kind and max_depth_m"):
+        relative = load_model(path)
+    assert (relative.kind, relative.max_depth_m) == ("relative", None)
+    # Such a file carries no size: that of the published weights.
+    assert relative.preprocessing == Preprocessing(input_size=(518, 518))
+    assert relative.base["source"] == str(path)
+    metric = load_model(path, kind="metric", max_depth_m=20.0)
+    assert (metric.kind, metric.max_depth_m) == ("metric", 20.0)
+    with pytest.raises(CheckpointError, match="Set max_depth_m to the meters it was trained with"):
+        load_model(path, kind="metric")
+
+
+@pytest.mark.parametrize(
+    ("image", "fix"),
+    [
+        (np.zeros((4, 5, 3), np.float32), r"float32 .* \(image \* 255\)"),
+        (np.zeros((4, 5, 3), np.uint16), r"65535, use \(image // 257\)\.astype"),
+        (np.zeros((4, 5, 3), np.int64), r"0 to 255, use image\.astype"),
+        (np.zeros((4, 5), np.uint8), r"np\.repeat\(image\[\.\.\., None\], 3, axis=2\)"),
+        (np.zeros((4, 5, 4), np.uint8), r"image\[\.\.\., :3\]"),
+        (np.zeros((3, 4, 5), np.uint8), r"image\.transpose\(1, 2, 0\)"),
+        (np.zeros((2, 4, 5, 3), np.uint8), r"expected \(height, width, 3\)"),
+        (np.zeros((0, 5, 3), np.uint8), r"expected \(height, width, 3\)"),
+        (torch.zeros(4, 5, 3), r"a Tensor; .* np\.asarray\(image\)"),
+    ],
+)
+def test_a_wrong_image_names_the_fix(tmp_path: Path, image: Any, fix: str) -> None:
+    with pytest.raises(ValueError, match=fix):
+        load_model(write_model(tmp_path / "m.safetensors")).predict(image)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"kind": "meters"}, ValueError, "expected auto, relative or metric"),
+        ({"max_depth_m": -1.0}, ValueError, "a positive number"),
+        ({"max_depth_m": 5.0}, CheckpointError, "has max depth 10 m, max_depth_m says 5. Leave max_depth_m out"),
+        ({"kind": "relative"}, CheckpointError, "is metric, kind says relative. Set kind to auto"),
+        ({"device": "abacus"}, FinetuneError, "device abacus: not usable here .* Use the device cpu or auto"),
+    ],
+)
+def test_a_wrong_argument(tmp_path: Path, arguments: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words):
+        load_model(write_model(tmp_path / "m.safetensors"), **arguments)
+
+
+def test_a_preprocessing_that_is_none_of_ours(tmp_path: Path) -> None:
+    from finetune.weights import save_native
+
+    path = tmp_path / "m.safetensors"
+    save_native(path, small_model(10.0), {"preprocessing": {"size": 518}})
+    with pytest.raises(CheckpointError, match="which we cannot read"):
+        load_model(path)
+
+
+@pytest.mark.original
+@pytest.mark.parametrize("size", [(240, 320), (120, 200)])
+def test_official_file_answers_as_the_original(tmp_path: Path, size: tuple[int, int]) -> None:
+    from depth_anything_v2.dpt import DepthAnythingV2
+
+    spec = ENCODERS["vits"]
+    image = picture(*size)
+    network = DepthAnythingV2("vits", spec.features, out_channels=list(spec.out_channels)).eval()
+    seen = torch.from_numpy(Preprocessing(input_size=(518, 518))(image))[None]
+    last_layer = last_layer_that_varies(drawn_model("vits", None), seen)
+    weights = adjusted(draw({name: tensor.shape for name, tensor in network.state_dict().items()}), last_layer)
+    torch.save(weights, tmp_path / "drawn.pth")
+    network.load_state_dict(weights, strict=True)
+    theirs = network.infer_image(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    require_varied(torch.from_numpy(theirs), None)
+    model = load_model(tmp_path / "drawn.pth", kind="relative")
+    share = np.abs(model.predict(image) - theirs).max() / np.ptp(theirs)
+    print(f"{size}: {share:.1e} of the spread")
+    assert share <= 1e-4
+    # The same image in BGR is another image: the comparison can fail.
+    assert np.abs(model.predict(image[..., ::-1]) - theirs).max() / np.ptp(theirs) > 1e-4
