@@ -34,18 +34,26 @@ def colored(
 
 
 def with_legend(picture: NDArray[np.uint8], low: float, high: float, unit: str) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (H + bar, W, 3): below it the color bar with its two ends and the middle in ``unit``."""
+    """(H, W, 3) -> (H + bar, W, 3): below it the color bar with its ends and what lies between them, in ``unit``."""
+    labels = 5 if picture.shape[1] >= 300 else 3
+    return with_labels(picture, [f"{value:.4g} {unit}" for value in np.linspace(low, high, labels)])
+
+
+def with_labels(picture: NDArray[np.uint8], labels: Sequence[str]) -> NDArray[np.uint8]:
+    """(H, W, 3) -> (H + bar, W, 3): below it the whole color bar, and under that the labels, evenly spread."""
     width = picture.shape[1]
-    scale = max(0.35, min(1.0, width / 900))
-    bar_height, text_height = max(6, round(14 * scale)), round(30 * scale)
-    bar = colored(np.linspace(low, high, width)[None].repeat(bar_height, 0), low, high)
-    label = np.zeros((text_height, width, 3), dtype=np.uint8)
-    for share, value in ((0.0, low), (0.5, (low + high) / 2), (1.0, high)):
-        text = f"{value:.3g} {unit}"
-        (text_width, _), _ = cv2.getTextSize(text, _FONT, 0.55 * scale, 1)
-        left = round(min(max(0.0, share * width - text_width / 2), width - text_width - 1))
-        cv2.putText(label, text, (left, round(text_height * 0.7)), _FONT, 0.55 * scale, _TEXT, 1, cv2.LINE_AA)
-    return np.concatenate([picture, bar, label])
+    scale = max(0.45, width / 800)
+    bar_height, text_height = round(14 * scale), round(34 * scale)
+    bar = colored(np.linspace(0.0, 1.0, width)[None].repeat(bar_height, 0), 0.0, 1.0)
+    gap, line = (np.zeros((rows, width, 3), dtype=np.uint8) for rows in (max(2, round(3 * scale)), text_height))
+    thickness = max(1, round(1.5 * scale))
+    for share, text in zip(np.linspace(0.0, 1.0, len(labels)), labels, strict=True):
+        (text_width, _), _ = cv2.getTextSize(text, _FONT, 0.8 * scale, thickness)
+        margin = round(6 * scale)
+        left = round(min(max(margin, share * width - text_width / 2), width - text_width - margin))
+        below = (left, round(text_height * 0.75))
+        cv2.putText(line, text, below, _FONT, 0.8 * scale, _TEXT, thickness, cv2.LINE_AA)
+    return np.concatenate([picture, gap, bar, line])
 
 
 def titled(picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
