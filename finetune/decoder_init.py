@@ -15,7 +15,7 @@ from finetune.weights import Checkpoint, Coverage, fill
 CALIBRATION_IMAGES = 64
 # The share of max depth that the sigmoid is asked for at most and at least: its ends are at infinity.
 _LOWEST, _HIGHEST = 0.005, 0.995
-# Penalty of the ridge regression, as a share of each feature's own square: features of a ReLU are nearly collinear.
+# Penalty of the ridge regression, as a share of each feature's mean square: features of a ReLU are nearly collinear.
 _RIDGE = 1e-4
 
 
@@ -82,16 +82,17 @@ def weighted_ridge(
         weight: (N,), >= 0, of each squared error.
 
     Returns:
-        (C,) slopes and the intercept that minimize the weighted squares plus a penalty of ``_RIDGE`` times each
-        feature's own weighted variance on its slope. The intercept is free. A feature that never changes gets slope 0.
+        (C,) slopes and the intercept that minimize the weighted squares plus, on each slope, a penalty of ``_RIDGE``
+        times its feature's weighted mean square. The intercept is free. A feature that hardly changes against its own
+        size gets a small slope: a large one would multiply every later change of the weights below it.
     """
     weight = weight / weight.sum()
     feature_mean, target_mean = weight @ features, float(weight @ target)
     centered = features - feature_mean
     moments = centered.T @ (centered * weight[:, None])
-    spread = np.diag(moments).copy()
-    alive = spread > 1e-12 * max(1e-30, float(spread.max()))
-    penalized = moments[np.ix_(alive, alive)] + _RIDGE * np.diag(spread[alive])
+    mean_square = np.diag(moments) + np.square(feature_mean)
+    alive = mean_square > 0
+    penalized = (moments + _RIDGE * np.diag(mean_square))[np.ix_(alive, alive)]
     slopes = np.zeros(features.shape[1])
     slopes[alive] = np.linalg.solve(penalized, centered[:, alive].T @ (weight * (target - target_mean)))
     return slopes, target_mean - float(slopes @ feature_mean)

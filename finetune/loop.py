@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from finetune.batches import Batch
 from finetune.errors import ResultError
-from finetune.evaluation import Evaluation, ValidationSamples, evaluate, network_answer
+from finetune.evaluation import ValidationSamples, evaluate, network_answer
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
@@ -53,6 +53,7 @@ class Run:
         validation: what every evaluation looks at.
         metadata: what every weights file of this run says of itself.
         step: optimizer steps taken.
+        unlogged: what the steps since the last logged one have to say; part of every resume point.
     """
 
     recipe: Recipe
@@ -70,6 +71,7 @@ class Run:
     log: RunLog | None = None
     step: int = 0
     best: Best | None = None
+    unlogged: list[dict[str, float]] = field(default_factory=list)
     _skipped: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -92,24 +94,29 @@ class Run:
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
             self._log(values, time.perf_counter() - started)
-            self._evaluate_if_due()
-            self._save_if_due()
+            if self._due(self.recipe.run.evaluate_every_steps):
+                self.evaluate()
+            if self.log:
+                # Before the resume point: a resumed run drops rows of later steps and must find this one.
+                self.log.end_step(self.step)
+            if self._due(self.recipe.run.save_every_steps):
+                self.save_checkpoint()
         self.save_weights(self.folder.last, {})
 
-    def evaluate(self) -> Evaluation:
-        """The network as it is now, over all validation images; every process must call."""
+    def evaluate(self) -> None:
+        """Score the network as it is now, and keep its weights if none were better; every process must call."""
         self.network.eval()
-        evaluation = evaluate(
-            self.accelerator,
-            self.validation,
-            {"finetuned": network_answer(self.network)},
-            self.protocol,
-            workers=self.recipe.data.workers,
-        )
-        self.network.train()
+        answer = network_answer(self.network)
+        workers = self.recipe.data.workers
+        evaluation = evaluate(self.accelerator, self.validation, {"finetuned": answer}, self.protocol, workers=workers)
         if self.log:
-            self.log.evaluated(self.step, evaluation, network_answer(self.network))
-        return evaluation
+            self.log.evaluated(self.step, evaluation, answer)
+        self.network.train()
+        name = self.recipe.evaluation.best
+        value = evaluation.rows["finetuned"][name]
+        if is_better(name, value, self.best.value if self.best else None):
+            self.best = Best(value=value, step=self.step)
+            self.save_weights(self.folder.best, evaluation.to_mapping())
 
     def save_weights(self, path: Path, evaluation: dict[str, Any]) -> None:
         """Write a weights file that says what it is."""
@@ -126,7 +133,8 @@ class Run:
         self.accelerator.save_state(str(writing))
         if self.accelerator.is_main_process:
             best = self.best and {"value": self.best.value, "step": self.best.step}
-            (writing / STATE_FILE).write_text(json.dumps({"step": self.step, "best": best}))
+            state = {"step": self.step, "best": best, "unlogged": self.unlogged}
+            (writing / STATE_FILE).write_text(json.dumps(state))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self.folder.finish_writing(self.step, self.recipe.run.keep_checkpoints)
@@ -137,6 +145,7 @@ class Run:
         state = json.loads((path / STATE_FILE).read_text())
         self.step = state["step"]
         self.best = state["best"] and Best(**state["best"])
+        self.unlogged = state["unlogged"]
 
     def _accumulate_gradients(self, micro_batches: list[Batch]) -> Tensor:
         """Backward of every micro-batch; the step's mean of each loss term, unweighted, on the device.
@@ -202,36 +211,21 @@ class Run:
             group["lr"] = group["base_lr"] * factor
 
     def _log(self, values: list[float], seconds: float) -> None:
-        if not self.log:
-            return
+        """Move the bar; at a logged step, write the means since the last one."""
         *terms, grad_norm = values
         total = sum(term.weight * value for term, value in zip(self.recipe.loss, terms, strict=True))
+        losses = {f"loss_{name}": value for name, value in zip(self.loss_names, terms, strict=True)}
+        self.unlogged.append({"loss": total, **losses, "grad_norm": grad_norm, "seconds": seconds})
         images = self.recipe.run.batch_size * self.recipe.run.accumulate * self.accelerator.num_processes
-        self.log.stepped(
-            self.step,
-            {"loss": total, **{f"loss_{name}": value for name, value in zip(self.loss_names, terms, strict=True)}}
-            | {"grad_norm": grad_norm}
-            | self.rates(),
-            images_per_second=images / seconds,
-            due=self._due(self.recipe.run.log_every_steps),
-        )
-
-    def _evaluate_if_due(self) -> None:
-        if not self._due(self.recipe.run.evaluate_every_steps):
-            return
-        evaluation = self.evaluate()
-        name = self.recipe.evaluation.best
-        value = evaluation.rows["finetuned"][name]
-        if is_better(name, value, self.best.value if self.best else None):
-            self.best = Best(value=value, step=self.step)
-            self.save_weights(self.folder.best, evaluation.to_mapping())
-
-    def _save_if_due(self) -> None:
         if self.log:
-            # The row before the resume point: a resumed run drops rows of later steps and must find this one.
-            self.log.end_step(self.step)
-        if self._due(self.recipe.run.save_every_steps):
-            self.save_checkpoint()
+            self.log.advance(total, images / seconds)
+        if self._due(self.recipe.run.log_every_steps):
+            count = len(self.unlogged)
+            means = {name: sum(step[name] for step in self.unlogged) / count for name in self.unlogged[0]}
+            self.unlogged.clear()
+            if self.log:
+                rate = {"images_per_second": images / means.pop("seconds")}
+                self.log.trained(self.step, means | self.rates() | rate)
 
     def _due(self, every_steps: int) -> bool:
         return self.step % every_steps == 0 or self.step == self.total_steps

@@ -47,7 +47,6 @@ class RunLog:
         self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True)
         self._validation = validation
         self._max_depth_m = max_depth_m
-        self._since_logged: list[tuple[Mapping[str, float], float]] = []
         self._row: dict[str, float] = {}
 
     def say(self, text: str) -> None:
@@ -58,25 +57,14 @@ class RunLog:
         """A text for TensorBoard, as it is."""
         self._writer.add_text(name, f"```\n{text}\n```")
 
-    def stepped(self, step: int, values: Mapping[str, float], *, images_per_second: float, due: bool) -> None:
-        """
-        Args:
-            step: optimizer steps taken.
-            values: of this step; a logged value is the mean since the last logged step.
-            images_per_second: of this step, all processes together.
-            due: whether this step is logged.
-        """
-        self._since_logged.append((values, images_per_second))
+    def advance(self, loss: float, images_per_second: float) -> None:
+        """Move the bar by one step."""
         self._bar.update()
-        self._bar.set_postfix_str(f"loss {values['loss']:.4f}, {images_per_second:.1f} images/s", refresh=False)
-        if not due:
-            return
-        count = len(self._since_logged)
-        means = {name: sum(seen[name] for seen, _ in self._since_logged) / count for name in values}
-        # A rate is a mean over time, not over steps.
-        means["images_per_second"] = count / sum(1 / rate for _, rate in self._since_logged)
-        self._since_logged.clear()
-        self._record("train", step, means)
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {images_per_second:.1f} images/s", refresh=False)
+
+    def trained(self, step: int, values: Mapping[str, float]) -> None:
+        """What a logged step has to say of training."""
+        self._record("train", step, values)
 
     def evaluated(self, step: int, evaluation: Evaluation, answer: Answer) -> None:
         """The metrics of the network as it is now, and its panels."""

@@ -83,6 +83,8 @@ def _close(run: Run, evaluation: Evaluation) -> None:
             f"finetuned does not beat base_fitted_scale ({metric} {finetuned:.4f} against {base:.4f}): "
             "train longer, or look at the panels and at data.train"
         )
+    if run.best and run.best.step == 0:
+        print(f"no evaluation beat the start ({metric} {run.best.value:.4f}): best/ holds the weights of step 0")
     _, _, sample = run.validation[0]
     for name in run.recipe.export:
         target = run.folder.path / "export" / f"{run.recipe.name}.pth"

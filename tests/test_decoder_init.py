@@ -54,16 +54,22 @@ def test_keep_of_a_relative_base_is_refused(tmp_path: Path) -> None:
 
 
 def test_ridge_by_hand() -> None:
-    # One feature, y = 2 x + 1: variance of (0, 1, 2) is 2/3, so the slope is 2 / (1 + 1e-4).
+    # One feature, y = 2 x + 1: variance of (0, 1, 2) is 2/3, mean square 5/3; slope 2 * 2/3 / (2/3 + 1e-4 * 5/3).
     slopes, intercept = weighted_ridge(np.array([[0.0], [1.0], [2.0]]), np.array([1.0, 3.0, 5.0]), np.ones(3))
-    assert slopes[0] == pytest.approx(2 / 1.0001)
-    assert intercept == pytest.approx(3 - 2 / 1.0001)
+    assert slopes[0] == pytest.approx(2 / 1.00025)
+    assert intercept == pytest.approx(3 - 2 / 1.00025)
 
 
-def test_ridge_ignores_features_that_never_change_and_pixels_of_no_weight() -> None:
-    features = np.array([[0.0, 4.0], [1.0, 4.0], [2.0, 4.0], [9.0, 4.0]])
+def test_ridge_ignores_dead_features_and_pixels_of_no_weight() -> None:
+    features = np.array([[0.0, 0.0, 4.0], [1.0, 0.0, 4.0], [2.0, 0.0, 4.0], [9.0, 0.0, 4.0]])
     slopes, _ = weighted_ridge(features, np.array([1.0, 3.0, 5.0, -99.0]), np.array([1.0, 1.0, 1.0, 0.0]))
-    assert slopes == pytest.approx([2 / 1.0001, 0.0])
+    assert slopes == pytest.approx([2 / 1.00025, 0.0, 0.0])
+
+
+def test_a_feature_that_hardly_changes_gets_no_large_slope() -> None:
+    wobble = np.array([-1.0, 1.0, -1.0, 1.0])
+    slopes, _ = weighted_ridge(1.0 + 1e-4 * wobble[:, None], wobble, np.ones(4))
+    assert abs(slopes[0]) < 2.0  # least squares would take 1e4
 
 
 def test_the_last_layer_is_solved_for_depth() -> None:
