@@ -19,9 +19,14 @@ def small_model(max_depth_m: float | None, seed: int = 0) -> DepthModel:
     model = DepthModel("tiny", max_depth_m)
     model.initialise(seed)
     if max_depth_m is None:
-        with torch.no_grad():
-            model.head.last.bias.fill_(1.0)
+        set_last_bias(model, 1.0)
     return model.eval()
+
+
+def set_last_bias(model: DepthModel, value: float) -> None:
+    """Shift all answers of a network, before its last activation."""
+    with torch.no_grad():
+        model.state_dict()["head.last.bias"].fill_(value)
 
 
 def write_model(path: Path, max_depth_m: float | None = 10.0, seed: int = 0) -> Path:

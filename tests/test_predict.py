@@ -13,9 +13,9 @@ import torch
 from finetune.pictures import colored
 from finetune.predict import main
 from finetune.predictor import load_model
-from finetune.readers.files import read_image
+from finetune.readers.files import read_depth, read_image
 from finetune.weights import save_native
-from tests.small_models import small_model, write_model
+from tests.small_models import set_last_bias, small_model, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,7 +60,7 @@ def test_metric_files_hold_meters_and_millimeters(metric: str, tmp_path: Path) -
     depth_m = np.load(out / "a.b.npy")
     assert (depth_m.dtype, depth_m.shape) == (np.float32, (30, 44))
     np.testing.assert_array_equal(depth_m, load_model(metric).predict(read_image(image)))
-    depth_mm = cv2.imread(str(out / "a.b.png"), cv2.IMREAD_UNCHANGED)
+    depth_mm = read_depth(out / "a.b.png")
     assert depth_mm.dtype == np.uint16
     assert np.abs(depth_mm / 1000.0 - depth_m).max() <= 0.0005 + 1e-6
 
@@ -164,8 +164,7 @@ def test_beyond_what_16_bits_hold_there_is_no_png(tmp_path: Path, capsys: pytest
 
 def test_damaged_weights_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = small_model(10.0)
-    with torch.no_grad():
-        network.head.last.bias.fill_(float("nan"))
+    set_last_bias(network, float("nan"))
     save_native(tmp_path / "m.safetensors", network, {})
     image, out = write_image(tmp_path / "a.png", picture(8, 8)), tmp_path / "out"
     assert main([str(tmp_path / "m.safetensors"), str(image), "--output", str(out)]) == 1

@@ -1,0 +1,50 @@
+"""``finetune export MODEL --to FORMAT --output PATH``: the weights in another format, compared before it says done."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Run as a file, Python puts this folder first, where evaluate.py would hide a library of that name.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+from collections.abc import Sequence
+
+from finetune.console import ended
+from finetune.errors import FinetuneError
+from finetune.model_argument import add_model_argument, load_from
+from finetune.registry import EXPORTERS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Understand the call, export; the exit status is that of ``console.ended``."""
+    parser = argparse.ArgumentParser(
+        prog="finetune export",
+        description="The weights in another format: written, reloaded and compared on an image, and only then kept.",
+    )
+    add_model_argument(parser)
+    parser.add_argument("--to", choices=sorted(EXPORTERS), required=True, help="the format")
+    parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="the file to write")
+    parser.add_argument("--image", type=Path, metavar="FILE", help="compare on this image instead of a drawn one")
+    parser.add_argument("--force", action="store_true", help="replace what is there")
+    arguments = parser.parse_args(argv)
+    return ended(lambda: _export(arguments))
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from finetune.exporting import export_model, exporter_for
+    from finetune.readers.files import read_image
+
+    exporter_for(arguments.to, arguments.output, arguments.force)
+    if arguments.image and not arguments.image.is_file():
+        raise FinetuneError(f"{arguments.image}: no such file. Name an image with --image, or leave it out.")
+    image = read_image(arguments.image, upright=True) if arguments.image else None
+    # Only now what takes seconds to import: a wrong call has been answered.
+    predictor = load_from(arguments, "cpu")
+    print(export_model(predictor, arguments.to, arguments.output, image, arguments.force))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

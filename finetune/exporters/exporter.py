@@ -1,0 +1,43 @@
+"""What every exporter provides."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from finetune.predictor import Predictor
+
+# (H, W, 3) uint8 RGB image -> (H, W) float32, in the unit of the model.
+Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+
+
+class Exporter(Protocol):
+    """A format that other programs load: one file in this folder, one line in ``registry.EXPORTERS``, one test.
+
+    The class is made without arguments. Its module imports no torch before ``write`` or ``read``, so that a wrong call
+    is answered at once. When and where to write, and whether the result may stay, is ``finetune.exporting``'s.
+
+    Attributes:
+        suffix: how the output's name ends, such as ``.pth``; "" for a folder.
+        limit: the largest difference from our own answer that is acceptable, as a share of its spread (max - min).
+    """
+
+    suffix: str
+    limit: float
+
+    def targets(self, output: Path) -> list[Path]:
+        """All files and folders that ``write`` makes, in the folder of ``output``; ``output`` itself last."""
+        ...
+
+    def write(self, predictor: Predictor, output: Path) -> None:
+        """Write the ``targets``, and nothing else; the folder of ``output`` is temporary and empty."""
+        ...
+
+    def read(self, output: Path, device: str) -> Answer:
+        """The answer that the written files give by themselves, loaded as a user of the format would load them."""
+        ...

@@ -1,0 +1,190 @@
+"""Weights out of this program: written aside, reloaded, compared, and only then given their name."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune import registry
+from finetune.errors import FinetuneError, ResultError
+from finetune.exporters.exporter import Answer, Exporter
+
+if TYPE_CHECKING:
+    from finetune.predictor import Predictor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """How far the exported files' answer is from the model's own, on one image; printed, it is one line.
+
+    Attributes:
+        output: what was exported.
+        to: the format.
+        image_size: height and width, pixels.
+        largest, mean: absolute difference over the image; meters for a metric model.
+        spread: max - min of the model's own answer.
+        limit: the largest acceptable share of the spread.
+        unit: ``m``, or ``inverse depth``.
+    """
+
+    output: Path
+    to: str
+    image_size: tuple[int, int]
+    largest: float
+    mean: float
+    spread: float
+    limit: float
+    unit: str
+
+    def __str__(self) -> str:
+        height, width = self.image_size
+        return (
+            f"{self.output}: {self.to}, reloaded and compared on an image of {height}x{width}: largest difference "
+            f"{self.largest:.2g} {self.unit}, mean {self.mean:.2g}; allowed {self.limit * self.spread:.2g} "
+            f"({self.limit:g} of the answer's spread, {self.spread:.3g} {self.unit})"
+        )
+
+    @property
+    def acceptable(self) -> bool:
+        """Whether the largest difference is within the limit; one that is not a number is not."""
+        return self.largest <= self.limit * self.spread
+
+
+def export_model(
+    predictor: Predictor, to: str, output: Path, image: NDArray[np.uint8] | None = None, force: bool = False
+) -> Comparison:
+    """
+    Write a model in another format, and hold what comes back from the disk against it.
+
+    Args:
+        predictor: the model.
+        to: a key of ``registry.EXPORTERS``.
+        output: the file, or the folder where the format is one; its folder is made.
+        image: (H, W, 3) uint8 RGB to compare on; without it ``dead_leaves()``.
+        force: replace what is there.
+
+    Returns:
+        The comparison, which is within the limit.
+
+    Raises:
+        ResultError: the answers differ, or cannot be compared; nothing was written.
+        FinetuneError: there is no such format, or the output cannot be written there.
+    """
+    exporter = exporter_for(to, output, force)
+    image = dead_leaves() if image is None else image
+    with _disk_faults(output), tempfile.TemporaryDirectory(dir=_nearest_folder(output), prefix=".export-") as aside:
+        written = Path(aside, "written", output.name)
+        written.parent.mkdir()
+        exporter.write(predictor, written)
+        comparison = _compared(predictor, exporter.read(written, str(predictor.device)), image, output, to, exporter)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        # Set aside before, not replaced one by one: old weights must not stand beside a new description.
+        for target in exporter.targets(output):
+            if target.exists():
+                target.replace(Path(aside, target.name))
+        for source, target in zip(exporter.targets(written), exporter.targets(output), strict=True):
+            source.replace(target)
+    return comparison
+
+
+def exporter_for(to: str, output: Path, force: bool) -> Exporter:
+    """
+    Returns:
+        The exporter of a format, when it may write there.
+
+    Raises:
+        FinetuneError: there is no such format, the name is not one of its files, or something is there already.
+    """
+    if to not in registry.EXPORTERS:
+        raise FinetuneError(f"{to} is not a format to export to; expected one of {', '.join(registry.EXPORTERS)}.")
+    exporter: Exporter = registry.find(registry.EXPORTERS, to)()
+    if exporter.suffix and (output.suffix != exporter.suffix or output.is_dir()):
+        example = output / f"model{exporter.suffix}" if output.is_dir() else Path(f"{output}{exporter.suffix}")
+        raise FinetuneError(
+            f"{output}: format {to} is a file whose name ends in {exporter.suffix}. Write --output {example}."
+        )
+    standing = [str(target) for target in exporter.targets(output) if target.exists()]
+    if standing and not force:
+        raise FinetuneError(f"{' and '.join(standing)}: already there. Name another --output, or replace with --force.")
+    return exporter
+
+
+def dead_leaves(height: int = 480, width: int = 640, seed: int = 0) -> NDArray[np.uint8]:
+    """
+    Returns:
+        (height, width, 3) uint8, RGB: opaque shaded disks, the number of those larger than r falling with 1 / r^2, so
+        that there are edges at every scale, as in photographs. Source: Lee, Mumford, Huang 2001, IJCV 41 (dead leaves).
+    """
+    generator = np.random.default_rng(seed)
+    picture = np.full((height, width, 3), 128, np.uint8)
+    smallest, largest = 4.0, 200.0
+    for share in generator.uniform(size=4000):
+        # The inverse of the distribution function of density r^-3 between the two radii.
+        radius = (smallest**-2 - share * (smallest**-2 - largest**-2)) ** -0.5
+        center = generator.integers((0, 0), (width, height))
+        color = generator.integers(20, 236) + generator.integers(-20, 20, 3)
+        cv2.circle(picture, center.tolist(), round(radius), np.clip(color, 0, 255).tolist(), cv2.FILLED, cv2.LINE_AA)
+    shading = np.linspace(0.6, 1.0, height)[:, None, None]
+    return np.asarray(picture * shading, dtype=np.uint8)
+
+
+def _compared(
+    predictor: Predictor, reloaded: Answer, image: NDArray[np.uint8], output: Path, to: str, exporter: Exporter
+) -> Comparison:
+    """
+    Raises:
+        ResultError: beyond the limit, or an answer that says nothing.
+    """
+    own = predictor.predict(image).astype(np.float64)
+    spread = float(own.max() - own.min())
+    if not spread > 0:
+        raise ResultError(
+            f"{predictor.source}: it answers {own.flat[0]:g} at every pixel of the image, so a comparison would prove "
+            "nothing and nothing was exported. Compare on another --image, or train it."
+        )
+    other = reloaded(image)
+    assert other.shape == own.shape
+    difference = np.abs(other - own)
+    comparison = Comparison(
+        output=output,
+        to=to,
+        image_size=own.shape[:2],
+        largest=float(difference.max()),
+        mean=float(difference.mean()),
+        spread=spread,
+        limit=exporter.limit,
+        unit="m" if predictor.kind == "metric" else "inverse depth",
+    )
+    if not comparison.acceptable:
+        raise ResultError(
+            f"{comparison}. It was not kept: what comes out is not what went in. Report it with this line."
+        )
+    return comparison
+
+
+def _nearest_folder(output: Path) -> Path:
+    """Where the output's folder is or will be: a rename is whole or nothing only within one file system."""
+    return next(parent for parent in output.absolute().parents if parent.exists())
+
+
+@contextmanager
+def _disk_faults(output: Path) -> Iterator[None]:
+    """
+    Raises:
+        FinetuneError: the disk said no.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise FinetuneError(
+            f"{output}: cannot be written ({error.strerror}). Name an --output where this user may write and there is "
+            "room."
+        ) from error
