@@ -9,9 +9,13 @@ from collections.abc import Callable
 from finetune.errors import DataError, FinetuneError, ResultError
 
 
-def ended(action: Callable[[], int | None]) -> int:
+def ended(action: Callable[[], int | None], after_interrupt: str = "Go on with --resume.") -> int:
     """
     Run a command.
+
+    Args:
+        action: the command.
+        after_interrupt: what to do once it was interrupted; ends the sentence.
 
     Returns:
         Its exit status: 0 done, 1 the data or the result is not acceptable, 2 the call, the recipe or a file it names
@@ -25,7 +29,7 @@ def ended(action: Callable[[], int | None]) -> int:
             say_stopped(str(error))
         return error.exit_status
     except KeyboardInterrupt:
-        say_stopped("interrupted. Go on with --resume.")
+        say_stopped(f"interrupted. {after_interrupt}")
         return 130
 
 

@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--image", type=Path, metavar="FILE", help="compare on this image instead of a drawn one")
     parser.add_argument("--force", action="store_true", help="replace what is there")
     arguments = parser.parse_args(argv)
-    return ended(lambda: _export(arguments))
+    return ended(lambda: _export(arguments), "Nothing was exported; call again.")
 
 
 def _export(arguments: argparse.Namespace) -> None:

@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write into")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     arguments = parser.parse_args(argv)
-    return ended(lambda: _predict(arguments))
+    return ended(lambda: _predict(arguments), "Images that are done stay; call again for the others.")
 
 
 def _predict(arguments: argparse.Namespace) -> None:

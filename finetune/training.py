@@ -88,7 +88,8 @@ def _close(run: Run, evaluation: Evaluation) -> None:
     _, _, sample = run.validation[0]
     for name in run.recipe.export:
         target = run.folder.path / "export" / f"{run.recipe.name}.pth"
-        print(export_model(load_model(str(run.folder.path)), name, target, sample.image))
+        # A resumed run ends a second time; what stands there is its own.
+        print(export_model(load_model(str(run.folder.path)), name, target, sample.image, force=True))
     print(f"weights: {run.folder.best} (step {run.best.step if run.best else run.step})")
 
 

@@ -227,6 +227,16 @@ def test_an_official_file_is_told_what_it_is_on_the_command_line(
         main([str(path), str(image), "--output", out, "--max-depth", "-5"])
 
 
+def test_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("finetune.predict.load_from", interrupt)
+    image = write_image(tmp_path / "a.png")
+    assert main(["model", str(image), "--output", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.endswith("interrupted. Images that are done stay; call again for the others.\n")
+
+
 def test_help_is_quick_and_the_file_runs_as_a_program(metric: str, tmp_path: Path) -> None:
     start = time.perf_counter()
     shown = subprocess.run([sys.executable, "finetune/predict.py", "--help"], cwd=ROOT, capture_output=True, text=True)
