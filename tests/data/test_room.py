@@ -82,6 +82,6 @@ def test_depths_are_those_of_a_room_camera_and_a_constant_is_a_bad_answer() -> N
     shares = np.array([depths.size / (240 * 320) for depths in train + val])
     assert shares.min() > 0.75 and shares.max() < 0.99 and 0.85 < shares.mean() < 0.92
     low, middle, high = np.percentile(np.concatenate(train), [1, 50, 99])
-    assert 0.5 < low < 1.0 and 2.0 < middle < 3.5 and 5.0 < high < 7.5
+    assert 0.5 < low < 0.7 and 1.5 < middle < 1.8 and 5.0 < high < 6.5
     constant = np.mean([np.mean(np.abs(middle - depths) / depths) for depths in val])
     assert 0.35 < constant < 0.5
