@@ -45,7 +45,8 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("frames")
     generator = np.random.default_rng(0)
     for number in range(13):
-        depth_m = np.linspace(*generator.uniform(1, 6, 2), 48)[:, None] + np.linspace(0, generator.uniform(0, 2), 64)
+        top_m, bottom_m, right_m = generator.uniform((1, 1, 0), (6, 6, 2)).tolist()
+        depth_m = np.linspace(top_m, bottom_m, 48)[:, None] + np.linspace(0.0, right_m, 64)
         top, left = generator.integers(5, 30, 2)
         depth_m[top : top + 12, left : left + 20] *= 0.6
         depth_m[:3, :5] = 0.0

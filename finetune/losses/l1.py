@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class L1:
-    """Mean absolute error over valid pixels, in meters: it teaches metric scale, and far pixels as much as near ones."""
+    """Mean absolute error over valid pixels, in meters: it teaches metric scale, and far pixels as near ones."""
 
     def __call__(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
         """
