@@ -58,9 +58,10 @@ def with_labels(picture: NDArray[np.uint8], labels: Sequence[str]) -> NDArray[np
 
 def titled(picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
     """(H, W, 3) -> (H + line, W, 3) with a title above."""
-    scale = max(0.35, min(1.0, picture.shape[1] / 900))
+    scale = max(0.45, picture.shape[1] / 800)
     line = np.zeros((round(34 * scale), picture.shape[1], 3), dtype=np.uint8)
-    cv2.putText(line, title, (4, round(24 * scale)), _FONT, 0.6 * scale, _TEXT, 1, cv2.LINE_AA)
+    below, thickness = (round(6 * scale), round(25 * scale)), max(1, round(1.5 * scale))
+    cv2.putText(line, title, below, _FONT, 0.8 * scale, _TEXT, thickness, cv2.LINE_AA)
     return np.concatenate([line, picture])
 
 
