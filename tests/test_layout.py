@@ -101,10 +101,7 @@ def test_tests_mirror_the_package() -> None:
     for test in (ROOT / "tests").rglob("test_*.py"):
         relative = test.relative_to(ROOT / "tests")
         name = relative.name.removeprefix("test_")
-        mirrored = (
-            PACKAGE / relative.parent / name,
-            ROOT / relative.parent / name,
-            ROOT / relative.parent / Path(name).stem,
-        )
+        parent, stem = relative.parent, Path(name).stem
+        mirrored = (PACKAGE / parent / name, PACKAGE / parent / stem, ROOT / parent / stem)
         known = test.stem in whole or test.stem.startswith("test_every_")
         assert known or any(path.exists() for path in mirrored), f"{test} mirrors nothing"
