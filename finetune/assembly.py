@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,10 @@ from finetune.baselines import (
     fit_baselines,
     require_kind,
 )
-from finetune.batches import Reader, StepBatches, TrainingSamples, training_loader
+from finetune.batches import Batch, Reader, StepBatches, TrainingSamples, training_batches
 from finetune.decoder_init import CALIBRATION_IMAGES, resolved_decoder_init, solve_last_layer, start_model
 from finetune.environment import digest
+from finetune.errors import FinetuneError
 from finetune.evaluation import Answer, Evaluation, ValidationSamples, evaluate, network_answer
 from finetune.loop import Run
 from finetune.metrics import METRICS
@@ -122,14 +123,6 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
     network.to(memory_format=torch.channels_last)
     model, optimizer = accelerator.prepare(network, make_optimizer(network, recipe))
     validation = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)
-    samples = TrainingSamples(
-        _readers(recipe.data.train),
-        [entry.weight for entry in recipe.data.train],
-        preprocessing=begin.preprocessing,
-        augmentation=Augmentation(flip=recipe.augment.flip, color=recipe.augment.color),
-        max_depth_m=recipe.model.max_depth_m,
-        seed=recipe.seed,
-    )
     run = Run(
         recipe=recipe,
         accelerator=accelerator,
@@ -141,22 +134,12 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
         validation=validation,
         protocol=make_protocol(recipe),
         metadata=weights_metadata(recipe, begin),
-        total_steps=total_steps(recipe, sum(samples.mix.sizes), accelerator.num_processes),
+        total_steps=total_steps(recipe, accelerator.num_processes),
     )
     newest = folder.newest_checkpoint() if resume else None
     if newest is not None:
         run.load_checkpoint(newest)
-    batches = StepBatches(
-        first_step=run.step,
-        batch_size=recipe.run.batch_size,
-        accumulate=recipe.run.accumulate,
-        rank=accelerator.process_index,
-        world_size=accelerator.num_processes,
-    )
-    # Not given to prepare: its iterator would draw from the global generator, and the bits would differ on resume.
-    run.batches = iter(
-        training_loader(samples, batches, workers=recipe.data.workers, pin_memory=accelerator.device.type == "cuda")
-    )
+    run.batches = make_batches(recipe, accelerator, begin.preprocessing, run.step)
     if accelerator.is_main_process:
         run.log = RunLog(
             folder,
@@ -167,6 +150,30 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
             max_depth_m=recipe.model.max_depth_m,
         )
     return run
+
+
+def make_batches(
+    recipe: Recipe, accelerator: Accelerator, preprocessing: Preprocessing, first_step: int
+) -> Iterator[Batch]:
+    """This process's training batches, without end, from ``first_step`` on."""
+    samples = TrainingSamples(
+        _readers(recipe.data.train),
+        [entry.weight for entry in recipe.data.train],
+        preprocessing=preprocessing,
+        augmentation=Augmentation(flip=recipe.augment.flip, color=recipe.augment.color),
+        max_depth_m=recipe.model.max_depth_m,
+        seed=recipe.seed,
+    )
+    batches = StepBatches(
+        first_step=first_step,
+        batch_size=recipe.run.batch_size,
+        accumulate=recipe.run.accumulate,
+        rank=accelerator.process_index,
+        world_size=accelerator.num_processes,
+    )
+    # Not given to prepare: its iterator would draw from the global generator, and the bits would differ on resume.
+    on_gpu = accelerator.device.type == "cuda"
+    return training_batches(samples, batches, workers=recipe.data.workers, pin_memory=on_gpu)
 
 
 def make_optimizer(network: DepthModel, recipe: Recipe) -> torch.optim.Optimizer:
@@ -193,12 +200,25 @@ def make_protocol(recipe: Recipe) -> Protocol:
     return Protocol(min_depth_m=min_depth_m, max_depth_m=max_depth_m)
 
 
-def total_steps(recipe: Recipe, frames: int, processes: int) -> int:
-    """Optimizer steps of the whole run; an epoch shows as many samples as there are frames."""
+def total_steps(recipe: Recipe, processes: int) -> int:
+    """
+    Returns:
+        Optimizer steps of the whole run; an epoch shows as many samples as there are frames.
+
+    Raises:
+        FinetuneError: the rate would not reach its peak within them.
+    """
     if recipe.run.steps is not None:
         return recipe.run.steps
     assert recipe.run.epochs is not None
-    return -(-recipe.run.epochs * frames // (recipe.run.batch_size * recipe.run.accumulate * processes))
+    frames = sum(len(reader) for reader in _readers(recipe.data.train))
+    steps = -(-recipe.run.epochs * frames // (recipe.run.batch_size * recipe.run.accumulate * processes))
+    if recipe.optim.warmup_steps >= steps:
+        raise FinetuneError(
+            f"{recipe.where('optim.warmup_steps')}: optim.warmup_steps is {recipe.optim.warmup_steps}, but "
+            f"{recipe.run.epochs} epochs of {frames} frames are {steps} steps; expected fewer, such as {steps // 10}."
+        )
+    return steps
 
 
 def log_columns(run: Run) -> list[str]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import count
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from finetune.augment import Augmentation
+from finetune.errors import FinetuneError
 from finetune.preprocessing import Preprocessing
 from finetune.sample import DepthSample
 
@@ -128,6 +129,27 @@ class TrainingSamples(Dataset[DepthSample]):
         return self._augmentation(window(sample), (self._seed, _AUGMENT, k))
 
 
+class Caught(Dataset[Any]):
+    """A data set whose faults are handed over as values: raised in a worker they would come out as its traceback."""
+
+    def __init__(self, samples: Any) -> None:
+        self._samples = samples
+
+    def __getitem__(self, key: int) -> Any:
+        try:
+            return self._samples[key]
+        except FinetuneError as fault:
+            return fault
+
+
+def sound(loader: Iterable[Any]) -> Iterator[Any]:
+    """What a loader of ``Caught`` samples gives; the first fault among it is raised here."""
+    for item in loader:
+        if isinstance(item, FinetuneError):
+            raise item
+        yield item
+
+
 class StepBatches(Sampler[list[int]]):
     """The samples of every micro-batch of one process, without end.
 
@@ -171,19 +193,30 @@ def collate(samples: Sequence[DepthSample]) -> Batch:
     )
 
 
-def training_loader(
+def training_batches(
     samples: TrainingSamples, batches: StepBatches, *, workers: int, pin_memory: bool
-) -> DataLoader[DepthSample]:
-    """The endless loader of one process. It has a generator of its own, or a resume would shift the global one."""
-    return DataLoader(
-        samples,
+) -> Iterator[Batch]:
+    """
+    The endless batches of one process. Their loader has a generator of its own, or a resume would shift the global one.
+
+    Raises:
+        FinetuneError: a sample cannot be read; when its batch is asked for.
+    """
+    loader = DataLoader(
+        Caught(samples),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=collate,
+        collate_fn=_collate_caught,
         pin_memory=pin_memory,
         worker_init_fn=calm_worker,
         generator=torch.Generator(),
     )
+    return sound(loader)
+
+
+def _collate_caught(samples: Sequence[Any]) -> Batch | FinetuneError:
+    fault = next((sample for sample in samples if isinstance(sample, FinetuneError)), None)
+    return collate(samples) if fault is None else fault
 
 
 def calm_worker(_: int) -> None:

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from finetune.errors import DataError, FinetuneError, ResultError
+from finetune.errors import DataError, FinetuneError, ProcessError
 
 
 def ended(action: Callable[[], int | None], after_interrupt: str = "Go on with --resume.") -> int:
@@ -25,7 +25,7 @@ def ended(action: Callable[[], int | None], after_interrupt: str = "Go on with -
         return action() or 0
     except FinetuneError as error:
         # All processes of a launch find the same fault of a recipe; a sample's fault, only the one that read it.
-        if isinstance(error, DataError | ResultError) or os.environ.get("LOCAL_RANK", "0") == "0":
+        if isinstance(error, DataError | ProcessError) or os.environ.get("LOCAL_RANK", "0") == "0":
             say_stopped(str(error))
         return error.exit_status
     except KeyboardInterrupt:

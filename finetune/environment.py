@@ -57,10 +57,15 @@ def make_accelerator(recipe: Recipe) -> tuple[Accelerator, list[str]]:
             "train apart. Launch with torchrun --nproc_per_node, or accelerate launch --multi_gpu."
         )
     local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = recipe.run.threads or max(1, len(os.sched_getaffinity(0)) // local_processes)
+    threads = recipe.run.threads or max(1, _usable_cores() // local_processes)
     # The launcher sets OMP_NUM_THREADS=1, which would leave all cores but one idle on a CPU.
     torch.set_num_threads(threads)
     return accelerator, notes
+
+
+def _usable_cores() -> int:
+    # What a container or a scheduler leaves to this process; only Linux says it.
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _precision(recipe: Recipe) -> tuple[str, list[str]]:
@@ -91,6 +96,7 @@ def environment_record(recipe: Recipe, accelerator: Accelerator, base_sha256: st
         "precision": recipe.run.precision,
         "seed": recipe.seed,
         "steps": total_steps,
+        "total_batch": recipe.run.batch_size * recipe.run.accumulate * accelerator.num_processes,
         "recipe_sha256": digest(recipe_mapping(recipe)),
         "base_sha256": base_sha256,
         "frames": {

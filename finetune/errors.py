@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 
 class FinetuneError(Exception):
     """Anything a user can cause; its text is the whole message, ``exit_status`` what the process ends with."""
@@ -23,6 +25,9 @@ class RecipeError(FinetuneError):
         self.key = key
         self.value = value
         self.expected = expected
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.key, self.value, self.expected)
 
 
 class RecipeFaults(FinetuneError):
@@ -48,6 +53,10 @@ class FileFault(FinetuneError):
         self.found = found
         self.fix = fix
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Pickled by its sentence alone, as exceptions are, it could not be made again: it comes from a loader's worker.
+        return type(self), (self.source, self.found, self.fix)
+
 
 class DataError(FileFault):
     """An image, a depth map or what they add up to is not acceptable."""
@@ -67,3 +76,7 @@ class ResultError(FinetuneError):
     """The work ended, but what came out is not acceptable."""
 
     exit_status = 1
+
+
+class ProcessError(ResultError):
+    """One process of a launch cannot go on, and only it knows why."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from finetune.batches import Reader, calm_worker
+from finetune.batches import Caught, Reader, calm_worker, sound
 from finetune.errors import DataError
 from finetune.metrics import METRICS
 from finetune.networks.answers import resized_answer
@@ -72,11 +72,13 @@ class Evaluation:
 
 def network_answer(model: DepthModel) -> Answer:
     """The model's own answer, resized as the original does; without autocast, so that every command agrees."""
+    # Accelerate lays its autocast around the forward of the object; that of the class is still without.
+    forward = type(model).forward
     device = next(model.parameters()).device
 
     def answer(image: Tensor, size: tuple[int, int]) -> NDArray[np.floating]:
         with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            return resized_answer(model(image.to(device)), size)
+            return resized_answer(forward(model, image.to(device)), size)
 
     return answer
 
@@ -168,7 +170,7 @@ def _share(accelerator: Accelerator, samples: ValidationSamples, workers: int) -
     """This process's images, each image in exactly one process."""
     indices = range(accelerator.process_index, len(samples), accelerator.num_processes)
     loader = DataLoader(
-        samples,
+        Caught(samples),
         batch_size=None,
         sampler=indices,
         num_workers=min(workers, len(indices)),
@@ -176,7 +178,7 @@ def _share(accelerator: Accelerator, samples: ValidationSamples, workers: int) -
         worker_init_fn=calm_worker,
         generator=torch.Generator(),
     )
-    return iter(loader)
+    return sound(loader)
 
 
 def _as_is(sample: Any) -> Any:

@@ -8,15 +8,17 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from finetune.batches import Batch
-from finetune.errors import ResultError
+from finetune.errors import FinetuneError, ResultError
 from finetune.evaluation import ValidationSamples, evaluate, network_answer
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
@@ -26,7 +28,7 @@ from finetune.recipe import Recipe
 from finetune.report import RunLog
 from finetune.run_folder import RunFolder
 from finetune.schedules import rate_factor
-from finetune.weights import save_native
+from finetune.weights import read_checkpoint, save_native
 
 STATE_FILE = "run_state.json"
 # With fp16 a gradient beyond its range is routine: the scaler skips the step and halves its factor. Not so for ever.
@@ -53,7 +55,7 @@ class Run:
         validation: what every evaluation looks at.
         metadata: what every weights file of this run says of itself.
         step: optimizer steps taken.
-        unlogged: what the steps since the last logged one have to say; part of every resume point.
+        unlogged: sums over the steps since the last logged one; part of every resume point.
     """
 
     recipe: Recipe
@@ -71,7 +73,7 @@ class Run:
     log: RunLog | None = None
     step: int = 0
     best: Best | None = None
-    unlogged: list[dict[str, float]] = field(default_factory=list)
+    unlogged: dict[str, float] = field(default_factory=dict)
     _skipped: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -102,6 +104,15 @@ class Run:
             if self._due(self.recipe.run.save_every_steps):
                 self.save_checkpoint()
         self.save_weights(self.folder.last, {})
+        if self.best is None:
+            # Resumed after its last step, and best/ is gone.
+            self.evaluate()
+
+    def give_memory_back(self) -> None:
+        """Training is over: leave the device to the evaluation, which holds two networks."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+        self.network.cpu()
 
     def evaluate(self) -> None:
         """Score the network as it is now, and keep its weights if none were better; every process must call."""
@@ -132,8 +143,7 @@ class Run:
         writing = self.folder.writing(self.step)
         self.accelerator.save_state(str(writing))
         if self.accelerator.is_main_process:
-            best = self.best and {"value": self.best.value, "step": self.best.step}
-            state = {"step": self.step, "best": best, "unlogged": self.unlogged}
+            state = {"step": self.step, "unlogged": self.unlogged}
             (writing / STATE_FILE).write_text(json.dumps(state))
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
@@ -141,11 +151,28 @@ class Run:
 
     def load_checkpoint(self, path: Path) -> None:
         """Go on from a resume point: model, optimizer, generators and scaler; the samples follow from the step."""
-        self.accelerator.load_state(str(path))
-        state = json.loads((path / STATE_FILE).read_text())
+        try:
+            self.accelerator.load_state(str(path))
+            state = json.loads((path / STATE_FILE).read_text())
+        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError) as error:
+            raise FinetuneError(
+                f"{path} is damaged ({str(error).splitlines()[0]}). Delete it: --resume then takes the one before."
+            ) from error
         self.step = state["step"]
-        self.best = state["best"] and Best(**state["best"])
         self.unlogged = state["unlogged"]
+        if self.step > self.total_steps:
+            raise FinetuneError(
+                f"{path}: the run stands at step {self.step}, beyond run.steps {self.total_steps}. Raise run.steps."
+            )
+        self.best = self._best_on_disk()
+
+    def _best_on_disk(self) -> Best | None:
+        """What ``best/`` holds, which may be of a later step than the resume point: it says so itself."""
+        if not self.folder.best.exists():
+            return None
+        metadata = read_checkpoint(str(self.folder.best)).metadata
+        (row,) = metadata["evaluation"]["rows"].values()
+        return Best(value=row[self.recipe.evaluation.best], step=metadata["step"])
 
     def _accumulate_gradients(self, micro_batches: list[Batch]) -> Tensor:
         """Backward of every micro-batch; the step's mean of each loss term, unweighted, on the device.
@@ -154,8 +181,7 @@ class Run:
         count of the whole step, so each mean is scaled by its images' share of that count.
         """
         device = self.accelerator.device
-        here = torch.tensor(sum(batch.usable_images for batch in micro_batches), device=device)
-        usable_images = self.accelerator.reduce(here, "sum").clamp_min(1)
+        usable_images = self._usable_images(micro_batches)
         parts = len(micro_batches) * self.accelerator.num_processes
         terms = torch.zeros(len(self.recipe.loss), device=device)
         for batch in micro_batches:
@@ -169,6 +195,16 @@ class Run:
                 self.accelerator.backward((share * self._weights).sum())
                 terms += share.detach() / len(micro_batches)
         return terms
+
+    def _usable_images(self, micro_batches: list[Batch]) -> int | Tensor:
+        """How many images of the step have a valid pixel, over all processes; at least 1."""
+        here = sum(batch.usable_images for batch in micro_batches)
+        if self.accelerator.num_processes == 1:
+            return max(1, here)
+        count = torch.tensor(here)
+        # From pinned memory the copy does not wait for the device; a sync here would be the step's second.
+        count = count.pin_memory() if self.accelerator.device.type == "cuda" else count
+        return self.accelerator.reduce(count.to(self.accelerator.device, non_blocking=True), "sum").clamp_min(1)
 
     def _require_finite(self, terms: Tensor, grad_norm: Tensor, micro_batches: list[Batch]) -> list[float]:
         """The terms and the gradient norm as numbers, the same in every process.
@@ -215,14 +251,15 @@ class Run:
         *terms, grad_norm = values
         total = sum(term.weight * value for term, value in zip(self.recipe.loss, terms, strict=True))
         losses = {f"loss_{name}": value for name, value in zip(self.loss_names, terms, strict=True)}
-        self.unlogged.append({"loss": total, **losses, "grad_norm": grad_norm, "seconds": seconds})
+        now = {"loss": total, **losses, "grad_norm": grad_norm, "seconds": seconds, "steps": 1}
+        self.unlogged = {name: self.unlogged.get(name, 0.0) + value for name, value in now.items()}
         images = self.recipe.run.batch_size * self.recipe.run.accumulate * self.accelerator.num_processes
         if self.log:
             self.log.advance(total, images / seconds)
         if self._due(self.recipe.run.log_every_steps):
-            count = len(self.unlogged)
-            means = {name: sum(step[name] for step in self.unlogged) / count for name in self.unlogged[0]}
-            self.unlogged.clear()
+            steps = self.unlogged.pop("steps")
+            means = {name: value / steps for name, value in self.unlogged.items()}
+            self.unlogged = {}
             if self.log:
                 rate = {"images_per_second": images / means.pop("seconds")}
                 self.log.trained(self.step, means | self.rates() | rate)

@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from finetune.errors import FinetuneError
 
 RECIPE_FILE = "recipe.yaml"
+ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.csv"
 # What may differ between a run and its resumption, as dotted keys.
 MAY_CHANGE = ("run.steps", "run.log_every_steps", "run.evaluate_every_steps", "run.save_every_steps", "data.workers")
+# What must be as it was, in ``environment.json``.
+MUST_STAY = ("base_sha256", "total_batch", "frames")
 
 
 class RunFolder:
@@ -39,6 +45,11 @@ class RunFolder:
         return self.path / RECIPE_FILE
 
     @property
+    def environment(self) -> Path:
+        """Where and on what it ran."""
+        return self.path / ENVIRONMENT_FILE
+
+    @property
     def tensorboard(self) -> Path:
         """Event files."""
         return self.path / "tensorboard"
@@ -59,6 +70,9 @@ class RunFolder:
         """
         if self.path.exists() and not self.path.is_dir():
             raise FinetuneError(f"{self.path} is a file. Choose another folder by output=... or name=...")
+        parent = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+        if not os.access(parent, os.W_OK):
+            raise FinetuneError(f"{parent} cannot be written. Choose another folder by output=...")
         if not self.holds_something():
             # Also with --resume: a run killed before it had written anything starts again.
             return
@@ -175,17 +189,41 @@ def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [prefix]
 
 
-def require_same_recipe(old: Mapping[str, Any], new: Mapping[str, Any], folder: RunFolder) -> None:
+def require_same_run(folder: RunFolder, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> None:
     """
     Args:
-        old, new: recipes as plain values, of the run in the folder and of this launch.
+        folder: of the run that is to go on.
+        recipe: of this launch, as plain values.
+        record: what ``environment.json`` would say of this launch.
 
     Raises:
-        FinetuneError: they differ in more than what may change between a run and its resumption.
+        FinetuneError: the run was made by another recipe, on other data or weights, or with another total batch.
     """
-    differing = [key for key in differing_keys(old, new) if key not in MAY_CHANGE]
+    differing = [key for key in differing_keys(_read(folder.recipe), recipe) if key not in MAY_CHANGE]
     if differing:
         raise FinetuneError(
             f"{folder.recipe}: the run was made with another {', '.join(differing)}. Resume with the same values "
             f"(only {', '.join(MAY_CHANGE)} may differ), or start another run with name=..."
         )
+    if not folder.environment.exists():
+        return
+    old = _read(folder.environment)
+    for key in differing_keys({name: old.get(name) for name in MUST_STAY}, {name: record[name] for name in MUST_STAY}):
+        raise FinetuneError(
+            f"{folder.environment}: {key} is not what it was when the run began: the same samples would not follow. "
+            "Bring the old files and processes back, or start another run with name=..."
+        )
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """
+    Raises:
+        FinetuneError: the file does not hold a mapping.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise FinetuneError(f"{path} is damaged, so the run cannot go on. Start another with name=...") from error
+    if not isinstance(content, dict):
+        raise FinetuneError(f"{path} is empty or damaged, so the run cannot go on. Start another with name=...")
+    return content

@@ -21,8 +21,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="finetune train", description=__doc__)
     parser.add_argument("recipe", help="YAML file, such as recipes/room_tiny.yaml")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the recipe: optim.lr=1e-5")
-    parser.add_argument("--resume", action="store_true", help="go on with the run in the run folder")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run in the run folder")
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument("--resume", action="store_true", help="go on with the run in the run folder")
+    existing.add_argument("--overwrite", action="store_true", help="replace the run in the run folder")
     arguments = parser.parse_intermixed_args(argv)
     return ended(lambda: _train(arguments))
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
-import yaml
+from accelerate.state import AcceleratorState
 
-from finetune.assembly import Start, evaluate_with_baselines, make_run, resolved, start
+from finetune.assembly import Start, evaluate_with_baselines, make_run, resolved, start, total_steps
 from finetune.environment import environment_record, make_accelerator
-from finetune.errors import ResultError
+from finetune.errors import ProcessError
 from finetune.evaluation import Evaluation
 from finetune.exporting import export_model
 from finetune.inspection import inspect_before_training
@@ -19,7 +20,7 @@ from finetune.loop import Run
 from finetune.metrics import is_better
 from finetune.predictor import load_model
 from finetune.recipe import Recipe, recipe_mapping, recipe_text
-from finetune.run_folder import RunFolder, require_same_recipe
+from finetune.run_folder import ENVIRONMENT_FILE, RunFolder, require_same_run
 
 
 def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -29,32 +30,46 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
     """
     folder = RunFolder(Path(recipe.output) / recipe.name)
     folder.require_free(resume=resume, overwrite=overwrite)
-    accelerator, notes = make_accelerator(recipe)
-    # Every process looks, so that a bad run ends in each of them and none waits for another.
-    inspect_before_training(recipe)
-    with _advice_when_memory_runs_out():
-        begin = start(recipe, accelerator)
-        recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
-        if resume and folder.recipe.exists():
-            require_same_recipe(yaml.safe_load(folder.recipe.read_text()), recipe_mapping(recipe), folder)
-        accelerator.wait_for_everyone()
-        if accelerator.is_main_process:
-            folder.prepare(recipe_text(recipe), overwrite=overwrite)
-        accelerator.wait_for_everyone()
-        run = make_run(recipe, accelerator, begin, folder, resume=resume)
-        _open(run, begin, [*notes, *begin.notes])
+    try:
+        accelerator, notes = make_accelerator(recipe)
+        # Every process looks, so that a bad run ends in each of them and none waits for another.
+        inspect_before_training(recipe)
+        with _sentences_for_what_machines_lack():
+            begin = start(recipe, accelerator)
+            recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
+            total = total_steps(recipe, accelerator.num_processes)
+            record = environment_record(recipe, accelerator, begin.checkpoint.sha256, total)
+            if resume and folder.recipe.exists():
+                require_same_run(folder, recipe_mapping(recipe), record)
+            accelerator.wait_for_everyone()
+            if accelerator.is_main_process:
+                folder.prepare(recipe_text(recipe), overwrite=overwrite)
+                folder.write_json(ENVIRONMENT_FILE, record)
+            accelerator.wait_for_everyone()
+            _run(make_run(recipe, accelerator, begin, folder, resume=resume), begin, record, [*notes, *begin.notes])
+        accelerator.end_training()
+    finally:
+        # Accelerate keeps its state for the life of the process; the next run in it may want another precision.
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def _run(run: Run, begin: Start, record: Mapping[str, Any], notes: Sequence[str]) -> None:
+    try:
+        _open(run, record, notes)
         run.train()
-        evaluation = evaluate_with_baselines(recipe, accelerator, begin, folder.best)
-    if run.log:
-        _close(run, evaluation)
-    accelerator.end_training()
+        run.give_memory_back()
+        evaluation = evaluate_with_baselines(run.recipe, run.accelerator, begin, run.folder.best)
+        if run.log:
+            _close(run, evaluation)
+    finally:
+        if run.log:
+            # Also after a fault: what is said of it must stand on a line of its own.
+            run.log.close()
 
 
-def _open(run: Run, begin: Start, notes: Sequence[str]) -> None:
+def _open(run: Run, record: Mapping[str, Any], notes: Sequence[str]) -> None:
     """Say what runs, and how good it is before the first step."""
     if run.log:
-        record = environment_record(run.recipe, run.accelerator, begin.checkpoint.sha256, run.total_steps)
-        run.folder.write_json("environment.json", record)
         run.log.text("recipe", recipe_text(run.recipe))
         for note in notes:
             run.log.say(note)
@@ -94,18 +109,23 @@ def _close(run: Run, evaluation: Evaluation) -> None:
 
 
 @contextmanager
-def _advice_when_memory_runs_out() -> Iterator[None]:
+def _sentences_for_what_machines_lack() -> Iterator[None]:
     """
     Raises:
-        ResultError: memory ran out; names the next steps to try.
+        ProcessError: memory ran out, or a loader's worker died; names the next steps to try.
     """
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # PyTorch has no class of its own for memory that a CPU lacks.
+        # PyTorch has no class of its own for either of the two on a CPU.
+        if "DataLoader worker" in str(error):
+            raise ProcessError(
+                f"A process that reads data died ({str(error).splitlines()[0]}). Usually memory, or shared memory in a "
+                "container, is short: set data.workers=0 or lower, or give the container more (--shm-size)."
+            ) from error
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
             raise
-        raise ResultError(
+        raise ProcessError(
             "Memory ran out. Try in this order: run.gradient_checkpointing=true; half of run.batch_size with twice "
             "run.accumulate (the same samples a step); model.train=decoder."
         ) from error

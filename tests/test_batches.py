@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finetune.augment import Augmentation
-from finetune.batches import Mix, StepBatches, TrainingSamples, collate, evenly_spread, training_loader, within_range
+from finetune.batches import Mix, StepBatches, TrainingSamples, collate, evenly_spread, training_batches, within_range
 from finetune.preprocessing import Preprocessing
 from tests.synthetic import Planes, tilted_plane
 
@@ -63,7 +63,7 @@ def test_same_total_batch_means_same_samples() -> None:
 def test_a_sample_is_the_same_alone_in_any_worker_and_after_a_resume() -> None:
     alone = samples()[13]
     for workers, first_step in ((0, 0), (2, 0), (2, 3)):
-        loader = training_loader(
+        loader = training_batches(
             samples(),
             StepBatches(first_step=first_step, batch_size=4, accumulate=1, rank=0, world_size=1),
             workers=workers,
@@ -87,7 +87,7 @@ def test_loading_leaves_the_global_generator_alone() -> None:
     before = torch.get_rng_state()
     next(
         iter(
-            training_loader(
+            training_batches(
                 samples(),
                 StepBatches(first_step=0, batch_size=2, accumulate=1, rank=0, world_size=1),
                 workers=0,

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,11 @@ from finetune.recipe import load_recipe
 
 
 @pytest.fixture(autouse=True)
-def fresh_accelerator() -> None:
+def fresh_accelerator() -> Iterator[None]:
     from accelerate.state import AcceleratorState
 
     # Accelerate keeps its state for the process; each test is a launch of its own.
+    yield
     AcceleratorState._reset_state(reset_partial_state=True)
 
 

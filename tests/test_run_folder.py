@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import FinetuneError
-from finetune.run_folder import MetricsLog, RunFolder, differing_keys, require_same_recipe
+from finetune.run_folder import MetricsLog, RunFolder, differing_keys, require_same_run
 
 RECIPE = "name: one\n"
 
@@ -83,8 +83,25 @@ def test_differences_are_named_by_their_dotted_keys() -> None:
     assert differing_keys(old, old) == []
 
 
-def test_a_resumption_may_change_steps_but_not_data(tmp_path: Path) -> None:
+RECORD = {"base_sha256": "0", "total_batch": 4, "frames": {"data.train.0": {"count": 2, "sha256": "1"}}, "python": "3"}
+
+
+def test_a_resumption_may_change_steps_and_python_but_not_recipe_data_or_weights(tmp_path: Path) -> None:
     run = folder(tmp_path)
-    require_same_recipe({"run": {"steps": 1}}, {"run": {"steps": 2}}, run)
+    run.write_text("recipe.yaml", "run: {steps: 1}\noptim: {lr: 1.0}\n")
+    run.write_json("environment.json", RECORD)
+    recipe = {"run": {"steps": 2}, "optim": {"lr": 1.0}}
+    require_same_run(run, recipe, RECORD | {"python": "4"})
     with pytest.raises(FinetuneError, match=r"optim\.lr"):
-        require_same_recipe({"optim": {"lr": 1.0}}, {"optim": {"lr": 2.0}}, run)
+        require_same_run(run, {"run": {"steps": 1}, "optim": {"lr": 2.0}}, RECORD)
+    for key, value in (("base_sha256", "9"), ("total_batch", 8), ("frames", {"data.train.0": {"count": 3}})):
+        with pytest.raises(FinetuneError, match=rf"environment\.json: {key}"):
+            require_same_run(run, recipe, RECORD | {key: value})
+
+
+@pytest.mark.parametrize("text", ["", "- a list\n", "a: [1\n"])
+def test_a_recipe_that_is_damaged_is_one_sentence(tmp_path: Path, text: str) -> None:
+    run = folder(tmp_path)
+    run.write_text("recipe.yaml", text)
+    with pytest.raises(FinetuneError, match=r"recipe\.yaml is .*damaged"):
+        require_same_run(run, {}, RECORD)

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -59,7 +60,10 @@ def test_the_resolved_recipe_repeats_the_run_to_the_last_digit(finished: Path) -
     assert rows(again) == rows(finished)
 
 
-def test_resumed_equals_never_stopped(finished: Path) -> None:
+@pytest.mark.parametrize("workers", [0, 1])
+def test_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, workers: int) -> None:
+    assert launch(recipe, f"data.workers={workers}") == 0
+    finished = tmp_path / "runs" / "small"
     weights, table = finished / "last" / "model.safetensors", finished / "evaluation.json"
     before = rows(finished), load_file(weights), table.read_text()
     shutil.rmtree(finished / "checkpoints" / "step_00000006")
@@ -72,6 +76,77 @@ def test_resumed_equals_never_stopped(finished: Path) -> None:
     after = load_file(weights)
     assert all(torch.equal(tensor, after[name]) for name, tensor in before[1].items())
     assert table.read_text() == before[2]
+
+
+@pytest.mark.parametrize("damaged", ["model.safetensors", "run_state.json", "optimizer.bin"])
+def test_a_damaged_resume_point_is_named(finished: Path, damaged: str, capsys: pytest.CaptureFixture[str]) -> None:
+    path = finished / "checkpoints" / "step_00000006" / damaged
+    path.write_bytes(path.read_bytes()[:20])
+    assert launch(finished / "recipe.yaml", "--resume") == 2
+    said = capsys.readouterr().err
+    assert "step_00000006 is damaged" in said
+    assert "Delete it" in said
+
+
+def test_resuming_a_finished_run_ends_as_it_did_and_a_lost_best_comes_back(finished: Path) -> None:
+    before = (finished / "evaluation.json").read_text()
+    assert launch(finished / "recipe.yaml", "--resume") == 0
+    assert (finished / "evaluation.json").read_text() == before
+    shutil.rmtree(finished / "best")
+    assert launch(finished / "recipe.yaml", "--resume") == 0
+    assert (finished / "best" / "model.safetensors").exists()
+    assert launch(finished / "recipe.yaml", "--resume", "run.steps=5") == 2
+
+
+def test_resuming_on_another_file_list_is_refused(
+    recipe: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(frames, folder)
+    arguments = (f"data.train.0.root={folder}", f"data.val.0.root={folder}", "run.steps=2")
+    assert launch(recipe, *arguments) == 0
+    (folder / "train.txt").write_text("00.jpg 00.png\n01.jpg 01.png\n")
+    assert launch(recipe, *arguments, "--resume") == 2
+    assert "frames.data.train.0" in capsys.readouterr().err
+
+
+def test_resume_and_overwrite_exclude_each_other(recipe: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        launch(recipe, "--resume", "--overwrite")
+    assert stopped.value.code == 2
+
+
+def test_evaluation_while_training_in_bf16_is_that_of_the_table(recipe: Path, tmp_path: Path) -> None:
+    assert launch(recipe, "run.precision=bf16", "run.steps=2") == 0
+    run = tmp_path / "runs" / "small"
+    (table,) = json.loads((run / "evaluation.json").read_text())
+    scores = [float(row["val_abs_rel"]) for row in rows(run) if row["val_abs_rel"]]
+    assert table["rows"]["finetuned"]["abs_rel"] == min(scores)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_a_broken_frame_that_no_sample_showed_is_named_by_any_worker(
+    recipe: Path,
+    frames: Path,
+    tmp_path: Path,
+    part: str,
+    workers: int,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(frames, folder)
+    broken = folder / ("01.jpg" if part == "train" else "11.jpg")
+    broken.write_bytes(broken.read_bytes()[:100])
+    # The pre-flight and the baselines look at a few frames; here, at the first and the last.
+    monkeypatch.setattr("finetune.inspection.SAMPLES", 2)
+    monkeypatch.setattr("finetune.assembly.MOST_IMAGES", 2)
+    roots = (f"data.train.0.root={folder}", f"data.val.0.root={folder}", f"data.workers={workers}")
+    assert launch(recipe, *roots) == 1
+    stopped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("finetune stopped: ")]
+    assert len(stopped) == 1
+    assert broken.name in stopped[0]
 
 
 def test_a_folder_with_a_run_and_a_resume_with_another_recipe_are_refused(
@@ -94,21 +169,31 @@ def test_millimeters_taken_for_meters_stop_before_anything_is_written(
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right, seen = SiLog.__call__, []
+    right, seen, unchanged = SiLog.__call__, [], []
 
     def wrong(self: SiLog, *tensors: torch.Tensor) -> torch.Tensor:
         seen.append(1)
         return right(self, *tensors) * (float("nan") if len(seen) == 5 else 1.0)
 
+    def watched(self: Run, train: Callable[[Run], None] = Run.train) -> None:
+        try:
+            train(self)
+        finally:
+            saved = load_file(self.folder.checkpoint(4) / "model.safetensors")
+            state = self.network.state_dict()
+            unchanged.append(all(torch.equal(tensor, saved[name]) for name, tensor in state.items()))
+
     monkeypatch.setattr(SiLog, "__call__", wrong)
+    monkeypatch.setattr(Run, "train", watched)
     assert launch(recipe, "run.save_every_steps=2") == 1
     said = capsys.readouterr().err
-    assert "step 4: silog is nan" in said
+    assert "\nfinetune stopped: step 4: silog is nan, l1 is" not in said
+    assert "\nfinetune stopped: step 4: silog is nan" in said
     assert "the step was not taken" in said
     assert said.count(".png") == 4  # the samples of the batch
-    assert [path.name for path in (tmp_path / "runs" / "small" / "checkpoints").iterdir()][-1:] != ["step_00000006"]
+    assert unchanged == [True]
 
 
 def test_memory_that_runs_out_names_the_next_steps_to_try(
