@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from finetune.camera import Camera
 from finetune.errors import ListError, RecipeError
 from finetune.readers.files import DepthCoding, Intrinsics, read_frame, require_depth_range
-from finetune.readers.listing import Listing, locate, read_list, require_file, require_folder
+from finetune.readers.listing import ListedFrames, Listing, locate, read_list, require_file, require_folder
 from finetune.readers.splits import split_frames
 from finetune.sample import DepthSample
 
@@ -32,7 +32,7 @@ _DAY_OF_DRIVE = re.compile(r"(\d{4}_\d\d_\d\d)_drive_\d{4}")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Kitti:
+class Kitti(ListedFrames):
     """KITTI with annotated depth: uint16 PNG, value / 256 = meters, 0 = invalid; about a fifth of the pixels valid.
 
     Layout: ``raw/<day>/<drive>/image_02/data/N.png`` and, below ``train``, ``val`` or nothing of
@@ -68,9 +68,6 @@ class Kitti:
         if self.list is not None:
             require_file("list", self.root, self.list)
 
-    def __len__(self) -> int:
-        return len(self._listing)
-
     def __getitem__(self, index: int) -> DepthSample:
         """
         Raises:
@@ -82,10 +79,6 @@ class Kitti:
             meters_per_unit=_METERS_PER_UNIT, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m
         )
         return read_frame(image_path, depth_path, coding, _intrinsics_of(self._listing.pairs[index][0]))
-
-    def source(self, index: int) -> str:
-        """The depth file of a frame, not opened."""
-        return self._listing.depth_path(index)
 
     @property
     def _image_root(self) -> str:

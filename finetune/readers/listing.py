@@ -6,6 +6,7 @@ import re
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from finetune.errors import ListError, RecipeError
@@ -78,6 +79,28 @@ class Listing:
             place = f"{self.list_path}:{self.lines[index]}"
             raise ListError(place, f"{path} does not exist", "Correct the line, or the folder its paths start from")
         return image_path, depth_path
+
+
+class ListedFrames:
+    """What every reader of files does with its listing, which it makes at first use as ``_listing``."""
+
+    @cached_property
+    def _listing(self) -> Listing:
+        raise NotImplementedError
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    def source(self, index: int) -> str:
+        """The depth file of a frame, not opened."""
+        return self._listing.depth_path(index)
+
+    def require_files(self, index: int) -> None:
+        """
+        Raises:
+            ListError: the image or the depth file of a frame is missing. Only existence is looked at.
+        """
+        self._listing.files(index)
 
 
 def locate(root: str, name: str) -> str:

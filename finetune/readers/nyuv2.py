@@ -12,7 +12,7 @@ from pydantic.dataclasses import dataclass
 from finetune.camera import Camera
 from finetune.errors import ListError, RecipeError
 from finetune.readers.files import DepthCoding, Intrinsics, read_frame, require_depth_range
-from finetune.readers.listing import Listing, locate, read_list, require_file, require_folder
+from finetune.readers.listing import ListedFrames, Listing, locate, read_list, require_file, require_folder
 from finetune.readers.splits import split_frames
 from finetune.sample import DepthSample
 
@@ -27,7 +27,7 @@ _INTRINSICS = Intrinsics(
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class NyuV2:
+class NyuV2(ListedFrames):
     """NYU Depth V2, ``<scene>/rgb_NNNNN.jpg`` with ``<scene>/sync_depth_NNNNN.png``: uint16 millimeters, 0 = invalid.
 
     ``split: train`` is the 24,231 frames of BTS and ZoeDepth (root: the unpacked ``sync``), ``split: test`` the 654
@@ -56,9 +56,6 @@ class NyuV2:
         if self.list is not None:
             require_file("list", self.root, self.list)
 
-    def __len__(self) -> int:
-        return len(self._listing)
-
     def __getitem__(self, index: int) -> DepthSample:
         """
         Raises:
@@ -68,10 +65,6 @@ class NyuV2:
         image_path, depth_path = self._listing.files(index)
         coding = DepthCoding(meters_per_unit=0.001, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m)
         return read_frame(image_path, depth_path, coding, _INTRINSICS)
-
-    def source(self, index: int) -> str:
-        """The depth file of a frame, not opened."""
-        return self._listing.depth_path(index)
 
     @cached_property
     def _listing(self) -> Listing:

@@ -12,12 +12,20 @@ from pydantic.dataclasses import dataclass
 
 from finetune.errors import RecipeError
 from finetune.readers.files import DepthCoding, Intrinsics, read_frame, read_intrinsics, require_depth_range
-from finetune.readers.listing import Listing, locate, match_by_stem, read_list, require_file, require_folder
+from finetune.readers.listing import (
+    ListedFrames,
+    Listing,
+    locate,
+    match_by_stem,
+    read_list,
+    require_file,
+    require_folder,
+)
 from finetune.sample import DepthSample
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Pairs:
+class Pairs(ListedFrames):
     """Images and depth maps of one size, registered to each other, in any folders.
 
     A list file names a frame a line, ``image depth``, paths below ``root``; without a list, the files of ``image_dir``
@@ -67,9 +75,6 @@ class Pairs:
         if self.intrinsics is not None:
             require_file("intrinsics", self.root, self.intrinsics)
 
-    def __len__(self) -> int:
-        return len(self._listing)
-
     def __getitem__(self, index: int) -> DepthSample:
         """
         Raises:
@@ -78,10 +83,6 @@ class Pairs:
         """
         image_path, depth_path = self._listing.files(index)
         return read_frame(image_path, depth_path, self._coding, self._intrinsics)
-
-    def source(self, index: int) -> str:
-        """The depth file of a frame, not opened."""
-        return self._listing.depth_path(index)
 
     @property
     def _root(self) -> str:
