@@ -6,8 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from finetune.errors import DataError
+from finetune.errors import DataError, ListError
 from finetune.inspection import inspect_before_training
+from finetune.readers import pairs
 from finetune.recipe import load_recipe
 from tests.conftest import write_frame
 
@@ -55,3 +56,59 @@ def test_nothing_measured_names_what_to_check(recipe: Path, tmp_path: Path) -> N
     (folder / "train.txt").write_text("a.jpg a.png\n")
     with pytest.raises(DataError, match=r"none of 1 depth maps of data\.train\.0.*invalid"):
         inspect_before_training(load_recipe(recipe, [f"data.train.0.root={folder}"]))
+
+
+def test_limits_that_leave_nothing_are_named_and_no_unit_is(recipe: Path) -> None:
+    with pytest.raises(DataError) as stopped:
+        inspect_before_training(load_recipe(recipe, ["data.val.0.max_depth_m=0.3"]))
+    said = str(stopped.value)
+    assert "0.00% of the pixels are valid over 3 depth maps of data.val.0" in said
+    assert "Check data.val.0: invalid (0.0,), min_depth_m 0.0, max_depth_m 0.3" in said
+    assert "looks like" not in said
+    assert "meters_per_unit" not in said
+
+
+@pytest.mark.parametrize("elsewhere_m", [0.0, 65.535])
+def test_one_valid_pixel_a_frame_is_no_wrong_unit(recipe: Path, tmp_path: Path, elsewhere_m: float) -> None:
+    folder = tmp_path / "sparse"
+    folder.mkdir()
+    depth_m = np.full((48, 64), elsewhere_m)
+    depth_m[20, 30] = 3.0
+    write_frame(folder, "a", depth_m)
+    (folder / "train.txt").write_text("a.jpg a.png\n")
+    overrides = [f"data.train.0.root={folder}", "data.train.0.invalid=[0, 65535]"]
+    with pytest.raises(DataError) as stopped:
+        inspect_before_training(load_recipe(recipe, overrides))
+    said = str(stopped.value)
+    # 1 of 48 x 64 is 0.0326 %.
+    assert "0.03% of the pixels are valid over 1 depth maps of data.train.0, though depth of median 3 m" in said
+    assert "invalid (0.0, 65535.0)" in said
+    assert "looks like" not in said
+
+
+def test_missing_files_are_counted_before_anything_is_decoded(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "holes"
+    folder.mkdir()
+    for number in range(60):
+        write_frame(folder, f"{number:02}", np.full((8, 8), 2.0))
+    (folder / "train.txt").write_text("".join(f"{number:02}.jpg {number:02}.png\n" for number in range(60)))
+    sound = load_recipe(recipe, [f"data.train.0.root={folder}"])
+    assert len(inspect_before_training(sound)) == 2
+
+    def decoded(*arguments: object) -> None:
+        raise AssertionError(f"decoded {arguments}")
+
+    monkeypatch.setattr(pairs, "read_frame", decoded)
+    # None of the 24 samples of 60 frames is the 31st.
+    (folder / "30.jpg").unlink()
+    with pytest.raises(ListError) as stopped:
+        inspect_before_training(sound)
+    assert str(stopped.value).startswith(f"{folder}/train.txt:31: {folder}/30.jpg does not exist. ")
+    for number in range(40, 43):
+        (folder / f"{number}.png").unlink()
+    expected = f"does not exist, nor do files of 3 more of the 60 frames looked for ({folder}/train.txt:41, "
+    with pytest.raises(ListError) as stopped:
+        inspect_before_training(sound)
+    assert expected in str(stopped.value)
