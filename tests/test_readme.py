@@ -1,6 +1,7 @@
 """The README is a promise: its commands are those that CI runs."""
 
 import re
+import subprocess
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -24,8 +25,14 @@ def test_quick_start_is_two_whole_blocks() -> None:
 
 def test_ci_takes_the_second_block_out_of_the_readme() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
-    assert "README.md" in ci
+    (program,) = re.findall(r"awk '([^']+)' \\\s+README\.md > ", ci)
+    taken = subprocess.run(["awk", program, "README.md"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert taken == quick_start_blocks()[1]
     assert "-m original" in ci
+
+
+def test_every_figure_is_filled_in() -> None:
+    assert "@@" not in (ROOT / "README.md").read_text()
 
 
 def test_pictures_and_files_it_names_are_there() -> None:
