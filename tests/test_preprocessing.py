@@ -1,3 +1,5 @@
+import re
+
 import cv2
 import numpy as np
 import pytest
@@ -106,14 +108,14 @@ def test_no_depth_value_is_made_up_and_sparse_returns_stay(size: tuple[int, int]
     out_m, kept = window.depth(depth_m, valid)
     assert out_m.shape == kept.shape == (196, 392)
     assert np.isin(out_m[kept], depth_m[valid]).all()
-    if window.pixels_down > 1:
+    if window.pixels_down > 1 and window.pixels_across > 1:
         cells = np.zeros((196, 392), dtype=np.bool_)
         y, x = np.nonzero(valid)
         row = np.floor((y + 0.5) / window.pixels_down).astype(int) - window.top
         column = np.floor((x + 0.5) / window.pixels_across).astype(int) - window.left
         inside = (row >= 0) & (row < 196) & (column >= 0) & (column < 392)
         cells[row[inside], column[inside]] = True
-        assert (kept & cells).sum() >= 0.95 * cells.sum()
+        assert np.array_equal(kept, cells)
 
 
 def test_camera_moves_with_the_window() -> None:
@@ -137,3 +139,31 @@ def test_camera_moves_with_the_window() -> None:
 def test_survives_the_metadata_of_a_weights_file() -> None:
     preprocessing = Preprocessing(input_size=(252, 336))
     assert Preprocessing.from_mapping(preprocessing.to_mapping()) == preprocessing
+
+
+NOT_OURS = [
+    ({"input_size": "ab"}, "preprocessing.input_size is 'ab'; expected height and width, positive multiples of 14"),
+    ({"input_size": [0, 0]}, "preprocessing.input_size is [0, 0]; expected height"),
+    ({"input_size": [252, 335]}, "preprocessing.input_size is [252, 335]; expected height"),
+    ({"input_size": [252.0, 336]}, "preprocessing.input_size is [252.0, 336]; expected height"),
+    ({"input_size": [252]}, "preprocessing.input_size is [252]; expected height"),
+    ({"mean": [0.5, 0.5, float("nan")]}, "preprocessing.mean is [0.5, 0.5, nan]; expected three finite numbers"),
+    ({"mean": 0.5}, "preprocessing.mean is 0.5; expected three finite numbers"),
+    ({"std": [0.2, 0.0, 0.2]}, "preprocessing.std is [0.2, 0.0, 0.2]; expected three positive numbers"),
+    ({"std": [0.2, 0.2, float("inf")]}, "preprocessing.std is [0.2, 0.2, inf]; expected three positive numbers"),
+    ({"std": [True, 0.2, 0.2]}, "preprocessing.std is [True, 0.2, 0.2]; expected three positive numbers"),
+    ({"crop": 1}, "expected input_size, mean, std and nothing else"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), NOT_OURS)
+def test_a_mapping_that_is_not_ours_is_named(changes: dict[str, object], said: str) -> None:
+    mapping = {**Preprocessing(input_size=(252, 336)).to_mapping(), **changes}
+    with pytest.raises(ValueError, match=re.escape(said)):
+        Preprocessing.from_mapping(mapping)
+
+
+@pytest.mark.parametrize("mapping", [{"input_size": [252, 336]}, [1, 2], "ab", None])
+def test_what_is_no_whole_mapping_is_named(mapping: object) -> None:
+    with pytest.raises(ValueError, match="expected input_size, mean, std and nothing else"):
+        Preprocessing.from_mapping(mapping)
