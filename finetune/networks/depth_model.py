@@ -93,11 +93,6 @@ class DepthModel(nn.Module):
         """The encoder's parameters."""
         return list(self.encoder.parameters())
 
-    def decoder_parameters(self) -> list[nn.Parameter]:
-        """The parameters of decoder and head, without the unit that is never used."""
-        unused = set(self.get_submodule(UNUSED_UNIT).parameters())
-        return [p for p in chain(self.decoder.parameters(), self.head.parameters()) if p not in unused]
-
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Keep only the encoder's block inputs for backward and compute the rest twice."""
         self.encoder.set_grad_checkpointing(enabled)
@@ -112,10 +107,6 @@ class DepthModel(nn.Module):
         generator = torch.Generator().manual_seed(seed)
         for module in chain(self.decoder.modules(), self.head.modules()):
             _draw(module, generator)
-
-    def initialise_last_layer(self, seed: int) -> None:
-        """Draw the head's last layer anew."""
-        _draw(self.head.last, torch.Generator().manual_seed(seed))
 
 
 def _draw(module: nn.Module, generator: torch.Generator) -> None:
