@@ -12,6 +12,10 @@ def test_wrappers_are_taken_off(prefix: str) -> None:
     assert unwrap({prefix + name: value for name, value in PLAIN.items()}) == (PLAIN, False)
 
 
+def test_keys_that_are_no_strings_are_named_all_the_same() -> None:
+    assert unwrap({1: 2, "module.a": 3}) == ({"1": 2, "a": 3}, False)
+
+
 def test_compiled_part_of_a_network() -> None:
     assert unwrap({"pretrained._orig_mod.cls_token": 1}) == ({"pretrained.cls_token": 1}, False)
 
