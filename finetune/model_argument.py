@@ -55,7 +55,10 @@ def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
 
 
 def _meters(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of meters")
     return value

@@ -29,6 +29,14 @@ def set_last_bias(model: DepthModel, value: float) -> None:
         model.state_dict()["head.last.bias"].fill_(value)
 
 
+def make_overflow(model: DepthModel) -> None:
+    """Finite weights with which every answer is infinity less infinity, which is not a number."""
+    with torch.no_grad():
+        model.state_dict()["head.refine.bias"].fill_(100.0)
+        signs = torch.tensor([1.0, -1.0]).repeat(16).view(1, 32, 1, 1)
+        model.state_dict()["head.last.weight"].copy_(3e38 * signs)
+
+
 def write_model(path: Path, max_depth_m: float | None = 10.0, seed: int = 0) -> Path:
     """Our own weights file of ``small_model``."""
     metadata = {"preprocessing": Preprocessing(input_size=INPUT_SIZE).to_mapping(), "base": BASE, "name": "small"}

@@ -16,7 +16,7 @@ from finetune.exporters import official
 from finetune.exporting import dead_leaves, export_model, exporter_for
 from finetune.predictor import load_model
 from finetune.weights import save_native
-from tests.small_models import set_last_bias, small_model, write_model
+from tests.small_models import make_overflow, set_last_bias, small_model, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -105,7 +105,7 @@ def test_a_broken_export_leaves_what_it_was_to_replace(
 
 def test_an_answer_that_is_not_a_number_is_no_agreement(metric: str, tmp_path: Path) -> None:
     model = load_model(metric)
-    set_last_bias(model.network, float("nan"))
+    make_overflow(model.network)
     with pytest.raises(FinetuneError, match="answers nan at every pixel"):
         export_model(model, "official", tmp_path / "out.pth", dead_leaves(28, 42))
     assert left(tmp_path) == ["model"]

@@ -15,7 +15,7 @@ from finetune.predict import main
 from finetune.predictor import load_model
 from finetune.readers.files import read_depth, read_image
 from finetune.weights import save_native
-from tests.small_models import set_last_bias, small_model, write_model
+from tests.small_models import make_overflow, small_model, write_model
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -164,7 +164,7 @@ def test_beyond_what_16_bits_hold_there_is_no_png(tmp_path: Path, capsys: pytest
 
 def test_damaged_weights_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = small_model(10.0)
-    set_last_bias(network, float("nan"))
+    make_overflow(network)
     save_native(tmp_path / "m.safetensors", network, {})
     image, out = write_image(tmp_path / "a.png", picture(8, 8)), tmp_path / "out"
     assert main([str(tmp_path / "m.safetensors"), str(image), "--output", str(out)]) == 1
@@ -223,8 +223,10 @@ def test_an_official_file_is_told_what_it_is_on_the_command_line(
     assert np.load(tmp_path / "out" / "a.npy").max() < 5.0
     assert main([str(path), str(image), "--output", out]) == 0
     assert "If it is metric, set --kind and --max-depth" in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        main([str(path), str(image), "--output", out, "--max-depth", "-5"])
+    for value in ("-5", "nan", "abc"):
+        with pytest.raises(SystemExit):
+            main([str(path), str(image), "--output", out, "--max-depth", value])
+        assert f"--max-depth: {value} is not a positive number of meters" in capsys.readouterr().err
 
 
 def test_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
