@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -86,9 +86,40 @@ class Preprocessing:
         return {name: list(value) for name, value in asdict(self).items()}
 
     @classmethod
-    def from_mapping(cls, mapping: Mapping[str, Any]) -> Preprocessing:
-        """The inverse of ``to_mapping``."""
-        return cls(**{name: tuple(value) for name, value in mapping.items()})
+    def from_mapping(cls, mapping: object) -> Preprocessing:
+        """
+        The inverse of ``to_mapping``.
+
+        Raises:
+            ValueError: ``to_mapping`` gives no such mapping.
+        """
+        if not isinstance(mapping, Mapping) or set(mapping) != set(_SAVED):
+            raise ValueError(f"preprocessing is {mapping!r}; expected {', '.join(_SAVED)} and nothing else")
+        for name, (count, expected, holds) in _SAVED.items():
+            values = mapping[name]
+            if not isinstance(values, list | tuple) or len(values) != count or not all(map(holds, values)):
+                raise ValueError(f"preprocessing.{name} is {values!r}; expected {expected}")
+        return cls(**{name: tuple(mapping[name]) for name in _SAVED})
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_finite(value) and value > 0
+
+
+def _is_whole_patches(value: Any) -> bool:
+    return isinstance(value, int) and _is_positive(value) and value % PATCH_PX == 0
+
+
+# Each field as a weights file holds it: how many values, what they are, and whether one value is that.
+_SAVED: dict[str, tuple[int, str, Callable[[Any], bool]]] = {
+    "input_size": (2, f"height and width, positive multiples of {PATCH_PX}", _is_whole_patches),
+    "mean": (3, "three finite numbers", _is_finite),
+    "std": (3, "three positive numbers", _is_positive),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
