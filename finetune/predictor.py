@@ -129,13 +129,14 @@ def predictor_of(checkpoint: Checkpoint, device: torch.device) -> Predictor:
     """
     network = DepthModel(checkpoint.encoder, checkpoint.max_depth_m)
     fill(network, checkpoint, "all")
+    base = checkpoint.metadata.get("base")
     itself = {"source": checkpoint.source, "sha256": checkpoint.sha256, "license": checkpoint.license}
     return Predictor(
         network=network.to(device).eval(),
         preprocessing=_preprocessing_of(checkpoint),
         source=checkpoint.source,
         # Published weights stand for themselves.
-        base=checkpoint.metadata.get("base") or itself,
+        base=base if isinstance(base, dict) and base else itself,
         metadata=checkpoint.metadata,
         notes=checkpoint.notes,
     )
@@ -164,17 +165,15 @@ def chosen_device(name: str) -> torch.device:
 def _preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
     """
     Raises:
-        CheckpointError: the file says it, but not as we would have written it.
+        CheckpointError: the file, or the ``.json`` beside it, says it, but not as we would have written it.
     """
     mapping = checkpoint.metadata.get("preprocessing")
     if mapping is None:
         return Preprocessing(input_size=ORIGINAL_INPUT_SIZE)
     try:
         return Preprocessing.from_mapping(mapping)
-    except (TypeError, AttributeError) as error:
-        raise CheckpointError(
-            checkpoint.source, f"says its preprocessing is {mapping!r}, which we cannot read", "Export it again"
-        ) from error
+    except ValueError as error:
+        raise CheckpointError(checkpoint.metadata_file, str(error), "Export it again from its run folder") from error
 
 
 def _require_image(image: Any) -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import pickle
+import shutil
+import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -43,6 +44,7 @@ class Checkpoint:
         max_depth_m: of a metric one, meters; None for a relative one.
         tensors: by our name, float32.
         metadata: of our own file, or of the ``.json`` beside an official one; empty when there is none.
+        metadata_file: what the metadata was, or would be, read from, as the user can open it.
         sha256: of the file.
         license: of the weights, where it is known.
         notes: sentences to print.
@@ -57,6 +59,7 @@ class Checkpoint:
     max_depth_m: float | None
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
+    metadata_file: str
     sha256: str
     license: str | None
     notes: tuple[str, ...]
@@ -112,22 +115,14 @@ def read_checkpoint(
     tensors = {name: tensor for name, tensor in plain.items() if isinstance(tensor, Tensor)}
     own_metadata = {key: _decoded(text) for key, text in raw_metadata.items()}
     name, format_class = _format_of(tensors, own_metadata, source)
-    metadata = own_metadata if name == "native" else _sidecar(path)
+    sidecar = path.with_suffix(".json")
+    metadata, metadata_file = (own_metadata, source) if name == "native" else (_sidecar(sidecar), str(sidecar))
     ours = {key: value.float() for key, value in format_class.to_ours(tensors).items()}
     in_brackets = f" ({where})" if where else ""
-    claim = _Claim.of(metadata, entry, source)
+    claim = _Claim.of(metadata, entry, metadata_file)
     found_kind, found_max_depth_m = claim.settle(source, path, kind, max_depth_m, in_brackets, wording)
-    notes = ["training checkpoint: using its model weights"] if nested else []
     assumed = claim.kind is None and kind == "auto"
-    if assumed:
-        notes.append(
-            f"{source} cannot say whether it is relative or metric: taken as relative (inverse depth, no unit). "
-            f"If it is metric, set {wording.kind} and {wording.max_depth_m}{in_brackets}"
-        )
-    base = metadata.get("base")
-    license_name = entry.license if entry else base.get("license") if isinstance(base, dict) else None
-    if license_name and "-NC" in license_name:
-        notes.append(f"{source} has license {license_name}: no commercial use")
+    license_name = entry.license if entry else _license_in(metadata)
     return Checkpoint(
         source=source,
         path=path,
@@ -138,10 +133,28 @@ def read_checkpoint(
         max_depth_m=found_max_depth_m,
         tensors=ours,
         metadata=metadata,
+        metadata_file=metadata_file,
         sha256=_digest(path),
         license=license_name,
-        notes=tuple(notes),
+        notes=_notes(source, nested, assumed, license_name, in_brackets, wording),
     )
+
+
+def _notes(
+    source: str, nested: bool, assumed: bool, license_name: str | None, in_brackets: str, wording: Wording
+) -> tuple[str, ...]:
+    """What the user should know before using the file."""
+    notes = []
+    if nested:
+        notes.append("training checkpoint: using its model weights")
+    if assumed:
+        notes.append(
+            f"{source} cannot say whether it is relative or metric: taken as relative (inverse depth, no unit). "
+            f"If it is metric, set {wording.kind} and {wording.max_depth_m}{in_brackets}"
+        )
+    if license_name and "-NC" in license_name:
+        notes.append(f"{source} has license {license_name}: no commercial use")
+    return tuple(notes)
 
 
 def _find(source: str) -> Path:
@@ -261,16 +274,21 @@ def _require_known_version(metadata: Mapping[str, Any], source: str) -> None:
         )
 
 
-def _sidecar(path: Path) -> dict[str, Any]:
+def _license_in(metadata: Mapping[str, Any]) -> str | None:
+    base = metadata.get("base")
+    found = base.get("license") if isinstance(base, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def _sidecar(sidecar: Path) -> dict[str, Any]:
     """What our export of an official file wrote beside it; empty where there is none."""
-    sidecar = path.with_suffix(".json")
     if not sidecar.is_file():
         return {}
     try:
         content = json.loads(sidecar.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(
-            sidecar, f"is not JSON ({_first_line(error)})", f"Export {path.name} again, or remove this file"
+            sidecar, f"is not JSON ({_first_line(error)})", "Export the weights beside it again, or remove this file"
         ) from error
     return content if isinstance(content, dict) and "kind" in content else {}
 
@@ -279,24 +297,30 @@ def _sidecar(path: Path) -> dict[str, Any]:
 class _Claim:
     """What a file, or what is known about it, says of its own meaning."""
 
-    said_by: str
     kind: str | None
     max_depth_m: float | None
 
     @classmethod
-    def of(cls, metadata: Mapping[str, Any], entry: HubFile | None, source: str) -> _Claim:
+    def of(cls, metadata: Mapping[str, Any], entry: HubFile | None, metadata_file: str) -> _Claim:
+        """
+        Raises:
+            CheckpointError: kind and max depth are not ones that a file of ours or of our export can have.
+        """
         if entry:
-            return cls(entry.repository, entry.kind, entry.max_depth_m)
+            return cls(entry.kind, entry.max_depth_m)
         if not metadata:
-            return cls(source, None, None)
+            return cls(None, None)
         kind, max_depth_m = metadata.get("kind"), metadata.get("max_depth_m")
-        if kind not in ("relative", "metric") or (kind == "metric") != isinstance(max_depth_m, int | float):
-            raise CheckpointError(
-                source,
-                f"says kind {kind!r} and max_depth_m {max_depth_m!r}, which do not go together",
-                "Export it again from its run folder",
-            )
-        return cls(source, kind, None if max_depth_m is None else float(max_depth_m))
+        if kind == "relative" and max_depth_m is None:
+            return cls(kind, None)
+        if kind == "metric" and _is_depth(max_depth_m):
+            return cls(kind, float(max_depth_m))
+        raise CheckpointError(
+            metadata_file,
+            f"says kind {kind!r} and max_depth_m {max_depth_m!r}; expected metric and a positive number of meters, or "
+            "relative and none",
+            "Export it again from its run folder",
+        )
 
     def settle(
         self, source: str, path: Path, kind: str, max_depth_m: float | None, in_brackets: str, wording: Wording
@@ -339,12 +363,19 @@ class _Claim:
         return settled, depth_m
 
 
+def _is_depth(value: object) -> TypeGuard[float]:
+    """Whether it is a positive number that the network can compute with; JSON also has NaN, Infinity and true."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value <= torch.finfo(torch.float32).max
+
+
 def _encoder_of(tensors: Mapping[str, Tensor], source: str, wanted: str, in_brackets: str) -> str:
     """Which encoder the shapes are, and that it is the wanted one."""
     blocks = len({name.split(".")[2] for name in tensors if name.startswith("encoder.blocks.")})
     if not blocks or "encoder.cls_token" not in tensors:
         raise CheckpointError(source, "has no encoder", "Use a whole model's weights")
-    width = tensors["encoder.cls_token"].shape[-1]
+    width = tensors["encoder.cls_token"].shape[-1:].numel()
     found = next((name for name, spec in ENCODERS.items() if (spec.depth, spec.embed_dim) == (blocks, width)), None)
     if found is None:
         raise CheckpointError(
@@ -395,7 +426,7 @@ def fill(model: DepthModel, checkpoint: Checkpoint, parts: str) -> Coverage:
         The counts of tensors; decoder and head count together.
 
     Raises:
-        CheckpointError: a tensor of these parts is missing, unknown, or of another shape.
+        CheckpointError: a tensor of these parts is missing, unknown, of another shape, or not finite.
     """
     wanted = _WANTED[parts]
     targets = model.state_dict()
@@ -413,8 +444,9 @@ def fill(model: DepthModel, checkpoint: Checkpoint, parts: str) -> Coverage:
             raise CheckpointError(
                 checkpoint.source,
                 f"{what} {', '.join(names[:3])}{more} for encoder {model.encoder_name}",
-                "Use a whole checkpoint of this encoder, or set model.decoder_init to scratch for its encoder alone",
+                "Use a whole checkpoint of this encoder",
             )
+    _require_finite(filling, checkpoint.source)
     with torch.no_grad():
         for name, target in targets.items():
             if name in filling:
@@ -422,6 +454,16 @@ def fill(model: DepthModel, checkpoint: Checkpoint, parts: str) -> Coverage:
             elif wanted(name):
                 target.zero_()
     return _coverage(targets, filling, parts)
+
+
+def _require_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+    for name, tensor in tensors.items():
+        if not name.startswith(UNUSED) and not tensor.isfinite().all():
+            raise CheckpointError(
+                source,
+                f"{name} holds NaN or infinity, so no answer could be trusted",
+                "Use weights from before they diverged, or fetch it again",
+            )
 
 
 _WANTED: dict[str, Callable[[str], bool]] = {
@@ -467,7 +509,7 @@ def save_untrained(path: Path, encoder: str = "tiny", seed: int = 0) -> None:
 
 
 def _by(tensor: Tensor) -> str:
-    return "x".join(map(str, tensor.shape))
+    return "x".join(map(str, tensor.shape)) or "a single number"
 
 
 def save_native(path: Path, model: DepthModel, metadata: Mapping[str, Any], half: bool = False) -> None:
@@ -496,14 +538,22 @@ def save_native(path: Path, model: DepthModel, metadata: Mapping[str, Any], half
         "stored_as": "float16" if half else "float32",
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, because a rename is whole or nothing only within one file system.
-    unfinished = path.with_name(f".{path.name}.{os.getpid()}")
+    # Beside the target, because a rename is whole or nothing only within one file system. A folder, because safetensors
+    # writes under a random name of its own: what a kill leaves is then gone with the next write.
+    folder = path.with_name(f".{path.name}.writing")
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    unfinished = folder / path.name
     try:
+        # safetensors gives its files mode 0600; an ordinary file shows the one that the umask asks for.
+        unfinished.touch()
+        mode = stat.S_IMODE(unfinished.stat().st_mode)
         save_file(tensors, unfinished, {key: json.dumps(value, sort_keys=True) for key, value in described.items()})
         _sort_metadata(unfinished)
+        unfinished.chmod(mode)
         unfinished.replace(path)
     finally:
-        unfinished.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sort_metadata(path: Path) -> None:

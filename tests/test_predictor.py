@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from finetune.errors import CheckpointError, FinetuneError
 from finetune.networks.encoder_specs import ENCODERS
 from finetune.predictor import load_model
 from finetune.preprocessing import Preprocessing
+from finetune.weights import save_native
 from tests.drawn_weights import adjusted, draw, drawn_model, last_layer_that_varies, require_varied
 from tests.small_models import BASE, INPUT_SIZE, small_model, write_model
 
@@ -128,12 +130,28 @@ def test_a_wrong_argument(tmp_path: Path, arguments: dict[str, Any], error: type
 
 
 def test_a_preprocessing_that_is_none_of_ours(tmp_path: Path) -> None:
-    from finetune.weights import save_native
-
     path = tmp_path / "m.safetensors"
     save_native(path, small_model(10.0), {"preprocessing": {"size": 518}})
-    with pytest.raises(CheckpointError, match="which we cannot read"):
+    with pytest.raises(
+        CheckpointError, match=r"m\.safetensors: preprocessing is \{'size': 518\}; expected input_size, "
+    ):
         load_model(path)
+
+
+@pytest.mark.parametrize("input_size", ["ab", [0, 0]])
+def test_a_preprocessing_beside_an_official_file_is_named_with_its_own_file(tmp_path: Path, input_size: Any) -> None:
+    path = tmp_path / "m.pth"
+    torch.save(Official.from_ours(small_model(10.0).state_dict()), path)
+    preprocessing = {**Preprocessing(input_size=INPUT_SIZE).to_mapping(), "input_size": input_size}
+    says = {"kind": "metric", "max_depth_m": 10.0, "preprocessing": preprocessing}
+    path.with_suffix(".json").write_text(json.dumps(says))
+    with pytest.raises(CheckpointError, match=r"m\.json: preprocessing\.input_size is .* Export it again"):
+        load_model(path)
+
+
+def test_a_base_that_is_no_mapping_stands_for_nothing(tmp_path: Path) -> None:
+    save_native(tmp_path / "m.safetensors", small_model(10.0), {"base": "vits"})
+    assert load_model(tmp_path / "m.safetensors").base["source"] == str(tmp_path / "m.safetensors")
 
 
 @pytest.mark.original

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import stat
+import subprocess
+import sys
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -106,8 +110,23 @@ def test_file_beside_it_that_is_broken_or_another_program_s(official: str) -> No
     assert read_checkpoint(official).kind_assumed
     sidecar.write_text("{")
     assert refusal(official).startswith(f"{sidecar}: is not JSON (")
-    sidecar.write_text('{"kind": "metric", "max_depth_m": null}')
-    assert "says kind 'metric' and max_depth_m None, which do not go together" in refusal(official)
+    sidecar.write_text('{"kind": "relative", "base": {"license": 5}}')
+    assert read_checkpoint(official).license is None
+
+
+@pytest.mark.parametrize("kind", ["metric", "relative"])
+@pytest.mark.parametrize("value", ["-3", "0", "NaN", "Infinity", "true", '"3"', "[3]", "1" + 400 * "0"])
+def test_max_depth_that_is_none(official: str, kind: str, value: str) -> None:
+    sidecar = Path(official).with_suffix(".json")
+    sidecar.write_text(f'{{"kind": "{kind}", "max_depth_m": {value}}}')
+    sentence = refusal(official)
+    assert sentence.startswith(f"{sidecar}: says kind '{kind}' and max_depth_m {json.loads(value)!r}; expected metric ")
+
+
+@pytest.mark.parametrize("says", ['{"kind": "metric", "max_depth_m": null}', '{"kind": "meters"}', '{"kind": [1]}'])
+def test_kind_and_max_depth_that_do_not_go_together(official: str, says: str) -> None:
+    Path(official).with_suffix(".json").write_text(says)
+    assert "a positive number of meters, or relative and none. Export it again" in refusal(official)
 
 
 def test_metric_needs_its_max_depth(official: str) -> None:
@@ -145,6 +164,13 @@ def test_encoder_that_nobody_knows(tmp_path: Path) -> None:
     tensors = {name: tensor for name, tensor in official_tensors().items() if "blocks.7." not in name}
     source = written(tmp_path / "cut.pth", tensors)
     assert "found 7 blocks of width 192, which is no encoder we know" in refusal(source)
+
+
+def test_tensors_without_any_dimension(official: str, tmp_path: Path) -> None:
+    source = written(tmp_path / "flat.pth", {**official_tensors(), "pretrained.cls_token": torch.tensor(1.0)})
+    assert "found 8 blocks of width 1, which is no encoder we know" in refusal(source)
+    with pytest.raises(CheckpointError, match=r"head\.last\.bias is a single number instead of 1 for"):
+        fill(DepthModel("tiny", None), changed(official, **{"head.last.bias": torch.tensor(1.0)}), "all")
 
 
 def test_run_folder_means_its_best_weights(tmp_path: Path) -> None:
@@ -211,6 +237,8 @@ def test_code_in_a_file_is_not_run(tmp_path: Path) -> None:
 def test_files_of_another_layout(tmp_path: Path) -> None:
     other = written(tmp_path / "other.pth", {"layer.weight": torch.zeros(1)})
     assert "has 1 tensors (layer.weight, ...), the names of no known format" in refusal(other)
+    numbered = written(tmp_path / "numbered.pth", {1: torch.zeros(1)})
+    assert "has 1 tensors (1, ...), the names of no known format" in refusal(numbered)
     assert "holds a list, not weights by name" in refusal(written(tmp_path / "list.pth", [1, 2]))
     hugging_face = tmp_path / "hf.safetensors"
     save_file({"backbone.embeddings.cls_token": torch.zeros(1)}, hugging_face)
@@ -284,7 +312,10 @@ def test_file_that_does_not_cover_the_network(official: str, tensors: dict[str, 
     checkpoint = changed(official, **tensors)
     model = DepthModel("tiny", 10.0)
     for parts in ("all", "all_but_last"):
-        with pytest.raises(CheckpointError, match=f"{found} for encoder tiny. Use a whole checkpoint"):
+        # Not even a run with a new decoder could start: its table needs the base model's own answer.
+        with pytest.raises(
+            CheckpointError, match=f"{found} for encoder tiny. Use a whole checkpoint of this encoder.$"
+        ):
             fill(model, checkpoint, parts)
     assert all(tensor.isnan().all() for tensor in model.state_dict().values())
     assert str(fill(model, checkpoint, "encoder")) == "encoder 119/119, decoder new (64)"
@@ -295,6 +326,24 @@ def test_last_layer_that_is_new_need_not_be_in_the_file(official: str) -> None:
     assert filled(checkpoint, "all_but_last")[1] == "encoder 119/119, decoder 62/64, last layer new (2)"
     with pytest.raises(CheckpointError, match=r"lacks head\.last\.weight"):
         fill(DepthModel("tiny", None), checkpoint, "all")
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_weights_that_are_not_finite(official: str, value: float) -> None:
+    bias = torch.zeros(24)
+    bias[5] = value
+    checkpoint = changed(official, **{"decoder.project.0.bias": bias})
+    model = DepthModel("tiny", None)
+    with pytest.raises(CheckpointError, match=r"dav2\.pth: decoder\.project\.0\.bias holds NaN or infinity"):
+        fill(model, checkpoint, "all")
+    assert all(tensor.isnan().all() for tensor in model.state_dict().values())
+    assert str(fill(model, checkpoint, "encoder")) == "encoder 119/119, decoder new (64)"
+
+
+def test_what_the_network_never_reads_need_not_be_finite(official: str) -> None:
+    checkpoint = read_checkpoint(official)
+    checkpoint.tensors[f"{UNUSED_UNIT}.conv1.bias"].fill_(torch.nan)
+    assert filled(checkpoint, "all")[1] == "encoder 119/119, decoder 64/64"
 
 
 def test_only_the_first_few_are_named(official: str) -> None:
@@ -360,6 +409,32 @@ def test_what_stands_is_kept_when_writing_fails(tmp_path: Path, monkeypatch: pyt
         save_native(path, drawn_model("tiny", 20.0), {})
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_file_has_the_mode_that_the_umask_asks_for(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        save_untrained(tmp_path / "model.safetensors")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == mode
+
+
+def test_what_a_kill_left_is_gone_with_the_next_write(tmp_path: Path) -> None:
+    # Killed by the library's own write: its temporary file and ours are both there.
+    code = (
+        "import os, sys; from pathlib import Path; import finetune.weights as weights; "
+        "weights.save_file = lambda tensors, path, metadata: "
+        "(path.write_bytes(b'half'), path.with_name('.tmp').touch(), os.kill(os.getpid(), 9)); "
+        "weights.save_untrained(Path(sys.argv[1]))"
+    )
+    path = tmp_path / "model.safetensors"
+    assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -9
+    assert [left.name for left in tmp_path.iterdir()] == [".model.safetensors.writing"]
+    save_untrained(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert read_checkpoint(str(path)).encoder == "tiny"
 
 
 def test_file_of_a_newer_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
