@@ -30,11 +30,16 @@ def set_last_bias(model: DepthModel, value: float) -> None:
 
 
 def make_overflow(model: DepthModel) -> None:
-    """Finite weights with which every answer is infinity less infinity, which is not a number."""
+    """Finite weights with which every answer is infinity less infinity, which is not a number.
+
+    What the last layer reads is infinite already: from finite inputs a fused multiply-add, which rounds once, would add
+    a finite product to infinity, and the answer would depend on the processor and the number of threads.
+    """
     with torch.no_grad():
-        model.state_dict()["head.refine.bias"].fill_(100.0)
-        signs = torch.tensor([1.0, -1.0]).repeat(16).view(1, 32, 1, 1)
-        model.state_dict()["head.last.weight"].copy_(3e38 * signs)
+        weights = model.state_dict()
+        weights["head.reduce.bias"].fill_(1e10)
+        weights["head.refine.weight"].fill_(3e38)
+        weights["head.last.weight"].copy_(torch.tensor([1.0, -1.0]).repeat(16).view(1, 32, 1, 1))
 
 
 def write_model(path: Path, max_depth_m: float | None = 10.0, seed: int = 0) -> Path:
