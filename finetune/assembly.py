@@ -27,14 +27,13 @@ from finetune.errors import FinetuneError
 from finetune.evaluation import Answer, Evaluation, ValidationSamples, evaluate, network_answer
 from finetune.loop import Run
 from finetune.metrics import METRICS
-from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
 from finetune.recipe import Recipe, recipe_mapping
 from finetune.report import RunLog
 from finetune.run_folder import RunFolder
-from finetune.weights import Checkpoint, fill, read_checkpoint
+from finetune.weights import Checkpoint, read_checkpoint, whole_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -241,41 +240,31 @@ def weights_metadata(recipe: Recipe, begin: Start) -> dict[str, Any]:
 def evaluate_with_baselines(recipe: Recipe, accelerator: Accelerator, begin: Start, weights: Path) -> Evaluation:
     """The table at the end of a run: the baselines and the weights, in one pass over the same pixels."""
     protocol = make_protocol(recipe)
-    base = base_network(begin.checkpoint).to(accelerator.device)
-    trained = read_checkpoint(str(weights))
-    network = DepthModel(trained.encoder, trained.max_depth_m)
-    fill(network, trained, "all")
-    network.to(accelerator.device).eval()
+    base_answer, trained_answer = (
+        network_answer(whole_network(checkpoint).to(accelerator.device))
+        for checkpoint in (begin.checkpoint, read_checkpoint(str(weights)))
+    )
 
     def constant(_: torch.Tensor, size: tuple[int, int]) -> Any:
         return torch.full(size, begin.baselines.median_m).numpy()
 
     def fitted(image: torch.Tensor, size: tuple[int, int]) -> Any:
-        with torch.inference_mode():
-            answer = resized_answer(base(image.to(accelerator.device)), size)
-        return begin.baselines.base_depth_m(answer, protocol.min_depth_m, protocol.max_depth_m)
+        return begin.baselines.base_depth_m(base_answer(image, size), protocol.min_depth_m, protocol.max_depth_m)
 
     answers: dict[str, Answer] = {
         "constant_median": constant,
         "base_fitted_scale": fitted,
-        "finetuned": network_answer(network),
+        "finetuned": trained_answer,
     }
     samples = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)
     return evaluate(accelerator, samples, answers, protocol, workers=recipe.data.workers)
-
-
-def base_network(checkpoint: Checkpoint) -> DepthModel:
-    """The base model itself, with its own decoder and head."""
-    network = DepthModel(checkpoint.encoder, checkpoint.max_depth_m)
-    fill(network, checkpoint, "all")
-    return network.eval()
 
 
 def _labeled_pixels(
     recipe: Recipe, checkpoint: Checkpoint, preprocessing: Preprocessing, device: torch.device
 ) -> LabeledPixels:
     return collect_labeled_pixels(
-        base_network(checkpoint).to(device),
+        whole_network(checkpoint).to(device),
         _readers(recipe.data.train),
         preprocessing,
         max_depth_m=recipe.model.max_depth_m,

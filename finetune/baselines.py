@@ -87,7 +87,8 @@ def collect_labeled_pixels(
     frames = _interleaved([evenly_spread(len(reader), max(1, images // len(readers))) for reader in readers])
     # Evenly spread as well, and put first so that their pixels are the first M.
     with_features = [frames[place] for place in evenly_spread(len(frames), images_with_features)]
-    ordered = with_features + [frame for frame in frames if frame not in set(with_features)]
+    first = set(with_features)
+    ordered = with_features + [frame for frame in frames if frame not in first]
     depths, answers, numbers, features = [], [], [], []
     for number, (reader, frame) in enumerate(ordered):
         sample = within_range(readers[reader][frame], max_depth_m)

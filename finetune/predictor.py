@@ -18,7 +18,7 @@ from finetune.errors import CheckpointError, FinetuneError
 from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
-from finetune.weights import Checkpoint, Wording, fill, read_checkpoint
+from finetune.weights import Checkpoint, Wording, read_checkpoint, whole_network
 
 # What the published weights were trained at; their files cannot say it.
 ORIGINAL_INPUT_SIZE = (518, 518)
@@ -127,12 +127,10 @@ def predictor_of(checkpoint: Checkpoint, device: torch.device) -> Predictor:
     Raises:
         CheckpointError: the checkpoint does not cover the network.
     """
-    network = DepthModel(checkpoint.encoder, checkpoint.max_depth_m)
-    fill(network, checkpoint, "all")
     base = checkpoint.metadata.get("base")
     itself = {"source": checkpoint.source, "sha256": checkpoint.sha256, "license": checkpoint.license}
     return Predictor(
-        network=network.to(device).eval(),
+        network=whole_network(checkpoint).to(device),
         preprocessing=_preprocessing_of(checkpoint),
         source=checkpoint.source,
         # Published weights stand for themselves.

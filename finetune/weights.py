@@ -415,6 +415,19 @@ class Coverage:
         return [("encoder", self.encoder), ("decoder", self.decoder)]
 
 
+def whole_network(checkpoint: Checkpoint) -> DepthModel:
+    """
+    Returns:
+        The network of a checkpoint with every weight of it, on the CPU, ready to answer.
+
+    Raises:
+        CheckpointError: the checkpoint does not cover the network.
+    """
+    network = DepthModel(checkpoint.encoder, checkpoint.max_depth_m)
+    fill(network, checkpoint, "all")
+    return network.eval()
+
+
 def fill(model: DepthModel, checkpoint: Checkpoint, parts: str) -> Coverage:
     """
     Args:

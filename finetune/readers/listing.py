@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 
 from finetune.errors import ListError, RecipeError
@@ -81,12 +81,13 @@ class Listing:
         return image_path, depth_path
 
 
-class ListedFrames:
+class ListedFrames(ABC):
     """What every reader of files does with its listing, which it makes at first use as ``_listing``."""
 
-    @cached_property
+    @property
+    @abstractmethod
     def _listing(self) -> Listing:
-        raise NotImplementedError
+        """The frames; a reader makes it once, as a cached property."""
 
     def __len__(self) -> int:
         return len(self._listing)
