@@ -159,7 +159,12 @@ def make_batches(
         _readers(recipe.data.train),
         [entry.weight for entry in recipe.data.train],
         preprocessing=preprocessing,
-        augmentation=Augmentation(flip=recipe.augment.flip, color=recipe.augment.color),
+        augmentation=Augmentation(
+            flip=recipe.augment.flip,
+            color=recipe.augment.color,
+            color_strength=recipe.augment.color_strength,
+            degrade=recipe.augment.degrade,
+        ),
         max_depth_m=recipe.model.max_depth_m,
         seed=recipe.seed,
     )

@@ -151,10 +151,12 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class AugmentOptions:
-    """``augment``: what is varied at random in a training sample; each is a probability."""
+    """``augment``: what is varied at random in a training sample; flip, color and degrade are probabilities."""
 
     flip: Share = 0.5  # image, depth and camera are mirrored left to right
     color: Share = 0.5  # brightness, contrast, saturation and hue of the image are changed
+    color_strength: Annotated[float, Field(ge=0, le=4)] = 1.0  # multiplies how far color changes go
+    degrade: Share = 0.0  # light, tint, blur, coarser pixels, noise, compression: one to three of them spoil the image
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
