@@ -33,6 +33,31 @@ class InverseFit:
         return 1.0 / np.clip(inverse, 1.0 / max_depth_m, 1.0 / min_depth_m)
 
 
+def fit_inverse_least_squares(relative: NDArray[np.floating], target_m: NDArray[np.floating]) -> InverseFit:
+    """
+    The scale, not below 0, and the shift that minimize the summed squared error in inverse depth.
+
+    A scale below 0 would turn near and far around and score an answer that knows nothing, or the wrong way; the best
+    scale that is left is then 0, a constant.
+
+    Source: Ranftl et al. 2020 (MiDaS), arXiv:1907.01341, equation 4.
+
+    Args:
+        relative: (N,) inverse depth of unknown scale and shift.
+        target_m: (N,) measured depth, meters, > 0.
+
+    Raises:
+        ValueError: there is no pixel.
+    """
+    if not relative.size:
+        raise ValueError("a fit needs a pixel")
+    x, y = relative.astype(np.float64), 1.0 / target_m.astype(np.float64)
+    if _is_constant(x):
+        return InverseFit(scale=0.0, shift=float(y.mean()))
+    scale = max(0.0, float(np.mean((x - x.mean()) * (y - y.mean())) / x.var()))
+    return InverseFit(scale=scale, shift=float(y.mean() - scale * x.mean()))
+
+
 def fit_inverse_robust(relative: NDArray[np.floating], target_m: NDArray[np.floating]) -> InverseFit:
     """
     The scale and shift that minimize the summed absolute error in inverse depth.
@@ -50,7 +75,7 @@ def fit_inverse_robust(relative: NDArray[np.floating], target_m: NDArray[np.floa
     if relative.size < 2:
         raise ValueError("a line needs two points")
     x, y = relative.astype(np.float64), 1.0 / target_m.astype(np.float64)
-    if np.ptp(x) <= 1e-9 * max(1.0, np.abs(x).max()):
+    if _is_constant(x):
         return InverseFit(scale=0.0, shift=float(np.median(y)))
     floor = 1e-6 * float(np.mean(np.abs(y)))
     weight = np.ones_like(x)
@@ -80,3 +105,8 @@ def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) 
     if any(np.ptp(rank) == 0 for rank in ranks):
         return 0.0
     return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _is_constant(values: NDArray[np.float64]) -> bool:
+    """Whether the values differ by rounding at most, so that a slope over them says nothing."""
+    return bool(np.ptp(values) <= 1e-9 * max(1.0, np.abs(values).max()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +16,12 @@ from finetune.augment import Augmentation
 from finetune.baselines import (
     MOST_IMAGES,
     Baselines,
-    LabeledPixels,
     collect_labeled_pixels,
     fit_baselines,
     require_kind,
 )
-from finetune.batches import Batch, Reader, StepBatches, TrainingSamples, training_batches
-from finetune.decoder_init import CALIBRATION_IMAGES, resolved_decoder_init, solve_last_layer, start_model
+from finetune.batches import Batch, Range, Reader, StepBatches, TrainingSamples, training_batches
+from finetune.decoder_init import CALIBRATION_IMAGES, drawn_model, resolved_decoder_init, solve_last_layer, start_model
 from finetune.environment import digest
 from finetune.errors import FinetuneError
 from finetune.evaluation import Answer, Evaluation, ValidationSamples, evaluate, network_answer
@@ -30,7 +30,7 @@ from finetune.metrics import METRICS
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
-from finetune.recipe import Recipe, recipe_mapping
+from finetune.recipe import ModelOptions, Recipe, recipe_mapping
 from finetune.report import RunLog
 from finetune.run_folder import RunFolder
 from finetune.weights import Checkpoint, read_checkpoint, whole_network
@@ -38,13 +38,29 @@ from finetune.weights import Checkpoint, read_checkpoint, whole_network
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
-    """What a run starts from, before any process knows of the others' work."""
+    """What a run starts from, before any process knows of the others' work.
 
-    checkpoint: Checkpoint
+    Attributes:
+        checkpoint: None where every weight was drawn.
+        baselines: None for a relative head, whose baselines are aligned per image like its answers.
+    """
+
+    checkpoint: Checkpoint | None
     preprocessing: Preprocessing
     model: DepthModel
-    baselines: Baselines
+    baselines: Baselines | None
     notes: tuple[str, ...]
+
+    @property
+    def base(self) -> dict[str, str | None]:
+        """What the model is made from, as weights files say it."""
+        if self.checkpoint is None:
+            return {"source": None, "sha256": None, "license": None}
+        return {
+            "source": self.checkpoint.source,
+            "sha256": self.checkpoint.sha256,
+            "license": self.checkpoint.license,
+        }
 
 
 def start(recipe: Recipe, accelerator: Accelerator) -> Start:
@@ -57,48 +73,98 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
         CheckpointError: the file is not what the recipe says, or cannot start a model.
         DataError: no training pixel is usable.
     """
+    checkpoint = _checkpoint(recipe)
+    preprocessing = Preprocessing(input_size=recipe.data.input_size)
+    model, notes = _model(recipe, checkpoint)
+    shared: list[Any] = [None, 0]
+    # A drawn relative model has nothing to be held against pixels.
+    if accelerator.is_main_process and (checkpoint or recipe.model.head == "metric"):
+        shared = [*_baselines(recipe, checkpoint, model, preprocessing, accelerator.device)]
+    broadcast_object_list(shared)
+    baselines, images = shared
+    if baselines:
+        notes = (*notes, f"baselines fitted on {images} training images: median {baselines.median_m:.3f} m")
+    return Start(checkpoint=checkpoint, preprocessing=preprocessing, model=model, baselines=baselines, notes=notes)
+
+
+def _checkpoint(recipe: Recipe) -> Checkpoint | None:
     options = recipe.model
-    checkpoint = read_checkpoint(
+    if options.checkpoint is None:
+        return None
+    return read_checkpoint(
         options.checkpoint,
         kind=options.checkpoint_kind,
         max_depth_m=options.checkpoint_max_depth_m,
         encoder=options.encoder,
         where=recipe.where("model.checkpoint"),
     )
-    preprocessing = Preprocessing(input_size=recipe.data.input_size)
-    decoder_init = resolved_decoder_init(options.decoder_init, checkpoint.kind)
+
+
+def _model(recipe: Recipe, checkpoint: Checkpoint | None) -> tuple[DepthModel, tuple[str, ...]]:
+    """The model before its last layer is solved for, and sentences about where its weights come from."""
+    options = recipe.model
+    if checkpoint is None:
+        model = drawn_model(options.encoder, options.head_max_depth_m, recipe.seed)
+        return model, (f"{options.encoder}: every weight drawn from seed {recipe.seed}",)
+    decoder_init = resolved_decoder_init(options.decoder_init, options.head, checkpoint.kind)
     model, coverage = start_model(
         checkpoint,
         decoder_init,
-        max_depth_m=options.max_depth_m,
+        max_depth_m=options.head_max_depth_m,
         seed=recipe.seed,
-        where=recipe.where("model.max_depth_m"),
+        where=recipe.where("model.max_depth_m" if options.head == "metric" else "model.head"),
     )
-    shared: list[Any] = [None, None]
-    if accelerator.is_main_process:
-        pixels = _labeled_pixels(recipe, checkpoint, preprocessing, accelerator.device)
+    described = f"{checkpoint.source}: {checkpoint.kind} {checkpoint.encoder}, {coverage}; decoder_init {decoder_init}"
+    return model, (*checkpoint.notes, described)
+
+
+def _baselines(
+    recipe: Recipe,
+    checkpoint: Checkpoint | None,
+    model: DepthModel,
+    preprocessing: Preprocessing,
+    device: torch.device,
+) -> tuple[Baselines | None, int]:
+    """
+    Look at labeled pixels; where the last layer is to be solved for, solve it.
+
+    Returns:
+        The baselines, and how many images they are from.
+    """
+    options = recipe.model
+    pixels = collect_labeled_pixels(
+        (whole_network(checkpoint) if checkpoint else model).to(device),
+        _readers(recipe.data.train),
+        preprocessing,
+        max_depth_m=options.max_depth_m,
+        images=MOST_IMAGES,
+        images_with_features=CALIBRATION_IMAGES,
+    )
+    kind = checkpoint.kind if checkpoint else None
+    if checkpoint:
         require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
-        if decoder_init == "calibrated":
-            solve_last_layer(model.head.last, pixels, options.max_depth_m)
-        shared = [fit_baselines(pixels, checkpoint.kind), len(set(pixels.image.tolist()))]
-    broadcast_object_list(shared)
-    notes = (
-        *checkpoint.notes,
-        f"{checkpoint.source}: {checkpoint.kind} {checkpoint.encoder}, {coverage}; decoder_init {decoder_init}",
-        f"baselines fitted on {shared[1]} training images: median {shared[0].median_m:.3f} m",
-    )
-    return Start(checkpoint=checkpoint, preprocessing=preprocessing, model=model, baselines=shared[0], notes=notes)
+    if options.head == "relative":
+        return None, 0
+    assert options.max_depth_m is not None
+    if resolved_decoder_init(options.decoder_init, options.head, kind) == "calibrated":
+        solve_last_layer(model.head.last, pixels, options.max_depth_m)
+    return fit_baselines(pixels, kind), len(set(pixels.image.tolist()))
 
 
-def resolved(recipe: Recipe, checkpoint: Checkpoint, mixed_precision: str) -> Recipe:
+def resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str) -> Recipe:
     """The recipe as it runs: what each ``auto`` came to is written out."""
+    kind = checkpoint.kind if checkpoint else None
     of_model: dict[str, Any] = {
-        "checkpoint_kind": checkpoint.kind,
-        "encoder": checkpoint.encoder,
-        "decoder_init": resolved_decoder_init(recipe.model.decoder_init, checkpoint.kind),
+        "decoder_init": resolved_decoder_init(recipe.model.decoder_init, recipe.model.head, kind)
     }
-    of_run: dict[str, Any] = {"precision": "fp32" if mixed_precision == "no" else mixed_precision}
-    written_out = replace(recipe, model=replace(recipe.model, **of_model), run=replace(recipe.run, **of_run))
+    if checkpoint:
+        of_model |= {"checkpoint_kind": checkpoint.kind, "encoder": checkpoint.encoder}
+    written_out = replace(
+        recipe,
+        model=replace(recipe.model, **of_model),
+        run=replace(recipe.run, precision="fp32" if mixed_precision == "no" else mixed_precision),
+        evaluation=replace(recipe.evaluation, protocols=recipe.protocols),
+    )
     object.__setattr__(written_out, "places", recipe.places)
     return written_out
 
@@ -146,7 +212,7 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
             step=run.step,
             total_steps=run.total_steps,
             validation=validation,
-            max_depth_m=recipe.model.max_depth_m,
+            max_depth_m=recipe.model.max_depth_m or recipe.depth_range_m[1],
         )
     return run
 
@@ -165,7 +231,7 @@ def make_batches(
             color_strength=recipe.augment.color_strength,
             degrade=recipe.augment.degrade,
         ),
-        max_depth_m=recipe.model.max_depth_m,
+        ranges=[_range(recipe.model, entry.out_of_range) for entry in recipe.data.train],
         seed=recipe.seed,
     )
     batches = StepBatches(
@@ -178,6 +244,14 @@ def make_batches(
     # Not given to prepare: its iterator would draw from the global generator, and the bits would differ on resume.
     on_gpu = accelerator.device.type == "cuda"
     return training_batches(samples, batches, workers=recipe.data.workers, pin_memory=on_gpu)
+
+
+def _range(options: ModelOptions, out_of_range: str) -> Range:
+    """What training sees of depth beyond the range; the inverse of an infinite depth is 0."""
+    if out_of_range == "ignore":
+        return Range(max_depth_m=options.max_depth_m)
+    ceiling_m = math.inf if options.head == "relative" else options.max_depth_m
+    return Range(max_depth_m=options.max_depth_m, ceiling_m=ceiling_m)
 
 
 def make_optimizer(network: DepthModel, recipe: Recipe) -> torch.optim.Optimizer:
@@ -199,9 +273,9 @@ def make_optimizer(network: DepthModel, recipe: Recipe) -> torch.optim.Optimizer
 
 
 def make_protocol(recipe: Recipe) -> Protocol:
-    """The recipe's ``plain`` protocol."""
+    """The recipe's first protocol, by which ``best/`` is chosen; today it is the only one."""
     min_depth_m, max_depth_m = recipe.depth_range_m
-    return Protocol(min_depth_m=min_depth_m, max_depth_m=max_depth_m)
+    return Protocol(name=recipe.protocols[0], min_depth_m=min_depth_m, max_depth_m=max_depth_m)
 
 
 def total_steps(recipe: Recipe, processes: int) -> int:
@@ -233,11 +307,10 @@ def log_columns(run: Run) -> list[str]:
 
 def weights_metadata(recipe: Recipe, begin: Start) -> dict[str, Any]:
     """What every weights file of the run says of itself; kind, encoder and max depth are added from the network."""
-    checkpoint = begin.checkpoint
     return {
         "name": recipe.name,
         "preprocessing": begin.preprocessing.to_mapping(),
-        "base": {"source": checkpoint.source, "sha256": checkpoint.sha256, "license": checkpoint.license},
+        "base": begin.base,
         "recipe_sha256": digest(recipe_mapping(recipe)),
     }
 
@@ -245,37 +318,37 @@ def weights_metadata(recipe: Recipe, begin: Start) -> dict[str, Any]:
 def evaluate_with_baselines(recipe: Recipe, accelerator: Accelerator, begin: Start, weights: Path) -> Evaluation:
     """The table at the end of a run: the baselines and the weights, in one pass over the same pixels."""
     protocol = make_protocol(recipe)
-    base_answer, trained_answer = (
-        network_answer(whole_network(checkpoint).to(accelerator.device))
-        for checkpoint in (begin.checkpoint, read_checkpoint(str(weights)))
-    )
 
-    def constant(_: torch.Tensor, size: tuple[int, int]) -> Any:
-        return torch.full(size, begin.baselines.median_m).numpy()
+    def whole_answer(checkpoint: Checkpoint) -> Answer:
+        return network_answer(whole_network(checkpoint).to(accelerator.device))
 
-    def fitted(image: torch.Tensor, size: tuple[int, int]) -> Any:
-        return begin.baselines.base_depth_m(base_answer(image, size), protocol.min_depth_m, protocol.max_depth_m)
-
-    answers: dict[str, Answer] = {
-        "constant_median": constant,
-        "base_fitted_scale": fitted,
-        "finetuned": trained_answer,
-    }
+    answers: dict[str, Answer] = {"constant_median": _constant(begin.baselines)}
+    if begin.checkpoint:
+        answers["base_fitted_scale"] = _fitted(whole_answer(begin.checkpoint), begin.baselines, protocol)
+    answers["finetuned"] = whole_answer(read_checkpoint(str(weights)))
     samples = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)
     return evaluate(accelerator, samples, answers, protocol, workers=recipe.data.workers)
 
 
-def _labeled_pixels(
-    recipe: Recipe, checkpoint: Checkpoint, preprocessing: Preprocessing, device: torch.device
-) -> LabeledPixels:
-    return collect_labeled_pixels(
-        whole_network(checkpoint).to(device),
-        _readers(recipe.data.train),
-        preprocessing,
-        max_depth_m=recipe.model.max_depth_m,
-        images=MOST_IMAGES,
-        images_with_features=CALIBRATION_IMAGES,
-    )
+def _constant(baselines: Baselines | None) -> Answer:
+    """The training median everywhere; for a relative run any number is the same after the alignment."""
+    value = baselines.median_m if baselines else 1.0
+
+    def answer(_: torch.Tensor, size: tuple[int, int]) -> Any:
+        return torch.full(size, value).numpy()
+
+    return answer
+
+
+def _fitted(base_answer: Answer, baselines: Baselines | None, protocol: Protocol) -> Answer:
+    """The base's answer in meters; in a relative run it is left to the protocol to align it."""
+    if baselines is None:
+        return base_answer
+
+    def answer(image: torch.Tensor, size: tuple[int, int]) -> Any:
+        return baselines.base_depth_m(base_answer(image, size), protocol.min_depth_m, protocol.max_depth_m)
+
+    return answer
 
 
 def _readers(entries: Sequence[Any]) -> list[Reader]:

@@ -14,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.alignment import InverseFit, fit_inverse_robust, fit_scale_median, rank_correlation
-from finetune.batches import Reader, evenly_spread, within_range
+from finetune.batches import Range, Reader, evenly_spread
 from finetune.errors import CheckpointError, DataError
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
@@ -48,16 +48,17 @@ class Baselines:
 
     Attributes:
         median_m: what ``constant_median`` answers everywhere, meters.
-        base: how the base's answer becomes meters: an inverse fit, or one factor for a metric base.
+        base: how the base's answer becomes meters: an inverse fit, or one factor for a metric base; None: no base.
     """
 
     median_m: float
-    base: InverseFit | float
+    base: InverseFit | float | None
 
     def base_depth_m(
         self, answer: NDArray[np.floating], min_depth_m: float, max_depth_m: float
     ) -> NDArray[np.floating]:
         """The base model's answer in meters, within the range; same shape."""
+        assert self.base is not None
         if isinstance(self.base, InverseFit):
             return self.base.depth_m(answer, min_depth_m, max_depth_m)
         return np.clip(answer * self.base, min_depth_m, max_depth_m)
@@ -68,7 +69,7 @@ def collect_labeled_pixels(
     readers: Sequence[Reader],
     preprocessing: Preprocessing,
     *,
-    max_depth_m: float,
+    max_depth_m: float | None,
     images: int,
     images_with_features: int,
 ) -> LabeledPixels:
@@ -76,7 +77,7 @@ def collect_labeled_pixels(
     Args:
         base: the base model, with its own decoder and head, on the device to use.
         readers: the training data; images are spread evenly over each.
-        max_depth_m: measured depth beyond it is left out.
+        max_depth_m: measured depth beyond it is left out; None: only what is infinitely far is.
         images: how many images to look at, at most.
         images_with_features: from how many of them to keep the inputs of the last layer.
 
@@ -90,8 +91,9 @@ def collect_labeled_pixels(
     first = set(with_features)
     ordered = with_features + [frame for frame in frames if frame not in first]
     depths, answers, numbers, features = [], [], [], []
+    in_range = Range(max_depth_m=max_depth_m)
     for number, (reader, frame) in enumerate(ordered):
-        sample = within_range(readers[reader][frame], max_depth_m)
+        sample = in_range(readers[reader][frame])
         depth_m, valid = preprocessing.whole(*sample.image.shape[:2]).depth(sample.depth_m, sample.valid)
         pixels = np.flatnonzero(valid)
         chosen = np.random.default_rng((number,)).permutation(pixels)[:PIXELS_PER_IMAGE]
@@ -107,7 +109,8 @@ def collect_labeled_pixels(
     if not sum(map(len, depths)):
         raise DataError(
             "data.train",
-            f"none of {len(ordered)} images has a pixel with measured depth up to {max_depth_m:g} m",
+            f"none of {len(ordered)} images has a pixel with measured depth"
+            + ("" if max_depth_m is None else f" up to {max_depth_m:g} m"),
             "Check meters_per_unit, invalid and model.max_depth_m",
         )
     return LabeledPixels(
@@ -118,13 +121,13 @@ def collect_labeled_pixels(
     )
 
 
-def fit_baselines(pixels: LabeledPixels, kind: str) -> Baselines:
-    """Both baselines from labeled pixels; ``kind`` is that of the base model."""
-    base = (
-        fit_inverse_robust(pixels.answer, pixels.depth_m)
-        if kind == "relative"
-        else fit_scale_median(np.maximum(pixels.answer, 1e-6), pixels.depth_m)
-    )
+def fit_baselines(pixels: LabeledPixels, kind: str | None) -> Baselines:
+    """The baselines from labeled pixels; ``kind`` is that of the base model, None where there is none."""
+    base: InverseFit | float | None = None
+    if kind == "relative":
+        base = fit_inverse_robust(pixels.answer, pixels.depth_m)
+    elif kind == "metric":
+        base = fit_scale_median(np.maximum(pixels.answer, 1e-6), pixels.depth_m)
     return Baselines(median_m=float(np.median(pixels.depth_m)), base=base)
 
 

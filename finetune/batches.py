@@ -82,7 +82,7 @@ class Batch(NamedTuple):
 
     Attributes:
         image: (B, 3, H, W) uint8, channels last in memory; normalized on the device.
-        depth_m: (B, 1, H, W) float32, meters.
+        depth_m: (B, 1, H, W) float32, meters; infinity is farther than any measurement.
         valid: (B, 1, H, W) bool.
         usable_images: how many of the images have a valid pixel.
         sources: (B) names of the samples, for errors.
@@ -95,6 +95,26 @@ class Batch(NamedTuple):
     sources: list[str]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """What becomes of depth that a head cannot answer. Infinity is beyond every range.
+
+    Attributes:
+        max_depth_m: end of the range, meters; None: the largest number there is.
+        ceiling_m: what farther depth becomes, meters or infinity; None: not measured.
+    """
+
+    max_depth_m: float | None
+    ceiling_m: float | None = None
+
+    def __call__(self, sample: DepthSample) -> DepthSample:
+        """The sample with depth in the range, and at the ceiling where there is one."""
+        within = sample.depth_m <= (np.finfo(np.float32).max if self.max_depth_m is None else self.max_depth_m)
+        if self.ceiling_m is None:
+            return replace(sample, valid=sample.valid & within)
+        return replace(sample, depth_m=np.where(sample.valid & ~within, np.float32(self.ceiling_m), sample.depth_m))
+
+
 class TrainingSamples(Dataset[DepthSample]):
     """Sample k of a run, cut, resized and augmented."""
 
@@ -105,28 +125,44 @@ class TrainingSamples(Dataset[DepthSample]):
         *,
         preprocessing: Preprocessing,
         augmentation: Augmentation,
-        max_depth_m: float,
+        ranges: Sequence[Range],
         seed: int,
     ) -> None:
         """
         Args:
             readers, weights: entries of ``data.train`` and their shares.
-            max_depth_m: measured depth beyond it does not count; the head cannot answer it.
+            ranges: of each entry, what its measured depth beyond the range of the head becomes.
         """
         self.readers = readers
         self.mix = Mix(sizes=tuple(len(reader) for reader in readers), weights=tuple(weights), seed=seed)
         self._preprocessing = preprocessing
         self._augmentation = augmentation
-        self._max_depth_m = max_depth_m
+        self._ranges = ranges
         self._seed = seed
 
     def __getitem__(self, k: int) -> DepthSample:
-        reader, frame = self.mix(k)
-        sample = within_range(self.readers[reader][frame], self._max_depth_m)
+        return self.__getitems__([k])[0]
+
+    def __getitems__(self, ks: Sequence[int]) -> list[DepthSample]:
+        """The samples ``ks``, equal to one by one; a loader asks for a batch so, which some readers give sooner."""
+        places = [self.mix(k) for k in ks]
+        found: dict[int, DepthSample] = {}
+        for number, reader in enumerate(self.readers):
+            turns = [turn for turn, (of, _) in enumerate(places) if of == number]
+            found.update(zip(turns, read(reader, [places[turn][1] for turn in turns]), strict=True))
+        return [self._cut(k, self._ranges[places[turn][0]](found[turn])) for turn, k in enumerate(ks)]
+
+    def _cut(self, k: int, sample: DepthSample) -> DepthSample:
         height, width = sample.depth_m.shape
         across, down = np.random.default_rng((self._seed, _WINDOW, k)).random(2)
         window = self._preprocessing.window(height, width, across, down)
         return self._augmentation(window(sample), (self._seed, _AUGMENT, k))
+
+
+def read(reader: Reader, frames: Sequence[int]) -> list[DepthSample]:
+    """The frames of a reader, at once where it has a way to do so, as one that draws them has."""
+    together = getattr(reader, "batch", None)
+    return together(frames) if together and frames else [reader[frame] for frame in frames]
 
 
 class Caught(Dataset[Any]):
@@ -140,6 +176,14 @@ class Caught(Dataset[Any]):
             return self._samples[key]
         except FinetuneError as fault:
             return fault
+
+    def __getitems__(self, keys: Sequence[int]) -> list[Any]:
+        if not hasattr(self._samples, "__getitems__"):
+            return [self[key] for key in keys]
+        try:
+            return self._samples.__getitems__(keys)
+        except FinetuneError as fault:
+            return [fault]
 
 
 def sound(loader: Iterable[Any]) -> Iterator[Any]:
@@ -173,11 +217,6 @@ class StepBatches(Sampler[list[int]]):
 def evenly_spread(count: int, most: int) -> list[int]:
     """At most ``most`` of ``count`` indices, at equal distances, first and last included."""
     return sorted({int(index) for index in np.linspace(0, count - 1, min(count, most)).round()})
-
-
-def within_range(sample: DepthSample, max_depth_m: float) -> DepthSample:
-    """The sample with depth beyond ``max_depth_m`` marked as not measured."""
-    return replace(sample, valid=sample.valid & (sample.depth_m <= max_depth_m))
 
 
 def collate(samples: Sequence[DepthSample]) -> Batch:

@@ -1,4 +1,4 @@
-"""Starting a metric head from a checkpoint: what is kept, what is drawn anew, what is solved for."""
+"""Starting a head from a checkpoint, or from none: what is kept, what is drawn anew, what is solved for."""
 
 from __future__ import annotations
 
@@ -19,33 +19,52 @@ _LOWEST, _HIGHEST = 0.005, 0.995
 _RIDGE = 1e-4
 
 
-def resolved_decoder_init(decoder_init: str, kind: str) -> str:
-    """What ``auto`` means for a base of this kind: calibrated for a relative one, keep for a metric one."""
+# A drawn last layer answers with nearly one number. Below 0 the relative head's ReLU would cut it to 0 everywhere and
+# let no gradient through; scale and shift are free, so any positive number will do.
+_RELATIVE_BIAS = 1.0
+
+
+def resolved_decoder_init(decoder_init: str, head: str, kind: str | None) -> str:
+    """What ``auto`` means for a head on a base of this kind; None: there is no base."""
     if decoder_init != "auto":
         return decoder_init
-    return "calibrated" if kind == "relative" else "keep"
+    if kind is None:
+        return "scratch"
+    return "keep" if kind == head else "calibrated"
+
+
+def drawn_model(encoder: str, max_depth_m: float | None, seed: int) -> DepthModel:
+    """A model that has learned nothing and can learn; relative where ``max_depth_m`` is None."""
+    model = DepthModel(encoder, max_depth_m)
+    model.initialise(seed)
+    if max_depth_m is None:
+        assert model.head.last.bias is not None
+        nn.init.constant_(model.head.last.bias, _RELATIVE_BIAS)
+    return model
 
 
 def start_model(
-    checkpoint: Checkpoint, decoder_init: str, *, max_depth_m: float, seed: int, where: str
+    checkpoint: Checkpoint, decoder_init: str, *, max_depth_m: float | None, seed: int, where: str
 ) -> tuple[DepthModel, Coverage]:
     """
-    A metric model whose weights are as ``decoder_init`` says; for ``calibrated``, ``solve_last_layer`` is to follow.
+    A model whose weights are as ``decoder_init`` says; for ``calibrated``, ``solve_last_layer`` is to follow.
 
     Args:
         checkpoint: what the recipe names.
         decoder_init: scratch, pretrained, calibrated or keep.
-        max_depth_m: of the metric head, meters.
+        max_depth_m: of the metric head, meters; None: the head is relative.
         seed: of everything that is drawn anew.
-        where: where the recipe says ``model.max_depth_m``, for errors.
+        where: where the recipe says ``model.max_depth_m``, for a relative head ``model.head``; for errors.
 
     Raises:
-        CheckpointError: ``keep`` of a relative base, or of a metric base with another max depth.
+        CheckpointError: a relative head on a metric base; ``keep`` of a relative base for a metric head, or of a metric
+            base with another max depth.
     """
-    if decoder_init == "keep":
+    if max_depth_m is None:
+        _require_relative(checkpoint, where)
+    elif decoder_init == "keep":
         _require_keepable(checkpoint, max_depth_m, where)
-    model = DepthModel(checkpoint.encoder, max_depth_m)
-    model.initialise(seed)
+    model = drawn_model(checkpoint.encoder, max_depth_m, seed)
     parts = {"scratch": "encoder", "pretrained": "all_but_last", "calibrated": "all_but_last", "keep": "all"}
     return model, fill(model, checkpoint, parts[decoder_init])
 
@@ -100,6 +119,15 @@ def weighted_ridge(
 
 def _as(like: Tensor, values: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(values).to(like).reshape(like.shape)
+
+
+def _require_relative(checkpoint: Checkpoint, where: str) -> None:
+    if checkpoint.kind == "metric":
+        raise CheckpointError(
+            checkpoint.source,
+            "it answers in meters, so a relative head would start with near and far turned around",
+            f"Use a relative checkpoint, or set model.head: metric ({where})",
+        )
 
 
 def _require_keepable(checkpoint: Checkpoint, max_depth_m: float, where: str) -> None:

@@ -81,7 +81,9 @@ def _precision(recipe: Recipe) -> tuple[str, list[str]]:
     return ("bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"), []
 
 
-def environment_record(recipe: Recipe, accelerator: Accelerator, base_sha256: str, total_steps: int) -> dict[str, Any]:
+def environment_record(
+    recipe: Recipe, accelerator: Accelerator, base_sha256: str | None, total_steps: int
+) -> dict[str, Any]:
     """What ``environment.json`` holds."""
     device = accelerator.device
     return {

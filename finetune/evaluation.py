@@ -24,7 +24,8 @@ from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
 from finetune.sample import DepthSample
 
-# (1, 3, h, w) normalized image and the (height, width) asked for -> (height, width) meters.
+# (1, 3, h, w) normalized image and the (height, width) asked for -> (height, width): meters, or inverse depth where the
+# protocol aligns.
 Answer = Callable[[Tensor, tuple[int, int]], NDArray[np.floating]]
 
 
@@ -62,9 +63,10 @@ class Evaluation:
         for row, values in self.rows.items():
             lines.append(f"{row:{width}}" + "".join(f"{values[name]:>10.4f}" for name in METRICS))
         settings = self.protocol
+        alignment = f"aligned per image ({settings.alignment})" if settings.aligns else "no alignment"
         lines.append(
             f"protocol {settings.name}: depth {settings.min_depth_m:g} to {settings.max_depth_m:g} m at measured "
-            f"resolution, clamped, no alignment, mean over images; {self.images_used} images used, "
+            f"resolution, clamped, {alignment}, mean over images; {self.images_used} images used, "
             f"{self.images_skipped} skipped, {self.pixels_used} pixels"
         )
         return "\n".join(lines)
@@ -139,10 +141,10 @@ def evaluate(
             skipped.append(number)
             continue
         height, width = sample.depth_m.shape
-        rows = {
-            name: protocol.score(answer(image, (height, width)), sample.depth_m, usable)
-            for name, answer in answers.items()
-        }
+        rows = {}
+        for name, answer in answers.items():
+            pred_m = protocol.depth_m(answer(image, (height, width)), sample.depth_m, usable)
+            rows[name] = protocol.score(pred_m, sample.depth_m, usable)
         scored.append((number, int(usable.sum()), rows))
     if accelerator.num_processes > 1:
         scored, skipped = gather_object(scored), gather_object(skipped)

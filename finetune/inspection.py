@@ -41,6 +41,7 @@ class EntryDepth:
         sources: the samples looked at.
         valid_share: median over the samples of the share of valid pixels.
         depth_m: depths of valid pixels, the same number from each sample; where none is valid, all positive ones.
+            What is infinitely far is not among them.
     """
 
     key: str
@@ -111,7 +112,8 @@ def _look(entry: DataEntry, key: str) -> EntryDepth:
 
 def _some_depths(sample: DepthSample, only_valid: bool) -> NDArray[np.float32]:
     """At most 4096 depths of a sample, evenly picked."""
-    depths = sample.depth_m[sample.valid] if only_valid else sample.depth_m[sample.depth_m > 0]
+    chosen = sample.valid if only_valid else sample.depth_m > 0
+    depths = sample.depth_m[chosen & np.isfinite(sample.depth_m)]  # how far sky is says nothing
     return depths[:: max(1, len(depths) // 4096)]
 
 
@@ -129,7 +131,7 @@ def _require_deep_enough(source: str) -> None:
 
 
 def _require_plausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> None:
-    max_depth_m = recipe.model.max_depth_m
+    limit, max_depth_m = _limit(recipe)
     where = recipe.where(depth.key)
     source, maps = depth.sources[0], f"{len(depth.sources)} depth maps of {depth.key}"
     if not depth.depth_m.size:
@@ -138,16 +140,23 @@ def _require_plausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> None:
     beyond = float(np.mean(depth.depth_m > max_depth_m))
     found = f"median {median_m:.4g} m over {maps}"
     if beyond > 0.5:
-        found += f", {beyond:.0%} of it beyond model.max_depth_m {max_depth_m:g}"
+        found += f", {beyond:.0%} of it beyond {limit} {max_depth_m:g}"
     elif median_m < 0.01 * max_depth_m:
-        found += f", below 1 % of model.max_depth_m {max_depth_m:g}"
+        found += f", below 1 % of {limit} {max_depth_m:g}"
     elif depth.valid_share <= _NEARLY_NOTHING:
         # A plausible median rules out a wrong unit: it is the limits that leave nothing.
         found = f"{depth.valid_share:.2%} of the pixels are valid over {maps}, though depth of median {median_m:.4g} m"
         raise DataError(source, f"{found} is there", f"{_check_limits(depth.key, reader)} ({where})")
     else:
         return
-    raise DataError(source, *_likely(found, depth.key, where, median_m, max_depth_m, reader))
+    raise DataError(source, *_likely(found, depth.key, where, median_m, (limit, max_depth_m), reader))
+
+
+def _limit(recipe: Recipe) -> tuple[str, float]:
+    """The key that says how far depth goes, and its meters."""
+    if recipe.model.max_depth_m is not None:
+        return "model.max_depth_m", recipe.model.max_depth_m
+    return "evaluation.max_depth_m", recipe.depth_range_m[1]
 
 
 def _check_limits(key: str, reader: Any) -> str:
@@ -156,9 +165,12 @@ def _check_limits(key: str, reader: Any) -> str:
     return f"Check {key}: {', '.join(limits)}" if limits else f"Check the depth maps of {key}"
 
 
-def _likely(found: str, key: str, where: str, median_m: float, max_depth_m: float, reader: Any) -> tuple[str, str]:
-    """What was found with its likely cause, and the fix."""
-    right_range = "model.max_depth_m to what your camera sees"
+def _likely(
+    found: str, key: str, where: str, median_m: float, limit: tuple[str, float], reader: Any
+) -> tuple[str, str]:
+    """What was found with its likely cause, and the fix; ``limit`` as ``_limit`` gave it."""
+    name_of_limit, max_depth_m = limit
+    right_range = f"{name_of_limit} to what your camera sees"
     meters_per_unit = getattr(reader, "meters_per_unit", None)
     if meters_per_unit is not None:
         raw = median_m / meters_per_unit

@@ -35,6 +35,12 @@ STATE_FILE = "run_state.json"
 MOST_SKIPPED_STEPS = 20
 
 
+def inverse_depth(depth_m: Tensor, valid: Tensor) -> Tensor:
+    """(B, 1, H, W) meters -> float32, 1/m: 0 where it is infinitely far, 1 where ``valid`` is False."""
+    # Nearer than a micrometer is no distance, and would be infinity.
+    return depth_m.float().where(valid, 1.0).clamp_min(1e-6).reciprocal()
+
+
 @dataclass(frozen=True, kw_only=True)
 class Best:
     """The best evaluation so far."""
@@ -188,9 +194,11 @@ class Run:
             with self.accelerator.accumulate(self.model):
                 image = batch.image.to(device, non_blocking=True)
                 # The arithmetic of Preprocessing, which normalizes on the host.
-                pred_m = self.model((image.float() / 255.0 - self._mean) / self._std)
-                target_m, valid = (tensor.to(device, non_blocking=True) for tensor in (batch.depth_m, batch.valid))
-                of_batch = torch.stack([term.loss(pred_m, target_m, valid) for term in self.recipe.loss])
+                pred = self.model((image.float() / 255.0 - self._mean) / self._std)
+                target, valid = (tensor.to(device, non_blocking=True) for tensor in (batch.depth_m, batch.valid))
+                if self.network.kind == "relative":
+                    target = inverse_depth(target, valid)
+                of_batch = torch.stack([term.loss(pred, target, valid) for term in self.recipe.loss])
                 share = of_batch * (batch.usable_images * parts / usable_images)
                 self.accelerator.backward((share * self._weights).sum())
                 terms += share.detach() / len(micro_batches)

@@ -15,6 +15,7 @@ from finetune.camera import Camera
 from finetune.sample import DepthSample
 
 PATCH_PX = 14
+_FARTHEST_M = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,11 +190,13 @@ class Window:
             kept = valid[place]
             return np.where(kept, depth_m[place], np.float32(0.0)), kept
         inside = np.s_[rows[0] : rows[-1], columns[0] : columns[-1]]
-        measured = np.where(valid[inside], depth_m[inside], np.float32(np.inf))
+        # Infinity stands for nothing measured, so what is infinitely far is for now the largest number there is.
+        measured = np.where(valid[inside], np.minimum(depth_m[inside], _FARTHEST_M), np.float32(np.inf))
         # reduceat takes the minimum of each cell; where a cell is at most a pixel wide, the pixel itself.
         chosen = np.minimum.reduceat(measured, rows[:-1] - rows[0], axis=0)
         chosen = np.minimum.reduceat(chosen, columns[:-1] - columns[0], axis=1)
         kept = np.isfinite(chosen)
+        chosen[chosen == _FARTHEST_M] = np.inf
         return np.where(kept, chosen, np.float32(0.0)), kept
 
     def camera(self, camera: Camera) -> Camera:

@@ -33,7 +33,9 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Meters = Annotated[float, Field(gt=0, le=1000)]
 
 
-def _require_checkpoint(checkpoint: str) -> None:
+def _require_checkpoint(checkpoint: str | None) -> None:
+    if checkpoint is None:
+        return
     path = Path(checkpoint)
     has_suffix = re.fullmatch(r"\.[A-Za-z]\w*", path.suffix)  # .pth, but not the .5 of a model-v1.5
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint) and not has_suffix  # the loader knows whether it exists
@@ -75,13 +77,14 @@ def _exporters(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Checkpoint = Annotated[str, Field(min_length=1), OnDisk(_require_checkpoint)]
+Checkpoint = Annotated[Annotated[str, Field(min_length=1)] | None, OnDisk(_require_checkpoint)]
 Size = Annotated[tuple[int, int], AfterValidator(_whole_patches)]
 FolderName = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
-Protocols = Annotated[tuple[Literal["plain"], ...], Field(min_length=1), AfterValidator(_each_once)]
+Protocols = Annotated[
+    tuple[Literal["plain", "plain+align=scale_shift_inverse"], ...], Field(min_length=1), AfterValidator(_each_once)
+]
 Exporters = Annotated[tuple[str, ...], AfterValidator(_exporters)]
 
-Head = Annotated[Literal["metric", "relative"], later(lambda head: head == "relative", use="metric")]
 Train = Annotated[Literal["all", "decoder", "lora"], later(lambda train: train == "lora", use="all or decoder")]
 OnMaxDepth = Annotated[
     Literal["rescale"] | None,
@@ -103,15 +106,19 @@ class LoraOptions:
 class ModelOptions:
     """``model``: where the weights come from, what the network answers, and which of its weights are trained."""
 
-    checkpoint: Checkpoint  # file, or hub id such as depth-anything/Depth-Anything-V2-Small
+    # File, or hub id such as depth-anything/Depth-Anything-V2-Small; null: every weight is drawn from the seed.
+    checkpoint: Checkpoint
     checkpoint_kind: Literal["auto", "relative", "metric"] = "auto"  # for an official .pth, which cannot say it itself
     checkpoint_max_depth_m: Meters | None = None  # meters; of a metric .pth that has no .json beside it
     encoder: Literal["auto", "tiny", "vits", "vitb", "vitl", "vitg"] = "auto"  # auto: told from the checkpoint
     # metric: answers in meters; relative: in inverse depth of unknown scale and shift.
-    head: Head = "metric"
-    max_depth_m: Meters  # meters; the farthest answer the metric head can give
+    head: Literal["metric", "relative"] = "metric"
+    # Meters; the farthest answer the metric head can give. For a relative head, what is farther is out of range, null:
+    # only what is infinitely far.
+    max_depth_m: Meters | None = None
     # scratch: encoder only; pretrained: all but the last layer; calibrated: that layer solved for; keep: every weight.
-    # auto: calibrated for a relative checkpoint, keep for a metric one.
+    # auto: keep for a checkpoint of this head's kind, calibrated for a metric head on a relative checkpoint, scratch
+    # without a checkpoint.
     decoder_init: Literal["auto", "scratch", "pretrained", "calibrated", "keep"] = "auto"
     # rescale: a metric checkpoint of another max depth is kept, and its answers are scaled by the ratio.
     on_max_depth: OnMaxDepth = None
@@ -128,6 +135,42 @@ class ModelOptions:
                 other="checkpoint_kind",
                 other_value=self.checkpoint_kind,
             )
+        if self.checkpoint is None:
+            self._require_drawn()
+        if self.head == "relative":
+            self._require_relative()
+        elif self.max_depth_m is None:
+            raise RecipeError(
+                "max_depth_m", None, "a number above 0 and at most 1000: the farthest meters that head metric answers"
+            )
+
+    @property
+    def head_max_depth_m(self) -> float | None:
+        """The farthest answer of the head, meters; None for a relative one."""
+        return None if self.head == "relative" else self.max_depth_m
+
+    def _require_drawn(self) -> None:
+        """Without a checkpoint nothing says the encoder, and there is nothing to keep."""
+        if self.encoder == "auto":
+            either = f"a file or a hub id {HUB_ID_EXAMPLE}, or, to start from drawn weights, an encoder such as tiny"
+            raise Contradiction("checkpoint", None, either, other="encoder", other_value=self.encoder)
+        if self.checkpoint_kind != "auto":
+            raise Contradiction("checkpoint_kind", self.checkpoint_kind, "auto", other="checkpoint", other_value=None)
+        if self.checkpoint_max_depth_m is not None:
+            found = self.checkpoint_max_depth_m
+            raise Contradiction("checkpoint_max_depth_m", found, "null", other="checkpoint", other_value=None)
+        if self.decoder_init not in ("auto", "scratch"):
+            drawn = "scratch, since every weight is drawn anew"
+            raise Contradiction("decoder_init", self.decoder_init, drawn, other="checkpoint", other_value=None)
+
+    def _require_relative(self) -> None:
+        """What only a metric head can start from."""
+        if self.decoder_init == "calibrated":
+            others = "auto, keep, pretrained or scratch; calibrated solves for meters"
+            raise Contradiction("decoder_init", self.decoder_init, others, other="head", other_value=self.head)
+        if self.checkpoint_kind == "metric":
+            relative = "a relative checkpoint, since bigger is nearer to this head and farther to a metric one"
+            raise Contradiction("checkpoint_kind", self.checkpoint_kind, relative, other="head", other_value=self.head)
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -137,6 +180,9 @@ class DataEntry:
     reader: Annotated[str, Names(READERS, into="source")]  # a name in registry.READERS
     source: Any  # the reader itself: len() and [index] -> DepthSample
     weight: Positive = 1.0  # how often its samples are drawn, relative to the other entries
+    # In training, of depth beyond model.max_depth_m and of sky. ignore: not measured; ceiling: as far as the head can
+    # say, which is max_depth_m for a metric one and an inverse depth of 0 for a relative one.
+    out_of_range: Literal["ignore", "ceiling"] = "ignore"
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -165,7 +211,7 @@ class LossTerm:
 
     kind: Annotated[str, Names(LOSSES, into="loss")]  # a name in registry.LOSSES
     weight: Positive = 1.0  # what this term is multiplied by before the terms are added
-    loss: Any  # the loss itself: (pred_m, target_m, valid) -> scalar
+    loss: Any  # the loss itself: (pred, target, valid) -> scalar; in meters or inverse depth, as its ``head`` says
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -216,8 +262,10 @@ class RunOptions:
 class EvaluationOptions:
     """``evaluation``: how the model is scored, and which score chooses ``best/``."""
 
-    # plain: at the size of the measured depth, per image, clamped to the range, no alignment.
-    protocols: Protocols = ("plain",)
+    # plain: at the size of the measured depth, per image, clamped to the range, no alignment. For a relative head
+    # plain+align=scale_shift_inverse: the same after scale and shift were fitted to each image in inverse depth.
+    # null: the one for model.head.
+    protocols: Protocols | None = None
     # The metric, under the first protocol, by which best/ is chosen.
     best: Literal["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3"] = "abs_rel"
     min_depth_m: Meters = 0.001  # meters; nearer measurements are not scored
@@ -260,7 +308,14 @@ class Recipe:
     @property
     def depth_range_m(self) -> tuple[float, float]:
         """The range that is scored, meters: measurements below the first and above the second are left out."""
-        return self.evaluation.min_depth_m, self.evaluation.max_depth_m or self.model.max_depth_m
+        max_depth_m = self.evaluation.max_depth_m or self.model.max_depth_m
+        assert max_depth_m is not None, "require_scored_range lets no such recipe pass"
+        return self.evaluation.min_depth_m, max_depth_m
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Names of the protocols it is scored by."""
+        return self.evaluation.protocols or (PROTOCOL_OF_HEAD[self.model.head],)
 
     def where(self, key: str) -> str:
         """
@@ -303,7 +358,9 @@ def require_range_within_model(sections: Mapping[str, Any]) -> None:
         RecipeError: scoring begins farther away than the model can answer.
     """
     model, evaluation = sections.get("model"), sections.get("evaluation")
-    if model is not None and evaluation is not None and evaluation.min_depth_m >= model.max_depth_m:
+    if model is None or evaluation is None or model.max_depth_m is None:
+        return
+    if evaluation.min_depth_m >= model.max_depth_m:
         raise Contradiction(
             "evaluation.min_depth_m",
             evaluation.min_depth_m,
@@ -313,7 +370,80 @@ def require_range_within_model(sections: Mapping[str, Any]) -> None:
         )
 
 
-CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (require_warmup_within_run, require_range_within_model)
+def require_scored_range(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: nothing says up to which depth is scored.
+    """
+    model, evaluation = sections.get("model"), sections.get("evaluation")
+    if model is None or evaluation is None or model.head == "metric":  # which has a max depth
+        return
+    if model.max_depth_m is None and evaluation.max_depth_m is None:
+        raise Contradiction(
+            "evaluation.max_depth_m",
+            None,
+            "meters for one of them, such as evaluation.max_depth_m: 10.0, up to which depth is scored",
+            other="model.max_depth_m",
+            other_value=None,
+        )
+
+
+def require_protocols_of_head(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: inverse depth would be scored as meters, or meters after a fit that hides their error.
+    """
+    model, evaluation = sections.get("model"), sections.get("evaluation")
+    if model is None or evaluation is None or evaluation.protocols is None:
+        return
+    right = PROTOCOL_OF_HEAD[model.head]
+    if evaluation.protocols != (right,):
+        raise Contradiction(
+            "evaluation.protocols",
+            list(evaluation.protocols),
+            f"[{right}]",
+            other="model.head",
+            other_value=model.head,
+        )
+
+
+def require_losses_of_head(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: a loss takes the head's answers for what they are not, such as inverse depth for meters.
+    """
+    model, terms = sections.get("model"), sections.get("loss")
+    if model is None or terms is None:
+        return
+    for place, term in enumerate(terms):
+        if term.loss.head != model.head:
+            # Gradient matching is there for both heads.
+            key, found = ("of", term.loss.of) if hasattr(term.loss, "of") else ("kind", term.kind)
+            right = _LOSSES_OF_HEAD[model.head][key]
+            raise Contradiction(f"loss.{place}.{key}", found, right, other="model.head", other_value=model.head)
+
+
+PROTOCOL_OF_HEAD = {"metric": "plain", "relative": "plain+align=scale_shift_inverse"}
+_LOSSES_OF_HEAD = {
+    "metric": {"kind": "a loss of depth in meters, such as silog", "of": "log"},
+    "relative": {"kind": "a loss of inverse depth, such as ssi", "of": "aligned"},
+}
+CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
+    require_warmup_within_run,
+    require_range_within_model,
+    require_scored_range,
+    require_protocols_of_head,
+    require_losses_of_head,
+)
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True) -> Recipe:

@@ -16,6 +16,7 @@ LOSSES = {
     "gradient": "finetune.losses.gradient:Gradient",
     "l1": "finetune.losses.l1:L1",
     "silog": "finetune.losses.silog:SiLog",
+    "ssi": "finetune.losses.ssi:Ssi",
 }
 
 CHECKPOINTS = {

@@ -10,6 +10,7 @@ from tqdm import tqdm
 # TensorBoard would import TensorFlow where it is installed; nothing here needs it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from finetune.batches import evenly_spread
@@ -76,10 +77,13 @@ class RunLog:
         self._record("validation", step, scores, prefix="val_")
         for place in evenly_spread(len(self._validation), PANELS):
             _, image, sample = self._validation[place]
+            usable = evaluation.protocol.usable(sample.depth_m, sample.valid)
+            if evaluation.protocol.aligns and not usable.any():
+                continue  # there is nothing to align the answer to
             height, width = sample.depth_m.shape
-            picture = panel(
-                sample.image, sample.depth_m, sample.valid, answer(image, (height, width)), self._max_depth_m
-            )
+            pred_m = evaluation.protocol.depth_m(answer(image, (height, width)), sample.depth_m, usable)
+            measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
+            picture = panel(sample.image, sample.depth_m, measured, pred_m, self._max_depth_m)
             self._writer.add_image(f"validation/{place}", picture, step, dataformats="HWC")
         self._writer.flush()
 

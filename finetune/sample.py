@@ -17,13 +17,14 @@ class DepthSample:
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
-        depth_m: (H, W) float32, meters along the optical axis; anything where ``valid`` is False.
+        depth_m: (H, W) float32, meters along the optical axis; anything where ``valid`` is False. Infinity where it is
+            True is known to be farther than any measurement, such as sky.
         valid: (H, W) bool, True where depth was measured. It alone says what was measured; a 0 says nothing.
         source: the depth file, or a name a person can find the frame by; errors name it.
         camera: intrinsics of the image, when known.
 
     Raises:
-        DataError: shapes or types differ from the above, or a valid depth is not a positive finite number.
+        DataError: shapes or types differ from the above, or a valid depth is not positive.
     """
 
     image: NDArray[np.uint8]
@@ -53,9 +54,9 @@ class DepthSample:
                 "A reader hands out float32 meters and a bool mask",
             )
         measured = self.depth_m[self.valid]
-        if measured.size and not (np.isfinite(measured).all() and measured.min() > 0):
+        if measured.size and not measured.min() > 0:  # the least of numbers and a NaN is NaN
             raise DataError(
                 self.source,
-                "a depth marked valid is not a positive finite number of meters",
+                "a depth marked valid is not a positive number of meters",
                 "List the value that stands for no measurement under invalid",
             )

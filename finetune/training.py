@@ -38,7 +38,7 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
             begin = start(recipe, accelerator)
             recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
             total = total_steps(recipe, accelerator.num_processes)
-            record = environment_record(recipe, accelerator, begin.checkpoint.sha256, total)
+            record = environment_record(recipe, accelerator, begin.base["sha256"], total)
             if resume and folder.recipe.exists():
                 require_same_run(folder, recipe_mapping(recipe), record)
             accelerator.wait_for_everyone()
@@ -92,10 +92,11 @@ def _close(run: Run, evaluation: Evaluation) -> None:
     run.log.close()
     print(evaluation.table())
     metric = run.recipe.evaluation.best
-    finetuned, base = (evaluation.rows[row][metric] for row in ("finetuned", "base_fitted_scale"))
+    *_, rival, _ = evaluation.rows  # the base, or the constant where there is none
+    finetuned, base = (evaluation.rows[row][metric] for row in ("finetuned", rival))
     if not is_better(metric, finetuned, base):
         print(
-            f"finetuned does not beat base_fitted_scale ({metric} {finetuned:.4f} against {base:.4f}): "
+            f"finetuned does not beat {rival} ({metric} {finetuned:.4f} against {base:.4f}): "
             "train longer, or look at the panels and at data.train"
         )
     if run.best and run.best.step == 0:

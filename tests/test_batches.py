@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from finetune.augment import Augmentation
-from finetune.batches import Mix, StepBatches, TrainingSamples, collate, evenly_spread, training_batches, within_range
+from finetune.batches import Mix, Range, StepBatches, TrainingSamples, collate, evenly_spread, training_batches
 from finetune.preprocessing import Preprocessing
 from tests.synthetic import Planes, tilted_plane
 
@@ -17,7 +17,7 @@ def samples(seed: int = 0, count: int = 10) -> TrainingSamples:
         [1.0],
         preprocessing=Preprocessing(input_size=(28, 42)),
         augmentation=Augmentation(flip=0.5, color=0.5),
-        max_depth_m=10.0,
+        ranges=[Range(max_depth_m=10.0)],
         seed=seed,
     )
 
@@ -100,7 +100,7 @@ def test_loading_leaves_the_global_generator_alone() -> None:
 
 def test_batch_shapes_types_and_memory_layout() -> None:
     plane = tilted_plane()
-    empty = within_range(plane, 0.5)
+    empty = Range(max_depth_m=0.5)(plane)
     batch = collate([plane, empty, plane])
     assert batch.image.shape == (3, 3, 48, 64)
     assert batch.image.dtype == torch.uint8
@@ -112,6 +112,6 @@ def test_batch_shapes_types_and_memory_layout() -> None:
 
 
 def test_depth_beyond_the_maximum_does_not_count() -> None:
-    kept = within_range(tilted_plane(near_m=1.0, far_m=4.0), 2.0)
+    kept = Range(max_depth_m=2.0)(tilted_plane(near_m=1.0, far_m=4.0))
     assert kept.depth_m[kept.valid].max() <= 2.0
     assert 0.3 < kept.valid.mean() < 0.4  # a third of the way from 1 to 4 m

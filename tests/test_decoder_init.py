@@ -18,10 +18,13 @@ def checkpoint_of(max_depth_m: float | None, path: Path) -> Checkpoint:
     return read_checkpoint(str(path))
 
 
-def test_auto_follows_the_kind_of_the_base() -> None:
-    assert resolved_decoder_init("auto", "relative") == "calibrated"
-    assert resolved_decoder_init("auto", "metric") == "keep"
-    assert resolved_decoder_init("scratch", "metric") == "scratch"
+def test_auto_follows_the_head_and_the_kind_of_the_base() -> None:
+    assert resolved_decoder_init("auto", "metric", "relative") == "calibrated"
+    assert resolved_decoder_init("auto", "metric", "metric") == "keep"
+    assert resolved_decoder_init("auto", "relative", "relative") == "keep"
+    assert resolved_decoder_init("auto", "metric", None) == "scratch"
+    assert resolved_decoder_init("auto", "relative", None) == "scratch"
+    assert resolved_decoder_init("scratch", "metric", "relative") == "scratch"
 
 
 @pytest.mark.parametrize(

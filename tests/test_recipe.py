@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
 from pydantic import ConfigDict, ValidationError
@@ -53,6 +53,8 @@ class FakeReader:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class FakeLoss:
+    head: ClassVar[str] = "metric"
+
     lam: float = 0.5
 
     def __post_init__(self) -> None:
@@ -62,7 +64,7 @@ class FakeLoss:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class PlainLoss:
-    pass
+    head: ClassVar[str] = "metric"
 
 
 @pytest.fixture(autouse=True)

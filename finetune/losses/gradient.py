@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.errors import RecipeError
+from finetune.losses.affine import aligned_residual
 from finetune.losses.shapes import mean_over_images, require_same_shape
 
 if TYPE_CHECKING:
@@ -16,27 +17,34 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Gradient:
-    """Mean absolute x and y difference of the log error, summed over scales, in natural-log units.
+    """Mean absolute x and y difference of the error, summed over scales, without unit.
 
-    The log makes it blind to a global scale, so that it adds shape to ``silog`` without pulling at the meters.
     A difference counts only where both of its pixels are valid. An image whose valid pixels never touch counts as 0.
+    The error is that of log depth, in natural-log units, for a metric model: the log makes it blind to a global scale,
+    so that it adds shape to ``silog`` without pulling at the meters. For a relative model it is the one of ``ssi``.
 
     Source: the gradient matching term of MiDaS, Ranftl et al. 2020, arXiv:1907.01341, equation 11, by striding
     1, 2, 4, 8; taken of log depth as in Li and Snavely 2018, arXiv:1804.00607, equation 4, and divided by the number
     of valid differences of each scale.
     """
 
+    of: Literal["log", "aligned"] = "log"  # log: of depth, for head metric; aligned: as ssi does, for head relative
     scales: int = 4  # strides 1, 2, 4, ...
 
     def __post_init__(self) -> None:
         if not 1 <= self.scales <= 8:
             raise RecipeError("scales", self.scales, "a whole number from 1 to 8; start with 4")
 
-    def __call__(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
+    @property
+    def head(self) -> str:
+        """Which head it can train."""
+        return "metric" if self.of == "log" else "relative"
+
+    def __call__(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """
         Args:
-            pred_m: predicted depth, meters, > 0, (B, 1, H, W).
-            target_m: measured depth, meters, (B, 1, H, W); anything where ``valid`` is False.
+            pred: predicted depth, meters, > 0, or inverse depth of any unit where it is ``aligned``, (B, 1, H, W).
+            target: measured depth, meters, or inverse depth, 1/m, (B, 1, H, W); anything where ``valid`` is False.
             valid: True where depth was measured, (B, 1, H, W).
 
         Returns:
@@ -45,8 +53,11 @@ class Gradient:
         Raises:
             ValueError: the shapes differ.
         """
-        require_same_shape(pred_m=pred_m, target_m=target_m, valid=valid)
-        error = pred_m.where(valid, 1.0).clamp_min(1e-6).log() - target_m.where(valid, 1.0).clamp_min(1e-6).log()
+        require_same_shape(pred=pred, target=target, valid=valid)
+        if self.of == "log":
+            error = pred.where(valid, 1.0).clamp_min(1e-6).log() - target.where(valid, 1.0).clamp_min(1e-6).log()
+        else:
+            error = aligned_residual(pred, target, valid).view(valid.shape)
         per_image = error.new_zeros(len(error))
         for stride in (2**scale for scale in range(self.scales)):
             per_image = per_image + _mean_difference(error[..., ::stride, ::stride], valid[..., ::stride, ::stride])

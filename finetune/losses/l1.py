@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class L1:
     """Mean absolute error over valid pixels, in meters: it teaches metric scale, and far pixels as near ones."""
+
+    head: ClassVar[str] = "metric"
 
     def __call__(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
         """

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -20,6 +20,8 @@ class SiLog:
 
     Source: Eigen et al. 2014, arXiv:1406.2283, equation 4; the square root is ours, so that terms compare by size.
     """
+
+    head: ClassVar[str] = "metric"
 
     lam: float = 0.5  # share of the mean log ratio that is forgiven; at 1.0 nothing teaches metric scale
 

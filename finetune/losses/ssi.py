@@ -1,0 +1,64 @@
+"""Scale-and-shift-invariant error in inverse depth, what a relative model is trained by."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from finetune.errors import RecipeError
+from finetune.losses.affine import aligned_residual
+from finetune.losses.shapes import mean_over_images, require_same_shape
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Ssi:
+    """Mean absolute difference of inverse depths, each moved by its median and divided by its spread, without unit.
+
+    An answer that is the target times a positive number plus any number has error 0. Weigh it 1 to 2 against
+    ``gradient`` with ``of: aligned``, as Depth Anything V2 does.
+
+    Source: Ranftl et al. 2020 (MiDaS), arXiv:1907.01341, equations 5 to 8, without the factor 1/2 and, where it is
+    trimmed, as the mean over what is kept, so that ``trim`` leaves the size of the loss alone.
+    """
+
+    head: ClassVar[str] = "relative"
+
+    trim: float = 0.0  # share of the valid pixels of each image, those of the largest error, that are dropped
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.trim <= 0.5:
+            raise RecipeError("trim", self.trim, "a share from 0 to 0.5; MiDaS drops 0.2, Depth Anything V2 0.1")
+
+    def __call__(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """
+        Args:
+            pred: predicted inverse depth, any unit, (B, 1, H, W).
+            target: measured inverse depth, 1/m, >= 0, (B, 1, H, W); anything where ``valid`` is False.
+            valid: True where depth was measured, (B, 1, H, W).
+
+        Returns:
+            Scalar: mean over the images that have a valid pixel; 0 with zero gradient when none has. An image whose
+            target is one number counts as 0; one whose answer is, as 1 without gradient.
+
+        Raises:
+            ValueError: the shapes differ.
+        """
+        require_same_shape(pred=pred, target=target, valid=valid)
+        error = aligned_residual(pred, target, valid).abs()
+        count = valid.flatten(1).sum(1)
+        kept = count - (count * self.trim).floor().long()
+        if self.trim:
+            error = _smallest(error, valid.flatten(1), kept)
+        return mean_over_images(error.sum(1) / kept.clamp_min(1), count)
+
+
+def _smallest(error: Tensor, inside: Tensor, kept: Tensor) -> Tensor:
+    """(B, N) -> (B, N) in rising order: the ``kept`` (B,) smallest valid errors of each row, then zeros."""
+    rising = error.where(inside, float("inf")).sort(1).values
+    rank = inside.new_ones(inside.shape[1]).cumsum(0)  # 1, 2, ...
+    return rising.where(rank <= kept[:, None], 0.0)
