@@ -67,12 +67,26 @@ class PlainLoss:
     head: ClassVar[str] = "metric"
 
 
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class InverseLoss:
+    head: ClassVar[str] = "relative"
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class LossOfBoth:
+    of: Literal["log", "aligned"] = "log"
+
+    @property
+    def head(self) -> str:
+        return "metric" if self.of == "log" else "relative"
+
+
 @pytest.fixture(autouse=True)
 def _fakes(monkeypatch: pytest.MonkeyPatch) -> None:
     """The tables as this file's recipes use them, so that its tests hold whatever the real classes become."""
     for table, entries in (
         (registry.READERS, {"pairs": "FakeReader", "scenes": "FakeReader"}),
-        (registry.LOSSES, {"silog": "FakeLoss", "l1": "PlainLoss", "gradient": "PlainLoss"}),
+        (registry.LOSSES, {"silog": "FakeLoss", "l1": "PlainLoss", "gradient": "LossOfBoth", "ssi": "InverseLoss"}),
     ):
         for name in list(table):
             monkeypatch.delitem(table, name)
@@ -181,12 +195,12 @@ def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> 
     assert " ".join(mapping) == "name output seed model data augment loss optim run evaluation export"
     assert list(mapping["data"]) == ["input_size", "train", "val", "workers"]
     entry = {"root": ".", "list": None, "meters_per_unit": 0.001, "invalid": [0.0], "depth_is": "z", "count": 5}
-    assert mapping["data"]["train"] == [{"reader": "pairs", **entry, "weight": 1.0}]
+    assert mapping["data"]["train"] == [{"reader": "pairs", **entry, "weight": 1.0, "out_of_range": "ignore"}]
     assert mapping["loss"] == [{"kind": "silog", "weight": 1.0, "lam": 0.5}]
     assert mapping["run"]["steps"] == 300
     assert mapping["run"]["epochs"] is None
     assert mapping["evaluation"] == {
-        "protocols": ["plain"],
+        "protocols": None,
         "best": "abs_rel",
         "min_depth_m": 0.001,
         "max_depth_m": None,
@@ -225,6 +239,71 @@ def test_overrides_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ]
     assert (recipe.optim.lr, recipe.optim.betas, recipe.model.train) == (1e-5, (0.9, 0.95), "decoder")
     assert recipe.run.threads == 3
+
+
+# A relative run from nothing.
+RELATIVE = (
+    SMALL.replace("checkpoint: org/name", "checkpoint: null")
+    .replace("max_depth_m: 10", "encoder: tiny")
+    .replace("  - kind: silog\n    lam: 0.5", "  - {kind: ssi}\n  - {kind: gradient, of: aligned, weight: 2}")
+    .replace("model:\n", "model:\n  head: relative\n")
+    + "evaluation: {max_depth_m: 20}\n"
+)
+
+
+def test_a_relative_recipe_needs_neither_checkpoint_nor_max_depth(tmp_path: Path) -> None:
+    recipe = load(tmp_path, RELATIVE, "data.train.0.out_of_range=ceiling")
+    assert (recipe.model.checkpoint, recipe.model.max_depth_m, recipe.model.head_max_depth_m) == (None, None, None)
+    assert recipe.depth_range_m == (0.001, 20.0)
+    assert recipe.data.train[0].out_of_range == "ceiling"
+    assert recipe.evaluation.protocols is None
+    assert recipe.protocols == ("plain+align=scale_shift_inverse",)
+    assert load(tmp_path, recipe_text(recipe)) == recipe
+    limited = load(tmp_path, RELATIVE, "model.max_depth_m=30", "evaluation.max_depth_m=null")
+    assert limited.depth_range_m == (0.001, 30.0)
+    assert limited.model.head_max_depth_m is None
+
+
+def test_a_metric_recipe_is_scored_plainly_and_may_start_from_nothing(tmp_path: Path) -> None:
+    recipe = load(tmp_path, SMALL, "model.checkpoint=null", "model.encoder=tiny")
+    assert recipe.protocols == ("plain",)
+    assert recipe.model.head_max_depth_m == 10.0
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("loss.0.kind=l1", "loss.0.kind is 'l1' and model.head is 'relative' (x.yaml:3); expected a loss of inverse"),
+        ("loss.1.of=log", "loss.1.of is 'log' and model.head is 'relative' (x.yaml:3); expected aligned."),
+        ("evaluation.protocols=[plain]", "evaluation.protocols is ['plain'] and model.head is 'relative' (x.yaml:3); "
+         "expected [plain+align=scale_shift_inverse]."),
+        ("evaluation.max_depth_m=null", "evaluation.max_depth_m is null and model.max_depth_m is null (x.yaml:2); "
+         "expected meters for one of them, such as evaluation.max_depth_m: 10.0, up to which depth is scored."),
+        ("model.decoder_init=calibrated", "model.decoder_init is 'calibrated' and model.checkpoint is null "
+         "(x.yaml:4); expected scratch, since every weight is drawn anew."),
+        ("model.decoder_init=keep", "model.decoder_init is 'keep' and model.checkpoint is null (x.yaml:4); expected"),
+        ("model.checkpoint_kind=metric", "model.checkpoint_kind is 'metric' and model.checkpoint is null (x.yaml:4); "
+         "expected auto."),
+        ("model.checkpoint_max_depth_m=3", "model.checkpoint_max_depth_m is 3 and model.checkpoint is null"),
+    ],
+)  # fmt: skip
+def test_what_a_relative_run_cannot_have(tmp_path: Path, override: str, expected: str) -> None:
+    (found,) = faults(tmp_path, RELATIVE, override)
+    assert found.startswith(f"command line: {expected}")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("model.decoder_init=calibrated", "model.decoder_init is 'calibrated' and model.head is 'relative' "
+         "(x.yaml:3); expected auto, keep, pretrained or scratch; calibrated solves for meters."),
+        ("model.checkpoint_kind=metric", "model.checkpoint_kind is 'metric' and model.head is 'relative' (x.yaml:3); "
+         "expected a relative checkpoint, since bigger is nearer to this head and farther to a metric one."),
+    ],
+)  # fmt: skip
+def test_what_a_relative_head_cannot_start_from(tmp_path: Path, override: str, expected: str) -> None:
+    (found,) = faults(tmp_path, RELATIVE.replace("checkpoint: null", "checkpoint: org/name"), override)
+    assert found == f"command line: {expected}"
 
 
 def test_epochs_instead_of_steps(tmp_path: Path) -> None:
@@ -306,9 +385,13 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("  steps: 300", "  steps: 300\n  gradient_checkpointing: off", 18,
          "run.gradient_checkpointing is 'off'; expected true or false. Did you mean false?"),
         ("  max_depth_m: 10", "  max_depth_m: ten", 4,
-         "model.max_depth_m is 'ten'; expected a number above 0 and at most 1000."),
+         "model.max_depth_m is 'ten'; expected a number above 0 and at most 1000, or null."),
         ("  max_depth_m: 10", "  max_depth_m: null", 4,
-         "model.max_depth_m is null; expected a number above 0 and at most 1000."),
+         "model.max_depth_m is null; expected a number above 0 and at most 1000: the farthest meters that head metric "
+         "answers."),
+        ("  max_depth_m: 10\n", "", 2,
+         "model.max_depth_m is null; expected a number above 0 and at most 1000: the farthest meters that head metric "
+         "answers."),
         ("name: small", "name: 7", 1, "name is 7; expected text that is not empty. Did you mean '7'?"),
         ("      meters_per_unit: 0.001", "      meters_per_unit: 1mm", 10,
          "data.train.0.meters_per_unit is '1mm'; expected a number."),
@@ -327,16 +410,17 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("    - reader: pairs", "    - reader: pair", 8,
          "data.train.0.reader is 'pair'; expected one of pairs, scenes. Did you mean pairs?"),
         ("  - kind: silog", "  - kind: SILog", 14,
-         "loss.0.kind is 'SILog'; expected one of gradient, l1, silog. Did you mean silog?"),
+         "loss.0.kind is 'SILog'; expected one of gradient, l1, silog, ssi. Did you mean silog?"),
         ("      root: .", "      root: .\n      depth_is: ranges", 10,
          "data.train.0.depth_is is 'ranges'; expected one of z, range. Did you mean range?"),
         ("run:", "export: [oficial]\nrun:", 16,
          "export is ['oficial']; expected a list out of official, each once; perhaps official."),
         ("run:", "evaluation: {protocols: plane}\nrun:", 16,
-         "evaluation.protocols is 'plane'; expected a list of 1 or more names out of plain. Did you mean ['plain']?"),
+         "evaluation.protocols is 'plane'; expected a list of 1 or more names out of plain, "
+         "plain+align=scale_shift_inverse, or null. Did you mean ['plain']?"),
         ("run:", "evaluation: {protocols: [plane]}\nrun:", 16,
-         "evaluation.protocols is ['plane']; expected a list of 1 or more names out of plain. Did you mean "
-         "['plain']?"),
+         "evaluation.protocols is ['plane']; expected a list of 1 or more names out of plain, "
+         "plain+align=scale_shift_inverse, or null. Did you mean ['plain']?"),
         ("run:", "evaluation: {best: absrel}\nrun:", 16,
          "evaluation.best is 'absrel'; expected one of abs_rel, sq_rel, rmse, rmse_log, log10, silog, delta1, "
          "delta2, delta3. Did you mean abs_rel?"),
@@ -353,17 +437,17 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("  steps: 300", "  steps: 300\n  keep_checkpoints: 0", 18,
          "run.keep_checkpoints is 0; expected a whole number, 1 or more."),
         ("  max_depth_m: 10", "  max_depth_m: 10000", 4,
-         "model.max_depth_m is 10000; expected a number above 0 and at most 1000."),
+         "model.max_depth_m is 10000; expected a number above 0 and at most 1000, or null."),
         ("loss:\n  - kind: silog\n    lam: 0.5", "loss: []", 13,
          "loss is []; expected a list of 1 or more mappings."),
         ("name: small", "name: ../small", 1,
          "name is '../small'; expected the name of one folder: no slash, no dot or space at either end."),
         # Missing keys.
-        ("  checkpoint: org/name\n", "", 2, "model.checkpoint is missing; expected text that is not empty."),
+        ("  checkpoint: org/name\n", "", 2, "model.checkpoint is missing; expected text that is not empty, or null."),
         ("      meters_per_unit: 0.001\n", "", 8,
          "data.train.0.meters_per_unit is missing; expected a number."),
         ("  - kind: silog\n    lam", "  - knid: silog\n    lam", 14,
-         "loss.0.kind is missing; expected one of gradient, l1, silog. Found knid, lam."),
+         "loss.0.kind is missing; expected one of gradient, l1, silog, ssi. Found knid, lam."),
         # Steps and epochs.
         ("  steps: 300", "  steps: 300\n  epochs: 5", 18,
          "run.epochs is 5 and run.steps is 300 (x.yaml:17); expected only one of them; remove the other or make it "
@@ -392,8 +476,6 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         # What comes later.
         ("  max_depth_m: 10", "  max_depth_m: 10\n  train: lora", 5,
          "model.train is 'lora', which is not available yet; use all or decoder."),
-        ("  max_depth_m: 10", "  max_depth_m: 10\n  head: relative", 5,
-         "model.head is 'relative', which is not available yet; use metric."),
         ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescale", 5,
          "model.on_max_depth is 'rescale', which is not available yet; use null, and for max_depth_m that of the "
          "checkpoint."),
@@ -411,6 +493,22 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("  max_depth_m: 10", "  max_depth_m: 10\n  checkpoint_kind: relative\n  checkpoint_max_depth_m: 20", 6,
          "model.checkpoint_max_depth_m is 20 and model.checkpoint_kind is 'relative' (x.yaml:5); expected null, "
          "since a relative checkpoint has no max depth."),
+        ("  checkpoint: org/name", "  checkpoint: null", 3,
+         "model.checkpoint is null and model.encoder is 'auto' (x.yaml:2); expected a file or a hub id such as "
+         "depth-anything/Depth-Anything-V2-Small, or, to start from drawn weights, an encoder such as tiny."),
+        ("  max_depth_m: 10", "  max_depth_m: 10\n  head: relative", 15,
+         "loss.0.kind is 'silog' and model.head is 'relative' (x.yaml:5); expected a loss of inverse depth, such as "
+         "ssi."),
+        ("  - kind: silog\n    lam: 0.5", "  - kind: ssi", 14,
+         "loss.0.kind is 'ssi' and model.head is 'metric' (x.yaml:2); expected a loss of depth in meters, such as "
+         "silog."),
+        ("  - kind: silog\n    lam: 0.5", "  - kind: gradient\n    of: aligned", 15,
+         "loss.0.of is 'aligned' and model.head is 'metric' (x.yaml:2); expected log."),
+        ("run:", "evaluation: {protocols: [plain+align=scale_shift_inverse]}\nrun:", 16,
+         "evaluation.protocols is ['plain+align=scale_shift_inverse'] and model.head is 'metric' (x.yaml:2); expected "
+         "[plain]."),
+        ("      root: .", "      root: .\n      out_of_range: cap", 10,
+         "data.train.0.out_of_range is 'cap'; expected one of ignore, ceiling."),
         ("  steps: 300", "  steps: 40", 1,
          "optim.warmup_steps is 50 and run.steps is 40 (x.yaml:17); expected fewer warm-up steps, such as 4."),
     ],

@@ -2,19 +2,27 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
 from finetune import registry
+from finetune.recipe_options import option_fields
 
-LOSSES = sorted(registry.LOSSES)
+# As they are without options, and with each option that takes another way through the code.
+LOSSES = [
+    *((name, {}) for name in sorted(registry.LOSSES)),
+    ("gradient", {"of": "aligned"}),
+    ("ssi", {"trim": 0.2}),
+]
 
 
-@pytest.fixture(params=LOSSES)
+@pytest.fixture(params=LOSSES, ids=str)
 def loss(request: pytest.FixtureRequest) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-    return registry.find(registry.LOSSES, request.param)()
+    name, options = request.param
+    return registry.find(registry.LOSSES, name)(**options)
 
 
 def inputs(shape: tuple[int, ...] = (2, 1, 16, 16)) -> tuple[Tensor, Tensor, Tensor]:
@@ -34,6 +42,11 @@ def test_is_a_frozen_record_of_its_options_and_says_its_source_or_unit(loss: obj
     assert loss.__doc__
     with pytest.raises((dataclasses.FrozenInstanceError, TypeError)):
         setattr(loss, "anything", 1)  # noqa: B010  as an attribute it would not pass mypy
+
+
+def test_says_which_head_it_trains_and_takes_no_option_for_it(loss: Any) -> None:
+    assert loss.head in ("metric", "relative")
+    assert "head" not in option_fields(type(loss))
 
 
 def test_nothing_valid_is_zero_with_zero_gradient(loss: Callable[..., Tensor]) -> None:
