@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,25 +14,55 @@ from numpy.typing import NDArray
 _NOTHING = (90, 90, 90)
 _TEXT = (235, 235, 235)
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
+# On a page: black on white, as most of them are.
+_PAPER, _INK = 255, (30, 30, 30)
+_GUTTER = 8  # pixels between the pictures of a page, and around them
+_LINE = 24  # pixels of a line of text on a page
+_BAR = 12  # pixels of the height of a color bar
+# Of errors: other colors than those of depth, so that neither legend is taken for the other.
+_ERROR_COLORS = cv2.COLORMAP_INFERNO
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ComparedFrame:
+    """A frame with what was measured and what two models say.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB.
+        target_m, valid: (H, W), measured depth in meters and where it was measured.
+        base_m: (H, W), the base model in meters, after its fit.
+        finetuned_m: (H, W), meters.
+    """
+
+    image: NDArray[np.uint8]
+    target_m: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    base_m: NDArray[np.floating]
+    finetuned_m: NDArray[np.floating]
 
 
 def colored(
-    values: NDArray[np.floating], low: float, high: float, valid: NDArray[np.bool_] | None = None
+    values: NDArray[np.floating],
+    low: float,
+    high: float,
+    valid: NDArray[np.bool_] | None = None,
+    colors: int = cv2.COLORMAP_TURBO,
 ) -> NDArray[np.uint8]:
     """
     Args:
         values: (H, W), any unit.
-        low, high: ends of the color range, the same unit; low is blue, high is red.
+        low, high: ends of the color range, the same unit; with the colors as they are, low is blue and high is red.
         valid: (H, W); where False, gray.
+        colors: a color map of OpenCV.
 
     Returns:
         (H, W, 3) uint8, RGB.
     """
     scaled = np.clip((np.nan_to_num(values) - low) / (high - low), 0.0, 1.0) * 255
-    colors = cv2.cvtColor(cv2.applyColorMap(scaled.astype(np.uint8), cv2.COLORMAP_TURBO), cv2.COLOR_BGR2RGB)
+    picture = cv2.cvtColor(cv2.applyColorMap(scaled.astype(np.uint8), colors), cv2.COLOR_BGR2RGB)
     if valid is not None:
-        colors[~valid] = _NOTHING
-    return np.asarray(colors, dtype=np.uint8)
+        picture[~valid] = _NOTHING
+    return np.asarray(picture, dtype=np.uint8)
 
 
 def with_legend(picture: NDArray[np.uint8], low: float, high: float, unit: str) -> NDArray[np.uint8]:
@@ -99,3 +131,93 @@ def panel(
         titled(with_legend(colored(error_m, 0, most_error_m, valid), 0, most_error_m, "m"), "error"),
     ]
     return side_by_side(parts)
+
+
+def comparison(
+    frames: Sequence[ComparedFrame], *, far_m: float, most_error_m: float, width: int = 900
+) -> NDArray[np.uint8]:
+    """
+    A page for people: image | measured | base, fitted | fine-tuned | error, a row a frame, one legend for all.
+
+    Args:
+        frames: at least one, of any sizes.
+        far_m: end of the depth colors, meters; they begin at 0.
+        most_error_m: end of the colors of the error of ``finetuned_m``, meters; they begin at 0.
+        width: of the page, pixels.
+
+    Returns:
+        (height, width, 3) uint8, RGB, on white.
+    """
+    titles = ("image", "measured", "base, fitted", "fine-tuned", "error")
+    # To whole pixels, each from the exact place, so that what is left over is spread over the gutters.
+    side = (width - (len(titles) + 1) * _GUTTER) // len(titles)
+    lefts = [round(_GUTTER + place * (width - _GUTTER) / len(titles)) for place in range(len(titles))]
+    head = _paper(_LINE, width)
+    for left, title in zip(lefts, titles, strict=True):
+        _write(head, title, left, left + side)
+    lines = [head]
+    for frame in frames:
+        cells = _cells(frame, side, far_m, most_error_m)
+        line = _paper(len(cells[0]) + _GUTTER, width)
+        for left, cell in zip(lefts, cells, strict=True):
+            line[: len(cell), left : left + side] = cell
+        lines.append(line)
+    legends = _paper(_BAR + 2 * _LINE, width)
+    legends[:_BAR, lefts[0] + side // 3 : lefts[0] + 2 * side // 3] = _NOTHING
+    _write(legends, "not measured", lefts[0], lefts[0] + side, top=_BAR)
+    _color_bar(legends, lefts[1], lefts[3] + side, far_m, "depth, meters", cv2.COLORMAP_TURBO)
+    _color_bar(legends, lefts[4], lefts[4] + side, most_error_m, "error, meters", _ERROR_COLORS)
+    return np.concatenate([*lines, legends])
+
+
+def _cells(frame: ComparedFrame, side: int, far_m: float, most_error_m: float) -> list[NDArray[np.uint8]]:
+    """The five pictures of a row, all ``side`` wide."""
+    height, width = frame.target_m.shape
+    size = (side, round(side * height / width))
+
+    # Measured values have no mean with what was not measured, so they are picked; answers are smooth.
+    def picked(values: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST))
+
+    def averaged(values: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA))
+
+    valid = picked(frame.valid.astype(np.uint8)) > 0
+    error_m = np.where(frame.valid, np.abs(frame.finetuned_m - frame.target_m), 0.0).astype(np.float32)
+    return [
+        averaged(frame.image),
+        colored(picked(frame.target_m), 0.0, far_m, valid),
+        colored(averaged(frame.base_m.astype(np.float32)), 0.0, far_m),
+        colored(averaged(frame.finetuned_m.astype(np.float32)), 0.0, far_m),
+        colored(picked(error_m), 0.0, most_error_m, valid, _ERROR_COLORS),
+    ]
+
+
+def _paper(height: int, width: int) -> NDArray[np.uint8]:
+    return np.full((height, width, 3), _PAPER, dtype=np.uint8)
+
+
+def _write(paper: NDArray[np.uint8], text: str, left: float, right: float, share: float = 0.5, top: int = 0) -> None:
+    """One line of text around ``share`` of the way from one column to the other, and not beyond either."""
+    # Four times as large first, since OpenCV's small letters are coarse.
+    finer, scale, thickness = 4, 0.5, 5
+    width = cv2.getTextSize(text, _FONT, scale * finer, thickness)[0][0]
+    line = _paper(_LINE * finer, width + _LINE * finer)
+    below = (_LINE * finer // 2, round(0.7 * _LINE * finer))
+    cv2.putText(line, text, below, _FONT, scale * finer, _INK, thickness, cv2.LINE_AA)
+    columns = np.flatnonzero((line < _PAPER).any(axis=(0, 2)))
+    ink = line[:, columns[0] : columns[-1] + 1]
+    small = cv2.resize(ink, (max(1, round(ink.shape[1] / finer)), _LINE), interpolation=cv2.INTER_AREA)
+    place = left + share * (right - left) - small.shape[1] / 2
+    place = round(max(left, min(place, right - small.shape[1])))
+    shown = small[:, : paper.shape[1] - place]
+    paper[top : top + _LINE, place : place + shown.shape[1]] = shown
+
+
+def _color_bar(paper: NDArray[np.uint8], left: int, right: int, high: float, name: str, colors: int) -> None:
+    """Colors from 0 to ``high``, below them values at equal distances, and below these what they are of."""
+    shares = np.linspace(0.0, 1.0, right - left)[None].repeat(_BAR, 0)
+    paper[:_BAR, left:right] = colored(shares, 0.0, 1.0, colors=colors)
+    for share in np.linspace(0.0, 1.0, 6 if right - left >= 400 else 3):
+        _write(paper, f"{share * high:.3g}", left, right, share, _BAR)
+    _write(paper, name, left, right, top=_BAR + _LINE)
