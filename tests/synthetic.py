@@ -1,6 +1,10 @@
 """Small inputs whose truth is a formula."""
 
+from dataclasses import replace
+
 import numpy as np
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from finetune.camera import Camera
 from finetune.sample import DepthSample
@@ -40,3 +44,23 @@ class Planes:
             source=f"{self.name}#{index}",
             camera=plane.camera,
         )
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Skies:
+    """A reader for recipes, of planes of 1 to 4 m below a third of sky; in its last frame there is nothing but sky."""
+
+    count: int = 4
+
+    def __len__(self) -> int:
+        return self.count
+
+    def source(self, index: int) -> str:
+        return f"sky#{index}"
+
+    def __getitem__(self, index: int) -> DepthSample:
+        plane = tilted_plane()
+        sky = np.arange(48)[:, None].repeat(64, axis=1) < (48 if index == self.count - 1 else 16)
+        image = np.where(sky[..., None], np.uint8(255), np.roll(plane.image, index, axis=1))
+        depth_m = np.where(sky, np.float32(np.inf), plane.depth_m)
+        return replace(plane, image=image, depth_m=depth_m, source=self.source(index))

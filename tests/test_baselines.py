@@ -11,7 +11,7 @@ from finetune.baselines import (
 from finetune.errors import CheckpointError, DataError
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
-from tests.synthetic import Planes
+from tests.synthetic import Planes, Skies
 
 
 def labeled(answer: np.ndarray, depth_m: np.ndarray) -> LabeledPixels:
@@ -69,6 +69,23 @@ def test_pixels_come_from_all_readers_with_features_for_the_first_images() -> No
     assert last.bias is not None
     logits = pixels.features @ last.weight.detach().numpy().reshape(32) + last.bias.item()
     assert np.maximum(logits, 0) == pytest.approx(pixels.answer[with_features], abs=1e-5)
+
+
+def test_without_a_base_there_is_the_constant_alone() -> None:
+    baselines = fit_baselines(labeled(np.zeros(200), DEPTH_M), None)
+    assert baselines.median_m == pytest.approx(np.median(DEPTH_M))
+    assert baselines.base is None
+
+
+def test_sky_is_no_labeled_pixel() -> None:
+    model = DepthModel("tiny", None)
+    model.initialise(0)
+    preprocessing = Preprocessing(input_size=(56, 70))
+    pixels = collect_labeled_pixels(
+        model.eval(), [Skies()], preprocessing, max_depth_m=None, images=9, images_with_features=2
+    )
+    assert pixels.depth_m.max() <= 4.0
+    assert len(set(pixels.image)) == 3  # the fourth is all sky
 
 
 def test_no_pixel_in_range_is_an_error_that_names_the_keys() -> None:

@@ -8,7 +8,7 @@ import torch
 from finetune.augment import Augmentation
 from finetune.batches import Mix, Range, StepBatches, TrainingSamples, collate, evenly_spread, training_batches
 from finetune.preprocessing import Preprocessing
-from tests.synthetic import Planes, tilted_plane
+from tests.synthetic import Planes, Skies, tilted_plane
 
 
 def samples(seed: int = 0, count: int = 10) -> TrainingSamples:
@@ -115,3 +115,38 @@ def test_depth_beyond_the_maximum_does_not_count() -> None:
     kept = Range(max_depth_m=2.0)(tilted_plane(near_m=1.0, far_m=4.0))
     assert kept.depth_m[kept.valid].max() <= 2.0
     assert 0.3 < kept.valid.mean() < 0.4  # a third of the way from 1 to 4 m
+
+
+@pytest.mark.parametrize("max_depth_m", [2.0, None])
+def test_sky_is_beyond_every_range(max_depth_m: float | None) -> None:
+    sample = Skies()[0]
+    ignored = Range(max_depth_m=max_depth_m)(sample)
+    assert not ignored.valid[:16].any()
+    assert ignored.valid[-5:].all()
+    assert np.isfinite(ignored.depth_m[ignored.valid]).all()
+
+
+@pytest.mark.parametrize("ceiling_m", [2.0, np.inf])
+def test_depth_beyond_the_maximum_is_kept_at_the_ceiling(ceiling_m: float) -> None:
+    sample = Skies()[0]
+    sample.valid[30, 5], sample.depth_m[30, 5] = False, np.nan
+    kept = Range(max_depth_m=2.0, ceiling_m=ceiling_m)(sample)
+    assert np.array_equal(kept.valid, sample.valid)
+    beyond = sample.valid & (sample.depth_m > 2.0)
+    assert (kept.depth_m[beyond] == ceiling_m).all()
+    assert np.array_equal(kept.depth_m[~beyond], sample.depth_m[~beyond], equal_nan=True)
+
+
+def test_sky_at_the_ceiling_reaches_the_batch() -> None:
+    training = TrainingSamples(
+        [Skies(count=2)],
+        [1.0],
+        preprocessing=Preprocessing(input_size=(28, 42)),
+        augmentation=Augmentation(flip=0.5, color=0.5),
+        ranges=[Range(max_depth_m=None, ceiling_m=np.inf)],
+        seed=0,
+    )
+    batch = collate([training[k] for k in range(4)])
+    assert batch.valid.all()
+    assert batch.depth_m.isinf().any()
+    assert batch.usable_images == 4

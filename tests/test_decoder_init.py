@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from finetune.baselines import LabeledPixels
-from finetune.decoder_init import resolved_decoder_init, solve_last_layer, start_model, weighted_ridge
+from finetune.decoder_init import drawn_model, resolved_decoder_init, solve_last_layer, start_model, weighted_ridge
 from finetune.errors import CheckpointError
 from finetune.networks.depth_model import DepthModel
 from finetune.weights import Checkpoint, read_checkpoint, save_native
@@ -54,6 +54,28 @@ def test_keep_takes_every_weight_of_a_metric_base_of_the_same_max_depth(tmp_path
 def test_keep_of_a_relative_base_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="decoder_init: calibrated"):
         start_model(checkpoint_of(None, tmp_path / "base.safetensors"), "keep", max_depth_m=5.0, seed=0, where="")
+
+
+@pytest.mark.parametrize(("decoder_init", "kept"), [("keep", True), ("pretrained", False), ("scratch", False)])
+def test_a_relative_head_on_a_relative_base(tmp_path: Path, decoder_init: str, kept: bool) -> None:
+    checkpoint = checkpoint_of(None, tmp_path / "base.safetensors")
+    model, _ = start_model(checkpoint, decoder_init, max_depth_m=None, seed=0, where="")
+    assert model.kind == "relative"
+    assert torch.equal(model.head.last.weight, checkpoint.tensors["head.last.weight"]) is kept
+    assert torch.equal(model.encoder.pos_embed, checkpoint.tensors["encoder.pos_embed"])
+
+
+@pytest.mark.parametrize("decoder_init", ["keep", "pretrained", "scratch"])
+def test_a_relative_head_on_a_metric_base_is_refused(tmp_path: Path, decoder_init: str) -> None:
+    checkpoint = checkpoint_of(5.0, tmp_path / "base.safetensors")
+    with pytest.raises(CheckpointError, match=r"answers in meters.*model\.head: metric \(recipe\.yaml:4\)"):
+        start_model(checkpoint, decoder_init, max_depth_m=None, seed=0, where="recipe.yaml:4")
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_drawn_relative_model_is_alive_everywhere(seed: int) -> None:
+    image = torch.rand(1, 3, 56, 70, generator=torch.Generator().manual_seed(seed))
+    assert drawn_model("tiny", None, seed)(image).min() > 0
 
 
 def test_ridge_by_hand() -> None:

@@ -9,9 +9,9 @@ from finetune.errors import DataError
 from finetune.evaluation import ValidationSamples, _share, evaluate, network_answer, resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
-from finetune.protocols import Protocol
+from finetune.protocols import ALIGNMENTS, Protocol
 from finetune.sample import DepthSample
-from tests.synthetic import Planes
+from tests.synthetic import Planes, Skies
 
 PLAIN = Protocol(min_depth_m=0.1, max_depth_m=10.0)
 SMALL = Preprocessing(input_size=(56, 70))
@@ -85,3 +85,22 @@ def test_answers_are_resized_with_aligned_corners() -> None:
     corners = torch.tensor([[0.0, 3.0], [6.0, 9.0]]).view(1, 1, 2, 2)
     assert resized_answer(corners, (4, 4))[0].tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])
     assert resized_answer(corners, (4, 4))[:, 0].tolist() == pytest.approx([0.0, 2.0, 4.0, 6.0])
+
+
+def test_each_image_is_aligned_by_itself_and_the_table_says_so() -> None:
+    aligned = Protocol(name="plain+align=scale_shift_inverse", min_depth_m=0.1, max_depth_m=10.0)
+    table = evaluate(one_process(), ValidationSamples([Flat()], SMALL), {"two": two_meters}, aligned, workers=0)
+    # Images of 1 m and of 2 m: a constant is right in both after its own alignment.
+    assert table.rows["two"]["abs_rel"] == pytest.approx(0.0, abs=1e-6)
+    assert "protocol plain+align=scale_shift_inverse" in table.table()
+    assert "no alignment" not in table.table()
+    assert "least squares in inverse depth" in table.table()
+
+
+def test_sky_is_not_scored_and_an_image_of_sky_is_skipped() -> None:
+    samples = ValidationSamples([Skies(count=3)], SMALL)
+    for name in ALIGNMENTS:
+        protocol = Protocol(name=name, min_depth_m=0.1, max_depth_m=1000.0)
+        table = evaluate(one_process(), samples, {"two": two_meters}, protocol, workers=0)
+        assert (table.images_used, table.images_skipped, table.pixels_used) == (2, 1, 2 * 32 * 64)
+        assert np.isfinite(list(table.rows["two"].values())).all()

@@ -98,6 +98,20 @@ def test_shrunk_depth_is_the_smallest_valid_value_of_its_cell() -> None:
     assert kept.sum() == 2
 
 
+@pytest.mark.parametrize("side", [14, 7])
+def test_sky_is_kept_and_what_stands_before_it_wins(side: int) -> None:
+    preprocessing = Preprocessing(input_size=(14, 14))
+    depth_m = np.full((2 * side, 2 * side), np.inf, dtype=np.float32)
+    valid = np.ones_like(depth_m, dtype=np.bool_)
+    depth_m[0, 0] = 5.0
+    valid[-2:, -2:] = False
+    out_m, kept = preprocessing.whole(*depth_m.shape).depth(depth_m, valid)
+    assert out_m[0, 0] == 5.0
+    assert np.isinf(out_m[kept]).sum() == kept.sum() - 1
+    assert kept.sum() == 14 * 14 - (1 if side == 14 else 4)
+    assert not out_m[~kept].any()
+
+
 @pytest.mark.parametrize("size", [(375, 1242), (1080, 1920), (241, 319), (50, 50)])
 def test_no_depth_value_is_made_up_and_sparse_returns_stay(size: tuple[int, int]) -> None:
     generator = np.random.default_rng(2)

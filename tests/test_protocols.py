@@ -1,9 +1,12 @@
 import numpy as np
 import pytest
 
-from finetune.protocols import Protocol
+from finetune.protocols import ALIGNMENTS, Protocol
+from finetune.recipe import PROTOCOL_OF_HEAD, EvaluationOptions
 
 PLAIN = Protocol(min_depth_m=0.1, max_depth_m=10.0)
+ALIGNED = Protocol(name="plain+align=scale_shift_inverse", min_depth_m=0.1, max_depth_m=10.0)
+EVERYWHERE = np.ones((1, 3), bool)
 
 
 def test_range_decides_which_pixels_count() -> None:
@@ -23,3 +26,54 @@ def test_prediction_is_clamped_before_it_is_scored() -> None:
 def test_every_setting_stands_in_the_record() -> None:
     record = PLAIN.to_mapping()
     assert {"name", "crop", "clamp", "alignment", "averaging", "flip", "resolution", "min_depth_m"} <= record.keys()
+
+
+def test_sky_is_never_compared() -> None:
+    assert PLAIN.usable(np.array([[1.0, np.inf]], np.float32), np.ones((1, 2), bool)).tolist() == [[True, False]]
+
+
+def test_plain_takes_answers_for_meters() -> None:
+    answer = np.array([[1.0, 2.0, 3.0]])
+    assert PLAIN.depth_m(answer, np.ones((1, 3), np.float32), EVERYWHERE) is answer
+
+
+def test_scale_and_shift_in_inverse_depth_by_hand() -> None:
+    target_m = np.array([[1.0, 2.0, 4.0]], np.float32)
+    # Inverse 1, 0.5, 0.25 against 2, 1, 0: slope 0.75 / 2, through the means 7/12 and 1.
+    pred_m = ALIGNED.depth_m(np.array([[2.0, 1.0, 0.0]]), target_m, EVERYWHERE)
+    assert 1 / pred_m == pytest.approx(np.array([[23 / 24, 14 / 24, 5 / 24]]))
+    scores = ALIGNED.score(pred_m, target_m, EVERYWHERE)
+    assert scores["abs_rel"] == pytest.approx((1 / 23 + 1 / 7 + 1 / 5) / 3)
+
+
+def test_a_relative_answer_that_is_right_up_to_scale_and_shift_is_right() -> None:
+    target_m = np.array([[1.0, 2.0, 4.0]], np.float32)
+    for scale, shift in ((1.0, 0.0), (30.0, 5.0), (0.01, -2.0)):
+        pred_m = ALIGNED.depth_m(scale / target_m + shift, target_m, EVERYWHERE)
+        assert pred_m == pytest.approx(target_m, rel=1e-5)
+
+
+def test_pixels_that_do_not_count_are_answered_and_do_not_pull() -> None:
+    target_m = np.array([[1.0, 2.0, np.inf, np.nan]], np.float32)
+    usable = ALIGNED.usable(target_m, np.array([[True, True, True, False]]))
+    pred_m = ALIGNED.depth_m(np.array([[3.0, 2.0, 0.5, 5.0]]), target_m, usable)
+    # The line through (3, 1) and (2, 0.5) is below 0 at 0.5, which is as far as there is.
+    assert pred_m == pytest.approx(np.array([[1.0, 2.0, 10.0, 0.5]]))
+
+
+def test_an_answer_that_is_turned_around_is_scored_as_a_constant() -> None:
+    target_m = np.array([[1.0, 2.0, 4.0]], np.float32)
+    turned, constant = (ALIGNED.depth_m(answer, target_m, EVERYWHERE) for answer in (target_m, np.ones((1, 3))))
+    assert turned == pytest.approx(constant)
+    assert constant == pytest.approx(np.full((1, 3), 12 / 7))  # the mean inverse is 7/12
+
+
+def test_the_record_says_what_is_fitted() -> None:
+    assert PLAIN.to_mapping()["alignment"] == "none"
+    assert "inverse depth" in ALIGNED.to_mapping()["alignment"]
+
+
+def test_a_recipe_knows_the_protocols_there_are() -> None:
+    assert set(ALIGNMENTS) == set(PROTOCOL_OF_HEAD.values())
+    for name in ALIGNMENTS:
+        assert EvaluationOptions(protocols=(name,)).protocols == (name,)  # type: ignore[arg-type]
