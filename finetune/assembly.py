@@ -77,8 +77,9 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
     preprocessing = Preprocessing(input_size=recipe.data.input_size)
     model, notes = _model(recipe, checkpoint)
     shared: list[Any] = [None, 0]
-    # A drawn relative model has nothing to be held against pixels.
-    if accelerator.is_main_process and (checkpoint or recipe.model.head == "metric"):
+    # A relative head needs no baselines; what a file of ours says of its kind needs no look either.
+    unsure = checkpoint is not None and checkpoint.format != "native"
+    if accelerator.is_main_process and (recipe.model.head == "metric" or unsure):
         shared = [*_baselines(recipe, checkpoint, model, preprocessing, accelerator.device)]
     broadcast_object_list(shared)
     baselines, images = shared
@@ -159,11 +160,13 @@ def resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str
     }
     if checkpoint:
         of_model |= {"checkpoint_kind": checkpoint.kind, "encoder": checkpoint.encoder}
+    of_run: dict[str, Any] = {"precision": "fp32" if mixed_precision == "no" else mixed_precision}
+    of_evaluation: dict[str, Any] = {"protocols": recipe.protocols}
     written_out = replace(
         recipe,
         model=replace(recipe.model, **of_model),
-        run=replace(recipe.run, precision="fp32" if mixed_precision == "no" else mixed_precision),
-        evaluation=replace(recipe.evaluation, protocols=recipe.protocols),
+        run=replace(recipe.run, **of_run),
+        evaluation=replace(recipe.evaluation, **of_evaluation),
     )
     object.__setattr__(written_out, "places", recipe.places)
     return written_out

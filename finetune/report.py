@@ -83,7 +83,8 @@ class RunLog:
             height, width = sample.depth_m.shape
             pred_m = evaluation.protocol.depth_m(answer(image, (height, width)), sample.depth_m, usable)
             measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
-            picture = panel(sample.image, sample.depth_m, measured, pred_m, self._max_depth_m)
+            target_m = np.where(measured, sample.depth_m, np.float32(0.0))
+            picture = panel(sample.image, target_m, measured, pred_m, self._max_depth_m)
             self._writer.add_image(f"validation/{place}", picture, step, dataformats="HWC")
         self._writer.flush()
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from finetune import registry
 from finetune.errors import DataError, ListError
 from finetune.inspection import inspect_before_training
 from finetune.readers import pairs
@@ -30,6 +31,22 @@ def test_a_wrong_unit_or_range_is_named_with_its_fix(recipe: Path, overrides: li
         inspect_before_training(load_recipe(recipe, overrides))
     assert expected in str(stopped.value)
     assert ".png" in str(stopped.value)
+
+
+RELATIVE = ["model.head=relative", "model.max_depth_m=null", "evaluation.max_depth_m=10.0", "loss=[{kind: ssi}]"]
+
+
+def test_without_max_depth_the_scored_range_says_what_is_plausible(recipe: Path) -> None:
+    inspect_before_training(load_recipe(recipe, RELATIVE))
+    with pytest.raises(DataError, match=r"beyond evaluation\.max_depth_m 10.*looks like millimeters"):
+        inspect_before_training(load_recipe(recipe, [*RELATIVE, "data.train.0.meters_per_unit=1.0"]))
+
+
+def test_how_far_sky_is_says_nothing_of_the_unit(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.READERS, "skies", "tests.synthetic:Skies")
+    train, _ = inspect_before_training(load_recipe(recipe, ["data.train=[{reader: skies}]"]))
+    assert train.depth_m.max() <= 4.0
+    assert train.valid_share == 1.0
 
 
 def test_a_sound_recipe_passes_and_says_what_it_saw(recipe: Path) -> None:
