@@ -5,6 +5,8 @@ Importing timm imports torchvision and, through it, torch's compiler; an optimiz
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from timm.layers import Mlp, SwiGLUPacked
@@ -48,10 +50,15 @@ class Encoder(VisionTransformer):
             block.attn.fused_attn = True  # whatever TIMM_FUSED_ATTN says: the other path holds all weights in memory
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw all weights anew, as DINOv2 starts: truncated normal of 0.02, the class token nearly 0."""
+        """Draw all weights anew: linear layers as Glorot and Bengio 2010 have it, positions as smooth waves.
+
+        DINOv2 draws from a truncated normal of 0.02, which suits layers of 768 and more: here every branch would
+        begin as next to nothing, and all places would look alike for thousands of steps.
+        """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=0.02, generator=generator)
+                # The patch embedding is a linear layer of a whole patch.
+                nn.init.xavier_uniform_(module.weight.flatten(1), generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
             elif isinstance(module, nn.LayerNorm):
@@ -60,7 +67,8 @@ class Encoder(VisionTransformer):
         for block in self.blocks:
             nn.init.ones_(block.ls1.gamma)
             nn.init.ones_(block.ls2.gamma)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02, generator=generator)
+        with torch.no_grad():
+            self.pos_embed.copy_(_waves(self.pos_embed.shape[-1]))
         nn.init.normal_(self.cls_token, std=1e-6, generator=generator)
         nn.init.zeros_(self.mask_token)
 
@@ -103,3 +111,18 @@ class Encoder(VisionTransformer):
             if index in self.taps:
                 maps.append(self.norm(tokens[:, 1:]).unflatten(1, (height, width)).permute(0, 3, 1, 2))
         return maps
+
+
+def _waves(channels: int) -> Tensor:
+    """
+    (1, 1 + GRID**2, channels): sine and cosine of each side's place, as Dosovitskiy et al. 2021 and He et al. 2022 fix
+    them, but with half a period to four over the grid. So long, they mean the same however few patches an image has;
+    a value drawn for each place of the grid would be noise at every size that was not trained on.
+    """
+    place = torch.linspace(0.0, 1.0, GRID)[:, None]
+    waves = 0.5 * 2.0 ** torch.linspace(0.0, 3.0, channels // 4)
+    of_side = torch.cat([torch.sin(2 * math.pi * waves * place), torch.cos(2 * math.pi * waves * place)], dim=1)
+    rows = of_side[:, None].expand(GRID, GRID, -1)
+    columns = of_side[None].expand(GRID, GRID, -1)
+    patches = 0.3 * torch.cat([rows, columns], dim=-1).flatten(0, 1)
+    return torch.cat([torch.zeros(1, channels), patches])[None]

@@ -132,7 +132,7 @@ def test_weights_are_a_function_of_the_seed_alone() -> None:
     assert torch.equal(torch.get_rng_state(), state)
     for name, tensor in first.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
-    assert not torch.equal(first.encoder.pos_embed, other.encoder.pos_embed)
+    assert not torch.equal(first.encoder.patch_embed.proj.weight, other.encoder.patch_embed.proj.weight)
     assert not torch.equal(first.head.last.weight, other.head.last.weight)
 
 
@@ -148,9 +148,13 @@ def test_weights_are_nan_until_they_are_drawn_and_each_drawing_leaves_the_rest_a
 
 def test_drawn_weights_have_the_spread_that_their_rule_says() -> None:
     state = model_of().state_dict()
-    assert state["encoder.blocks.3.mlp.fc1.weight"].std().item() == pytest.approx(0.02, rel=0.02)
+    # 192 values come in and 768 go out, of a patch 588; uniform within b has the standard deviation b / sqrt(3).
+    for name, most in (("blocks.3.mlp.fc1", (6 / 960) ** 0.5), ("patch_embed.proj", (6 / (588 + 192)) ** 0.5)):
+        drawn = state[f"encoder.{name}.weight"]
+        assert drawn.abs().max().item() == pytest.approx(most, rel=0.01)
+        assert drawn.std().item() == pytest.approx(most / 3**0.5, rel=0.02)
     assert torch.equal(state["encoder.blocks.3.ls1.gamma"], torch.ones(192))
-    # 192 channels of 3x3 come in; uniform within b has the standard deviation b / sqrt(3).
+    # 192 channels of 3x3 come in.
     bound = (192 * 9) ** -0.5
     assert state["decoder.resize.3.weight"].abs().max().item() == pytest.approx(bound, rel=0.01)
     assert state["decoder.resize.3.weight"].std().item() == pytest.approx(bound / 3**0.5, rel=0.02)

@@ -35,6 +35,20 @@ def test_position_embedding_knows_top_from_left() -> None:
     assert torch.allclose(resized, resized[:, :1].expand(10, 20))
 
 
+def test_drawn_positions_are_waves_that_mean_the_same_at_every_size() -> None:
+    encoder = tiny().encoder
+    stored = encoder.pos_embed[0, 1:].view(37, 37, 4, 48)
+    # Half a period over the 37 places, sine of the row: 0.3 * sin(pi / 2) in the middle, 0.3 * sin(pi) at the end.
+    assert stored[18, 5, 0, 0].item() == pytest.approx(0.3, abs=1e-6)
+    assert stored[36, 5, 0, 0].item() == pytest.approx(0.0, abs=1e-6)
+    # Four periods, cosine of the column: 0.3 * cos(8 pi * 9 / 36).
+    assert stored[5, 9, 3, 47].item() == pytest.approx(0.3, abs=1e-5)
+    coarse, fine = (encoder.position_embedding(*size)[0, 1:].view(*size, 192) for size in ((6, 8), (12, 16)))
+    pooled = fine.view(6, 2, 8, 2, 192).mean((1, 3))
+    slow = torch.cat([torch.arange(start, start + 24) for start in (0, 48, 96, 144)])  # up to 1.4 periods
+    assert (pooled - coarse)[1:-1, 1:-1, slow].abs().max() < 0.06
+
+
 def test_maps_are_channels_last_and_normalized() -> None:
     maps = tiny().encoder(torch.randn(2, 3, 28, 42))
     assert [tuple(tokens.shape) for tokens in maps] == [(2, 192, 2, 3)] * 4
