@@ -29,13 +29,13 @@ ROLL_VARIES_RAD = 0.02
 # Rooms that differ, and of each the first views in which nothing is nearer to the camera than 0.4 m and something is
 # farther than 2.5 m: ten to train, the next to validate.
 TRAIN: dict[int, tuple[int, ...]] = {
-    4: (0, 4, 8, 9, 14, 19, 24, 27, 38, 41),
-    8: (1, 2, 3, 4, 12, 17, 18, 19, 20, 23),
-    9: (2, 3, 4, 5, 7, 8, 11, 12, 13, 14),
-    10: (0, 2, 3, 4, 5, 6, 7, 8, 10, 11),
-    11: (3, 6, 9, 11, 13, 14, 15, 16, 18, 19),
+    7: (1, 3, 4, 6, 7, 8, 9, 11, 12, 16),
+    13: (0, 1, 2, 3, 4, 5, 6, 7, 9, 10),
+    22: (0, 1, 2, 3, 5, 6, 7, 8, 9, 10),
+    26: (1, 3, 4, 5, 6, 7, 8, 9, 10, 11),
+    33: (2, 3, 4, 6, 7, 10, 13, 14, 15, 16),
 }
-VAL: dict[int, tuple[int, ...]] = {4: (43,), 8: (24,), 9: (15,), 10: (12,), 11: (20,), 12: (0, 1, 5, 6, 10)}
+VAL: dict[int, tuple[int, ...]] = {7: (18,), 13: (11,), 22: (11,), 26: (12,), 33: (18,), 10: (0, 1, 2, 4, 5)}
 
 
 def views(rooms: dict[int, tuple[int, ...]]) -> list[tuple[int, int]]:
@@ -58,19 +58,19 @@ def draw_frame(room: int, view: int) -> tuple[NDArray[np.uint8], NDArray[np.uint
     from finetune.scenes.cameras import draw_cameras
     from finetune.scenes.drawing import draw
     from finetune.scenes.draws import Draws
-    from finetune.scenes.rooms import draw_rooms
-    from finetune.scenes.sensor import DepthSensor, photograph
+    from finetune.scenes.sensor import ColorSensor, DepthSensor
+    from finetune.scenes.worlds import draw_worlds
 
     number = 1000 * room + view
-    rooms = draw_rooms(Draws(ROOM_SEED, [room]), objects=OBJECTS)
+    worlds = draw_worlds(Draws(ROOM_SEED, [room]), objects=OBJECTS, outdoors=0.0)
     focal_px = torch.tensor([[INTRINSICS["fx"], INTRINSICS["fy"]]])
     center_px = torch.tensor([[INTRINSICS["cx"], INTRINSICS["cy"]]])
-    views = Draws(VIEW_SEED, [number])
-    cameras = on_robot(draw_cameras(views, rooms, focal_px, center_px), views)
-    drawing = draw(rooms, cameras, HEIGHT, WIDTH)
+    of_view = Draws(VIEW_SEED, [number])
+    cameras = on_robot(draw_cameras(of_view, worlds, focal_px, center_px), of_view)
+    drawing = draw(worlds, cameras, HEIGHT, WIDTH, smooth=True)
     noise = Draws(SENSOR_SEED, [number])
-    counts = DepthSensor().measure(noise, drawing, rooms.solids, cameras)
-    image = photograph(noise, drawing)
+    counts = DepthSensor().measure(noise, drawing, worlds.solids, cameras)
+    image = ColorSensor(noise=0.022, vignette=0.18, evenly=True)(noise, drawing.light)
     return image[0].numpy(), counts[0].numpy().astype(np.uint16)
 
 

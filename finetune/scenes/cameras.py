@@ -1,4 +1,4 @@
-"""Cameras that stand free in a room and look at its furniture."""
+"""Cameras that stand free in a world and look at what is in it."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from torch import Tensor
 
 from finetune.camera import Camera
 from finetune.scenes.draws import Draws, cos_sin, pick
-from finetune.scenes.rays import Solids, Vector, nearest_distance, turned
-from finetune.scenes.rooms import Rooms
+from finetune.scenes.rays import Solids, Vector, nearest, nearest_distance, turned
+from finetune.scenes.worlds import Worlds
 
-CANDIDATES = 24
-CLEARANCE_M = 0.35
-NEAREST_M = 0.7  # to the middle of what is looked at, over the floor
+CANDIDATES = 24  # places drawn for a camera
+HEADINGS = 4  # drawn for a camera that looks at nothing in particular
+CLEARANCE_M = 0.3  # to what is around it
+LOWEST_M, HIGHEST_M = 0.25, 2.0  # over the floor
+NEAREST_M = 0.6  # to the middle of what is looked at, over the floor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,12 +43,22 @@ class Cameras:
         cx, cy = self.center_px[frame].tolist()
         return Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)
 
-    def directions(self, x_px: Tensor, y_px: Tensor) -> Vector:
-        """Rays through the pixels (P,), as (B, P) world x, y, z; they reach depth 1 m at their end."""
+    @property
+    def axes(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Right, down and forward."""
+        return self.right, self.down, self.forward
+
+    def in_plane(self, x_px: Tensor, y_px: Tensor) -> tuple[Tensor, Tensor]:
+        """Columns (N,) and rows (M,) in pixels -> (B, N) and (B, M) at depth 1."""
         across = (x_px - self.center_px[:, :1]) / self.focal_px[:, :1]
         along = (y_px - self.center_px[:, 1:]) / self.focal_px[:, 1:]
+        return across, along
+
+    def directions(self, frame: Tensor, across: Tensor, along: Tensor) -> Vector:
+        """Rays of the cameras ``frame`` (T,) through places (T, S) in the plane at depth 1, where they end: x, y, z."""
         x, y, z = (
-            self.right[:, i, None] * across + self.down[:, i, None] * along + self.forward[:, i, None] for i in range(3)
+            self.right[frame, i, None] * across + self.down[frame, i, None] * along + self.forward[frame, i, None]
+            for i in range(3)
         )
         return x, y, z
 
@@ -59,46 +71,62 @@ def draw_intrinsics(draws: Draws, height: int, width: int, hfov_deg: tuple[float
     return focal_px.expand(-1, 2), center_px
 
 
-def draw_cameras(draws: Draws, rooms: Rooms, focal_px: Tensor, center_px: Tensor) -> Cameras:
+def draw_cameras(draws: Draws, worlds: Worlds, focal_px: Tensor, center_px: Tensor) -> Cameras:
     """
     Args:
         draws: one row a camera.
-        rooms: one room a camera.
+        worlds: one world a camera.
         focal_px, center_px: (B, 2) intrinsics.
     """
-    size_m = rooms.solids.size_m
-    seen = (draws.uniform(0.0, 1.0, 1) * rooms.targets[:, None]).long()
-    target = pick(rooms.target_m, seen)[:, 0]
+    solids = worlds.solids
+    seen = (draws.uniform(0.0, 1.0, 1) * worlds.targets[:, None]).long()
+    target = pick(worlds.target_m, seen)[:, 0]
     # An empty room has nothing to look at but its middle.
-    target = torch.where(rooms.targets[:, None] > 0, target, 0.5 * size_m)
-    place = _free_place(draws, rooms.solids, target)
+    target = torch.where(worlds.targets[:, None] > 0, target, 0.5 * solids.size_m)
+    place = _free_place(draws, solids, target)
     aim = target + draws.uniform(torch.tensor([-0.7, -0.7, -0.3]), torch.tensor([0.7, 0.7, 0.7]), 3)
-    right, down, forward = looking(aim - place, draws.uniform(-0.07, 0.07))
+    towards = torch.where(draws.chance(0.65, 1), aim - place, _open_heading(draws, solids, place))
+    level = torch.stack([towards[:, 0], towards[:, 1], draws.uniform(-0.2, 0.2) * towards[:, :2].abs().sum(1)], dim=1)
+    towards = torch.where(solids.outdoors[:, None], level, towards)
+    tilt = draws.uniform(-1.0, 1.0)
+    right, down, forward = looking(towards, 0.3 * tilt * tilt * tilt)
     return Cameras(place_m=place, right=right, down=down, forward=forward, focal_px=focal_px, center_px=center_px)
 
 
 def _free_place(draws: Draws, solids: Solids, target: Tensor) -> Tensor:
-    """(B, 3), at a person's heights, the first of the places drawn that is free and sees the target (B, 3)."""
-    lowest = torch.tensor([0.3, 0.3, 0.5])
-    highest = solids.size_m - torch.tensor([0.3, 0.3, 0.4])
-    highest = torch.cat([highest[:, :2], highest[:, 2:].clamp_max(1.9)], dim=1)
-    places = lowest + (highest - lowest)[:, None] * draws.uniform(0.0, 1.0, CANDIDATES, 3)
+    """(B, 3), from a robot's to a person's height, the first of the places drawn that is free and sees the target."""
+    level_m, height_m = solids.size_m[:, :2], solids.size_m[:, 2:]
+    # In the open, from the middle of the plot, so that something is on every side.
+    first = torch.where(solids.outdoors[:, None], 0.3 * level_m, CLEARANCE_M)
+    last = torch.where(solids.outdoors[:, None], 0.7 * level_m, level_m - CLEARANCE_M)
+    lowest = torch.cat([first, torch.full_like(height_m, LOWEST_M)], dim=1)
+    highest = torch.cat([last, (height_m - CLEARANCE_M).clamp_max(HIGHEST_M)], dim=1)
+    places = lowest[:, None] + (highest - lowest)[:, None] * draws.uniform(0.0, 1.0, CANDIDATES, 3)
     clear = clearance(solids, places)
     x, y, z = (places - target[:, None]).unbind(-1)
     # From inside a solid, where a target may lie, that solid does not stand in the way.
-    sees = nearest_distance(solids, target, (x, y, z)) > 1.0
+    sees = nearest_distance(solids, torch.arange(len(places)), target, (x, y, z)) > 1.0
     good = (clear > CLEARANCE_M) & sees & (x * x + y * y > NEAREST_M * NEAREST_M)
     best = torch.where(good.any(1), good.long().argmax(1), clear.argmax(1))
     return pick(places, best[:, None])[:, 0]
 
 
+def _open_heading(draws: Draws, solids: Solids, place: Tensor) -> Tensor:
+    """(B, 3): as from a hand or a robot on its way, to nothing in particular, but not into what is before its nose."""
+    cos, sin = cos_sin(draws.uniform(0.0, 6.2831853, HEADINGS))
+    headings = torch.stack([cos, sin, draws.uniform(-0.9, 0.15, HEADINGS)], dim=-1)
+    x, y, z = headings.unbind(-1)
+    ahead, _ = nearest(solids, torch.arange(len(place)), place, (x, y, z))
+    return pick(headings, ahead.clamp_max(3.0).argmax(1)[:, None])[:, 0]
+
+
 def looking(towards: Tensor, roll_rad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Right, down and forward (B, 3) of a camera that looks along ``towards`` (B, 3), at most 35 degrees up or down."""
+    """Right, down and forward (B, 3) of a camera that looks along ``towards`` (B, 3), at most 50 degrees up or down."""
     x, y, z = towards.unbind(1)
     # Straight up or down has no heading: take one.
     x = torch.where(torch.maximum(x.abs(), y.abs()) < 0.05, 0.1, x)
     level = (x * x + y * y).sqrt()
-    z = torch.minimum(torch.maximum(z, -0.7 * level), 0.7 * level)
+    z = torch.minimum(torch.maximum(z, -1.2 * level), 1.2 * level)
     length = (level * level + z * z).sqrt()
     ahead_x, ahead_y = x / level, y / level
     level, z = level / length, z / length
@@ -111,13 +139,13 @@ def looking(towards: Tensor, roll_rad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def clearance(solids: Solids, points_m: Tensor) -> Tensor:
-    """(B, N) meters from the points (B, N, 3) to the nearest box or sphere; 0 or less inside one."""
-    away = points_m[:, :, None] - solids.box_center_m[:, None]
-    cos, sin = solids.box_turn[:, None].unbind(-1)
-    x, y = turned(away[..., 0], away[..., 1], cos, sin)
-    outside = torch.stack([x, y, away[..., 2]], dim=-1).abs() - solids.box_half_m[:, None]
-    apart = outside.clamp_min(0.0)
-    boxes = (apart[..., 0] * apart[..., 0] + apart[..., 1] * apart[..., 1] + apart[..., 2] * apart[..., 2]).sqrt()
-    ball = points_m[:, :, None] - solids.sphere_center_m[:, None]
-    reach = (ball[..., 0] * ball[..., 0] + ball[..., 1] * ball[..., 1] + ball[..., 2] * ball[..., 2]).sqrt()
-    return torch.minimum(boxes.amin(-1), (reach - solids.sphere_radius_m[:, None]).amin(-1))
+    """(B, N) meters from the points (B, N, 3) to the box around the nearest body; 0 or less inside one."""
+    nearest_m = torch.full(points_m.shape[:2], 1e3)
+    for bodies in solids.shapes:
+        away = points_m[:, :, None] - bodies.center_m[:, None]
+        x, y = turned(away[..., 0], away[..., 1], *bodies.turn[:, None].unbind(-1))
+        apart = (torch.stack([x, y, away[..., 2]], dim=-1).abs() - bodies.half_m[:, None]).clamp_min(0.0)
+        x, y, z = apart.unbind(-1)
+        if len(bodies):
+            nearest_m = torch.minimum(nearest_m, (x * x + y * y + z * z).sqrt().amin(-1))
+    return nearest_m

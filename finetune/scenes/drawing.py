@@ -1,4 +1,4 @@
-"""Rooms and cameras -> color and exact depth."""
+"""Worlds and cameras -> color and exact depth, tile by tile."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import torch
 from torch import Tensor
 
 from finetune.scenes.cameras import Cameras
-from finetune.scenes.rays import Solids, Vector, nearest, nearest_distance, turned
-from finetune.scenes.rooms import FACES, Lights, Rooms
-from finetune.scenes.textures import mixture
+from finetune.scenes.culling import seen_by_tiles
+from finetune.scenes.lighting import CONTACT_M, contact_shade, lit, through_air
+from finetune.scenes.rays import SKY_M, Candidates, Vector, nearest
+from finetune.scenes.surfaces import surfaces
+from finetune.scenes.worlds import Worlds
 
-SHADOW_BIAS = 2e-3  # of the way from the lamp to the surface; float32 places a surface to within 1e-6 of it
-BASEBOARD_M = 0.07
+TILE = 14  # pixels a side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,14 +22,14 @@ class Drawing:
     """B frames of what a camera without faults would see.
 
     Attributes:
-        image: (B, H, W, 3) float32 RGB as displayed, 0 to 1.
-        depth_m: (B, H, W) float32 along the optical axis, exact at the centers of the pixels.
+        light: (B, H, W, 3) float32 linear RGB, of no particular exposure.
+        depth_m: (B, H, W) float32 along the optical axis, exact at the centers of the pixels; infinite in the sky.
         point_m: three of (B, H, W): the surface in the world.
         incidence: (B, H, W) cosine between the surface's normal and the way to the camera, 0 to 1.
         reflectance: (B, H, W) mean of the surface's linear RGB reflectance, 0 to 1.
     """
 
-    image: Tensor
+    light: Tensor
     depth_m: Tensor
     point_m: Vector
     incidence: Tensor
@@ -36,43 +37,75 @@ class Drawing:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Surface:
-    """What (B, P) rays met: place, unit normal and unit way back to the camera, reflectance, whether it is a wall."""
+class _Tiles:
+    """The rays of B frames of rows x columns tiles, T tiles in all.
 
-    point_m: Vector
-    normal: Vector
-    incidence: Tensor
-    color: Vector
+    Attributes:
+        frame: (T,) int64.
+        across, along: (T, S) where they meet the plane at depth 1; S is TILE^2 pixels, with (TILE + 1)^2 corners after
+            them where these are drawn.
+        edges: (B, columns + 1) and (B, rows + 1), where tiles begin and end in that plane.
+    """
+
+    frame: Tensor
+    across: Tensor
+    along: Tensor
+    columns: int
+    rows: int
+    edges: tuple[Tensor, Tensor]
 
 
-def draw(rooms: Rooms, cameras: Cameras, height: int, width: int) -> Drawing:
+def draw(worlds: Worlds, cameras: Cameras, height: int, width: int, *, smooth: bool = False) -> Drawing:
     """
     Args:
-        rooms: B rooms.
+        worlds: B worlds.
         cameras: B cameras, one in each.
         height, width: of the images, pixels.
+        smooth: the corners of the pixels are drawn too, so that edges in the image are without steps; depth is that of
+            the centers. Takes twice as long.
     """
-    # Centers and corners of the pixels: depth is wanted at the centers, and with the corners, which four pixels share,
-    # edges are smooth at two rays a pixel.
-    x_px, y_px = _sites(height, width)
-    direction = cameras.directions(x_px, y_px)
-    depth_m, hit = nearest(rooms.solids, cameras.place_m, direction)
-    surface = _surface(rooms, cameras, direction, depth_m, hit)
-    light = _lit(rooms.solids, rooms.lights, surface)
-    shape, cut = (len(depth_m), height, width), height * width
-    image = [
-        _smooth((color * lit)[:, :cut].view(shape), (color * lit)[:, cut:].view(-1, height + 1, width + 1))
-        for color, lit in zip(surface.color, light, strict=True)
-    ]
-    x, y, z = (part[:, :cut].reshape(shape) for part in surface.point_m)
-    red, green, blue = (part[:, :cut].reshape(shape) for part in surface.color)
+    solids = worlds.solids
+    tiles = _tiles(cameras, height, width, smooth)
+    direction = cameras.directions(tiles.frame, tiles.across, tiles.along)
+    depth_m, hit = nearest(solids, tiles.frame, cameras.place_m, direction, _seen(worlds, cameras, tiles))
+    surface = surfaces(worlds, cameras, tiles.frame, direction, depth_m, hit)
+    contact = contact_shade(solids, tiles.frame, surface, hit, _seen(worlds, cameras, tiles, CONTACT_M))
+    light = lit(solids, worlds.lights, tiles.frame, surface, contact)
+    light = through_air(worlds.lights, tiles.frame, direction, depth_m, light)
+    red, green, blue = surface.color
+    whole = [_assembled(part, tiles, height, width) for part in (depth_m, *surface.point_m, surface.incidence)]
     return Drawing(
-        image=_developed(torch.stack(image, dim=-1)),
-        depth_m=depth_m[:, :cut].reshape(shape),
-        point_m=(x, y, z),
-        incidence=surface.incidence[:, :cut].reshape(shape),
-        reflectance=(red + green + blue) / 3.0,
+        light=torch.stack([_assembled(part, tiles, height, width, smooth) for part in light], dim=-1),
+        depth_m=torch.where(whole[0] < SKY_M, whole[0], torch.inf),
+        point_m=(whole[1], whole[2], whole[3]),
+        incidence=whole[4],
+        reflectance=_assembled((red + green + blue) / 3.0, tiles, height, width),
     )
+
+
+def _seen(worlds: Worlds, cameras: Cameras, tiles: _Tiles, margin_m: float = 0.0) -> Candidates:
+    """Which bodies, as much larger as ``margin_m``, each tile may show."""
+    return [
+        seen_by_tiles(bodies, cameras.place_m, cameras.axes, tiles.edges, margin_m).flatten(0, 1)
+        for bodies in worlds.solids.shapes
+    ]
+
+
+def developed(light: Tensor, stops: Tensor | None = None) -> Tensor:
+    """Exposure by the mean of each frame, a soft shoulder, gamma 2: linear light -> displayed RGB, 0 to 1.
+
+    Args:
+        light: (B, H, W, 3).
+        stops: (B,) by how many factors of 2 a frame is exposed too long.
+    """
+    # Summed as whole numbers: those add up to the same in any order. Glare does not count without end.
+    counts = (light.clamp_max(4.0) * 4096.0).long().flatten(1).sum(1)
+    mean = counts.float() / (4096.0 * light[0].numel())
+    gain = 0.42 / mean.clamp_min(1e-3)
+    if stops is not None:
+        gain = gain * 2.0**stops
+    exposed = light * gain[:, None, None, None]
+    return (exposed * (1.0 + exposed / 4.0) / (1.0 + exposed)).clamp(0.0, 1.0).sqrt()
 
 
 def to_uint8(image: Tensor) -> Tensor:
@@ -80,120 +113,46 @@ def to_uint8(image: Tensor) -> Tensor:
     return (image.clamp(0.0, 1.0) * 255.0 + 0.5).floor().to(torch.uint8)
 
 
-def _sites(height: int, width: int) -> tuple[Tensor, Tensor]:
-    y, x = torch.meshgrid(torch.arange(height + 1.0), torch.arange(width + 1.0), indexing="ij")
-    inner_x, inner_y = x[:height, :width], y[:height, :width]
-    return torch.cat([inner_x.flatten(), x.flatten() - 0.5]), torch.cat([inner_y.flatten(), y.flatten() - 0.5])
-
-
-def _smooth(centers: Tensor, corners: Tensor) -> Tensor:
-    around = corners[:, :-1, :-1] + corners[:, :-1, 1:] + corners[:, 1:, :-1] + corners[:, 1:, 1:]
-    return 0.5 * centers + 0.125 * around
-
-
-def _developed(linear: Tensor) -> Tensor:
-    """Exposure by the mean of the frame, a soft shoulder, gamma 2: linear light -> as displayed."""
-    # Summed as whole numbers: those add up to the same in any order.
-    counts = (linear * 4096.0).long().flatten(1).sum(1)
-    mean = counts.float() / (4096.0 * linear[0].numel())
-    exposed = linear * (0.42 / mean.clamp_min(1e-3))[:, None, None, None]
-    return (exposed * (1.0 + exposed / 4.0) / (1.0 + exposed)).clamp(0.0, 1.0).sqrt()
-
-
-def _surface(rooms: Rooms, cameras: Cameras, direction: Vector, depth_m: Tensor, hit: Tensor) -> _Surface:
-    solids, materials = rooms.solids, rooms.materials
-    origin = cameras.place_m[..., None].unbind(1)
-    point: Vector = tuple(o + depth_m * d for o, d in zip(origin, direction, strict=True))  # type: ignore[assignment]
-    center, half, turn, first_material = _bodies(rooms)
-    cos, sin = (turn[..., i].gather(1, hit) for i in range(2))
-    away = [part - center[..., i].gather(1, hit) for i, part in enumerate(point)]
-    local_x, local_y = turned(away[0], away[1], cos, sin)
-    local = (local_x, local_y, away[2])
-    share = [part.abs() / half[..., i].gather(1, hit) for i, part in enumerate(local)]
-    on_x = (share[0] >= share[1]) & (share[0] >= share[2])
-    on_y = ~on_x & (share[1] >= share[2])
-    on_z = ~(on_x | on_y)
-    inside = hit == solids.boxes + solids.spheres
-    normal = _normal(solids, hit, local, (on_x, on_y, on_z), inside, (cos, sin))
-    length = (direction[0].square() + direction[1].square() + direction[2].square()).sqrt()
-    facing = -(normal[0] * direction[0] + normal[1] * direction[1] + normal[2] * direction[2]) / length
-    incidence = facing.clamp(0.0, 1.0)
-    across = torch.where(on_x, local[1], local[0])
-    along = torch.where(on_z, local[1], local[2])
-    side = torch.where(on_x, local[0], torch.where(on_y, local[1], local[2])) > 0
-    face = torch.where(on_x, 0, torch.where(on_y, 2, 4)) + side.long()
-    number = first_material.gather(1, hit) + torch.where(inside, face, 0)
-    period = materials.period_m.gather(1, number)
-    swapped = materials.swapped.gather(1, number)
-    pixel_m = depth_m * length / (cameras.focal_px[:, :1] * incidence.clamp_min(0.05))
-    mix = mixture(
-        materials.pattern.gather(1, number),
-        torch.where(swapped, along, across) / period,
-        torch.where(swapped, across, along) / period,
-        materials.offset.gather(1, number),
-        pixel_m / period,
+def _tiles(cameras: Cameras, height: int, width: int, smooth: bool) -> _Tiles:
+    """Tiles that cover images of this size; those at the right and the bottom may reach over them."""
+    device = cameras.place_m.device
+    columns, rows = -(-width // TILE), -(-height // TILE)
+    x = torch.arange(columns * TILE, device=device, dtype=torch.float32)
+    y = torch.arange(rows * TILE, device=device, dtype=torch.float32)
+    across, along = cameras.in_plane(x, y)
+    sites = [_sites(across, along, columns, rows, TILE)]
+    if smooth:
+        between = torch.arange(TILE + 1, device=device, dtype=torch.float32) - 0.5
+        starts_x, starts_y = x[::TILE, None] + between, y[::TILE, None] + between
+        sites.append(_sites(*cameras.in_plane(starts_x.flatten(), starts_y.flatten()), columns, rows, TILE + 1))
+    # Edges of pixels, where the corners are: what one tile ends at, the next begins with.
+    edges = cameras.in_plane(
+        torch.arange(columns + 1, device=device) * TILE - 0.5, torch.arange(rows + 1, device=device) * TILE - 0.5
     )
-    board = torch.where(inside & ~on_z & (point[2] < BASEBOARD_M), 0.35, 1.0)
-    color: Vector = tuple(  # type: ignore[assignment]
-        board
-        * (materials.color[..., i].gather(1, number) * (1.0 - mix) + materials.other[..., i].gather(1, number) * mix)
-        for i in range(3)
-    )
-    return _Surface(point_m=point, normal=normal, incidence=incidence, color=color)
-
-
-def _bodies(rooms: Rooms) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Center, half size, turn and first material of boxes, spheres and the room, in the order that hits count them."""
-    solids = rooms.solids
-    middle = 0.5 * solids.size_m[:, None]
-    radius = solids.sphere_radius_m[..., None].expand(-1, -1, 3)
-    straight = torch.tensor([1.0, 0.0], device=middle.device).expand(len(middle), solids.spheres + 1, 2)
-    faces = torch.full_like(rooms.box_material[:, :1], rooms.materials.pattern.shape[1] - FACES)
-    return (
-        torch.cat([solids.box_center_m, solids.sphere_center_m, middle], dim=1),
-        torch.cat([solids.box_half_m, radius, middle], dim=1),
-        torch.cat([solids.box_turn, straight], dim=1),
-        torch.cat([rooms.box_material, rooms.sphere_material, faces], dim=1),
+    return _Tiles(
+        frame=torch.arange(len(across), device=device).repeat_interleave(rows * columns),
+        across=torch.cat([site[0] for site in sites], dim=1),
+        along=torch.cat([site[1] for site in sites], dim=1),
+        columns=columns,
+        rows=rows,
+        edges=edges,
     )
 
 
-def _normal(
-    solids: Solids, hit: Tensor, local: Vector, on: Vector, inside: Tensor, turn: tuple[Tensor, Tensor]
-) -> Vector:
-    """Unit normals in the world, towards the side that is open."""
-    ball = (hit >= solids.boxes) & ~inside
-    length = (local[0].square() + local[1].square() + local[2].square()).sqrt()
-    sign = torch.where(inside, -1.0, 1.0)
-    flat = [torch.where(face, torch.where(part > 0, sign, -sign), 0.0) for face, part in zip(on, local, strict=True)]
-    x, y, z = (torch.where(ball, part / length, side) for part, side in zip(local, flat, strict=True))
-    world_x, world_y = turned(x, y, turn[0], -turn[1])
-    return world_x, world_y, z
+def _sites(across: Tensor, along: Tensor, columns: int, rows: int, side: int) -> tuple[Tensor, Tensor]:
+    """(B, columns * side) and (B, rows * side) -> both (B * rows * columns, side * side), tile by tile."""
+    shape = (len(across), rows, columns, side, side)
+    x = across.view(-1, 1, columns, 1, side).expand(shape)
+    y = along.view(-1, rows, 1, side, 1).expand(shape)
+    return x.reshape(-1, side * side), y.reshape(-1, side * side)
 
 
-def _lit(solids: Solids, lights: Lights, surface: _Surface) -> Vector:
-    """Linear RGB light that falls on each point."""
-    corner = _corner_shade(solids, surface)
-    total = [lights.ambient[:, i, None] * corner for i in range(3)]
-    for k in range(lights.place_m.shape[1]):
-        lamp = lights.place_m[:, k]
-        ray: Vector = tuple(p - lamp[:, i, None] for i, p in enumerate(surface.point_m))  # type: ignore[assignment]
-        distance2 = ray[0].square() + ray[1].square() + ray[2].square()
-        falling = -(ray[0] * surface.normal[0] + ray[1] * surface.normal[1] + ray[2] * surface.normal[2])
-        reach = lights.reach_m[:, k, None]
-        strength = (falling / distance2.sqrt()).clamp_min(0.0) / (1.0 + distance2 / (reach * reach))
-        if k == 0:
-            shadow = nearest_distance(solids, lamp, ray)
-            strength = torch.where(shadow < 1.0 - SHADOW_BIAS, 0.0, strength)
-        for i in range(3):
-            total[i] = total[i] + lights.color[:, k, i, None] * strength
-    return total[0], total[1], total[2]
-
-
-def _corner_shade(solids: Solids, surface: _Surface) -> Tensor:
-    """Ambient light is dimmer towards the edges of the room: by up to a third for each face but one's own."""
-    shade = torch.ones_like(surface.incidence)
-    for i, part in enumerate(surface.point_m):
-        gap = torch.minimum(part, solids.size_m[:, i, None] - part) / 0.35
-        near = 0.33 / (1.0 + gap * gap) * (1.0 - surface.normal[i].abs())
-        shade = shade * (1.0 - near)
-    return shade
+def _assembled(part: Tensor, tiles: _Tiles, height: int, width: int, smooth: bool = False) -> Tensor:
+    """(T, S) in tiles -> (B, height, width); with ``smooth``, pixels are half their center, half their corners."""
+    centers = part[:, : TILE * TILE].view(-1, TILE, TILE)
+    if smooth:
+        corners = part[:, TILE * TILE :].view(-1, TILE + 1, TILE + 1)
+        around = corners[:, :-1, :-1] + corners[:, :-1, 1:] + corners[:, 1:, :-1] + corners[:, 1:, 1:]
+        centers = 0.5 * centers + 0.125 * around
+    image = centers.view(-1, tiles.rows, tiles.columns, TILE, TILE).transpose(2, 3)
+    return image.reshape(-1, tiles.rows * TILE, tiles.columns * TILE)[:, :height, :width]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 
 import numpy as np
 import torch
@@ -24,6 +25,12 @@ class Draws:
     def __len__(self) -> int:
         return len(self._generators)
 
+    def __getitem__(self, rows: slice) -> Draws:
+        """The rows of these frames alone, going on where all of them are."""
+        part = copy(self)
+        part._generators = self._generators[rows]
+        return part
+
     def uniform(self, low: Tensor | float, high: Tensor | float, *shape: int) -> Tensor:
         """(B, *shape) float32 from ``low`` to ``high``, which broadcast against it."""
         unit = torch.from_numpy(np.stack([g.random(shape, dtype=np.float32) for g in self._generators]))
@@ -42,6 +49,11 @@ class Draws:
         edges = torch.tensor(weights, dtype=torch.float64).cumsum(0)
         unit = self.uniform(0.0, 1.0, *shape).double()
         return torch.bucketize(unit * edges[-1], edges[:-1], right=True)
+
+    def log_uniform(self, low: float, high: float, *shape: int) -> Tensor:
+        """(B, *shape) float32 from ``low`` to ``high``, each factor of them as often as the next."""
+        share = self.uniform(0.0, 1.0, *shape).double()
+        return (low * (high / low) ** share).float()
 
     def normal(self, *shape: int) -> Tensor:
         """(B, *shape) float32 of mean 0 and deviation 1."""

@@ -1,4 +1,4 @@
-"""Where furniture stands: nothing inside anything else, backs to the walls, things on top, doors and pictures."""
+"""Where pieces stand: nothing inside anything else, backs to the walls, things on top, doors, windows and pictures."""
 
 from __future__ import annotations
 
@@ -8,17 +8,19 @@ import torch
 from torch import Tensor
 
 from finetune.scenes.draws import Draws, cos_sin, pick
-from finetune.scenes.furniture import PARTS, PIECES, templates
+from finetune.scenes.furniture import BALL, BOX, CYLINDER, PARTS, PIECES, templates
+from finetune.scenes.rays import NOWHERE_M, Bodies
 
 WALL_ITEMS = 8
-CANDIDATES = 12
-GAP_M = 0.06
-NOWHERE_M = -1000.0
+DOOR, PICTURE, WINDOW, CUPBOARD, LEDGE, NO_ITEM = range(6)
+THINGS = 4  # on top of a piece, at most
+CANDIDATES = 12  # places drawn for a piece
+GAP_M = 0.06  # between pieces, and between them and walls
 
 
 @dataclass(frozen=True, kw_only=True)
 class Pieces:
-    """O pieces of furniture a room.
+    """O pieces a world.
 
     Attributes:
         kind: (B, O) int64, position in ``PIECES``.
@@ -36,43 +38,52 @@ class Pieces:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Boxes:
-    """K boxes a room: (B, K, 3) center and half size, (B, K, 2) turn, (B, K) ``there`` and number of the material."""
+class Parts:
+    """K bodies of any shape a world: (B, K, 3) center and half size, (B, K, 2) turn, the rest (B, K)."""
 
     center_m: Tensor
     half_m: Tensor
     turn: Tensor
     there: Tensor
+    shape: Tensor
     material: Tensor
 
 
-def joined(parts: list[Boxes]) -> Boxes:
-    """The boxes of ``parts``, those that are there first and no more slots than the fullest room needs."""
-    whole = {name: torch.cat([getattr(part, name) for part in parts], dim=1) for name in vars(parts[0])}
-    order, there = used_first(whole["there"])
-    packed = {name: pick(values, order) for name, values in whole.items()}
-    packed["center_m"] = torch.where(there[..., None], packed["center_m"], NOWHERE_M)
-    return Boxes(**packed)
+def of_shape(parts: Parts, shape: int) -> tuple[Bodies, Tensor]:
+    """The bodies of one shape, no more slots than the fullest world needs, and (B, N) the number of their material."""
+    order, there = used_first(parts.there & (parts.shape == shape))
+    center_m = torch.where(there[..., None], pick(parts.center_m, order), NOWHERE_M)
+    half_m = torch.where(there[..., None], pick(parts.half_m, order), 0.1)
+    turn = torch.where(there[..., None], pick(parts.turn, order), torch.tensor([1.0, 0.0]))
+    return Bodies(center_m=center_m, half_m=half_m, turn=turn), pick(parts.material, order)
 
 
 def used_first(there: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N) int64, the slots that are ``there`` and then others, N the largest number of them; and which are there."""
-    order = torch.argsort(~there, dim=1, stable=True)[:, : max(1, int(there.sum(1).max()))]
+    order = torch.argsort((~there).to(torch.uint8), dim=1, stable=True)[:, : max(1, int(there.sum(1).max()))]
     return order, pick(there, order)
 
 
-def place(draws: Draws, size_m: Tensor, objects: tuple[int, int]) -> Pieces:
-    """Furnish rooms of ``size_m`` (B, 3) with ``objects`` pieces, fewest and most; what finds no room is not there."""
+def place(draws: Draws, size_m: Tensor, outdoors: Tensor, objects: tuple[int, int]) -> Pieces:
+    """
+    Args:
+        draws: one row a world.
+        size_m: (B, 3) of the rooms, or of the ground that is built upon.
+        outdoors: (B,) bool.
+        objects: fewest and most pieces; what finds no room is not there.
+    """
     shapes = templates()
     most = objects[1]
-    kind = draws.choice([piece.weight for piece in PIECES], most)
+    inside = draws.choice([piece.indoors for piece in PIECES], most)
+    kind = torch.where(outdoors[:, None], draws.choice([piece.outdoors for piece in PIECES], most), inside)
     smallest, largest = shapes.smallest_m[kind], shapes.largest_m[kind]
     size = smallest + (largest - smallest) * draws.uniform(0.0, 1.0, most, 3)
-    size = size * torch.tensor([0.5, 0.5, 1.0])
-    # A ball is as wide as it is high.
-    size = torch.where((kind == len(PIECES) - 1)[..., None], size[..., 2:] * torch.tensor([0.5, 0.5, 1.0]), size)
-    wanted = torch.arange(most) < draws.integers(*objects)[:, None]
-    at_wall = draws.uniform(0.0, 1.0, most) < shapes.walls[kind]
+    depth = torch.where(shapes.round[kind], size[..., 0], size[..., 1])
+    # Nothing stands through the ceiling; what would, ends at it.
+    size = torch.stack([0.5 * size[..., 0], 0.5 * depth, torch.minimum(size[..., 2], size_m[:, 2:])], dim=-1)
+    # A plot is far larger than a room: all that fits.
+    wanted = (torch.arange(most) < draws.integers(*objects)[:, None]) | outdoors[:, None]
+    at_wall = (draws.uniform(0.0, 1.0, most) < shapes.walls[kind]) & ~outdoors[:, None]
     turn, center = _candidates(draws, size, at_wall, size_m)
     return _first_that_fit(kind, wanted, size, turn, center, size_m)
 
@@ -109,41 +120,34 @@ def _first_that_fit(kind: Tensor, wanted: Tensor, size: Tensor, turn: Tensor, ce
     there = torch.zeros(rows, most, dtype=torch.bool)
     chosen_turn, chosen_center = torch.zeros(rows, most, 2), torch.zeros(rows, most, 2)
     reach = torch.zeros(rows, most, 2)
+    wide = _reach(turn, size[:, :, None])
+    fits = (2.0 * (wide + GAP_M) <= size_m[:, None, None, :2]).all(-1)
     for o in range(most):
-        wide = _reach(turn[:, o], size[:, o, None])
-        apart = (center[:, o, :, None] - chosen_center[:, None, :o]).abs() - (wide[:, :, None] + reach[:, None, :o])
-        free = ((apart > GAP_M).any(-1) | ~there[:, None, :o]).all(-1)
-        free &= (2.0 * (wide + GAP_M) <= size_m[:, None, :2]).all(-1)
-        first = free.long().argmax(1)
+        apart = (center[:, o, :, None] - chosen_center[:, None, :o]).abs() - (wide[:, o, :, None] + reach[:, None, :o])
+        free = ((apart > GAP_M).any(-1) | ~there[:, None, :o]).all(-1) & fits[:, o]
+        first = free.to(torch.uint8).argmax(1)
         there[:, o] = free.any(1) & wanted[:, o]
         chosen_turn[:, o] = turn[frames, o, first]
         chosen_center[:, o] = center[frames, o, first]
-        reach[:, o] = wide[frames, first]
+        reach[:, o] = wide[frames, o, first]
     return Pieces(kind=kind, there=there, size_m=size, turn=chosen_turn, center_m=chosen_center)
 
 
-def parts_of(pieces: Pieces) -> Boxes:
-    """The boxes that the pieces are made of; the material of all parts is the number of their piece."""
+def parts_of(pieces: Pieces) -> Parts:
+    """What the pieces are made of; of O pieces, piece o is painted with materials o and O + o."""
     shapes = templates()
     rows, most = pieces.kind.shape
     size = pieces.size_m[:, :, None]
-    local = shapes.at[pieces.kind] * size + shapes.shift_m[pieces.kind]
     half = shapes.half[pieces.kind] * size + shapes.add_m[pieces.kind]
+    local = shapes.at[pieces.kind] * size + shapes.shift_m[pieces.kind]
     turn = pieces.turn[:, :, None].expand(rows, most, PARTS, 2)
-    center = _to_world(local, turn, pieces.center_m[:, :, None])
-    there = shapes.used[pieces.kind] & pieces.there[..., None]
-    material = torch.arange(most)[None, :, None].expand(rows, most, PARTS)
-    return Boxes(
-        **{
-            name: values.flatten(1, 2)
-            for name, values in {
-                "center_m": center,
-                "half_m": half,
-                "turn": turn,
-                "there": there,
-                "material": material,
-            }.items()
-        }
+    return Parts(
+        center_m=_to_world(local, turn, pieces.center_m[:, :, None]).flatten(1, 2),
+        half_m=half.flatten(1, 2),
+        turn=turn.flatten(1, 2),
+        there=(shapes.used[pieces.kind] & pieces.there[..., None]).flatten(1, 2),
+        shape=shapes.shape[pieces.kind].flatten(1, 2),
+        material=(torch.arange(most)[None, :, None] + most * shapes.second[pieces.kind]).flatten(1, 2),
     )
 
 
@@ -153,32 +157,49 @@ def _to_world(local: Tensor, turn: Tensor, center: Tensor) -> Tensor:
     return torch.stack([center[..., 0] + cos * x - sin * y, center[..., 1] + sin * x + cos * y, z], dim=-1)
 
 
-def things_on_top(draws: Draws, pieces: Pieces, first_material: int) -> Boxes:
-    """A small box on some of the pieces that carry; materials are numbered from ``first_material``."""
+def things_on_top(draws: Draws, pieces: Pieces, first_material: int) -> Parts:
+    """Up to THINGS small things on each piece that carries; materials are numbered from ``first_material``."""
     rows, most = pieces.kind.shape
-    half = draws.uniform(torch.tensor([0.05, 0.04, 0.03]), torch.tensor([0.17, 0.13, 0.2]), most, 3)
-    # Tops are at least 0.25 m wide: a thing of up to 0.34 m may reach over an edge, its middle may not.
-    aside = draws.uniform(-0.6, 0.6, most, 2) * pieces.size_m[..., :2]
-    local = torch.cat([aside, pieces.size_m[..., 2:] + half[..., 2:]], dim=-1)
-    turn = torch.stack(cos_sin(draws.uniform(0.0, 6.2831853, most)), dim=-1)
-    low = pieces.size_m[..., 2] < 1.3
-    return Boxes(
-        center_m=_to_world(local, pieces.turn, pieces.center_m),
+    count = most * THINGS
+    piece = torch.arange(count) // THINGS
+    shape = draws.choice([0.55, 0.33, 0.12], count)
+    half = draws.uniform(torch.tensor([0.03, 0.03, 0.02]), torch.tensor([0.17, 0.14, 0.17]), count, 3)
+    flat = draws.chance(0.35, count) & (shape == BOX)
+    half = torch.where(flat[..., None], half * torch.tensor([1.0, 1.0, 0.12]), half)
+    slim = torch.stack([0.5 * half[..., 0], 0.5 * half[..., 0], half[..., 2]], dim=-1)
+    half = torch.where((shape == CYLINDER)[..., None], slim, half)
+    half = torch.where((shape == BALL)[..., None], half[..., :1].clamp_max(0.1), half)
+    # In quarters of the top, so that no two meet; a thing may reach over an edge, its middle may not.
+    quarter = torch.arange(count) % THINGS
+    sign = torch.stack([2.0 * (quarter % 2) - 1.0, 2.0 * (quarter // 2) - 1.0], dim=-1)
+    size = pieces.size_m[:, piece]
+    aside = sign * (0.5 + draws.uniform(-0.3, 0.3, count, 2)) * size[..., :2]
+    local = torch.cat([aside, size[..., 2:] + half[..., 2:]], dim=-1)
+    low = size[..., 2] < 1.5
+    carries = templates().carries[pieces.kind] & pieces.there
+    return Parts(
+        center_m=_to_world(local, pieces.turn[:, piece], pieces.center_m[:, piece]),
         half_m=half,
-        turn=turn,
-        there=draws.chance(0.7, most) & templates().carries[pieces.kind] & pieces.there & low,
-        material=first_material + torch.arange(most).expand(rows, most),
+        turn=torch.stack(cos_sin(draws.uniform(0.0, 6.2831853, count)), dim=-1),
+        there=draws.chance(0.5, count) & carries[:, piece] & low,
+        shape=shape,
+        material=first_material + torch.arange(count).expand(rows, count),
     )
 
 
-def on_walls(draws: Draws, size_m: Tensor, first_material: int) -> Boxes:
-    """Doors and pictures, two at most on a wall; materials are numbered from ``first_material``."""
+def on_walls(draws: Draws, size_m: Tensor, outdoors: Tensor, first_material: int) -> tuple[Parts, Tensor]:
+    """Doors, pictures, windows, cupboards and ledges, two at most on a wall; and (B, WALL_ITEMS) which they are."""
     rows = len(draws)
-    item = draws.choice([0.3, 0.45, 0.25], WALL_ITEMS)  # door, picture, nothing
-    door = (item == 0)[..., None]
-    picture_half = draws.uniform(torch.tensor([0.2, 0.015, 0.15]), torch.tensor([0.7, 0.025, 0.45]), WALL_ITEMS, 3)
-    half = torch.where(door, torch.tensor([0.45, 0.025, 1.0]), picture_half)
-    middle_z = torch.where(door[..., 0], 1.0, draws.uniform(1.35, 1.65, WALL_ITEMS))
+    item = draws.choice([0.16, 0.26, 0.16, 0.12, 0.1, 0.2], WALL_ITEMS)
+    least = torch.tensor(
+        [[0.4, 0.025, 1.0], [0.12, 0.01, 0.12], [0.35, 0.02, 0.35], [0.3, 0.14, 0.2], [0.25, 0.1, 0.012]]
+    )
+    most = torch.tensor([[0.5, 0.03, 1.08], [0.7, 0.025, 0.5], [1.1, 0.03, 0.75], [1.2, 0.2, 0.4], [0.9, 0.15, 0.025]])
+    at_z = torch.tensor([[1.0, 1.08], [1.2, 1.7], [1.2, 1.6], [1.5, 1.9], [0.9, 1.9]])
+    known = item.clamp_max(LEDGE)
+    half = least[known] + (most - least)[known] * draws.uniform(0.0, 1.0, WALL_ITEMS, 3)
+    middle_z = at_z[known, 0] + (at_z[known, 1] - at_z[known, 0]) * draws.uniform(0.0, 1.0, WALL_ITEMS)
+    middle_z = torch.where(item == DOOR, half[..., 2], middle_z)
     slot = torch.arange(WALL_ITEMS)
     low_side, along_y = slot % 4 < 2, slot % 2 == 1
     # Items 0 to 3 keep to the first half of their wall, 4 to 7 to the second, so that two never overlap.
@@ -191,10 +212,12 @@ def on_walls(draws: Draws, size_m: Tensor, first_material: int) -> Boxes:
     x, y = torch.where(along_y, across, along), torch.where(along_y, along, across)
     turn = torch.where(along_y[:, None], torch.tensor([0.0, 1.0]), torch.tensor([1.0, 0.0]))
     fits = (2.0 * half[..., 0] < 0.5 * along_m) & (middle_z + half[..., 2] < size_m[:, 2:])
-    return Boxes(
+    parts = Parts(
         center_m=torch.stack([x, y, middle_z], dim=-1),
         half_m=half,
         turn=turn.expand(rows, WALL_ITEMS, 2),
-        there=(item < 2) & fits,
+        there=(item < NO_ITEM) & fits & ~outdoors[:, None],
+        shape=torch.full((rows, WALL_ITEMS), BOX),
         material=first_material + slot.expand(rows, WALL_ITEMS),
     )
+    return parts, item

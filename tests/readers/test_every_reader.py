@@ -85,8 +85,10 @@ def test_frames_are_samples_with_a_source_and_the_same_each_time(reader: Any) ->
         np.testing.assert_array_equal(sample.depth_m, again.depth_m)
         np.testing.assert_array_equal(sample.valid, again.valid)
         assert sample.camera == again.camera
-        # NaN at a pixel that is not valid would come through a product with the mask.
-        assert np.isfinite(sample.depth_m).all()
+        # NaN at a pixel that is not valid would come through a product with the mask. Infinity is for what is known to
+        # be farther than any measurement.
+        assert not np.isnan(sample.depth_m).any() and np.isfinite(sample.depth_m[~sample.valid]).all()
+        assert (sample.depth_m[sample.valid] > 0).all()
     assert reader[0].valid.any()
     assert reader.source(0) != reader.source(1)
 
