@@ -146,8 +146,11 @@ class Scenes:
         import cv2
 
         for frame, quality in zip(image, draws.integers(self.jpeg_quality, 100).tolist(), strict=True):
-            _, packed = cv2.imencode(".jpg", frame, [cv2.IMWRITE_JPEG_QUALITY, quality])
-            frame[:] = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+            # OpenCV takes blue for the first channel, and JPEG keeps less of blue than of red.
+            _, packed = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
+            unpacked = cv2.imdecode(packed, cv2.IMREAD_COLOR)
+            assert unpacked is not None
+            frame[:] = unpacked[..., ::-1]
         return image
 
     def _measured(self, draws: Draws, depth_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
