@@ -132,9 +132,9 @@ def _approach(
     hit: Tensor | None,
 ) -> None:
     """Bring ``distance`` (and ``hit``), (T, S), to the nearest body, in place."""
-    before = 0
     entries = (_box_entry, _cylinder_entry, _ball_entry)
     for shape, (bodies, entry) in enumerate(zip(solids.shapes, entries, strict=True)):
+        before = sum(map(len, solids.shapes[:shape]))
         if not len(bodies):
             continue
         table = _seen_from(bodies, origin_m).flatten(0, 1)
@@ -156,7 +156,6 @@ def _approach(
         distance[order] = reached
         if hit is not None and met is not None:
             hit[order] = met
-        before += len(bodies)
 
 
 def _seen_from(bodies: Bodies, origin_m: Tensor) -> Tensor:
