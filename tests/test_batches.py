@@ -1,4 +1,5 @@
 from collections import Counter
+from collections.abc import Sequence
 from itertools import islice
 
 import numpy as np
@@ -8,6 +9,7 @@ import torch
 from finetune.augment import Augmentation
 from finetune.batches import Mix, Range, StepBatches, TrainingSamples, collate, evenly_spread, training_batches
 from finetune.preprocessing import Preprocessing
+from finetune.sample import DepthSample
 from tests.synthetic import Planes, Skies, tilted_plane
 
 
@@ -73,6 +75,39 @@ def test_a_sample_is_the_same_alone_in_any_worker_and_after_a_resume() -> None:
         assert batch.sources[1] == alone.source
         assert np.array_equal(batch.image[1].permute(1, 2, 0).numpy(), alone.image)
         assert np.array_equal(batch.depth_m[1, 0].numpy(), alone.depth_m)
+
+
+class Together(Planes):
+    """Planes that are rather read many at once; ``asked`` tells how they were."""
+
+    def __init__(self, count: int) -> None:
+        super().__init__(count)
+        self.asked: list[list[int]] = []
+
+    def batch(self, frames: Sequence[int]) -> list[DepthSample]:
+        self.asked.append(list(frames))
+        return [self[frame] for frame in frames]
+
+
+def test_a_batch_is_asked_for_at_once_where_a_reader_can_and_is_the_same_as_one_by_one() -> None:
+    together, one_by_one = Together(10), Planes(7)
+    mixed = TrainingSamples(
+        [together, one_by_one],
+        [1.0, 1.0],
+        preprocessing=Preprocessing(input_size=(28, 42)),
+        augmentation=Augmentation(flip=0.5, color=0.5),
+        ranges=[Range(max_depth_m=10.0), Range(max_depth_m=2.0)],
+        seed=0,
+    )
+    ks = list(range(12))
+    batch = mixed.__getitems__(ks)
+    (asked,) = together.asked
+    assert asked == [frame for reader, frame in map(mixed.mix, ks) if reader == 0]
+    for k, sample in zip(ks, batch, strict=True):
+        alone = mixed[k]
+        assert sample.source == alone.source
+        assert np.array_equal(sample.image, alone.image)
+        assert np.array_equal(sample.valid, alone.valid)
 
 
 def test_evenly_spread_takes_both_ends_and_never_too_many() -> None:
