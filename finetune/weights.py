@@ -496,31 +496,6 @@ def _coverage(targets: Mapping[str, Tensor], filled: Mapping[str, Tensor], parts
     )
 
 
-def save_untrained(path: Path, encoder: str = "tiny", seed: int = 0) -> None:
-    """
-    Write a relative checkpoint that has learned nothing, in float16, to try everything on. Ours was made by
-
-        python -c "from pathlib import Path; from finetune.weights import save_untrained as save;
-                   save(Path('data/tiny_relative.safetensors'))"
-
-    Args:
-        path: where to; the weights are a pure function of the other two.
-        encoder: a key of ``ENCODERS``.
-        seed: of the drawing.
-    """
-    model = DepthModel(encoder, None)
-    model.initialise(seed)
-    with torch.no_grad():
-        # A fresh last layer answers with nearly one number, which may be below 0 and then is cut to 0 everywhere.
-        model.state_dict()["head.last.weight"].abs_().mul_(4.0)
-        model.state_dict()["head.last.bias"].fill_(0.1)
-    metadata = {
-        "note": f"untrained: drawn by finetune.weights.save_untrained, encoder {encoder}, seed {seed}",
-        "base": {"source": None, "sha256": None, "license": "Apache-2.0"},
-    }
-    save_native(path, model, metadata, half=True)
-
-
 def _by(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a single number"
 

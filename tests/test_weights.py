@@ -18,7 +18,7 @@ from torch import Tensor
 from finetune.checkpoints.official import Official
 from finetune.errors import CheckpointError
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
-from finetune.weights import Checkpoint, Wording, fill, read_checkpoint, save_native, save_untrained
+from finetune.weights import Checkpoint, Wording, fill, read_checkpoint, save_native
 from tests.drawn_weights import drawn_image, drawn_model
 
 
@@ -174,7 +174,7 @@ def test_tensors_without_any_dimension(official: str, tmp_path: Path) -> None:
 
 
 def test_run_folder_means_its_best_weights(tmp_path: Path) -> None:
-    save_untrained(tmp_path / "run" / "best" / "model.safetensors")
+    save_native(tmp_path / "run" / "best" / "model.safetensors", drawn_model("tiny", None), {})
     for folder in (tmp_path / "run", tmp_path / "run" / "best"):
         checkpoint = read_checkpoint(str(folder))
         assert (checkpoint.path, checkpoint.source) == (tmp_path / "run/best/model.safetensors", str(folder))
@@ -187,7 +187,7 @@ def zip_bytes(tmp_path: Path) -> bytes:
 
 
 def native_bytes(tmp_path: Path) -> bytes:
-    save_untrained(tmp_path / "whole.safetensors")
+    save_native(tmp_path / "whole.safetensors", drawn_model("tiny", None), {})
     return (tmp_path / "whole.safetensors").read_bytes()
 
 
@@ -415,7 +415,7 @@ def test_what_stands_is_kept_when_writing_fails(tmp_path: Path, monkeypatch: pyt
 def test_file_has_the_mode_that_the_umask_asks_for(tmp_path: Path, umask: int, mode: int) -> None:
     before = os.umask(umask)
     try:
-        save_untrained(tmp_path / "model.safetensors")
+        save_native(tmp_path / "model.safetensors", drawn_model("tiny", None), {})
     finally:
         os.umask(before)
     assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == mode
@@ -427,12 +427,12 @@ def test_what_a_kill_left_is_gone_with_the_next_write(tmp_path: Path) -> None:
         "import os, sys; from pathlib import Path; import finetune.weights as weights; "
         "weights.save_file = lambda tensors, path, metadata: "
         "(path.write_bytes(b'half'), path.with_name('.tmp').touch(), os.kill(os.getpid(), 9)); "
-        "weights.save_untrained(Path(sys.argv[1]))"
+        "model = weights.DepthModel('tiny', None); weights.save_native(Path(sys.argv[1]), model, {})"
     )
     path = tmp_path / "model.safetensors"
     assert subprocess.run([sys.executable, "-c", code, str(path)]).returncode == -9
     assert [left.name for left in tmp_path.iterdir()] == [".model.safetensors.writing"]
-    save_untrained(path)
+    save_native(path, drawn_model("tiny", None), {})
     assert list(tmp_path.iterdir()) == [path]
     assert read_checkpoint(str(path)).encoder == "tiny"
 
@@ -440,7 +440,7 @@ def test_what_a_kill_left_is_gone_with_the_next_write(tmp_path: Path) -> None:
 def test_file_of_a_newer_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("finetune.weights.VERSION", 2)
-        save_untrained(tmp_path / "model.safetensors")
+        save_native(tmp_path / "model.safetensors", drawn_model("tiny", None), {})
     assert "is version 2 of our format, this program reads version 1" in refusal(str(tmp_path / "model.safetensors"))
 
 
