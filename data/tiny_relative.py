@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     checkpoint = read_checkpoint(arguments.run)
     # Drawn from nothing and trained on drawn worlds: it is this project's own.
     base = {"source": None, "sha256": None, "license": "Apache-2.0"}
-    kept_keys = ("name", "preprocessing", "recipe_sha256", "step", "evaluation")
+    kept_keys = ("preprocessing", "step", "evaluation")
     metadata = {key: checkpoint.metadata[key] for key in kept_keys if key in checkpoint.metadata}
     save_native(arguments.output, whole_network(checkpoint), {**metadata, "base": base}, half=True)
     return 0

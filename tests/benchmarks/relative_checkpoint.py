@@ -105,7 +105,7 @@ def main() -> int:
     """Judge on each data set at each size; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--checkpoint", default=str(ROOT / "data" / "tiny_relative.safetensors"))
-    parser.add_argument("--size", type=int, nargs=2, default=(168, 224), metavar=("HEIGHT", "WIDTH"))
+    parser.add_argument("--size", type=int, nargs=2, default=(112, 154), metavar=("HEIGHT", "WIDTH"))
     arguments = parser.parse_args()
     samples = Path(os.environ["DEPTH_SAMPLES"])
     every = ("train.txt", "val.txt")
