@@ -77,15 +77,19 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
     preprocessing = Preprocessing(input_size=recipe.data.input_size)
     model, notes = _model(recipe, checkpoint)
     shared: list[Any] = [None, 0]
-    # A relative head needs no baselines; what a file of ours says of its kind needs no look either.
-    unsure = checkpoint is not None and checkpoint.format != "native"
-    if accelerator.is_main_process and (recipe.model.head == "metric" or unsure):
+    # A relative head needs no baselines; they are looked at all the same where the checkpoint's kind is in doubt.
+    if accelerator.is_main_process and (recipe.model.head == "metric" or _in_doubt(checkpoint)):
         shared = [*_baselines(recipe, checkpoint, model, preprocessing, accelerator.device)]
     broadcast_object_list(shared)
     baselines, images = shared
     if baselines:
         notes = (*notes, f"baselines fitted on {images} training images: median {baselines.median_m:.3f} m")
     return Start(checkpoint=checkpoint, preprocessing=preprocessing, model=model, baselines=baselines, notes=notes)
+
+
+def _in_doubt(checkpoint: Checkpoint | None) -> bool:
+    """Whether a checkpoint's kind is somebody's word; a file of ours says it itself, whatever the frames look like."""
+    return checkpoint is not None and checkpoint.format != "native"
 
 
 def _checkpoint(recipe: Recipe) -> Checkpoint | None:
@@ -142,7 +146,7 @@ def _baselines(
         images_with_features=CALIBRATION_IMAGES,
     )
     kind = checkpoint.kind if checkpoint else None
-    if checkpoint:
+    if checkpoint and _in_doubt(checkpoint):
         require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
     if options.head == "relative":
         return None, 0
