@@ -13,6 +13,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from finetune.augment import Augmentation
+from finetune.averaging import AverageWeights
 from finetune.baselines import (
     MOST_IMAGES,
     Baselines,
@@ -193,6 +194,7 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
             parameter.requires_grad_(False)
     network.to(accelerator.device)
     network.to(memory_format=torch.channels_last)
+    average = AverageWeights(network, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
     model, optimizer = accelerator.prepare(network, make_optimizer(network, recipe))
     validation = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)
     run = Run(
@@ -207,6 +209,7 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
         protocol=make_protocol(recipe),
         metadata=weights_metadata(recipe, begin),
         total_steps=total_steps(recipe, accelerator.num_processes),
+        average=average,
     )
     newest = folder.newest_checkpoint() if resume else None
     if newest is not None:

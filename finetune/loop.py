@@ -17,6 +17,7 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from finetune.averaging import AverageWeights
 from finetune.batches import Batch
 from finetune.errors import FinetuneError, ResultError
 from finetune.evaluation import ValidationSamples, evaluate, network_answer
@@ -60,6 +61,7 @@ class Run:
         log: of the main process; None in the others.
         validation: what every evaluation looks at.
         metadata: what every weights file of this run says of itself.
+        average: of the weights over the steps, which then is what is evaluated and saved; None without one.
         step: optimizer steps taken.
         unlogged: sums over the steps since the last logged one; part of every resume point.
     """
@@ -75,6 +77,7 @@ class Run:
     protocol: Protocol
     metadata: dict[str, Any]
     total_steps: int
+    average: AverageWeights | None = None
     batches: Iterator[Batch] = field(default_factory=lambda: iter(()))
     log: RunLog | None = None
     step: int = 0
@@ -101,6 +104,8 @@ class Run:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.step += 1
+            if self.average:
+                self.average.update(self.network, self.step)
             self._log(values, time.perf_counter() - started)
             if self._due(self.recipe.run.evaluate_every_steps):
                 self.evaluate()
@@ -119,11 +124,17 @@ class Run:
         self.optimizer.zero_grad(set_to_none=True)
         self.optimizer.state.clear()
         self.network.cpu()
+        self.result.cpu()
+
+    @property
+    def result(self) -> DepthModel:
+        """The network that the run is about: the average where there is one."""
+        return self.average.network if self.average else self.network
 
     def evaluate(self) -> None:
-        """Score the network as it is now, and keep its weights if none were better; every process must call."""
+        """Score the result as it is now, and keep its weights if none were better; every process must call."""
         self.network.eval()
-        answer = network_answer(self.network)
+        answer = network_answer(self.result)
         workers = self.recipe.data.workers
         evaluation = evaluate(self.accelerator, self.validation, {"finetuned": answer}, self.protocol, workers=workers)
         if self.log:
@@ -139,7 +150,7 @@ class Run:
         """Write a weights file that says what it is."""
         if self.accelerator.is_main_process:
             path.parent.mkdir(exist_ok=True)
-            save_native(path, self.network, self.metadata | {"step": self.step, "evaluation": evaluation})
+            save_native(path, self.result, self.metadata | {"step": self.step, "evaluation": evaluation})
 
     def save_checkpoint(self) -> None:
         """A resume point, written whole or not at all; every process must call."""
@@ -151,6 +162,8 @@ class Run:
         if self.accelerator.is_main_process:
             state = {"step": self.step, "unlogged": self.unlogged}
             (writing / STATE_FILE).write_text(json.dumps(state))
+            if self.average:
+                self.average.save(writing)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             self.folder.finish_writing(self.step, self.recipe.run.keep_checkpoints)
@@ -160,6 +173,8 @@ class Run:
         try:
             self.accelerator.load_state(str(path))
             state = json.loads((path / STATE_FILE).read_text())
+            if self.average:
+                self.average.load(path)
         except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError) as error:
             raise FinetuneError(
                 f"{path} is damaged ({str(error).splitlines()[0]}). Delete it: --resume then takes the one before."

@@ -90,7 +90,6 @@ OnMaxDepth = Annotated[
     Literal["rescale"] | None,
     later(lambda answer: answer == "rescale", use="null, and for max_depth_m that of the checkpoint"),
 ]
-EmaDecay = Annotated[float, Field(ge=0, lt=1), later(lambda decay: decay > 0, use="0.0")]
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -225,7 +224,8 @@ class OptimOptions:
     clip_norm: Positive = 1.0  # gradients are scaled down to this norm when theirs is larger
     schedule: Literal["poly", "cosine", "constant"] = "poly"  # from the peak down to 0; poly: (1 - step / steps) ** 0.9
     warmup_steps: Annotated[int, Field(ge=0)] = 50  # optimizer steps over which the rate rises from 0 to its peak
-    ema_decay: EmaDecay = 0.0  # of an average of the weights over steps; 0: no average
+    # What a step keeps of the average of the weights, which is then what is evaluated and saved; 0: no average.
+    ema_decay: ShareBelowOne = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)

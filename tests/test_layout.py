@@ -20,6 +20,7 @@ ORDER = [
     "predictor",
     "assembly",
     "loop",
+    "averaging",
     "report",
     "depth_files",
     "pictures",

@@ -479,8 +479,6 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescale", 5,
          "model.on_max_depth is 'rescale', which is not available yet; use null, and for max_depth_m that of the "
          "checkpoint."),
-        ("run:", "optim: {ema_decay: 0.999}\nrun:", 16,
-         "optim.ema_decay is 0.999, which is not available yet; use 0.0."),
         # Keys that do not go together.
         ("run:", "evaluation: {min_depth_m: 5, max_depth_m: 2}\nrun:", 16,
          "evaluation.max_depth_m is 2 and evaluation.min_depth_m is 5 (x.yaml:16); expected a larger max_depth_m "
@@ -578,7 +576,7 @@ data:
 loss:
   - {kind: silog, lam: 3, lamb: 1}
   - {kind: l1, weight: ${QQQQ}}
-optim: {ema_decay: 0.9, clip_norm: 0, warmup_steps: 20}
+optim: {ema_decay: 1, clip_norm: 0, warmup_steps: 20}
 run: {steps: 10, epochs: 2, thread: 1}
 evaluation: {min_depth_m: 2, max_depth_m: 1}
 extra: 1

@@ -60,9 +60,9 @@ def test_the_resolved_recipe_repeats_the_run_to_the_last_digit(finished: Path) -
     assert rows(again) == rows(finished)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, workers: int) -> None:
-    assert launch(recipe, f"data.workers={workers}") == 0
+@pytest.mark.parametrize("overrides", [["data.workers=0"], ["data.workers=1"], ["optim.ema_decay=0.9"]])
+def test_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, overrides: list[str]) -> None:
+    assert launch(recipe, *overrides) == 0
     finished = tmp_path / "runs" / "small"
     weights, table = finished / "last" / "model.safetensors", finished / "evaluation.json"
     before = rows(finished), load_file(weights), table.read_text()
@@ -78,8 +78,12 @@ def test_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, workers: int
     assert table.read_text() == before[2]
 
 
-@pytest.mark.parametrize("damaged", ["model.safetensors", "run_state.json", "optimizer.bin"])
-def test_a_damaged_resume_point_is_named(finished: Path, damaged: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("damaged", ["model.safetensors", "run_state.json", "optimizer.bin", "average.safetensors"])
+def test_a_damaged_resume_point_is_named(
+    recipe: Path, tmp_path: Path, damaged: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch(recipe, "optim.ema_decay=0.9") == 0
+    finished = tmp_path / "runs" / "small"
     path = finished / "checkpoints" / "step_00000006" / damaged
     path.write_bytes(path.read_bytes()[:20])
     assert launch(finished / "recipe.yaml", "--resume") == 2
@@ -121,6 +125,26 @@ def test_evaluation_while_training_in_bf16_is_that_of_the_table(recipe: Path, tm
     run = tmp_path / "runs" / "small"
     (table,) = json.loads((run / "evaluation.json").read_text())
     scores = [float(row["val_abs_rel"]) for row in rows(run) if row["val_abs_rel"]]
+    assert table["rows"]["finetuned"]["abs_rel"] == min(scores)
+
+
+def test_with_an_average_it_is_what_is_evaluated_and_saved(recipe: Path, tmp_path: Path) -> None:
+    # In bf16, where Accelerate wraps the forward of the network that is trained.
+    overrides = ["run.precision=bf16", "run.evaluate_every_steps=6", "export=[]"]
+    assert launch(recipe, *overrides) == 0
+    assert launch(recipe, *overrides, "name=averaged", "optim.ema_decay=0.9") == 0
+    plain, averaged = tmp_path / "runs" / "small", tmp_path / "runs" / "averaged"
+    last = f"checkpoints/{max(path.name for path in (averaged / 'checkpoints').iterdir())}"
+    trained = [load_file(run / last / "model.safetensors") for run in (plain, averaged)]
+    assert all(torch.equal(tensor, trained[1][name]) for name, tensor in trained[0].items())
+    average, saved = load_file(averaged / last / "average.safetensors"), load_file(averaged / "last/model.safetensors")
+    assert all(torch.equal(tensor, saved[name]) for name, tensor in average.items())
+    assert any(not torch.equal(tensor, trained[1][name]) for name, tensor in average.items())
+    assert rows(plain)[0] == rows(averaged)[0]  # before the first step they are one
+    assert rows(plain)[-1]["val_abs_rel"] != rows(averaged)[-1]["val_abs_rel"]
+    assert rows(plain)[-1]["loss"] == rows(averaged)[-1]["loss"]
+    (table,) = json.loads((averaged / "evaluation.json").read_text())
+    scores = [float(row["val_abs_rel"]) for row in rows(averaged) if row["val_abs_rel"]]
     assert table["rows"]["finetuned"]["abs_rel"] == min(scores)
 
 
