@@ -211,9 +211,8 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
         total_steps=total_steps(recipe, accelerator.num_processes),
         average=average,
     )
-    newest = folder.newest_checkpoint() if resume else None
-    if newest is not None:
-        run.load_checkpoint(newest)
+    if resume:
+        run.resume()
     run.batches = make_batches(recipe, accelerator, begin.preprocessing, run.step)
     if accelerator.is_main_process:
         run.log = RunLog(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -262,6 +263,9 @@ def calm_worker(_: int) -> None:
     """What a loader worker does first."""
     import cv2
 
+    if hasattr(os, "setpgid"):
+        # Out of the process group: Ctrl-C and a signal to the group are for the process that decides what to do.
+        os.setpgid(0, 0)
     # Workers are the parallelism; threads inside each only fight over the same cores.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

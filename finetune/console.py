@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 
 from finetune.errors import DataError, FinetuneError, ProcessError
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal asked the process to end; ``saved`` is what the run can go on from, as a sentence."""
+
+    def __init__(self, number: int, saved: str = "") -> None:
+        super().__init__(number)
+        self.number = number
+        self.saved = saved
 
 
 def ended(action: Callable[[], int | None], after_interrupt: str = "Go on with --resume.") -> int:
@@ -19,7 +29,7 @@ def ended(action: Callable[[], int | None], after_interrupt: str = "Go on with -
 
     Returns:
         Its exit status: 0 done, 1 the data or the result is not acceptable, 2 the call, the recipe or a file it names
-        is wrong, 130 interrupted.
+        is wrong, 130 interrupted by SIGINT, 143 by SIGTERM.
     """
     try:
         return action() or 0
@@ -28,6 +38,11 @@ def ended(action: Callable[[], int | None], after_interrupt: str = "Go on with -
         if isinstance(error, DataError | ProcessError) or os.environ.get("LOCAL_RANK", "0") == "0":
             say_stopped(str(error))
         return error.exit_status
+    except Interrupted as interrupted:
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            name = signal.Signals(interrupted.number).name
+            say_stopped(f"interrupted by {name}. {interrupted.saved or after_interrupt}")
+        return 128 + interrupted.number
     except KeyboardInterrupt:
         say_stopped(f"interrupted. {after_interrupt}")
         return 130

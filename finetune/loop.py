@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import signal
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,19 +19,20 @@ from torch import Tensor, nn
 
 from finetune.averaging import AverageWeights
 from finetune.batches import Batch
-from finetune.errors import FinetuneError, ResultError
+from finetune.console import Interrupted
+from finetune.errors import FinetuneError, ProcessError, ResultError
 from finetune.evaluation import ValidationSamples, evaluate, network_answer
+from finetune.interrupts import Interrupts
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
-from finetune.recipe import Recipe
+from finetune.recipe import Recipe, recipe_mapping
 from finetune.report import RunLog
-from finetune.run_folder import RunFolder
+from finetune.run_folder import RunFolder, lasting_digest, seal, sealed
 from finetune.schedules import rate_factor
 from finetune.weights import read_checkpoint, save_native
 
-STATE_FILE = "run_state.json"
 # With fp16 a gradient beyond its range is routine: the scaler skips the step and halves its factor. Not so for ever.
 MOST_SKIPPED_STEPS = 20
 
@@ -63,6 +64,8 @@ class Run:
         metadata: what every weights file of this run says of itself.
         average: of the weights over the steps, which then is what is evaluated and saved; None without one.
         step: optimizer steps taken.
+        interrupts: signals that came in this process.
+        notes: sentences about what it was resumed from.
         unlogged: sums over the steps since the last logged one; part of every resume point.
     """
 
@@ -80,10 +83,13 @@ class Run:
     average: AverageWeights | None = None
     batches: Iterator[Batch] = field(default_factory=lambda: iter(()))
     log: RunLog | None = None
+    interrupts: Interrupts = field(default_factory=Interrupts)
+    notes: list[str] = field(default_factory=list)
     step: int = 0
     best: Best | None = None
     unlogged: dict[str, float] = field(default_factory=dict)
     _skipped: int = field(default=0, init=False)
+    _stop: int = field(default=0, init=False)  # the signal that ends the run after this step, in any process; 0: none
 
     def __post_init__(self) -> None:
         device = self.accelerator.device
@@ -112,8 +118,10 @@ class Run:
             if self.log:
                 # Before the resume point: a resumed run drops rows of later steps and must find this one.
                 self.log.end_step(self.step)
-            if self._due(self.recipe.run.save_every_steps):
+            if self._due(self.recipe.run.save_every_steps) or self._stop:
                 self.save_checkpoint()
+            if self._stop:
+                raise Interrupted(self._stop, f"{self.folder.checkpoint(self.step)} is saved: go on with --resume.")
         self.save_weights(self.folder.last, {})
         if self.best is None:
             # Resumed after its last step, and best/ is gone.
@@ -153,39 +161,78 @@ class Run:
             save_native(path, self.result, self.metadata | {"step": self.step, "evaluation": evaluation})
 
     def save_checkpoint(self) -> None:
-        """A resume point, written whole or not at all; every process must call."""
+        """A resume point, written whole or not at all; every process must call.
+
+        Raises:
+            ProcessError: it cannot be written; those before it are as they were.
+        """
+        try:
+            self._write_checkpoint()
+        except (OSError, RuntimeError, SafetensorError) as error:
+            if self.accelerator.is_main_process:
+                self.folder.drop_unfinished()
+            raise ProcessError(
+                f"{self.folder.checkpoint(self.step)} cannot be written ({str(error).splitlines()[0]}). Free space on "
+                "the disk, or mend what else is wrong with it, and go on with --resume: the resume points before it "
+                "are whole."
+            ) from error
+
+    def _write_checkpoint(self) -> None:
         if self.accelerator.is_main_process:
             self.folder.start_writing(self.step)
         self.accelerator.wait_for_everyone()
         writing = self.folder.writing(self.step)
         self.accelerator.save_state(str(writing))
-        if self.accelerator.is_main_process:
-            state = {"step": self.step, "unlogged": self.unlogged}
-            (writing / STATE_FILE).write_text(json.dumps(state))
-            if self.average:
-                self.average.save(writing)
+        if self.average and self.accelerator.is_main_process:
+            self.average.save(writing)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
+            seal(writing, {"step": self.step, "recipe_sha256": self._lasting_digest(), "unlogged": self.unlogged})
             self.folder.finish_writing(self.step, self.recipe.run.keep_checkpoints)
+        self.accelerator.wait_for_everyone()
 
-    def load_checkpoint(self, path: Path) -> None:
-        """Go on from a resume point: model, optimizer, generators and scaler; the samples follow from the step."""
+    def resume(self) -> None:
+        """
+        Go on from the newest whole resume point, if there is one; every process must call.
+
+        Those that are damaged or of another recipe are left out, and ``notes`` says so.
+
+        Raises:
+            FinetuneError: there are some, but none to go on from; or the run is beyond its last step.
+        """
+        for path in self.folder.newest_first():
+            fault = self._load_checkpoint(path)
+            # What one process cannot read, none may go on from.
+            faults = [one for one in gather_object([fault]) if one]
+            if not faults:
+                self.best = self._best_on_disk()
+                return
+            self.notes.append(f"{path} is left out: {faults[0]}")
+        if self.notes:
+            raise FinetuneError("; ".join(self.notes) + ". No other is there: start again with --overwrite or name=...")
+
+    def _load_checkpoint(self, path: Path) -> str | None:
+        """Model, optimizer, generators and scaler, the samples follow from the step; or what is wrong with it."""
         try:
+            state = sealed(path)
+            if state["recipe_sha256"] != self._lasting_digest():
+                return "it is of another recipe"
+            if state["step"] > self.total_steps:
+                raise FinetuneError(
+                    f"{path}: the run stands at step {state['step']}, beyond run.steps {self.total_steps}. "
+                    "Raise run.steps."
+                )
             self.accelerator.load_state(str(path))
-            state = json.loads((path / STATE_FILE).read_text())
             if self.average:
                 self.average.load(path)
         except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError) as error:
-            raise FinetuneError(
-                f"{path} is damaged ({str(error).splitlines()[0]}). Delete it: --resume then takes the one before."
-            ) from error
+            return f"it is damaged ({str(error).splitlines()[0]})"
         self.step = state["step"]
         self.unlogged = state["unlogged"]
-        if self.step > self.total_steps:
-            raise FinetuneError(
-                f"{path}: the run stands at step {self.step}, beyond run.steps {self.total_steps}. Raise run.steps."
-            )
-        self.best = self._best_on_disk()
+        return None
+
+    def _lasting_digest(self) -> str:
+        return lasting_digest(recipe_mapping(self.recipe))
 
     def _best_on_disk(self) -> Best | None:
         """What ``best/`` holds, which may be of a later step than the resume point: it says so itself."""
@@ -235,7 +282,12 @@ class Run:
         Raises:
             ResultError: one of them is not finite, in any process; the weights are as before the step.
         """
-        values = self.accelerator.reduce(torch.cat([terms, grad_norm.reshape(1).to(terms)]), "mean").tolist()
+        # Every process must stop after the same step, so the signal travels with what is reduced anyway.
+        interrupted = terms.new_full((1,), float(self.interrupts.number > 0))
+        of_step = torch.cat([terms, grad_norm.reshape(1).to(terms), interrupted])
+        *values, interrupted_share = self.accelerator.reduce(of_step, "mean").tolist()
+        if interrupted_share > 0:
+            self._stop = self.interrupts.number or signal.SIGTERM
         if all(map(math.isfinite, values)):
             self._skipped = 0
             return values

@@ -54,9 +54,9 @@ class RunLog:
         """Print a line above the bar."""
         self._bar.write(text)
 
-    def text(self, name: str, text: str) -> None:
-        """A text for TensorBoard, as it is."""
-        self._writer.add_text(name, f"```\n{text}\n```")
+    def text(self, name: str, text: str, step: int) -> None:
+        """A text for TensorBoard, as it is; a resumption from before ``step`` drops it."""
+        self._writer.add_text(name, f"```\n{text}\n```", step)
 
     def advance(self, loss: float, images_per_second: float) -> None:
         """Move the bar by one step."""

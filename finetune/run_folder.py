@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import os
@@ -12,11 +13,13 @@ from typing import Any
 
 import yaml
 
+from finetune.environment import digest
 from finetune.errors import FinetuneError
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.csv"
+SEAL_FILE = "run_state.json"
 # What may differ between a run and its resumption, as dotted keys.
 MAY_CHANGE = ("run.steps", "run.log_every_steps", "run.evaluate_every_steps", "run.save_every_steps", "data.workers")
 # What must be as it was, in ``environment.json``.
@@ -123,9 +126,14 @@ class RunFolder:
         return self.checkpoints / f".writing_{step:08d}"
 
     def start_writing(self, step: int) -> None:
-        """An empty folder to write a resume point into."""
-        shutil.rmtree(self.writing(step), ignore_errors=True)
+        """An empty folder to write a resume point into; what a kill left of another one goes."""
+        self.drop_unfinished()
         self.writing(step).mkdir(parents=True)
+
+    def drop_unfinished(self) -> None:
+        """Remove what was begun and has no name yet."""
+        for unfinished in self.checkpoints.glob(".writing_*"):
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def finish_writing(self, step: int, keep: int) -> None:
         """Give the resume point its name, so that it exists whole or not at all; keep only the newest ``keep``."""
@@ -135,13 +143,37 @@ class RunFolder:
         for old in self._finished()[:-keep]:
             shutil.rmtree(old)
 
-    def newest_checkpoint(self) -> Path | None:
-        """The newest whole resume point, or None before the first."""
-        finished = self._finished()
-        return finished[-1] if finished else None
+    def newest_first(self) -> list[Path]:
+        """The resume points, the newest first."""
+        return self._finished()[::-1]
 
     def _finished(self) -> list[Path]:
         return sorted(self.checkpoints.glob("step_*"))
+
+
+def seal(folder: Path, content: Mapping[str, Any]) -> None:
+    """Write down what a folder holds, as the last of its files; ``content`` is kept with it."""
+    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
+    (folder / SEAL_FILE).write_text(json.dumps({**content, "bytes": sizes}), encoding="utf-8")
+
+
+def sealed(folder: Path) -> dict[str, Any]:
+    """
+    Returns:
+        What ``seal`` was given.
+
+    Raises:
+        ValueError: a file is missing, or not of its size; says which.
+    """
+    try:
+        content: dict[str, Any] = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
+        for name, size in content.pop("bytes").items():
+            found = (folder / name).stat().st_size if (folder / name).is_file() else None
+            if found != size:
+                raise ValueError(f"{name} is missing" if found is None else f"{name} has {found} bytes of {size}")
+    except (OSError, KeyError, AttributeError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{SEAL_FILE} is missing or unreadable") from error
+    return content
 
 
 class MetricsLog:
@@ -173,6 +205,15 @@ class MetricsLog:
         """Append a row; columns that ``values`` lacks stay empty."""
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow({"step": step, **values})
+
+
+def lasting_digest(recipe: Mapping[str, Any]) -> str:
+    """SHA-256 of what a recipe must keep from a run to its resumption, wherever its folder stands."""
+    lasting = {name: copy.deepcopy(value) for name, value in recipe.items() if name not in ("name", "output")}
+    for key in MAY_CHANGE:
+        section, name = key.split(".")
+        lasting.get(section, {}).pop(name, None)
+    return digest(lasting)
 
 
 def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:

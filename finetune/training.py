@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from safetensors import SafetensorError
 
 from finetune.assembly import Start, evaluate_with_baselines, make_run, resolved, start, total_steps
 from finetune.environment import environment_record, make_accelerator
@@ -16,6 +18,7 @@ from finetune.errors import ProcessError
 from finetune.evaluation import Evaluation
 from finetune.exporting import export_model
 from finetune.inspection import inspect_before_training
+from finetune.interrupts import Interrupts
 from finetune.loop import Run
 from finetune.metrics import is_better
 from finetune.predictor import load_model
@@ -31,32 +34,40 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
     folder = RunFolder(Path(recipe.output) / recipe.name)
     folder.require_free(resume=resume, overwrite=overwrite)
     try:
-        accelerator, notes = make_accelerator(recipe)
-        # Every process looks, so that a bad run ends in each of them and none waits for another.
-        inspect_before_training(recipe)
-        with _sentences_for_what_machines_lack():
-            begin = start(recipe, accelerator)
-            recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
-            total = total_steps(recipe, accelerator.num_processes)
-            record = environment_record(recipe, accelerator, begin.base["sha256"], total)
-            if resume and folder.recipe.exists():
-                require_same_run(folder, recipe_mapping(recipe), record)
-            accelerator.wait_for_everyone()
-            if accelerator.is_main_process:
-                folder.prepare(recipe_text(recipe), overwrite=overwrite)
-                folder.write_json(ENVIRONMENT_FILE, record)
-            accelerator.wait_for_everyone()
-            _run(make_run(recipe, accelerator, begin, folder, resume=resume), begin, record, [*notes, *begin.notes])
-        accelerator.end_training()
+        with Interrupts() as interrupts, _sentences_for_what_machines_lack():
+            _train(recipe, folder, interrupts, resume=resume, overwrite=overwrite)
     finally:
         # Accelerate keeps its state for the life of the process; the next run in it may want another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume: bool, overwrite: bool) -> None:
+    accelerator, notes = make_accelerator(recipe)
+    # Every process looks, so that a bad run ends in each of them and none waits for another.
+    inspect_before_training(recipe)
+    begin = start(recipe, accelerator)
+    recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
+    total = total_steps(recipe, accelerator.num_processes)
+    record = environment_record(recipe, accelerator, begin.base["sha256"], total)
+    if resume and folder.recipe.exists():
+        require_same_run(folder, recipe_mapping(recipe), record)
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        folder.prepare(recipe_text(recipe), overwrite=overwrite)
+        folder.write_json(ENVIRONMENT_FILE, record)
+    accelerator.wait_for_everyone()
+    run = make_run(recipe, accelerator, begin, folder, resume=resume)
+    run.interrupts = interrupts
+    _run(run, begin, record, [*notes, *begin.notes, *run.notes])
+    accelerator.end_training()
+
+
 def _run(run: Run, begin: Start, record: Mapping[str, Any], notes: Sequence[str]) -> None:
     try:
         _open(run, record, notes)
+        run.interrupts.patient = True
         run.train()
+        run.interrupts.obey()
         run.give_memory_back()
         evaluation = evaluate_with_baselines(run.recipe, run.accelerator, begin, run.folder.best)
         if run.log:
@@ -70,7 +81,8 @@ def _run(run: Run, begin: Start, record: Mapping[str, Any], notes: Sequence[str]
 def _open(run: Run, record: Mapping[str, Any], notes: Sequence[str]) -> None:
     """Say what runs, and how good it is before the first step."""
     if run.log:
-        run.log.text("recipe", recipe_text(run.recipe))
+        if run.step == 0:
+            run.log.text("recipe", recipe_text(run.recipe), 0)
         for note in notes:
             run.log.say(note)
         run.log.say(
@@ -88,7 +100,8 @@ def _close(run: Run, evaluation: Evaluation) -> None:
     """The table, and the exports that the recipe asks for."""
     assert run.log is not None
     run.folder.write_json("evaluation.json", [evaluation.to_mapping()])
-    run.log.text("evaluation", evaluation.table())
+    # One step beyond the last: a finished run that is resumed drops it and writes it again.
+    run.log.text("evaluation", evaluation.table(), run.total_steps + 1)
     run.log.close()
     print(evaluation.table())
     metric = run.recipe.evaluation.best
@@ -113,10 +126,17 @@ def _close(run: Run, evaluation: Evaluation) -> None:
 def _sentences_for_what_machines_lack() -> Iterator[None]:
     """
     Raises:
-        ProcessError: memory ran out, or a loader's worker died; names the next steps to try.
+        ProcessError: memory or the disk ran out, or a loader's worker died; names the next steps to try.
     """
     try:
         yield
+    except (OSError, SafetensorError) as error:
+        if not _is_of_a_full_disk(error):
+            raise
+        raise ProcessError(
+            f"The disk is full, or a quota is used up ({error}). Free space and go on with --resume: the resume points "
+            "in the run folder are whole."
+        ) from error
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         # PyTorch has no class of its own for either of the two on a CPU.
         if "DataLoader worker" in str(error):
@@ -130,3 +150,9 @@ def _sentences_for_what_machines_lack() -> Iterator[None]:
             "Memory ran out. Try in this order: run.gradient_checkpointing=true; half of run.batch_size with twice "
             "run.accumulate (the same samples a step); model.train=decoder."
         ) from error
+
+
+def _is_of_a_full_disk(error: OSError | SafetensorError) -> bool:
+    # safetensors has the system's number only in its text.
+    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return getattr(error, "errno", None) in numbers or any(f"os error {number}" in str(error) for number in numbers)

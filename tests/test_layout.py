@@ -49,6 +49,7 @@ ORDER = [
     "sample",
     "camera",
     "registry",
+    "interrupts",
     "console",
     "errors",
 ]

@@ -4,7 +4,15 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import FinetuneError
-from finetune.run_folder import MetricsLog, RunFolder, differing_keys, require_same_run
+from finetune.run_folder import (
+    MetricsLog,
+    RunFolder,
+    differing_keys,
+    lasting_digest,
+    require_same_run,
+    seal,
+    sealed,
+)
 
 RECIPE = "name: one\n"
 
@@ -52,15 +60,41 @@ def test_other_folders_are_left_alone(tmp_path: Path, flags: dict[str, bool]) ->
 
 def test_checkpoints_are_whole_or_absent_and_the_newest_are_kept(tmp_path: Path) -> None:
     run = folder(tmp_path)
-    assert run.newest_checkpoint() is None
+    assert run.newest_first() == []
+    (run.checkpoints / ".writing_00000007").mkdir(parents=True)  # left by a kill
     for step in (100, 200, 1000):
         run.start_writing(step)
         (run.writing(step) / "state").write_text(str(step))
-        assert run.newest_checkpoint() != run.checkpoint(step)
+        assert run.checkpoint(step) not in run.newest_first()
         run.finish_writing(step, keep=2)
-    assert run.newest_checkpoint() == run.checkpoint(1000)
+    assert run.newest_first() == [run.checkpoint(1000), run.checkpoint(200)]
     assert [path.name for path in sorted(run.checkpoints.iterdir())] == ["step_00000200", "step_00001000"]
     assert (run.checkpoint(1000) / "state").read_text() == "1000"
+
+
+def test_a_seal_finds_what_is_missing_or_cut(tmp_path: Path) -> None:
+    (tmp_path / "weights").write_bytes(b"12345")
+    with pytest.raises(ValueError, match=r"run_state\.json is missing"):
+        sealed(tmp_path)
+    seal(tmp_path, {"step": 3})
+    assert sealed(tmp_path) == {"step": 3}
+    (tmp_path / "weights").write_bytes(b"123")
+    with pytest.raises(ValueError, match="weights has 3 bytes of 5"):
+        sealed(tmp_path)
+    (tmp_path / "weights").unlink()
+    with pytest.raises(ValueError, match="weights is missing"):
+        sealed(tmp_path)
+    (tmp_path / "run_state.json").write_text("[]")
+    with pytest.raises(ValueError, match=r"run_state\.json"):
+        sealed(tmp_path)
+
+
+def test_what_may_change_does_not_count_and_the_rest_does() -> None:
+    recipe = {"name": "a", "run": {"steps": 5, "batch_size": 2}, "data": {"workers": 1}}
+    other = {"name": "a", "run": {"steps": 9, "batch_size": 2}, "data": {"workers": 0}}
+    assert lasting_digest(recipe) == lasting_digest(other)
+    assert recipe["run"] == {"steps": 5, "batch_size": 2}
+    assert lasting_digest(recipe) != lasting_digest({**recipe, "run": {"steps": 5, "batch_size": 4}})
 
 
 def test_metrics_go_on_at_the_restored_step_and_drop_what_comes_again(tmp_path: Path) -> None:

@@ -1,7 +1,10 @@
 """Whole runs through ``main(argv)``: what they leave behind, what stops them, what repeats them."""
 
 import csv
+import errno
 import json
+import os
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +17,8 @@ from safetensors.torch import load_file
 from finetune import train
 from finetune.loop import Run
 from finetune.losses.silog import SiLog
-from tests.conftest import CHECKPOINT, write_frame
+from finetune.run_folder import MetricsLog
+from tests.conftest import CHECKPOINT, RECIPE, write_frame
 
 
 def rows(run: Path) -> list[dict[str, str]]:
@@ -79,17 +83,100 @@ def test_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, overrides: l
 
 
 @pytest.mark.parametrize("damaged", ["model.safetensors", "run_state.json", "optimizer.bin", "average.safetensors"])
-def test_a_damaged_resume_point_is_named(
-    recipe: Path, tmp_path: Path, damaged: str, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("how", ["cut", "garbled"])
+def test_a_damaged_resume_point_is_left_out_and_the_one_before_goes_on(
+    averaged: Path, damaged: str, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert launch(recipe, "optim.ema_decay=0.9") == 0
-    finished = tmp_path / "runs" / "small"
-    path = finished / "checkpoints" / "step_00000006" / damaged
-    path.write_bytes(path.read_bytes()[:20])
-    assert launch(finished / "recipe.yaml", "--resume") == 2
+    before = load_file(averaged / "last" / "model.safetensors")
+    path = averaged / "checkpoints" / "step_00000006" / damaged
+    content = path.read_bytes()
+    path.write_bytes(content[:20] if how == "cut" else b"<" * len(content))
+    capsys.readouterr()
+    assert launch(averaged / "recipe.yaml", "--resume") == 0
+    said = capsys.readouterr().out
+    assert "step_00000006 is left out: it is damaged (" in said
+    assert "step 3 of 6" in said
+    after = load_file(averaged / "last" / "model.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert (averaged / "checkpoints" / "step_00000006" / damaged).stat().st_size == len(content)
+
+
+@pytest.fixture(scope="session")
+def averaged_once(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("averaged")
+    path = folder / "small.yaml"
+    path.write_text(RECIPE.format(output=folder / "runs", checkpoint=CHECKPOINT, root=frames))
+    assert launch(path, "optim.ema_decay=0.9", "export=[]") == 0
+    return folder / "runs"
+
+
+@pytest.fixture
+def averaged(averaged_once: Path, tmp_path: Path) -> Path:
+    """A finished run with an average of the weights, to be damaged."""
+    folder = shutil.copytree(averaged_once, tmp_path / "runs") / "small"
+    text = (folder / "recipe.yaml").read_text().replace(str(averaged_once), str(tmp_path / "runs"))
+    (folder / "recipe.yaml").write_text(text)
+    return folder
+
+
+def test_without_a_whole_resume_point_it_stops(averaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for path in (averaged / "checkpoints").iterdir():
+        (path / "optimizer.bin").unlink()
+    assert launch(averaged / "recipe.yaml", "--resume") == 2
     said = capsys.readouterr().err
-    assert "step_00000006 is damaged" in said
-    assert "Delete it" in said
+    assert "step_00000006 is left out" in said and "step_00000003 is left out" in said
+    assert "optimizer.bin is missing" in said
+    assert "--overwrite" in said
+    assert len(said.splitlines()) == 1
+
+
+def test_a_resume_point_of_another_recipe_is_left_out(averaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    newest = averaged / "checkpoints" / "step_00000006"
+    state = json.loads((newest / "run_state.json").read_text())
+    (newest / "run_state.json").write_text(json.dumps({**state, "recipe_sha256": "0" * 64}))
+    assert launch(averaged / "recipe.yaml", "--resume") == 0
+    said = capsys.readouterr().out
+    assert "step_00000006 is left out: it is of another recipe" in said
+    assert "step 3 of 6" in said
+
+
+def test_a_full_disk_loses_no_older_resume_point(
+    averaged: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.rmtree(averaged / "checkpoints" / "step_00000006")
+    # A limit on the size of files stops a write half way, as a full disk does, with a number of its own.
+    smallest = (averaged / "checkpoints" / "step_00000003" / "optimizer.bin").stat().st_size // 2
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    save = Run.save_checkpoint
+
+    def save_on_a_full_disk(run: Run) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (smallest, before[1]))
+        try:
+            save(run)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+    monkeypatch.setattr(Run, "save_checkpoint", save_on_a_full_disk)
+    assert launch(averaged / "recipe.yaml", "--resume") == 1
+    said = capsys.readouterr().err
+    assert "step_00000006 cannot be written" in said
+    assert "--resume" in said
+    assert "Traceback" not in said
+    assert [path.name for path in (averaged / "checkpoints").iterdir()] == ["step_00000003"]
+    monkeypatch.undo()
+    assert launch(averaged / "recipe.yaml", "--resume") == 0
+
+
+def test_a_full_disk_elsewhere_is_one_sentence(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(MetricsLog, "write", full)
+    assert launch(recipe) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.startswith("finetune stopped: The disk is full") and "--resume" in said
 
 
 def test_resuming_a_finished_run_ends_as_it_did_and_a_lost_best_comes_back(finished: Path) -> None:
