@@ -6,7 +6,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from finetune.averaging import AverageWeights
-from finetune.batches import Batch
+from finetune.batches import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, BadSamples, Batch, too_many_bad
 from finetune.errors import FinetuneError, ResultError
 from finetune.evaluation import ValidationSamples, evaluate, network_answer
 from finetune.metrics import is_better
@@ -64,6 +64,7 @@ class Run:
         average: of the weights over the steps, which then is what is evaluated and saved; None without one.
         step: optimizer steps taken.
         unlogged: sums over the steps since the last logged one; part of every resume point.
+        bad_samples: those of all steps, where they are skipped; part of every resume point.
     """
 
     recipe: Recipe
@@ -83,6 +84,7 @@ class Run:
     step: int = 0
     best: Best | None = None
     unlogged: dict[str, float] = field(default_factory=dict)
+    bad_samples: BadSamples = field(default_factory=BadSamples)
     _skipped: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +102,7 @@ class Run:
             terms = self._accumulate_gradients(micro_batches)
             grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
             values = self._require_finite(terms, grad_norm, micro_batches)  # before the weights change; the one sync
+            self._require_few_bad(micro_batches)
             self._set_learning_rates()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -160,7 +163,7 @@ class Run:
         writing = self.folder.writing(self.step)
         self.accelerator.save_state(str(writing))
         if self.accelerator.is_main_process:
-            state = {"step": self.step, "unlogged": self.unlogged}
+            state = {"step": self.step, "unlogged": self.unlogged, "bad_samples": asdict(self.bad_samples)}
             (writing / STATE_FILE).write_text(json.dumps(state))
             if self.average:
                 self.average.save(writing)
@@ -181,6 +184,7 @@ class Run:
             ) from error
         self.step = state["step"]
         self.unlogged = state["unlogged"]
+        self.bad_samples = BadSamples(**state["bad_samples"])
         if self.step > self.total_steps:
             raise FinetuneError(
                 f"{path}: the run stands at step {self.step}, beyond run.steps {self.total_steps}. Raise run.steps."
@@ -250,6 +254,40 @@ class Run:
             f"Look at its samples ({', '.join(sources)}), or lower optim.lr and optim.lr_decoder."
         )
 
+    def _require_few_bad(self, micro_batches: list[Batch]) -> None:
+        """Count and name the samples of the step that could not be read, of all processes and the same in each.
+
+        Raises:
+            ResultError: they have become too many; the weights are as before the step.
+        """
+        if self.recipe.data.on_bad_sample == "stop":
+            return
+        skipped = [one for batch in micro_batches for one in batch.skipped]
+        if self.accelerator.num_processes > 1:
+            count = torch.tensor(len(skipped), device=self.accelerator.device)
+            # Objects take several collectives to gather; hardly a step has any.
+            skipped = gather_object(skipped) if self.accelerator.reduce(count, "sum").item() else []
+        new = self.bad_samples.add(skipped)
+        if self.log:
+            for cause in new:
+                self.log.say(f"step {self.step}: skipped a sample that cannot be read: {cause}")
+        asked = self.samples_asked + self._samples_of_a_step
+        if skipped and too_many_bad(self.bad_samples.count, asked):
+            raise ResultError(
+                f"step {self.step}: {self.bad_samples.summary(asked)}. That is more than {FEW_BAD_SAMPLES}, and more "
+                f"than {FEW_BAD_PERCENT} %, which data.on_bad_sample: skip passes over. Mend them, or take them out of "
+                "data.train."
+            )
+
+    @property
+    def _samples_of_a_step(self) -> int:
+        return self.recipe.run.batch_size * self.recipe.run.accumulate * self.accelerator.num_processes
+
+    @property
+    def samples_asked(self) -> int:
+        """How many samples the steps that were taken have asked for, of all processes."""
+        return self.step * self._samples_of_a_step
+
     def rates(self) -> dict[str, float]:
         """The learning rates of the last step, by their recipe key."""
         return {group["rate"]: group["lr"] for group in self.optimizer.param_groups}
@@ -276,7 +314,7 @@ class Run:
         losses = {f"loss_{name}": value for name, value in zip(self.loss_names, terms, strict=True)}
         now = {"loss": total, **losses, "grad_norm": grad_norm, "seconds": seconds, "steps": 1}
         self.unlogged = {name: self.unlogged.get(name, 0.0) + value for name, value in now.items()}
-        images = self.recipe.run.batch_size * self.recipe.run.accumulate * self.accelerator.num_processes
+        images = self._samples_of_a_step
         if self.log:
             self.log.advance(total, images / seconds)
         if self._due(self.recipe.run.log_every_steps):

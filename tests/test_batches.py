@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from finetune.augment import Augmentation
-from finetune.batches import Mix, Range, StepBatches, TrainingSamples, collate, evenly_spread, training_batches
+from finetune.batches import Drawn, Mix, Range, StepBatches, TrainingSamples, collate, evenly_spread, training_batches
 from finetune.preprocessing import Preprocessing
 from finetune.sample import DepthSample
 from tests.synthetic import Planes, Skies, tilted_plane
@@ -63,7 +63,7 @@ def test_same_total_batch_means_same_samples() -> None:
 
 
 def test_a_sample_is_the_same_alone_in_any_worker_and_after_a_resume() -> None:
-    alone = samples()[13]
+    alone = samples()[13].sample
     for workers, first_step in ((0, 0), (2, 0), (2, 3)):
         loader = training_batches(
             samples(),
@@ -100,11 +100,11 @@ def test_a_batch_is_asked_for_at_once_where_a_reader_can_and_is_the_same_as_one_
         seed=0,
     )
     ks = list(range(12))
-    batch = mixed.__getitems__(ks)
+    batch = [drawn.sample for drawn in mixed.__getitems__(ks)]
     (asked,) = together.asked
     assert asked == [frame for reader, frame in map(mixed.mix, ks) if reader == 0]
     for k, sample in zip(ks, batch, strict=True):
-        alone = mixed[k]
+        alone = mixed[k].sample
         assert sample.source == alone.source
         assert np.array_equal(sample.image, alone.image)
         assert np.array_equal(sample.valid, alone.valid)
@@ -136,7 +136,7 @@ def test_loading_leaves_the_global_generator_alone() -> None:
 def test_batch_shapes_types_and_memory_layout() -> None:
     plane = tilted_plane()
     empty = Range(max_depth_m=0.5)(plane)
-    batch = collate([plane, empty, plane])
+    batch = collate([Drawn(plane), Drawn(empty), Drawn(plane)])
     assert batch.image.shape == (3, 3, 48, 64)
     assert batch.image.dtype == torch.uint8
     assert batch.image.is_contiguous(memory_format=torch.channels_last)
