@@ -122,7 +122,7 @@ class BadSamples:
     """Training samples of a run that could not be read, from all processes: a function of the steps taken.
 
     Attributes:
-        count: every time that one was asked for.
+        count: every time that one was asked for; what was to stand in for it does not count again.
         named: what was wrong with the first ten different ones, in the order of the samples.
     """
 
@@ -137,9 +137,9 @@ class BadSamples:
         Returns:
             Those that are to be named now.
         """
-        causes = dict.fromkeys(cause for _, cause in sorted(skipped, key=tuple))
+        causes = dict.fromkeys(cause for _, cause in sorted(skipped, key=lambda one: one[0]))
         new = [cause for cause in causes if cause not in self.named][: NAMED_BAD_SAMPLES - len(self.named)]
-        self.count += len(skipped)
+        self.count += len({k for k, _ in skipped})
         self.named += new
         return new
 
