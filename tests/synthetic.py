@@ -94,10 +94,12 @@ class Mortal(Skies):
     """A reader for recipes whose worker dies over a frame, once it has read some; without a worker nothing happens."""
 
     lives: int = 5  # frames that a worker reads before
-    death: Literal["killed", "exit"] = "killed"
+    death: Literal["killed", "exit", "fault"] = "killed"
 
     def __getitem__(self, index: int) -> DepthSample:
         if get_worker_info() is not None and next(_READ_BY_THIS_WORKER) >= self.lives:
+            if self.death == "fault":
+                raise RuntimeError("a fault of the code")
             if self.death == "exit":
                 os._exit(3)
             os.kill(os.getpid(), signal.SIGKILL)

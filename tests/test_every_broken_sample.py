@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -295,6 +296,7 @@ def test_a_run_that_a_bad_sample_stopped_may_go_on_without_it(
     assert "04.jpg: is empty" in capfd.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_processes_count_and_name_what_one_does(recipe: Path, folder: Path, tmp_path: Path) -> None:
     spoil(folder, "02.jpg", "05.png", "06.png")
     assert launch(recipe, folder, SKIP, "export=[]", "run.batch_size=2", "run.accumulate=2") == 0
@@ -323,6 +325,8 @@ def test_a_worker_that_dies_ends_the_run_in_one_sentence(
     capfd: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # As in a process that has had no worker yet: PyTorch then takes the signal of children that end.
+    monkeypatch.setattr("torch.utils.data._utils.signal_handling._SIGCHLD_handler_set", False)
     monkeypatch.setitem(registry.READERS, "mortal", "tests.synthetic:Mortal")
     # In training, over the third batch.
     entry = f"[{{reader: mortal, count: 20, lives: {9 if part == 'train' else 1}, death: {death}}}]"
@@ -330,4 +334,13 @@ def test_a_worker_that_dies_ends_the_run_in_one_sentence(
     said = stopped(capfd.readouterr())
     assert "A process that reads data died (DataLoader worker (pid" in said or "reset by peer" in said
     assert "set data.workers=0 or lower" in said
+    # What else dies while the run ends must not raise in the midst of it.
+    assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
     assert (tmp_path / "runs" / "small" / "environment.json").exists()
+
+
+def test_a_fault_of_the_code_that_reads_is_not_taken_for_a_death(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(registry.READERS, "mortal", "tests.synthetic:Mortal")
+    entry = "[{reader: mortal, lives: 1, death: fault}]"
+    with pytest.raises(RuntimeError, match="Caught RuntimeError in DataLoader worker process 0"):
+        train.main([str(recipe), f"data.train={entry}", "data.workers=1"])
