@@ -34,10 +34,11 @@ def launch(recipe: Path, folder: Path, *overrides: str) -> int:
     return train.main([str(recipe), f"data.train.0.root={folder}", f"data.val.0.root={folder}", *overrides])
 
 
-def stopped(captured: pytest.CaptureResult[str]) -> str:
+def stopped(out_and_err: tuple[str, str]) -> str:
     """The one sentence; there is no traceback above it."""
-    assert "Traceback" not in captured.out + captured.err
-    sentences = [line for line in captured.err.splitlines() if line.startswith("finetune stopped: ")]
+    out, err = out_and_err
+    assert "Traceback" not in out + err
+    sentences = [line for line in err.splitlines() if line.startswith("finetune stopped: ")]
     assert len(sentences) == 1
     return sentences[0]
 
@@ -50,11 +51,14 @@ def cut(name: str, keep: float) -> Damage:
     return damage
 
 
-def zeros_from_the_middle(folder: Path) -> None:
-    """As a file whose room on the disk was set aside, and of which half was written."""
+def zeros_at_the_end(folder: Path) -> None:
+    """As a file whose room on the disk was set aside, and of which most was written."""
+    # OpenCV refuses a plain one.
+    noise = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    cv2.imwrite(str(folder / "03.jpg"), noise)
     content = (folder / "03.jpg").read_bytes()
-    half = len(content) // 2
-    (folder / "03.jpg").write_bytes(content[:half] + bytes(len(content) - half))
+    written = len(content) * 9 // 10
+    (folder / "03.jpg").write_bytes(content[:written] + bytes(len(content) - written))
 
 
 def truncated_png_image(folder: Path) -> None:
@@ -96,7 +100,7 @@ CASES: dict[str, tuple[Damage, int, Sequence[str]]] = {
     "truncated PNG, image": (truncated_png_image, 1, ["color.png: is a damaged or truncated PNG", "Write it again"]),
     "truncated PNG, depth": (cut("03.png", 0.7), 1, ["03.png: is a damaged or truncated PNG", "Write it again"]),
     "truncated JPEG": (cut("03.jpg", 0.9), 1, ["03.jpg: is a damaged or truncated JPEG", "Write it again"]),
-    "JPEG that ends in zeros": (zeros_from_the_middle, 1, ["03.jpg: is a damaged or truncated JPEG", "Write it again"]),
+    "JPEG that ends in zeros": (zeros_at_the_end, 1, ["03.jpg: is a damaged or truncated JPEG", "Write it again"]),
     "zero bytes, image": (content("03.jpg", b""), 1, ["03.jpg: is empty (0 bytes)", "Write it again"]),
     "zero bytes, depth": (content("03.png", b""), 1, ["03.png: is empty (0 bytes)", "Write it again"]),
     "text": (content("03.png", b"to be exported\n"), 1, ["03.png: is no image: it begins with b'to be expor"]),
