@@ -77,12 +77,14 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
     checkpoint = _checkpoint(recipe)
     preprocessing = Preprocessing(input_size=recipe.data.input_size)
     model, notes = _model(recipe, checkpoint)
-    shared: list[Any] = [None, 0]
+    shared: list[Any] = [None, 0, ()]
     # A relative head needs no baselines; they are looked at all the same where the checkpoint's kind is in doubt.
     if accelerator.is_main_process and (recipe.model.head == "metric" or _in_doubt(checkpoint)):
         shared = [*_baselines(recipe, checkpoint, model, preprocessing, accelerator.device)]
     broadcast_object_list(shared)
-    baselines, images = shared
+    baselines, images, skipped = shared
+    if skipped:
+        notes = (*notes, f"left out of the baselines, since they cannot be read: {'; '.join(skipped)}")
     if baselines:
         notes = (*notes, f"baselines fitted on {images} training images: median {baselines.median_m:.3f} m")
     return Start(checkpoint=checkpoint, preprocessing=preprocessing, model=model, baselines=baselines, notes=notes)
@@ -130,12 +132,12 @@ def _baselines(
     model: DepthModel,
     preprocessing: Preprocessing,
     device: torch.device,
-) -> tuple[Baselines | None, int]:
+) -> tuple[Baselines | None, int, tuple[str, ...]]:
     """
     Look at labeled pixels; where the last layer is to be solved for, solve it.
 
     Returns:
-        The baselines, and how many images they are from.
+        The baselines, how many images they are from, and what was wrong with those that could not be read.
     """
     options = recipe.model
     pixels = collect_labeled_pixels(
@@ -145,16 +147,17 @@ def _baselines(
         max_depth_m=options.max_depth_m,
         images=MOST_IMAGES,
         images_with_features=CALIBRATION_IMAGES,
+        skip_bad=recipe.data.on_bad_sample == "skip",
     )
     kind = checkpoint.kind if checkpoint else None
     if checkpoint and _in_doubt(checkpoint):
         require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
     if options.head == "relative":
-        return None, 0
+        return None, 0, pixels.skipped
     assert options.max_depth_m is not None
     if resolved_decoder_init(options.decoder_init, options.head, kind) == "calibrated":
         solve_last_layer(model.head.last, pixels, options.max_depth_m)
-    return fit_baselines(pixels, kind), len(set(pixels.image.tolist()))
+    return fit_baselines(pixels, kind), len(set(pixels.image.tolist())), pixels.skipped
 
 
 def resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str) -> Recipe:
@@ -242,6 +245,7 @@ def make_batches(
         ),
         ranges=[_range(recipe.model, entry.out_of_range) for entry in recipe.data.train],
         seed=recipe.seed,
+        skip_bad=recipe.data.on_bad_sample == "skip",
     )
     batches = StepBatches(
         first_step=first_step,

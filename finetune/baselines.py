@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.alignment import InverseFit, fit_inverse_robust, fit_scale_median, rank_correlation
-from finetune.batches import Range, Reader, evenly_spread
-from finetune.errors import CheckpointError, DataError
+from finetune.batches import Range, Reader, attempt, evenly_spread, too_many_bad
+from finetune.errors import CheckpointError, DataError, FileFault
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
 
@@ -34,12 +34,14 @@ class LabeledPixels:
         answer: (N,) the base model's answer: inverse depth, or meters.
         image: (N,) number of the image each pixel is from, from 0.
         features: (M, 32) inputs of the base's last layer for the first M pixels, those of the images it was asked for.
+        skipped: what was wrong with the images that could not be read.
     """
 
     depth_m: NDArray[np.float32]
     answer: NDArray[np.float32]
     image: NDArray[np.intp]
     features: NDArray[np.float32]
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +74,7 @@ def collect_labeled_pixels(
     max_depth_m: float | None,
     images: int,
     images_with_features: int,
+    skip_bad: bool = False,
 ) -> LabeledPixels:
     """
     Args:
@@ -80,8 +83,10 @@ def collect_labeled_pixels(
         max_depth_m: measured depth beyond it is left out; None: only what is infinitely far is.
         images: how many images to look at, at most.
         images_with_features: from how many of them to keep the inputs of the last layer.
+        skip_bad: leave out images that cannot be read, while they are few.
 
     Raises:
+        FileFault: an image cannot be read.
         DataError: none of the images has a pixel with measured depth in the range.
     """
     device = next(base.parameters()).device
@@ -90,10 +95,16 @@ def collect_labeled_pixels(
     with_features = [frames[place] for place in evenly_spread(len(frames), images_with_features)]
     first = set(with_features)
     ordered = with_features + [frame for frame in frames if frame not in first]
-    depths, answers, numbers, features = [], [], [], []
+    depths, answers, numbers, features, skipped = [], [], [], [], []
     in_range = Range(max_depth_m=max_depth_m)
     for number, (reader, frame) in enumerate(ordered):
-        sample = in_range(readers[reader][frame])
+        found = attempt(readers[reader], frame)
+        if isinstance(found, FileFault):
+            skipped.append(found.cause)
+            if not skip_bad or too_many_bad(len(skipped), len(ordered)):
+                raise found
+            continue
+        sample = in_range(found)
         depth_m, valid = preprocessing.whole(*sample.image.shape[:2]).depth(sample.depth_m, sample.valid)
         pixels = np.flatnonzero(valid)
         chosen = np.random.default_rng((number,)).permutation(pixels)[:PIXELS_PER_IMAGE]
@@ -118,6 +129,7 @@ def collect_labeled_pixels(
         answer=np.concatenate(answers),
         image=np.concatenate(numbers),
         features=np.concatenate(features),
+        skipped=tuple(skipped),
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
 from typing import Any, NamedTuple, Protocol
@@ -16,13 +18,18 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from finetune.augment import Augmentation
-from finetune.errors import FinetuneError
+from finetune.errors import DataError, FileFault, FinetuneError, ProcessError
 from finetune.preprocessing import Preprocessing
 from finetune.sample import DepthSample
 
 # What a random draw is for; part of its seed, so that no two purposes share their numbers.
-_ORDER, _MIX, _WINDOW, _AUGMENT = range(4)
+_ORDER, _MIX, _WINDOW, _AUGMENT, _STAND_IN = range(5)
 _MIX_BLOCK = 1000
+# Where bad samples are skipped, a run ends once they are more than so many, and more than so much of those asked for.
+FEW_BAD_SAMPLES, FEW_BAD_PERCENT = 10, 1
+NAMED_BAD_SAMPLES = 10
+# Frames that are tried in place of one that cannot be read: with one bad frame in ten all of them fail once in 1e10.
+_MOST_STAND_INS = 10
 
 
 class Reader(Protocol):
@@ -87,6 +94,8 @@ class Batch(NamedTuple):
         valid: (B, 1, H, W) bool.
         usable_images: how many of the images have a valid pixel.
         sources: (B) names of the samples, for errors.
+        skipped: the number k of a sample and what was wrong with it, for each frame that could not be read and for
+            which another stands in.
     """
 
     image: Tensor
@@ -94,6 +103,53 @@ class Batch(NamedTuple):
     valid: Tensor
     usable_images: int
     sources: list[str]
+    skipped: Sequence[tuple[int, str]] = ()
+
+
+class Drawn(NamedTuple):
+    """Sample k of a run, and what was wrong with each frame that it stands in for."""
+
+    sample: DepthSample
+    skipped: tuple[tuple[int, str], ...] = ()
+
+
+def too_many_bad(bad: int, asked: int) -> bool:
+    """Whether so many unreadable samples are more than an accident, among all that were asked for."""
+    return bad > FEW_BAD_SAMPLES and 100 * bad > FEW_BAD_PERCENT * asked
+
+
+@dataclass(kw_only=True)
+class BadSamples:
+    """Training samples of a run that could not be read, from all processes: a function of the steps taken.
+
+    Attributes:
+        count: every time that one was asked for; what was to stand in for it does not count again.
+        named: what was wrong with the first ten different ones, in the order of the samples.
+    """
+
+    count: int = 0
+    named: list[str] = field(default_factory=list)
+
+    def add(self, skipped: Sequence[tuple[int, str]]) -> list[str]:
+        """
+        Args:
+            skipped: of the batches of one step, in any order.
+
+        Returns:
+            Those that are to be named now.
+        """
+        causes = dict.fromkeys(cause for _, cause in sorted(skipped, key=lambda one: one[0]))
+        new = [cause for cause in causes if cause not in self.named][: NAMED_BAD_SAMPLES - len(self.named)]
+        self.count += len({k for k, _ in skipped})
+        self.named += new
+        return new
+
+    def summary(self, asked: int) -> str:
+        """One sentence, without a full stop; ``asked`` is how many samples were asked for so far."""
+        return (
+            f"{self.count} of the {asked} training samples asked for could not be read; "
+            f"the first: {'; '.join(self.named)}"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +172,7 @@ class Range:
         return replace(sample, depth_m=np.where(sample.valid & ~within, np.float32(self.ceiling_m), sample.depth_m))
 
 
-class TrainingSamples(Dataset[DepthSample]):
+class TrainingSamples(Dataset[Drawn]):
     """Sample k of a run, cut, resized and augmented."""
 
     def __init__(
@@ -128,11 +184,13 @@ class TrainingSamples(Dataset[DepthSample]):
         augmentation: Augmentation,
         ranges: Sequence[Range],
         seed: int,
+        skip_bad: bool = False,
     ) -> None:
         """
         Args:
             readers, weights: entries of ``data.train`` and their shares.
             ranges: of each entry, what its measured depth beyond the range of the head becomes.
+            skip_bad: another frame of the same entry stands in for one that cannot be read.
         """
         self.readers = readers
         self.mix = Mix(sizes=tuple(len(reader) for reader in readers), weights=tuple(weights), seed=seed)
@@ -140,18 +198,54 @@ class TrainingSamples(Dataset[DepthSample]):
         self._augmentation = augmentation
         self._ranges = ranges
         self._seed = seed
+        self._skip_bad = skip_bad
 
-    def __getitem__(self, k: int) -> DepthSample:
+    def __getitem__(self, k: int) -> Drawn:
         return self.__getitems__([k])[0]
 
-    def __getitems__(self, ks: Sequence[int]) -> list[DepthSample]:
-        """The samples ``ks``, equal to one by one; a loader asks for a batch so, which some readers give sooner."""
+    def __getitems__(self, ks: Sequence[int]) -> list[Drawn]:
+        """
+        The samples ``ks``, equal to one by one; a loader asks for a batch so, which some readers give sooner.
+
+        Raises:
+            FileFault: a frame cannot be read, nor, where bad ones are skipped, any that was to stand in for it.
+        """
         places = [self.mix(k) for k in ks]
-        found: dict[int, DepthSample] = {}
+        found: dict[int, Drawn] = {}
         for number, reader in enumerate(self.readers):
             turns = [turn for turn, (of, _) in enumerate(places) if of == number]
-            found.update(zip(turns, read(reader, [places[turn][1] for turn in turns]), strict=True))
-        return [self._cut(k, self._ranges[places[turn][0]](found[turn])) for turn, k in enumerate(ks)]
+            frames = [places[turn][1] for turn in turns]
+            found.update(zip(turns, self._drawn(reader, [ks[turn] for turn in turns], frames), strict=True))
+        return [
+            found[turn]._replace(sample=self._cut(k, self._ranges[places[turn][0]](found[turn].sample)))
+            for turn, k in enumerate(ks)
+        ]
+
+    def _drawn(self, reader: Reader, ks: Sequence[int], frames: Sequence[int]) -> list[Drawn]:
+        """The frames of one reader, as they are on disk."""
+        try:
+            return [Drawn(sample) for sample in read(reader, frames)]
+        except FileFault:
+            if not self._skip_bad:
+                raise
+        return [self._readable(reader, k, frame) for k, frame in zip(ks, frames, strict=True)]
+
+    def _readable(self, reader: Reader, k: int, frame: int) -> Drawn:
+        """The frame, or the first that can be read of those that ``k`` draws to stand in for it."""
+        stand_ins = np.random.default_rng((self._seed, _STAND_IN, k)).integers(len(reader), size=_MOST_STAND_INS)
+        faults: list[FileFault] = []
+        for tried in (frame, *stand_ins.tolist()):
+            found = attempt(reader, tried)
+            if isinstance(found, DepthSample):
+                return Drawn(found, tuple((k, fault.cause) for fault in faults))
+            faults.append(found)
+        first = faults[0]
+        raise DataError(
+            first.source,
+            f"{first.found}; nor could any of {_MOST_STAND_INS} frames be read that were drawn in its place, "
+            f"such as {faults[-1].source}",
+            first.fix,
+        )
 
     def _cut(self, k: int, sample: DepthSample) -> DepthSample:
         height, width = sample.depth_m.shape
@@ -164,6 +258,14 @@ def read(reader: Reader, frames: Sequence[int]) -> list[DepthSample]:
     """The frames of a reader, at once where it has a way to do so, as one that draws them has."""
     together = getattr(reader, "batch", None)
     return together(frames) if together and frames else [reader[frame] for frame in frames]
+
+
+def attempt(reader: Reader, frame: int) -> DepthSample | FileFault:
+    """A frame of a reader, or why it cannot be read."""
+    try:
+        return reader[frame]
+    except FileFault as fault:
+        return fault
 
 
 class Caught(Dataset[Any]):
@@ -187,12 +289,39 @@ class Caught(Dataset[Any]):
             return [fault]
 
 
-def sound(loader: Iterable[Any]) -> Iterator[Any]:
-    """What a loader of ``Caught`` samples gives; the first fault among it is raised here."""
-    for item in loader:
+def sound(loader: DataLoader[Any]) -> Iterator[Any]:
+    """
+    What a loader of ``Caught`` samples gives; the first fault among it is raised here.
+
+    Raises:
+        ProcessError: a worker died while it handed something over.
+    """
+    items = iter(loader)
+    while True:
+        try:
+            item = next(items, None)
+        except (ConnectionError, EOFError, FileNotFoundError) as error:
+            # PyTorch asks whether its workers live when their pipe breaks, but one that was killed can be on its way
+            # out and still count as alive. What a reader raised comes with the worker's name, or where there is none.
+            if not loader.num_workers or "in DataLoader worker process" in str(error):
+                raise
+            raise worker_died(str(error) or type(error).__name__) from error
+        if item is None:
+            return
         if isinstance(item, FinetuneError):
             raise item
         yield item
+
+
+def worker_died(how: str) -> ProcessError:
+    """The error to raise when a loader's worker is gone; ``how`` is what told."""
+    # PyTorch raises for every worker that dies, in whatever the main thread does then: from now on that is the ending.
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    return ProcessError(
+        f"A process that reads data died ({how.strip().rstrip('.')}). Usually memory, or shared memory in a container, "
+        "is short: set data.workers=0 or lower, or give the container more (--shm-size)."
+    )
 
 
 class StepBatches(Sampler[list[int]]):
@@ -220,8 +349,9 @@ def evenly_spread(count: int, most: int) -> list[int]:
     return sorted({int(index) for index in np.linspace(0, count - 1, min(count, most)).round()})
 
 
-def collate(samples: Sequence[DepthSample]) -> Batch:
+def collate(drawn: Sequence[Drawn]) -> Batch:
     """Samples of one size to a batch."""
+    samples = [one.sample for one in drawn]
     valid = torch.from_numpy(np.stack([sample.valid for sample in samples])).unsqueeze(1)
     return Batch(
         # Stacked as (B, H, W, 3) and only seen as (B, 3, H, W): that is channels last, for which convolutions are fast.
@@ -230,6 +360,7 @@ def collate(samples: Sequence[DepthSample]) -> Batch:
         valid=valid,
         usable_images=int(valid.flatten(1).any(1).sum()),
         sources=[sample.source for sample in samples],
+        skipped=[one for of_sample in drawn for one in of_sample.skipped],
     )
 
 

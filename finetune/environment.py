@@ -102,7 +102,7 @@ def environment_record(
         "recipe_sha256": digest(recipe_mapping(recipe)),
         "base_sha256": base_sha256,
         "frames": {
-            f"data.{part}.{place}": {"count": len(entry.source), "sha256": digest(_sources(entry.source))}
+            f"data.{part}.{place}": {"count": len(entry.source), "sha256": digest(sources(entry.source))}
             for part, entries in (("train", recipe.data.train), ("val", recipe.data.val))
             for place, entry in enumerate(entries)
         },
@@ -117,7 +117,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _sources(reader: Any) -> list[str]:
+def sources(reader: Any) -> list[str]:
+    """Of all frames of a reader, none of which is opened."""
     return [reader.source(index) for index in range(len(reader))]
 
 

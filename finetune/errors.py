@@ -53,6 +53,11 @@ class FileFault(FinetuneError):
         self.found = found
         self.fix = fix
 
+    @property
+    def cause(self) -> str:
+        """What is wrong with which file, without the fix, for a list of several."""
+        return f"{self.source}: {self.found}"
+
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled by its sentence alone, as exceptions are, it could not be made again: it comes from a loader's worker.
         return type(self), (self.source, self.found, self.fix)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.batches import evenly_spread
-from finetune.errors import DataError, ListError
+from finetune.batches import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, NAMED_BAD_SAMPLES, attempt, evenly_spread, too_many_bad
+from finetune.environment import sources
+from finetune.errors import DataError, FileFault, ListError
 from finetune.readers.files import DEPTH_SUFFIXES, read_depth
 from finetune.recipe import DataEntry, Recipe
 from finetune.sample import DepthSample
@@ -42,20 +46,27 @@ class EntryDepth:
         valid_share: median over the samples of the share of valid pixels.
         depth_m: depths of valid pixels, the same number from each sample; where none is valid, all positive ones.
             What is infinitely far is not among them.
+        constant: every sample with more than one valid pixel has one depth at all of them, and there is such a sample.
+        skipped: what was wrong with frames that are missing or cannot be read, where the recipe says to skip them.
     """
 
     key: str
     sources: tuple[str, ...]
     valid_share: float
     depth_m: NDArray[np.float32]
+    constant: bool = False
+    skipped: tuple[str, ...] = ()
 
 
 def inspect_before_training(recipe: Recipe) -> list[EntryDepth]:
     """
     Look for the files, and at samples, of every entry of ``data.train`` and ``data.val``.
 
+    Where ``data.on_bad_sample`` is ``skip``, a few training frames may be missing or unreadable.
+
     Raises:
-        ListError: files are missing; the first of them, and how many. Told before any sample is decoded.
+        ListError: files are missing; the first of them, and how many. Or a frame stands in both train and val. Told
+            before any sample is decoded.
         DataError: a sample cannot be read, or units, invalid values or max depth cannot be right; names the likely fix.
     """
     entries = {
@@ -63,29 +74,43 @@ def inspect_before_training(recipe: Recipe) -> list[EntryDepth]:
         for part, listed in (("train", recipe.data.train), ("val", recipe.data.val))
         for place, entry in enumerate(listed)
     }
-    for entry in entries.values():
-        _require_files(entry.source)
+    may_skip = {key for key in entries if key.startswith("data.train.") and recipe.data.on_bad_sample == "skip"}
+    missing = {key: _missing_files(entry.source, may_skip=key in may_skip) for key, entry in entries.items()}
+    if not recipe.data.val_may_repeat_train:
+        _require_apart(recipe)
     looked_at = []
     for key, entry in entries.items():
-        depth = _look(entry, key)
+        depth = _look(entry, key, missing[key], may_skip=key in may_skip)
         _require_plausible(depth, recipe, entry.source)
         looked_at.append(depth)
     return looked_at
 
 
-def _require_files(reader: Any) -> None:
+def skipped_notes(looked_at: Sequence[EntryDepth]) -> list[str]:
+    """A sentence for each entry that has frames which will be skipped."""
+    return [
+        f"{depth.key}: frames are missing or cannot be read, and others will stand in for them; the run ends once more "
+        f"than {FEW_BAD_SAMPLES} samples, and more than {FEW_BAD_PERCENT} % of them, were such: "
+        + "; ".join(depth.skipped[:NAMED_BAD_SAMPLES])
+        + (f"; and {more} more" if (more := len(depth.skipped) - NAMED_BAD_SAMPLES) > 0 else "")
+        for depth in looked_at
+        if depth.skipped
+    ]
+
+
+def _missing_files(reader: Any, *, may_skip: bool) -> list[FileFault]:
     """A training run of hours must not end at the first frame that is not there."""
     if not hasattr(reader, "require_files"):
-        return
+        return []
     looked_for = evenly_spread(len(reader), FILES_LOOKED_FOR)
-    missing = []
+    missing: list[FileFault] = []
     for index in looked_for:
         try:
             reader.require_files(index)
         except ListError as error:
             missing.append(error)
-    if not missing:
-        return
+    if not missing or (may_skip and not too_many_bad(len(missing), len(looked_for))):
+        return missing
     first, *others = missing
     found = first.found
     if others:
@@ -95,10 +120,46 @@ def _require_files(reader: Any) -> None:
     raise ListError(first.source, found, first.fix)
 
 
-def _look(entry: DataEntry, key: str) -> EntryDepth:
+def _require_apart(recipe: Recipe) -> None:
+    """A score on frames that were trained on says nothing of any other frame."""
+    held_out = {
+        _place(source): (f"data.val.{place}", source)
+        for place, entry in enumerate(recipe.data.val)
+        for source in sources(entry.source)
+    }
+    for place, entry in enumerate(recipe.data.train):
+        shared = dict.fromkeys(found for source in sources(entry.source) if (found := held_out.get(_place(source))))
+        if not shared:
+            continue
+        train, (val, first) = f"data.train.{place}", next(iter(shared))
+        count = sum(of == val for of, _ in shared)
+        raise ListError(
+            recipe.where(val),
+            f"{val} and {train} ({recipe.where(train)}) share {count} frame{'s' * (count > 1)}, {first} first",
+            "Take what is shared out of one of them, or, if this is meant, set data.val_may_repeat_train: true",
+        )
+
+
+def _place(source: str) -> tuple[str, str]:
+    """The real folder of a source, which a recipe may name in several ways, and its name there."""
+    folder, name = os.path.split(source)
+    return _real_folder(folder), name
+
+
+@lru_cache(maxsize=100_000)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+def _look(entry: DataEntry, key: str, missing: Sequence[FileFault], *, may_skip: bool) -> EntryDepth:
+    """``missing``: frames that are known not to be there, and to be skipped."""
     reader = entry.source
-    samples = [reader[index] for index in evenly_spread(len(reader), SAMPLES)]
-    _require_deep_enough(samples[0].source)
+    looked_at = [attempt(reader, index) for index in evenly_spread(len(reader), SAMPLES)]
+    samples = [found for found in looked_at if isinstance(found, DepthSample)]
+    faults = [found for found in looked_at if isinstance(found, FileFault)]
+    if faults and not (may_skip and samples and not too_many_bad(len(faults), len(looked_at))):
+        raise faults[0]
+    spans_m = [span_m for sample in samples if (span_m := _span_m(sample)) is not None]
     shares = [float(sample.valid.mean()) for sample in samples]
     # Beside a few valid ones, the others may be raw values that mean "nothing measured"; they say nothing of the unit.
     only_valid = max(shares) > 0
@@ -107,6 +168,8 @@ def _look(entry: DataEntry, key: str) -> EntryDepth:
         sources=tuple(sample.source for sample in samples),
         valid_share=float(np.median(shares)),
         depth_m=np.concatenate([_some_depths(sample, only_valid) for sample in samples]),
+        constant=bool(spans_m) and not any(spans_m),
+        skipped=tuple(dict.fromkeys(fault.cause for fault in (*missing, *faults))),
     )
 
 
@@ -117,17 +180,26 @@ def _some_depths(sample: DepthSample, only_valid: bool) -> NDArray[np.float32]:
     return depths[:: max(1, len(depths) // 4096)]
 
 
-def _require_deep_enough(source: str) -> None:
-    """8-bit depth is a preview: 256 steps, and no unit."""
+def _span_m(sample: DepthSample) -> float | None:
+    """By how much the measured depths of a sample differ; None where fewer than two pixels have any."""
+    depths = sample.depth_m[sample.valid & np.isfinite(sample.depth_m)]
+    return float(np.ptp(depths)) if len(depths) > 1 else None
+
+
+def _nothing_measured(source: str) -> tuple[str, str]:
+    """What the numbers in a depth file without any measured pixel are, and how to mend them; empty if unknown."""
     path = Path(source)
     if path.suffix.lower() not in DEPTH_SUFFIXES or not path.is_file():
-        return
-    if read_depth(source).dtype == np.uint8:
-        raise DataError(
-            source,
-            "depth is stored in 8 bits, which is a picture of depth and not a measurement",
-            "Export it as 16-bit PNG in millimeters, or as .npy in meters",
-        )
+        return "", ""
+    raw = read_depth(source)
+    finite = raw[np.isfinite(raw)]
+    if not finite.size:
+        return "; all numbers in this one are NaN or infinite", "Export depth as numbers above 0. "
+    least, most = finite.min(), finite.max()
+    return (
+        f"; the numbers in this one are from {least:g} to {most:g}",
+        "" if most > 0 else "Export depth as numbers above 0. ",
+    )
 
 
 def _require_plausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> None:
@@ -135,7 +207,9 @@ def _require_plausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> None:
     where = recipe.where(depth.key)
     source, maps = depth.sources[0], f"{len(depth.sources)} depth maps of {depth.key}"
     if not depth.depth_m.size:
-        raise DataError(source, f"none of {maps} has a measured pixel", f"{_check_limits(depth.key, reader)} ({where})")
+        numbers, mend = _nothing_measured(source)
+        fix = f"{mend}{_check_limits(depth.key, reader)} ({where})"
+        raise DataError(source, f"none of {maps} has a measured pixel{numbers}", fix)
     median_m = float(np.median(depth.depth_m))
     beyond = float(np.mean(depth.depth_m > max_depth_m))
     found = f"median {median_m:.4g} m over {maps}"
@@ -147,6 +221,9 @@ def _require_plausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> None:
         # A plausible median rules out a wrong unit: it is the limits that leave nothing.
         found = f"{depth.valid_share:.2%} of the pixels are valid over {maps}, though depth of median {median_m:.4g} m"
         raise DataError(source, f"{found} is there", f"{_check_limits(depth.key, reader)} ({where})")
+    elif depth.constant:
+        found = f"each of {maps} has the same depth at all its pixels, {median_m:.4g} m in the median"
+        raise DataError(source, found, f"Export the depth that was measured, or mend the entry {depth.key} ({where})")
     else:
         return
     raise DataError(source, *_likely(found, depth.key, where, median_m, (limit, max_depth_m), reader))

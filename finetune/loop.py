@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from finetune.averaging import AverageWeights
-from finetune.batches import Batch
+from finetune.batches import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, BadSamples, Batch, too_many_bad
 from finetune.console import Interrupted
 from finetune.errors import FinetuneError, ProcessError, ResultError
 from finetune.evaluation import ValidationSamples, evaluate, network_answer
@@ -67,6 +67,7 @@ class Run:
         interrupts: signals that came in this process.
         notes: sentences about what it was resumed from.
         unlogged: sums over the steps since the last logged one; part of every resume point.
+        bad_samples: those of all steps, where they are skipped; part of every resume point.
     """
 
     recipe: Recipe
@@ -88,6 +89,7 @@ class Run:
     step: int = 0
     best: Best | None = None
     unlogged: dict[str, float] = field(default_factory=dict)
+    bad_samples: BadSamples = field(default_factory=BadSamples)
     _skipped: int = field(default=0, init=False)
     _stop: int = field(default=0, init=False)  # the signal that ends the run after this step, in any process; 0: none
 
@@ -106,6 +108,7 @@ class Run:
             terms = self._accumulate_gradients(micro_batches)
             grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
             values = self._require_finite(terms, grad_norm, micro_batches)  # before the weights change; the one sync
+            self._require_few_bad(micro_batches)
             self._set_learning_rates()
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
@@ -187,7 +190,8 @@ class Run:
             self.average.save(writing)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            seal(writing, {"step": self.step, "recipe_sha256": self._lasting_digest(), "unlogged": self.unlogged})
+            state = {"step": self.step, "unlogged": self.unlogged, "bad_samples": asdict(self.bad_samples)}
+            seal(writing, state | {"recipe_sha256": self._lasting_digest()})
             self.folder.finish_writing(self.step, self.recipe.run.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
@@ -229,6 +233,7 @@ class Run:
             return f"it is damaged ({str(error).splitlines()[0]})"
         self.step = state["step"]
         self.unlogged = state["unlogged"]
+        self.bad_samples = BadSamples(**state["bad_samples"])
         return None
 
     def _lasting_digest(self) -> str:
@@ -302,6 +307,40 @@ class Run:
             f"Look at its samples ({', '.join(sources)}), or lower optim.lr and optim.lr_decoder."
         )
 
+    def _require_few_bad(self, micro_batches: list[Batch]) -> None:
+        """Count and name the samples of the step that could not be read, of all processes and the same in each.
+
+        Raises:
+            ResultError: they have become too many; the weights are as before the step.
+        """
+        if self.recipe.data.on_bad_sample == "stop":
+            return
+        skipped = [one for batch in micro_batches for one in batch.skipped]
+        if self.accelerator.num_processes > 1:
+            count = torch.tensor(len(skipped), device=self.accelerator.device)
+            # Objects take several collectives to gather; hardly a step has any.
+            skipped = gather_object(skipped) if self.accelerator.reduce(count, "sum").item() else []
+        new = self.bad_samples.add(skipped)
+        if self.log:
+            for cause in new:
+                self.log.say(f"step {self.step}: skipped a sample that cannot be read: {cause}")
+        asked = self.samples_asked + self._samples_of_a_step
+        if skipped and too_many_bad(self.bad_samples.count, asked):
+            raise ResultError(
+                f"step {self.step}: {self.bad_samples.summary(asked)}. That is more than {FEW_BAD_SAMPLES}, and more "
+                f"than {FEW_BAD_PERCENT} %, which data.on_bad_sample: skip passes over. Mend them, or take them out of "
+                "data.train."
+            )
+
+    @property
+    def _samples_of_a_step(self) -> int:
+        return self.recipe.run.batch_size * self.recipe.run.accumulate * self.accelerator.num_processes
+
+    @property
+    def samples_asked(self) -> int:
+        """How many samples the steps that were taken have asked for, of all processes."""
+        return self.step * self._samples_of_a_step
+
     def rates(self) -> dict[str, float]:
         """The learning rates of the last step, by their recipe key."""
         return {group["rate"]: group["lr"] for group in self.optimizer.param_groups}
@@ -328,7 +367,7 @@ class Run:
         losses = {f"loss_{name}": value for name, value in zip(self.loss_names, terms, strict=True)}
         now = {"loss": total, **losses, "grad_norm": grad_norm, "seconds": seconds, "steps": 1}
         self.unlogged = {name: self.unlogged.get(name, 0.0) + value for name, value in now.items()}
-        images = self.recipe.run.batch_size * self.recipe.run.accumulate * self.accelerator.num_processes
+        images = self._samples_of_a_step
         if self.log:
             self.log.advance(total, images / seconds)
         if self._due(self.recipe.run.log_every_steps):

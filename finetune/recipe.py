@@ -192,6 +192,13 @@ class DataOptions:
     train: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # mixed by weight
     val: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # each sample once
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that read ahead, for each training process; 0: none
+    # When a training sample cannot be read. stop: the run ends and names it. skip: it is named and counted, and another
+    # frame of its entry, which follows from the seed and the sample's number, stands in for it; the run ends once more
+    # than 10, and more than 1 %, of the samples asked for could not be read. A validation sample that cannot be read
+    # always ends the run: a score over fewer images than the others of its table would not compare.
+    on_bad_sample: Literal["stop", "skip"] = "stop"
+    # true: a frame may stand in train and in val, whose scores then say nothing about frames that were not trained on.
+    val_may_repeat_train: bool = False
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)

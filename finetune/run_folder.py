@@ -21,7 +21,15 @@ ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.csv"
 SEAL_FILE = "run_state.json"
 # What may differ between a run and its resumption, as dotted keys.
-MAY_CHANGE = ("run.steps", "run.log_every_steps", "run.evaluate_every_steps", "run.save_every_steps", "data.workers")
+# Skipping bad samples is what a run that one of them stopped needs to go on: none was skipped before it.
+MAY_CHANGE = (
+    "run.steps",
+    "run.log_every_steps",
+    "run.evaluate_every_steps",
+    "run.save_every_steps",
+    "data.workers",
+    "data.on_bad_sample",
+)
 # What must be as it was, in ``environment.json``.
 MUST_STAY = ("base_sha256", "total_batch", "frames")
 

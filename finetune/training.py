@@ -13,11 +13,12 @@ from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 
 from finetune.assembly import Start, evaluate_with_baselines, make_run, resolved, start, total_steps
+from finetune.batches import worker_died
 from finetune.environment import environment_record, make_accelerator
 from finetune.errors import ProcessError
 from finetune.evaluation import Evaluation
 from finetune.exporting import export_model
-from finetune.inspection import inspect_before_training
+from finetune.inspection import inspect_before_training, skipped_notes
 from finetune.interrupts import Interrupts
 from finetune.loop import Run
 from finetune.metrics import is_better
@@ -44,7 +45,7 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
 def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume: bool, overwrite: bool) -> None:
     accelerator, notes = make_accelerator(recipe)
     # Every process looks, so that a bad run ends in each of them and none waits for another.
-    inspect_before_training(recipe)
+    notes += skipped_notes(inspect_before_training(recipe))
     begin = start(recipe, accelerator)
     recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
     total = total_steps(recipe, accelerator.num_processes)
@@ -103,6 +104,8 @@ def _close(run: Run, evaluation: Evaluation) -> None:
     # One step beyond the last: a finished run that is resumed drops it and writes it again.
     run.log.text("evaluation", evaluation.table(), run.total_steps + 1)
     run.log.close()
+    if run.bad_samples.count:
+        print(run.bad_samples.summary(run.samples_asked))
     print(evaluation.table())
     metric = run.recipe.evaluation.best
     *_, rival, _ = evaluation.rows  # the base, or the constant where there is none
@@ -139,11 +142,10 @@ def _sentences_for_what_machines_lack() -> Iterator[None]:
         ) from error
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         # PyTorch has no class of its own for either of the two on a CPU.
-        if "DataLoader worker" in str(error):
-            raise ProcessError(
-                f"A process that reads data died ({str(error).splitlines()[0]}). Usually memory, or shared memory in a "
-                "container, is short: set data.workers=0 or lower, or give the container more (--shm-size)."
-            ) from error
+        first_line, *_ = str(error).splitlines() or [""]
+        # But not "Caught RuntimeError in DataLoader worker process 0", which is a fault of the code that reads.
+        if first_line.startswith(("DataLoader worker (pid", "Caught MemoryError in DataLoader worker", "Pin memory")):
+            raise worker_died(first_line) from error
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
             raise
         raise ProcessError(

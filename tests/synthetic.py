@@ -1,12 +1,19 @@
 """Small inputs whose truth is a formula."""
 
+import itertools
+import os
+import signal
+from collections.abc import Collection
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
+from torch.utils.data import get_worker_info
 
 from finetune.camera import Camera
+from finetune.errors import DataError
 from finetune.sample import DepthSample
 
 
@@ -64,3 +71,36 @@ class Skies:
         image = np.where(sky[..., None], np.uint8(255), np.roll(plane.image, index, axis=1))
         depth_m = np.where(sky, np.float32(np.inf), plane.depth_m)
         return replace(plane, image=image, depth_m=depth_m, source=self.source(index))
+
+
+class Holed(Planes):
+    """Planes of which some cannot be read."""
+
+    def __init__(self, count: int, bad: Collection[int]) -> None:
+        super().__init__(count)
+        self.bad = bad
+
+    def __getitem__(self, index: int) -> DepthSample:
+        if index in self.bad:
+            raise DataError(f"{self.name}#{index}", "is empty (0 bytes)", "Write it again")
+        return super().__getitem__(index)
+
+
+_READ_BY_THIS_WORKER = itertools.count()
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Mortal(Skies):
+    """A reader for recipes whose worker dies over a frame, once it has read some; without a worker nothing happens."""
+
+    lives: int = 5  # frames that a worker reads before
+    death: Literal["killed", "exit", "fault"] = "killed"
+
+    def __getitem__(self, index: int) -> DepthSample:
+        if get_worker_info() is not None and next(_READ_BY_THIS_WORKER) >= self.lives:
+            if self.death == "fault":
+                raise RuntimeError("a fault of the code")
+            if self.death == "exit":
+                os._exit(3)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(index)

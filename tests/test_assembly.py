@@ -28,6 +28,7 @@ data:
   input_size: [56, 70]
   train: [{{reader: skies, out_of_range: ceiling}}]
   val: [{{reader: skies}}]
+  val_may_repeat_train: true
   workers: 0
 loss: [{{kind: ssi}}, {{kind: gradient, of: aligned, weight: 2.0}}]
 optim: {{lr: 3.0e-4, lr_decoder: 3.0e-3, warmup_steps: 1, schedule: constant}}

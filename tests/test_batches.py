@@ -1,5 +1,5 @@
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 
 import numpy as np
@@ -7,10 +7,25 @@ import pytest
 import torch
 
 from finetune.augment import Augmentation
-from finetune.batches import Mix, Range, StepBatches, TrainingSamples, collate, evenly_spread, training_batches
+from finetune.batches import (
+    BadSamples,
+    Batch,
+    Drawn,
+    Mix,
+    Range,
+    Reader,
+    StepBatches,
+    TrainingSamples,
+    collate,
+    evenly_spread,
+    sound,
+    too_many_bad,
+    training_batches,
+)
+from finetune.errors import DataError, ProcessError
 from finetune.preprocessing import Preprocessing
 from finetune.sample import DepthSample
-from tests.synthetic import Planes, Skies, tilted_plane
+from tests.synthetic import Holed, Planes, Skies, tilted_plane
 
 
 def samples(seed: int = 0, count: int = 10) -> TrainingSamples:
@@ -63,7 +78,7 @@ def test_same_total_batch_means_same_samples() -> None:
 
 
 def test_a_sample_is_the_same_alone_in_any_worker_and_after_a_resume() -> None:
-    alone = samples()[13]
+    alone = samples()[13].sample
     for workers, first_step in ((0, 0), (2, 0), (2, 3)):
         loader = training_batches(
             samples(),
@@ -100,11 +115,11 @@ def test_a_batch_is_asked_for_at_once_where_a_reader_can_and_is_the_same_as_one_
         seed=0,
     )
     ks = list(range(12))
-    batch = mixed.__getitems__(ks)
+    batch = [drawn.sample for drawn in mixed.__getitems__(ks)]
     (asked,) = together.asked
     assert asked == [frame for reader, frame in map(mixed.mix, ks) if reader == 0]
     for k, sample in zip(ks, batch, strict=True):
-        alone = mixed[k]
+        alone = mixed[k].sample
         assert sample.source == alone.source
         assert np.array_equal(sample.image, alone.image)
         assert np.array_equal(sample.valid, alone.valid)
@@ -136,7 +151,7 @@ def test_loading_leaves_the_global_generator_alone() -> None:
 def test_batch_shapes_types_and_memory_layout() -> None:
     plane = tilted_plane()
     empty = Range(max_depth_m=0.5)(plane)
-    batch = collate([plane, empty, plane])
+    batch = collate([Drawn(plane), Drawn(empty), Drawn(plane)])
     assert batch.image.shape == (3, 3, 48, 64)
     assert batch.image.dtype == torch.uint8
     assert batch.image.is_contiguous(memory_format=torch.channels_last)
@@ -185,3 +200,131 @@ def test_sky_at_the_ceiling_reaches_the_batch() -> None:
     assert batch.valid.all()
     assert batch.depth_m.isinf().any()
     assert batch.usable_images == 4
+
+
+def holed(readers: Sequence[Reader], *, skip_bad: bool = True, seed: int = 0) -> TrainingSamples:
+    return TrainingSamples(
+        readers,
+        [1.0] * len(readers),
+        preprocessing=Preprocessing(input_size=(28, 42)),
+        augmentation=Augmentation(flip=0.5, color=0.5),
+        ranges=[Range(max_depth_m=10.0)] * len(readers),
+        seed=seed,
+        skip_bad=skip_bad,
+    )
+
+
+def batches_of(samples: TrainingSamples, *, workers: int = 0, first_step: int = 0, **split: int) -> Iterator[Batch]:
+    whole = {"batch_size": 4, "accumulate": 1, "rank": 0, "world_size": 1}
+    steps = StepBatches(first_step=first_step, **(whole | split))
+    return training_batches(samples, steps, workers=workers, pin_memory=False)
+
+
+def test_a_bad_sample_is_replaced_by_a_frame_of_its_reader_and_noted() -> None:
+    training = holed([Holed(6, bad={2, 3}), Planes(5, "sound")])
+    for k in range(40):
+        reader, frame = training.mix(k)
+        sample, skipped = training[k]
+        assert sample.source.startswith(("plane#", "sound#")[reader])
+        if reader == 0 and frame in (2, 3):
+            # Also a stand-in may be bad; each is named.
+            assert skipped[0] == (k, f"plane#{frame}: is empty (0 bytes)")
+            assert sample.source not in ("plane#2", "plane#3")
+        else:
+            assert (sample.source, skipped) == (f"{('plane', 'sound')[reader]}#{frame}", ())
+
+
+def test_stand_ins_follow_from_the_seed_and_the_number_of_the_sample() -> None:
+    def shown(batches: Iterator[Batch], count: int) -> list[tuple[list[str], list[tuple[int, str]]]]:
+        return [(batch.sources, list(batch.skipped)) for batch in islice(batches, count)]
+
+    reader = Holed(12, bad=set(range(6)))
+    straight = shown(batches_of(holed([reader])), 6)
+    assert sum(len(skipped) for _, skipped in straight) > 6
+    for workers in (1, 2):
+        assert shown(batches_of(holed([reader]), workers=workers), 6) == straight
+    assert shown(batches_of(holed([reader]), first_step=4), 2) == straight[4:]
+    assert shown(batches_of(holed([reader], seed=1)), 6) != straight
+    parts = shown(batches_of(holed([reader]), batch_size=2, accumulate=2), 12)
+    assert [source for sources, _ in parts for source in sources] == [one for sources, _ in straight for one in sources]
+    ranks = [shown(batches_of(holed([reader]), batch_size=2, world_size=2, rank=rank), 6) for rank in (0, 1)]
+    assert sorted(one for rank in ranks for _, skipped in rank for one in skipped) == sorted(
+        one for _, skipped in straight for one in skipped
+    )
+    # As two different samples that show one bad frame, which need not have the same stand-in.
+    stand_ins = {drawn.sample.source for k in range(60) if (drawn := holed([reader])[k]).skipped}
+    assert len(stand_ins) > 1
+
+
+def test_a_reader_without_any_readable_frame_ends_though_bad_ones_are_skipped() -> None:
+    with pytest.raises(DataError, match=r"is empty \(0 bytes\); nor could any of 10 frames be read .* Write it again"):
+        holed([Holed(3, bad={0, 1, 2})])[0]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_bad_sample_stops_where_it_is_not_said_to_skip_it(workers: int) -> None:
+    with pytest.raises(DataError, match="plane#1: is empty"):
+        list(islice(batches_of(holed([Holed(3, bad={1})], skip_bad=False), workers=workers), 2))
+
+
+class HoledTogether(Holed):
+    """Reads many at once."""
+
+    def batch(self, frames: Sequence[int]) -> list[DepthSample]:
+        return [self[frame] for frame in frames]
+
+
+def test_one_bad_sample_among_many_read_at_once_costs_only_itself() -> None:
+    one_by_one, together = (holed([kind(8, bad={5})]).__getitems__(range(8)) for kind in (Holed, HoledTogether))
+    assert [drawn.sample.source for drawn in together] == [drawn.sample.source for drawn in one_by_one]
+    assert sum(bool(drawn.skipped) for drawn in together) == 1
+
+
+def test_few_bad_samples_are_ten_or_a_hundredth() -> None:
+    assert [too_many_bad(bad, asked) for bad, asked in [(10, 10), (11, 1099), (11, 1100), (12, 1100)]] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_bad_samples_are_counted_each_time_and_the_first_ten_different_ones_named_in_their_order() -> None:
+    bad = BadSamples()
+    # For sample 7 two stand-ins were bad too.
+    skipped = [(7, "c: is empty"), (7, "a: is empty"), (7, "b: is empty"), (2, "a: is empty"), (9, "b: is empty")]
+    assert bad.add(skipped) == ["a: is empty", "c: is empty", "b: is empty"]
+    assert bad.count == 3
+    assert bad.add([(k, f"{k % 12:02}: is empty") for k in range(20, 32)]) == [
+        f"{name:02}: is empty" for name in (8, 9, 10, 11, 0, 1, 2)
+    ]
+    assert bad.add([(40, "late: is empty")]) == []
+    assert bad.count == 16
+    assert bad.summary(2000).startswith("16 of the 2000 training samples asked for could not be read; the first: a: is")
+
+
+class Broken:
+    """What stands for a loader of two processes one of which went away while it handed something over."""
+
+    num_workers = 2
+
+    def __init__(self, fault: Exception) -> None:
+        self._fault = fault
+
+    def __iter__(self) -> Iterator[int]:
+        yield 1
+        raise self._fault
+
+
+@pytest.mark.parametrize("fault", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
+def test_a_broken_pipe_to_a_worker_is_its_death(fault: Exception) -> None:
+    items = sound(Broken(fault))  # type: ignore[arg-type]
+    assert next(items) == 1
+    with pytest.raises(ProcessError, match=r"A process that reads data died \((EOFError|.*reset by peer)\)"):
+        next(items)
+
+
+def test_what_a_reader_raises_is_not_taken_for_a_worker_that_died() -> None:
+    fault = EOFError("Caught EOFError in DataLoader worker process 0.\nOriginal Traceback")
+    with pytest.raises(EOFError):
+        list(sound(Broken(fault)))  # type: ignore[arg-type]

@@ -109,7 +109,7 @@ def test_missing_files_are_counted_before_anything_is_decoded(
     folder = tmp_path / "holes"
     folder.mkdir()
     for number in range(60):
-        write_frame(folder, f"{number:02}", np.full((8, 8), 2.0))
+        write_frame(folder, f"{number:02}", np.linspace(1.0, 3.0, 64).reshape(8, 8))
     (folder / "train.txt").write_text("".join(f"{number:02}.jpg {number:02}.png\n" for number in range(60)))
     sound = load_recipe(recipe, [f"data.train.0.root={folder}"])
     assert len(inspect_before_training(sound)) == 2

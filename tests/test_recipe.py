@@ -193,7 +193,7 @@ def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> 
     written = recipe_text(load(tmp_path, SMALL))
     mapping = recipe_mapping(load(tmp_path, SMALL))
     assert " ".join(mapping) == "name output seed model data augment loss optim run evaluation export"
-    assert list(mapping["data"]) == ["input_size", "train", "val", "workers"]
+    assert list(mapping["data"]) == ["input_size", "train", "val", "workers", "on_bad_sample", "val_may_repeat_train"]
     entry = {"root": ".", "list": None, "meters_per_unit": 0.001, "invalid": [0.0], "depth_is": "z", "count": 5}
     assert mapping["data"]["train"] == [{"reader": "pairs", **entry, "weight": 1.0, "out_of_range": "ignore"}]
     assert mapping["loss"] == [{"kind": "silog", "weight": 1.0, "lam": 0.5}]

@@ -129,9 +129,15 @@ def read_frame(image_path: str, depth_path: str, coding: DepthCoding, intrinsics
         intrinsics: of the images, when known.
 
     Raises:
-        DataError: a file cannot be decoded, or image, depth and intrinsics are not of one size.
+        DataError: a file cannot be decoded, depth has 8 bits, or image, depth and intrinsics are not of one size.
     """
     image, raw = read_image(image_path), read_depth(depth_path)
+    if raw.dtype.itemsize == 1:  # 256 steps, and no unit
+        raise DataError(
+            depth_path,
+            "depth is stored in 8 bits, which is a picture of depth and not a measurement",
+            "Export it as 16-bit PNG in millimeters, or as .npy in meters",
+        )
     if raw.shape != image.shape[:2]:
         raise DataError(
             depth_path,
@@ -261,7 +267,7 @@ def _decoded(path: str | os.PathLike[str], flags: int) -> NDArray[Any]:
     if not data:
         raise DataError(path, "is empty (0 bytes)", "Write it again, or leave the frame out")
     try:
-        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+        pixels = None if _is_jpeg_of_zeros(data) else cv2.imdecode(np.frombuffer(data, np.uint8), flags)
     except cv2.error:
         pixels = None
     if pixels is None:
@@ -269,6 +275,12 @@ def _decoded(path: str | os.PathLike[str], flags: int) -> NDArray[Any]:
         found = f"is a damaged or truncated {known}" if known else f"is no image: it begins with {data[:12]!r}"
         raise DataError(path, found, "Write it again, or leave the frame out")
     return pixels
+
+
+def _is_jpeg_of_zeros(data: bytes) -> bool:
+    """Whether a JPEG ends in zeros before its end marker, as a crash or a broken download leaves a file whose room was
+    set aside; OpenCV fills such an image up with gray. Zeros behind the marker are harmless."""
+    return data.startswith(b"\xff\xd8") and data.endswith(b"\0\0") and not data.rstrip(b"\0").endswith(b"\xff\xd9")
 
 
 def _stored_array(path: str | os.PathLike[str], names: tuple[str, ...]) -> NDArray[Any]:

@@ -125,7 +125,7 @@ def main() -> int:
             for seed in arguments.seeds
         }
         short = {
-            f"{recipe.stem}, 20 steps": run(recipe, recipe.stem, ["run.steps=20"])
+            f"{recipe.stem}, 20 steps": run(recipe, recipe.stem, ["run.steps=20", "data.val_may_repeat_train=true"])
             for recipe in write_short_recipes(samples, folder)
         }
     for name, rows in {**by_seed, **short}.items():
