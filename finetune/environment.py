@@ -21,6 +21,9 @@ from finetune.recipe import Recipe, recipe_mapping
 
 PACKAGES = ("finetune", "torch", "accelerate", "timm", "albumentations", "opencv-python-headless", "numpy")
 
+# What every launcher of several processes says to each of them.
+_OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
 
 def digest(content: Any) -> str:
     """SHA-256 of plain values, as hexadecimal digits."""
@@ -40,6 +43,14 @@ def make_accelerator(recipe: Recipe) -> tuple[Accelerator, list[str]]:
     for flag, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
         if os.environ.get(flag, "false").lower() in ("true", "1", "yes"):
             raise FinetuneError(f"{name} has not been run with this program; launch with --multi_gpu (DDP) instead.")
+    asked = int(os.environ.get("WORLD_SIZE", "1"))
+    missing = [name for name in _OF_A_LAUNCHER if name not in os.environ]
+    if asked > 1 and missing:
+        raise FinetuneError(
+            f"The environment says that there are {asked} processes (WORLD_SIZE), but not how they find each other "
+            f"({', '.join(missing)}). Launch with torchrun --nproc_per_node or accelerate launch --multi_gpu; for one "
+            "process, unset WORLD_SIZE."
+        )
     precision, notes = _precision(recipe)
     has_device = torch.cuda.is_available() or torch.backends.mps.is_available()
     accelerator = Accelerator(
@@ -50,7 +61,6 @@ def make_accelerator(recipe: Recipe) -> tuple[Accelerator, list[str]]:
             num_steps=recipe.run.accumulate, sync_with_dataloader=False
         ),
     )
-    asked = int(os.environ.get("WORLD_SIZE", "1"))
     if asked != accelerator.num_processes:
         raise FinetuneError(
             f"The launcher started {asked} processes, but Accelerate sees {accelerator.num_processes}: they would "

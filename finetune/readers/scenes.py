@@ -33,6 +33,9 @@ class Scenes:
     count: int = 1000  # frames; frame i is the same whatever the count
     size: tuple[int, int] = (240, 320)  # height, width, pixels
     hfov_deg: tuple[float, float] = (45.0, 85.0)  # least and most horizontal field of view
+    camera_height_m: tuple[float, float] = (0.25, 2.0)  # least and most over the floor: a robot's to a person's
+    # Least and most angle below the horizon of a camera that is mounted so; null: each looks at something, or ahead.
+    look_down_deg: tuple[float, float] | None = None
     max_depth_m: float | None = None  # what is farther away, and the sky, is not valid; null: all is, the sky infinite
     objects: tuple[int, int] = (4, 14)  # fewest and most pieces of furniture, trees, houses
     outdoors: float = 0.0  # share of frames on open ground, under the sky
@@ -55,6 +58,11 @@ class Scenes:
             raise RecipeError("size", self.size, "[height, width] in pixels, such as [240, 320]")
         if not 1.0 <= self.hfov_deg[0] <= self.hfov_deg[1] <= 150.0:
             raise RecipeError("hfov_deg", self.hfov_deg, "[least, most] between 1 and 150 degrees, such as [50, 80]")
+        if not 0.1 <= self.camera_height_m[0] <= self.camera_height_m[1] <= 2.0:
+            raise RecipeError("camera_height_m", self.camera_height_m, "[least, most] between 0.1 and 2 meters")
+        if self.look_down_deg is not None and not -45.0 <= self.look_down_deg[0] <= self.look_down_deg[1] <= 45.0:
+            expected = "[least, most] between -45 and 45 degrees, such as [5, 25], or null"
+            raise RecipeError("look_down_deg", self.look_down_deg, expected)
         if self.max_depth_m is not None and not self.max_depth_m > 0:
             raise RecipeError("max_depth_m", self.max_depth_m, "meters, more than 0, or null for no limit")
         if not (0 <= self.objects[0] <= self.objects[1] and 1 <= self.objects[1] <= 30):
@@ -108,7 +116,13 @@ class Scenes:
         height, width = self.size
         draws = Draws(self.seed, indices)
         worlds = draw_worlds(draws, objects=self.objects, outdoors=self.outdoors)
-        cameras = draw_cameras(draws, worlds, *draw_intrinsics(draws, height, width, self.hfov_deg))
+        cameras = draw_cameras(
+            draws,
+            worlds,
+            *draw_intrinsics(draws, height, width, self.hfov_deg),
+            height_m=self.camera_height_m,
+            look_down_deg=self.look_down_deg,
+        )
         samples: list[DepthSample] = []
         together = _TOGETHER if torch.device(device).type == "cpu" else max(1, len(indices))
         for first in range(0, len(indices), together):

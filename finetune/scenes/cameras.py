@@ -71,36 +71,51 @@ def draw_intrinsics(draws: Draws, height: int, width: int, hfov_deg: tuple[float
     return focal_px.expand(-1, 2), center_px
 
 
-def draw_cameras(draws: Draws, worlds: Worlds, focal_px: Tensor, center_px: Tensor) -> Cameras:
+def draw_cameras(
+    draws: Draws,
+    worlds: Worlds,
+    focal_px: Tensor,
+    center_px: Tensor,
+    *,
+    height_m: tuple[float, float] = (LOWEST_M, HIGHEST_M),
+    look_down_deg: tuple[float, float] | None = None,
+) -> Cameras:
     """
     Args:
         draws: one row a camera.
         worlds: one world a camera.
         focal_px, center_px: (B, 2) intrinsics.
+        height_m: least and most height of a camera over the floor, meters.
+        look_down_deg: least and most angle below the horizon, of a camera that is mounted so; None: each looks at
+            something, or ahead.
     """
     solids = worlds.solids
     seen = (draws.uniform(0.0, 1.0, 1) * worlds.targets[:, None]).long()
     target = pick(worlds.target_m, seen)[:, 0]
     # An empty room has nothing to look at but its middle.
     target = torch.where(worlds.targets[:, None] > 0, target, 0.5 * solids.size_m)
-    place = _free_place(draws, solids, target)
+    place = _free_place(draws, solids, target, height_m)
     aim = target + draws.uniform(torch.tensor([-0.7, -0.7, -0.3]), torch.tensor([0.7, 0.7, 0.7]), 3)
     towards = torch.where(draws.chance(0.65, 1), aim - place, _open_heading(draws, solids, place))
     level = torch.stack([towards[:, 0], towards[:, 1], draws.uniform(-0.2, 0.2) * towards[:, :2].abs().sum(1)], dim=1)
     towards = torch.where(solids.outdoors[:, None], level, towards)
+    if look_down_deg is not None:
+        down_rad = draws.uniform(*look_down_deg).double() * (torch.pi / 180.0)
+        slope = -down_rad.tan().float() * towards[:, :2].square().sum(1).sqrt()
+        towards = torch.cat([towards[:, :2], slope[:, None]], dim=1)
     tilt = draws.uniform(-1.0, 1.0)
     right, down, forward = looking(towards, 0.3 * tilt * tilt * tilt)
     return Cameras(place_m=place, right=right, down=down, forward=forward, focal_px=focal_px, center_px=center_px)
 
 
-def _free_place(draws: Draws, solids: Solids, target: Tensor) -> Tensor:
-    """(B, 3), from a robot's to a person's height, the first of the places drawn that is free and sees the target."""
+def _free_place(draws: Draws, solids: Solids, target: Tensor, of_camera_m: tuple[float, float]) -> Tensor:
+    """(B, 3), between two heights, the first of the places drawn that is free and sees the target."""
     level_m, height_m = solids.size_m[:, :2], solids.size_m[:, 2:]
     # In the open, from the middle of the plot, so that something is on every side.
     first = torch.where(solids.outdoors[:, None], 0.3 * level_m, CLEARANCE_M)
     last = torch.where(solids.outdoors[:, None], 0.7 * level_m, level_m - CLEARANCE_M)
-    lowest = torch.cat([first, torch.full_like(height_m, LOWEST_M)], dim=1)
-    highest = torch.cat([last, (height_m - CLEARANCE_M).clamp_max(HIGHEST_M)], dim=1)
+    lowest = torch.cat([first, torch.full_like(height_m, of_camera_m[0])], dim=1)
+    highest = torch.cat([last, (height_m - CLEARANCE_M).clamp_max(of_camera_m[1])], dim=1)
     places = lowest[:, None] + (highest - lowest)[:, None] * draws.uniform(0.0, 1.0, CANDIDATES, 3)
     clear = clearance(solids, places)
     x, y, z = (places - target[:, None]).unbind(-1)

@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import torch
 
-from finetune.scenes.cameras import CLEARANCE_M, HIGHEST_M, LOWEST_M, clearance, looking
+from finetune.scenes.cameras import (
+    CLEARANCE_M,
+    HIGHEST_M,
+    LOWEST_M,
+    clearance,
+    draw_cameras,
+    draw_intrinsics,
+    looking,
+)
 from finetune.scenes.draws import Draws
+from finetune.scenes.worlds import draw_worlds
 from tests.small_worlds import drawn_worlds, solids
 
 
@@ -36,6 +45,17 @@ def test_cameras_stand_free_inside_their_rooms() -> None:
     assert clear.min() > 0.05
     assert (clear > CLEARANCE_M).float().mean() > 0.9
     assert ((cameras.place_m >= LOWEST_M) & (cameras.place_m < worlds.solids.size_m - 0.25)).all()
+
+
+def test_a_mounted_camera_keeps_its_height_and_tilt() -> None:
+    draws = Draws(4, range(64))
+    worlds = draw_worlds(draws, objects=(4, 14), outdoors=0.0)
+    intrinsics = draw_intrinsics(draws, 112, 154, (50.0, 70.0))
+    cameras = draw_cameras(draws, worlds, *intrinsics, height_m=(0.4, 0.9), look_down_deg=(5.0, 25.0))
+    height_m, down_deg = cameras.place_m[:, 2], -cameras.forward[:, 2].asin().rad2deg()
+    assert 0.4 <= height_m.min() < 0.45 and 0.85 < height_m.max() <= 0.9
+    assert 5.0 - 1e-3 <= down_deg.min() < 7.0 and 23.0 < down_deg.max() <= 25.0 + 1e-3
+    assert (clearance(worlds.solids, cameras.place_m[:, None]) > CLEARANCE_M).float().mean() > 0.9
 
 
 def test_in_the_open_cameras_stand_among_things_and_see_the_horizon() -> None:

@@ -1,0 +1,106 @@
+"""Two processes by torchrun against one with the same total batch; each run as a command."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from tests.conftest import CHECKPOINT, RECIPE, ROOT, write_frame
+
+STEPS = 20
+# Threads alike: they change the order in which numbers are added.
+ARGUMENTS = (f"run.steps={STEPS}", "run.threads=1", "run.log_every_steps=1", "run.evaluate_every_steps=20", "export=[]")
+
+
+def two_processes(recipe: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    return run([*launcher, str(ROOT / "finetune" / "train.py"), str(recipe), *arguments])
+
+
+def one_process(recipe: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return run([sys.executable, str(ROOT / "finetune" / "train.py"), str(recipe), *arguments])
+
+
+def run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    # Two processes cannot share one GPU; and what is compared must not depend on how many there are.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folders ``one`` and ``two`` of runs on 9 frames, 4 of them without any measurement, with 7 to validate."""
+    folder = tmp_path_factory.mktemp("processes")
+    generator = np.random.default_rng(1)
+    for number in range(16):
+        far_m, near_m = generator.uniform((3, 1), (8, 3))
+        depth_m = np.linspace(far_m, near_m, 48)[:, None].repeat(64, axis=1)
+        write_frame(folder, f"{number:02}", depth_m if number > 3 else np.zeros_like(depth_m))
+    lines = [f"{number:02}.jpg {number:02}.png\n" for number in range(16)]
+    (folder / "train.txt").write_text("".join(lines[:9]))
+    (folder / "val.txt").write_text("".join(lines[9:]))
+    recipe = folder / "small.yaml"
+    recipe.write_text(RECIPE.format(output=folder, checkpoint=CHECKPOINT, root=folder))
+    for ended in (
+        one_process(recipe, *ARGUMENTS, "name=one", "run.batch_size=2"),
+        two_processes(recipe, *ARGUMENTS, "name=two", "run.batch_size=1"),
+    ):
+        assert ended.returncode == 0, ended.stderr
+    # Before anything is believed: they were two that knew of each other, and not two runs of one process.
+    records = [json.loads((folder / name / "environment.json").read_text()) for name in ("one", "two")]
+    assert [record["processes"] for record in records] == [1, 2]
+    assert [record["total_batch"] for record in records] == [2, 2]
+    return folder
+
+
+def columns(run: Path, *names: str) -> list[list[float]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        return [[float(row[name]) for name in names] for row in csv.DictReader(file) if row["loss"]]
+
+
+def test_the_learning_rates_are_equal_at_every_step(runs: Path) -> None:
+    rates = [columns(runs / name, "step", "lr", "lr_decoder") for name in ("one", "two")]
+    assert rates[0] == rates[1]
+    assert [row[0] for row in rates[0]] == list(range(1, STEPS + 1))
+    assert rates[0][1] != rates[0][10]
+
+
+def test_the_weights_are_equal_though_a_process_may_have_nothing_measured(runs: Path) -> None:
+    one, two = (load_file(runs / name / "last" / "model.safetensors") for name in ("one", "two"))
+    largest = max(float(tensor.abs().max()) for tensor in one.values())
+    assert max(float((tensor - two[name]).abs().max()) for name, tensor in one.items()) <= 1e-5 * largest
+    start = load_file(CHECKPOINT)
+    assert max(float((tensor - start[name].float()).abs().max()) for name, tensor in one.items()) > 1e-3 * largest
+    # With four of nine frames without a measurement, a step of two has none, one or two; losses stay numbers.
+    losses = [row[0] for row in columns(runs / "two", "loss")]
+    assert np.isfinite(losses).all()
+    assert 0.0 in losses
+    np.testing.assert_allclose(losses, [row[0] for row in columns(runs / "one", "loss")], rtol=1e-4, atol=1e-6)
+
+
+def test_the_evaluation_of_seven_images_is_the_same(runs: Path) -> None:
+    (one,), (two,) = (json.loads((runs / name / "evaluation.json").read_text()) for name in ("one", "two"))
+    assert one["images_used"] == two["images_used"] == 7
+    assert one["pixels_used"] == two["pixels_used"]
+    for row in ("constant_median", "base_fitted_scale"):  # of equal weights
+        for name, value in one["rows"][row].items():
+            assert two["rows"][row][name] == pytest.approx(value, rel=1e-6)
+
+
+def test_processes_that_do_not_find_each_other_stop(runs: Path) -> None:
+    words = [str(ROOT / "finetune" / "train.py"), str(runs / "small.yaml"), "name=apart"]
+    # What a scheduler leaves in the environment of a program that it starts once for each process.
+    environment = {**os.environ, "WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": ""}
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        environment.pop(name, None)
+    ended = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    assert "2 processes (WORLD_SIZE), but not how they find each other (RANK, LOCAL_RANK" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (runs / "apart").exists()
