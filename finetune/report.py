@@ -43,7 +43,8 @@ class RunLog:
             validation: a few evenly picked frames of it become panels.
             max_depth_m: end of the panels' colors.
         """
-        self._metrics = MetricsLog(folder, columns, from_step=step)
+        # A run that starts, also one that was killed before its first resume point, evaluates step 0 itself.
+        self._metrics = MetricsLog(folder, columns, from_step=step or -1)
         self._writer = SummaryWriter(str(folder.tensorboard), purge_step=step + 1 if step else 0)
         self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True)
         self._validation = validation

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -20,8 +21,9 @@ from tests.conftest import CHECKPOINT, RECIPE, ROOT
 STEPS = "run.steps=12"
 
 
-def start(recipe: Path, *arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, str(ROOT / "finetune" / "train.py"), str(recipe), *arguments]
+def start(recipe: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
+    command = [sys.executable, *launcher, str(ROOT / "finetune" / "train.py"), str(recipe), *arguments]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT
     )
@@ -122,6 +124,68 @@ def test_killed_and_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, s
     _, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
     require_same(run, straight)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ten_kills_at_random_moments_leave_the_same_weights(recipe: Path, tmp_path: Path, processes: int) -> None:
+    # Long enough that it cannot end before the tenth kill.
+    arguments = ["run.steps=600", "run.evaluate_every_steps=30", "run.log_every_steps=1", "run.threads=1"]
+    arguments += ["data.workers=1", "run.batch_size=1", "export=[]"]
+    whole = start(recipe, *arguments, "name=straight", processes=processes)
+    _, said = whole.communicate(timeout=400)
+    assert whole.returncode == 0, said
+    run, generator, moments = tmp_path / "runs" / "small", random.Random(processes), []
+    for kill in range(10):
+        process = start(recipe, *arguments, "--resume", processes=processes)
+        wait_until_it_runs(process)
+        if kill % 3 == 0:
+            wait_for_a_write(process, run)
+        else:
+            time.sleep(generator.uniform(0.0, 1.0))
+        moments.append("write" if list(run.glob("checkpoints/.writing_*")) else f"step {last_step(run)}")
+        assert process.poll() is None, process.communicate()
+        # The launcher first, so that it cannot clean up; its processes have groups of their own.
+        os.killpg(process.pid, signal.SIGKILL)
+        kill_what_is_left(process.pid)
+        process.communicate(timeout=60)
+        assert process.returncode == -signal.SIGKILL
+    process = start(recipe, *arguments, "--resume", processes=processes)
+    _, said = process.communicate(timeout=400)
+    assert process.returncode == 0, said
+    assert len(set(moments)) > 3, moments
+    assert "write" in moments, moments
+    require_same(run, tmp_path / "runs" / "straight")
+
+
+def wait_until_it_runs(process: subprocess.Popen[str]) -> None:
+    assert process.stdout is not None
+    for line in process.stdout:
+        if ": step " in line:
+            return
+    raise AssertionError(f"it never ran: {process.communicate()}")
+
+
+def wait_for_a_write(process: subprocess.Popen[str], run: Path) -> None:
+    """Until a resume point is half written, or the run has ended."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.poll() is None and not list(run.glob("checkpoints/.writing_*")):
+        time.sleep(0.001)
+
+
+def last_step(run: Path) -> int:
+    return max((int(row["step"]) for row in rows(run)), default=-1)
+
+
+def kill_what_is_left(session: int) -> None:
+    """Kill every process of the session, whatever group it moved to."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session and fields[0] != "Z":
+            os.kill(int(folder.name), signal.SIGKILL)
 
 
 def test_before_anybody_looks_a_signal_ends_at_once() -> None:

@@ -179,6 +179,13 @@ def test_a_full_disk_elsewhere_is_one_sentence(
     assert said.startswith("finetune stopped: The disk is full") and "--resume" in said
 
 
+def test_a_run_killed_before_its_first_resume_point_adds_nothing_twice(finished: Path) -> None:
+    before = rows(finished)
+    shutil.rmtree(finished / "checkpoints")
+    assert launch(finished / "recipe.yaml", "--resume") == 0
+    assert rows(finished) == before
+
+
 def test_resuming_a_finished_run_ends_as_it_did_and_a_lost_best_comes_back(finished: Path) -> None:
     before = (finished / "evaluation.json").read_text()
     assert launch(finished / "recipe.yaml", "--resume") == 0
