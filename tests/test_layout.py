@@ -99,7 +99,7 @@ def test_no_file_hides_a_standard_module() -> None:
 
 
 def test_tests_mirror_the_package() -> None:
-    whole = {"test_layout", "test_commands", "test_recipes", "test_readme", "test_parity"}
+    whole = {"test_layout", "test_commands", "test_recipes", "test_readme", "test_parity", "test_processes"}
     for test in (ROOT / "tests").rglob("test_*.py"):
         relative = test.relative_to(ROOT / "tests")
         name = relative.name.removeprefix("test_")

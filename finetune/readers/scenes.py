@@ -34,8 +34,7 @@ class Scenes:
     size: tuple[int, int] = (240, 320)  # height, width, pixels
     hfov_deg: tuple[float, float] = (45.0, 85.0)  # least and most horizontal field of view
     camera_height_m: tuple[float, float] = (0.25, 2.0)  # least and most over the floor: a robot's to a person's
-    # Least and most angle below the horizon of a camera that is mounted so; null: each looks at something, or ahead.
-    look_down_deg: tuple[float, float] | None = None
+    look_down_deg: tuple[float, float] | None = None  # least and most below the horizon; null: at something, or ahead
     max_depth_m: float | None = None  # what is farther away, and the sky, is not valid; null: all is, the sky infinite
     objects: tuple[int, int] = (4, 14)  # fewest and most pieces of furniture, trees, houses
     outdoors: float = 0.0  # share of frames on open ground, under the sky
