@@ -6,7 +6,7 @@ the metric head (``decoder_init``), so they are read once.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from finetune.alignment import InverseFit, fit_inverse_robust, fit_scale_median, rank_correlation
 from finetune.batches import Range, Reader, attempt, evenly_spread, too_many_bad
-from finetune.errors import CheckpointError, DataError, FileFault
+from finetune.errors import CheckpointError, DataError
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
+from finetune.sample import DepthSample
 
 MOST_IMAGES = 200
 PIXELS_PER_IMAGE = 3125
@@ -95,15 +96,10 @@ def collect_labeled_pixels(
     with_features = [frames[place] for place in evenly_spread(len(frames), images_with_features)]
     first = set(with_features)
     ordered = with_features + [frame for frame in frames if frame not in first]
-    depths, answers, numbers, features, skipped = [], [], [], [], []
+    depths, answers, numbers, features = [], [], [], []
+    skipped: list[str] = []
     in_range = Range(max_depth_m=max_depth_m)
-    for number, (reader, frame) in enumerate(ordered):
-        found = attempt(readers[reader], frame)
-        if isinstance(found, FileFault):
-            skipped.append(found.cause)
-            if not skip_bad or too_many_bad(len(skipped), len(ordered)):
-                raise found
-            continue
+    for number, found in _readable(readers, ordered, skip_bad=skip_bad, skipped=skipped):
         sample = in_range(found)
         depth_m, valid = preprocessing.whole(*sample.image.shape[:2]).depth(sample.depth_m, sample.valid)
         pixels = np.flatnonzero(valid)
@@ -131,6 +127,21 @@ def collect_labeled_pixels(
         features=np.concatenate(features),
         skipped=tuple(skipped),
     )
+
+
+def _readable(
+    readers: Sequence[Reader], frames: Sequence[tuple[int, int]], *, skip_bad: bool, skipped: list[str]
+) -> Iterator[tuple[int, DepthSample]]:
+    """Place in ``frames``, which are (reader, frame), and sample of each; what is wrong with the others is added to
+    ``skipped``, and raised where they may not be skipped or have become too many."""
+    for number, (reader, frame) in enumerate(frames):
+        found = attempt(readers[reader], frame)
+        if isinstance(found, DepthSample):
+            yield number, found
+            continue
+        skipped.append(found.cause)
+        if not skip_bad or too_many_bad(len(skipped), len(frames)):
+            raise found
 
 
 def fit_baselines(pixels: LabeledPixels, kind: str | None) -> Baselines:
