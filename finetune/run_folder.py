@@ -148,15 +148,12 @@ class RunFolder:
         target = self.checkpoint(step)
         shutil.rmtree(target, ignore_errors=True)
         self.writing(step).replace(target)
-        for old in self._finished()[:-keep]:
+        for old in self.newest_first()[keep:]:
             shutil.rmtree(old)
 
     def newest_first(self) -> list[Path]:
         """The resume points, the newest first."""
-        return self._finished()[::-1]
-
-    def _finished(self) -> list[Path]:
-        return sorted(self.checkpoints.glob("step_*"))
+        return sorted(self.checkpoints.glob("step_*"), reverse=True)
 
 
 def seal(folder: Path, content: Mapping[str, Any]) -> None:
