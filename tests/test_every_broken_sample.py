@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -18,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from finetune import registry, train
-from tests.conftest import ROOT
+from tests.runs import train_command, without_gpu
 
 NAMES = [f"{number:02}" for number in range(10)]  # of the training frames
 Damage = Callable[[Path], object]
@@ -304,13 +302,9 @@ def test_a_run_that_a_bad_sample_stopped_may_go_on_without_it(
 def test_two_processes_count_and_name_what_one_does(recipe: Path, folder: Path, tmp_path: Path) -> None:
     spoil(folder, "02.jpg", "05.png", "06.png")
     assert launch(recipe, folder, SKIP, "export=[]", "run.batch_size=2", "run.accumulate=2") == 0
-    words = [str(recipe), f"data.train.0.root={folder}", f"data.val.0.root={folder}", SKIP, "export=[]", "name=two"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    program = [str(ROOT / "finetune" / "train.py"), *words, "run.batch_size=2"]
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
-    # Two processes cannot share one GPU.
-    environment |= {"CUDA_VISIBLE_DEVICES": "", "ACCELERATE_USE_CPU": "true"}
-    ended = subprocess.run([*launcher, *program], env=environment, capture_output=True, text=True)
+    words = [f"data.train.0.root={folder}", f"data.val.0.root={folder}", SKIP, "export=[]", "name=two"]
+    command = train_command(recipe, *words, "run.batch_size=2", processes=2)
+    ended = subprocess.run(command, env=without_gpu(), capture_output=True, text=True)
     assert ended.returncode == 0, ended.stderr
     record = json.loads((tmp_path / "runs" / "two" / "environment.json").read_text())
     assert record["processes"] == 2

@@ -1,38 +1,40 @@
 """Runs as processes that are told to end, or killed, and go on as if they had not been."""
 
-import csv
 import os
 import random
 import signal
 import subprocess
-import sys
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from finetune.console import Interrupted
 from finetune.interrupts import Interrupts
 from tests.conftest import CHECKPOINT, RECIPE, ROOT
+from tests.runs import rows, train_command
 
 STEPS = "run.steps=12"
+RECIPE_TEXT = "recipe/text_summary"  # names the folder of its run, so that its content is not compared
 
 
 def start(recipe: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"] if processes > 1 else []
-    command = [sys.executable, *launcher, str(ROOT / "finetune" / "train.py"), str(recipe), *arguments]
     # A shell lets its background jobs ignore Ctrl-C, and what they start inherits that.
     return subprocess.Popen(
-        command,
+        train_command(recipe, *arguments, processes=processes),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
         cwd=ROOT,
+        # What it says is waited for, and a pipe would hold it back.
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
         preexec_fn=partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     )
 
@@ -41,33 +43,25 @@ def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
     """Until ``metrics.csv`` has a row of at least that step."""
     until = time.monotonic() + 120
     while time.monotonic() < until and process.poll() is None:
-        if any(int(row["step"]) >= step for row in rows(run)):
+        if last_step(run) >= step:
             return
         time.sleep(0.02)
     raise AssertionError(f"no step {step}: {process.communicate()}")
 
 
-def rows(run: Path) -> list[dict[str, str]]:
-    """Rows of ``metrics.csv`` without their speed."""
-    try:
-        with (run / "metrics.csv").open(newline="") as file:
-            return [{**row, "images_per_second": ""} for row in csv.DictReader(file) if row["step"].isdigit()]
-    except FileNotFoundError:
-        return []
-
-
-def logged(run: Path) -> dict[str, list[tuple[int, float]]]:
-    """Scalars of TensorBoard as it shows them, and at which steps texts and pictures stand."""
-    events = EventAccumulator(str(run / "tensorboard"), size_guidance={"scalars": 0, "images": 0, "tensors": 0})
+def logged(run: Path) -> dict[str, list[tuple[int, bytes]]]:
+    """All that TensorBoard shows, as its own reader gives it: steps and contents of each tag."""
+    events = EventAccumulator(str(run / "tensorboard"), tensor_size_guidance={"scalars": 0, "images": 0, "text": 0})
     events.Reload()
-    tags = events.Tags()
-    found = {
-        tag: [(event.step, event.value) for event in events.Scalars(tag)]
-        for tag in tags["scalars"]
+    return {
+        tag: [
+            (event.step, b"" if tag == RECIPE_TEXT else event.tensor_proto.SerializeToString())
+            for event in events.Tensors(tag)
+        ]
+        for tag in events.Tags()["tensors"]
+        # The speed is never the same.
         if not tag.endswith("images_per_second")
     }
-    found |= {tag: [(event.step, 0.0) for event in events.Images(tag)] for tag in tags["images"]}
-    return found | {tag: [(event.step, 0.0) for event in events.Tensors(tag)] for tag in tags["tensors"]}
 
 
 def require_same(run: Path, other: Path) -> None:
@@ -147,15 +141,14 @@ def test_ten_kills_at_random_moments_leave_the_same_weights(recipe: Path, tmp_pa
     for kill in range(10):
         process = start(recipe, *arguments, "--resume", processes=processes)
         wait_until_it_runs(process)
+        since = time.time()
         if kill % 3 == 0:
-            wait_for_a_write(process, run)
+            wait_for_a_write(process, run, since)
         else:
             time.sleep(generator.uniform(0.0, 1.0))
-        moments.append("write" if list(run.glob("checkpoints/.writing_*")) else f"step {last_step(run)}")
+        moments.append("write" if writes(run, since) else f"step {last_step(run)}")
         assert process.poll() is None, process.communicate()
-        # The launcher first, so that it cannot clean up; its processes have groups of their own.
-        os.killpg(process.pid, signal.SIGKILL)
-        kill_what_is_left(process.pid)
+        kill_all(process)
         process.communicate(timeout=60)
         assert process.returncode == -signal.SIGKILL
     process = start(recipe, *arguments, "--resume", processes=processes)
@@ -174,26 +167,31 @@ def wait_until_it_runs(process: subprocess.Popen[str]) -> None:
     raise AssertionError(f"it never ran: {process.communicate()}")
 
 
-def wait_for_a_write(process: subprocess.Popen[str], run: Path) -> None:
+def wait_for_a_write(process: subprocess.Popen[str], run: Path, since: float) -> None:
     """Until a resume point is half written, or the run has ended."""
     until = time.monotonic() + 60
-    while time.monotonic() < until and process.poll() is None and not list(run.glob("checkpoints/.writing_*")):
+    while time.monotonic() < until and process.poll() is None and not writes(run, since):
         time.sleep(0.001)
 
 
+def writes(run: Path, since: float) -> bool:
+    """Whether a resume point is being written; what an earlier kill left is older than ``since``."""
+    return any(path.stat().st_mtime > since for path in run.glob("checkpoints/.writing_*") if path.exists())
+
+
 def last_step(run: Path) -> int:
-    return max((int(row["step"]) for row in rows(run)), default=-1)
+    """Of ``metrics.csv`` while it is written; -1 before its first row."""
+    if not (run / "metrics.csv").exists():
+        return -1
+    return max((int(row["step"]) for row in rows(run) if row["step"].isdigit()), default=-1)
 
 
-def kill_what_is_left(session: int) -> None:
-    """Kill every process of the session, whatever group it moved to."""
-    for folder in Path("/proc").glob("[0-9]*"):
-        try:
-            fields = (folder / "stat").read_text().rsplit(")", 1)[1].split()
-        except (FileNotFoundError, ProcessLookupError):
-            continue
-        if int(fields[3]) == session and fields[0] != "Z":
-            os.kill(int(folder.name), signal.SIGKILL)
+def kill_all(process: subprocess.Popen[str]) -> None:
+    """Kill it with all that it started: torchrun gives its processes sessions of their own."""
+    launcher = psutil.Process(process.pid)
+    for one in [launcher, *launcher.children(recursive=True)]:
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
 
 
 def test_before_anybody_looks_a_signal_ends_at_once() -> None:

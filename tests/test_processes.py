@@ -4,33 +4,22 @@ import csv
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from tests.conftest import CHECKPOINT, RECIPE, ROOT, write_frame
+from tests.conftest import CHECKPOINT, RECIPE, write_frame
+from tests.runs import train_command, without_gpu
 
 STEPS = 20
 # Threads alike: they change the order in which numbers are added.
 ARGUMENTS = (f"run.steps={STEPS}", "run.threads=1", "run.log_every_steps=1", "run.evaluate_every_steps=20", "export=[]")
 
 
-def two_processes(recipe: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    return run([*launcher, str(ROOT / "finetune" / "train.py"), str(recipe), *arguments])
-
-
-def one_process(recipe: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    return run([sys.executable, str(ROOT / "finetune" / "train.py"), str(recipe), *arguments])
-
-
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    # Two processes cannot share one GPU; and what is compared must not depend on how many there are.
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    return subprocess.run(command, env=without_gpu(), capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +37,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = folder / "small.yaml"
     recipe.write_text(RECIPE.format(output=folder, checkpoint=CHECKPOINT, root=folder))
     for ended in (
-        one_process(recipe, *ARGUMENTS, "name=one", "run.batch_size=2"),
-        two_processes(recipe, *ARGUMENTS, "name=two", "run.batch_size=1"),
+        run(train_command(recipe, *ARGUMENTS, "name=one", "run.batch_size=2")),
+        run(train_command(recipe, *ARGUMENTS, "name=two", "run.batch_size=1", processes=2)),
     ):
         assert ended.returncode == 0, ended.stderr
     # Before anything is believed: they were two that knew of each other, and not two runs of one process.
@@ -94,12 +83,12 @@ def test_the_evaluation_of_seven_images_is_the_same(runs: Path) -> None:
 
 
 def test_processes_that_do_not_find_each_other_stop(runs: Path) -> None:
-    words = [str(ROOT / "finetune" / "train.py"), str(runs / "small.yaml"), "name=apart"]
+    command = train_command(runs / "small.yaml", "name=apart")
     # What a scheduler leaves in the environment of a program that it starts once for each process.
     environment = {**os.environ, "WORLD_SIZE": "2", "CUDA_VISIBLE_DEVICES": ""}
     for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
         environment.pop(name, None)
-    ended = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True, timeout=120)
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     assert ended.returncode == 2
     assert "2 processes (WORLD_SIZE), but not how they find each other (RANK, LOCAL_RANK" in ended.stderr
     assert "Traceback" not in ended.stderr

@@ -1,6 +1,5 @@
 """Whole runs through ``main(argv)``: what they leave behind, what stops them, what repeats them."""
 
-import csv
 import errno
 import json
 import os
@@ -19,11 +18,7 @@ from finetune.loop import Run
 from finetune.losses.silog import SiLog
 from finetune.run_folder import MetricsLog
 from tests.conftest import CHECKPOINT, RECIPE, write_frame
-
-
-def rows(run: Path) -> list[dict[str, str]]:
-    with (run / "metrics.csv").open(newline="") as file:
-        return [{**row, "images_per_second": ""} for row in csv.DictReader(file)]
+from tests.runs import rows
 
 
 def launch(recipe: Path, *arguments: str) -> int:
