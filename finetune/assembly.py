@@ -12,6 +12,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
+from finetune.alarms import Alarms, Movement
 from finetune.augment import Augmentation
 from finetune.averaging import AverageWeights
 from finetune.baselines import (
@@ -200,6 +201,12 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
     average = AverageWeights(network, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
     model, optimizer = accelerator.prepare(network, make_optimizer(network, recipe))
     validation = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)
+    alarms = Alarms(
+        metric=recipe.evaluation.best,
+        max_depth_m=network.max_depth_m,
+        warmup_steps=recipe.optim.warmup_steps,
+        movement=_movement(network, average, validation) if accelerator.is_main_process else None,
+    )
     run = Run(
         recipe=recipe,
         accelerator=accelerator,
@@ -212,6 +219,8 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
         protocol=make_protocol(recipe),
         metadata=weights_metadata(recipe, begin),
         total_steps=total_steps(recipe, accelerator.num_processes),
+        alarms=alarms,
+        constant_median=_constant(begin.baselines),
         average=average,
     )
     if resume:
@@ -227,6 +236,17 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
             max_depth_m=recipe.model.max_depth_m or recipe.depth_range_m[1],
         )
     return run
+
+
+def _movement(network: DepthModel, average: AverageWeights | None, validation: ValidationSamples) -> Movement:
+    """From where the run starts, which a resumed one passes through again before it reads its resume point."""
+    _, image, sample = validation[0]
+    height, width = sample.depth_m.shape
+    network.eval()
+    answer = network_answer(average.network if average else network)
+    movement = Movement(network, lambda: answer(image, (height, width)))
+    network.train()
+    return movement
 
 
 def make_batches(
@@ -253,6 +273,7 @@ def make_batches(
         accumulate=recipe.run.accumulate,
         rank=accelerator.process_index,
         world_size=accelerator.num_processes,
+        repeated_steps=recipe.run.overfit_batches,
     )
     # Not given to prepare: its iterator would draw from the global generator, and the bits would differ on resume.
     on_gpu = accelerator.device.type == "cuda"

@@ -331,15 +331,27 @@ class StepBatches(Sampler[list[int]]):
     processes. So the same total batch means the same samples on any number of processes.
     """
 
-    def __init__(self, *, first_step: int, batch_size: int, accumulate: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self,
+        *,
+        first_step: int,
+        batch_size: int,
+        accumulate: int,
+        rank: int,
+        world_size: int,
+        repeated_steps: int | None = None,
+    ) -> None:
+        """``repeated_steps``: the samples of so many steps come again and again; None: of all of them, once."""
         self._first_step = first_step
         self._batch_size = batch_size
         self._accumulate = accumulate
         self._rank = rank
         self._world_size = world_size
+        self._repeated = repeated_steps * accumulate if repeated_steps else None
 
     def __iter__(self) -> Iterator[list[int]]:
-        for micro_batch in count(self._first_step * self._accumulate):
+        for number in count(self._first_step * self._accumulate):
+            micro_batch = number % self._repeated if self._repeated else number
             first = (micro_batch * self._world_size + self._rank) * self._batch_size
             yield list(range(first, first + self._batch_size))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,6 +24,8 @@ SAMPLES = 24
 FILES_LOOKED_FOR = 20_000  # frames of an entry; half a second
 # Below this share of valid pixels the measured part says nothing; 64-line LiDAR has 0.04, a sparse rig 0.002.
 _NEARLY_NOTHING = 0.0005
+# A larger share of measured depth beyond the range is worth an alarm; a few stray returns are in every sensor's maps.
+MOST_BEYOND = 0.01
 # Options of a reader that say what is valid.
 _LIMITS = ("invalid", "min_depth_m", "max_depth_m")
 # Units that depth maps are found in, most frequent first: meters for one raw unit -> what it is called.
@@ -96,6 +99,26 @@ def skipped_notes(looked_at: Sequence[EntryDepth]) -> list[str]:
         for depth in looked_at
         if depth.skipped
     ]
+
+
+def beyond_range_notes(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[str]:
+    """A sentence for each entry of which some measured depth lies where the head cannot answer, or is not scored."""
+    notes = []
+    for depth in looked_at:
+        part, place = depth.key.split(".")[1:]
+        limit, max_depth_m = _limit(recipe) if part == "train" else _scored_limit(recipe)
+        if part == "train" and recipe.data.train[int(place)].out_of_range == "ceiling":
+            continue  # which says what becomes of it
+        share = float(np.mean(depth.depth_m > max_depth_m))
+        if share <= MOST_BEYOND:
+            continue
+        farthest_m = math.ceil(float(np.percentile(depth.depth_m, 99.5)))
+        left_out = "is not trained on" if part == "train" else "is not scored"
+        notes.append(
+            f"{share:.1%} of the measured depth of {depth.key} is beyond {limit} {max_depth_m:g} m and {left_out}. "
+            f"Nearly all of it ends at {farthest_m} m: raise {limit} if the camera is to answer that far"
+        )
+    return notes
 
 
 def _missing_files(reader: Any, *, may_skip: bool) -> list[FileFault]:
@@ -234,6 +257,12 @@ def _limit(recipe: Recipe) -> tuple[str, float]:
     if recipe.model.max_depth_m is not None:
         return "model.max_depth_m", recipe.model.max_depth_m
     return "evaluation.max_depth_m", recipe.depth_range_m[1]
+
+
+def _scored_limit(recipe: Recipe) -> tuple[str, float]:
+    """The key that says up to which depth is scored, and its meters."""
+    key = "model.max_depth_m" if recipe.evaluation.max_depth_m is None else "evaluation.max_depth_m"
+    return key, recipe.depth_range_m[1]
 
 
 def _check_limits(key: str, reader: Any) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -17,11 +17,12 @@ from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from finetune.alarms import Alarms, AnswerSpread, watched
 from finetune.averaging import AverageWeights
 from finetune.batches import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, BadSamples, Batch, too_many_bad
 from finetune.console import Interrupted
 from finetune.errors import FinetuneError, ProcessError, ResultError
-from finetune.evaluation import ValidationSamples, evaluate, network_answer
+from finetune.evaluation import Answer, Evaluation, ValidationSamples, evaluate, network_answer
 from finetune.interrupts import Interrupts
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
@@ -62,6 +63,8 @@ class Run:
         log: of the main process; None in the others.
         validation: what every evaluation looks at.
         metadata: what every weights file of this run says of itself.
+        alarms: what is wrong with the run, in plain words; part of every resume point.
+        constant_median: the answer that costs nothing, which every evaluation must beat.
         average: of the weights over the steps, which then is what is evaluated and saved; None without one.
         step: optimizer steps taken.
         interrupts: signals that came in this process.
@@ -81,6 +84,8 @@ class Run:
     protocol: Protocol
     metadata: dict[str, Any]
     total_steps: int
+    alarms: Alarms
+    constant_median: Answer
     average: AverageWeights | None = None
     batches: Iterator[Batch] = field(default_factory=lambda: iter(()))
     log: RunLog | None = None
@@ -146,8 +151,7 @@ class Run:
         """Score the result as it is now, and keep its weights if none were better; every process must call."""
         self.network.eval()
         answer = network_answer(self.result)
-        workers = self.recipe.data.workers
-        evaluation = evaluate(self.accelerator, self.validation, {"finetuned": answer}, self.protocol, workers=workers)
+        evaluation = self._scored(answer)
         if self.log:
             self.log.evaluated(self.step, evaluation, answer)
         self.network.train()
@@ -156,6 +160,28 @@ class Run:
         if is_better(name, value, self.best.value if self.best else None):
             self.best = Best(value=value, step=self.step)
             self.save_weights(self.folder.best, evaluation.to_mapping())
+
+    def _scored(self, answer: Answer) -> Evaluation:
+        """The row of the network as it is now; what its answers look like goes to the alarms."""
+        seen: list[AnswerSpread] = []
+        answers = {"finetuned": watched(answer, self.network.max_depth_m, seen)}
+        if self.alarms.constant_score is None:
+            answers["constant_median"] = self.constant_median
+        workers = self.recipe.data.workers
+        evaluation = evaluate(self.accelerator, self.validation, answers, self.protocol, workers=workers)
+        if self.alarms.constant_score is None:
+            self.alarms.constant_score = evaluation.rows["constant_median"][self.recipe.evaluation.best]
+        if self.accelerator.num_processes > 1:
+            seen = gather_object(seen)
+        value = evaluation.rows["finetuned"][self.recipe.evaluation.best]
+        self._raise_alarms(self.alarms.evaluated(self.step, self.network, value, seen))
+        return replace(evaluation, rows={"finetuned": evaluation.rows["finetuned"]})
+
+    def _raise_alarms(self, said: Sequence[str]) -> None:
+        if self.log and said:
+            for sentence in said:
+                self.log.say(sentence)
+            self.log.text("alarms", "\n".join(said), self.step)
 
     def save_weights(self, path: Path, evaluation: dict[str, Any]) -> None:
         """Write a weights file that says what it is."""
@@ -191,7 +217,7 @@ class Run:
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
             state = {"step": self.step, "unlogged": self.unlogged, "bad_samples": asdict(self.bad_samples)}
-            seal(writing, state | {"recipe_sha256": self._lasting_digest()})
+            seal(writing, state | {"alarms": self.alarms.state(), "recipe_sha256": self._lasting_digest()})
             self.folder.finish_writing(self.step, self.recipe.run.keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
@@ -234,6 +260,7 @@ class Run:
         self.step = state["step"]
         self.unlogged = state["unlogged"]
         self.bad_samples = BadSamples(**state["bad_samples"])
+        self.alarms.restore(state["alarms"])
         return None
 
     def _lasting_digest(self) -> str:
@@ -259,9 +286,7 @@ class Run:
         terms = torch.zeros(len(self.recipe.loss), device=device)
         for batch in micro_batches:
             with self.accelerator.accumulate(self.model):
-                image = batch.image.to(device, non_blocking=True)
-                # The arithmetic of Preprocessing, which normalizes on the host.
-                pred = self.model((image.float() / 255.0 - self._mean) / self._std)
+                pred = self.model(self.normalized(batch.image))
                 target, valid = (tensor.to(device, non_blocking=True) for tensor in (batch.depth_m, batch.valid))
                 if self.network.kind == "relative":
                     target = inverse_depth(target, valid)
@@ -270,6 +295,11 @@ class Run:
                 self.accelerator.backward((share * self._weights).sum())
                 terms += share.detach() / len(micro_batches)
         return terms
+
+    def normalized(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> float32 on the device, by the arithmetic of ``Preprocessing`` on the host."""
+        image = image.to(self.accelerator.device, non_blocking=True)
+        return (image.float() / 255.0 - self._mean) / self._std
 
     def _usable_images(self, micro_batches: list[Batch]) -> int | Tensor:
         """How many images of the step have a valid pixel, over all processes; at least 1."""
@@ -282,30 +312,37 @@ class Run:
         return self.accelerator.reduce(count.to(self.accelerator.device, non_blocking=True), "sum").clamp_min(1)
 
     def _require_finite(self, terms: Tensor, grad_norm: Tensor, micro_batches: list[Batch]) -> list[float]:
-        """The terms and the gradient norm as numbers, the same in every process.
+        """The terms, the gradient norm and that of the head as numbers, the same in every process.
 
         Raises:
             ResultError: one of them is not finite, in any process; the weights are as before the step.
         """
         # Every process must stop after the same step, so the signal travels with what is reduced anyway.
         interrupted = terms.new_full((1,), float(self.interrupts.number > 0))
-        of_step = torch.cat([terms, grad_norm.reshape(1).to(terms), interrupted])
-        *values, interrupted_share = self.accelerator.reduce(of_step, "mean").tolist()
+        of_step = torch.cat([terms, grad_norm.reshape(1).to(terms), self._head_gradient_norm(terms), interrupted])
+        *values, head_gradient_norm, interrupted_share = self.accelerator.reduce(of_step, "mean").tolist()
         if interrupted_share > 0:
             self._stop = self.interrupts.number or signal.SIGTERM
         if all(map(math.isfinite, values)):
             self._skipped = 0
-            return values
+            return [*values, head_gradient_norm]
         names = [*self.loss_names, "the gradient norm"]
         wrong = ", ".join(f"{name} is {value}" for name, value in zip(names, values, strict=True) if value - value != 0)
         self._skipped += 1
         if all(map(math.isfinite, values[:-1])) and self.accelerator.scaler and self._skipped < MOST_SKIPPED_STEPS:
-            return values
+            return [*values, head_gradient_norm]
         sources = gather_object([source for batch in micro_batches for source in batch.sources])
         raise ResultError(
             f"step {self.step}: {wrong}; the step was not taken and the weights are as before it. "
             f"Look at its samples ({', '.join(sources)}), or lower optim.lr and optim.lr_decoder."
         )
+
+    def _head_gradient_norm(self, terms: Tensor) -> Tensor:
+        """(1,), on the device of ``terms``: 0 exactly where nothing reaches the head, clipped or not."""
+        gradients = [parameter.grad for parameter in self.network.head.parameters() if parameter.grad is not None]
+        if not gradients:
+            return terms.new_zeros(1)
+        return torch.stack([gradient.norm() for gradient in gradients]).norm().reshape(1).to(terms)
 
     def _require_few_bad(self, micro_batches: list[Batch]) -> None:
         """Count and name the samples of the step that could not be read, of all processes and the same in each.
@@ -362,11 +399,12 @@ class Run:
 
     def _log(self, values: list[float], seconds: float) -> None:
         """Move the bar; at a logged step, write the means since the last one."""
-        *terms, grad_norm = values
+        *terms, grad_norm, head_gradient_norm = values
         total = sum(term.weight * value for term, value in zip(self.recipe.loss, terms, strict=True))
         losses = {f"loss_{name}": value for name, value in zip(self.loss_names, terms, strict=True)}
         now = {"loss": total, **losses, "grad_norm": grad_norm, "seconds": seconds, "steps": 1}
         self.unlogged = {name: self.unlogged.get(name, 0.0) + value for name, value in now.items()}
+        self.alarms.stepped(total, head_gradient_norm)
         images = self._samples_of_a_step
         if self.log:
             self.log.advance(total, images / seconds)
@@ -377,6 +415,7 @@ class Run:
             if self.log:
                 rate = {"images_per_second": images / means.pop("seconds")}
                 self.log.trained(self.step, means | self.rates() | rate)
+            self._raise_alarms(self.alarms.logged(self.step))
 
     def _due(self, every_steps: int) -> bool:
         return self.step % every_steps == 0 or self.step == self.total_steps

@@ -251,6 +251,9 @@ class RunOptions:
     evaluate_every_steps: Count = 100  # evaluations on data.val, each of which can become best/
     save_every_steps: Count = 100  # checkpoints to resume from
     keep_checkpoints: Count = 2  # the newest that stay on disk
+    # Train on the batches of the first so many steps alone, again and again. A network can learn a few frames by heart:
+    # where its AbsRel on them ends above 0.05, data, loss or rates forbid it, and the run ends with exit status 1.
+    overfit_batches: Count | None = None
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:

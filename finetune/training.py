@@ -18,10 +18,11 @@ from finetune.environment import environment_record, make_accelerator
 from finetune.errors import ProcessError
 from finetune.evaluation import Evaluation
 from finetune.exporting import export_model
-from finetune.inspection import inspect_before_training, skipped_notes
+from finetune.inspection import beyond_range_notes, inspect_before_training, skipped_notes
 from finetune.interrupts import Interrupts
 from finetune.loop import Run
 from finetune.metrics import is_better
+from finetune.overfitting import require_learned_by_heart
 from finetune.predictor import load_model
 from finetune.recipe import Recipe, recipe_mapping, recipe_text
 from finetune.run_folder import ENVIRONMENT_FILE, RunFolder, require_same_run
@@ -45,7 +46,8 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
 def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume: bool, overwrite: bool) -> None:
     accelerator, notes = make_accelerator(recipe)
     # Every process looks, so that a bad run ends in each of them and none waits for another.
-    notes += skipped_notes(inspect_before_training(recipe))
+    looked_at = inspect_before_training(recipe)
+    notes += skipped_notes(looked_at)
     begin = start(recipe, accelerator)
     recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
     total = total_steps(recipe, accelerator.num_processes)
@@ -59,6 +61,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     accelerator.wait_for_everyone()
     run = make_run(recipe, accelerator, begin, folder, resume=resume)
     run.interrupts = interrupts
+    run.alarms.lasting = tuple(beyond_range_notes(looked_at, recipe))
     _run(run, begin, record, [*notes, *begin.notes, *run.notes])
     accelerator.end_training()
 
@@ -69,6 +72,8 @@ def _run(run: Run, begin: Start, record: Mapping[str, Any], notes: Sequence[str]
         run.interrupts.patient = True
         run.train()
         run.interrupts.obey()
+        if run.recipe.run.overfit_batches:
+            _say_overfit(run, require_learned_by_heart(run))
         run.give_memory_back()
         evaluation = evaluate_with_baselines(run.recipe, run.accelerator, begin, run.folder.best)
         if run.log:
@@ -79,12 +84,19 @@ def _run(run: Run, begin: Start, record: Mapping[str, Any], notes: Sequence[str]
             run.log.close()
 
 
+def _say_overfit(run: Run, sentence: str) -> None:
+    if run.log:
+        run.log.say(sentence)
+
+
 def _open(run: Run, record: Mapping[str, Any], notes: Sequence[str]) -> None:
     """Say what runs, and how good it is before the first step."""
     if run.log:
         if run.step == 0:
             run.log.text("recipe", recipe_text(run.recipe), 0)
-        for note in notes:
+            if run.alarms.lasting:
+                run.log.text("alarms", "\n".join(run.alarms.sentences()), 0)
+        for note in [*notes, *run.alarms.sentences()]:
             run.log.say(note)
         run.log.say(
             f"{run.folder.path}: step {run.step} of {run.total_steps} on {record['device']}, {record['precision']}, "
@@ -100,13 +112,15 @@ def _open(run: Run, record: Mapping[str, Any], notes: Sequence[str]) -> None:
 def _close(run: Run, evaluation: Evaluation) -> None:
     """The table, and the exports that the recipe asks for."""
     assert run.log is not None
-    run.folder.write_json("evaluation.json", [evaluation.to_mapping()])
+    alarms = run.alarms.sentences()
+    run.folder.write_json("evaluation.json", [evaluation.to_mapping() | {"alarms": alarms}])
+    table = "\n".join([evaluation.table(), *alarms])
     # One step beyond the last: a finished run that is resumed drops it and writes it again.
-    run.log.text("evaluation", evaluation.table(), run.total_steps + 1)
+    run.log.text("evaluation", table, run.total_steps + 1)
     run.log.close()
     if run.bad_samples.count:
         print(run.bad_samples.summary(run.samples_asked))
-    print(evaluation.table())
+    print(table)
     metric = run.recipe.evaluation.best
     *_, rival, _ = evaluation.rows  # the base, or the constant where there is none
     finetuned, base = (evaluation.rows[row][metric] for row in ("finetuned", rival))
@@ -123,6 +137,8 @@ def _close(run: Run, evaluation: Evaluation) -> None:
         # A resumed run ends a second time; what stands there is its own.
         print(export_model(load_model(str(run.folder.path)), name, target, sample.image, force=True))
     print(f"weights: {run.folder.best} (step {run.best.step if run.best else run.step})")
+    if alarms:
+        print(f"{len(alarms)} alarm(s) stood at the end of the run; they are below the table")
 
 
 @contextmanager
