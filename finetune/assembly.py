@@ -200,6 +200,9 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
     network.to(memory_format=torch.channels_last)
     average = AverageWeights(network, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
     model, optimizer = accelerator.prepare(network, make_optimizer(network, recipe))
+    if average:
+        # The main process alone solved for the last layer; wrapped, the network is its own in all of them.
+        average.restart(network)
     validation = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)
     alarms = Alarms(
         metric=recipe.evaluation.best,

@@ -26,6 +26,10 @@ class AverageWeights:
         self.network = copy.deepcopy(network).requires_grad_(False).eval()
         self._decay = decay
 
+    def restart(self, network: DepthModel) -> None:
+        """Begin again from the weights of ``network``, as they are now."""
+        self.network.load_state_dict(network.state_dict())
+
     def update(self, network: DepthModel, step: int) -> None:
         """
         Move the average towards the weights after a step.

@@ -42,7 +42,7 @@ def require_learned_by_heart(run: Run) -> str:
         f"run.overfit_batches {batches}: AbsRel {mean:.4f} on the {len(scored)} repeated samples after {steps} steps"
     )
     if mean <= MOST_ABS_REL:
-        return f"{reached}, at most {MOST_ABS_REL}: data, loss and rates can be learned; held-out frames are another matter"
+        return f"{reached}, at most {MOST_ABS_REL}: data and loss can be learned; held-out frames are another matter"
     worst = dict.fromkeys(f"{source} {error:.3f}" for error, source in sorted(scored, reverse=True))
     raise ResultError(
         f"{reached}, more than {MOST_ABS_REL}; largest on {', '.join(list(worst)[:3])}. If the loss still falls in "

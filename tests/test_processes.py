@@ -3,19 +3,32 @@
 import csv
 import json
 import os
+import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
+from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
-from tests.conftest import CHECKPOINT, RECIPE, write_frame
+from tests.conftest import CHECKPOINT, RECIPE, ROOT, write_frame
 from tests.runs import train_command, without_gpu
 
 STEPS = 20
 # Threads alike: they change the order in which numbers are added.
-ARGUMENTS = (f"run.steps={STEPS}", "run.threads=1", "run.log_every_steps=1", "run.evaluate_every_steps=20", "export=[]")
+ARGUMENTS = (
+    f"run.steps={STEPS}",
+    "run.threads=1",
+    "run.log_every_steps=1",
+    "run.evaluate_every_steps=20",
+    "optim.ema_decay=0.9",
+    "export=[]",
+)
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -48,9 +61,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def columns(run: Path, *names: str) -> list[list[float]]:
+def columns(run: Path, *names: str, column: str = "loss") -> list[list[float]]:
+    """Of the rows that have a number in ``column``."""
     with (run / "metrics.csv").open(newline="") as file:
-        return [[float(row[name]) for name in names] for row in csv.DictReader(file) if row["loss"]]
+        return [[float(row[name]) for name in names] for row in csv.DictReader(file) if row[column]]
 
 
 def test_the_learning_rates_are_equal_at_every_step(runs: Path) -> None:
@@ -82,6 +96,14 @@ def test_the_evaluation_of_seven_images_is_the_same(runs: Path) -> None:
             assert two["rows"][row][name] == pytest.approx(value, rel=1e-6)
 
 
+def test_what_is_evaluated_while_training_is_one_network_in_all_processes(runs: Path) -> None:
+    # At step 0 the weights are equal; only the main process solved for the last layer, and each has its own average.
+    scores = [columns(runs / name, "step", "val_abs_rel", column="val_abs_rel") for name in ("one", "two")]
+    assert [[row[0] for row in of_run] for of_run in scores] == [[0, STEPS]] * 2
+    (one, _), (two, _) = scores
+    assert two[1] == pytest.approx(one[1], rel=1e-6)
+
+
 def test_processes_that_do_not_find_each_other_stop(runs: Path) -> None:
     command = train_command(runs / "small.yaml", "name=apart")
     # What a scheduler leaves in the environment of a program that it starts once for each process.
@@ -93,3 +115,62 @@ def test_processes_that_do_not_find_each_other_stop(runs: Path) -> None:
     assert "2 processes (WORLD_SIZE), but not how they find each other (RANK, LOCAL_RANK" in ended.stderr
     assert "Traceback" not in ended.stderr
     assert not (runs / "apart").exists()
+
+
+def launch_lines(script: str, tmp_path: Path, **environment: str) -> list[str]:
+    """What a script of ``recipes/accelerate`` launches, by stand-ins for the programs of the cluster."""
+    for name, body in (
+        ("scontrol", "echo node-a; echo node-b"),
+        ("srun", 'for rank in 0 1; do SLURM_NODEID=$rank "$@"; done'),
+        ("accelerate", 'printf "%s|" "$@"; echo'),
+    ):
+        path = tmp_path / name
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", **environment}
+    command = ["bash", str(ROOT / "recipes" / "accelerate" / script), "my recipe.yaml", "--resume"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    return ended.stdout.splitlines()
+
+
+def test_slurm_launches_each_machine_with_its_rank(tmp_path: Path) -> None:
+    nodes = {"SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4"}
+    lines = launch_lines("slurm.sh", tmp_path, **nodes)
+    parsed = [launch_command_parser().parse_args(line.rstrip("|").split("|")[1:]) for line in lines]
+    assert [line.startswith("launch|") for line in lines] == [True, True]
+    assert [arguments.machine_rank for arguments in parsed] == [0, 1]
+    for arguments in parsed:
+        assert (arguments.num_machines, arguments.num_processes, arguments.main_process_ip) == (2, 8, "node-a")
+        assert (arguments.training_script, arguments.training_script_args) == (
+            "finetune/train.py",
+            ["my recipe.yaml", "--resume"],
+        )
+
+
+@pytest.mark.parametrize(
+    ("name", "machines", "processes"), [("one_gpu", 1, 1), ("eight_gpus", 1, 8), ("two_machines", 2, 16)]
+)
+def test_accelerate_reads_its_config_files(name: str, machines: int, processes: int) -> None:
+    config = load_config_from_file(str(ROOT / "recipes" / "accelerate" / f"{name}.yaml"))
+    assert (config.num_machines, config.num_processes, config.mixed_precision) == (machines, processes, "bf16")
+    several = DistributedType.MULTI_GPU if processes > 1 else DistributedType.NO
+    assert config.distributed_type == several
+
+
+@pytest.mark.slow
+def test_two_machines_by_their_config_file_train_as_one_run(runs: Path) -> None:
+    # Two launchers on this machine that know each other's address only, one process each.
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    config = ROOT / "recipes" / "accelerate" / "two_machines.yaml"
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
+    launcher += ["--num_processes", "2", "--mixed_precision", "no"]
+    launcher += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(port)]
+    training = [str(ROOT / "finetune" / "train.py"), str(runs / "small.yaml"), *ARGUMENTS, "name=machines"]
+    commands = [[*launcher, "--machine_rank", rank, *training, "run.batch_size=1"] for rank in ("0", "1")]
+    processes = [subprocess.Popen(command, env=without_gpu()) for command in commands]
+    assert [process.wait(timeout=240) for process in processes] == [0, 0]
+    assert json.loads((runs / "machines" / "environment.json").read_text())["processes"] == 2
+    two, machines = (load_file(runs / name / "last" / "model.safetensors") for name in ("two", "machines"))
+    assert all(torch.equal(tensor, machines[name]) for name, tensor in two.items())
