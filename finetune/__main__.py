@@ -8,6 +8,7 @@ from importlib import import_module
 
 COMMANDS = {
     "train": "fine-tune from a recipe",
+    "check": "what is wrong with recipe, data or checkpoint, before anything is trained",
     "predict": "images to depth in meters",
     "export": "write the weights in another format, compared in meters",
 }

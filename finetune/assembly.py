@@ -181,7 +181,9 @@ def resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str
     return written_out
 
 
-def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: RunFolder, *, resume: bool) -> Run:
+def make_run(
+    recipe: Recipe, accelerator: Accelerator, begin: Start, folder: RunFolder, *, resume: bool = False, log: bool = True
+) -> Run:
     """
     Everything a run consists of, at the step it goes on from.
 
@@ -190,6 +192,7 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
         begin: what ``start`` made of it.
         folder: prepared.
         resume: go on from its newest resume point, if there is one.
+        log: the main process writes what happens into the folder; without it nothing is written.
     """
     network = begin.model
     network.set_gradient_checkpointing(recipe.run.gradient_checkpointing)
@@ -229,7 +232,7 @@ def make_run(recipe: Recipe, accelerator: Accelerator, begin: Start, folder: Run
     if resume:
         run.resume()
     run.batches = make_batches(recipe, accelerator, begin.preprocessing, run.step)
-    if accelerator.is_main_process:
+    if log and accelerator.is_main_process:
         run.log = RunLog(
             folder,
             log_columns(run),

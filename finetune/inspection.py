@@ -16,14 +16,22 @@ from numpy.typing import NDArray
 from finetune.batches import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, NAMED_BAD_SAMPLES, attempt, evenly_spread, too_many_bad
 from finetune.environment import sources
 from finetune.errors import DataError, FileFault, ListError
+from finetune.evidence.entries import Entry, findings_of, suggested_max_depth_m
+from finetune.evidence.facts import Facts, facts_of
+from finetune.evidence.findings import Finding, in_order
 from finetune.readers.files import DEPTH_SUFFIXES, read_depth
 from finetune.recipe import DataEntry, Recipe
 from finetune.sample import DepthSample
 
 SAMPLES = 24
+SAMPLES_LOOKED_INTO = 8  # of these, for edges and surfaces: 50 ms each
 FILES_LOOKED_FOR = 20_000  # frames of an entry; half a second
 # Below this share of valid pixels the measured part says nothing; 64-line LiDAR has 0.04, a sparse rig 0.002.
 _NEARLY_NOTHING = 0.0005
+# Between these a median depth is what a camera in a room, or at a desk, sees.
+_USUAL_MEDIAN_M = (0.3, 8.0)
+# Findings that end a run before step 1, unless the recipe accepts them.
+STOPS_A_RUN = ("focal", "depth_is", "mirrored", "registration")
 # A larger share of measured depth beyond the range is worth an alarm; a few stray returns are in every sensor's maps.
 MOST_BEYOND = 0.01
 # Options of a reader that say what is valid.
@@ -49,6 +57,7 @@ class EntryDepth:
         valid_share: median over the samples of the share of valid pixels.
         depth_m: depths of valid pixels, the same number from each sample; where none is valid, all positive ones.
             What is infinitely far is not among them.
+        facts: of some of the samples, for what single numbers do not tell.
         constant: every sample with more than one valid pixel has one depth at all of them, and there is such a sample.
         skipped: what was wrong with frames that are missing or cannot be read, where the recipe says to skip them.
     """
@@ -57,6 +66,7 @@ class EntryDepth:
     sources: tuple[str, ...]
     valid_share: float
     depth_m: NDArray[np.float32]
+    facts: tuple[Facts, ...] = ()
     constant: bool = False
     skipped: tuple[str, ...] = ()
 
@@ -78,15 +88,46 @@ def inspect_before_training(recipe: Recipe) -> list[EntryDepth]:
         for place, entry in enumerate(listed)
     }
     may_skip = {key for key in entries if key.startswith("data.train.") and recipe.data.on_bad_sample == "skip"}
-    missing = {key: _missing_files(entry.source, may_skip=key in may_skip) for key, entry in entries.items()}
+    missing = {key: missing_files(entry.source, may_skip=key in may_skip) for key, entry in entries.items()}
     if not recipe.data.val_may_repeat_train:
-        _require_apart(recipe)
+        require_apart(recipe)
     looked_at = []
     for key, entry in entries.items():
         depth = _look(entry, key, missing[key], may_skip=key in may_skip)
-        _require_plausible(depth, recipe, entry.source)
+        for finding in in_order(findings_of(entry_of(recipe, key, depth.facts))):
+            # What the numbers are comes before what unit they have.
+            if finding.name in STOPS_A_RUN and finding.severity == "stop" and finding.name not in recipe.data.accept:
+                accept = f"data.accept: [{finding.name}]"
+                raise DataError(key, finding.evidence, f"{finding.fix}. If it is as it should be, set {accept}")
+        require_plausible(depth, recipe, entry.source)
         looked_at.append(depth)
     return looked_at
+
+
+def entry_of(recipe: Recipe, key: str, facts: Sequence[Facts]) -> Entry:
+    """What ``evidence`` asks about; ``key`` is that of a data entry."""
+    _, part, place = key.split(".")
+    entry = (recipe.data.train if part == "train" else recipe.data.val)[int(place)]
+    return Entry(
+        key=key,
+        where=recipe.where(key),
+        reader=entry.source,
+        facts=facts,
+        ceiling=part == "train" and entry.out_of_range == "ceiling",
+        limit=_limit(recipe) if part == "train" else _scored_limit(recipe),
+    )
+
+
+def quick_warnings(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[str]:
+    """Sentences about what does not stop a run and should be looked at; ``finetune check`` looks at more samples."""
+    found: list[Finding] = []
+    for depth in looked_at:
+        found += findings_of(entry_of(recipe, depth.key, depth.facts))
+    return [
+        f"{finding.sentence()} finetune check says more."
+        for finding in in_order(found)
+        if finding.name in (*STOPS_A_RUN, "sentinel") and finding.name not in recipe.data.accept
+    ]
 
 
 def skipped_notes(looked_at: Sequence[EntryDepth]) -> list[str]:
@@ -121,7 +162,7 @@ def beyond_range_notes(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[
     return notes
 
 
-def _missing_files(reader: Any, *, may_skip: bool) -> list[FileFault]:
+def missing_files(reader: Any, *, may_skip: bool) -> list[FileFault]:
     """A training run of hours must not end at the first frame that is not there."""
     if not hasattr(reader, "require_files"):
         return []
@@ -143,7 +184,7 @@ def _missing_files(reader: Any, *, may_skip: bool) -> list[FileFault]:
     raise ListError(first.source, found, first.fix)
 
 
-def _require_apart(recipe: Recipe) -> None:
+def require_apart(recipe: Recipe) -> None:
     """A score on frames that were trained on says nothing of any other frame."""
     held_out = {
         _place(source): (f"data.val.{place}", source)
@@ -191,6 +232,7 @@ def _look(entry: DataEntry, key: str, missing: Sequence[FileFault], *, may_skip:
         sources=tuple(sample.source for sample in samples),
         valid_share=float(np.median(shares)),
         depth_m=np.concatenate([_some_depths(sample, only_valid) for sample in samples]),
+        facts=tuple(facts_of(samples[place]) for place in evenly_spread(len(samples), SAMPLES_LOOKED_INTO)),
         constant=bool(spans_m) and not any(spans_m),
         skipped=tuple(dict.fromkeys(fault.cause for fault in (*missing, *faults))),
     )
@@ -225,7 +267,7 @@ def _nothing_measured(source: str) -> tuple[str, str]:
     )
 
 
-def _require_plausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> None:
+def require_plausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> None:
     limit, max_depth_m = _limit(recipe)
     where = recipe.where(depth.key)
     source, maps = depth.sources[0], f"{len(depth.sources)} depth maps of {depth.key}"
@@ -249,7 +291,8 @@ def _require_plausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> None:
         raise DataError(source, found, f"Export the depth that was measured, or mend the entry {depth.key} ({where})")
     else:
         return
-    raise DataError(source, *_likely(found, depth.key, where, median_m, (limit, max_depth_m), reader))
+    depths_m = median_m, float(np.percentile(depth.depth_m, 99.5))
+    raise DataError(source, *_likely(found, depth.key, where, depths_m, (limit, max_depth_m), reader))
 
 
 def _limit(recipe: Recipe) -> tuple[str, float]:
@@ -272,10 +315,16 @@ def _check_limits(key: str, reader: Any) -> str:
 
 
 def _likely(
-    found: str, key: str, where: str, median_m: float, limit: tuple[str, float], reader: Any
+    found: str, key: str, where: str, depths_m: tuple[float, float], limit: tuple[str, float], reader: Any
 ) -> tuple[str, str]:
-    """What was found with its likely cause, and the fix; ``limit`` as ``_limit`` gave it."""
+    """What was found with its likely cause, and the fix; of depths the median and where nearly all end; ``limit`` as
+    ``_limit`` gave it."""
+    median_m, farthest_m = depths_m
     name_of_limit, max_depth_m = limit
+    if _USUAL_MEDIAN_M[0] <= median_m <= _USUAL_MEDIAN_M[1]:
+        # With the unit as it stands, this is what cameras see: the range is what is odd.
+        end_m = suggested_max_depth_m(farthest_m)
+        return found, f"Set {name_of_limit}: {end_m:g}, where nearly all of it ends, or mend the entry {key} ({where})"
     right_range = f"{name_of_limit} to what your camera sees"
     meters_per_unit = getattr(reader, "meters_per_unit", None)
     if meters_per_unit is not None:

@@ -109,17 +109,7 @@ class Run:
         """Steps until the last one, then the last weights."""
         while self.step < self.total_steps:
             started = time.perf_counter()
-            micro_batches = [next(self.batches) for _ in range(self.recipe.run.accumulate)]
-            terms = self._accumulate_gradients(micro_batches)
-            grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
-            values = self._require_finite(terms, grad_norm, micro_batches)  # before the weights change; the one sync
-            self._require_few_bad(micro_batches)
-            self._set_learning_rates()
-            self.optimizer.step()
-            self.optimizer.zero_grad(set_to_none=True)
-            self.step += 1
-            if self.average:
-                self.average.update(self.network, self.step)
+            values = self.take_step()
             self._log(values, time.perf_counter() - started)
             if self._due(self.recipe.run.evaluate_every_steps):
                 self.evaluate()
@@ -134,6 +124,29 @@ class Run:
         if self.best is None:
             # Resumed after its last step, and best/ is gone.
             self.evaluate()
+
+    def take_step(self) -> list[float]:
+        """
+        One change of the weights; every process must call.
+
+        Returns:
+            The loss terms, the gradient norm and that of the head.
+
+        Raises:
+            ResultError: a number is not finite, or too many samples cannot be read; the weights are as before.
+        """
+        micro_batches = [next(self.batches) for _ in range(self.recipe.run.accumulate)]
+        terms = self._accumulate_gradients(micro_batches)
+        grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
+        values = self._require_finite(terms, grad_norm, micro_batches)  # before the weights change; the one sync
+        self._require_few_bad(micro_batches)
+        self._set_learning_rates()
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self.step += 1
+        if self.average:
+            self.average.update(self.network, self.step)
+        return values
 
     def give_memory_back(self) -> None:
         """Training is over: leave the device to the evaluation, which holds two networks."""

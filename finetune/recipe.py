@@ -197,6 +197,8 @@ class DataOptions:
     # than 10, and more than 1 %, of the samples asked for could not be read. A validation sample that cannot be read
     # always ends the run: a score over fewer images than the others of its table would not compare.
     on_bad_sample: Literal["stop", "skip"] = "stop"
+    # Findings of the look at the data that are as they should be, and are to stop no run.
+    accept: tuple[Literal["focal", "depth_is", "mirrored", "registration", "sentinel"], ...] = ()
     # true: a frame may stand in train and in val, whose scores then say nothing about frames that were not trained on.
     val_may_repeat_train: bool = False
 

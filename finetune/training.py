@@ -18,7 +18,7 @@ from finetune.environment import environment_record, make_accelerator
 from finetune.errors import ProcessError
 from finetune.evaluation import Evaluation
 from finetune.exporting import export_model
-from finetune.inspection import beyond_range_notes, inspect_before_training, skipped_notes
+from finetune.inspection import beyond_range_notes, inspect_before_training, quick_warnings, skipped_notes
 from finetune.interrupts import Interrupts
 from finetune.loop import Run
 from finetune.metrics import is_better
@@ -47,7 +47,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     accelerator, notes = make_accelerator(recipe)
     # Every process looks, so that a bad run ends in each of them and none waits for another.
     looked_at = inspect_before_training(recipe)
-    notes += skipped_notes(looked_at)
+    notes += skipped_notes(looked_at) + quick_warnings(looked_at, recipe)
     begin = start(recipe, accelerator)
     recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
     total = total_steps(recipe, accelerator.num_processes)

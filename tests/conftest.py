@@ -46,7 +46,10 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = np.random.default_rng(0)
     for number in range(13):
         top_m, bottom_m, right_m = generator.uniform((1, 1, 0), (6, 6, 2)).tolist()
-        depth_m = np.linspace(top_m, bottom_m, 48)[:, None] + np.linspace(0.0, right_m, 64)
+        # Over a plane it is the inverse of depth that is linear in pixels.
+        far_m = max(top_m, bottom_m)
+        across = np.linspace(0.0, 1 / (far_m + right_m) - 1 / far_m, 64)
+        depth_m = 1 / (np.linspace(1 / top_m, 1 / bottom_m, 48)[:, None] + across)
         top, left = generator.integers(5, 30, 2)
         depth_m[top : top + 12, left : left + 20] *= 0.6
         depth_m[:3, :5] = 0.0

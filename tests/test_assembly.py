@@ -29,6 +29,7 @@ data:
   train: [{{reader: skies, out_of_range: ceiling}}]
   val: [{{reader: skies}}]
   val_may_repeat_train: true
+  accept: [depth_is]  # the depth of the planes is what is linear in pixels, so that its mean is known
   workers: 0
 loss: [{{kind: ssi}}, {{kind: gradient, of: aligned, weight: 2.0}}]
 optim: {{lr: 3.0e-4, lr_decoder: 3.0e-3, warmup_steps: 1, schedule: constant}}

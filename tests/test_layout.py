@@ -8,12 +8,14 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "finetune"
-COMMANDS = {"train", "predict", "export"}
+COMMANDS = {"train", "check", "predict", "export"}
 # A file or folder of the package may import what stands below it.
 ORDER = [
     *sorted(COMMANDS),
     "__main__",
     "training",
+    "check_report",
+    "checking",
     "exporting",
     "exporters",
     "model_argument",
@@ -28,6 +30,7 @@ ORDER = [
     "pictures",
     "run_folder",
     "inspection",
+    "evidence",
     "environment",
     "decoder_init",
     "baselines",

@@ -42,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = np.random.default_rng(1)
     for number in range(16):
         far_m, near_m = generator.uniform((3, 1), (8, 3))
-        depth_m = np.linspace(far_m, near_m, 48)[:, None].repeat(64, axis=1)
+        depth_m = 1 / np.linspace(1 / far_m, 1 / near_m, 48)[:, None].repeat(64, axis=1)
         write_frame(folder, f"{number:02}", depth_m if number > 3 else np.zeros_like(depth_m))
     lines = [f"{number:02}.jpg {number:02}.png\n" for number in range(16)]
     (folder / "train.txt").write_text("".join(lines[:9]))

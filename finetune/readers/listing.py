@@ -96,6 +96,15 @@ class ListedFrames(ABC):
         """The depth file of a frame, not opened."""
         return self._listing.depth_path(index)
 
+    def files(self, index: int) -> tuple[str, str]:
+        """
+        The image and the depth file of a frame, not opened.
+
+        Raises:
+            ListError: one of them is missing.
+        """
+        return self._listing.files(index)
+
     def require_files(self, index: int) -> None:
         """
         Raises:

@@ -1,0 +1,66 @@
+"""``finetune check RECIPE [key=value ...]``: what is wrong with recipe, data and checkpoint, and what to write."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Run as a file, Python puts this folder first, where evaluate.py would hide a library of that name.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+from collections.abc import Sequence
+
+from finetune.console import ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Understand the call, look; exit status 1 where a run would be wasted, else that of ``console.ended``."""
+    parser = argparse.ArgumentParser(
+        prog="finetune check",
+        description="Look at recipe, data and checkpoint before anything is trained: what is wrong, how one can tell, "
+        "and the line to write. Nothing is written but the files asked for.",
+    )
+    parser.add_argument("recipe", help="YAML file, such as recipes/room_tiny.yaml")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="any key of the recipe: data.train.0.root=/mnt"
+    )
+    parser.add_argument(
+        "--samples", type=_count, default=200, metavar="N", help="of each entry, at most; 200 unless told"
+    )
+    parser.add_argument("--no-step", action="store_true", help="do not take real steps to see what one costs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings as JSON")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write one page to look at, with pictures")
+    arguments = parser.parse_intermixed_args(argv)
+    return ended(lambda: _check(arguments), "Nothing was written; call again.")
+
+
+def _count(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError("a whole number, 1 or more")
+    return count
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from finetune.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Only now what takes seconds to import: a wrong recipe has been answered.
+    from finetune.check_report import as_json, as_page, as_text, write
+    from finetune.checking import check_recipe
+
+    checked = check_recipe(recipe, arguments.recipe, samples=arguments.samples, step=not arguments.no_step)
+    print(as_text(checked))
+    for path, content in ((arguments.json, as_json), (arguments.html, as_page)):
+        if path:
+            write(path, content(checked))
+            print(f"{path} is written")
+    return 1 if checked.stops else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

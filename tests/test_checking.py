@@ -1,0 +1,82 @@
+"""What a check looks at besides the faults of ``test_every_fault_of_data``."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from finetune import train
+from finetune.checking import check_recipe, fitting_size
+from finetune.recipe import load_recipe
+from tests.conftest import CHECKPOINT
+
+
+def test_a_sound_recipe_costs_one_look_and_writes_nothing(recipe: Path, tmp_path: Path) -> None:
+    checked = check_recipe(load_recipe(recipe), str(recipe))
+    assert not checked.stops
+    assert [summary.key for summary in checked.summaries] == ["data.train.0", "data.val.0"]
+    summary = checked.summaries[0]
+    assert (summary.frames, summary.looked_at, summary.sizes) == (10, 10, {"48x64": 10})
+    assert summary.valid_share == pytest.approx(1 - 15 / (48 * 64))
+    assert list(summary.percentiles_m.values()) == sorted(summary.percentiles_m.values())
+    assert len(summary.bin_edges_m) == len(summary.counts) + 1
+    assert sum(summary.counts) == sum(summary.counts[:20]) + sum(summary.counts[20:]) > 10_000
+    assert checked.step is not None
+    assert checked.step["hours"] == pytest.approx(checked.step["seconds"] * 6 / 3600)
+    assert checked.step["peak_bytes"] > 1e8
+    assert any("encoder 119/119" in note for note in checked.notes)
+    assert any("license of the base: Apache-2.0" in note for note in checked.notes)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_of_many_frames_a_spread_is_looked_at(recipe: Path) -> None:
+    checked = check_recipe(load_recipe(recipe), str(recipe), samples=4, step=False)
+    assert [summary.looked_at for summary in checked.summaries] == [4, 3]
+    assert checked.step is None
+
+
+@pytest.mark.parametrize("broken", [[9], [3, 9]])
+def test_frames_that_cannot_be_read_are_counted_and_the_others_looked_at(
+    recipe: Path, broken: list[int], tmp_path: Path
+) -> None:
+    folder = shutil.copytree(Path(load_recipe(recipe).data.train[0].source.root), tmp_path / "copy")
+    for number in broken:
+        (folder / f"{number:02}.png").write_bytes(b"")
+    checked = check_recipe(load_recipe(recipe, [f"data.train.0.root={folder}"]), str(recipe), step=False)
+    first = checked.findings[0]
+    assert (first.severity, first.name) == ("stop", "files")
+    assert "is empty (0 bytes)" in first.evidence
+    assert (", and 1 more of 10 looked at" in first.evidence) == (len(broken) > 1)
+    assert checked.summaries[0].looked_at == 10 - len(broken)
+    assert not checked.notes  # the checkpoint is looked at once the data are right
+
+
+def test_a_checkpoint_that_cannot_start_the_model_is_a_finding(recipe: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.safetensors"
+    broken.write_bytes(CHECKPOINT.read_bytes()[:1000])
+    checked = check_recipe(load_recipe(recipe, [f"model.checkpoint={broken}"]), str(recipe))
+    assert checked.stops
+    assert (checked.findings[0].name, checked.findings[0].key) == ("checkpoint", "model.checkpoint")
+    assert "broken.safetensors" in checked.findings[0].evidence
+
+
+@pytest.mark.parametrize(
+    ("size", "fits"), [((480, 640), (252, 336)), ((375, 1242), (252, 840)), ((1344, 756), (448, 252))]
+)
+def test_sizes_of_the_sensors_shape(size: tuple[int, int], fits: tuple[int, int]) -> None:
+    assert fitting_size(*size, 252) == fits
+
+
+def test_train_stops_on_the_same_findings_unless_they_are_accepted(
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    camera = tmp_path / "camera.json"
+    camera.write_text('{"width": 64, "height": 48, "fx": 4.6, "fy": 4.6, "cx": 32, "cy": 24}')
+    arguments = [str(recipe), f"data.train.0.intrinsics={camera}", "run.steps=2", "export=[]"]
+    assert train.main(arguments) == 1
+    said = capsys.readouterr().err
+    assert "finetune stopped: data.train.0: " in said
+    assert "a focal length of 4.6 px for images 64 px wide looks like millimeters" in said
+    assert "If it is as it should be, set data.accept: [focal]" in said
+    assert not (tmp_path / "runs").exists()
+    assert train.main([*arguments, "data.accept=[focal]"]) == 0
