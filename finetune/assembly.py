@@ -206,6 +206,9 @@ def make_run(
     if average:
         # The main process alone solved for the last layer; wrapped, the network is its own in all of them.
         average.restart(network)
+    if recipe.run.compile:
+        # In place: what is saved and evaluated stays the network itself, under its own names.
+        model.compile()
     validation = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)
     alarms = Alarms(
         metric=recipe.evaluation.best,

@@ -93,6 +93,7 @@ class Batch(NamedTuple):
         depth_m: (B, 1, H, W) float32, meters; infinity is farther than any measurement.
         valid: (B, 1, H, W) bool.
         usable_images: how many of the images have a valid pixel.
+        usable_pixels: how many of the pixels are valid.
         sources: (B) names of the samples, for errors.
         skipped: the number k of a sample and what was wrong with it, for each frame that could not be read and for
             which another stands in.
@@ -102,6 +103,7 @@ class Batch(NamedTuple):
     depth_m: Tensor
     valid: Tensor
     usable_images: int
+    usable_pixels: int
     sources: list[str]
     skipped: Sequence[tuple[int, str]] = ()
 
@@ -371,6 +373,7 @@ def collate(drawn: Sequence[Drawn]) -> Batch:
         depth_m=torch.from_numpy(np.stack([sample.depth_m for sample in samples])).unsqueeze(1),
         valid=valid,
         usable_images=int(valid.flatten(1).any(1).sum()),
+        usable_pixels=int(valid.sum()),
         sources=[sample.source for sample in samples],
         skipped=[one for of_sample in drawn for one in of_sample.skipped],
     )

@@ -73,6 +73,27 @@ def make_accelerator(recipe: Recipe) -> tuple[Accelerator, list[str]]:
     return accelerator, notes
 
 
+def try_compiler(device: torch.device) -> None:
+    """
+    Compile and run a line, so that a machine without a compiler is known before the first step.
+
+    Raises:
+        FinetuneError: it cannot.
+    """
+    try:
+        torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))
+    except Exception as error:
+        raise FinetuneError(
+            f"run.compile is true, but nothing can be compiled here ({first_line(error)}). Install a C++ compiler "
+            "(apt install g++) and Python's headers (python3-dev), or set run.compile: false."
+        ) from error
+
+
+def first_line(error: BaseException) -> str:
+    """Of its text, or its name where there is none."""
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
 def _usable_cores() -> int:
     # What a container or a scheduler leaves to this process; only Linux says it.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

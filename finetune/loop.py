@@ -290,11 +290,11 @@ class Run:
     def _accumulate_gradients(self, micro_batches: list[Batch]) -> Tensor:
         """Backward of every micro-batch; the step's mean of each loss term, unweighted, on the device.
 
-        A loss is a mean over the images that have a valid pixel. Over micro-batches and processes the divisor is the
-        count of the whole step, so each mean is scaled by its images' share of that count.
+        A loss is a mean over the images that have a valid pixel, or over pixels. Over micro-batches and processes the
+        divisor is the count of the whole step, so each mean is scaled by its batch's share of that count.
         """
         device = self.accelerator.device
-        usable_images = self._usable_images(micro_batches)
+        images, pixels = self._usable(micro_batches)
         parts = len(micro_batches) * self.accelerator.num_processes
         terms = torch.zeros(len(self.recipe.loss), device=device)
         for batch in micro_batches:
@@ -303,8 +303,13 @@ class Run:
                 target, valid = (tensor.to(device, non_blocking=True) for tensor in (batch.depth_m, batch.valid))
                 if self.network.kind == "relative":
                     target = inverse_depth(target, valid)
-                of_batch = torch.stack([term.loss(pred, target, valid) for term in self.recipe.loss])
-                share = of_batch * (batch.usable_images * parts / usable_images)
+                of_batch = [term.loss(pred, target, valid, term.reduction) for term in self.recipe.loss]
+                shares = {
+                    "image": batch.usable_images * parts / images,
+                    "pixel": batch.usable_pixels * parts / pixels,
+                }
+                pairs = zip(of_batch, self.recipe.loss, strict=True)
+                share = torch.stack([value * shares[term.reduction] for value, term in pairs])
                 self.accelerator.backward((share * self._weights).sum())
                 terms += share.detach() / len(micro_batches)
         return terms
@@ -314,15 +319,16 @@ class Run:
         image = image.to(self.accelerator.device, non_blocking=True)
         return (image.float() / 255.0 - self._mean) / self._std
 
-    def _usable_images(self, micro_batches: list[Batch]) -> int | Tensor:
-        """How many images of the step have a valid pixel, over all processes; at least 1."""
-        here = sum(batch.usable_images for batch in micro_batches)
+    def _usable(self, micro_batches: list[Batch]) -> Sequence[int] | Tensor:
+        """How many images of the step have a valid pixel, and how many pixels are, over all processes; at least 1."""
+        images, pixels = zip(*((batch.usable_images, batch.usable_pixels) for batch in micro_batches), strict=True)
+        here = [sum(images), sum(pixels)]
         if self.accelerator.num_processes == 1:
-            return max(1, here)
-        count = torch.tensor(here)
+            return [max(1, count) for count in here]
+        counts = torch.tensor(here)
         # From pinned memory the copy does not wait for the device; a sync here would be the step's second.
-        count = count.pin_memory() if self.accelerator.device.type == "cuda" else count
-        return self.accelerator.reduce(count.to(self.accelerator.device, non_blocking=True), "sum").clamp_min(1)
+        counts = counts.pin_memory() if self.accelerator.device.type == "cuda" else counts
+        return self.accelerator.reduce(counts.to(self.accelerator.device, non_blocking=True), "sum").clamp_min(1)
 
     def _require_finite(self, terms: Tensor, grad_norm: Tensor, micro_batches: list[Batch]) -> list[float]:
         """The terms, the gradient norm and that of the head as numbers, the same in every process.

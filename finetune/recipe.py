@@ -17,6 +17,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
 from finetune.errors import RecipeError, RecipeFaults
+from finetune.losses.shapes import Reduction
 from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, later, plain_values
 from finetune.recipe_yaml import dotted, nearest, nearest_path, read_document, yaml_text
 from finetune.registry import EXPORTERS, LOSSES, READERS
@@ -219,7 +220,10 @@ class LossTerm:
 
     kind: Annotated[str, Names(LOSSES, into="loss")]  # a name in registry.LOSSES
     weight: Positive = 1.0  # what this term is multiplied by before the terms are added
-    loss: Any  # the loss itself: (pred, target, valid) -> scalar; in meters or inverse depth, as its ``head`` says
+    # image: mean over images, however few pixels were measured in one; pixel: an image weighs as much as it has valid
+    # pixels, over all of the step. Counts are of all micro-batches and processes.
+    reduction: Reduction = "image"
+    loss: Any  # the loss itself, a LossOfImages; in meters or inverse depth, as its ``head`` says
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -247,6 +251,7 @@ class RunOptions:
     accumulate: Count = 1  # micro-batches added up to one step
     # auto: as accelerate was told, else bf16 where the device is good at it, else fp32.
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    compile: bool = False  # torch.compile of what is trained; minutes at the start, then faster steps where it runs
     gradient_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory, more time
     threads: Count | None = None  # CPU threads of each process; null: usable cores / processes on this machine
     log_every_steps: Count = 10  # rows of metrics.csv

@@ -13,8 +13,11 @@ READERS = {
 }
 
 LOSSES = {
+    "berhu": "finetune.losses.berhu:BerHu",
     "gradient": "finetune.losses.gradient:Gradient",
     "l1": "finetune.losses.l1:L1",
+    "l2": "finetune.losses.l2:L2",
+    "log_l1": "finetune.losses.log_l1:LogL1",
     "silog": "finetune.losses.silog:SiLog",
     "ssi": "finetune.losses.ssi:Ssi",
 }

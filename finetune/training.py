@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
+from torch._dynamo.exc import TorchDynamoException
 
 from finetune.assembly import Start, evaluate_with_baselines, make_run, resolved, start, total_steps
 from finetune.batches import worker_died
-from finetune.environment import environment_record, make_accelerator
+from finetune.environment import environment_record, first_line, make_accelerator, try_compiler
 from finetune.errors import ProcessError
 from finetune.evaluation import Evaluation
 from finetune.exporting import export_model
@@ -48,6 +49,8 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     # Every process looks, so that a bad run ends in each of them and none waits for another.
     looked_at = inspect_before_training(recipe)
     notes += skipped_notes(looked_at) + quick_warnings(looked_at, recipe)
+    if recipe.run.compile:
+        try_compiler(accelerator.device)
     begin = start(recipe, accelerator)
     recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
     total = total_steps(recipe, accelerator.num_processes)
@@ -145,10 +148,15 @@ def _close(run: Run, evaluation: Evaluation) -> None:
 def _sentences_for_what_machines_lack() -> Iterator[None]:
     """
     Raises:
-        ProcessError: memory or the disk ran out, or a loader's worker died; names the next steps to try.
+        ProcessError: memory or the disk ran out, a loader's worker died, or run.compile cannot; names the next steps to
+            try.
     """
     try:
         yield
+    except TorchDynamoException as error:
+        raise ProcessError(
+            f"run.compile: the network could not be compiled ({first_line(error)}). Set run.compile: false."
+        ) from error
     except (OSError, SafetensorError) as error:
         if not _is_of_a_full_disk(error):
             raise
@@ -158,10 +166,10 @@ def _sentences_for_what_machines_lack() -> Iterator[None]:
         ) from error
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         # PyTorch has no class of its own for either of the two on a CPU.
-        first_line, *_ = str(error).splitlines() or [""]
+        told, *_ = str(error).splitlines() or [""]
         # But not "Caught RuntimeError in DataLoader worker process 0", which is a fault of the code that reads.
-        if first_line.startswith(("DataLoader worker (pid", "Caught MemoryError in DataLoader worker", "Pin memory")):
-            raise worker_died(first_line) from error
+        if told.startswith(("DataLoader worker (pid", "Caught MemoryError in DataLoader worker", "Pin memory")):
+            raise worker_died(told) from error
         if type(error) is RuntimeError and "can't allocate memory" not in str(error):
             raise
         raise ProcessError(

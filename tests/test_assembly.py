@@ -163,13 +163,13 @@ def test_what_a_relative_loss_sees_of_sky(
     relative: Path, monkeypatch: pytest.MonkeyPatch, out_of_range: str, max_depth_m: str
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
-    right = Ssi.__call__
+    right = Ssi.per_image
 
     def look(self: Ssi, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         seen.append((target, valid))
         return right(self, pred, target, valid)
 
-    monkeypatch.setattr(Ssi, "__call__", look)
+    monkeypatch.setattr(Ssi, "per_image", look)
     arguments = (f"data.train.0.out_of_range={out_of_range}", f"model.max_depth_m={max_depth_m}", "run.steps=2")
     assert launch(relative, *arguments, "export=[]") == 0
     target, valid = (torch.cat(parts) for parts in zip(*seen, strict=True))
@@ -186,13 +186,13 @@ def test_what_a_metric_loss_sees_of_sky(
     relative: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out_of_range: str
 ) -> None:
     seen: list[tuple[Tensor, Tensor]] = []
-    right = L1.__call__
+    right = L1.per_image
 
     def look(self: L1, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         seen.append((target, valid))
         return right(self, pred, target, valid)
 
-    monkeypatch.setattr(L1, "__call__", look)
+    monkeypatch.setattr(L1, "per_image", look)
     arguments = ("model.head=metric", "model.max_depth_m=2.5", "loss=[{kind: l1}]", "run.steps=2", "export=[]")
     assert launch(relative, *arguments, f"data.train.0.out_of_range={out_of_range}") == 0
     target, valid = (torch.cat(parts) for parts in zip(*seen, strict=True))

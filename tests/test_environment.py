@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from finetune.environment import digest, environment_record, make_accelerator
+from finetune.environment import digest, environment_record, make_accelerator, try_compiler
 from finetune.errors import FinetuneError
 from finetune.recipe import load_recipe
 
@@ -76,3 +76,17 @@ def test_the_record_tells_two_file_lists_apart(recipe: Path) -> None:
     frames = environment_record(loaded, accelerator, "0" * 64, 6)["frames"]
     assert frames["data.train.0"]["count"] == 10
     assert frames["data.train.0"]["sha256"] != frames["data.val.0"]["sha256"]
+
+
+def test_a_machine_that_cannot_compile_is_told_before_the_first_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def without_compiler(function: object) -> object:
+        def call(_: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("\nNo working C++ compiler found\nin a long story")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", without_compiler)
+    with pytest.raises(
+        FinetuneError, match=r"run\.compile is true, but .* \(No working C\+\+ compiler found\)\. Install"
+    ):
+        try_compiler(torch.device("cpu"))

@@ -27,6 +27,8 @@ ARGUMENTS = (
     "run.log_every_steps=1",
     "run.evaluate_every_steps=20",
     "optim.ema_decay=0.9",
+    # Images, and pixels, are counted over both processes.
+    "loss=[{kind: silog}, {kind: l1, weight: 0.1, reduction: pixel}]",
     "export=[]",
 )
 
@@ -43,6 +45,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(16):
         far_m, near_m = generator.uniform((3, 1), (8, 3))
         depth_m = 1 / np.linspace(1 / far_m, 1 / near_m, 48)[:, None].repeat(64, axis=1)
+        depth_m[: 40 if number % 2 else 5] = 0.0  # an image with few measurements beside one with many
         write_frame(folder, f"{number:02}", depth_m if number > 3 else np.zeros_like(depth_m))
     lines = [f"{number:02}.jpg {number:02}.png\n" for number in range(16)]
     (folder / "train.txt").write_text("".join(lines[:9]))

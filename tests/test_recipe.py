@@ -193,10 +193,11 @@ def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> 
     written = recipe_text(load(tmp_path, SMALL))
     mapping = recipe_mapping(load(tmp_path, SMALL))
     assert " ".join(mapping) == "name output seed model data augment loss optim run evaluation export"
-    assert list(mapping["data"]) == ["input_size", "train", "val", "workers", "on_bad_sample", "val_may_repeat_train"]
+    keys = ["input_size", "train", "val", "workers", "on_bad_sample", "accept", "val_may_repeat_train"]
+    assert list(mapping["data"]) == keys
     entry = {"root": ".", "list": None, "meters_per_unit": 0.001, "invalid": [0.0], "depth_is": "z", "count": 5}
     assert mapping["data"]["train"] == [{"reader": "pairs", **entry, "weight": 1.0, "out_of_range": "ignore"}]
-    assert mapping["loss"] == [{"kind": "silog", "weight": 1.0, "lam": 0.5}]
+    assert mapping["loss"] == [{"kind": "silog", "weight": 1.0, "reduction": "image", "lam": 0.5}]
     assert mapping["run"]["steps"] == 300
     assert mapping["run"]["epochs"] is None
     assert mapping["evaluation"] == {
@@ -352,7 +353,7 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
     [
         # Unknown keys.
         ("    lam: 0.5", "    lamda: 0.5", 15,
-         "loss.0.lamda is not an option of silog. Did you mean lam? Options: lam, weight. Found 0.5."),
+         "loss.0.lamda is not an option of silog. Did you mean lam? Options: lam, weight, reduction. Found 0.5."),
         ("  steps: 300", "  step: 300\n  epochs: 3", 17,
          "run.step is not a key of run. Did you mean steps? Keys: steps, epochs, batch_size,"),
         ("model:", "modle:", 2, "modle is not a key of the recipe. Did you mean model?"),
@@ -401,7 +402,7 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("loss:\n  - kind: silog\n    lam: 0.5", "loss: silog", 13,
          "loss is 'silog'; expected a list of 1 or more mappings."),
         ("  - kind: silog\n    lam: 0.5", "  - silog", 14,
-         "loss.0 is 'silog'; expected a mapping with the keys kind, weight."),
+         "loss.0 is 'silog'; expected a mapping with the keys kind, weight, reduction."),
         # Choices.
         ("  max_depth_m: 10", "  max_depth_m: 10\n  train: al", 5,
          "model.train is 'al'; expected one of all, decoder, lora. Did you mean all?"),
@@ -527,7 +528,7 @@ def test_one_wrong_key_gives_one_sentence(tmp_path: Path, old: str, new: str, li
         (["optim.lrr=1"], "optim.lrr is not a key of optim. Did you mean lr? Keys: lr, lr_decoder,"),
         (["optimm.lr=1"], "optimm is not a key of the recipe. Did you mean optim? Keys: name,"),
         (["loss.0.lamda=0.5"],
-         "loss.0.lamda is not an option of silog. Did you mean lam? Options: lam, weight. Found 0.5."),
+         "loss.0.lamda is not an option of silog. Did you mean lam? Options: lam, weight, reduction. Found 0.5."),
         (["loss.3.weight=1"], "loss.3.weight leads nowhere: loss has the entries 0 to 0, not 3."),
         (["run.steps"], "'run.steps' is not an override; expected key=value, such as optim.lr=1e-5."),
         (["run.steps='30'"],

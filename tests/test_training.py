@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch._dynamo.exc import TorchDynamoException
 
 from finetune import train
 from finetune.loop import Run
@@ -284,7 +285,7 @@ def test_millimeters_taken_for_meters_stop_before_anything_is_written(
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
     recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    right, seen, unchanged = SiLog.__call__, [], []
+    right, seen, unchanged = SiLog.per_image, [], []
 
     def wrong(self: SiLog, *tensors: torch.Tensor) -> torch.Tensor:
         seen.append(1)
@@ -298,7 +299,7 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
             state = self.network.state_dict()
             unchanged.append(all(torch.equal(tensor, saved[name]) for name, tensor in state.items()))
 
-    monkeypatch.setattr(SiLog, "__call__", wrong)
+    monkeypatch.setattr(SiLog, "per_image", wrong)
     monkeypatch.setattr(Run, "train", watched)
     assert launch(recipe, "run.save_every_steps=2") == 1
     said = capsys.readouterr().err
@@ -315,11 +316,45 @@ def test_memory_that_runs_out_names_the_next_steps_to_try(
     def too_much(*_: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
 
-    monkeypatch.setattr(SiLog, "__call__", too_much)
+    monkeypatch.setattr(SiLog, "per_image", too_much)
     assert launch(recipe) == 1
     said = capsys.readouterr().err
     assert "finetune stopped: Memory ran out" in said
     assert all(way in said for way in ("gradient_checkpointing", "run.accumulate", "model.train=decoder"))
+
+
+def test_what_cannot_be_compiled_is_one_sentence(
+    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cannot(*_: object) -> None:
+        raise TorchDynamoException("graph break\nof a kind")
+
+    monkeypatch.setattr("finetune.training.try_compiler", lambda device: None)
+    monkeypatch.setattr(SiLog, "per_image", cannot)
+    assert launch(recipe, "run.compile=true") == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said.endswith("run.compile: the network could not be compiled (graph break). Set run.compile: false.")
+
+
+@pytest.mark.slow
+def test_compiled_it_trains_to_the_same_losses_and_its_weights_bear_their_own_names(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["run.steps=3", "run.log_every_steps=1", "run.save_every_steps=1", "export=[]"]
+    assert launch(recipe, *arguments) == 0
+    assert launch(recipe, *arguments, "name=compiled", "run.compile=true") == 0
+    plain, compiled = (tmp_path / "runs" / name for name in ("small", "compiled"))
+    losses = [[float(row["loss"]) for row in rows(run) if row["loss"]] for run in (plain, compiled)]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    weights = [load_file(run / "last" / "model.safetensors") for run in (plain, compiled)]
+    assert weights[0].keys() == weights[1].keys()
+    # Another order of additions, which Adam's first steps make as large as the rate.
+    assert max((weights[0][name] - weights[1][name]).abs().max() for name in weights[0]) <= 3e-3
+    shutil.rmtree(compiled / "checkpoints" / "step_00000003")
+    before = load_file(compiled / "last" / "model.safetensors")
+    assert launch(compiled / "recipe.yaml", "--resume") == 0
+    after = load_file(compiled / "last" / "model.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 def test_gradient_checkpointing_changes_memory_and_not_the_weights(recipe: Path, tmp_path: Path) -> None:

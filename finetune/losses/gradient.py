@@ -9,14 +9,14 @@ from pydantic.dataclasses import dataclass
 
 from finetune.errors import RecipeError
 from finetune.losses.affine import aligned_residual
-from finetune.losses.shapes import mean_over_images, require_same_shape
+from finetune.losses.shapes import LossOfImages
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Gradient:
+class Gradient(LossOfImages):
     """Mean absolute x and y difference of the error, summed over scales, without unit.
 
     A difference counts only where both of its pixels are valid. An image whose valid pixels never touch counts as 0.
@@ -40,20 +40,8 @@ class Gradient:
         """Which head it can train."""
         return "metric" if self.of == "log" else "relative"
 
-    def __call__(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """
-        Args:
-            pred: predicted depth, meters, > 0, or inverse depth of any unit where it is ``aligned``, (B, 1, H, W).
-            target: measured depth, meters, or inverse depth, 1/m, (B, 1, H, W); anything where ``valid`` is False.
-            valid: True where depth was measured, (B, 1, H, W).
-
-        Returns:
-            Scalar: mean over the images that have a valid pixel; 0 with zero gradient when none has.
-
-        Raises:
-            ValueError: the shapes differ.
-        """
-        require_same_shape(pred=pred, target=target, valid=valid)
+    def per_image(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+        """(B, 1, H, W) depth, meters, or inverse depth where it is ``aligned`` -> (B,), without unit."""
         if self.of == "log":
             error = pred.where(valid, 1.0).clamp_min(1e-6).log() - target.where(valid, 1.0).clamp_min(1e-6).log()
         else:
@@ -61,7 +49,7 @@ class Gradient:
         per_image = error.new_zeros(len(error))
         for stride in (2**scale for scale in range(self.scales)):
             per_image = per_image + _mean_difference(error[..., ::stride, ::stride], valid[..., ::stride, ::stride])
-        return mean_over_images(per_image, valid.flatten(1).sum(1))
+        return per_image
 
 
 def _mean_difference(error: Tensor, valid: Tensor) -> Tensor:

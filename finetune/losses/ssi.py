@@ -9,14 +9,14 @@ from pydantic.dataclasses import dataclass
 
 from finetune.errors import RecipeError
 from finetune.losses.affine import aligned_residual
-from finetune.losses.shapes import mean_over_images, require_same_shape
+from finetune.losses.shapes import LossOfImages
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Ssi:
+class Ssi(LossOfImages):
     """Mean absolute difference of inverse depths, each moved by its median and divided by its spread, without unit.
 
     An answer that is the target times a positive number plus any number has error 0. Weigh it 1 to 2 against
@@ -34,27 +34,18 @@ class Ssi:
         if not 0.0 <= self.trim <= 0.5:
             raise RecipeError("trim", self.trim, "a share from 0 to 0.5; MiDaS drops 0.2, Depth Anything V2 0.1")
 
-    def __call__(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
+    def per_image(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """
-        Args:
-            pred: predicted inverse depth, any unit, (B, 1, H, W).
-            target: measured inverse depth, 1/m, >= 0, (B, 1, H, W); anything where ``valid`` is False.
-            valid: True where depth was measured, (B, 1, H, W).
+        (B, 1, H, W) inverse depth, ``target`` >= 0 -> (B,), without unit.
 
-        Returns:
-            Scalar: mean over the images that have a valid pixel; 0 with zero gradient when none has. An image whose
-            target is one number counts as 0; one whose answer is, as 1 without gradient.
-
-        Raises:
-            ValueError: the shapes differ.
+        An image whose target is one number counts as 0; one whose answer is, as 1 without gradient.
         """
-        require_same_shape(pred=pred, target=target, valid=valid)
         error = aligned_residual(pred, target, valid).abs()
         count = valid.flatten(1).sum(1)
         kept = count - (count * self.trim).floor().long()
         if self.trim:
             error = _smallest(error, valid.flatten(1), kept)
-        return mean_over_images(error.sum(1) / kept.clamp_min(1), count)
+        return error.sum(1) / kept.clamp_min(1)
 
 
 def _smallest(error: Tensor, inside: Tensor, kept: Tensor) -> Tensor:

@@ -90,6 +90,33 @@ def test_what_stands_at_invalid_pixels_never_matters(loss: Callable[..., Tensor]
     assert not gradient_of(value, pred_m)[~valid].any()
 
 
+def test_numbers_of_16_bits_do_not_overflow(loss: Any) -> None:
+    for pred_m, target_m in ((65504.0, 6e-5), (6e-5, 65504.0)):
+        pred = torch.full((2, 1, 16, 16), pred_m, dtype=torch.float16)
+        pred[:, :, ::2] /= 2  # a flat map has no shape
+        pred.requires_grad_()
+        target = torch.full((2, 1, 16, 16), target_m, dtype=torch.float16)
+        target[..., ::2] /= 2
+        value = loss(pred, target, torch.ones_like(target, dtype=torch.bool))
+        assert value.dtype == torch.float32
+        assert torch.isfinite(value)
+        gradient_of(value, pred)
+
+
+def test_by_pixels_an_image_weighs_as_much_as_it_has(loss: Any) -> None:
+    pred_m, target_m, valid = inputs((3, 1, 16, 16))
+    valid[1, :, 2:] = False
+    valid[2] = False
+    alone = [loss(pred_m[n : n + 1], target_m[n : n + 1], valid[n : n + 1]).item() for n in range(2)]
+    count = [int(valid[n].sum()) for n in range(2)]
+    by_pixel = loss(pred_m, target_m, valid, "pixel")
+    expected = (alone[0] * count[0] + alone[1] * count[1]) / sum(count)
+    assert by_pixel.item() == pytest.approx(expected, rel=1e-5)
+    assert loss(pred_m, target_m, valid, "image").item() == pytest.approx(sum(alone) / 2, rel=1e-5)
+    gradient_of(by_pixel, pred_m)
+    assert loss(pred_m, target_m, torch.zeros_like(valid), "pixel").item() == 0.0
+
+
 def test_other_shapes_are_refused(loss: Callable[..., Tensor]) -> None:
     pred_m, target_m, valid = inputs()
     with pytest.raises(ValueError, match="shapes"):

@@ -1,0 +1,29 @@
+"""Absolute error of log depth."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from finetune.losses.shapes import LossOfImages, mean_over_valid
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class LogL1(LossOfImages):
+    """Mean absolute difference of natural logarithms over valid pixels, without unit: relative error, near as far.
+
+    10 % too far costs ln 1.1 at 1 m and at 50 m. Unlike ``silog`` it forgives no common factor.
+    """
+
+    head: ClassVar[str] = "metric"
+
+    def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
+        """(B, 1, H, W) meters -> (B,), without unit."""
+        # Mask before the log: a mask after it lets the NaN of an invalid pixel through in backward.
+        log_pred, log_target = (depth_m.where(valid, 1.0).clamp_min(1e-6).log() for depth_m in (pred_m, target_m))
+        return mean_over_valid((log_pred - log_target).abs(), valid)
