@@ -208,7 +208,7 @@ def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> 
     }
     assert json.loads(json.dumps(mapping)) == mapping
     assert "  lora: {rank: 16, alpha: 32.0, dropout: 0.0}\n" in written
-    assert "  - {kind: silog, weight: 1.0, lam: 0.5}\n" in written
+    assert "  - {kind: silog, weight: 1.0, reduction: image, lam: 0.5}\n" in written
     assert "  lr: 5.0e-6\n" in written
     assert max(map(len, written.splitlines())) <= 120
 
