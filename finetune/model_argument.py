@@ -42,8 +42,9 @@ def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
     Raises:
         FinetuneError: there is no such model or device.
     """
+    from finetune.checkpoints.claims import Wording
     from finetune.predictor import chosen_device, predictor_of
-    from finetune.weights import Wording, read_checkpoint
+    from finetune.weights import read_checkpoint
 
     wording = Wording(source="name", kind="--kind", max_depth_m="--max-depth", no_max_depth="Leave --max-depth out")
     found = chosen_device(device)

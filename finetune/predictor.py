@@ -14,11 +14,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from finetune.checkpoints.claims import Wording
 from finetune.errors import CheckpointError, FinetuneError
 from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
-from finetune.weights import Checkpoint, Wording, read_checkpoint, whole_network
+from finetune.weights import Checkpoint, read_checkpoint, whole_network
 
 # What the published weights were trained at; their files cannot say it.
 ORIGINAL_INPUT_SIZE = (518, 518)

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import pickle
 import shutil
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune import registry
-from finetune.checkpoints.hub import HUB_FILES, HubFile, closest_id, fetch
+from finetune.checkpoints.claims import IN_RECIPE, Claim, Wording
+from finetune.checkpoints.files import decoded, file_digest, find_file, read_file, read_sidecar
+from finetune.checkpoints.hub import HUB_FILES, fetch
 from finetune.checkpoints.native import FORMAT, VERSION, Native
 from finetune.checkpoints.wrapping import unwrap
 from finetune.errors import CheckpointError
@@ -65,25 +64,6 @@ class Checkpoint:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wording:
-    """How a sentence names the arguments of ``read_checkpoint``: as a recipe does, unless said otherwise.
-
-    Attributes:
-        source: to write another source.
-        kind, max_depth_m: the two arguments.
-        no_max_depth: to write none.
-    """
-
-    source: str = "set model.checkpoint:"
-    kind: str = "model.checkpoint_kind"
-    max_depth_m: str = "model.checkpoint_max_depth_m"
-    no_max_depth: str = "Set model.checkpoint_max_depth_m to null"
-
-
-IN_RECIPE = Wording()
-
-
 def read_checkpoint(
     source: str,
     *,
@@ -109,17 +89,17 @@ def read_checkpoint(
         CheckpointError: it is missing, broken, of no known format, or contradicts the arguments.
     """
     entry = None if Path(source).exists() else HUB_FILES.get(source)
-    path = fetch(entry, wording.source) if entry else _find(source)
-    content, raw_metadata = _read_file(path, source)
+    path = fetch(entry, wording.source) if entry else find_file(source)
+    content, raw_metadata = read_file(path, source)
     plain, nested = unwrap(content)
     tensors = {name: tensor for name, tensor in plain.items() if isinstance(tensor, Tensor)}
-    own_metadata = {key: _decoded(text) for key, text in raw_metadata.items()}
+    own_metadata = {key: decoded(text) for key, text in raw_metadata.items()}
     name, format_class = _format_of(tensors, own_metadata, source)
     sidecar = path.with_suffix(".json")
-    metadata, metadata_file = (own_metadata, source) if name == "native" else (_sidecar(sidecar), str(sidecar))
+    metadata, metadata_file = (own_metadata, source) if name == "native" else (read_sidecar(sidecar), str(sidecar))
     ours = {key: value.float() for key, value in format_class.to_ours(tensors).items()}
     in_brackets = f" ({where})" if where else ""
-    claim = _Claim.of(metadata, entry, metadata_file)
+    claim = Claim.of(metadata, entry, metadata_file)
     found_kind, found_max_depth_m = claim.settle(source, path, kind, max_depth_m, in_brackets, wording)
     assumed = claim.kind is None and kind == "auto"
     license_name = entry.license if entry else _license_in(metadata)
@@ -134,7 +114,7 @@ def read_checkpoint(
         tensors=ours,
         metadata=metadata,
         metadata_file=metadata_file,
-        sha256=_digest(path),
+        sha256=file_digest(path),
         license=license_name,
         notes=_notes(source, nested, assumed, license_name, in_brackets, wording),
     )
@@ -155,90 +135,6 @@ def _notes(
     if license_name and "-NC" in license_name:
         notes.append(f"{source} has license {license_name}: no commercial use")
     return tuple(notes)
-
-
-def _find(source: str) -> Path:
-    """The file behind a path, or one sentence about what is there instead."""
-    path = Path(source)
-    if path.is_dir():
-        for candidate in (path / "best" / "model.safetensors", path / "model.safetensors"):
-            if candidate.is_file():
-                return candidate
-        raise CheckpointError(
-            source,
-            "is a folder without best/model.safetensors",
-            "Name a run folder that has scored its weights, or a weights file",
-        )
-    if path.is_file():
-        return path
-    closest = closest_id(source)
-    fix = (
-        f"Did you mean the hub id {closest}" if closest else f"Check the path, or name a hub id: {', '.join(HUB_FILES)}"
-    )
-    raise CheckpointError(source, "no such file", fix)
-
-
-def _read_file(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """Content and metadata, told by the first bytes; nothing in the file is ever run."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    if not start:
-        raise CheckpointError(source, "is empty", "Fetch or export it again")
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(source, "is a Git LFS pointer, not the weights", "Run git lfs pull where it came from")
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise CheckpointError(source, "is a web page, not weights", "Download the file itself, not the page about it")
-    if start[8:9] == b"{":
-        return _read_safetensors(path, source)
-    if start.startswith(b"PK\x03\x04") or start.startswith(b"\x80"):
-        return _read_pickle(path, source, mapped=start.startswith(b"PK")), {}
-    raise CheckpointError(
-        source, "is neither a .pth nor a .safetensors file", "Name a weights file in one of the two formats"
-    )
-
-
-def _read_safetensors(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
-        raise CheckpointError(
-            source, f"is cut short or damaged ({_first_line(error)})", "Fetch or export it again"
-        ) from error
-
-
-def _read_pickle(path: Path, source: str, mapped: bool) -> Mapping[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            source,
-            "holds more than tensors and plain values, or is damaged; opening it could run code, so it stays closed",
-            "Write its weights alone: torch.save(model.state_dict(), path)",
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(
-            source, f"is cut short or damaged ({_first_line(error)})", "Fetch or export it again"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            source,
-            f"holds a {type(content).__name__}, not weights by name",
-            "Write its weights: torch.save(model.state_dict(), path)",
-        )
-    return content
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(". ")
-
-
-def _decoded(text: str) -> Any:
-    """A metadata value: JSON in our files, anything in others."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 def _format_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], source: str) -> tuple[str, Any]:
@@ -280,96 +176,6 @@ def _license_in(metadata: Mapping[str, Any]) -> str | None:
     return found if isinstance(found, str) else None
 
 
-def _sidecar(sidecar: Path) -> dict[str, Any]:
-    """What our export of an official file wrote beside it; empty where there is none."""
-    if not sidecar.is_file():
-        return {}
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(
-            sidecar, f"is not JSON ({_first_line(error)})", "Export the weights beside it again, or remove this file"
-        ) from error
-    return content if isinstance(content, dict) and "kind" in content else {}
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """What a file, or what is known about it, says of its own meaning."""
-
-    kind: str | None
-    max_depth_m: float | None
-
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any], entry: HubFile | None, metadata_file: str) -> _Claim:
-        """
-        Raises:
-            CheckpointError: kind and max depth are not ones that a file of ours or of our export can have.
-        """
-        if entry:
-            return cls(entry.kind, entry.max_depth_m)
-        if not metadata:
-            return cls(None, None)
-        kind, max_depth_m = metadata.get("kind"), metadata.get("max_depth_m")
-        if kind == "relative" and max_depth_m is None:
-            return cls(kind, None)
-        if kind == "metric" and _is_depth(max_depth_m):
-            return cls(kind, float(max_depth_m))
-        raise CheckpointError(
-            metadata_file,
-            f"says kind {kind!r} and max_depth_m {max_depth_m!r}; expected metric and a positive number of meters, or "
-            "relative and none",
-            "Export it again from its run folder",
-        )
-
-    def settle(
-        self, source: str, path: Path, kind: str, max_depth_m: float | None, in_brackets: str, wording: Wording
-    ) -> tuple[str, float | None]:
-        """Kind and max depth, where the file and the recipe agree or only one of them speaks."""
-        if self.kind is not None and kind not in ("auto", self.kind):
-            raise CheckpointError(
-                source,
-                f"is {self.kind}, {wording.kind} says {kind}",
-                f"Set {wording.kind} to auto{in_brackets}",
-            )
-        if self.max_depth_m is not None and max_depth_m not in (None, self.max_depth_m):
-            raise CheckpointError(
-                source,
-                f"has max depth {self.max_depth_m:g} m, {wording.max_depth_m} says {max_depth_m:g}",
-                f"{wording.no_max_depth}{in_brackets}",
-            )
-        if self.kind is None and kind == "auto" and "metric" in path.stem:
-            published = next((entry for entry in HUB_FILES.values() if entry.file == path.name), None)
-            depth = f"{published.max_depth_m:g}" if published and published.max_depth_m else "its max depth in meters"
-            raise CheckpointError(
-                source,
-                "is called metric, but the file itself cannot say so",
-                f"Set {wording.kind} to metric and {wording.max_depth_m} to {depth}{in_brackets}",
-            )
-        settled = self.kind or ("relative" if kind == "auto" else kind)
-        depth_m = self.max_depth_m if self.max_depth_m is not None else max_depth_m
-        if settled == "metric" and depth_m is None:
-            raise CheckpointError(
-                source,
-                "is metric, but nothing says its max depth",
-                f"Set {wording.max_depth_m} to the meters it was trained with{in_brackets}",
-            )
-        if settled == "relative" and depth_m is not None:
-            raise CheckpointError(
-                source,
-                f"is relative, which has no max depth; {wording.max_depth_m} says {depth_m:g}",
-                f"{wording.no_max_depth}, or set {wording.kind} to metric{in_brackets}",
-            )
-        return settled, depth_m
-
-
-def _is_depth(value: object) -> TypeGuard[float]:
-    """Whether it is a positive number that the network can compute with; JSON also has NaN, Infinity and true."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 < value <= torch.finfo(torch.float32).max
-
-
 def _encoder_of(tensors: Mapping[str, Tensor], source: str, wanted: str, in_brackets: str) -> str:
     """Which encoder the shapes are, and that it is the wanted one."""
     blocks = len({name.split(".")[2] for name in tensors if name.startswith("encoder.blocks.")})
@@ -392,11 +198,6 @@ def _encoder_of(tensors: Mapping[str, Tensor], source: str, wanted: str, in_brac
         )
         raise CheckpointError(source, difference, f"Set model.encoder to {found}{in_brackets}")
     return found
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from finetune.checkpoints.claims import Wording
 from finetune.checkpoints.official import Official
 from finetune.errors import CheckpointError
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
-from finetune.weights import Checkpoint, Wording, fill, read_checkpoint, save_native
+from finetune.weights import Checkpoint, fill, read_checkpoint, save_native
 from tests.drawn_weights import drawn_image, drawn_model
 
 
