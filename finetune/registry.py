@@ -22,6 +22,8 @@ LOSSES = {
 CHECKPOINTS = {
     "native": "finetune.checkpoints.native:Native",
     "official": "finetune.checkpoints.official:Official",
+    "huggingface": "finetune.checkpoints.huggingface:HuggingFace",
+    "dinov2": "finetune.checkpoints.dinov2:DinoV2",
 }
 
 EXPORTERS = {

@@ -476,10 +476,12 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         # What comes later.
         ("  max_depth_m: 10", "  max_depth_m: 10\n  train: lora", 5,
          "model.train is 'lora', which is not available yet; use all or decoder."),
-        ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescale", 5,
-         "model.on_max_depth is 'rescale', which is not available yet; use null, and for max_depth_m that of the "
-         "checkpoint."),
         # Keys that do not go together.
+        ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescale\n  decoder_init: scratch", 5,
+         "model.on_max_depth is 'rescale' and model.decoder_init is 'scratch' (x.yaml:6); expected refuse, since only "
+         "a last layer that is kept has answers to scale."),
+        ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescle", 5,
+         "model.on_max_depth is 'rescle'; expected one of refuse, rescale. Did you mean rescale?"),
         ("run:", "evaluation: {min_depth_m: 5, max_depth_m: 2}\nrun:", 16,
          "evaluation.max_depth_m is 2 and evaluation.min_depth_m is 5 (x.yaml:16); expected a larger max_depth_m "
          "than min_depth_m."),

@@ -54,6 +54,8 @@ def test_official_is_taken_as_relative_and_says_so(official: str) -> None:
     assert checkpoint.notes == (
         f"{official} cannot say whether it is relative or metric: taken as relative (inverse depth, no unit). "
         "If it is metric, set model.checkpoint_kind and model.checkpoint_max_depth_m (recipe.yaml:4)",
+        f"{official} cannot say whether it is V1 or V2 of Depth Anything: taken as V2. If it is V1, set "
+        "model.checkpoint_version to v1 (recipe.yaml:4)",
     )
     assert all(tensor.dtype == torch.float32 for tensor in checkpoint.tensors.values())
     model = DepthModel("tiny", None)
@@ -63,7 +65,7 @@ def test_official_is_taken_as_relative_and_says_so(official: str) -> None:
 
 
 def test_official_that_is_said_to_be_what_it_is(official: str) -> None:
-    relative = read_checkpoint(official, kind="relative")
+    relative = read_checkpoint(official, kind="relative", version="v2")
     metric = read_checkpoint(official, kind="metric", max_depth_m=20.0)
     assert (relative.kind, relative.kind_assumed, relative.notes) == ("relative", False, ())
     assert (metric.kind, metric.kind_assumed, metric.max_depth_m) == ("metric", False, 20.0)
@@ -74,8 +76,8 @@ def test_official_that_is_said_to_be_what_it_is(official: str) -> None:
 def test_training_checkpoint(nest: str | None, prefix: str, tmp_path: Path) -> None:
     tensors = {prefix + name: tensor for name, tensor in official_tensors().items()}
     content = {nest: tensors, "epoch": 12, "previous_best": {"d1": 0.5}} if nest else tensors
-    checkpoint = read_checkpoint(written(tmp_path / "latest.pth", content), kind="relative")
-    assert checkpoint.notes == (("training checkpoint: using its model weights",) if nest else ())
+    checkpoint = read_checkpoint(written(tmp_path / "latest.pth", content), kind="relative", version="v2")
+    assert checkpoint.notes == (("training checkpoint, epoch 12: using its model weights",) if nest else ())
     assert torch.equal(checkpoint.tensors["encoder.cls_token"], official_tensors()["pretrained.cls_token"])
 
 
@@ -241,9 +243,6 @@ def test_files_of_another_layout(tmp_path: Path) -> None:
     numbered = written(tmp_path / "numbered.pth", {1: torch.zeros(1)})
     assert "has 1 tensors (1, ...), the names of no known format" in refusal(numbered)
     assert "holds a list, not weights by name" in refusal(written(tmp_path / "list.pth", [1, 2]))
-    hugging_face = tmp_path / "hf.safetensors"
-    save_file({"backbone.embeddings.cls_token": torch.zeros(1)}, hugging_face)
-    assert "is in the Hugging Face layout" in refusal(str(hugging_face))
     nameless = tmp_path / "resume.safetensors"
     save_file({"encoder.cls_token": torch.zeros(1)}, nameless)
     assert "does not say what they are" in refusal(str(nameless))
@@ -251,8 +250,8 @@ def test_files_of_another_layout(tmp_path: Path) -> None:
 
 def test_path_that_is_not_there() -> None:
     assert refusal("weights/none.pth").startswith("weights/none.pth: no such file. Check the path, or name a hub id: ")
-    assert refusal("depth-anything/Depth-Anything-V2-Small-hf").endswith(
-        "no such file. Did you mean the hub id depth-anything/Depth-Anything-V2-Small."
+    assert refusal("depth-anything/Depth-Anything-V2-Smal-hf").endswith(
+        "no such file. Did you mean the hub id depth-anything/Depth-Anything-V2-Small-hf."
     )
 
 
@@ -261,7 +260,11 @@ def test_hub_id_says_what_its_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("finetune.weights.fetch", lambda entry, naming: source)
     checkpoint = read_checkpoint("depth-anything/Depth-Anything-V2-Metric-Hypersim-Base")
     assert (checkpoint.kind, checkpoint.kind_assumed, checkpoint.max_depth_m) == ("metric", False, 20.0)
-    assert checkpoint.license == "CC-BY-NC-4.0" and len(checkpoint.notes) == 1
+    assert checkpoint.license == "Apache-2.0"
+    assert checkpoint.notes == (
+        "depth-anything/Depth-Anything-V2-Metric-Hypersim-Base has license Apache-2.0; the relative model it was "
+        "trained from is CC-BY-NC-4.0",
+    )
 
 
 def filled(checkpoint: Checkpoint, parts: str) -> tuple[set[str], str]:
@@ -374,6 +377,8 @@ def test_own_file_comes_back_bit_for_bit(tmp_path: Path) -> None:
         "kind": "metric",
         "encoder": "tiny",
         "max_depth_m": 10.0,
+        "checkpoint_version": "v2",
+        "position_offset": 0.1,
         "stored_as": "float32",
     }
     assert (checkpoint.format, checkpoint.kind, checkpoint.kind_assumed) == ("native", "metric", False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import pickle
 from collections.abc import Mapping
@@ -12,6 +11,8 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 
+from finetune import registry
+from finetune.checkpoints.beside import first_line
 from finetune.checkpoints.hub import HUB_FILES, closest_id
 from finetune.errors import CheckpointError
 
@@ -20,13 +21,20 @@ def find_file(source: str) -> Path:
     """The file behind a path, or one sentence about what is there instead."""
     path = Path(source)
     if path.is_dir():
-        for candidate in (path / "best" / "model.safetensors", path / "model.safetensors"):
-            if candidate.is_file():
-                return candidate
+        names = [name for key in registry.CHECKPOINTS for name in registry.find(registry.CHECKPOINTS, key).files]
+        for name in names:
+            if (path / name).is_file():
+                return path / name
+        if (path / "model.safetensors.index.json").is_file():
+            raise CheckpointError(
+                source,
+                "holds its weights in several files",
+                "Write them into one: model.save_pretrained(folder, max_shard_size='100GB')",
+            )
         raise CheckpointError(
             source,
-            "is a folder without best/model.safetensors",
-            "Name a run folder that has scored its weights, or a weights file",
+            f"is a folder without {', '.join(dict.fromkeys(names))}",
+            "Name a run folder that has scored its weights, a folder that transformers wrote, or a weights file",
         )
     if path.is_file():
         return path
@@ -62,7 +70,7 @@ def _read_safetensors(path: Path, source: str) -> tuple[Mapping[str, Any], dict[
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
     except (SafetensorError, ValueError) as error:
         raise CheckpointError(
-            source, f"is cut short or damaged ({_first_line(error)})", "Fetch or export it again"
+            source, f"is cut short or damaged ({first_line(error)})", "Fetch or export it again"
         ) from error
 
 
@@ -77,7 +85,7 @@ def _read_pickle(path: Path, source: str, mapped: bool) -> Mapping[str, Any]:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise CheckpointError(
-            source, f"is cut short or damaged ({_first_line(error)})", "Fetch or export it again"
+            source, f"is cut short or damaged ({first_line(error)})", "Fetch or export it again"
         ) from error
     if not isinstance(content, Mapping):
         raise CheckpointError(
@@ -88,32 +96,9 @@ def _read_pickle(path: Path, source: str, mapped: bool) -> Mapping[str, Any]:
     return content
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(". ")
-
-
 def decoded(text: str) -> Any:
     """A metadata value: JSON in our files, anything in others."""
     try:
         return json.loads(text)
     except json.JSONDecodeError:
         return text
-
-
-def read_sidecar(sidecar: Path) -> dict[str, Any]:
-    """What our export of an official file wrote beside it; empty where there is none."""
-    if not sidecar.is_file():
-        return {}
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(
-            sidecar, f"is not JSON ({_first_line(error)})", "Export the weights beside it again, or remove this file"
-        ) from error
-    return content if isinstance(content, dict) and "kind" in content else {}
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

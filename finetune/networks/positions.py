@@ -67,6 +67,8 @@ def refitted_positions(stored: Tensor, height: int, width: int, *, offset: float
     side = max(GRID, height, width)
     grid = as_grid(stored.double())
     wanted = resized_positions(grid, height, width, offset)
+    if (height, width) == (side, side):
+        return as_tokens(stored[:, :1], wanted.to(stored.dtype))  # which is not sampled, whatever the offset
     start = resized_positions(grid, side, side, 0.0)
     down, across = (_sampling(side, count, other) for count in (height, width))
     missing = wanted - down @ start @ across.T
@@ -76,8 +78,6 @@ def refitted_positions(stored: Tensor, height: int, width: int, *, offset: float
 
 def _sampling(side: int, count: int, offset: float) -> Tensor:
     """(count, side), float64: what each of ``count`` patches is made of, along one side of a grid of ``side``."""
-    if count == side and not offset:
-        return torch.eye(side, dtype=torch.float64)
     one_hot = torch.eye(side, dtype=torch.float64)[None, :, :, None]
     if not offset:
         return F.interpolate(one_hot, size=(count, 1), mode="bicubic")[0, :, :, 0].T
