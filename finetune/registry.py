@@ -27,6 +27,7 @@ CHECKPOINTS = {
 }
 
 EXPORTERS = {
+    "huggingface": "finetune.exporters.huggingface:HuggingFace",
     "official": "finetune.exporters.official:Official",
 }
 
