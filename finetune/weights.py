@@ -26,7 +26,7 @@ from finetune.checkpoints.hub import (
     fetch,
     fetch_transformers,
     is_hub_id,
-    published,
+    published_as,
 )
 from finetune.checkpoints.native import FORMAT, VERSION, Native
 from finetune.checkpoints.wrapping import unwrap
@@ -127,7 +127,8 @@ def read_checkpoint(
         kind=None if kind == "auto" else kind, max_depth_m=max_depth_m, version=None if version == "auto" else version
     )
     found_kind, found_max_depth_m, found_version = settled(claim, told, source, path, in_brackets, wording)
-    known = entry or (published(path.name) if claim == Meaning() else None)
+    found_encoder = _encoder_of(ours, source, encoder, in_brackets)
+    known = entry or (published_as(path.name, found_encoder) if claim == Meaning() else None)
     found_license = (known.license if known else None) or _license_in(described.says)
     assumed = Meaning(
         kind=found_kind if claim.kind is None and told.kind is None else None,
@@ -140,7 +141,7 @@ def read_checkpoint(
         kind=found_kind,
         kind_assumed=assumed.kind is not None,
         version_assumed=assumed.version is not None,
-        encoder=_encoder_of(ours, source, encoder, in_brackets),
+        encoder=found_encoder,
         max_depth_m=found_max_depth_m,
         version=found_version,
         position_offset=_offset_in(described),

@@ -149,6 +149,60 @@ def test_name_that_says_metric_is_not_taken_as_relative(tmp_path: Path) -> None:
     assert read_checkpoint(source, kind="metric", max_depth_m=80.0).max_depth_m == 80.0
 
 
+def test_published_name_says_version_and_license_of_the_encoder_it_is_of(tmp_path: Path) -> None:
+    source = written(tmp_path / "depth_anything_v2_vits.pth", official_tensors("vits"))
+    checkpoint = read_checkpoint(source, kind="relative")
+    assert (checkpoint.version, checkpoint.license, checkpoint.notes) == ("v2", "Apache-2.0", ())
+    other = read_checkpoint(written(tmp_path / "depth_anything_v2_vitl.pth", official_tensors()), kind="relative")
+    assert (other.license, other.version_assumed) == (None, True)
+
+
+def test_name_of_v1_is_not_taken_as_v2(tmp_path: Path) -> None:
+    source = written(tmp_path / "depth_anything_vits14.pth", official_tensors())
+    assert refusal(source, where="r.yaml:3") == (
+        f"{source}: is called as the weights of V1 are, but the file itself cannot say so. "
+        "Set model.checkpoint_version to v1, or to v2 if that is what it is (r.yaml:3)."
+    )
+    assert read_checkpoint(source, version="v1").version == "v1"
+
+
+def test_version_beside_it_wins_and_is_one_of_two(official: str) -> None:
+    sidecar = Path(official).with_suffix(".json")
+    sidecar.write_text(json.dumps({"kind": "relative", "checkpoint_version": "v1", "position_offset": 0.1}))
+    assert read_checkpoint(official).version == "v1"
+    assert refusal(official, version="v2") == (
+        f"{official}: is V1, model.checkpoint_version says v2. Set model.checkpoint_version to auto."
+    )
+    sidecar.write_text(json.dumps({"kind": "relative", "checkpoint_version": "v3"}))
+    assert refusal(official).startswith(f"{sidecar}: says checkpoint_version 'v3'; expected v1 or v2.")
+    sidecar.write_text(json.dumps({"kind": "relative", "position_offset": 0.5}))
+    assert refusal(official).startswith(f"{sidecar}: says position_offset 0.5; expected 0.1 or 0.0.")
+
+
+def test_adapters_beside_the_weights_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    tensors = {f"base_model.model.{name}": tensor for name, tensor in official_tensors().items()}
+    adapter = "base_model.model.pretrained.blocks.0.attn.qkv.lora_A.default.weight"
+    source = written(tmp_path / "lora.pth", {**tensors, adapter: torch.zeros(4, 192)})
+    assert refusal(source) == (
+        f"{source}: holds adapters beside the weights that they change "
+        "(encoder.blocks.0.attn.qkv.lora_A.default.weight). Merge them before saving (model.merge_and_unload()), or name the folder that peft saved."
+    )
+    assert read_checkpoint(written(tmp_path / "merged.pth", tensors)).format == "official"
+
+
+def test_hub_id_that_is_not_in_the_table_is_a_folder_of_transformers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from finetune.checkpoints.huggingface import HuggingFace
+
+    source = Path(
+        written(tmp_path / "pytorch_model.bin", HuggingFace.from_ours(drawn_model("tiny", None).state_dict()))
+    )
+    monkeypatch.setattr("finetune.weights.fetch_transformers", lambda repository, naming: source)
+    checkpoint = read_checkpoint("someone/their-depth", kind="relative", version="v2")
+    assert (checkpoint.format, checkpoint.source, checkpoint.license) == ("huggingface", "someone/their-depth", None)
+
+
 def test_encoder_that_the_file_is_not(official: str) -> None:
     assert refusal(official, encoder="vitl", where="recipe.yaml:2") == (
         f"{official}: found 8 blocks, encoder vitl has 24. Set model.encoder to tiny (recipe.yaml:2)."

@@ -127,6 +127,12 @@ def published(file_name: str) -> HubFile | None:
     return named[0] if len(named) == 1 else None
 
 
+def published_as(file_name: str, encoder: str) -> HubFile | None:
+    """The entry whose weights have this file name, where they are of this encoder too; a name alone is soon given."""
+    entry = published(file_name)
+    return entry if entry and entry.encoder == encoder else None
+
+
 def is_hub_id(source: str) -> bool:
     """Whether ``source`` may be the id of a model: of the table, or ``owner/name`` without a file's suffix."""
     suffix = Path(source).suffix

@@ -21,10 +21,11 @@ METRIC, METRIC_FILE = f"{OF_V2}-Metric", "depth_anything_v2_metric"
 CONTENT = b"the weights"
 FETCH = """
 import sys
-from finetune.checkpoints.hub import HUB_FILES, fetch
+from finetune.checkpoints.hub import HUB_FILES, fetch, fetch_transformers
 from finetune.errors import CheckpointError
 try:
-    print(fetch(HUB_FILES[sys.argv[1]]).read_bytes())
+    known = HUB_FILES.get(sys.argv[1])
+    print((fetch(known) if known else fetch_transformers(sys.argv[1])).read_bytes())
 except CheckpointError as error:
     sys.exit(str(error))
 """
@@ -41,6 +42,7 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def answer(self, body: bytes) -> None:
         names = {repository: HUB_FILES[repository].files for repository in (SMALL, f"{SMALL}-hf")}
+        names["someone/their-depth"] = ("config.json", "model.safetensors")
         paths = [f"/{repository}/resolve/main/{file}" for repository, files in names.items() for file in files]
         known = self.path in paths or "/resolve/" + "1" * 40 in self.path
         self.send_response(200 if known else 404)
@@ -151,6 +153,16 @@ def test_what_belongs_beside_the_weights_is_fetched_too(hub: str, tmp_path: Path
     (weights,) = tmp_path.rglob("model.safetensors")
     beside = {path.name for path in weights.parent.iterdir()}
     assert beside == {"config.json", "preprocessor_config.json", "model.safetensors"}
+
+
+def test_an_id_of_somebody_else(hub: str, tmp_path: Path) -> None:
+    run = fetched("someone/their-depth", hub, tmp_path)
+    assert (run.returncode, run.stdout.strip()) == (0, str(CONTENT)), run.stderr
+    gone = fetched("someone/gone", hub, tmp_path)
+    assert (
+        gone.stderr.strip().splitlines()[-1].startswith("someone/gone: config.json is not in the cache and could not")
+    )
+    assert gone.stderr.strip().endswith("files into weights/gone/ and set model.checkpoint: weights/gone.")
 
 
 @pytest.mark.parametrize("case", ["refused", "offline", "not there"])
