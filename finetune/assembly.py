@@ -35,7 +35,7 @@ from finetune.protocols import Protocol
 from finetune.recipe import ModelOptions, Recipe, recipe_mapping
 from finetune.report import RunLog
 from finetune.run_folder import RunFolder
-from finetune.weights import Checkpoint, read_checkpoint, whole_network
+from finetune.weights import Checkpoint, license_sentence, read_checkpoint, whole_network
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +93,7 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
 
 def _in_doubt(checkpoint: Checkpoint | None) -> bool:
     """Whether a checkpoint's kind is somebody's word; a file of ours says it itself, whatever the frames look like."""
-    return checkpoint is not None and checkpoint.format != "native"
+    return checkpoint is not None and checkpoint.answers and checkpoint.format != "native"
 
 
 def _checkpoint(recipe: Recipe) -> Checkpoint | None:
@@ -104,6 +104,7 @@ def _checkpoint(recipe: Recipe) -> Checkpoint | None:
         options.checkpoint,
         kind=options.checkpoint_kind,
         max_depth_m=options.checkpoint_max_depth_m,
+        version=options.checkpoint_version,
         encoder=options.encoder,
         where=recipe.where("model.checkpoint"),
     )
@@ -116,15 +117,35 @@ def _model(recipe: Recipe, checkpoint: Checkpoint | None) -> tuple[DepthModel, t
         model = drawn_model(options.encoder, options.head_max_depth_m, recipe.seed)
         return model, (f"{options.encoder}: every weight drawn from seed {recipe.seed}",)
     decoder_init = resolved_decoder_init(options.decoder_init, options.head, checkpoint.kind)
+    if options.on_max_depth == "rescale" and decoder_init != "keep":
+        raise FinetuneError(
+            f"{recipe.where('model.on_max_depth')}: model.on_max_depth is rescale, but {checkpoint.source} is "
+            f"{checkpoint.kind}, so decoder_init is {decoder_init} and there are no answers to scale; expected refuse."
+        )
     model, coverage = start_model(
         checkpoint,
         decoder_init,
         max_depth_m=options.head_max_depth_m,
         seed=recipe.seed,
         where=recipe.where("model.max_depth_m" if options.head == "metric" else "model.head"),
+        rescale=options.on_max_depth == "rescale",
     )
-    described = f"{checkpoint.source}: {checkpoint.kind} {checkpoint.encoder}, {coverage}; decoder_init {decoder_init}"
-    return model, (*checkpoint.notes, described)
+    described = (
+        f"{checkpoint.source}: {checkpoint.format}, {checkpoint.kind} {checkpoint.encoder}, {coverage}; decoder_init "
+        f"{decoder_init}; {license_sentence(checkpoint.license)}"
+    )
+    return model, (*checkpoint.notes, described, *_rescaled(checkpoint, decoder_init, options.head_max_depth_m))
+
+
+def _rescaled(checkpoint: Checkpoint, decoder_init: str, max_depth_m: float | None) -> tuple[str, ...]:
+    """That a metric base's answers are scaled, where they are."""
+    if decoder_init != "keep" or not checkpoint.max_depth_m or max_depth_m in (None, checkpoint.max_depth_m):
+        return ()
+    assert max_depth_m is not None
+    return (
+        f"{checkpoint.source}: max depth {checkpoint.max_depth_m:g} m becomes {max_depth_m:g} m, so every answer "
+        f"starts {max_depth_m / checkpoint.max_depth_m:.4g} times as far",
+    )
 
 
 def _baselines(
@@ -142,7 +163,7 @@ def _baselines(
     """
     options = recipe.model
     pixels = collect_labeled_pixels(
-        (whole_network(checkpoint) if checkpoint else model).to(device),
+        (whole_network(checkpoint) if checkpoint and checkpoint.answers else model).to(device),
         _readers(recipe.data.train),
         preprocessing,
         max_depth_m=options.max_depth_m,
@@ -150,7 +171,7 @@ def _baselines(
         images_with_features=CALIBRATION_IMAGES,
         skip_bad=recipe.data.on_bad_sample == "skip",
     )
-    kind = checkpoint.kind if checkpoint else None
+    kind = checkpoint.kind if checkpoint and checkpoint.answers else None
     if checkpoint and _in_doubt(checkpoint):
         require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
     if options.head == "relative":
@@ -168,7 +189,9 @@ def resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str
         "decoder_init": resolved_decoder_init(recipe.model.decoder_init, recipe.model.head, kind)
     }
     if checkpoint:
-        of_model |= {"checkpoint_kind": checkpoint.kind, "encoder": checkpoint.encoder}
+        of_model |= {"checkpoint_version": checkpoint.version, "encoder": checkpoint.encoder}
+    if checkpoint and checkpoint.answers:
+        of_model["checkpoint_kind"] = checkpoint.kind
     of_run: dict[str, Any] = {"precision": "fp32" if mixed_precision == "no" else mixed_precision}
     of_evaluation: dict[str, Any] = {"protocols": recipe.protocols}
     written_out = replace(
@@ -366,7 +389,7 @@ def evaluate_with_baselines(recipe: Recipe, accelerator: Accelerator, begin: Sta
         return network_answer(whole_network(checkpoint).to(accelerator.device))
 
     answers: dict[str, Answer] = {"constant_median": _constant(begin.baselines)}
-    if begin.checkpoint:
+    if begin.checkpoint and begin.checkpoint.answers:
         answers["base_fitted_scale"] = _fitted(whole_answer(begin.checkpoint), begin.baselines, protocol)
     answers["finetuned"] = whole_answer(read_checkpoint(str(weights)))
     samples = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -25,17 +27,20 @@ _RELATIVE_BIAS = 1.0
 
 
 def resolved_decoder_init(decoder_init: str, head: str, kind: str | None) -> str:
-    """What ``auto`` means for a head on a base of this kind; None: there is no base."""
+    """What ``auto`` means for a head on a base of this kind (``Checkpoint.kind``); None: there is no base."""
     if decoder_init != "auto":
         return decoder_init
-    if kind is None:
+    if kind in (None, "encoder"):
         return "scratch"
     return "keep" if kind == head else "calibrated"
 
 
-def drawn_model(encoder: str, max_depth_m: float | None, seed: int) -> DepthModel:
-    """A model that has learned nothing and can learn; relative where ``max_depth_m`` is None."""
-    model = DepthModel(encoder, max_depth_m)
+def drawn_model(encoder: str, max_depth_m: float | None, seed: int, **variant: Any) -> DepthModel:
+    """A model that has learned nothing and can learn; relative where ``max_depth_m`` is None.
+
+    ``variant`` is what else ``DepthModel`` takes: version and position offset.
+    """
+    model = DepthModel(encoder, max_depth_m, **variant)
     model.initialise(seed)
     if max_depth_m is None:
         assert model.head.last.bias is not None
@@ -44,7 +49,13 @@ def drawn_model(encoder: str, max_depth_m: float | None, seed: int) -> DepthMode
 
 
 def start_model(
-    checkpoint: Checkpoint, decoder_init: str, *, max_depth_m: float | None, seed: int, where: str
+    checkpoint: Checkpoint,
+    decoder_init: str,
+    *,
+    max_depth_m: float | None,
+    seed: int,
+    where: str,
+    rescale: bool = False,
 ) -> tuple[DepthModel, Coverage]:
     """
     A model whose weights are as ``decoder_init`` says; for ``calibrated``, ``solve_last_layer`` is to follow.
@@ -55,16 +66,29 @@ def start_model(
         max_depth_m: of the metric head, meters; None: the head is relative.
         seed: of everything that is drawn anew.
         where: where the recipe says ``model.max_depth_m``, for a relative head ``model.head``; for errors.
+        rescale: ``keep`` a metric base of another max depth all the same: its answers are scaled by the ratio.
 
     Raises:
-        CheckpointError: a relative head on a metric base; ``keep`` of a relative base for a metric head, or of a metric
-            base with another max depth.
+        CheckpointError: a base without a decoder where one is kept; a relative head on a metric base; ``keep`` of a
+            relative base for a metric head, or of a metric base with another max depth.
     """
+    if not checkpoint.answers and decoder_init != "scratch":
+        raise CheckpointError(
+            checkpoint.source,
+            f"is an encoder without a decoder, and model.decoder_init is {decoder_init}",
+            "Set model.decoder_init: scratch, or use the weights of a whole network",
+        )
     if max_depth_m is None:
         _require_relative(checkpoint, where)
     elif decoder_init == "keep":
-        _require_keepable(checkpoint, max_depth_m, where)
-    model = drawn_model(checkpoint.encoder, max_depth_m, seed)
+        _require_keepable(checkpoint, max_depth_m, where, rescale)
+    model = drawn_model(
+        checkpoint.encoder,
+        max_depth_m,
+        seed,
+        version=checkpoint.version,
+        position_offset=checkpoint.position_offset,
+    )
     parts = {"scratch": "encoder", "pretrained": "all_but_last", "calibrated": "all_but_last", "keep": "all"}
     return model, fill(model, checkpoint, parts[decoder_init])
 
@@ -130,17 +154,18 @@ def _require_relative(checkpoint: Checkpoint, where: str) -> None:
         )
 
 
-def _require_keepable(checkpoint: Checkpoint, max_depth_m: float, where: str) -> None:
+def _require_keepable(checkpoint: Checkpoint, max_depth_m: float, where: str, rescale: bool) -> None:
     if checkpoint.kind == "relative":
         raise CheckpointError(
             checkpoint.source,
             "it answers in inverse depth, so there is no metric layer to keep",
             f"Set model.decoder_init: calibrated ({where})",
         )
-    if checkpoint.max_depth_m != max_depth_m:
+    if checkpoint.max_depth_m != max_depth_m and not rescale:
         raise CheckpointError(
             checkpoint.source,
             f"its max depth is {checkpoint.max_depth_m:g} m, the recipe says {max_depth_m:g}, and keeping the weights "
             f"would scale every answer by {max_depth_m / (checkpoint.max_depth_m or max_depth_m):.3g}",
-            f"Set model.max_depth_m: {checkpoint.max_depth_m:g}, or model.decoder_init: pretrained ({where})",
+            f"Set model.max_depth_m: {checkpoint.max_depth_m:g} to keep its answers, model.on_max_depth: rescale to "
+            f"have them scaled, or model.decoder_init: calibrated to solve for them on your data ({where})",
         )

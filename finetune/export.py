@@ -26,8 +26,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_model_argument(parser)
     parser.add_argument("--to", choices=sorted(EXPORTERS), required=True, help="the format")
-    parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="the file to write")
-    parser.add_argument("--image", type=Path, metavar="FILE", help="compare on this image instead of a drawn one")
+    parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="the file or folder to write")
+    parser.add_argument(
+        "--image",
+        type=Path,
+        metavar="FILE",
+        help="compare on this image of your camera, whose size huggingface is made for, instead of a drawn one of "
+        "640x480",
+    )
+    parser.add_argument("--half", action="store_true", help="store float16; says how far the answers move")
     parser.add_argument("--force", action="store_true", help="replace what is there")
     arguments = parser.parse_args(argv)
     return ended(lambda: _export(arguments), "Nothing was exported; call again.")
@@ -37,13 +44,16 @@ def _export(arguments: argparse.Namespace) -> None:
     from finetune.exporting import export_model, exporter_for
     from finetune.readers.files import read_image
 
-    exporter_for(arguments.to, arguments.output, arguments.force)
+    exporter_for(arguments.to, arguments.output, arguments.force).require_writable(None)
     if arguments.image and not arguments.image.is_file():
         raise FinetuneError(f"{arguments.image}: no such file. Name an image with --image, or leave it out.")
     image = read_image(arguments.image, upright=True) if arguments.image else None
     # Only now what takes seconds to import: a wrong call has been answered.
+    from finetune.weights import license_sentence
+
     predictor = load_from(arguments, "cpu")
-    print(export_model(predictor, arguments.to, arguments.output, image, arguments.force))
+    print(f"{predictor.source}: {license_sentence(predictor.base.get('license'))}", file=sys.stderr)
+    print(export_model(predictor, arguments.to, arguments.output, image, arguments.force, arguments.half))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,51 +15,22 @@ from numpy.typing import NDArray
 
 from finetune import registry
 from finetune.errors import FinetuneError, ResultError
+from finetune.exporters.comparison import Comparison
 from finetune.exporters.exporter import Answer, Exporter
 
 if TYPE_CHECKING:
     from finetune.predictor import Predictor
 
-
-@dataclass(frozen=True, kw_only=True)
-class Comparison:
-    """How far the exported files' answer is from the model's own, on one image; printed, it is one line.
-
-    Attributes:
-        output: what was exported.
-        to: the format.
-        image_size: height and width, pixels.
-        largest, mean: absolute difference over the image; meters for a metric model.
-        spread: max - min of the model's own answer.
-        limit: the largest acceptable share of the spread.
-        unit: ``m``, or ``inverse depth``.
-    """
-
-    output: Path
-    to: str
-    image_size: tuple[int, int]
-    largest: float
-    mean: float
-    spread: float
-    limit: float
-    unit: str
-
-    def __str__(self) -> str:
-        height, width = self.image_size
-        return (
-            f"{self.output}: {self.to}, reloaded and compared on an image of {height}x{width}: largest difference "
-            f"{self.largest:.2g} {self.unit}, mean {self.mean:.2g}; allowed {self.limit * self.spread:.2g} "
-            f"({self.limit:g} of the answer's spread, {self.spread:.3g} {self.unit})"
-        )
-
-    @property
-    def acceptable(self) -> bool:
-        """Whether the largest difference is within the limit; one that is not a number is not."""
-        return self.largest <= self.limit * self.spread
+HALF_LIMIT = 0.02  # share of the spread
 
 
 def export_model(
-    predictor: Predictor, to: str, output: Path, image: NDArray[np.uint8] | None = None, force: bool = False
+    predictor: Predictor,
+    to: str,
+    output: Path,
+    image: NDArray[np.uint8] | None = None,
+    force: bool = False,
+    half: bool = False,
 ) -> Comparison:
     """
     Write a model in another format, and hold what comes back from the disk against it.
@@ -68,23 +39,27 @@ def export_model(
         predictor: the model.
         to: a key of ``registry.EXPORTERS``.
         output: the file, or the folder where the format is one; its folder is made.
-        image: (H, W, 3) uint8 RGB to compare on; without it ``dead_leaves()``.
+        image: (H, W, 3) uint8 RGB to compare on, of the size that the format is made for, where it is made for one;
+            without it ``dead_leaves()``.
         force: replace what is there.
+        half: store float16; the comparison then says what that costs.
 
     Returns:
         The comparison, which is within the limit.
 
     Raises:
         ResultError: the answers differ, or cannot be compared; nothing was written.
-        FinetuneError: there is no such format, or the output cannot be written there.
+        FinetuneError: there is no such format, it cannot hold this model, or the output cannot be written there.
     """
-    exporter = exporter_for(to, output, force)
     image = dead_leaves() if image is None else image
+    exporter = exporter_for(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half)
+    exporter.require_writable(predictor.max_depth_m)
     with _disk_faults(output), tempfile.TemporaryDirectory(dir=_nearest_folder(output), prefix=".export-") as aside:
         written = Path(aside, "written", output.name)
         written.parent.mkdir()
         exporter.write(predictor, written)
         comparison = _compared(predictor, exporter.read(written, str(predictor.device)), image, output, to, exporter)
+        comparison = replace(comparison, notes=tuple(exporter.conclude(predictor, written, image, comparison)))
         output.parent.mkdir(parents=True, exist_ok=True)
         # Set aside before, not replaced one by one: old weights must not stand beside a new description.
         for target in exporter.targets(output):
@@ -95,7 +70,9 @@ def export_model(
     return comparison
 
 
-def exporter_for(to: str, output: Path, force: bool) -> Exporter:
+def exporter_for(
+    to: str, output: Path, force: bool, *, image_size: tuple[int, int] = (480, 640), half: bool = False
+) -> Exporter:
     """
     Returns:
         The exporter of a format, when it may write there.
@@ -105,7 +82,7 @@ def exporter_for(to: str, output: Path, force: bool) -> Exporter:
     """
     if to not in registry.EXPORTERS:
         raise FinetuneError(f"{to} is not a format to export to; expected one of {', '.join(registry.EXPORTERS)}.")
-    exporter: Exporter = registry.find(registry.EXPORTERS, to)()
+    exporter: Exporter = registry.find(registry.EXPORTERS, to)(image_size=image_size, half=half)
     if exporter.suffix and (output.suffix != exporter.suffix or output.is_dir()):
         example = output / f"model{exporter.suffix}" if output.is_dir() else Path(f"{output}{exporter.suffix}")
         raise FinetuneError(
@@ -153,21 +130,32 @@ def _compared(
     other = reloaded(image)
     assert other.shape == own.shape
     difference = np.abs(other - own)
+    toward = own if predictor.kind == "metric" else -own
+    near = toward <= np.median(toward)
     comparison = Comparison(
         output=output,
         to=to,
         image_size=own.shape[:2],
         largest=float(difference.max()),
         mean=float(difference.mean()),
+        near=_largest_and_mean(difference[near]),
+        far=_largest_and_mean(difference[~near]),
         spread=spread,
-        limit=exporter.limit,
+        # In half precision every weight is off by up to 5e-4 of itself, so only what is broken can be told from it.
+        limit=max(exporter.limit, HALF_LIMIT) if exporter.half else exporter.limit,
         unit="m" if predictor.kind == "metric" else "inverse depth",
+        stored_as="float16" if exporter.half else "float32",
     )
     if not comparison.acceptable:
         raise ResultError(
             f"{comparison}. It was not kept: what comes out is not what went in. Report it with this line."
         )
     return comparison
+
+
+def _largest_and_mean(difference: NDArray[np.float64]) -> tuple[float, float]:
+    """0 of no pixel: where half of the image or more has one depth, nothing is farther than the median."""
+    return (float(difference.max()), float(difference.mean())) if difference.size else (0.0, 0.0)
 
 
 def _nearest_folder(output: Path) -> Path:

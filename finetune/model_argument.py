@@ -1,4 +1,4 @@
-"""MODEL on a command line: the argument, and the two options of a file that cannot say what it is."""
+"""MODEL on a command line: the argument, and the options of a file that cannot say what it is."""
 
 from __future__ import annotations
 
@@ -7,17 +7,19 @@ import math
 import sys
 from typing import TYPE_CHECKING
 
+from finetune.networks.encoder_specs import VERSIONS
+
 if TYPE_CHECKING:
     from finetune.predictor import Predictor
 
 
 def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL, ``--kind`` and ``--max-depth``."""
+    """Add MODEL, ``--kind``, ``--max-depth`` and ``--version``."""
     parser.add_argument(
         "model",
         metavar="MODEL",
-        help="a run folder (its best/), one of our weights files, an official .pth, or a hub id such as "
-        "depth-anything/Depth-Anything-V2-Small",
+        help="a run folder (its best/), one of our weights files, an official .pth, a folder that transformers "
+        "wrote, or a hub id such as depth-anything/Depth-Anything-V2-Small",
     )
     parser.add_argument(
         "--kind",
@@ -27,6 +29,12 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--max-depth", type=_meters, metavar="METERS", help="of such a metric .pth: the depth it was trained with"
+    )
+    parser.add_argument(
+        "--version",
+        choices=("auto", *VERSIONS),
+        default="auto",
+        help="of such a .pth: whether it is Depth Anything V1 or V2, whose files look alike; auto is V2",
     )
 
 
@@ -42,12 +50,25 @@ def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
     Raises:
         FinetuneError: there is no such model or device.
     """
+    from finetune.checkpoints.claims import Wording
     from finetune.predictor import chosen_device, predictor_of
-    from finetune.weights import Wording, read_checkpoint
+    from finetune.weights import read_checkpoint
 
-    wording = Wording(source="name", kind="--kind", max_depth_m="--max-depth", no_max_depth="Leave --max-depth out")
+    wording = Wording(
+        source="name",
+        kind="--kind",
+        max_depth_m="--max-depth",
+        version="--version",
+        no_max_depth="Leave --max-depth out",
+    )
     found = chosen_device(device)
-    checkpoint = read_checkpoint(arguments.model, kind=arguments.kind, max_depth_m=arguments.max_depth, wording=wording)
+    checkpoint = read_checkpoint(
+        arguments.model,
+        kind=arguments.kind,
+        max_depth_m=arguments.max_depth,
+        version=arguments.version,
+        wording=wording,
+    )
     predictor = predictor_of(checkpoint, found)
     for note in predictor.notes:
         print(note, file=sys.stderr)

@@ -14,16 +14,24 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from finetune.checkpoints.claims import Wording
 from finetune.errors import CheckpointError, FinetuneError
 from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
+from finetune.networks.encoder_specs import VERSIONS
 from finetune.preprocessing import Preprocessing
-from finetune.weights import Checkpoint, Wording, read_checkpoint, whole_network
+from finetune.weights import Checkpoint, read_checkpoint, whole_network
 
 # What the published weights were trained at; their files cannot say it.
 ORIGINAL_INPUT_SIZE = (518, 518)
 DEVICES = ("auto", "cpu", "cuda")
-_IN_PYTHON = Wording(source="name", kind="kind", max_depth_m="max_depth_m", no_max_depth="Leave max_depth_m out")
+_IN_PYTHON = Wording(
+    source="name",
+    kind="kind",
+    max_depth_m="max_depth_m",
+    version="version",
+    no_max_depth="Leave max_depth_m out",
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,14 +102,21 @@ class Predictor:
 
 
 def load_model(
-    source: str | os.PathLike[str], device: str = "cpu", *, kind: str = "auto", max_depth_m: float | None = None
+    source: str | os.PathLike[str],
+    device: str = "cpu",
+    *,
+    kind: str = "auto",
+    max_depth_m: float | None = None,
+    version: str = "auto",
 ) -> Predictor:
     """
     Args:
-        source: a run folder (its ``best/``), one of our weights files, an official ``.pth``, or a hub id.
+        source: a run folder (its ``best/``), one of our weights files, an official ``.pth``, a folder that transformers
+            wrote, or a hub id.
         device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for the GPU where there is one.
         kind: of an official ``.pth`` without the ``.json`` that our export writes: ``relative`` or ``metric``.
         max_depth_m: of a metric one of these, meters.
+        version: of one of these, ``v1`` or ``v2`` of Depth Anything, whose files look alike; ``auto`` is V2.
 
     Returns:
         A model to call ``.predict(image)`` on. What it assumed about a file that cannot say it is a warning.
@@ -115,8 +130,12 @@ def load_model(
         raise ValueError(f"kind is {kind!r}; expected auto, relative or metric")
     if max_depth_m is not None and not 0 < max_depth_m < math.inf:
         raise ValueError(f"max_depth_m is {max_depth_m}; expected a positive number of meters")
-    checkpoint = read_checkpoint(os.fspath(source), kind=kind, max_depth_m=max_depth_m, wording=_IN_PYTHON)
-    if checkpoint.kind_assumed:
+    if version not in ("auto", *VERSIONS):
+        raise ValueError(f"version is {version!r}; expected auto, v1 or v2")
+    checkpoint = read_checkpoint(
+        os.fspath(source), kind=kind, max_depth_m=max_depth_m, version=version, wording=_IN_PYTHON
+    )
+    if checkpoint.kind_assumed or checkpoint.version_assumed:
         for note in checkpoint.notes:
             warnings.warn(note, stacklevel=2)
     return predictor_of(checkpoint, chosen_device(device))

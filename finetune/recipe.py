@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 from pydantic.dataclasses import dataclass
 
+from finetune.checkpoints.hub import is_hub_id
 from finetune.errors import RecipeError, RecipeFaults
 from finetune.losses.shapes import Reduction
 from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, later, plain_values
@@ -38,9 +39,7 @@ def _require_checkpoint(checkpoint: str | None) -> None:
     if checkpoint is None:
         return
     path = Path(checkpoint)
-    has_suffix = re.fullmatch(r"\.[A-Za-z]\w*", path.suffix)  # .pth, but not the .5 of a model-v1.5
-    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", checkpoint) and not has_suffix  # the loader knows whether it exists
-    if not path.exists() and not is_hub_id:
+    if not path.exists() and not is_hub_id(checkpoint):  # the loader knows whether the id exists
         near = nearest_path(path)
         perhaps = "" if near is None else f"; perhaps {near}"
         raise RecipeError("checkpoint", checkpoint, f"a file that exists, or a hub id {HUB_ID_EXAMPLE}{perhaps}")
@@ -87,10 +86,6 @@ Protocols = Annotated[
 Exporters = Annotated[tuple[str, ...], AfterValidator(_exporters)]
 
 Train = Annotated[Literal["all", "decoder", "lora"], later(lambda train: train == "lora", use="all or decoder")]
-OnMaxDepth = Annotated[
-    Literal["rescale"] | None,
-    later(lambda answer: answer == "rescale", use="null, and for max_depth_m that of the checkpoint"),
-]
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -110,6 +105,8 @@ class ModelOptions:
     checkpoint: Checkpoint
     checkpoint_kind: Literal["auto", "relative", "metric"] = "auto"  # for an official .pth, which cannot say it itself
     checkpoint_max_depth_m: Meters | None = None  # meters; of a metric .pth that has no .json beside it
+    # Of Depth Anything, for a .pth that has no .json beside it: both have the same names and shapes. auto: V2.
+    checkpoint_version: Literal["auto", "v1", "v2"] = "auto"
     encoder: Literal["auto", "tiny", "vits", "vitb", "vitl", "vitg"] = "auto"  # auto: told from the checkpoint
     # metric: answers in meters; relative: in inverse depth of unknown scale and shift.
     head: Literal["metric", "relative"] = "metric"
@@ -120,8 +117,9 @@ class ModelOptions:
     # auto: keep for a checkpoint of this head's kind, calibrated for a metric head on a relative checkpoint, scratch
     # without a checkpoint.
     decoder_init: Literal["auto", "scratch", "pretrained", "calibrated", "keep"] = "auto"
-    # rescale: a metric checkpoint of another max depth is kept, and its answers are scaled by the ratio.
-    on_max_depth: OnMaxDepth = None
+    # Where every weight of a metric checkpoint is kept and its max depth is another. refuse: the run stops and says so;
+    # rescale: its answers are scaled by the ratio.
+    on_max_depth: Literal["refuse", "rescale"] = "refuse"
     # all: every weight; decoder: the encoder is frozen; lora: adapters in the encoder, and all of the decoder.
     train: Train = "all"
     lora: LoraOptions = LoraOptions()  # of train: lora
@@ -135,6 +133,10 @@ class ModelOptions:
                 other="checkpoint_kind",
                 other_value=self.checkpoint_kind,
             )
+        if self.on_max_depth == "rescale" and self.decoder_init not in ("auto", "keep"):
+            found = self.on_max_depth
+            kept = "refuse, since only a last layer that is kept has answers to scale"
+            raise Contradiction("on_max_depth", found, kept, other="decoder_init", other_value=self.decoder_init)
         if self.checkpoint is None:
             self._require_drawn()
         if self.head == "relative":
@@ -157,8 +159,14 @@ class ModelOptions:
         if self.checkpoint_kind != "auto":
             raise Contradiction("checkpoint_kind", self.checkpoint_kind, "auto", other="checkpoint", other_value=None)
         if self.checkpoint_max_depth_m is not None:
-            found = self.checkpoint_max_depth_m
-            raise Contradiction("checkpoint_max_depth_m", found, "null", other="checkpoint", other_value=None)
+            depth = self.checkpoint_max_depth_m
+            raise Contradiction("checkpoint_max_depth_m", depth, "null", other="checkpoint", other_value=None)
+        if self.checkpoint_version == "v1":
+            version = self.checkpoint_version
+            raise Contradiction("checkpoint_version", version, "auto", other="checkpoint", other_value=None)
+        if self.on_max_depth == "rescale":
+            found = self.on_max_depth
+            raise Contradiction("on_max_depth", found, "refuse", other="checkpoint", other_value=None)
         if self.decoder_init not in ("auto", "scratch"):
             drawn = "scratch, since every weight is drawn anew"
             raise Contradiction("decoder_init", self.decoder_init, drawn, other="checkpoint", other_value=None)
@@ -168,6 +176,9 @@ class ModelOptions:
         if self.decoder_init == "calibrated":
             others = "auto, keep, pretrained or scratch; calibrated solves for meters"
             raise Contradiction("decoder_init", self.decoder_init, others, other="head", other_value=self.head)
+        if self.on_max_depth == "rescale":
+            meters = "refuse, since inverse depth has no max depth"
+            raise Contradiction("on_max_depth", self.on_max_depth, meters, other="head", other_value=self.head)
         if self.checkpoint_kind == "metric":
             relative = "a relative checkpoint, since bigger is nearer to this head and farther to a metric one"
             raise Contradiction("checkpoint_kind", self.checkpoint_kind, relative, other="head", other_value=self.head)

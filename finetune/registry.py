@@ -25,9 +25,12 @@ LOSSES = {
 CHECKPOINTS = {
     "native": "finetune.checkpoints.native:Native",
     "official": "finetune.checkpoints.official:Official",
+    "huggingface": "finetune.checkpoints.huggingface:HuggingFace",
+    "dinov2": "finetune.checkpoints.dinov2:DinoV2",
 }
 
 EXPORTERS = {
+    "huggingface": "finetune.exporters.huggingface:HuggingFace",
     "official": "finetune.exporters.official:Official",
 }
 

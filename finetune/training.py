@@ -13,6 +13,7 @@ from accelerate.state import AcceleratorState
 from safetensors import SafetensorError
 from torch._dynamo.exc import TorchDynamoException
 
+from finetune import registry
 from finetune.assembly import Start, evaluate_with_baselines, make_run, resolved, start, total_steps
 from finetune.batches import worker_died
 from finetune.environment import environment_record, first_line, make_accelerator, try_compiler
@@ -45,6 +46,8 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
 
 
 def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume: bool, overwrite: bool) -> None:
+    for name in recipe.export:
+        registry.find(registry.EXPORTERS, name)().require_writable(recipe.model.head_max_depth_m)
     accelerator, notes = make_accelerator(recipe)
     # Every process looks, so that a bad run ends in each of them and none waits for another.
     looked_at = inspect_before_training(recipe)
@@ -136,7 +139,8 @@ def _close(run: Run, evaluation: Evaluation) -> None:
         print(f"no evaluation beat the start ({metric} {run.best.value:.4f}): best/ holds the weights of step 0")
     _, _, sample = run.validation[0]
     for name in run.recipe.export:
-        target = run.folder.path / "export" / f"{run.recipe.name}.pth"
+        suffix = registry.find(registry.EXPORTERS, name).suffix
+        target = run.folder.path / "export" / (f"{run.recipe.name}{suffix}" if suffix else name)
         # A resumed run ends a second time; what stands there is its own.
         print(export_model(load_model(str(run.folder.path)), name, target, sample.image, force=True))
     print(f"weights: {run.folder.best} (step {run.best.step if run.best else run.step})")

@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-import pickle
 import shutil
 import stat
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune import registry
-from finetune.checkpoints.hub import HUB_FILES, HubFile, closest_id, fetch
+from finetune.checkpoints.beside import file_digest
+from finetune.checkpoints.claims import IN_RECIPE, Meaning, Wording, claimed, settled
+from finetune.checkpoints.files import decoded, find_file, read_file
+from finetune.checkpoints.format import Description
+from finetune.checkpoints.hub import (
+    HUB_FILES,
+    HubFile,
+    closest_id,
+    fetch,
+    fetch_transformers,
+    is_hub_id,
+    published_as,
+)
 from finetune.checkpoints.native import FORMAT, VERSION, Native
 from finetune.checkpoints.wrapping import unwrap
 from finetune.errors import CheckpointError
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
-from finetune.networks.encoder_specs import ENCODERS
+from finetune.networks.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
 
 LAST_LAYER = "head.last."
 # What the network never reads; a file without them is whole.
@@ -38,12 +47,15 @@ class Checkpoint:
         source: what the user wrote: a path or a hub id.
         path: the file itself.
         format: a key of ``registry.CHECKPOINTS``.
-        kind: ``relative`` or ``metric``.
-        kind_assumed: nothing said which of the two it is, so ``relative`` was assumed.
+        kind: ``relative``, ``metric``, or ``encoder`` for one without a decoder.
+        kind_assumed: nothing said which of the first two it is, so ``relative`` was assumed.
+        version_assumed: nothing said which of V1 and V2 it is, so V2 was assumed.
         encoder: a key of ``ENCODERS``, told from the shapes.
-        max_depth_m: of a metric one, meters; None for a relative one.
+        max_depth_m: of a metric one, meters; None for the others.
+        version: ``v1`` or ``v2`` of Depth Anything.
+        position_offset: patches; how its network samples the position embedding.
         tensors: by our name, float32.
-        metadata: of our own file, or of the ``.json`` beside an official one; empty when there is none.
+        metadata: what the file, or what stands beside it, says by the names of ours; empty where nothing does.
         metadata_file: what the metadata was, or would be, read from, as the user can open it.
         sha256: of the file.
         license: of the weights, where it is known.
@@ -55,8 +67,11 @@ class Checkpoint:
     format: str
     kind: str
     kind_assumed: bool
+    version_assumed: bool
     encoder: str
     max_depth_m: float | None
+    version: str
+    position_offset: float
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
     metadata_file: str
@@ -64,24 +79,10 @@ class Checkpoint:
     license: str | None
     notes: tuple[str, ...]
 
-
-@dataclass(frozen=True, kw_only=True)
-class Wording:
-    """How a sentence names the arguments of ``read_checkpoint``: as a recipe does, unless said otherwise.
-
-    Attributes:
-        source: to write another source.
-        kind, max_depth_m: the two arguments.
-        no_max_depth: to write none.
-    """
-
-    source: str = "set model.checkpoint:"
-    kind: str = "model.checkpoint_kind"
-    max_depth_m: str = "model.checkpoint_max_depth_m"
-    no_max_depth: str = "Set model.checkpoint_max_depth_m to null"
-
-
-IN_RECIPE = Wording()
+    @property
+    def answers(self) -> bool:
+        """Whether it is a whole network; an encoder alone gives no depth."""
+        return self.kind != "encoder"
 
 
 def read_checkpoint(
@@ -89,15 +90,17 @@ def read_checkpoint(
     *,
     kind: str = "auto",
     max_depth_m: float | None = None,
+    version: str = "auto",
     encoder: str = "auto",
     where: str = "",
     wording: Wording = IN_RECIPE,
 ) -> Checkpoint:
     """
     Args:
-        source: a file, a run folder (its ``best/model.safetensors``), or a hub id of ``checkpoints/hub.py``.
+        source: a file, a run folder (its ``best/model.safetensors``), a folder that transformers wrote, or a hub id.
         kind: ``auto``, ``relative`` or ``metric``; needed for an official file that has no ``.json`` beside it.
         max_depth_m: of a metric official file without that ``.json``, meters.
+        version: ``auto``, ``v1`` or ``v2``, of such a file.
         encoder: ``auto``, or the key of ``ENCODERS`` that the file must be.
         where: what an error that names a recipe key adds in brackets, such as ``recipe.yaml:2``.
         wording: what an error calls these arguments.
@@ -108,137 +111,108 @@ def read_checkpoint(
     Raises:
         CheckpointError: it is missing, broken, of no known format, or contradicts the arguments.
     """
-    entry = None if Path(source).exists() else HUB_FILES.get(source)
-    path = fetch(entry, wording.source) if entry else _find(source)
-    content, raw_metadata = _read_file(path, source)
+    entry, path = _found(source, wording)
+    content, raw_metadata = read_file(path, source)
     plain, nested = unwrap(content)
     tensors = {name: tensor for name, tensor in plain.items() if isinstance(tensor, Tensor)}
-    own_metadata = {key: _decoded(text) for key, text in raw_metadata.items()}
+    own_metadata = {key: decoded(text) for key, text in raw_metadata.items()}
     name, format_class = _format_of(tensors, own_metadata, source)
-    sidecar = path.with_suffix(".json")
-    metadata, metadata_file = (own_metadata, source) if name == "native" else (_sidecar(sidecar), str(sidecar))
-    ours = {key: value.float() for key, value in format_class.to_ours(tensors).items()}
+    sha256 = file_digest(path)
+    described = format_class.description(path, source, own_metadata, sha256)
+    ours = {key: value.float() for key, value in (format_class.to_ours(tensors) | described.tensors).items()}
+    _require_merged(ours, source)
     in_brackets = f" ({where})" if where else ""
-    claim = _Claim.of(metadata, entry, metadata_file)
-    found_kind, found_max_depth_m = claim.settle(source, path, kind, max_depth_m, in_brackets, wording)
-    assumed = claim.kind is None and kind == "auto"
-    license_name = entry.license if entry else _license_in(metadata)
+    claim = claimed(described.says, entry, described.file)
+    told = Meaning(
+        kind=None if kind == "auto" else kind, max_depth_m=max_depth_m, version=None if version == "auto" else version
+    )
+    found_kind, found_max_depth_m, found_version = settled(claim, told, source, path, in_brackets, wording)
+    found_encoder = _encoder_of(ours, source, encoder, in_brackets)
+    known = entry or (published_as(path.name, found_encoder) if claim == Meaning() else None)
+    found_license = (known.license if known else None) or _license_in(described.says)
+    assumed = Meaning(
+        kind=found_kind if claim.kind is None and told.kind is None else None,
+        version=found_version if claim == Meaning() and told.version is None and known is None else None,
+    )
     return Checkpoint(
         source=source,
         path=path,
         format=name,
         kind=found_kind,
-        kind_assumed=assumed,
-        encoder=_encoder_of(ours, source, encoder, in_brackets),
+        kind_assumed=assumed.kind is not None,
+        version_assumed=assumed.version is not None,
+        encoder=found_encoder,
         max_depth_m=found_max_depth_m,
+        version=found_version,
+        position_offset=_offset_in(described),
         tensors=ours,
-        metadata=metadata,
-        metadata_file=metadata_file,
-        sha256=_digest(path),
-        license=license_name,
-        notes=_notes(source, nested, assumed, license_name, in_brackets, wording),
+        metadata=described.says,
+        metadata_file=described.file,
+        sha256=sha256,
+        license=found_license,
+        notes=(
+            *described.notes,
+            *(("training checkpoint" + _epoch_of(content) + ": using its model weights",) if nested else ()),
+            *_assumptions(source, assumed, in_brackets, wording),
+            *_license_notes(source, found_license, known.caveat if known else ""),
+        ),
     )
 
 
-def _notes(
-    source: str, nested: bool, assumed: bool, license_name: str | None, in_brackets: str, wording: Wording
-) -> tuple[str, ...]:
-    """What the user should know before using the file."""
+def _found(source: str, wording: Wording) -> tuple[HubFile | None, Path]:
+    """What the hub's table knows of a source, and its file; a path that exists is never taken for a hub id."""
+    if Path(source).exists():
+        return None, find_file(source)
+    entry = HUB_FILES.get(source)
+    if entry:
+        return entry, fetch(entry, wording.source)
+    if is_hub_id(source) and closest_id(source) is None:
+        return None, fetch_transformers(source, wording.source)
+    return None, find_file(source)
+
+
+def _epoch_of(content: Mapping[str, Any]) -> str:
+    epoch = content.get("epoch")
+    return f", epoch {epoch}" if isinstance(epoch, int) and not isinstance(epoch, bool) else ""
+
+
+def _assumptions(source: str, assumed: Meaning, in_brackets: str, wording: Wording) -> list[str]:
+    """What nothing said and was taken for granted."""
     notes = []
-    if nested:
-        notes.append("training checkpoint: using its model weights")
-    if assumed:
+    if assumed.kind:
         notes.append(
             f"{source} cannot say whether it is relative or metric: taken as relative (inverse depth, no unit). "
             f"If it is metric, set {wording.kind} and {wording.max_depth_m}{in_brackets}"
         )
-    if license_name and "-NC" in license_name:
-        notes.append(f"{source} has license {license_name}: no commercial use")
-    return tuple(notes)
-
-
-def _find(source: str) -> Path:
-    """The file behind a path, or one sentence about what is there instead."""
-    path = Path(source)
-    if path.is_dir():
-        for candidate in (path / "best" / "model.safetensors", path / "model.safetensors"):
-            if candidate.is_file():
-                return candidate
-        raise CheckpointError(
-            source,
-            "is a folder without best/model.safetensors",
-            "Name a run folder that has scored its weights, or a weights file",
+    if assumed.version:
+        notes.append(
+            f"{source} cannot say whether it is V1 or V2 of Depth Anything: taken as V2. If it is V1, set "
+            f"{wording.version} to v1{in_brackets}"
         )
-    if path.is_file():
-        return path
-    closest = closest_id(source)
-    fix = (
-        f"Did you mean the hub id {closest}" if closest else f"Check the path, or name a hub id: {', '.join(HUB_FILES)}"
-    )
-    raise CheckpointError(source, "no such file", fix)
+    return notes
 
 
-def _read_file(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
-    """Content and metadata, told by the first bytes; nothing in the file is ever run."""
-    with path.open("rb") as file:
-        start = file.read(512)
-    if not start:
-        raise CheckpointError(source, "is empty", "Fetch or export it again")
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(source, "is a Git LFS pointer, not the weights", "Run git lfs pull where it came from")
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        raise CheckpointError(source, "is a web page, not weights", "Download the file itself, not the page about it")
-    if start[8:9] == b"{":
-        return _read_safetensors(path, source)
-    if start.startswith(b"PK\x03\x04") or start.startswith(b"\x80"):
-        return _read_pickle(path, source, mapped=start.startswith(b"PK")), {}
-    raise CheckpointError(
-        source, "is neither a .pth nor a .safetensors file", "Name a weights file in one of the two formats"
-    )
+def _license_notes(source: str, license_name: str | None, caveat: str) -> list[str]:
+    notes = [f"{source} has license {license_name}: no commercial use"] if "-NC" in (license_name or "") else []
+    if caveat:
+        notes.append(f"{source} has {license_sentence(license_name)}; {caveat}")
+    return notes
 
 
-def _read_safetensors(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+def license_sentence(license_name: str | None) -> str:
+    """The license of weights, to show where they are loaded and exported."""
+    return f"license {license_name}" if license_name else "no license that is known here: ask who gave you the weights"
+
+
+def _offset_in(described: Description) -> float:
+    offset = described.says.get("position_offset", ORIGINAL_OFFSET)
+    if offset not in (ORIGINAL_OFFSET, TRANSFORMERS_OFFSET):
         raise CheckpointError(
-            source, f"is cut short or damaged ({_first_line(error)})", "Fetch or export it again"
-        ) from error
-
-
-def _read_pickle(path: Path, source: str, mapped: bool) -> Mapping[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            source,
-            "holds more than tensors and plain values, or is damaged; opening it could run code, so it stays closed",
-            "Write its weights alone: torch.save(model.state_dict(), path)",
-        ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        raise CheckpointError(
-            source, f"is cut short or damaged ({_first_line(error)})", "Fetch or export it again"
-        ) from error
-    if not isinstance(content, Mapping):
-        raise CheckpointError(
-            source,
-            f"holds a {type(content).__name__}, not weights by name",
-            "Write its weights: torch.save(model.state_dict(), path)",
+            described.file,
+            f"says position_offset {offset!r}; expected {ORIGINAL_OFFSET} or {TRANSFORMERS_OFFSET}",
+            "Export it again from its run folder",
         )
-    return content
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0].rstrip(". ")
-
-
-def _decoded(text: str) -> Any:
-    """A metadata value: JSON in our files, anything in others."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    return float(offset)
 
 
 def _format_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], source: str) -> tuple[str, Any]:
@@ -247,12 +221,6 @@ def _format_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], sourc
         if format_class.recognises(tensors, metadata):
             _require_known_version(metadata, source)
             return name, format_class
-    if any(name.startswith("backbone.") for name in tensors):
-        raise CheckpointError(
-            source,
-            "is in the Hugging Face layout",
-            "Use the official .pth of the same model, or its hub id without -hf",
-        )
     if any(name.startswith("encoder.") for name in tensors):
         raise CheckpointError(
             source, "has our tensors but does not say what they are", "Use best/model.safetensors of the run folder"
@@ -261,8 +229,22 @@ def _format_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], sourc
     raise CheckpointError(
         source,
         f"has {len(tensors)} tensors ({names}, ...), the names of no known format",
-        "Use an official Depth Anything V2 file or one of ours",
+        "Use a Depth Anything file, official or of transformers, a DINOv2 encoder, or one of ours",
     )
+
+
+def _require_merged(tensors: Mapping[str, Tensor], source: str) -> None:
+    """
+    Raises:
+        CheckpointError: adapters lie beside the weights; without them the answers would be those of the base.
+    """
+    adapter = next((name for name in tensors if ".lora_" in name or ".modules_to_save." in name), None)
+    if adapter:
+        raise CheckpointError(
+            source,
+            f"holds adapters beside the weights that they change ({adapter})",
+            "Merge them before saving (model.merge_and_unload()), or name the folder that peft saved",
+        )
 
 
 def _require_known_version(metadata: Mapping[str, Any], source: str) -> None:
@@ -278,96 +260,6 @@ def _license_in(metadata: Mapping[str, Any]) -> str | None:
     base = metadata.get("base")
     found = base.get("license") if isinstance(base, Mapping) else None
     return found if isinstance(found, str) else None
-
-
-def _sidecar(sidecar: Path) -> dict[str, Any]:
-    """What our export of an official file wrote beside it; empty where there is none."""
-    if not sidecar.is_file():
-        return {}
-    try:
-        content = json.loads(sidecar.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(
-            sidecar, f"is not JSON ({_first_line(error)})", "Export the weights beside it again, or remove this file"
-        ) from error
-    return content if isinstance(content, dict) and "kind" in content else {}
-
-
-@dataclass(frozen=True)
-class _Claim:
-    """What a file, or what is known about it, says of its own meaning."""
-
-    kind: str | None
-    max_depth_m: float | None
-
-    @classmethod
-    def of(cls, metadata: Mapping[str, Any], entry: HubFile | None, metadata_file: str) -> _Claim:
-        """
-        Raises:
-            CheckpointError: kind and max depth are not ones that a file of ours or of our export can have.
-        """
-        if entry:
-            return cls(entry.kind, entry.max_depth_m)
-        if not metadata:
-            return cls(None, None)
-        kind, max_depth_m = metadata.get("kind"), metadata.get("max_depth_m")
-        if kind == "relative" and max_depth_m is None:
-            return cls(kind, None)
-        if kind == "metric" and _is_depth(max_depth_m):
-            return cls(kind, float(max_depth_m))
-        raise CheckpointError(
-            metadata_file,
-            f"says kind {kind!r} and max_depth_m {max_depth_m!r}; expected metric and a positive number of meters, or "
-            "relative and none",
-            "Export it again from its run folder",
-        )
-
-    def settle(
-        self, source: str, path: Path, kind: str, max_depth_m: float | None, in_brackets: str, wording: Wording
-    ) -> tuple[str, float | None]:
-        """Kind and max depth, where the file and the recipe agree or only one of them speaks."""
-        if self.kind is not None and kind not in ("auto", self.kind):
-            raise CheckpointError(
-                source,
-                f"is {self.kind}, {wording.kind} says {kind}",
-                f"Set {wording.kind} to auto{in_brackets}",
-            )
-        if self.max_depth_m is not None and max_depth_m not in (None, self.max_depth_m):
-            raise CheckpointError(
-                source,
-                f"has max depth {self.max_depth_m:g} m, {wording.max_depth_m} says {max_depth_m:g}",
-                f"{wording.no_max_depth}{in_brackets}",
-            )
-        if self.kind is None and kind == "auto" and "metric" in path.stem:
-            published = next((entry for entry in HUB_FILES.values() if entry.file == path.name), None)
-            depth = f"{published.max_depth_m:g}" if published and published.max_depth_m else "its max depth in meters"
-            raise CheckpointError(
-                source,
-                "is called metric, but the file itself cannot say so",
-                f"Set {wording.kind} to metric and {wording.max_depth_m} to {depth}{in_brackets}",
-            )
-        settled = self.kind or ("relative" if kind == "auto" else kind)
-        depth_m = self.max_depth_m if self.max_depth_m is not None else max_depth_m
-        if settled == "metric" and depth_m is None:
-            raise CheckpointError(
-                source,
-                "is metric, but nothing says its max depth",
-                f"Set {wording.max_depth_m} to the meters it was trained with{in_brackets}",
-            )
-        if settled == "relative" and depth_m is not None:
-            raise CheckpointError(
-                source,
-                f"is relative, which has no max depth; {wording.max_depth_m} says {depth_m:g}",
-                f"{wording.no_max_depth}, or set {wording.kind} to metric{in_brackets}",
-            )
-        return settled, depth_m
-
-
-def _is_depth(value: object) -> TypeGuard[float]:
-    """Whether it is a positive number that the network can compute with; JSON also has NaN, Infinity and true."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 < value <= torch.finfo(torch.float32).max
 
 
 def _encoder_of(tensors: Mapping[str, Tensor], source: str, wanted: str, in_brackets: str) -> str:
@@ -394,11 +286,6 @@ def _encoder_of(tensors: Mapping[str, Tensor], source: str, wanted: str, in_brac
     return found
 
 
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
     """How many of the network's tensors a checkpoint filled; printed, it is one line."""
@@ -423,7 +310,18 @@ def whole_network(checkpoint: Checkpoint) -> DepthModel:
     Raises:
         CheckpointError: the checkpoint does not cover the network.
     """
-    network = DepthModel(checkpoint.encoder, checkpoint.max_depth_m)
+    if not checkpoint.answers:
+        raise CheckpointError(
+            checkpoint.source,
+            "is an encoder without a decoder, which gives no depth",
+            "Train one on it first: model.checkpoint with model.decoder_init: scratch",
+        )
+    network = DepthModel(
+        checkpoint.encoder,
+        checkpoint.max_depth_m,
+        version=checkpoint.version,
+        position_offset=checkpoint.position_offset,
+    )
     fill(network, checkpoint, "all")
     return network.eval()
 
@@ -523,6 +421,8 @@ def save_native(path: Path, model: DepthModel, metadata: Mapping[str, Any], half
         "kind": model.kind,
         "encoder": model.encoder_name,
         "max_depth_m": model.max_depth_m,
+        "checkpoint_version": model.version,
+        "position_offset": model.position_offset,
         "stored_as": "float16" if half else "float32",
     }
     path.parent.mkdir(parents=True, exist_ok=True)

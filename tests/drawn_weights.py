@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -45,17 +46,20 @@ def _draw_one(name: str, shape: tuple[int, ...]) -> np.ndarray:
     return values * np.float32((gain / np.prod(shape[1:])) ** 0.5)
 
 
-def drawn_model(encoder: str, max_depth_m: float | None, last_layer: tuple[float, float] = (1.0, 0.0)) -> DepthModel:
+def drawn_model(
+    encoder: str, max_depth_m: float | None, last_layer: tuple[float, float] = (1.0, 0.0), **variant: Any
+) -> DepthModel:
     """
     Args:
         encoder: a key of ``ENCODERS``.
         max_depth_m: None for a relative network.
         last_layer: scale and shift of what the last layer answers.
+        variant: what else ``DepthModel`` takes.
 
     Returns:
         A network of ours with drawn weights, in evaluation mode.
     """
-    model = DepthModel(encoder, max_depth_m)
+    model = DepthModel(encoder, max_depth_m, **variant)
     official = Official.from_ours(model.state_dict())
     weights = draw({name: tensor.shape for name, tensor in official.items()})
     model.load_state_dict(Official.to_ours(adjusted(weights, last_layer)))

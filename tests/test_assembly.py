@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from finetune import registry, train
+from finetune.checkpoints.dinov2 import DinoV2
 from finetune.checkpoints.official import Official
 from finetune.losses.l1 import L1
 from finetune.losses.ssi import Ssi
@@ -224,3 +226,47 @@ def test_panels_of_a_relative_run_are_in_meters_and_an_image_of_sky_has_none(
         assert valid[16:].all()
         assert 0.5 < np.median(pred_m[16:]) < 5.0
         assert max_depth_m == 10.0
+
+
+def test_a_run_from_an_encoder_alone_stands_beside_the_constant(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "dinov2_vits14_pretrain.pth"
+    torch.save(DinoV2.from_ours(small_model(None).state_dict()), base)
+    arguments = (f"model.checkpoint={base}", "run.steps=2", "export=[]")
+    assert launch(recipe, *arguments, "model.decoder_init=calibrated") == 2
+    assert "is an encoder without a decoder, and model.decoder_init is calibrated" in capsys.readouterr().err
+    assert launch(recipe, *arguments) == 0
+    printed = capsys.readouterr().out
+    assert (
+        "dinov2, encoder tiny, encoder 119/119, decoder new (64); decoder_init scratch; license Apache-2.0" in printed
+    )
+    run = tmp_path / "runs" / "small"
+    (table,) = json.loads((run / "evaluation.json").read_text())
+    assert list(table["rows"]) == ["constant_median", "finetuned"]
+    written = yaml.safe_load((run / "recipe.yaml").read_text())["model"]
+    assert (written["checkpoint_kind"], written["checkpoint_version"]) == ("auto", "v2")
+    # What it ran as can be launched again.
+    assert launch(run / "recipe.yaml", "name=again") == 0
+
+
+def test_a_run_from_v1_and_another_max_depth_says_and_keeps_both(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    base = tmp_path / "mine.pth"
+    torch.save(Official.from_ours(small_model(5.0).state_dict()), base)
+    told = ("model.checkpoint_kind=metric", "model.checkpoint_max_depth_m=5.0", "model.checkpoint_version=v1")
+    arguments = (f"model.checkpoint={base}", *told, "run.steps=2", "optim.lr=1e-9", "optim.lr_decoder=1e-9")
+    assert launch(recipe, *arguments) == 2
+    assert "model.on_max_depth: rescale to have them scaled" in capsys.readouterr().err
+    assert launch(recipe, *arguments, "model.on_max_depth=rescale") == 0
+    assert "max depth 5 m becomes 10 m, so every answer starts 2 times as far" in capsys.readouterr().out
+    run = tmp_path / "runs" / "small"
+    metadata = read_checkpoint(str(run)).metadata
+    assert (metadata["checkpoint_version"], metadata["max_depth_m"]) == ("v1", 10.0)
+    image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
+    before = load_model(base, kind="metric", max_depth_m=5.0, version="v1")
+    before = replace(before, preprocessing=load_model(run).preprocessing)
+    assert load_model(run).predict(image) == pytest.approx(2 * before.predict(image), rel=1e-4)
+    exported = load_model(run / "export" / "small.pth")
+    assert (exported.network.version, exported.notes) == ("v1", ())

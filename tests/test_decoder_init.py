@@ -5,10 +5,11 @@ import pytest
 import torch
 
 from finetune.baselines import LabeledPixels
+from finetune.checkpoints.dinov2 import DinoV2
 from finetune.decoder_init import drawn_model, resolved_decoder_init, solve_last_layer, start_model, weighted_ridge
 from finetune.errors import CheckpointError
 from finetune.networks.depth_model import DepthModel
-from finetune.weights import Checkpoint, read_checkpoint, save_native
+from finetune.weights import Checkpoint, read_checkpoint, save_native, whole_network
 
 
 def checkpoint_of(max_depth_m: float | None, path: Path) -> Checkpoint:
@@ -24,6 +25,7 @@ def test_auto_follows_the_head_and_the_kind_of_the_base() -> None:
     assert resolved_decoder_init("auto", "relative", "relative") == "keep"
     assert resolved_decoder_init("auto", "metric", None) == "scratch"
     assert resolved_decoder_init("auto", "relative", None) == "scratch"
+    assert resolved_decoder_init("auto", "metric", "encoder") == "scratch"
     assert resolved_decoder_init("scratch", "metric", "relative") == "scratch"
 
 
@@ -47,8 +49,53 @@ def test_keep_takes_every_weight_of_a_metric_base_of_the_same_max_depth(tmp_path
     checkpoint = checkpoint_of(5.0, tmp_path / "base.safetensors")
     model, _ = start_model(checkpoint, "keep", max_depth_m=5.0, seed=0, where="")
     assert all(torch.equal(tensor, checkpoint.tensors[name]) for name, tensor in model.state_dict().items())
-    with pytest.raises(CheckpointError, match=r"max depth is 5 m.*2.*recipe\.yaml:4"):
+    with pytest.raises(CheckpointError, match=r"max depth is 5 m.*would scale every answer by 2\. .*") as caught:
         start_model(checkpoint, "keep", max_depth_m=10.0, seed=0, where="recipe.yaml:4")
+    # The three ways on.
+    assert str(caught.value).endswith(
+        "Set model.max_depth_m: 5 to keep its answers, model.on_max_depth: rescale to have them scaled, or "
+        "model.decoder_init: calibrated to solve for them on your data (recipe.yaml:4)."
+    )
+
+
+def test_rescaled_to_twice_the_max_depth_it_answers_exactly_twice_the_depth(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(5.0, tmp_path / "base.safetensors")
+    model, coverage = start_model(checkpoint, "keep", max_depth_m=10.0, seed=0, where="", rescale=True)
+    assert (model.max_depth_m, str(coverage)) == (10.0, "encoder 119/119, decoder 64/64")
+    image = torch.rand(1, 3, 56, 70, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        assert torch.equal(model.eval()(image), 2 * whole_network(checkpoint)(image))
+
+
+def encoder_alone(path: Path) -> Checkpoint:
+    model = DepthModel("tiny", None)
+    model.initialise(7)
+    torch.save(DinoV2.from_ours(model.state_dict()), path)
+    return read_checkpoint(str(path))
+
+
+def test_an_encoder_alone_starts_a_decoder_from_scratch_and_nothing_else(tmp_path: Path) -> None:
+    checkpoint = encoder_alone(tmp_path / "dinov2_vits14_pretrain.pth")
+    model, coverage = start_model(checkpoint, "scratch", max_depth_m=5.0, seed=0, where="")
+    assert str(coverage) == "encoder 119/119, decoder new (64)"
+    assert torch.equal(model.encoder.pos_embed, checkpoint.tensors["encoder.pos_embed"])
+    for decoder_init in ("pretrained", "calibrated", "keep"):
+        with pytest.raises(CheckpointError, match=f"without a decoder, and model.decoder_init is {decoder_init}. Set "):
+            start_model(checkpoint, decoder_init, max_depth_m=5.0, seed=0, where="")
+    with pytest.raises(CheckpointError, match="which gives no depth"):
+        whole_network(checkpoint)
+
+
+def test_what_the_base_is_stays_with_the_model(tmp_path: Path) -> None:
+    base = DepthModel("tiny", None, version="v1", position_offset=0.0)
+    base.initialise(7)
+    save_native(tmp_path / "v1.safetensors", base, {})
+    checkpoint = read_checkpoint(str(tmp_path / "v1.safetensors"))
+    model, _ = start_model(checkpoint, "calibrated", max_depth_m=5.0, seed=0, where="")
+    assert (model.version, model.encoder.taps, model.position_offset) == ("v1", (4, 5, 6, 7), 0.0)
+    save_native(tmp_path / "run.safetensors", model, {})
+    again = read_checkpoint(str(tmp_path / "run.safetensors"))
+    assert (again.version, again.position_offset) == ("v1", 0.0)
 
 
 def test_keep_of_a_relative_base_is_refused(tmp_path: Path) -> None:

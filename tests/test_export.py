@@ -8,6 +8,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from torch import Tensor
 
 from finetune.errors import FinetuneError
@@ -86,7 +87,7 @@ def test_a_broken_export_leaves_nothing(
     output = tmp_path / "new" / "out.pth"
     assert main([metric, "--to", "official", "--output", str(output)]) == 1
     sentence = capsys.readouterr().err
-    assert sentence.startswith(f"finetune stopped: {output}: official, reloaded and compared")
+    assert f"\nfinetune stopped: {output}: official, reloaded and compared" in sentence
     assert "It was not kept" in sentence
     assert left(tmp_path) == ["model"]
 
@@ -101,6 +102,35 @@ def test_a_broken_export_leaves_what_it_was_to_replace(
     assert main([metric, "--to", "official", "--output", str(output), "--force"]) == 1
     assert (output.read_bytes(), (tmp_path / "out.json").read_bytes()) == before
     assert left(tmp_path) == ["model", "out.json", "out.pth"]
+
+
+@pytest.mark.parametrize("max_depth_m", [10.0, None])
+def test_the_near_half_and_the_far_half_are_told_apart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_depth_m: float | None
+) -> None:
+    model = load_model(write_model(tmp_path / "m.safetensors", max_depth_m))
+    image = dead_leaves(28, 42)
+    own = model.predict(image).astype(np.float64)
+    shift = 1e-5 * np.ptp(own)
+    nearer = own <= np.median(own) if max_depth_m else own >= np.median(own)
+    monkeypatch.setattr(official.Official, "read", lambda *_: lambda _: own + np.where(nearer, 0, shift))
+    comparison = export_model(model, "official", tmp_path / "out.pth", image)
+    assert comparison.near == (0.0, 0.0)
+    assert comparison.far == pytest.approx((shift, shift), rel=1e-2)
+    assert comparison.mean == pytest.approx(shift / 2, rel=2e-2)
+    assert f"(near half 0 and 0, far half {comparison.far[0]:.2g} and {comparison.far[1]:.2g})" in str(comparison)
+
+
+def test_half_is_stored_as_such_and_said(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([metric, "--to", "official", "--output", str(tmp_path / "out.pth"), "--half"]) == 0
+    assert "official, stored as float16, reloaded" in capsys.readouterr().out
+    stored = torch.load(tmp_path / "out.pth", weights_only=True)
+    assert {tensor.dtype for tensor in stored.values()} == {torch.float16}
+
+
+def test_the_license_of_the_base_is_shown(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([metric, "--to", "official", "--output", str(tmp_path / "out.pth")]) == 0
+    assert capsys.readouterr().err == f"{metric}: license Apache-2.0\n"
 
 
 def test_an_answer_that_is_not_a_number_is_no_agreement(metric: str, tmp_path: Path) -> None:
@@ -160,7 +190,7 @@ def test_wrong_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as stopped:
         main(["no_model", "--to", "tensorflow", *output])
     assert stopped.value.code == 2
-    with pytest.raises(FinetuneError, match="tensorflow is not a format to export to; expected one of official"):
+    with pytest.raises(FinetuneError, match="tensorflow is not a format to export to; expected one of hugg"):
         exporter_for("tensorflow", tmp_path / "out.pth", force=False)
 
 

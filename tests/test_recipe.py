@@ -415,7 +415,7 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("      root: .", "      root: .\n      depth_is: ranges", 10,
          "data.train.0.depth_is is 'ranges'; expected one of z, range. Did you mean range?"),
         ("run:", "export: [oficial]\nrun:", 16,
-         "export is ['oficial']; expected a list out of official, each once; perhaps official."),
+         "export is ['oficial']; expected a list out of huggingface, official, each once; perhaps official."),
         ("run:", "evaluation: {protocols: plane}\nrun:", 16,
          "evaluation.protocols is 'plane'; expected a list of 1 or more names out of plain, "
          "plain+align=scale_shift_inverse, or null. Did you mean ['plain']?"),
@@ -477,10 +477,12 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         # What comes later.
         ("  max_depth_m: 10", "  max_depth_m: 10\n  train: lora", 5,
          "model.train is 'lora', which is not available yet; use all or decoder."),
-        ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescale", 5,
-         "model.on_max_depth is 'rescale', which is not available yet; use null, and for max_depth_m that of the "
-         "checkpoint."),
         # Keys that do not go together.
+        ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescale\n  decoder_init: scratch", 5,
+         "model.on_max_depth is 'rescale' and model.decoder_init is 'scratch' (x.yaml:6); expected refuse, since only "
+         "a last layer that is kept has answers to scale."),
+        ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescle", 5,
+         "model.on_max_depth is 'rescle'; expected one of refuse, rescale. Did you mean rescale?"),
         ("run:", "evaluation: {min_depth_m: 5, max_depth_m: 2}\nrun:", 16,
          "evaluation.max_depth_m is 2 and evaluation.min_depth_m is 5 (x.yaml:16); expected a larger max_depth_m "
          "than min_depth_m."),

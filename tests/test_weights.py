@@ -15,10 +15,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from finetune.checkpoints.claims import Wording
 from finetune.checkpoints.official import Official
 from finetune.errors import CheckpointError
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
-from finetune.weights import Checkpoint, Wording, fill, read_checkpoint, save_native
+from finetune.weights import Checkpoint, fill, read_checkpoint, save_native
 from tests.drawn_weights import drawn_image, drawn_model
 
 
@@ -53,6 +54,8 @@ def test_official_is_taken_as_relative_and_says_so(official: str) -> None:
     assert checkpoint.notes == (
         f"{official} cannot say whether it is relative or metric: taken as relative (inverse depth, no unit). "
         "If it is metric, set model.checkpoint_kind and model.checkpoint_max_depth_m (recipe.yaml:4)",
+        f"{official} cannot say whether it is V1 or V2 of Depth Anything: taken as V2. If it is V1, set "
+        "model.checkpoint_version to v1 (recipe.yaml:4)",
     )
     assert all(tensor.dtype == torch.float32 for tensor in checkpoint.tensors.values())
     model = DepthModel("tiny", None)
@@ -62,7 +65,7 @@ def test_official_is_taken_as_relative_and_says_so(official: str) -> None:
 
 
 def test_official_that_is_said_to_be_what_it_is(official: str) -> None:
-    relative = read_checkpoint(official, kind="relative")
+    relative = read_checkpoint(official, kind="relative", version="v2")
     metric = read_checkpoint(official, kind="metric", max_depth_m=20.0)
     assert (relative.kind, relative.kind_assumed, relative.notes) == ("relative", False, ())
     assert (metric.kind, metric.kind_assumed, metric.max_depth_m) == ("metric", False, 20.0)
@@ -73,8 +76,8 @@ def test_official_that_is_said_to_be_what_it_is(official: str) -> None:
 def test_training_checkpoint(nest: str | None, prefix: str, tmp_path: Path) -> None:
     tensors = {prefix + name: tensor for name, tensor in official_tensors().items()}
     content = {nest: tensors, "epoch": 12, "previous_best": {"d1": 0.5}} if nest else tensors
-    checkpoint = read_checkpoint(written(tmp_path / "latest.pth", content), kind="relative")
-    assert checkpoint.notes == (("training checkpoint: using its model weights",) if nest else ())
+    checkpoint = read_checkpoint(written(tmp_path / "latest.pth", content), kind="relative", version="v2")
+    assert checkpoint.notes == (("training checkpoint, epoch 12: using its model weights",) if nest else ())
     assert torch.equal(checkpoint.tensors["encoder.cls_token"], official_tensors()["pretrained.cls_token"])
 
 
@@ -144,6 +147,60 @@ def test_name_that_says_metric_is_not_taken_as_relative(tmp_path: Path) -> None:
         "Set model.checkpoint_kind to metric and model.checkpoint_max_depth_m to 80."
     )
     assert read_checkpoint(source, kind="metric", max_depth_m=80.0).max_depth_m == 80.0
+
+
+def test_published_name_says_version_and_license_of_the_encoder_it_is_of(tmp_path: Path) -> None:
+    source = written(tmp_path / "depth_anything_v2_vits.pth", official_tensors("vits"))
+    checkpoint = read_checkpoint(source, kind="relative")
+    assert (checkpoint.version, checkpoint.license, checkpoint.notes) == ("v2", "Apache-2.0", ())
+    other = read_checkpoint(written(tmp_path / "depth_anything_v2_vitl.pth", official_tensors()), kind="relative")
+    assert (other.license, other.version_assumed) == (None, True)
+
+
+def test_name_of_v1_is_not_taken_as_v2(tmp_path: Path) -> None:
+    source = written(tmp_path / "depth_anything_vits14.pth", official_tensors())
+    assert refusal(source, where="r.yaml:3") == (
+        f"{source}: is called as the weights of V1 are, but the file itself cannot say so. "
+        "Set model.checkpoint_version to v1, or to v2 if that is what it is (r.yaml:3)."
+    )
+    assert read_checkpoint(source, version="v1").version == "v1"
+
+
+def test_version_beside_it_wins_and_is_one_of_two(official: str) -> None:
+    sidecar = Path(official).with_suffix(".json")
+    sidecar.write_text(json.dumps({"kind": "relative", "checkpoint_version": "v1", "position_offset": 0.1}))
+    assert read_checkpoint(official).version == "v1"
+    assert refusal(official, version="v2") == (
+        f"{official}: is V1, model.checkpoint_version says v2. Set model.checkpoint_version to auto."
+    )
+    sidecar.write_text(json.dumps({"kind": "relative", "checkpoint_version": "v3"}))
+    assert refusal(official).startswith(f"{sidecar}: says checkpoint_version 'v3'; expected v1 or v2.")
+    sidecar.write_text(json.dumps({"kind": "relative", "position_offset": 0.5}))
+    assert refusal(official).startswith(f"{sidecar}: says position_offset 0.5; expected 0.1 or 0.0.")
+
+
+def test_adapters_beside_the_weights_are_not_left_out_in_silence(tmp_path: Path) -> None:
+    tensors = {f"base_model.model.{name}": tensor for name, tensor in official_tensors().items()}
+    adapter = "base_model.model.pretrained.blocks.0.attn.qkv.lora_A.default.weight"
+    source = written(tmp_path / "lora.pth", {**tensors, adapter: torch.zeros(4, 192)})
+    assert refusal(source) == (
+        f"{source}: holds adapters beside the weights that they change "
+        "(encoder.blocks.0.attn.qkv.lora_A.default.weight). Merge them before saving (model.merge_and_unload()), or name the folder that peft saved."
+    )
+    assert read_checkpoint(written(tmp_path / "merged.pth", tensors)).format == "official"
+
+
+def test_hub_id_that_is_not_in_the_table_is_a_folder_of_transformers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from finetune.checkpoints.huggingface import HuggingFace
+
+    source = Path(
+        written(tmp_path / "pytorch_model.bin", HuggingFace.from_ours(drawn_model("tiny", None).state_dict()))
+    )
+    monkeypatch.setattr("finetune.weights.fetch_transformers", lambda repository, naming: source)
+    checkpoint = read_checkpoint("someone/their-depth", kind="relative", version="v2")
+    assert (checkpoint.format, checkpoint.source, checkpoint.license) == ("huggingface", "someone/their-depth", None)
 
 
 def test_encoder_that_the_file_is_not(official: str) -> None:
@@ -240,9 +297,6 @@ def test_files_of_another_layout(tmp_path: Path) -> None:
     numbered = written(tmp_path / "numbered.pth", {1: torch.zeros(1)})
     assert "has 1 tensors (1, ...), the names of no known format" in refusal(numbered)
     assert "holds a list, not weights by name" in refusal(written(tmp_path / "list.pth", [1, 2]))
-    hugging_face = tmp_path / "hf.safetensors"
-    save_file({"backbone.embeddings.cls_token": torch.zeros(1)}, hugging_face)
-    assert "is in the Hugging Face layout" in refusal(str(hugging_face))
     nameless = tmp_path / "resume.safetensors"
     save_file({"encoder.cls_token": torch.zeros(1)}, nameless)
     assert "does not say what they are" in refusal(str(nameless))
@@ -250,8 +304,8 @@ def test_files_of_another_layout(tmp_path: Path) -> None:
 
 def test_path_that_is_not_there() -> None:
     assert refusal("weights/none.pth").startswith("weights/none.pth: no such file. Check the path, or name a hub id: ")
-    assert refusal("depth-anything/Depth-Anything-V2-Small-hf").endswith(
-        "no such file. Did you mean the hub id depth-anything/Depth-Anything-V2-Small."
+    assert refusal("depth-anything/Depth-Anything-V2-Smal-hf").endswith(
+        "no such file. Did you mean the hub id depth-anything/Depth-Anything-V2-Small-hf."
     )
 
 
@@ -260,7 +314,11 @@ def test_hub_id_says_what_its_file_is(monkeypatch: pytest.MonkeyPatch, tmp_path:
     monkeypatch.setattr("finetune.weights.fetch", lambda entry, naming: source)
     checkpoint = read_checkpoint("depth-anything/Depth-Anything-V2-Metric-Hypersim-Base")
     assert (checkpoint.kind, checkpoint.kind_assumed, checkpoint.max_depth_m) == ("metric", False, 20.0)
-    assert checkpoint.license == "CC-BY-NC-4.0" and len(checkpoint.notes) == 1
+    assert checkpoint.license == "Apache-2.0"
+    assert checkpoint.notes == (
+        "depth-anything/Depth-Anything-V2-Metric-Hypersim-Base has license Apache-2.0; the relative model it was "
+        "trained from is CC-BY-NC-4.0",
+    )
 
 
 def filled(checkpoint: Checkpoint, parts: str) -> tuple[set[str], str]:
@@ -373,6 +431,8 @@ def test_own_file_comes_back_bit_for_bit(tmp_path: Path) -> None:
         "kind": "metric",
         "encoder": "tiny",
         "max_depth_m": 10.0,
+        "checkpoint_version": "v2",
+        "position_offset": 0.1,
         "stored_as": "float32",
     }
     assert (checkpoint.format, checkpoint.kind, checkpoint.kind_assumed) == ("native", "metric", False)

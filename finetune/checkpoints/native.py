@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from finetune.checkpoints.format import Description, Format
 
 FORMAT = "finetune"
 VERSION = 1
 
 
-class Native:
+class Native(Format):
     """``model.safetensors`` of a run folder, written by ``finetune.weights.save_native``."""
+
+    files = ("best/model.safetensors", "model.safetensors")
 
     @staticmethod
     def recognises(names: Iterable[str], metadata: Mapping[str, Any]) -> bool:
@@ -26,3 +31,8 @@ class Native:
     def from_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
         """The tensors, as they are."""
         return dict(tensors)
+
+    @staticmethod
+    def description(path: Path, source: str, metadata: Mapping[str, Any], sha256: str) -> Description:
+        """Its own metadata."""
+        return Description(says=dict(metadata), file=source)

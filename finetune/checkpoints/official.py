@@ -1,9 +1,13 @@
-"""The official Depth Anything V2 weights file: its tensor names <-> ours. Values are never changed."""
+"""The official Depth Anything weights file, V2 or V1: its tensor names <-> ours. Values are never changed."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
+
+from finetune.checkpoints.beside import read_json
+from finetune.checkpoints.format import Description, Format
 
 # Ours, theirs. Their refinenet4 is the deepest scale, our fuse.3.
 PREFIXES = (
@@ -22,8 +26,10 @@ PREFIXES = (
 GATED = ((".mlp.fc1.", ".mlp.w12."), (".mlp.fc2.", ".mlp.w3."))
 
 
-class Official:
-    """``.pth`` as published; it cannot say whether it is relative or metric."""
+class Official(Format):
+    """``.pth`` as published; it cannot say whether it is relative or metric, nor whether it is V1 or V2."""
+
+    files = ("pytorch_model.bin",)
 
     @staticmethod
     def recognises(names: Iterable[str], metadata: Mapping[str, Any]) -> bool:
@@ -54,6 +60,13 @@ class Official:
         first, second = (f"encoder.blocks.0.mlp.{layer}.weight" for layer in ("fc1", "fc2"))
         gated = tensors[first].shape[0] == 2 * tensors[second].shape[1]
         return {_from_ours(name, gated): tensor for name, tensor in tensors.items()}
+
+    @staticmethod
+    def description(path: Path, source: str, metadata: Mapping[str, Any], sha256: str) -> Description:
+        """What our export wrote beside it; another program's file of that name says nothing."""
+        sidecar = path.with_suffix(".json")
+        content = read_json(sidecar, "Export the weights beside it again, or remove this file")
+        return Description(says=content if "kind" in content else {}, file=str(sidecar))
 
 
 def _to_ours(name: str) -> str:

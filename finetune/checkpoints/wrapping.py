@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 NESTS = ("model", "state_dict")
-WRAPPERS = {"module", "_orig_mod"}  # DistributedDataParallel's and torch.compile's
+# DistributedDataParallel's, torch.compile's, and that of a layer which peft has put an adapter beside.
+WRAPPERS = {"module", "_orig_mod", "base_layer"}
+# What peft puts before all names; merged or not, what it wraps is called model.
+PEFT = "base_model.model."
 
 
 def unwrap(content: Mapping[Any, Any]) -> tuple[dict[str, Any], bool]:
@@ -25,4 +28,5 @@ def unwrap(content: Mapping[Any, Any]) -> tuple[dict[str, Any], bool]:
 
 
 def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
+    """The name without its wrappers, however they lie inside each other."""
+    return ".".join(part for part in name.split(".") if part not in WRAPPERS).replace(PEFT, "")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from finetune.exporters.comparison import Comparison
 
 if TYPE_CHECKING:
     from finetune.predictor import Predictor
@@ -19,16 +21,34 @@ Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 class Exporter(Protocol):
     """A format that other programs load: one file in this folder, one line in ``registry.EXPORTERS``, one test.
 
-    The class is made without arguments. Its module imports no torch before ``write`` or ``read``, so that a wrong call
-    is answered at once. When and where to write, and whether the result may stay, is ``finetune.exporting``'s.
+    Its module imports no torch before ``write`` or ``read``, so that a wrong call is answered at once. When and where
+    to write, and whether the result may stay, is ``finetune.exporting``'s.
 
     Attributes:
         suffix: how the output's name ends, such as ``.pth``; "" for a folder.
         limit: the largest difference from our own answer that is acceptable, as a share of its spread (max - min).
+        image_size: height and width in pixels of the images that it is made for, where a format is made for some.
+        half: whether the weights are stored as float16.
     """
 
     suffix: str
     limit: float
+    image_size: tuple[int, int]
+    half: bool
+
+    def __init__(self, *, image_size: tuple[int, int] = (480, 640), half: bool = False) -> None:
+        self.image_size = image_size
+        self.half = half
+
+    def require_writable(self, max_depth_m: float | None) -> None:
+        """
+        Args:
+            max_depth_m: of the model, meters; None for a relative one.
+
+        Raises:
+            FinetuneError: the format cannot hold such a model, or what writes it is not installed.
+        """
+        return
 
     def targets(self, output: Path) -> list[Path]:
         """All files and folders that ``write`` makes, in the folder of ``output``; ``output`` itself last."""
@@ -41,3 +61,14 @@ class Exporter(Protocol):
     def read(self, output: Path, device: str) -> Answer:
         """The answer that the written files give by themselves, loaded as a user of the format would load them."""
         ...
+
+    def conclude(
+        self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
+    ) -> Sequence[str]:
+        """
+        Called once the comparison on ``image`` is within the limit, to complete what is written at ``output``.
+
+        Returns:
+            Sentences to print.
+        """
+        return ()

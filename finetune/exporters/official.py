@@ -8,11 +8,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.checkpoints.official import Official as OfficialNames
+from finetune.errors import FinetuneError
 from finetune.exporters.exporter import Answer, Exporter
-from finetune.networks.encoder_specs import ENCODERS
+from finetune.networks.encoder_specs import ENCODERS, GRID, ORIGINAL_OFFSET, PATCH
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from finetune.predictor import Predictor
+
+POSITIONS = "encoder.pos_embed"
 
 # What a weights file says of itself that a user of the exported one wants to know as well.
 CARRIED = ("name", "camera", "evaluation", "recipe_sha256")
@@ -33,13 +38,17 @@ class Official(Exporter):
         return [output.with_suffix(".json"), output]
 
     def write(self, predictor: Predictor, output: Path) -> None:
-        """All tensors by official name, float32, and what they are."""
+        """All tensors by official name, float32 or float16, and what they are."""
         import torch
 
-        tensors = OfficialNames.from_ours(predictor.network.state_dict())
+        dtype = torch.float16 if self.half else torch.float32
+        state = predictor.network.state_dict()
+        state[POSITIONS] = self._positions(predictor, state[POSITIONS])
+        tensors = OfficialNames.from_ours(state)
         with output.open("wb") as file:
-            torch.save({name: tensor.float().cpu().contiguous() for name, tensor in tensors.items()}, file)
-        text = json.dumps(description(predictor), indent=2)
+            torch.save({name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}, file)
+        # The original samples positions its own way, whatever the model was trained with.
+        text = json.dumps(description(predictor) | {"position_offset": ORIGINAL_OFFSET}, indent=2)
         output.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
 
     def read(self, output: Path, device: str) -> Answer:
@@ -47,6 +56,27 @@ class Official(Exporter):
         from finetune.predictor import load_model
 
         return load_model(output, device).predict
+
+    def _positions(self, predictor: Predictor, stored: Tensor) -> Tensor:
+        """
+        The position embedding with which the original gives our answer to images of ``image_size``.
+
+        Raises:
+            FinetuneError: there is none of the size that the original has.
+        """
+        from finetune.networks.positions import refitted_positions
+
+        height, width = predictor.preprocessing.network_size(*self.image_size)
+        rows, columns = height // PATCH, width // PATCH
+        offset = predictor.network.position_offset
+        fitted = refitted_positions(stored, rows, columns, offset=offset, other=ORIGINAL_OFFSET)
+        if fitted.shape != stored.shape:
+            raise FinetuneError(
+                f"{predictor.source}: samples its position embedding as transformers does, and the original could be "
+                f"given the same answers up to {GRID * PATCH}x{GRID * PATCH} only; here the network sees "
+                f"{height}x{width}. Export it to huggingface."
+            )
+        return fitted
 
 
 def description(predictor: Predictor) -> dict[str, Any]:
@@ -57,13 +87,16 @@ def description(predictor: Predictor) -> dict[str, Any]:
         to be told for ``tiny``, which it has not), ``base`` with its license, and what the weights file said.
     """
     network = predictor.network
-    sizes = asdict(ENCODERS[network.encoder_name])
+    spec = ENCODERS[network.encoder_name]
+    sizes = asdict(spec) | {"taps": spec.taps_of(network.version)}
     of_decoder = {name: sizes.pop(name) for name in ("features", "out_channels")}
     return {
         "format": "official",
         "kind": network.kind,
         "encoder": network.encoder_name,
         "max_depth_m": network.max_depth_m,
+        "checkpoint_version": network.version,
+        "position_offset": network.position_offset,
         "preprocessing": predictor.preprocessing.to_mapping(),
         "network": {"encoder": network.encoder_name, **of_decoder},
         "backbone": sizes,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from finetune.networks.dpt_decoder import DptDecoder
 from finetune.networks.encoder import Encoder
-from finetune.networks.encoder_specs import ENCODERS, PATCH
+from finetune.networks.encoder_specs import ENCODERS, ORIGINAL_OFFSET, PATCH, VERSIONS
 from finetune.networks.heads import MetricHead, RelativeHead
 
 # The deepest fusion block is called without a second map, so its first unit never runs and never gets a gradient;
@@ -24,26 +24,39 @@ class DepthModel(nn.Module):
     nobody filled shows itself in the first answer.
     """
 
-    def __init__(self, encoder: str, max_depth_m: float | None) -> None:
+    def __init__(
+        self,
+        encoder: str,
+        max_depth_m: float | None,
+        *,
+        version: str = "v2",
+        position_offset: float = ORIGINAL_OFFSET,
+    ) -> None:
         """
         Args:
             encoder: a key of ``ENCODERS``.
             max_depth_m: the largest depth the metric head can answer, meters; None gives a relative head.
+            version: ``v1`` or ``v2`` of Depth Anything: which blocks the decoder reads.
+            position_offset: patches, how the position embedding is sampled: 0.1 as by the original, 0.0 as by
+                transformers; see ``networks.positions``.
 
         Raises:
-            ValueError: there is no such encoder, or ``max_depth_m`` is not positive.
+            ValueError: there is no such encoder or version, or ``max_depth_m`` is not positive.
         """
         super().__init__()
         if encoder not in ENCODERS:
             raise ValueError(f"encoder is {encoder!r}; expected one of {', '.join(ENCODERS)}")
         if max_depth_m is not None and not max_depth_m > 0:
             raise ValueError(f"max_depth_m is {max_depth_m}; expected a positive number of meters")
+        if version not in VERSIONS:
+            raise ValueError(f"version is {version!r}; expected one of {', '.join(VERSIONS)}")
         spec = ENCODERS[encoder]
         self.encoder_name = encoder
+        self.version = version
         self.max_depth_m = max_depth_m
         # Built without memory: the layers' own drawing would cost seconds for vitl and move the global generator.
         with torch.device("meta"):
-            self.encoder = Encoder(spec)
+            self.encoder = Encoder(spec, version, position_offset)
             self.decoder = DptDecoder(spec)
             self.head = RelativeHead(spec.features) if max_depth_m is None else MetricHead(spec.features, max_depth_m)
         self.to_empty(device="cpu")
@@ -56,6 +69,11 @@ class DepthModel(nn.Module):
     def kind(self) -> str:
         """``relative`` (inverse depth) or ``metric`` (meters)."""
         return "relative" if self.max_depth_m is None else "metric"
+
+    @property
+    def position_offset(self) -> float:
+        """Patches; how the position embedding is sampled."""
+        return self.encoder.position_offset
 
     def forward(self, image: Tensor) -> Tensor:
         """

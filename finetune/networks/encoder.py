@@ -8,13 +8,13 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from timm.layers import Mlp, SwiGLUPacked
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from finetune.networks.encoder_specs import ENCODERS, GRID, PATCH, EncoderSpec
+from finetune.networks.encoder_specs import ENCODERS, GRID, ORIGINAL_OFFSET, PATCH, EncoderSpec
+from finetune.networks.positions import as_grid, as_tokens, resized_positions
 
 __all__ = ["ENCODERS", "Encoder", "EncoderSpec"]
 
@@ -26,7 +26,7 @@ class Encoder(VisionTransformer):
     gated feed-forward part of vitg is named otherwise.
     """
 
-    def __init__(self, spec: EncoderSpec) -> None:
+    def __init__(self, spec: EncoderSpec, version: str = "v2", position_offset: float = ORIGINAL_OFFSET) -> None:
         super().__init__(
             img_size=GRID * PATCH,
             patch_size=PATCH,
@@ -43,7 +43,8 @@ class Encoder(VisionTransformer):
             dynamic_img_size=True,
             weight_init="skip",
         )
-        self.taps = spec.taps
+        self.taps = spec.taps_of(version)
+        self.position_offset = position_offset
         # Never read; official files hold it, so that ours must too to come out complete.
         self.register_buffer("mask_token", torch.zeros(1, spec.embed_dim))
         for block in self.blocks:
@@ -79,16 +80,13 @@ class Encoder(VisionTransformer):
             width: patches from left to right.
 
         Returns:
-            (1, 1 + height * width, C): the class token's first. Bicubic, not antialiased; 0.1 is added to each side
-            before the scale is taken, as Depth Anything V2 does it (dinov2.py, interpolate_pos_encoding).
+            (1, 1 + height * width, C): the class token's first; see ``networks.positions``.
         """
         if (height, width) == (GRID, GRID):
             return self.pos_embed
         stored = self.pos_embed.float()
-        grid = stored[:, 1:].unflatten(1, (GRID, GRID)).permute(0, 3, 1, 2)
-        scale = ((height + 0.1) / GRID, (width + 0.1) / GRID)
-        patches = F.interpolate(grid, scale_factor=scale, mode="bicubic").flatten(2).transpose(1, 2)
-        return torch.cat((stored[:, :1], patches), dim=1).to(self.pos_embed.dtype)
+        patches = resized_positions(as_grid(stored), height, width, self.position_offset)
+        return as_tokens(stored[:, :1], patches).to(self.pos_embed.dtype)
 
     def forward(self, image: Tensor) -> list[Tensor]:
         """

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PATCH = 14
+VERSIONS = ("v1", "v2")  # of Depth Anything: which blocks the decoder reads; the weights have the same names and shapes
+ORIGINAL_OFFSET = 0.1  # patches, of the original's position embedding; see ``networks.positions``
+TRANSFORMERS_OFFSET = 0.0
 GRID = 37  # patches a side at 518x518, the size the position embedding is stored for
 
 
@@ -16,7 +19,7 @@ class EncoderSpec:
         embed_dim: width of a token.
         depth: number of blocks.
         heads: attention heads a block.
-        taps: 0-based blocks whose tokens the decoder reads, shallow to deep.
+        taps: 0-based blocks whose tokens the decoder reads, shallow to deep; of V2.
         features: channels of the decoder where the four scales meet.
         out_channels: channels of the four scales before that, fine to coarse.
         swiglu: the blocks have a gated feed-forward part.
@@ -29,6 +32,10 @@ class EncoderSpec:
     features: int
     out_channels: tuple[int, int, int, int]
     swiglu: bool = False
+
+    def taps_of(self, version: str) -> tuple[int, ...]:
+        """The taps of ``v1``, which reads the last four blocks, or ``v2``."""
+        return self.taps if version == "v2" else tuple(range(self.depth - 4, self.depth))
 
 
 # All but tiny are Depth Anything V2's: dpt.py and dinov2.py of DepthAnything/Depth-Anything-V2.

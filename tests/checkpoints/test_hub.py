@@ -13,16 +13,19 @@ from pathlib import Path
 
 import pytest
 
-from finetune.checkpoints.hub import HUB_FILES, closest_id
+from finetune.checkpoints.hub import HUB_FILES, closest_id, is_hub_id, published
 
 SMALL = "depth-anything/Depth-Anything-V2-Small"
+OF_V2 = "depth-anything/Depth-Anything-V2"
+METRIC, METRIC_FILE = f"{OF_V2}-Metric", "depth_anything_v2_metric"
 CONTENT = b"the weights"
 FETCH = """
 import sys
-from finetune.checkpoints.hub import HUB_FILES, fetch
+from finetune.checkpoints.hub import HUB_FILES, fetch, fetch_transformers
 from finetune.errors import CheckpointError
 try:
-    print(fetch(HUB_FILES[sys.argv[1]]).read_bytes())
+    known = HUB_FILES.get(sys.argv[1])
+    print((fetch(known) if known else fetch_transformers(sys.argv[1])).read_bytes())
 except CheckpointError as error:
     sys.exit(str(error))
 """
@@ -38,7 +41,10 @@ class HubHandler(BaseHTTPRequestHandler):
         self.answer(CONTENT)
 
     def answer(self, body: bytes) -> None:
-        known = self.path == f"/{SMALL}/resolve/main/{HUB_FILES[SMALL].file}" or "/resolve/" + "1" * 40 in self.path
+        names = {repository: HUB_FILES[repository].files for repository in (SMALL, f"{SMALL}-hf")}
+        names["someone/their-depth"] = ("config.json", "model.safetensors")
+        paths = [f"/{repository}/resolve/main/{file}" for repository, files in names.items() for file in files]
+        known = self.path in paths or "/resolve/" + "1" * 40 in self.path
         self.send_response(200 if known else 404)
         self.send_header("X-Repo-Commit", "1" * 40)
         self.send_header("ETag", f'"{hashlib.sha256(CONTENT).hexdigest()}"')
@@ -73,31 +79,59 @@ def fetched(repository: str, endpoint: str, cache: Path, **environment: str) -> 
     )
 
 
-def test_every_id() -> None:
-    assert len(HUB_FILES) == 9
-    small = HUB_FILES[SMALL]
-    assert (small.file, small.kind, small.max_depth_m, small.license) == (
-        "depth_anything_v2_vits.pth",
-        "relative",
-        None,
-        "Apache-2.0",
-    )
-    large = HUB_FILES["depth-anything/Depth-Anything-V2-Metric-VKITTI-Large"]
-    assert (large.file, large.kind, large.encoder, large.max_depth_m, large.license) == (
-        "depth_anything_v2_metric_vkitti_vitl.pth",
-        "metric",
-        "vitl",
-        80.0,
-        "CC-BY-NC-4.0",
-    )
-    assert HUB_FILES["depth-anything/Depth-Anything-V2-Metric-Hypersim-Base"].max_depth_m == 20.0
+@pytest.mark.parametrize(
+    ("repository", "file", "kind", "encoder", "version", "max_depth_m", "license_name"),
+    [
+        (SMALL, "depth_anything_v2_vits.pth", "relative", "vits", "v2", None, "Apache-2.0"),
+        (f"{SMALL}-hf", "model.safetensors", "relative", "vits", "v2", None, "Apache-2.0"),
+        (f"{OF_V2}-Base", "depth_anything_v2_vitb.pth", "relative", "vitb", "v2", None, "CC-BY-NC-4.0"),
+        (f"{OF_V2}-Large-hf", "model.safetensors", "relative", "vitl", "v2", None, "CC-BY-NC-4.0"),
+        (f"{METRIC}-VKITTI-Large", f"{METRIC_FILE}_vkitti_vitl.pth", "metric", "vitl", "v2", 80.0, "Apache-2.0"),
+        (f"{METRIC}-Hypersim-Base", f"{METRIC_FILE}_hypersim_vitb.pth", "metric", "vitb", "v2", 20.0, "Apache-2.0"),
+        (f"{METRIC}-Indoor-Small-hf", "model.safetensors", "metric", "vits", "v2", 20.0, None),
+        (f"{METRIC}-Outdoor-Large-hf", "model.safetensors", "metric", "vitl", "v2", 80.0, "Apache-2.0"),
+        ("LiheYoung/depth-anything-base-hf", "model.safetensors", "relative", "vitb", "v1", None, "Apache-2.0"),
+        ("LiheYoung/depth_anything_vitl14", "pytorch_model.bin", "relative", "vitl", "v1", None, None),
+        ("timm/vit_small_patch14_dinov2.lvd142m", "model.safetensors", "encoder", "vits", None, None, "Apache-2.0"),
+    ],
+)
+def test_an_id_of_each_kind(
+    repository: str,
+    file: str,
+    kind: str,
+    encoder: str,
+    version: str | None,
+    max_depth_m: float | None,
+    license_name: str | None,
+) -> None:
+    entry = HUB_FILES[repository]
+    assert (entry.file, entry.kind, entry.encoder, entry.version) == (file, kind, encoder, version)
+    assert (entry.max_depth_m, entry.license) == (max_depth_m, license_name)
+
+
+def test_every_id_once_and_with_what_its_kind_needs() -> None:
+    assert len(HUB_FILES) == 28
+    for entry in HUB_FILES.values():
+        assert is_hub_id(entry.repository)
+        assert (entry.max_depth_m is not None) == (entry.kind == "metric")
+        assert ("config.json" in entry.files) == entry.repository.endswith("-hf")
+    # A metric release says Apache-2.0 even where the relative model below it does not.
+    assert "CC-BY-NC-4.0" in HUB_FILES[f"{METRIC}-Hypersim-Large"].caveat
+    assert not HUB_FILES[f"{METRIC}-Hypersim-Small"].caveat
+
+
+def test_a_file_name_that_says_which_weights_it_has() -> None:
+    found = [published(name) for name in ("depth_anything_v2_vitl.pth", "depth_anything_vits14.pth")]
+    assert [entry and (entry.version, entry.encoder) for entry in found] == [("v2", "vitl"), ("v1", "vits")]
+    assert published("model.safetensors") is None
+    assert published("mine.pth") is None
 
 
 @pytest.mark.parametrize(
     ("written", "meant"),
     [
-        ("depth-anything/Depth-Anything-V2-Small-hf", SMALL),
         ("depth-anything/depth-anything-v2-small", SMALL),
+        ("depth-anything/Depth-Anything-V2-Small-hff", f"{SMALL}-hf"),
         ("DepthAnything/Depth-Anything-V2-Base", "depth-anything/Depth-Anything-V2-Base"),
         ("weights/dav2_vits.pth", None),
     ],
@@ -111,6 +145,24 @@ def test_fetched_and_then_kept(hub: str, tmp_path: Path) -> None:
     assert (first.returncode, first.stdout.strip()) == (0, str(CONTENT)), first.stderr
     again = fetched(SMALL, "http://127.0.0.1:9", tmp_path)
     assert (again.returncode, again.stdout.strip()) == (0, str(CONTENT)), again.stderr
+
+
+def test_what_belongs_beside_the_weights_is_fetched_too(hub: str, tmp_path: Path) -> None:
+    run = fetched(f"{SMALL}-hf", hub, tmp_path)
+    assert (run.returncode, run.stdout.strip()) == (0, str(CONTENT)), run.stderr
+    (weights,) = tmp_path.rglob("model.safetensors")
+    beside = {path.name for path in weights.parent.iterdir()}
+    assert beside == {"config.json", "preprocessor_config.json", "model.safetensors"}
+
+
+def test_an_id_of_somebody_else(hub: str, tmp_path: Path) -> None:
+    run = fetched("someone/their-depth", hub, tmp_path)
+    assert (run.returncode, run.stdout.strip()) == (0, str(CONTENT)), run.stderr
+    gone = fetched("someone/gone", hub, tmp_path)
+    assert (
+        gone.stderr.strip().splitlines()[-1].startswith("someone/gone: config.json is not in the cache and could not")
+    )
+    assert gone.stderr.strip().endswith("files into weights/gone/ and set model.checkpoint: weights/gone.")
 
 
 @pytest.mark.parametrize("case", ["refused", "offline", "not there"])

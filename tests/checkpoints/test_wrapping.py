@@ -12,6 +12,20 @@ def test_wrappers_are_taken_off(prefix: str) -> None:
     assert unwrap({prefix + name: value for name, value in PLAIN.items()}) == (PLAIN, False)
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "base_model.model.pretrained.blocks.0.attn.qkv.base_layer.weight",
+        "module.base_model.model.pretrained.blocks.0.attn.qkv.base_layer.weight",
+        "base_model.model.module.pretrained.blocks.0.attn.qkv.base_layer.weight",
+        "_orig_mod.base_model.module.model.pretrained.blocks.0.attn.qkv.base_layer.weight",
+        "base_model._orig_mod.model._orig_mod.pretrained.blocks.0.attn.qkv._orig_mod.base_layer.weight",
+    ],
+)
+def test_what_peft_puts_around_a_network_in_any_order(name: str) -> None:
+    assert unwrap({name: 1}) == ({"pretrained.blocks.0.attn.qkv.weight": 1}, False)
+
+
 def test_keys_that_are_no_strings_are_named_all_the_same() -> None:
     assert unwrap({1: 2, "module.a": 3}) == ({"1": 2, "a": 3}, False)
 

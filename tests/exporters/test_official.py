@@ -12,8 +12,9 @@ from torch import nn
 from torch.nn import functional
 
 from finetune.checkpoints.official import Official as OfficialNames
+from finetune.errors import FinetuneError
 from finetune.exporters.official import Official
-from finetune.exporting import export_model
+from finetune.exporting import dead_leaves, export_model
 from finetune.predictor import load_model
 from finetune.preprocessing import Preprocessing
 from finetune.weights import save_native
@@ -48,6 +49,8 @@ def test_description_says_all_that_the_weights_cannot(tmp_path: Path, max_depth_
         "kind": kind,
         "encoder": "tiny",
         "max_depth_m": max_depth_m,
+        "checkpoint_version": "v2",
+        "position_offset": 0.1,
         "preprocessing": Preprocessing(input_size=INPUT_SIZE).to_mapping(),
         "network": {"encoder": "tiny", "features": 32, "out_channels": [24, 48, 96, 192]},
         "backbone": {"embed_dim": 192, "depth": 8, "heads": 3, "taps": [1, 3, 5, 7], "swiglu": False},
@@ -62,6 +65,21 @@ def test_exported_twice_it_still_says_what_it_was_made_from(tmp_path: Path) -> N
     assert (again.kind, again.max_depth_m, again.notes) == ("metric", 10.0, ())
     Official().write(again, tmp_path / "again.pth")
     assert json.loads((tmp_path / "again.json").read_text()) == first
+
+
+def test_a_model_that_samples_positions_as_transformers_does_is_refitted(tmp_path: Path) -> None:
+    preprocessing = Preprocessing(input_size=(112, 154))
+    model = drawn_model("tiny", 10.0, position_offset=0.0)
+    save_native(tmp_path / "m.safetensors", model, {"preprocessing": preprocessing.to_mapping()})
+    predictor = load_model(tmp_path / "m.safetensors")
+    # Compared by a network that samples as the original does, whatever the model was trained with.
+    export_model(predictor, "official", tmp_path / "out.pth", dead_leaves(120, 160))
+    again = load_model(tmp_path / "out.pth")
+    assert (predictor.network.position_offset, again.network.position_offset) == (0.0, 0.1)
+    assert not torch.equal(again.network.encoder.pos_embed, predictor.network.encoder.pos_embed)
+    # Wider than 37 patches, the original has too few positions for it.
+    with pytest.raises(FinetuneError, match=r"up to 518x518 only; here the network sees 112x896\. Export"):
+        export_model(predictor, "official", tmp_path / "wide.pth", dead_leaves(112, 896))
 
 
 @pytest.mark.original

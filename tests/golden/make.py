@@ -42,17 +42,18 @@ def golden_path(encoder: str, height: int, width: int, max_depth_m: float | None
 
 
 def original_network(
-    encoder: str, spec: EncoderSpec, last_layer: tuple[float, float], max_depth_m: float | None
-) -> Callable[[Tensor], Tensor]:
+    encoder: str, spec: EncoderSpec, last_layer: tuple[float, float], max_depth_m: float | None, version: str = "v2"
+) -> tuple[Callable[[Tensor], Tensor], nn.Module]:
     """
     Args:
         encoder: name of the size; its own class is only asked where it knows that size.
         spec: its numbers.
         last_layer: scale and shift of what the last layer answers.
         max_depth_m: None for the relative network.
+        version: ``v1`` reads the last four blocks, as the first Depth Anything does.
 
     Returns:
-        The original network with drawn weights: normalized (B, 3, H, W) -> (B, 1, H, W).
+        The original network with drawn weights: normalized (B, 3, H, W) -> (B, 1, H, W); and the module itself.
     """
     from depth_anything_v2.dinov2 import DinoVisionTransformer
     from depth_anything_v2.dinov2_layers import MemEffAttention, NestedTensorBlock
@@ -73,7 +74,7 @@ def original_network(
             block_chunks=0,
         )
         network.depth_head = DPTHead(spec.embed_dim, spec.features, out_channels=list(spec.out_channels))
-        network.intermediate_layer_idx["vits"] = list(spec.taps)
+    network.intermediate_layer_idx[encoder if known else "vits"] = list(spec.taps_of(version))
     weights = draw({name: tensor.shape for name, tensor in network.state_dict().items()})
     network.load_state_dict(adjusted(weights, last_layer), strict=True)
     network.pretrained.blocks = spread_blocks(network.pretrained.blocks, spec)
@@ -87,7 +88,7 @@ def original_network(
         with torch.inference_mode():
             return network(image)[:, None] * (1.0 if max_depth_m is None else max_depth_m)
 
-    return answer
+    return answer, network
 
 
 def main() -> None:
@@ -95,7 +96,8 @@ def main() -> None:
     for encoder, height, width, max_depth_m in CASES:
         image = drawn_image(height, width)
         last_layer = last_layer_that_varies(drawn_model(encoder, max_depth_m), image)
-        answer = original_network(encoder, ENCODERS[encoder], last_layer, max_depth_m)(image)
+        network, _ = original_network(encoder, ENCODERS[encoder], last_layer, max_depth_m)
+        answer = network(image)
         require_varied(answer, max_depth_m)
         np.savez_compressed(
             golden_path(encoder, height, width, max_depth_m),

@@ -164,3 +164,18 @@ def test_every_encoder_is_as_its_numbers_say() -> None:
     for name, spec in ENCODERS.items():
         assert spec.embed_dim % spec.heads == 0, name
         assert len(set(spec.taps)) == 4 and spec.taps[-1] == spec.depth - 1, name
+
+
+def test_v1_reads_the_last_four_blocks() -> None:
+    assert DepthModel("tiny", 10.0, version="v1").encoder.taps == (4, 5, 6, 7)
+    assert DepthModel("tiny", 10.0).encoder.taps == (1, 3, 5, 7)
+    with pytest.raises(ValueError, match="version is 'v3'; expected one of v1, v2"):
+        DepthModel("tiny", 10.0, version="v3")
+
+
+def test_position_offset_matters_at_every_size_but_that_of_the_grid() -> None:
+    here, there = (DepthModel("tiny", None, position_offset=offset).eval() for offset in (0.1, 0.0))
+    here.initialise(0)
+    there.load_state_dict(here.state_dict())
+    assert torch.equal(here.encoder.position_embedding(37, 37), there.encoder.position_embedding(37, 37))
+    assert not torch.equal(here.encoder.position_embedding(8, 11), there.encoder.position_embedding(8, 11))

@@ -120,7 +120,8 @@ def vitg_of_two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_original_answer_and_wrong_networks(encoder: str, height: int, width: int, max_depth_m: float | None) -> None:
     image = drawn_image(height, width)
     last_layer = last_layer_that_varies(drawn_model(encoder, max_depth_m), image)
-    theirs = original_network(encoder, ENCODERS[encoder], last_layer, max_depth_m)(image)
+    network, _ = original_network(encoder, ENCODERS[encoder], last_layer, max_depth_m)
+    theirs = network(image)
     require_varied(theirs, max_depth_m)
     model = drawn_model(encoder, max_depth_m, last_layer)
     share = difference(answer_of(model, image), theirs)

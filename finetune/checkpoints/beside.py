@@ -1,0 +1,38 @@
+"""What lies beside weights: descriptions in JSON, and the digest that ties them to the weights. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from finetune.errors import CheckpointError
+
+
+def read_json(path: Path, fix: str) -> dict[str, Any]:
+    """
+    Returns:
+        The mapping in a file; empty where there is no file, or something else in it.
+
+    Raises:
+        CheckpointError: it is not JSON; ``fix`` says what to do about it.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(path, f"is not JSON ({first_line(error)})", fix) from error
+    return content if isinstance(content, dict) else {}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def first_line(error: Exception) -> str:
+    """Of what a library says, without its full stop."""
+    return str(error).partition("\n")[0].rstrip(". ")

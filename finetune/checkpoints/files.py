@@ -1,0 +1,104 @@
+"""Weights files on disk: which file a path means, and what is in it; nothing in a file is ever run."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from finetune import registry
+from finetune.checkpoints.beside import first_line
+from finetune.checkpoints.hub import HUB_FILES, closest_id
+from finetune.errors import CheckpointError
+
+
+def find_file(source: str) -> Path:
+    """The file behind a path, or one sentence about what is there instead."""
+    path = Path(source)
+    if path.is_dir():
+        names = [name for key in registry.CHECKPOINTS for name in registry.find(registry.CHECKPOINTS, key).files]
+        for name in names:
+            if (path / name).is_file():
+                return path / name
+        if (path / "model.safetensors.index.json").is_file():
+            raise CheckpointError(
+                source,
+                "holds its weights in several files",
+                "Write them into one: model.save_pretrained(folder, max_shard_size='100GB')",
+            )
+        raise CheckpointError(
+            source,
+            f"is a folder without {', '.join(dict.fromkeys(names))}",
+            "Name a run folder that has scored its weights, a folder that transformers wrote, or a weights file",
+        )
+    if path.is_file():
+        return path
+    closest = closest_id(source)
+    fix = (
+        f"Did you mean the hub id {closest}" if closest else f"Check the path, or name a hub id: {', '.join(HUB_FILES)}"
+    )
+    raise CheckpointError(source, "no such file", fix)
+
+
+def read_file(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
+    """Content and metadata, told by the first bytes; nothing in the file is ever run."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        raise CheckpointError(source, "is empty", "Fetch or export it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise CheckpointError(source, "is a Git LFS pointer, not the weights", "Run git lfs pull where it came from")
+    if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
+        raise CheckpointError(source, "is a web page, not weights", "Download the file itself, not the page about it")
+    if start[8:9] == b"{":
+        return _read_safetensors(path, source)
+    if start.startswith(b"PK\x03\x04") or start.startswith(b"\x80"):
+        return _read_pickle(path, source, mapped=start.startswith(b"PK")), {}
+    raise CheckpointError(
+        source, "is neither a .pth nor a .safetensors file", "Name a weights file in one of the two formats"
+    )
+
+
+def _read_safetensors(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (SafetensorError, ValueError) as error:
+        raise CheckpointError(
+            source, f"is cut short or damaged ({first_line(error)})", "Fetch or export it again"
+        ) from error
+
+
+def _read_pickle(path: Path, source: str, mapped: bool) -> Mapping[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            source,
+            "holds more than tensors and plain values, or is damaged; opening it could run code, so it stays closed",
+            "Write its weights alone: torch.save(model.state_dict(), path)",
+        ) from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(
+            source, f"is cut short or damaged ({first_line(error)})", "Fetch or export it again"
+        ) from error
+    if not isinstance(content, Mapping):
+        raise CheckpointError(
+            source,
+            f"holds a {type(content).__name__}, not weights by name",
+            "Write its weights: torch.save(model.state_dict(), path)",
+        )
+    return content
+
+
+def decoded(text: str) -> Any:
+    """A metadata value: JSON in our files, anything in others."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text

@@ -1,0 +1,68 @@
+"""What every weights format provides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """What is said about a weights file, by itself or by the files beside it.
+
+    Attributes:
+        says: plain values by the names of our own metadata: ``kind`` (``relative``, ``metric`` or ``encoder``),
+            ``max_depth_m``, ``checkpoint_version``, ``position_offset``, ``preprocessing``, ``base``, ...; empty where
+            nothing says anything.
+        file: what they were, or would be, read from, as the user can open it.
+        tensors: by our name, in place of the file's own.
+        notes: sentences to print.
+    """
+
+    says: dict[str, Any]
+    file: str
+    tensors: dict[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+class Format(Protocol):
+    """A weights format: one file in this folder, one line in ``registry.CHECKPOINTS``, one test.
+
+    The class itself is used, never an object of it. Tensors are only renamed, fused and split: their values stay.
+
+    Attributes:
+        files: names under which its weights lie in a folder, the first that is there counts.
+    """
+
+    files: tuple[str, ...]
+
+    @staticmethod
+    def recognises(names: Iterable[str], metadata: Mapping[str, Any]) -> bool:
+        """Whether a file with these tensor names and this metadata of its own is of this format."""
+        ...
+
+    @staticmethod
+    def to_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The tensors by our names; a name that is not theirs stays as it is."""
+        ...
+
+    @staticmethod
+    def from_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+        """The tensors of a whole ``DepthModel.state_dict()`` by their names."""
+        ...
+
+    @staticmethod
+    def description(path: Path, source: str, metadata: Mapping[str, Any], sha256: str) -> Description:
+        """
+        Args:
+            path: the weights file.
+            source: what the user wrote.
+            metadata: of the file itself.
+            sha256: of the file.
+
+        Raises:
+            CheckpointError: what stands beside the file is broken, or says that it is another network.
+        """
+        ...
