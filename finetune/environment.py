@@ -7,8 +7,12 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
+import warnings
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +23,24 @@ from accelerate.utils import GradientAccumulationPlugin
 from finetune.errors import FinetuneError
 from finetune.recipe import Recipe, recipe_mapping
 
-PACKAGES = ("finetune", "torch", "accelerate", "timm", "albumentations", "opencv-python-headless", "numpy")
+PACKAGES = (
+    "finetune",
+    "torch",
+    "accelerate",
+    "peft",
+    "timm",
+    "albumentations",
+    "opencv-python-headless",
+    "numpy",
+    "safetensors",
+)
 
 # What every launcher of several processes says to each of them.
 _OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+
+
+# What torch warns of an operation, with its name.
+_WITHOUT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 def digest(content: Any) -> str:
@@ -122,11 +140,16 @@ def environment_record(
         "python": platform.python_version(),
         "platform": platform.platform(),
         "packages": {name: _version(name) for name in PACKAGES},
-        "git_commit": _git_commit(),
-        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "cudnn": torch.backends.cudnn.version() if device.type == "cuda" else None,
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_changed": None if (changed := _git("status", "--porcelain", "-uno")) is None else bool(changed),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else _cpu_name(),
         "processes": accelerator.num_processes,
+        "machines": accelerator.num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)),
         "threads": torch.get_num_threads(),
         "precision": recipe.run.precision,
+        "deterministic": recipe.run.deterministic,
         "seed": recipe.seed,
         "steps": total_steps,
         "total_batch": recipe.run.batch_size * recipe.run.accumulate * accelerator.num_processes,
@@ -153,12 +176,92 @@ def sources(reader: Any) -> list[str]:
     return [reader.source(index) for index in range(len(reader))]
 
 
-def _git_commit() -> str | None:
-    """Of the checkout the program runs from; None when it is not one."""
+def _git(*arguments: str) -> str | None:
+    """What git says of the checkout the program runs from; None when it is not one."""
+    command = ["git", "-C", str(Path(__file__).parent), *arguments]
     try:
-        answer = subprocess.run(
-            ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"], capture_output=True, text=True, check=True
-        )
+        answer = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError):
         return None
     return answer.stdout.strip()
+
+
+def _cpu_name() -> str:
+    """The processor as the system names it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    name = next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
+    return f"cpu ({name or platform.processor() or platform.machine()})"
+
+
+def log_head(record: Mapping[str, Any]) -> list[str]:
+    """What a log begins with: enough to tell this run from another."""
+    packages = ", ".join(f"{name} {record['packages'][name]}" for name in ("torch", "accelerate", "timm"))
+    commit = record["git_commit"]
+    code = f"commit {commit[:12]}{' with changes' if record['git_changed'] else ''}" if commit else "no checkout"
+    frames = ", ".join(f"{key} {one['count']} frames {one['sha256'][:12]}" for key, one in record["frames"].items())
+    base = record["base_sha256"]
+    return [
+        f"device {record['device']}, {record['precision']}, {record['processes']} process(es) on {record['machines']} "
+        f"machine(s), {record['threads']} threads each, total batch {record['total_batch']}",
+        f"python {record['python']}, {packages}, finetune {record['packages']['finetune'] or 'not installed'}, {code}",
+        f"seed {record['seed']}, recipe {record['recipe_sha256'][:12]}, base {base[:12] if base else 'none'}, {frames}",
+    ]
+
+
+@contextmanager
+def determinism(recipe: Recipe) -> Iterator[set[str]]:
+    """
+    Ask for deterministic kernels while a run lasts, if the recipe does.
+
+    Gives:
+        The operations that have none, as they are met; empty until then.
+    """
+    met: set[str] = set()
+    if not recipe.run.deterministic:
+        yield met
+        return
+    # cuBLAS reads it when it starts, which is with the first product on a GPU.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    before = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.backends.cudnn.benchmark,
+    )
+
+    def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+        found = _WITHOUT_DETERMINISTIC.match(str(message))
+        if found:
+            met.add(found.group(1))
+        else:
+            shown(message, category, *place, **more)
+
+    shown = warnings.showwarning
+    try:
+        # Not an error: the backward of a bilinear resize has no deterministic kernel on a GPU, and no network of this
+        # kind goes without it (https://github.com/pytorch/pytorch/issues/107999).
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.backends.cudnn.benchmark = False
+        with warnings.catch_warnings():
+            warnings.filterwarnings("always", message=_WITHOUT_DETERMINISTIC.pattern)
+            warnings.showwarning = note
+            yield met
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.backends.cudnn.benchmark = before[2]
+
+
+DETERMINISTIC_NOTE = (
+    "run.deterministic: the same bits again on the same machine with the same versions, threads and processes, but for "
+    "operations without a deterministic kernel, which are named at the end of the run; on a GPU the backward of a "
+    "bilinear resize is one. Another GPU, or another number of threads or processes, rounds otherwise"
+)
+
+
+def determinism_sentence(met: Collection[str]) -> str:
+    """What to say at the end of a run that asked for it."""
+    if not met:
+        return "run.deterministic: no operation without a deterministic kernel was met"
+    return f"run.deterministic: not deterministic were {', '.join(sorted(met))}; a repetition may differ by rounding"

@@ -262,6 +262,8 @@ class RunOptions:
     accumulate: Count = 1  # micro-batches added up to one step
     # auto: as accelerate was told, else bf16 where the device is good at it, else fp32.
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    # Ask for kernels that give the same bits each time, and name those that do not exist; slower on a GPU.
+    deterministic: bool = False
     compile: bool = False  # torch.compile of what is trained; minutes at the start, then faster steps where it runs
     gradient_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory, more time
     threads: Count | None = None  # CPU threads of each process; null: usable cores / processes on this machine

@@ -16,7 +16,16 @@ from torch._dynamo.exc import TorchDynamoException
 from finetune import registry
 from finetune.assembly import Start, evaluate_with_baselines, make_run, resolved, start, total_steps
 from finetune.batches import worker_died
-from finetune.environment import environment_record, first_line, make_accelerator, try_compiler
+from finetune.environment import (
+    DETERMINISTIC_NOTE,
+    determinism,
+    determinism_sentence,
+    environment_record,
+    first_line,
+    log_head,
+    make_accelerator,
+    try_compiler,
+)
 from finetune.errors import ProcessError
 from finetune.evaluation import Evaluation
 from finetune.exporting import export_model
@@ -38,8 +47,10 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
     folder = RunFolder(Path(recipe.output) / recipe.name)
     folder.require_free(resume=resume, overwrite=overwrite)
     try:
-        with Interrupts() as interrupts, _sentences_for_what_machines_lack():
+        with Interrupts() as interrupts, _sentences_for_what_machines_lack(), determinism(recipe) as met:
             _train(recipe, folder, interrupts, resume=resume, overwrite=overwrite)
+            if recipe.run.deterministic:
+                print(determinism_sentence(met))
     finally:
         # Accelerate keeps its state for the life of the process; the next run in it may want another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
@@ -104,10 +115,12 @@ def _open(run: Run, record: Mapping[str, Any], notes: Sequence[str]) -> None:
                 run.log.text("alarms", "\n".join(run.alarms.sentences()), 0)
         for note in [*notes, *run.alarms.sentences()]:
             run.log.say(note)
+        if run.recipe.run.deterministic:
+            run.log.say(DETERMINISTIC_NOTE)
+        for line in log_head(record):
+            run.log.say(line)
         run.log.say(
-            f"{run.folder.path}: step {run.step} of {run.total_steps} on {record['device']}, {record['precision']}, "
-            f"{record['processes']} process(es), {record['threads']} threads; "
-            f"tensorboard --logdir {run.folder.tensorboard}"
+            f"{run.folder.path}: step {run.step} of {run.total_steps}; tensorboard --logdir {run.folder.tensorboard}"
         )
     if run.step == 0:
         run.evaluate()

@@ -35,6 +35,8 @@ from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
 from finetune.networks.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
 
 LAST_LAYER = "head.last."
+# Keys of what torch.optim gives, alone or under a name.
+_OF_OPTIMIZERS = frozenset(("param_groups", "optimizer", "optimizer_state_dict"))
 # What the network never reads; a file without them is whole.
 UNUSED = ("encoder.mask_token", f"{UNUSED_UNIT}.")
 
@@ -116,7 +118,7 @@ def read_checkpoint(
     plain, nested = unwrap(content)
     tensors = {name: tensor for name, tensor in plain.items() if isinstance(tensor, Tensor)}
     own_metadata = {key: decoded(text) for key, text in raw_metadata.items()}
-    name, format_class = _format_of(tensors, own_metadata, source)
+    name, format_class = _format_of(tensors, content, own_metadata, source)
     sha256 = file_digest(path)
     described = format_class.description(path, source, own_metadata, sha256)
     ours = {key: value.float() for key, value in (format_class.to_ours(tensors) | described.tensors).items()}
@@ -215,7 +217,9 @@ def _offset_in(described: Description) -> float:
     return float(offset)
 
 
-def _format_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], source: str) -> tuple[str, Any]:
+def _format_of(
+    tensors: Mapping[str, Tensor], content: Mapping[Any, Any], metadata: Mapping[str, Any], source: str
+) -> tuple[str, Any]:
     for name in registry.CHECKPOINTS:
         format_class = registry.find(registry.CHECKPOINTS, name)
         if format_class.recognises(tensors, metadata):
@@ -224,6 +228,12 @@ def _format_of(tensors: Mapping[str, Tensor], metadata: Mapping[str, Any], sourc
     if any(name.startswith("encoder.") for name in tensors):
         raise CheckpointError(
             source, "has our tensors but does not say what they are", "Use best/model.safetensors of the run folder"
+        )
+    if not tensors and _OF_OPTIMIZERS & content.keys():
+        raise CheckpointError(
+            source,
+            "is the state of an optimizer, without the weights of a model",
+            "Name the file with the model's weights",
         )
     names = ", ".join(list(tensors)[:3]) or "no tensors"
     raise CheckpointError(

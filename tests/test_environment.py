@@ -1,10 +1,19 @@
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from finetune.environment import digest, environment_record, make_accelerator, try_compiler
+from finetune.environment import (
+    determinism,
+    determinism_sentence,
+    digest,
+    environment_record,
+    log_head,
+    make_accelerator,
+    try_compiler,
+)
 from finetune.errors import FinetuneError
 from finetune.recipe import load_recipe
 
@@ -90,3 +99,36 @@ def test_a_machine_that_cannot_compile_is_told_before_the_first_step(monkeypatch
         FinetuneError, match=r"run\.compile is true, but .* \(No working C\+\+ compiler found\)\. Install"
     ):
         try_compiler(torch.device("cpu"))
+
+
+def test_determinism_is_asked_for_while_a_run_lasts_and_what_has_none_is_named(
+    recipe: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    with determinism(load_recipe(recipe)) as met:
+        assert not torch.are_deterministic_algorithms_enabled()
+    with determinism(load_recipe(recipe, ["run.deterministic=true"])) as met:
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        for _ in range(2):
+            warnings.warn("upsample_backward does not have a deterministic implementation, but you set", stacklevel=1)
+    assert not torch.are_deterministic_algorithms_enabled()
+    assert met == {"upsample_backward"}
+    assert not recwarn.list
+    assert determinism_sentence(met).startswith("run.deterministic: not deterministic were upsample_backward; ")
+    assert determinism_sentence(()) == "run.deterministic: no operation without a deterministic kernel was met"
+
+
+def test_the_record_says_where_and_on_what_a_run_ran(recipe: Path) -> None:
+    accelerator, _ = make_accelerator(load_recipe(recipe))
+    record = environment_record(load_recipe(recipe), accelerator, "ab" * 32, 6)
+    assert record["device"].startswith("cpu (")
+    assert (record["processes"], record["machines"], record["total_batch"], record["seed"]) == (1, 1, 4, 0)
+    assert torch.__version__.startswith(record["packages"]["torch"])
+    assert record["packages"]["peft"]
+    assert record["git_changed"] in (True, False, None)
+    assert (record["git_commit"] is None) == (record["git_changed"] is None)
+    device, versions, digests = log_head(record)
+    assert device.endswith("total batch 4")
+    assert f"torch {record['packages']['torch']}, accelerate " in versions
+    assert digests.startswith("seed 0, recipe ")
+    assert "base abababababab, data.train.0 10 frames " in digests

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,29 @@ from finetune import registry
 from finetune.checkpoints.beside import first_line
 from finetune.checkpoints.hub import HUB_FILES, closest_id
 from finetune.errors import CheckpointError
+
+# First bytes of what weights are sent around in, but are not read from.
+_ARCHIVES = {
+    b"\x1f\x8b": "a gzip archive",
+    b"BZh": "a bzip2 archive",
+    b"\xfd7zXZ": "an xz archive",
+    b"Rar!": "a RAR archive",
+    b"7z\xbc\xaf": "a 7z archive",
+}
+# What torch.load raises over bytes that nobody wrote, besides its own UnpicklingError; seen by reading mutated files.
+_BROKEN = (
+    RuntimeError,
+    EOFError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    OSError,
+    AssertionError,
+    MemoryError,
+    OverflowError,
+    ImportError,
+)
 
 
 def find_file(source: str) -> Path:
@@ -47,14 +72,31 @@ def find_file(source: str) -> Path:
 
 def read_file(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
     """Content and metadata, told by the first bytes; nothing in the file is ever run."""
-    with path.open("rb") as file:
-        start = file.read(512)
+    try:
+        with path.open("rb") as file:
+            start = file.read(512)
+            end = file.seek(0, os.SEEK_END)
+    except OSError as error:
+        raise CheckpointError(
+            source, f"cannot be read ({error.strerror})", "Make it a file that this user may read"
+        ) from error
     if not start:
         raise CheckpointError(source, "is empty", "Fetch or export it again")
+    if not start.strip(b"\0"):
+        raise CheckpointError(
+            source, f"is {end} bytes of which the first are all zero: a download that was cut off", "Fetch it again"
+        )
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointError(source, "is a Git LFS pointer, not the weights", "Run git lfs pull where it came from")
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
         raise CheckpointError(source, "is a web page, not weights", "Download the file itself, not the page about it")
+    archive = next((name for signature, name in _ARCHIVES.items() if start.startswith(signature)), None)
+    if archive or (start.startswith(b"PK\x03\x04") and not _is_of_torch(path)):
+        raise CheckpointError(
+            source,
+            f"is {archive or 'a zip archive'}, not a weights file",
+            "Unpack it, and name the .pth or .safetensors file that was in it",
+        )
     if start[8:9] == b"{":
         return _read_safetensors(path, source)
     if start.startswith(b"PK\x03\x04") or start.startswith(b"\x80"):
@@ -62,6 +104,15 @@ def read_file(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str
     raise CheckpointError(
         source, "is neither a .pth nor a .safetensors file", "Name a weights file in one of the two formats"
     )
+
+
+def _is_of_torch(path: Path) -> bool:
+    """Whether a zip archive is one that torch writes; one that is cut short lacks its table, and may have been."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("data.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return True
 
 
 def _read_safetensors(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
@@ -83,7 +134,7 @@ def _read_pickle(path: Path, source: str, mapped: bool) -> Mapping[str, Any]:
             "holds more than tensors and plain values, or is damaged; opening it could run code, so it stays closed",
             "Write its weights alone: torch.save(model.state_dict(), path)",
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except _BROKEN as error:
         raise CheckpointError(
             source, f"is cut short or damaged ({first_line(error)})", "Fetch or export it again"
         ) from error

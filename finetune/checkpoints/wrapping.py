@@ -22,7 +22,11 @@ def unwrap(content: Mapping[Any, Any]) -> tuple[dict[str, Any], bool]:
         The weights by their plain names, and whether they were nested, as a training checkpoint has them.
     """
     nested = False
+    seen = {id(content)}  # a mapping may hold itself
     while inner := next((content[nest] for nest in NESTS if isinstance(content.get(nest), Mapping)), None):
+        if id(inner) in seen:
+            break
+        seen.add(id(inner))
         content, nested = inner, True
     return {_plain(str(name)): value for name, value in content.items()}, nested
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import math
 import os
+import struct
+import tokenize
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -32,6 +34,25 @@ _SIGNATURES = {
     b"P5": "PGM",
     b"P6": "PPM",
 }
+
+
+# What NumPy raises over bytes that nobody wrote, found by reading mutated files: its header is an expression in Python.
+_BROKEN_ARRAYS = (
+    OSError,
+    ValueError,
+    TypeError,
+    LookupError,
+    EOFError,
+    SyntaxError,
+    tokenize.TokenError,
+    MemoryError,
+    OverflowError,
+    NotImplementedError,
+    RuntimeError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -297,7 +318,7 @@ def _stored_array(path: str | os.PathLike[str], names: tuple[str, ...]) -> NDArr
             listed = ", ".join(loaded.files) or "none"
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         raise _unreadable(path, error) from None
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error):
+    except _BROKEN_ARRAYS:
         raise DataError(
             path, "is no NumPy file of numbers, or is truncated", "Write it again, or leave the frame out"
         ) from None

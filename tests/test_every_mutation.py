@@ -1,0 +1,264 @@
+"""Recipes, images, depth maps and weights files, changed at random: a sentence or a sound value, nothing else."""
+
+from __future__ import annotations
+
+import io
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from finetune.errors import FinetuneError
+from finetune.readers.files import read_depth, read_image
+from finetune.readers.pairs import Pairs
+from finetune.recipe import Recipe, load_recipe, recipe_mapping, recipe_text
+from finetune.weights import Checkpoint, read_checkpoint, whole_network
+from tests.conftest import RECIPE
+from tests.drawn_weights import drawn_model
+
+# The same mutations each time: what is found once is found again, and a green run stays green.
+FIXED = settings(
+    derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-(10**30), 10**30),
+    st.floats(),
+    st.text(max_size=8),
+    st.just([]),
+    st.just({}),
+    st.lists(st.integers(-20, 700), max_size=3),
+    st.dictionaries(st.text(max_size=4), st.integers(), max_size=2),
+    st.sampled_from(
+        ["auto", "silog", "pairs", "1e-5", "1:30", "012", "yes", "${HOME}", "${NOT_SET}", "../..", "\0", "ü/ß"]
+    ),
+)
+
+
+def keys_of(content: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Paths of everything in nested mappings and lists."""
+    inner = content.items() if isinstance(content, dict) else enumerate(content) if isinstance(content, list) else ()
+    return [found for key, value in inner for found in ((*path, key), *keys_of(value, (*path, key)))]
+
+
+def mutated_mapping(content: dict[str, Any], draw: Callable[[st.SearchStrategy[Any]], Any]) -> set[str]:
+    """Change one to three places; returns keys that no recipe knows and that were put in."""
+    unknown: set[str] = set()
+    for _ in range(draw(st.integers(1, 3))):
+        paths = keys_of(content)
+        if not paths:
+            break
+        *parents, key = draw(st.sampled_from(paths))
+        place: Any = content
+        for parent in parents:
+            place = place[parent]
+        what = draw(st.sampled_from(["value", "remove", "unknown"]))
+        if what == "value":
+            place[key] = draw(VALUES)
+        elif what == "remove":
+            del place[key]
+        elif isinstance(place, dict):
+            name = f"no_such_{draw(st.integers(0, 9))}"
+            place[name] = draw(VALUES)
+            unknown.add(name)
+    return unknown
+
+
+def loaded(path: Path) -> Recipe | None:
+    try:
+        return load_recipe(path)
+    except FinetuneError as error:
+        assert str(error).strip()
+        assert error.exit_status == 2
+        return None
+
+
+def require_sound(recipe: Recipe, path: Path) -> None:
+    """What was accepted keeps what the schema promises, and its own text gives it again."""
+    run, optim, model = recipe.run, recipe.optim, recipe.model
+    assert (run.steps is None) != (run.epochs is None)
+    assert run.batch_size >= 1 and run.accumulate >= 1
+    assert all(side % 14 == 0 and side > 0 for side in recipe.data.input_size)
+    assert 0 < optim.lr < np.inf and 0 < optim.lr_decoder < np.inf and 0 < optim.clip_norm < np.inf
+    assert all(0 <= beta < 1 for beta in optim.betas) and 0 <= optim.ema_decay < 1
+    assert model.max_depth_m is None or 0 < model.max_depth_m < np.inf
+    assert all(0 < term.weight < np.inf for term in recipe.loss)
+    assert all(0 < entry.weight < np.inf for entry in (*recipe.data.train, *recipe.data.val))
+    again = path.with_name("again.yaml")
+    again.write_text(recipe_text(recipe), encoding="utf-8")
+    assert recipe_mapping(load_recipe(again)) == recipe_mapping(recipe)
+
+
+@pytest.fixture(scope="module")
+def recipe_values(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
+    folder = tmp_path_factory.mktemp("mutated")
+    checkpoint = folder / "weights.pth"
+    checkpoint.write_bytes(b"")
+    return RECIPE.format(output=folder / "runs", checkpoint=checkpoint, root=frames), folder / "mutated.yaml"
+
+
+@settings(FIXED, max_examples=300)
+@given(data=st.data())
+def test_mutated_values_of_a_recipe(recipe_values: tuple[str, Path], data: st.DataObject) -> None:
+    text, path = recipe_values
+    content = yaml.safe_load(text)
+    unknown = mutated_mapping(content, data.draw)
+    try:
+        path.write_text(yaml.safe_dump(content, allow_unicode=True), encoding="utf-8")
+    except (yaml.YAMLError, UnicodeEncodeError):
+        return  # what cannot be written as a file cannot be read as one
+    recipe = loaded(path)
+    if recipe is not None:
+        assert not unknown & {key for keys in keys_of(yaml.safe_load(path.read_text())) for key in keys}
+        require_sound(recipe, path)
+
+
+@settings(FIXED, max_examples=200)
+@given(data=st.data())
+def test_mutated_text_of_a_recipe(recipe_values: tuple[str, Path], data: st.DataObject) -> None:
+    text, path = recipe_values
+    path.write_bytes(mutated_bytes(text.encode(), data.draw, most_inserted=12))
+    recipe = loaded(path)
+    if recipe is not None:
+        require_sound(recipe, path)
+
+
+def mutated_bytes(content: bytes, draw: Callable[[st.SearchStrategy[Any]], Any], most_inserted: int = 64) -> bytes:
+    """Flip bits, cut, insert and repeat, one to four times."""
+    changed = bytearray(content)
+    for _ in range(draw(st.integers(1, 4))):
+        if not changed:
+            break
+        # The first bytes say what a file is, and the last where the parts of an archive are.
+        size = len(changed)
+        place = draw(
+            st.one_of(
+                st.integers(0, size - 1), st.integers(0, min(size, 120) - 1), st.integers(max(0, size - 120), size - 1)
+            )
+        )
+        what = draw(st.sampled_from(["flip", "cut", "insert", "remove", "repeat"]))
+        if what == "flip":
+            changed[place] ^= 1 << draw(st.integers(0, 7))
+        elif what == "cut":
+            del changed[place:]
+        elif what == "insert":
+            changed[place:place] = draw(st.binary(min_size=1, max_size=most_inserted))
+        elif what == "remove":
+            del changed[place : place + draw(st.integers(1, 64))]
+        else:
+            changed[place:place] = changed[place : place + draw(st.integers(1, 64))]
+    return bytes(changed)
+
+
+def encoded(array: np.ndarray, suffix: str) -> bytes:
+    if suffix in (".npy", ".npz"):
+        buffer = io.BytesIO()
+        np.save(buffer, array) if suffix == ".npy" else np.savez_compressed(buffer, depth=array)
+        return buffer.getvalue()
+    done, data = cv2.imencode(suffix, array)
+    assert done
+    return bytes(data)
+
+
+GENERATOR = np.random.default_rng(0)
+IMAGES = {
+    suffix: encoded(GENERATOR.integers(0, 255, (24, 32, 3), np.uint8), suffix)
+    for suffix in (".png", ".jpg", ".bmp", ".tiff", ".webp", ".npy")
+}
+DEPTHS = {
+    suffix: encoded(GENERATOR.integers(500, 5000, (24, 32)).astype(kind), suffix)
+    for suffix, kind in (
+        (".png", np.uint16),
+        (".tiff", np.float32),
+        (".npy", np.float32),
+        (".npz", np.uint16),
+        (".pgm", np.uint16),
+    )
+}
+
+
+@settings(FIXED, max_examples=100)
+@given(data=st.data())
+def test_mutated_images(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    suffix = data.draw(st.sampled_from(sorted(IMAGES)))
+    path = tmp_path_factory.getbasetemp() / f"mutated{suffix}"
+    path.write_bytes(mutated_bytes(IMAGES[suffix], data.draw))
+    try:
+        image = read_image(path)
+    except FinetuneError as error:
+        assert str(path) in str(error)
+    else:
+        assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
+
+
+@settings(FIXED, max_examples=100)
+@given(data=st.data())
+def test_mutated_depth_maps(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    suffix = data.draw(st.sampled_from(sorted(DEPTHS)))
+    path = folder / f"depth{suffix}"
+    path.write_bytes(mutated_bytes(DEPTHS[suffix], data.draw))
+    (folder / "image.png").write_bytes(IMAGES[".png"])
+    (folder / "list.txt").write_text(f"image.png {path.name}\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # of NumPy, over numbers that nobody measured
+        try:
+            read_depth(path)
+            sample = Pairs(root=str(folder), list="list.txt", meters_per_unit=0.001)[0]
+        except FinetuneError as error:
+            assert path.name in str(error)
+        else:
+            assert sample.depth_m.dtype == np.float32 and sample.depth_m.shape == (24, 32)
+            assert np.isfinite(sample.depth_m[sample.valid]).all() and (sample.depth_m[sample.valid] > 0).all()
+
+
+def weights_files() -> dict[str, bytes]:
+    from finetune.checkpoints.official import Official
+
+    tensors = Official.from_ours(drawn_model("tiny", None).state_dict())
+    files = {"official.safetensors": save({name: tensor.half() for name, tensor in tensors.items()})}
+    for name, legacy in (("official.pth", False), ("legacy.pth", True)):
+        buffer = io.BytesIO()
+        small = {name: tensor.half() for name, tensor in tensors.items()}
+        torch.save({"model": small, "epoch": 3}, buffer, _use_new_zipfile_serialization=not legacy)
+        files[name] = buffer.getvalue()
+    return files
+
+
+@pytest.fixture(scope="module")
+def weights() -> dict[str, bytes]:
+    return weights_files()
+
+
+def read_whole(path: Path) -> Checkpoint:
+    checkpoint = read_checkpoint(str(path))
+    whole_network(checkpoint)
+    return checkpoint
+
+
+@settings(FIXED, max_examples=100)
+@given(data=st.data())
+def test_mutated_weights_files(
+    weights: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory, data: st.DataObject
+) -> None:
+    name = data.draw(st.sampled_from(sorted(weights)))
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(mutated_bytes(weights[name], data.draw))
+    try:
+        checkpoint = read_whole(path)
+    except FinetuneError as error:
+        assert name in str(error)
+        assert error.exit_status == 2
+    else:
+        assert (checkpoint.encoder, checkpoint.kind) == ("tiny", "relative")
+        assert all(tensor.dtype == torch.float32 for tensor in checkpoint.tensors.values())
