@@ -185,7 +185,8 @@ def test_adapters_beside_the_weights_are_not_left_out_in_silence(tmp_path: Path)
     source = written(tmp_path / "lora.pth", {**tensors, adapter: torch.zeros(4, 192)})
     assert refusal(source) == (
         f"{source}: holds adapters beside the weights that they change "
-        "(encoder.blocks.0.attn.qkv.lora_A.default.weight). Merge them before saving (model.merge_and_unload()), or name the folder that peft saved."
+        "(encoder.blocks.0.attn.qkv.lora_A.default.weight). Merge them before saving (model.merge_and_unload()), or "
+        "name the folder that peft saved."
     )
     assert read_checkpoint(written(tmp_path / "merged.pth", tensors)).format == "official"
 
