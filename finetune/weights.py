@@ -114,15 +114,8 @@ def read_checkpoint(
         CheckpointError: it is missing, broken, of no known format, or contradicts the arguments.
     """
     entry, path = _found(source, wording)
-    content, raw_metadata = read_file(path, source)
-    plain, nested = unwrap(content)
-    tensors = {name: tensor for name, tensor in plain.items() if isinstance(tensor, Tensor)}
-    own_metadata = {key: decoded(text) for key, text in raw_metadata.items()}
-    name, format_class = _format_of(tensors, content, own_metadata, source)
-    sha256 = file_digest(path)
-    described = format_class.description(path, source, own_metadata, sha256)
-    ours = {key: value.float() for key, value in (format_class.to_ours(tensors) | described.tensors).items()}
-    _require_merged(ours, source)
+    contents = _contents_of(path, source)
+    ours, described = contents.tensors, contents.described
     in_brackets = f" ({where})" if where else ""
     claim = claimed(described.says, entry, described.file)
     told = Meaning(
@@ -139,7 +132,7 @@ def read_checkpoint(
     return Checkpoint(
         source=source,
         path=path,
-        format=name,
+        format=contents.format,
         kind=found_kind,
         kind_assumed=assumed.kind is not None,
         version_assumed=assumed.version is not None,
@@ -150,15 +143,39 @@ def read_checkpoint(
         tensors=ours,
         metadata=described.says,
         metadata_file=described.file,
-        sha256=sha256,
+        sha256=contents.sha256,
         license=found_license,
         notes=(
-            *described.notes,
-            *(("training checkpoint" + _epoch_of(content) + ": using its model weights",) if nested else ()),
+            *contents.notes,
             *_assumptions(source, assumed, in_brackets, wording),
             *_license_notes(source, found_license, known.caveat if known else ""),
         ),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contents:
+    """A file by our names, and what is said about it; what that means is still to be settled."""
+
+    format: str
+    tensors: dict[str, Tensor]
+    described: Description
+    sha256: str
+    notes: tuple[str, ...]
+
+
+def _contents_of(path: Path, source: str) -> _Contents:
+    content, raw_metadata = read_file(path, source)
+    plain, nested = unwrap(content)
+    tensors = {name: tensor for name, tensor in plain.items() if isinstance(tensor, Tensor)}
+    own_metadata = {key: decoded(text) for key, text in raw_metadata.items()}
+    name, format_class = _format_of(tensors, content, own_metadata, source)
+    sha256 = file_digest(path)
+    described = format_class.description(path, source, own_metadata, sha256)
+    ours = {key: value.float() for key, value in (format_class.to_ours(tensors) | described.tensors).items()}
+    _require_merged(ours, source)
+    training = (f"training checkpoint{_epoch_of(content)}: using its model weights",) if nested else ()
+    return _Contents(format=name, tensors=ours, described=described, sha256=sha256, notes=(*described.notes, *training))
 
 
 def _found(source: str, wording: Wording) -> tuple[HubFile | None, Path]:

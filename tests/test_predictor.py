@@ -84,15 +84,25 @@ def test_bare_official_file_is_taken_as_relative_with_a_warning(tmp_path: Path) 
     path = tmp_path / "bare.pth"
     torch.save(Official.from_ours(small_model(None).state_dict()), path)
     with pytest.warns(UserWarning, match=r"bare\.pth cannot say .* If it is metric, set kind and max_depth_m"):
-        relative = load_model(path)
+        relative = load_model(path, version="v2")
     assert (relative.kind, relative.max_depth_m) == ("relative", None)
     # Such a file carries no size: that of the published weights.
     assert relative.preprocessing == Preprocessing(input_size=(518, 518))
     assert relative.base["source"] == str(path)
-    metric = load_model(path, kind="metric", max_depth_m=20.0)
+    metric = load_model(path, kind="metric", max_depth_m=20.0, version="v2")
     assert (metric.kind, metric.max_depth_m) == ("metric", 20.0)
     with pytest.raises(CheckpointError, match="Set max_depth_m to the meters it was trained with"):
         load_model(path, kind="metric")
+
+
+def test_bare_official_file_is_taken_as_v2_with_a_warning(tmp_path: Path) -> None:
+    path = tmp_path / "bare.pth"
+    torch.save(Official.from_ours(small_model(None).state_dict()), path)
+    with pytest.warns(UserWarning, match="taken as V2. If it is V1, set version to v1$"):
+        assert load_model(path, kind="relative").network.version == "v2"
+    assert load_model(path, kind="relative", version="v1").network.encoder.taps == (4, 5, 6, 7)
+    with pytest.raises(ValueError, match="version is 'v3'; expected auto, v1 or v2"):
+        load_model(path, version="v3")
 
 
 @pytest.mark.parametrize(

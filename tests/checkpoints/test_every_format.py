@@ -131,7 +131,8 @@ def rows() -> list[Any]:
         for encoder in ("tiny", "vits"):
             for kind in ("relative", "metric"):
                 marks = [pytest.mark.original] if make in OF_ORIGINAL else []
-                if encoder == "vits" and not marks:
+                seldom = encoder == "vits" or (kind == "relative" and make is not huggingface)
+                if seldom and not marks:
                     marks = [pytest.mark.slow]
                 found.append(pytest.param(make, encoder, kind, marks=marks, id=f"{make.__name__}-{encoder}-{kind}"))
     return found
