@@ -234,8 +234,17 @@ def _loaded(output: Path) -> Any:
         ResultError: transformers left some tensors out, or drew some itself.
     """
     from transformers import AutoModelForDepthEstimation
+    from transformers.utils import logging
 
-    model, info = AutoModelForDepthEstimation.from_pretrained(output, output_loading_info=True, local_files_only=True)
+    shows_bars = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of a load that takes no time, twice, in the midst of our own lines
+    try:
+        model, info = AutoModelForDepthEstimation.from_pretrained(
+            output, output_loading_info=True, local_files_only=True
+        )
+    finally:
+        if shows_bars:
+            logging.enable_progress_bar()
     wrong = [*info["missing_keys"], *info["unexpected_keys"], *info["mismatched_keys"]]
     if wrong:
         raise ResultError(f"{output}: transformers does not take over {wrong[0]} and {len(wrong) - 1} more tensors.")

@@ -176,7 +176,7 @@ def test_a_folder_that_stands_is_replaced_when_asked_by_what_the_card_says(
     assert "already there. Name another --output, or replace with --force." in capsys.readouterr().err
     assert main([*arguments, "--force"]) == 0
     printed = capsys.readouterr()
-    assert "license CC-BY-NC-4.0" in printed.err
+    assert printed.err.endswith("m.safetensors: license CC-BY-NC-4.0\n")
     line, piped = printed.out.splitlines()
     assert line.startswith(f"{tmp_path / 'hf'}: huggingface, reloaded and compared on an image of 480x640: largest ")
     assert "near half" in line and "far half" in line
