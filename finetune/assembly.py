@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,9 +30,10 @@ from finetune.evaluation import Answer, Evaluation, ValidationSamples, evaluate,
 from finetune.loop import Run
 from finetune.metrics import METRICS
 from finetune.networks.depth_model import DepthModel
+from finetune.networks.lora import add_adapters, lora_config
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
-from finetune.recipe import ModelOptions, Recipe, recipe_mapping
+from finetune.recipe import LoraOptions, ModelOptions, Recipe, recipe_mapping
 from finetune.report import RunLog
 from finetune.run_folder import RunFolder
 from finetune.weights import Checkpoint, license_sentence, read_checkpoint, whole_network
@@ -219,9 +220,7 @@ def make_run(
     """
     network = begin.model
     network.set_gradient_checkpointing(recipe.run.gradient_checkpointing)
-    if recipe.model.train == "decoder":
-        for parameter in network.encoder_parameters():
-            parameter.requires_grad_(False)
+    notes = [_choose_trained(network, recipe)]
     network.to(accelerator.device)
     network.to(memory_format=torch.channels_last)
     average = AverageWeights(network, recipe.optim.ema_decay) if recipe.optim.ema_decay else None
@@ -254,6 +253,7 @@ def make_run(
         alarms=alarms,
         constant_median=_constant(begin.baselines),
         average=average,
+        notes=notes,
     )
     if resume:
         run.resume()
@@ -268,6 +268,44 @@ def make_run(
             max_depth_m=recipe.model.max_depth_m or recipe.depth_range_m[1],
         )
     return run
+
+
+def _choose_trained(network: DepthModel, recipe: Recipe) -> str:
+    """
+    Freeze what is not trained, and put adapters where they are asked for.
+
+    Returns:
+        How many values are trained in which part, as a sentence.
+
+    Raises:
+        FinetuneError: there are fewer blocks than are to be adapted, or nothing of the head is trained.
+    """
+    options = recipe.model
+    if options.train == "decoder":
+        for parameter in network.encoder_parameters():
+            parameter.requires_grad_(False)
+    elif options.train == "lora":
+        blocks = len(network.encoder.blocks)
+        if options.lora.last_blocks and options.lora.last_blocks > blocks:
+            raise FinetuneError(
+                f"{recipe.where('model.lora.last_blocks')}: model.lora.last_blocks is {options.lora.last_blocks}, but "
+                f"encoder {network.encoder_name} has {blocks} blocks; expected at most that many."
+            )
+        add_adapters(network, lora_config(blocks, **vars_of(options.lora)), recipe.seed)
+    counts = {part: [0, 0] for part in ("encoder", "decoder", "head")}
+    for name, parameter in network.named_parameters():
+        of_part = counts[name.partition(".")[0]]
+        of_part[1] += parameter.numel()
+        of_part[0] += parameter.numel() if parameter.requires_grad else 0
+    if not counts["head"][0]:
+        raise FinetuneError("Nothing of the head is trained, so nothing would be learned. Set model.train: decoder.")
+    told = ", ".join(f"{part} {trained:,} of {whole:,}" for part, (trained, whole) in counts.items())
+    return f"model.train {options.train}: trained values: {told}"
+
+
+def vars_of(options: LoraOptions) -> dict[str, Any]:
+    """The fields of ``model.lora`` by name."""
+    return {field.name: getattr(options, field.name) for field in fields(options)}
 
 
 def _movement(network: DepthModel, average: AverageWeights | None, validation: ValidationSamples) -> Movement:

@@ -26,13 +26,14 @@ from finetune.evaluation import Answer, Evaluation, ValidationSamples, evaluate,
 from finetune.interrupts import Interrupts
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
+from finetune.networks.lora import adapter_tensors, lora_config, merged
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
 from finetune.recipe import Recipe, recipe_mapping
 from finetune.report import RunLog
-from finetune.run_folder import RunFolder, lasting_digest, seal, sealed
+from finetune.run_folder import ADAPTER_FOLDER, RunFolder, lasting_digest, seal, sealed
 from finetune.schedules import rate_factor
-from finetune.weights import read_checkpoint, save_native
+from finetune.weights import read_checkpoint, save_adapter, save_native
 
 # With fp16 a gradient beyond its range is routine: the scaler skips the step and halves its factor. Not so for ever.
 MOST_SKIPPED_STEPS = 20
@@ -200,7 +201,21 @@ class Run:
         """Write a weights file that says what it is."""
         if self.accelerator.is_main_process:
             path.parent.mkdir(exist_ok=True)
-            save_native(path, self.result, self.metadata | {"step": self.step, "evaluation": evaluation})
+            metadata = self.metadata | {"step": self.step, "evaluation": evaluation}
+            if self.recipe.model.train == "lora":
+                # Before the merged weights: where these stand, so does the adapter that belongs to them.
+                self._save_adapter(path.with_name(ADAPTER_FOLDER), metadata)
+            save_native(path, merged(self.result) if self.recipe.model.train == "lora" else self.result, metadata)
+
+    def _save_adapter(self, folder: Path, metadata: dict[str, Any]) -> None:
+        options = self.recipe.model.lora
+        config = lora_config(len(self.network.encoder.blocks), **vars(options)).to_dict()
+        base = self.recipe.model.checkpoint
+        assert base is not None, "adapters stand beside the weights of a checkpoint"
+        # A path is written whole: the folder will be read from elsewhere.
+        named = str(Path(base).absolute()) if Path(base).exists() else base
+        config |= {"base_model_name_or_path": named, "inference_mode": True}
+        save_adapter(folder, adapter_tensors(self.result), config, self.result, metadata)
 
     def save_checkpoint(self) -> None:
         """A resume point, written whole or not at all; every process must call.

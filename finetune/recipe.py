@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from finetune.checkpoints.hub import is_hub_id
 from finetune.errors import RecipeError, RecipeFaults
 from finetune.losses.shapes import Reduction
-from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, later, plain_values
+from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, plain_values
 from finetune.recipe_yaml import dotted, nearest, nearest_path, read_document, yaml_text
 from finetune.registry import EXPORTERS, LOSSES, READERS
 
@@ -68,6 +68,12 @@ def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
+def _targets_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise RecipeError("targets", list(names), "each name once")
+    return names
+
+
 def _exporters(names: tuple[str, ...]) -> tuple[str, ...]:
     unknown = [name for name in names if name not in EXPORTERS]
     near = [known for name in unknown if (known := nearest(name, sorted(EXPORTERS)))]
@@ -85,7 +91,7 @@ Protocols = Annotated[
 ]
 Exporters = Annotated[tuple[str, ...], AfterValidator(_exporters)]
 
-Train = Annotated[Literal["all", "decoder", "lora"], later(lambda train: train == "lora", use="all or decoder")]
+LoraTarget = Literal["qkv", "proj", "fc1", "fc2"]
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -95,6 +101,14 @@ class LoraOptions:
     rank: Annotated[int, Field(ge=1, le=512)] = 16  # columns of each adapter; more learn more and weigh more
     alpha: Positive = 32.0  # an adapter's answer is scaled by alpha / rank
     dropout: ShareBelowOne = 0.0  # share of an adapter's inputs that are dropped in training
+    # Which linear layers of a block get one: attention's input and output, and the two of the feed-forward part.
+    targets: Annotated[tuple[LoraTarget, ...], Field(min_length=1), AfterValidator(_targets_once)] = (
+        "qkv",
+        "proj",
+        "fc1",
+        "fc2",
+    )
+    last_blocks: Count | None = None  # how many blocks, counted from the last, get adapters; null: all
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -121,7 +135,7 @@ class ModelOptions:
     # rescale: its answers are scaled by the ratio.
     on_max_depth: Literal["refuse", "rescale"] = "refuse"
     # all: every weight; decoder: the encoder is frozen; lora: adapters in the encoder, and all of the decoder.
-    train: Train = "all"
+    train: Literal["all", "decoder", "lora"] = "all"
     lora: LoraOptions = LoraOptions()  # of train: lora
 
     def __post_init__(self) -> None:
@@ -167,6 +181,9 @@ class ModelOptions:
         if self.on_max_depth == "rescale":
             found = self.on_max_depth
             raise Contradiction("on_max_depth", found, "refuse", other="checkpoint", other_value=None)
+        if self.train == "lora":
+            drawn = "all, since there are no weights that adapters could stand beside"
+            raise Contradiction("train", self.train, drawn, other="checkpoint", other_value=None)
         if self.decoder_init not in ("auto", "scratch"):
             drawn = "scratch, since every weight is drawn anew"
             raise Contradiction("decoder_init", self.decoder_init, drawn, other="checkpoint", other_value=None)

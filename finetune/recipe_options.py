@@ -15,28 +15,13 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
-from pydantic import AfterValidator, TypeAdapter, ValidationError, ValidationInfo
+from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
 from finetune.errors import FinetuneError, RecipeError
 from finetune.recipe_yaml import WRONG, Document, KeyPath, did_you_mean, dotted, nearest, plain_scalar, spelled
 from finetune.registry import find
-
-
-class Unavailable(RecipeError):
-    """A value whose feature is known and comes later; ``expected`` is what to use today."""
-
-
-def later(refused: Callable[[Any], bool], *, use: str) -> AfterValidator:
-    """For a field's annotation: the values for which ``refused`` is true come later; ``use`` is what there is today."""
-
-    def refuse(value: Any, info: ValidationInfo) -> Any:
-        if refused(value):
-            raise Unavailable(info.field_name or "", value, use)
-        return value
-
-    return AfterValidator(refuse)
 
 
 class Contradiction(RecipeError):
@@ -201,8 +186,6 @@ class Checker:
 
     def _complaint(self, error: RecipeError, path: KeyPath, key_path: KeyPath) -> str:
         value = spelled(self.document.value(key_path, default=error.value))
-        if isinstance(error, Unavailable):
-            return f"{value}, which is not available yet; use {error.expected}."
         if isinstance(error, Contradiction):
             other = (*path, *_parts(error.other))
             place = self.document.place(other).text

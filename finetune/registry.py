@@ -23,6 +23,7 @@ LOSSES = {
 }
 
 CHECKPOINTS = {
+    "adapter": "finetune.checkpoints.adapter:Adapter",
     "native": "finetune.checkpoints.native:Native",
     "official": "finetune.checkpoints.official:Official",
     "huggingface": "finetune.checkpoints.huggingface:HuggingFace",
@@ -30,6 +31,7 @@ CHECKPOINTS = {
 }
 
 EXPORTERS = {
+    "adapter": "finetune.exporters.adapter:Adapter",
     "huggingface": "finetune.exporters.huggingface:HuggingFace",
     "official": "finetune.exporters.official:Official",
 }

@@ -20,6 +20,7 @@ RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.csv"
 SEAL_FILE = "run_state.json"
+ADAPTER_FOLDER = "adapter"  # beside the merged weights of a run with train: lora, as peft loads it
 # What may differ between a run and its resumption, as dotted keys.
 # Skipping bad samples is what a run that one of them stopped needs to go on: none was skipped before it.
 MAY_CHANGE = (

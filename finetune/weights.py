@@ -6,7 +6,7 @@ import json
 import shutil
 import stat
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from finetune import registry
-from finetune.checkpoints.beside import file_digest
+from finetune.checkpoints.adapter import CONFIG_FILE, WEIGHTS_FILE, base_of, config_text, laid_over
+from finetune.checkpoints.adapter import FORMAT as ADAPTER_FORMAT
+from finetune.checkpoints.beside import file_digest, first_line
 from finetune.checkpoints.claims import IN_RECIPE, Meaning, Wording, claimed, settled
 from finetune.checkpoints.files import decoded, find_file, read_file
 from finetune.checkpoints.format import Description
@@ -115,6 +117,9 @@ def read_checkpoint(
     """
     entry, path = _found(source, wording)
     contents = _contents_of(path, source)
+    if contents.format == "adapter":
+        contents = _on_its_base(contents, path, source)
+    _require_merged(contents.tensors, source)
     ours, described = contents.tensors, contents.described
     in_brackets = f" ({where})" if where else ""
     claim = claimed(described.says, entry, described.file)
@@ -173,9 +178,34 @@ def _contents_of(path: Path, source: str) -> _Contents:
     sha256 = file_digest(path)
     described = format_class.description(path, source, own_metadata, sha256)
     ours = {key: value.float() for key, value in (format_class.to_ours(tensors) | described.tensors).items()}
-    _require_merged(ours, source)
     training = (f"training checkpoint{_epoch_of(content)}: using its model weights",) if nested else ()
     return _Contents(format=name, tensors=ours, described=described, sha256=sha256, notes=(*described.notes, *training))
+
+
+def _on_its_base(adapter: _Contents, path: Path, source: str) -> _Contents:
+    """
+    Raises:
+        CheckpointError: the base is not there, is another file than the adapter was trained on, or does not fit.
+    """
+    base_source, scale = base_of(path, source)
+    said = adapter.described.says.get("base")
+    expected = said.get("sha256") if isinstance(said, Mapping) else None
+    fix = f"Put the base there, or name it in {path.with_name(CONFIG_FILE)} as base_model_name_or_path"
+    try:
+        _, base_path = _found(base_source, IN_RECIPE)
+    except CheckpointError as error:
+        raise CheckpointError(source, f"its base {base_source} is not to be had ({error.found})", fix) from error
+    base = _contents_of(base_path, base_source)
+    if expected and base.sha256 != expected:
+        raise CheckpointError(
+            source, f"was trained on another file than its base {base_source} (sha256 {expected[:12]} expected)", fix
+        )
+    try:
+        tensors = laid_over(base.tensors, adapter.tensors, scale)
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(source, f"does not fit its base {base_source} ({first_line(error)})", fix) from error
+    note = f"adapter over its base {base_source}"
+    return replace(adapter, tensors=tensors, notes=(*adapter.notes, note))
 
 
 def _found(source: str, wording: Wording) -> tuple[HubFile | None, Path]:
@@ -441,17 +471,51 @@ def save_native(path: Path, model: DepthModel, metadata: Mapping[str, Any], half
         name: tensor.detach().to("cpu", dtype).contiguous()
         for name, tensor in Native.from_ours(model.state_dict()).items()
     }
-    described = {
+    stored_as = "float16" if half else "float32"
+    _write_safetensors(path, tensors, _described(model, metadata, FORMAT) | {"stored_as": stored_as})
+
+
+def save_adapter(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    model: DepthModel,
+    metadata: Mapping[str, Any],
+) -> None:
+    """
+    Write a folder that peft loads, and our own loader with the base that it names: wholly, or not at all.
+
+    Args:
+        folder: replaced if it is there.
+        tensors: by peft's name.
+        config: of ``adapter_config.json``; ``base_model_name_or_path`` names the base.
+        model: its kind, encoder and max depth become part of the metadata, as in ``save_native``.
+        metadata: as in ``save_native``.
+    """
+    writing = folder.with_name(f".{folder.name}.writing")
+    shutil.rmtree(writing, ignore_errors=True)
+    writing.mkdir(parents=True)
+    stored = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
+    _write_safetensors(writing / WEIGHTS_FILE, stored, _described(model, metadata, ADAPTER_FORMAT))
+    (writing / CONFIG_FILE).write_text(config_text(config), encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    writing.replace(folder)
+
+
+def _described(model: DepthModel, metadata: Mapping[str, Any], format_name: str) -> dict[str, Any]:
+    return {
         **metadata,
-        "format": FORMAT,
+        "format": format_name,
         "version": VERSION,
         "kind": model.kind,
         "encoder": model.encoder_name,
         "max_depth_m": model.max_depth_m,
         "checkpoint_version": model.version,
         "position_offset": model.position_offset,
-        "stored_as": "float16" if half else "float32",
     }
+
+
+def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, because a rename is whole or nothing only within one file system. A folder, because safetensors
     # writes under a random name of its own: what a kill leaves is then gone with the next write.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import torch
 
 from finetune.networks.depth_model import DepthModel
+from finetune.networks.lora import adapter_tensors, add_adapters, lora_config, merged
 from finetune.preprocessing import Preprocessing
-from finetune.weights import save_native
+from finetune.weights import save_adapter, save_native
 
 INPUT_SIZE = (28, 42)
 BASE = {"source": "base.pth", "sha256": "0" * 64, "license": "Apache-2.0"}
@@ -47,3 +49,27 @@ def write_model(path: Path, max_depth_m: float | None = 10.0, seed: int = 0) -> 
     metadata = {"preprocessing": Preprocessing(input_size=INPUT_SIZE).to_mapping(), "base": BASE, "name": "small"}
     save_native(path, small_model(max_depth_m, seed), metadata)
     return path
+
+
+def write_adapted(folder: Path, max_depth_m: float | None = 10.0) -> Path:
+    """What a run with adapters leaves: merged weights, the folder of the adapters beside them, and their base."""
+    base = write_model(folder / "base.safetensors", max_depth_m)
+    network = small_model(max_depth_m)
+    config = lora_config(
+        len(network.encoder.blocks), rank=2, alpha=4.0, dropout=0.0, targets=("qkv", "fc1"), last_blocks=None
+    )
+    add_adapters(network, config, 0)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if ".lora_B." in name:
+                tensor.normal_(0.0, 0.05, generator=torch.Generator().manual_seed(len(name)))
+    sha256 = hashlib.sha256(base.read_bytes()).hexdigest()
+    described = {
+        "preprocessing": Preprocessing(input_size=INPUT_SIZE).to_mapping(),
+        "base": {**BASE, "sha256": sha256},
+        "name": "small",
+    }
+    save_native(folder / "model.safetensors", merged(network), described)
+    named = config.to_dict() | {"base_model_name_or_path": str(base)}
+    save_adapter(folder / "adapter", adapter_tensors(network), named, network, described)
+    return folder / "model.safetensors"

@@ -34,7 +34,7 @@ WRONG = [
     ("", "", ["data.train.7.root=/x"], ["command line", "data.train.7"]),
     ("", "", ["model.encoder=vits"], ["tiny_relative.safetensors", "tiny", "model.encoder"]),
     ("", "", ["model.encoder=vitl"], ["tiny_relative.safetensors", "tiny", "model.encoder"]),
-    ("", "", ["model.train=lora"], ["command line", "model.train", "lora", "not available yet"]),
+    ("", "", ["model.lora.targets=[qkv,qkv]"], ["command line", "model.lora.targets", "each name once"]),
     ("", "", ["model.max_depth_m=7.5", "export=[huggingface]"], ["format huggingface", "whole meters", "7 or 8"]),
     ("", "", ["model.on_max_depth=rescale"], ["command line: model.on_max_depth", "no answers to scale"]),
 ]

@@ -171,7 +171,7 @@ def test_full_example(tmp_path: Path) -> None:
     )
     assert [term.loss for term in recipe.loss] == [FakeLoss(lam=0.5), PlainLoss()]
     assert [term.weight for term in recipe.loss] == [1.0, 0.1]
-    assert recipe.model.lora == LoraOptions(rank=16, alpha=32.0, dropout=0.0)
+    assert recipe.model.lora == LoraOptions(rank=16, alpha=32.0, dropout=0.0, last_blocks=None)
     assert recipe.optim == OptimOptions(lr=5e-6, lr_decoder=5e-5)
     assert recipe.run == RunOptions(steps=300)
     assert recipe.data.input_size == (252, 336)
@@ -207,7 +207,9 @@ def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> 
         "max_depth_m": None,
     }
     assert json.loads(json.dumps(mapping)) == mapping
-    assert "  lora: {rank: 16, alpha: 32.0, dropout: 0.0}\n" in written
+    assert (
+        "  lora: {rank: 16, alpha: 32.0, dropout: 0.0, targets: [qkv, proj, fc1, fc2], last_blocks: null}\n" in written
+    )
     assert "  - {kind: silog, weight: 1.0, reduction: image, lam: 0.5}\n" in written
     assert "  lr: 5.0e-6\n" in written
     assert max(map(len, written.splitlines())) <= 120
@@ -362,7 +364,8 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("name: small", "name: small\noptim.lr: 1e-5", 2,
          "optim.lr is not a key of the recipe. Did you mean optim?"),
         ("  checkpoint: org/name", "  checkpoint: org/name\n  lora: {alhpa: 3}", 4,
-         "model.lora.alhpa is not a key of model.lora. Did you mean alpha? Keys: rank, alpha, dropout. Found 3."),
+         "model.lora.alhpa is not a key of model.lora. Did you mean alpha? Keys: rank, alpha, dropout, targets, "
+         "last_blocks. Found 3."),
         # Duplicate keys.
         ("  max_depth_m: 10", "  max_depth_m: 10\n  max_depth_m: 20", 5,
          "model.max_depth_m is given twice, as 10 (x.yaml:4) and as 20; keep one."),
@@ -415,7 +418,7 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("      root: .", "      root: .\n      depth_is: ranges", 10,
          "data.train.0.depth_is is 'ranges'; expected one of z, range. Did you mean range?"),
         ("run:", "export: [oficial]\nrun:", 16,
-         "export is ['oficial']; expected a list out of huggingface, official, each once; perhaps official."),
+         "export is ['oficial']; expected a list out of adapter, huggingface, official, each once; perhaps official."),
         ("run:", "evaluation: {protocols: plane}\nrun:", 16,
          "evaluation.protocols is 'plane'; expected a list of 1 or more names out of plain, "
          "plain+align=scale_shift_inverse, or null. Did you mean ['plain']?"),
@@ -474,9 +477,6 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
          "data.train.0.root is '${QQQQ}/x'; QQQQ is not set; set it or write ${QQQQ:-default}."),
         ("  steps: 300", "  steps: ${QQQQ}", 17,
          "run.steps is '${QQQQ}'; QQQQ is not set; set it or write ${QQQQ:-default}."),
-        # What comes later.
-        ("  max_depth_m: 10", "  max_depth_m: 10\n  train: lora", 5,
-         "model.train is 'lora', which is not available yet; use all or decoder."),
         # Keys that do not go together.
         ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescale\n  decoder_init: scratch", 5,
          "model.on_max_depth is 'rescale' and model.decoder_init is 'scratch' (x.yaml:6); expected refuse, since only "
@@ -704,7 +704,7 @@ def test_no_value_brings_out_the_words_of_pydantic(tmp_path: Path, key: str) -> 
             about = [fault for fault in error.faults if fault.startswith(f"command line: {key}")]
             assert about, error.faults
             for fault in about:
-                assert " expected " in fault or " is not a" in fault or "not available yet" in fault
+                assert " expected " in fault or " is not a" in fault
     assert refused >= 6
 
 

@@ -14,7 +14,6 @@ from finetune.recipe_options import (
     Names,
     OnDisk,
     expected,
-    later,
     option_fields,
     plain_values,
 )
@@ -97,7 +96,6 @@ class Validated:
     near_m: float = 1.0
     far_m: float = 2.0
     even: int = 0
-    mode: Annotated[str, later(lambda mode: mode == "new", use="old")] = "old"
     file: Annotated[str, OnDisk(lambda name: _require_present(name))] = "present"
     folder: str = "present"
 
@@ -147,22 +145,20 @@ def sentences(document: Document, tmp_path: Path) -> list[str]:
     [
         ("{even: 3}", ["top.even is 3; expected an even number."]),
         ("{even: 66}", ["top: 66 is taken."]),
-        ("{mode: new}", ["top.mode is 'new', which is not available yet; use old."]),
         ("{near_m: 3}", ["top.near_m is 3 and top.far_m is 2.0 (x.yaml:1); expected less."]),
         ("{file: gone}", ["top.file is 'gone'; expected a file that exists."]),
         ("{folder: gone}", ["top.folder is 'gone'; expected a folder that exists."]),
         ("{folder: unreadable}", ["top: a/list.txt: has no lines. Write one pair a line."]),
-        ("{even: 3, mode: new, file: gone, folder: gone, near_m: x, zzz: 1}", [
-            "top.zzz is not a key of top. Keys: near_m, far_m, even, mode, file, folder. Found 1.",
+        ("{even: 3, file: gone, folder: gone, near_m: x, zzz: 1}", [
+            "top.zzz is not a key of top. Keys: near_m, far_m, even, file, folder. Found 1.",
             "top.near_m is 'x'; expected a number.",
-            "top.mode is 'new', which is not available yet; use old.",
             "top.file is 'gone'; expected a file that exists.",
             "top.even is 3; expected an even number.",
             "top.folder is 'gone'; expected a folder that exists.",
         ]),
         # near_m would contradict the default of far_m, but what far_m should be nobody knows.
         ("{near_m: 3, far_m: x}", ["top.far_m is 'x'; expected a number."]),
-        ("3", ["top is 3; expected a mapping with the keys near_m, far_m, even, mode, file, folder."]),
+        ("3", ["top is 3; expected a mapping with the keys near_m, far_m, even, file, folder."]),
     ],
 )  # fmt: skip
 def test_what_a_class_refuses(tmp_path: Path, text: str, faults: list[str]) -> None:
@@ -202,8 +198,6 @@ def test_lists_become_tuples_and_text_paths(tmp_path: Path) -> None:
     assert built == Paths()
 
 
-def test_later_and_contradiction_outside_of_a_recipe() -> None:
-    with pytest.raises(RecipeError, match="mode is 'new'"):
-        Validated(mode="new")
+def test_contradiction_outside_of_a_recipe() -> None:
     with pytest.raises(RecipeError, match=r"near_m is 3.0; expected less\."):
         Validated(near_m=3.0)

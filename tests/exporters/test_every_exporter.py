@@ -11,7 +11,7 @@ from finetune import registry
 from finetune.exporters.exporter import Exporter
 from finetune.exporting import Comparison, export_model
 from finetune.predictor import load_model
-from tests.small_models import write_model
+from tests.small_models import write_adapted, write_model
 
 EXPORTERS = sorted(registry.EXPORTERS)
 
@@ -26,6 +26,13 @@ def exporter(name: str) -> Exporter:
     return registry.find(registry.EXPORTERS, name)()
 
 
+def source(name: str, folder: Path, max_depth_m: float | None) -> Path:
+    """Weights that the format can hold: adapters come from a run that has some."""
+    return (
+        write_adapted(folder, max_depth_m) if name == "adapter" else write_model(folder / "m.safetensors", max_depth_m)
+    )
+
+
 def image() -> np.ndarray:
     y, x = np.mgrid[0:40, 0:50]
     return np.stack([x * 5, y * 6, x + y], axis=-1).astype(np.uint8)
@@ -38,8 +45,10 @@ def test_says_its_suffix_and_limit(exporter: Exporter) -> None:
 
 
 @pytest.mark.parametrize("max_depth_m", [10.0, None])
-def test_writes_its_targets_and_nothing_else(exporter: Exporter, tmp_path: Path, max_depth_m: float | None) -> None:
-    model = load_model(write_model(tmp_path / "m.safetensors", max_depth_m))
+def test_writes_its_targets_and_nothing_else(
+    name: str, exporter: Exporter, tmp_path: Path, max_depth_m: float | None
+) -> None:
+    model = load_model(source(name, tmp_path, max_depth_m))
     output = tmp_path / "aside" / f"model{exporter.suffix}"
     output.parent.mkdir()
     exporter.write(model, output)
@@ -51,7 +60,7 @@ def test_writes_its_targets_and_nothing_else(exporter: Exporter, tmp_path: Path,
 @pytest.mark.parametrize("max_depth_m", [10.0, None])
 def test_what_comes_out_is_what_went_in(name: str, tmp_path: Path, max_depth_m: float | None) -> None:
     exporter = registry.find(registry.EXPORTERS, name)()
-    model = load_model(write_model(tmp_path / "m.safetensors", max_depth_m))
+    model = load_model(source(name, tmp_path, max_depth_m))
     output = tmp_path / "new" / f"model{exporter.suffix}"
     comparison = export_model(model, name, output, image())
     assert isinstance(comparison, Comparison)
