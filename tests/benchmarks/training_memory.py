@@ -30,12 +30,13 @@ output: {output}
 model: {{checkpoint: {checkpoint}, max_depth_m: 10.0, decoder_init: pretrained, train: {train}}}
 data:
   input_size: {size}
-  train: [{{reader: scenes, count: 64, height: 240, width: 320}}]
-  val: [{{reader: scenes, count: 1, first: 64, height: 240, width: 320}}]
+  train: [{{reader: scenes, count: 64}}]
+  val: [{{reader: scenes, count: 1, seed: 1}}]
   workers: 0
 loss: [{{kind: silog}}]
 optim: {{warmup_steps: 1}}
-run: {{steps: {steps}, batch_size: {batch_size}, log_every_steps: 1, evaluate_every_steps: {steps}, save_every_steps: {steps}}}
+run:
+  {{steps: {steps}, batch_size: {batch_size}, log_every_steps: 1, evaluate_every_steps: 99, save_every_steps: 99}}
 export: []
 """
 MODES = {"all": "full", "lora": "LoRA 16", "decoder": "decoder only"}
