@@ -31,10 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--image",
         type=Path,
         metavar="FILE",
-        help="compare on this image of your camera, whose size huggingface is made for, instead of a drawn one of "
-        "640x480",
+        help="compare on this image of your camera, for whose size huggingface and onnx are made, instead of on a "
+        "drawn one of 640x480",
     )
     parser.add_argument("--half", action="store_true", help="store float16; says how far the answers move")
+    parser.add_argument("--dynamic", action="store_true", help="of onnx: for inputs of any size, multiples of 14")
     parser.add_argument("--force", action="store_true", help="replace what is there")
     arguments = parser.parse_args(argv)
     return ended(lambda: _export(arguments), "Nothing was exported; call again.")
@@ -44,7 +45,8 @@ def _export(arguments: argparse.Namespace) -> None:
     from finetune.exporting import export_model, exporter_for
     from finetune.readers.files import read_image
 
-    exporter_for(arguments.to, arguments.output, arguments.force).require_writable(None)
+    wanted = {"half": arguments.half, "dynamic": arguments.dynamic}
+    exporter_for(arguments.to, arguments.output, arguments.force, **wanted).require_writable(None)
     if arguments.image and not arguments.image.is_file():
         raise FinetuneError(f"{arguments.image}: no such file. Name an image with --image, or leave it out.")
     image = read_image(arguments.image, upright=True) if arguments.image else None
@@ -53,7 +55,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
     predictor = load_from(arguments, "cpu")
     print(f"{predictor.source}: {license_sentence(predictor.base.get('license'))}", file=sys.stderr)
-    print(export_model(predictor, arguments.to, arguments.output, image, arguments.force, arguments.half))
+    print(export_model(predictor, arguments.to, arguments.output, image, arguments.force, **wanted))
 
 
 if __name__ == "__main__":

@@ -31,6 +31,7 @@ def export_model(
     image: NDArray[np.uint8] | None = None,
     force: bool = False,
     half: bool = False,
+    dynamic: bool = False,
 ) -> Comparison:
     """
     Write a model in another format, and hold what comes back from the disk against it.
@@ -43,6 +44,7 @@ def export_model(
             without it ``dead_leaves()``.
         force: replace what is there.
         half: store float16; the comparison then says what that costs.
+        dynamic: for inputs of any size; ``onnx`` alone.
 
     Returns:
         The comparison, which is within the limit.
@@ -52,7 +54,7 @@ def export_model(
         FinetuneError: there is no such format, it cannot hold this model, or the output cannot be written there.
     """
     image = dead_leaves() if image is None else image
-    exporter = exporter_for(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half)
+    exporter = exporter_for(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half, dynamic=dynamic)
     exporter.require_writable(predictor.max_depth_m)
     with _disk_faults(output), tempfile.TemporaryDirectory(dir=_nearest_folder(output), prefix=".export-") as aside:
         written = Path(aside, "written", output.name)
@@ -71,7 +73,13 @@ def export_model(
 
 
 def exporter_for(
-    to: str, output: Path, force: bool, *, image_size: tuple[int, int] = (480, 640), half: bool = False
+    to: str,
+    output: Path,
+    force: bool,
+    *,
+    image_size: tuple[int, int] = (480, 640),
+    half: bool = False,
+    dynamic: bool = False,
 ) -> Exporter:
     """
     Returns:
@@ -82,7 +90,9 @@ def exporter_for(
     """
     if to not in registry.EXPORTERS:
         raise FinetuneError(f"{to} is not a format to export to; expected one of {', '.join(registry.EXPORTERS)}.")
-    exporter: Exporter = registry.find(registry.EXPORTERS, to)(image_size=image_size, half=half)
+    if dynamic and to != "onnx":
+        raise FinetuneError(f"format {to} takes images of any size as it is; --dynamic is for onnx. Leave it out.")
+    exporter: Exporter = registry.find(registry.EXPORTERS, to)(image_size=image_size, half=half, dynamic=dynamic)
     if exporter.suffix and (output.suffix != exporter.suffix or output.is_dir()):
         example = output / f"model{exporter.suffix}" if output.is_dir() else Path(f"{output}{exporter.suffix}")
         raise FinetuneError(

@@ -34,6 +34,7 @@ EXPORTERS = {
     "adapter": "finetune.exporters.adapter:Adapter",
     "huggingface": "finetune.exporters.huggingface:HuggingFace",
     "official": "finetune.exporters.official:Official",
+    "onnx": "finetune.exporters.onnx:Onnx",
 }
 
 

@@ -29,16 +29,19 @@ class Exporter(Protocol):
         limit: the largest difference from our own answer that is acceptable, as a share of its spread (max - min).
         image_size: height and width in pixels of the images that it is made for, where a format is made for some.
         half: whether the weights are stored as float16.
+        dynamic: whether inputs of any size are taken; of a format that is made for one size otherwise.
     """
 
     suffix: str
     limit: float
     image_size: tuple[int, int]
     half: bool
+    dynamic: bool
 
-    def __init__(self, *, image_size: tuple[int, int] = (480, 640), half: bool = False) -> None:
+    def __init__(self, *, image_size: tuple[int, int] = (480, 640), half: bool = False, dynamic: bool = False) -> None:
         self.image_size = image_size
         self.half = half
+        self.dynamic = dynamic
 
     def require_writable(self, max_depth_m: float | None) -> None:
         """
