@@ -31,8 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--image",
         type=Path,
         metavar="FILE",
-        help="compare on this image of your camera, for whose size huggingface and onnx are made, instead of on a "
-        "drawn one of 640x480",
+        help="compare on this image of your camera, for whose size huggingface and onnx are made, instead of on one "
+        "of data/room, 320x240",
     )
     parser.add_argument("--half", action="store_true", help="store float16; says how far the answers move")
     parser.add_argument("--dynamic", action="store_true", help="of onnx: for inputs of any size, multiples of 14")

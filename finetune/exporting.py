@@ -17,6 +17,7 @@ from finetune import registry
 from finetune.errors import FinetuneError, ResultError
 from finetune.exporters.comparison import Comparison
 from finetune.exporters.exporter import Answer, Exporter
+from finetune.readers.files import read_image
 
 if TYPE_CHECKING:
     from finetune.predictor import Predictor
@@ -41,7 +42,7 @@ def export_model(
         to: a key of ``registry.EXPORTERS``.
         output: the file, or the folder where the format is one; its folder is made.
         image: (H, W, 3) uint8 RGB to compare on, of the size that the format is made for, where it is made for one;
-            without it ``dead_leaves()``.
+            without it ``usual_image()``.
         force: replace what is there.
         half: store float16; the comparison then says what that costs.
         dynamic: for inputs of any size; ``onnx`` alone.
@@ -53,7 +54,7 @@ def export_model(
         ResultError: the answers differ, or cannot be compared; nothing was written.
         FinetuneError: there is no such format, it cannot hold this model, or the output cannot be written there.
     """
-    image = dead_leaves() if image is None else image
+    image = usual_image() if image is None else image
     exporter = exporter_for(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half, dynamic=dynamic)
     exporter.require_writable(predictor.max_depth_m)
     with _disk_faults(output), tempfile.TemporaryDirectory(dir=_nearest_folder(output), prefix=".export-") as aside:
@@ -102,6 +103,12 @@ def exporter_for(
     if standing and not force:
         raise FinetuneError(f"{' and '.join(standing)}: already there. Name another --output, or replace with --force.")
     return exporter
+
+
+def usual_image() -> NDArray[np.uint8]:
+    """(H, W, 3) uint8, RGB: a frame of ``data/room`` where it is there, as in a clone, else ``dead_leaves()``."""
+    path = Path(__file__).resolve().parents[1] / "data" / "room" / "color" / "0000.jpg"
+    return read_image(path) if path.is_file() else dead_leaves()
 
 
 def dead_leaves(height: int = 480, width: int = 640, seed: int = 0) -> NDArray[np.uint8]:

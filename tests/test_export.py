@@ -192,7 +192,7 @@ def test_wrong_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as stopped:
         main(["no_model", "--to", "tensorflow", *output])
     assert stopped.value.code == 2
-    with pytest.raises(FinetuneError, match="tensorflow is not a format to export to; expected one of hugg"):
+    with pytest.raises(FinetuneError, match="tensorflow is not a format to export to; expected one of adapter, hugg"):
         exporter_for("tensorflow", tmp_path / "out.pth", force=False)
 
 

@@ -29,7 +29,7 @@ _LARGEST_BYTES = 2_000_000_000  # of one file: what it is written in counts in 3
 
 
 class Onnx(Exporter):
-    """Input ``image`` (1, 3, H, W), normalized as the metadata says; output ``depth_m`` or ``inverse_depth``, (1, 1, H, W).
+    """Input ``image``, (1, 3, H, W), normalized as the metadata says; output ``depth_m`` or ``inverse_depth``, one channel.
 
     Metadata, each as JSON: ``kind``, ``max_depth_m``, ``input_size`` (height and width, or ``any`` for all multiples of
     14), ``mean``, ``std``, ``opset``, ``encoder``, ``license``.
@@ -113,8 +113,8 @@ class Onnx(Exporter):
             share = float(np.abs(answer.run(pixels) - ours).max() / max(float(np.ptp(ours)), 1e-12))
             if not share <= self.limit:
                 raise ResultError(
-                    f"{comparison.output}: at {rows * PATCH}x{columns * PATCH} it is {share:.2g} of the spread off, more "
-                    f"than {self.limit:g}. It was not kept; export it for one size, without --dynamic."
+                    f"{comparison.output}: at {rows * PATCH}x{columns * PATCH} it is {share:.2g} of the spread off, "
+                    f"more than {self.limit:g}. It was not kept; export it for one size, without --dynamic."
                 )
             found.append(f"{rows * PATCH}x{columns * PATCH} {share:.1g}")
         told = ", ".join(found)
