@@ -50,7 +50,7 @@ def test_exports_and_says_the_comparison_in_one_line(
     output = tmp_path / "new" / "deeper" / "product.v1.pth"
     assert main([metric, "--to", "official", "--output", str(output)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{output}: official, reloaded and compared on an image of 480x640: largest difference 0 m")
+    assert said.startswith(f"{output}: official, reloaded and compared on an image of 240x320: largest difference 0 m")
     assert "(0.0001 of the answer's spread, " in said
     assert said.count("\n") == 1
     assert left(output.parent) == ["product.v1.json", "product.v1.pth"]

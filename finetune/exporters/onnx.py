@@ -29,7 +29,7 @@ _LARGEST_BYTES = 2_000_000_000  # of one file: what it is written in counts in 3
 
 
 class Onnx(Exporter):
-    """Input ``image``, (1, 3, H, W), normalized as the metadata says; output ``depth_m`` or ``inverse_depth``, one channel.
+    """Input ``image``, (1, 3, H, W), normalized; output ``depth_m`` or ``inverse_depth``.
 
     Metadata, each as JSON: ``kind``, ``max_depth_m``, ``input_size`` (height and width, or ``any`` for all multiples of
     14), ``mean``, ``std``, ``opset``, ``encoder``, ``license``.
