@@ -62,6 +62,8 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     accelerator, notes = make_accelerator(recipe)
     # Every process looks, so that a bad run ends in each of them and none waits for another.
     looked_at = inspect_before_training(recipe)
+    entries = (*recipe.data.train, *recipe.data.val)
+    notes += dict.fromkeys(note for entry in entries for note in getattr(entry.source, "notes", ()))
     notes += skipped_notes(looked_at) + quick_warnings(looked_at, recipe)
     if recipe.run.compile:
         try_compiler(accelerator.device)

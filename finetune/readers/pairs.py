@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
@@ -23,6 +26,17 @@ from finetune.readers.listing import (
 )
 from finetune.sample import DepthSample
 
+Sensor = Literal["realsense", "kinect_v2", "azure_kinect", "zed", "arkit", "lidar_png"]
+# Meters for a raw unit of a 16-bit PNG, raw values that mean "nothing measured", and what else to know.
+SENSORS: dict[str, tuple[float, tuple[float, ...], str]] = {
+    "realsense": (0.001, (0.0,), "; a RealSense's unit is configurable: read depth_units from the device"),
+    "kinect_v2": (0.001, (0.0,), ""),
+    "azure_kinect": (0.001, (0.0,), ""),
+    "zed": (0.001, (0.0,), ", of 16-bit PNG; of float files, whose NaN and infinity are not valid, it is 1.0"),
+    "arkit": (0.001, (0.0,), ""),
+    "lidar_png": (1 / 256, (0.0,), ", as KITTI writes projected scans"),
+}
+
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Pairs(ListedFrames):
@@ -34,32 +48,85 @@ class Pairs(ListedFrames):
 
     A pixel is valid where its raw value is finite, none of ``invalid``, and its depth is above ``min_depth_m`` and at
     most ``max_depth_m``. Values beyond ``max_depth_m`` stay in ``depth_m``, not valid.
+
+    Distance along the ray becomes depth by ``Camera.depth_from_ray``. Disparity becomes depth by focal length times
+    baseline over disparity, as of a rectified pair of cameras; a disparity of 0 or less is infinitely far or no match,
+    and not valid.
     """
 
     root: str  # folder that the paths of the list, and the two folders, start from
-    meters_per_unit: float  # raw depth times this is meters: 0.001 for millimeters, 1.0 for meters, 0.0002 for TUM
+    sensor: Sensor | None = None  # fills meters_per_unit and invalid where these are not given, and says so
+    meters_per_unit: float | None = None  # raw depth times this is meters: 0.001 for millimeters, 1.0 for meters
     list: str | None = None  # list file, below root or from the current directory
     image_dir: str | None = None  # folder of the images below root, when there is no list
     depth_dir: str | None = None  # folder of the depth maps below root, when there is no list
-    invalid: tuple[float, ...] = (0.0,)  # raw values that mean "nothing measured"; often 0, sometimes 65535 too
+    invalid: tuple[float, ...] | None = (
+        None  # raw values that mean "nothing measured", [0, 65535]; null: [0], or sensor's
+    )
     min_depth_m: float = 0.0  # depths up to this are not valid: the near end of the sensor
     max_depth_m: float | None = None  # depths beyond this are not valid: the far end of the sensor; null for no limit
-    depth_is: Literal["z", "range", "disparity"] = "z"  # z: along the optical axis; the other two come later
+    depth_is: Literal["z", "range", "disparity"] = "z"  # along the axis; along the ray; pixels, with baseline_m
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy in pixels, below root or from here
+    px_per_unit: float | None = None  # raw disparity times this is pixels: 1.0 (null) for pixels, 0.00390625 for 1/256
+    baseline_m: float | None = None  # meters between the two cameras that the disparity is of
+    focal_px: float | None = None  # pixels; of disparity; null: fx of intrinsics
 
     def __post_init__(self) -> None:
-        if not 0.0 < self.meters_per_unit < math.inf:
-            raise RecipeError("meters_per_unit", self.meters_per_unit, "a number above 0; 0.001 for millimeters")
+        self._fill()
+        if self.depth_is == "disparity":
+            self._require_stereo()
+        else:
+            self._require_meters()
         require_depth_range(self.min_depth_m, self.max_depth_m)
-        if self.depth_is != "z":
-            raise RecipeError(
-                "depth_is", self.depth_is, "z, depth along the optical axis; range and disparity come later"
-            )
         for key, folder in (("image_dir", self.image_dir), ("depth_dir", self.depth_dir)):
             if self.list is None and folder is None:
                 raise RecipeError(key, None, "a folder below root, since there is no list; or give a list file as list")
             if self.list is not None and folder is not None:
                 raise RecipeError(key, folder, "nothing, since list names the pairs; leave out one of the two")
+
+    def _fill(self) -> None:
+        """Write out what ``sensor`` and the defaults leave open; what is given wins."""
+        unit, invalid, _ = SENSORS[self.sensor] if self.sensor else (None, (0.0,), "")
+        # Not filled for disparity, whose unit is pixels.
+        if self.meters_per_unit is None and self.depth_is != "disparity":
+            object.__setattr__(self, "meters_per_unit", unit)
+        if self.invalid is None:
+            object.__setattr__(self, "invalid", invalid)
+
+    def _require_meters(self) -> None:
+        if self.meters_per_unit is None or not 0.0 < self.meters_per_unit < math.inf:
+            raise RecipeError("meters_per_unit", self.meters_per_unit, "a number above 0; 0.001 for millimeters")
+        for key in ("px_per_unit", "baseline_m", "focal_px"):
+            if getattr(self, key) is not None:
+                raise RecipeError(key, getattr(self, key), f"nothing, since depth_is is {self.depth_is}; leave it out")
+        if self.depth_is == "range" and self.intrinsics is None:
+            raise RecipeError("intrinsics", None, "a JSON file, since depth_is is range: each ray has its own length")
+
+    def _require_stereo(self) -> None:
+        if self.meters_per_unit is not None:
+            pixels = "nothing, since depth_is is disparity, which is in pixels; write px_per_unit"
+            raise RecipeError("meters_per_unit", self.meters_per_unit, pixels)
+        for key, least in (
+            ("baseline_m", "a number of meters above 0"),
+            ("px_per_unit", "a number above 0, or nothing"),
+        ):
+            value = getattr(self, key)
+            if (value is None and key == "baseline_m") or (value is not None and not 0.0 < value < math.inf):
+                raise RecipeError(key, value, least)
+        if self.focal_px is None and self.intrinsics is None:
+            raise RecipeError("focal_px", None, "pixels above 0, or intrinsics: disparity is in pixels of that camera")
+        if self.focal_px is not None and not 0.0 < self.focal_px < math.inf:
+            raise RecipeError("focal_px", self.focal_px, "pixels above 0, or intrinsics instead")
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a sensor's name stands for, to be printed."""
+        if self.sensor is None:
+            return ()
+        _, _, caveat = SENSORS[self.sensor]
+        invalid = ", ".join(f"{value:g}" for value in self.invalid or ())
+        unit = "" if self.meters_per_unit is None else f"meters_per_unit {self.meters_per_unit:g}, "
+        return (f"{self.root}: sensor {self.sensor} means {unit}invalid [{invalid}]{caveat}",)
 
     def check_paths(self) -> None:
         """
@@ -82,7 +149,25 @@ class Pairs(ListedFrames):
             DataError: a file of this frame cannot be decoded, or sizes differ.
         """
         image_path, depth_path = self._listing.files(index)
-        return read_frame(image_path, depth_path, self._coding, self._intrinsics)
+        sample = read_frame(image_path, depth_path, self._coding, self._intrinsics)
+        if self.depth_is == "z":
+            return sample
+        if self.depth_is == "range":
+            assert sample.camera is not None, "range is refused without intrinsics"
+            depth_m = sample.camera.depth_from_ray(sample.depth_m)
+        else:
+            depth_m = self._from_disparity(sample)
+        in_range = depth_m > self.min_depth_m
+        if self.max_depth_m is not None:
+            in_range &= depth_m <= self.max_depth_m
+        return replace(sample, depth_m=depth_m, valid=sample.valid & in_range)
+
+    def _from_disparity(self, sample: DepthSample) -> NDArray[np.float32]:
+        """(H, W) meters; 0 where no disparity was measured."""
+        focal_px = self.focal_px or (sample.camera.fx_px if sample.camera else None)
+        assert focal_px is not None and self.baseline_m is not None, "disparity is refused without the two"
+        meters = focal_px * self.baseline_m / np.where(sample.valid, sample.depth_m, 1.0)
+        return np.where(sample.valid, meters, 0.0).astype(np.float32)
 
     @property
     def _root(self) -> str:
@@ -90,12 +175,12 @@ class Pairs(ListedFrames):
 
     @property
     def _coding(self) -> DepthCoding:
-        return DepthCoding(
-            meters_per_unit=self.meters_per_unit,
-            invalid=self.invalid,
-            min_depth_m=self.min_depth_m,
-            max_depth_m=self.max_depth_m,
-        )
+        if self.depth_is == "z":
+            limits: dict[str, float | None] = {"min_depth_m": self.min_depth_m, "max_depth_m": self.max_depth_m}
+        else:
+            limits = {}  # which are of depth, and not of what the file holds
+        unit = (self.px_per_unit or 1.0) if self.depth_is == "disparity" else self.meters_per_unit
+        return DepthCoding(meters_per_unit=unit, invalid=self.invalid, **limits)  # type: ignore[arg-type]
 
     @cached_property
     def _intrinsics(self) -> Intrinsics | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import cv2
 import numpy as np
@@ -13,7 +13,7 @@ import pytest
 from pydantic import ValidationError
 
 from finetune.errors import DataError, ListError, RecipeError
-from finetune.readers.pairs import Pairs
+from finetune.readers.pairs import SENSORS, Pairs, Sensor
 
 OPTIONS: dict[str, Any] = {"root": "room", "list": "train.txt", "meters_per_unit": 0.001}
 
@@ -101,8 +101,16 @@ def test_intrinsics_of_another_size_are_refused(tmp_path: Path) -> None:
         ({"meters_per_unit": float("inf")}, "meters_per_unit"),
         ({"min_depth_m": -1.0}, "min_depth_m"),
         ({"min_depth_m": 2.0, "max_depth_m": 1.0}, "max_depth_m"),
-        ({"depth_is": "range"}, "depth_is"),
-        ({"depth_is": "disparity"}, "depth_is"),
+        ({"depth_is": "range"}, "intrinsics"),
+        ({"depth_is": "disparity"}, "meters_per_unit"),
+        ({"depth_is": "disparity", "meters_per_unit": None}, "baseline_m"),
+        ({"depth_is": "disparity", "meters_per_unit": None, "baseline_m": 0.0}, "baseline_m"),
+        ({"depth_is": "disparity", "meters_per_unit": None, "baseline_m": 0.1}, "focal_px"),
+        ({"depth_is": "disparity", "meters_per_unit": None, "baseline_m": 0.1, "focal_px": -1.0}, "focal_px"),
+        ({"depth_is": "disparity", "meters_per_unit": None, "baseline_m": 0.1, "px_per_unit": 0.0}, "px_per_unit"),
+        ({"baseline_m": 0.1}, "baseline_m"),
+        ({"focal_px": 500.0}, "focal_px"),
+        ({"meters_per_unit": None}, "meters_per_unit"),
         ({"list": None}, "image_dir"),
         ({"list": None, "image_dir": "rgb"}, "depth_dir"),
         ({"image_dir": "rgb"}, "image_dir"),
@@ -120,9 +128,44 @@ def test_options_of_a_wrong_type_or_name_are_pydantic_errors(change: dict[str, A
         Pairs(**{**OPTIONS, **change})
 
 
-def test_the_unit_is_required() -> None:
-    with pytest.raises(ValidationError, match="meters_per_unit"):
-        Pairs(root="room", list="train.txt")  # type: ignore[call-arg]
+def test_distance_along_the_ray_becomes_depth(tmp_path: Path) -> None:
+    options: dict[str, Any] = example(tmp_path) | {"depth_is": "range", "max_depth_m": 1.0}
+    sample = Pairs(**options)[0]
+    # Row 11, column 0: ray (0 - 7.5) / 15, (11 - 5.5) / 15.5, 1, so 1.002 / sqrt(1 + 0.25 + 0.125911) = 0.854225.
+    assert sample.depth_m[11, 0] == pytest.approx(0.854226, abs=1e-6)
+    # At the center the ray is nearly the axis: 1.002 / sqrt(1 + (0.5/15)^2 + (0.5/15.5)^2) = 1.000923, beyond 1 m.
+    assert sample.depth_m[6, 8] == pytest.approx(1.000923, abs=1e-6)
+    assert sample.valid[11, 0] and not sample.valid[6, 8]
+    assert not sample.valid[0].any()
+
+
+def test_disparity_becomes_depth(tmp_path: Path) -> None:
+    options: dict[str, Any] = example(tmp_path) | {"depth_is": "disparity", "meters_per_unit": None}
+    # 1002 units of 1/256 px are 3.914062 px; 15 px * 0.1 m / 3.914062 px is 0.383234 m.
+    stereo = options | {"px_per_unit": 1 / 256, "baseline_m": 0.1}
+    sample = Pairs(**stereo)[0]
+    assert sample.depth_m[5, 5] == pytest.approx(0.383234, abs=1e-6)
+    assert not sample.valid[0].any() and sample.valid[1:].all()
+    assert Pairs(**stereo | {"focal_px": 30.0})[0].depth_m[5, 5] == pytest.approx(2 * 0.383234, abs=2e-6)
+    assert not Pairs(**stereo | {"max_depth_m": 0.38})[0].valid.any()
+    assert not Pairs(**stereo | {"min_depth_m": 0.39})[0].valid.any()
+
+
+@pytest.mark.parametrize(("sensor", "unit"), [("realsense", 0.001), ("lidar_png", 1 / 256), ("kinect_v2", 0.001)])
+def test_a_sensor_fills_what_is_not_given_and_says_so(sensor: str, unit: float) -> None:
+    filled = Pairs(root="room", list="train.txt", sensor=sensor)  # type: ignore[arg-type]
+    assert (filled.meters_per_unit, filled.invalid) == (unit, (0.0,))
+    (note,) = filled.notes
+    assert note.startswith(f"room: sensor {sensor} means meters_per_unit {unit:g}, invalid [0]")
+    assert ("configurable" in note) == (sensor == "realsense")
+    given = Pairs(root="room", list="train.txt", sensor=sensor, meters_per_unit=0.5, invalid=(7.0,))  # type: ignore[arg-type]
+    assert (given.meters_per_unit, given.invalid) == (0.5, (7.0,))
+    assert not Pairs(**OPTIONS).notes
+
+
+def test_every_sensor_there_is_has_its_numbers() -> None:
+    assert set(SENSORS) == set(get_args(Sensor))
+    assert all(unit > 0 and 0.0 in invalid for unit, invalid, _ in SENSORS.values())
 
 
 def test_missing_folders_and_files_name_their_key(tmp_path: Path) -> None:
