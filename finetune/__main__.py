@@ -9,6 +9,7 @@ from importlib import import_module
 COMMANDS = {
     "train": "fine-tune from a recipe",
     "check": "what is wrong with recipe, data or checkpoint, before anything is trained",
+    "evaluate": "score a model on a recipe's data, beside the baselines",
     "predict": "images to depth in meters",
     "export": "write the weights in another format, compared in meters",
 }

@@ -421,15 +421,18 @@ def weights_metadata(recipe: Recipe, begin: Start) -> dict[str, Any]:
 
 def evaluate_with_baselines(recipe: Recipe, accelerator: Accelerator, begin: Start, weights: Path) -> Evaluation:
     """The table at the end of a run: the baselines and the weights, in one pass over the same pixels."""
+    network = whole_network(read_checkpoint(str(weights))).to(accelerator.device)
+    return evaluate_answer(recipe, accelerator, begin, network_answer(network))
+
+
+def evaluate_answer(recipe: Recipe, accelerator: Accelerator, begin: Start, finetuned: Answer) -> Evaluation:
+    """The baselines and one model's answer, which is given what the preprocessing of ``begin`` makes of an image."""
     protocol = make_protocol(recipe)
-
-    def whole_answer(checkpoint: Checkpoint) -> Answer:
-        return network_answer(whole_network(checkpoint).to(accelerator.device))
-
     answers: dict[str, Answer] = {"constant_median": _constant(begin.baselines)}
     if begin.checkpoint and begin.checkpoint.answers:
-        answers["base_fitted_scale"] = _fitted(whole_answer(begin.checkpoint), begin.baselines, protocol)
-    answers["finetuned"] = whole_answer(read_checkpoint(str(weights)))
+        base = network_answer(whole_network(begin.checkpoint).to(accelerator.device))
+        answers["base_fitted_scale"] = _fitted(base, begin.baselines, protocol)
+    answers["finetuned"] = finetuned
     samples = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)
     return evaluate(accelerator, samples, answers, protocol, workers=recipe.data.workers)
 

@@ -38,6 +38,7 @@ class Evaluation:
         rows: model or baseline -> metric -> value.
         images_used, images_skipped: with and without a pixel that counts.
         pixels_used: over all images used.
+        images: of each image used its number, its pixels that count, and its scores by row.
     """
 
     protocol: Protocol
@@ -45,6 +46,7 @@ class Evaluation:
     images_used: int
     images_skipped: int
     pixels_used: int
+    images: Sequence[tuple[int, int, Mapping[str, Mapping[str, float]]]] = ()
 
     def to_mapping(self) -> dict[str, Any]:
         """The object of ``evaluation.json``."""
@@ -104,9 +106,13 @@ class ValidationSamples(Dataset[ValidationSample]):
     def __len__(self) -> int:
         return int(self._ends[-1])
 
-    def __getitem__(self, index: int) -> ValidationSample:
+    def place(self, index: int) -> tuple[int, int]:
+        """Which reader a frame is of, and its number there."""
         reader = int(np.searchsorted(self._ends, index, side="right"))
-        frame = index - (int(self._ends[reader - 1]) if reader else 0)
+        return reader, index - (int(self._ends[reader - 1]) if reader else 0)
+
+    def __getitem__(self, index: int) -> ValidationSample:
+        reader, frame = self.place(index)
         sample = self._readers[reader][frame]
         return ValidationSample(index, torch.from_numpy(self._preprocessing(sample.image))[None], sample)
 
@@ -161,6 +167,7 @@ def evaluate(
         images_used=len(scored),
         images_skipped=len(skipped),
         pixels_used=sum(pixels for _, pixels, _ in scored),
+        images=scored,
     )
 
 

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "finetune"
-COMMANDS = {"train", "check", "predict", "export"}
+COMMANDS = {"train", "check", "evaluate", "predict", "export"}
 # A file or folder of the package may import what stands below it.
 ORDER = [
     *sorted(COMMANDS),
@@ -16,6 +16,7 @@ ORDER = [
     "training",
     "check_report",
     "checking",
+    "evaluating",
     "exporting",
     "exporters",
     "model_argument",

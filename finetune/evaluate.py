@@ -1,0 +1,67 @@
+"""``finetune evaluate MODEL --recipe RECIPE [key=value ...]``: the metric table, beside the baselines."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Run as a file, Python puts this folder first, where this file would hide a library of its name.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+import json
+import os
+from collections.abc import Sequence
+
+from finetune.console import ended
+from finetune.errors import FinetuneError
+from finetune.model_argument import add_model_argument, load_from
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Understand the call, evaluate; the exit status is that of ``console.ended``."""
+    parser = argparse.ArgumentParser(
+        prog="finetune evaluate",
+        description="Score a model on a recipe's data.val, by the recipe's protocol, beside the training median and "
+        "the recipe's checkpoint with one scale and shift.",
+    )
+    add_model_argument(parser)
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key=value", help="any key of the recipe: data.val.0.root=/mnt/x"
+    )
+    parser.add_argument("--recipe", required=True, metavar="FILE", help="YAML file that names data and protocol")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table, as evaluation.json of a run")
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores of each image")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    arguments = parser.parse_intermixed_args(argv)
+    return ended(lambda: _evaluate(arguments), "Nothing was written; call again.")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from finetune.recipe import load_recipe
+
+    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Only now what takes seconds to import: a wrong recipe has been answered.
+    from finetune.evaluating import evaluate_model, image_rows
+
+    evaluation = evaluate_model(recipe, load_from(arguments, arguments.device))
+    print(evaluation.table())
+    if arguments.json:
+        _write(arguments.json, json.dumps([evaluation.to_mapping()], indent=2) + "\n")
+    if arguments.csv:
+        _write(arguments.csv, image_rows(evaluation, [entry.source for entry in recipe.data.val]))
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8", newline="")
+    except OSError as error:
+        raise FinetuneError(f"{path}: cannot be written ({error.strerror}). Name another file.") from error
+    print(f"{path} is written")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

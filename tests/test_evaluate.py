@@ -1,0 +1,80 @@
+"""The same weights give the same table, from the run and from the command, whatever form they are in."""
+
+import csv
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finetune import evaluate, train
+from tests.conftest import CHECKPOINT, RECIPE, ROOT
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, frames: Path) -> Path:
+    folder = tmp_path_factory.mktemp("evaluate")
+    recipe = folder / "small.yaml"
+    recipe.write_text(RECIPE.format(output=folder / "runs", checkpoint=CHECKPOINT, root=frames))
+    assert train.main([str(recipe), "run.steps=3"]) == 0
+    return folder / "runs" / "small"
+
+
+def table(path: Path) -> dict[str, dict[str, float]]:
+    (found,) = json.loads(path.read_text())
+    rows: dict[str, dict[str, float]] = found["rows"]
+    return rows
+
+
+@pytest.mark.parametrize("model", ["", "best/model.safetensors", "export/small.pth"])
+def test_the_table_is_that_of_the_run(run: Path, model: str, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "table.json"
+    assert evaluate.main([str(run / model), "--recipe", str(run / "recipe.yaml"), "--json", str(out)]) == 0
+    assert table(out) == table(run / "evaluation.json")
+    of_run, found = (json.loads(path.read_text())[0] for path in (run / "evaluation.json", out))
+    assert found["protocol"] == of_run["protocol"]
+    assert (found["images_used"], found["pixels_used"]) == (of_run["images_used"], of_run["pixels_used"])
+
+
+def test_images_by_themselves_add_up_to_the_table(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "images.csv"
+    assert evaluate.main([str(run), "--recipe", str(run / "recipe.yaml"), "--csv", str(out)]) == 0
+    assert "protocol plain: depth 0.001 to 10 m" in capsys.readouterr().out
+    with out.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert len(lines) == 3 * 3  # images, rows
+    assert {Path(line["source"]).name for line in lines} == {"10.png", "11.png", "12.png"}
+    for row, scores in table(run / "evaluation.json").items():
+        of_row = [line for line in lines if line["row"] == row]
+        assert sum(int(line["pixels"]) for line in of_row) == 3 * (48 * 64 - 15)
+        for name, value in scores.items():
+            assert np.mean([float(line[name]) for line in of_row]) == pytest.approx(value, rel=1e-12)
+
+
+def test_other_data_is_named_on_the_command_line(run: Path, frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call = [str(run), "--recipe", str(run / "recipe.yaml"), "data.val.0.list=train.txt", "data.workers=1"]
+    assert evaluate.main(call) == 0
+    assert "10 images used, 0 skipped" in capsys.readouterr().out
+
+
+def test_a_model_of_the_other_kind_is_one_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate.main([str(CHECKPOINT), "--recipe", str(run / "recipe.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "is relative, the recipe's model.head is metric" in said
+    assert "Name a recipe with model.head: relative." in said
+
+
+def test_a_file_that_cannot_be_written_is_one_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = run / "recipe.yaml" / "table.json"
+    assert evaluate.main([str(run), "--recipe", str(run / "recipe.yaml"), "--json", str(path)]) == 2
+    assert "cannot be written" in capsys.readouterr().err
+
+
+def test_run_as_a_file_it_hides_no_library() -> None:
+    command = [sys.executable, str(ROOT / "finetune" / "evaluate.py"), "--help"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert "--recipe FILE" in ended.stdout
