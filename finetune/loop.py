@@ -69,7 +69,7 @@ class Run:
         average: of the weights over the steps, which then is what is evaluated and saved; None without one.
         step: optimizer steps taken.
         interrupts: signals that came in this process.
-        notes: sentences about what it was resumed from.
+        notes: sentences about what it trains, and what it was resumed from.
         unlogged: sums over the steps since the last logged one; part of every resume point.
         bad_samples: those of all steps, where they are skipped; part of every resume point.
     """
@@ -258,16 +258,18 @@ class Run:
         Raises:
             FinetuneError: there are some, but none to go on from; or the run is beyond its last step.
         """
+        left_out: list[str] = []
         for path in self.folder.newest_first():
             fault = self._load_checkpoint(path)
             # What one process cannot read, none may go on from.
             faults = [one for one in gather_object([fault]) if one]
             if not faults:
                 self.best = self._best_on_disk()
+                self.notes += left_out
                 return
-            self.notes.append(f"{path} is left out: {faults[0]}")
-        if self.notes:
-            raise FinetuneError("; ".join(self.notes) + ". No other is there: start again with --overwrite or name=...")
+            left_out.append(f"{path} is left out: {faults[0]}")
+        if left_out:
+            raise FinetuneError("; ".join(left_out) + ". No other is there: start again with --overwrite or name=...")
 
     def _load_checkpoint(self, path: Path) -> str | None:
         """Model, optimizer, generators and scaler, the samples follow from the step; or what is wrong with it."""

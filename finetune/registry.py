@@ -23,11 +23,11 @@ LOSSES = {
 }
 
 CHECKPOINTS = {
-    "adapter": "finetune.checkpoints.adapter:Adapter",
     "native": "finetune.checkpoints.native:Native",
     "official": "finetune.checkpoints.official:Official",
     "huggingface": "finetune.checkpoints.huggingface:HuggingFace",
     "dinov2": "finetune.checkpoints.dinov2:DinoV2",
+    "adapter": "finetune.checkpoints.adapter:Adapter",
 }
 
 EXPORTERS = {

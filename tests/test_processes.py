@@ -177,3 +177,20 @@ def test_two_machines_by_their_config_file_train_as_one_run(runs: Path) -> None:
     assert json.loads((runs / "machines" / "environment.json").read_text())["processes"] == 2
     two, machines = (load_file(runs / name / "last" / "model.safetensors") for name in ("two", "machines"))
     assert all(torch.equal(tensor, machines[name]) for name, tensor in two.items())
+
+
+@pytest.mark.slow
+def test_adapters_train_alike_on_two_processes(runs: Path) -> None:
+    # The command line takes each key once.
+    arguments = [one for one in ARGUMENTS if not one.startswith("run.steps")]
+    arguments += ["run.steps=8", "model.train=lora", "model.lora.rank=4", "optim.lr=1e-3"]
+    for ended in (
+        run(train_command(runs / "small.yaml", *arguments, "name=lora_one", "run.batch_size=2")),
+        run(train_command(runs / "small.yaml", *arguments, "name=lora_two", "run.batch_size=1", processes=2)),
+    ):
+        assert ended.returncode == 0, ended.stderr
+    for file in ("model.safetensors", "adapter/adapter_model.safetensors"):
+        one, two = (load_file(runs / name / "last" / file) for name in ("lora_one", "lora_two"))
+        largest = max(float(tensor.abs().max()) for tensor in one.values())
+        assert max(float((tensor - two[name]).abs().max()) for name, tensor in one.items()) <= 1e-5 * largest
+    assert any(".lora_B." in name and tensor.any() for name, tensor in one.items())
