@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ from finetune.networks.depth_model import DepthModel
 from finetune.networks.lora import add_adapters, lora_config
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
-from finetune.recipe import LoraOptions, ModelOptions, Recipe, recipe_mapping
+from finetune.recipe import ModelOptions, Recipe, recipe_mapping
 from finetune.report import RunLog
 from finetune.run_folder import RunFolder
 from finetune.weights import Checkpoint, license_sentence, read_checkpoint, whole_network
@@ -291,7 +291,7 @@ def _choose_trained(network: DepthModel, recipe: Recipe) -> str:
                 f"{recipe.where('model.lora.last_blocks')}: model.lora.last_blocks is {options.lora.last_blocks}, but "
                 f"encoder {network.encoder_name} has {blocks} blocks; expected at most that many."
             )
-        add_adapters(network, lora_config(blocks, **vars_of(options.lora)), recipe.seed)
+        add_adapters(network, lora_config(blocks, **vars(options.lora)), recipe.seed)
     counts = {part: [0, 0] for part in ("encoder", "decoder", "head")}
     for name, parameter in network.named_parameters():
         of_part = counts[name.partition(".")[0]]
@@ -301,11 +301,6 @@ def _choose_trained(network: DepthModel, recipe: Recipe) -> str:
         raise FinetuneError("Nothing of the head is trained, so nothing would be learned. Set model.train: decoder.")
     told = ", ".join(f"{part} {trained:,} of {whole:,}" for part, (trained, whole) in counts.items())
     return f"model.train {options.train}: trained values: {told}"
-
-
-def vars_of(options: LoraOptions) -> dict[str, Any]:
-    """The fields of ``model.lora`` by name."""
-    return {field.name: getattr(options, field.name) for field in fields(options)}
 
 
 def _movement(network: DepthModel, average: AverageWeights | None, validation: ValidationSamples) -> Movement:
