@@ -10,6 +10,7 @@ READERS = {
     "nyuv2": "finetune.readers.nyuv2:NyuV2",
     "pairs": "finetune.readers.pairs:Pairs",
     "scenes": "finetune.readers.scenes:Scenes",
+    "tum": "finetune.readers.tum:Tum",
 }
 
 LOSSES = {

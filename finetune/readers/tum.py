@@ -1,0 +1,155 @@
+"""Recordings in the layout of TUM RGB-D: color and depth with time stamps of their own, paired by time."""
+
+from __future__ import annotations
+
+import math
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from finetune.errors import ListError, RecipeError
+from finetune.readers.files import DepthCoding, Intrinsics, read_frame, read_intrinsics, require_depth_range
+from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
+from finetune.sample import DepthSample
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Tum(ListedFrames):
+    """One recording: ``rgb.txt`` and ``depth.txt``, each a time stamp and a file a line, or ``associations.txt``.
+
+    Depth is uint16 PNG, 1/5000 m, 0 = invalid, registered to color. Each depth map goes with the color image nearest in
+    time, if that is within ``tolerance_s`` and no other depth map is nearer to it. Frames stand in the order of time.
+    ICL-NUIM comes in the same layout. Making the reader opens nothing.
+
+    Source: the data set's own description of its file formats, Sturm et al. 2012, doi:10.1109/IROS.2012.6385773.
+    """
+
+    root: str  # folder of the recording
+    associations: str | None = (
+        None  # file of pairs instead: time, color, time, depth a line, in this or the other order
+    )
+    tolerance_s: float = 0.02  # seconds that color and depth of a frame may lie apart
+    meters_per_unit: float = 0.0002  # raw depth times this is meters: 1/5000
+    min_depth_m: float = 0.0  # depths up to this are not valid
+    max_depth_m: float | None = None  # depths beyond this are not valid; null for no limit
+    intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy in pixels, below root or from here
+
+    def __post_init__(self) -> None:
+        if not 0.0 < self.meters_per_unit < math.inf:
+            raise RecipeError("meters_per_unit", self.meters_per_unit, "a number above 0; 0.0002 for TUM RGB-D")
+        if not 0.0 <= self.tolerance_s < math.inf:
+            raise RecipeError("tolerance_s", self.tolerance_s, "seconds from 0 up; 0.02 is usual")
+        require_depth_range(self.min_depth_m, self.max_depth_m)
+
+    def check_paths(self) -> None:
+        """
+        Raises:
+            RecipeError: the folder or one of its lists is missing. Only existence is looked at.
+        """
+        require_folder("root", self.root)
+        for name in (self.associations,) if self.associations else ("rgb.txt", "depth.txt"):
+            require_file("associations" if self.associations else "root", self.root, name)
+        if self.intrinsics is not None:
+            require_file("intrinsics", self.root, self.intrinsics)
+
+    def __getitem__(self, index: int) -> DepthSample:
+        """
+        Raises:
+            ListError: a list is malformed, no two files are near in time, or a file of this frame is missing.
+            DataError: a file of this frame cannot be decoded, or sizes differ.
+        """
+        image_path, depth_path = self._listing.files(index)
+        coding = DepthCoding(
+            meters_per_unit=self.meters_per_unit, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m
+        )
+        return read_frame(image_path, depth_path, coding, self._intrinsics)
+
+    @cached_property
+    def _intrinsics(self) -> Intrinsics | None:
+        return None if self.intrinsics is None else read_intrinsics(locate(self.root, self.intrinsics))
+
+    @cached_property
+    def _listing(self) -> Listing:
+        root = str(Path(self.root).expanduser())
+        if self.associations is not None:
+            path = locate(self.root, self.associations)
+            rows = [(number, *_in_order(path, number, columns)) for number, columns in _lines(path, 4)]
+            return Listing.of_list(path, rows, root, root)
+        color, depth = (_stamped(locate(self.root, name)) for name in ("rgb.txt", "depth.txt"))
+        pairs = paired(color, depth, self.tolerance_s)
+        if not pairs:
+            raise ListError(
+                locate(self.root, "depth.txt"),
+                f"none of its {len(depth)} depth maps is within {self.tolerance_s:g} s of one of {len(color)} "
+                "color images",
+                "Check that both lists are of one recording and one clock, or raise tolerance_s",
+            )
+        return Listing(pairs=pairs, image_root=root, depth_root=root)
+
+
+def paired(color: list[tuple[float, str]], depth: list[tuple[float, str]], tolerance_s: float) -> list[tuple[str, str]]:
+    """
+    Args:
+        color, depth: (seconds, file), in any order.
+        tolerance_s: how far the two of a pair may lie apart, seconds.
+
+    Returns:
+        (color, depth) in the order of the depth maps' time; the closest pairs first, each file in one pair at most.
+    """
+    color, depth = sorted(color), sorted(depth)
+    near, first = [], 0
+    for place, (time_s, _) in enumerate(depth):
+        while first < len(color) and color[first][0] < time_s - tolerance_s:
+            first += 1
+        other = first
+        while other < len(color) and color[other][0] <= time_s + tolerance_s:
+            near.append((abs(color[other][0] - time_s), place, other))
+            other += 1
+    taken_color: set[int] = set()
+    chosen: dict[int, int] = {}
+    for _, place, other in sorted(near):
+        if place not in chosen and other not in taken_color:
+            chosen[place] = other
+            taken_color.add(other)
+    return [(color[chosen[place]][1], depth[place][1]) for place in sorted(chosen)]
+
+
+def _stamped(path: str) -> list[tuple[float, str]]:
+    """(seconds, file) of each line."""
+    return [(_seconds(path, number, columns[0]), columns[1]) for number, columns in _lines(path, 2)]
+
+
+def _in_order(path: str, number: int, columns: list[str]) -> tuple[str, str]:
+    """(color, depth) of a line of ``associations.txt``, which programs write either way round."""
+    for column in (columns[0], columns[2]):
+        _seconds(path, number, column)
+    first, second = columns[1], columns[3]
+    return (second, first) if "depth" in first.lower() and "depth" not in second.lower() else (first, second)
+
+
+def _seconds(path: str, number: int, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise ListError(f"{path}:{number}", f"{text!r} is no time stamp", "Write seconds, then the file") from None
+
+
+def _lines(path: str, columns: int) -> list[tuple[int, list[str]]]:
+    """(line number, columns) of what is no comment."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ListError(path, f"cannot be read ({error})", "Restore it from the recording") from None
+    found = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        parts = line.split()
+        if not parts or parts[0].startswith("#"):
+            continue
+        if len(parts) < columns:
+            raise ListError(
+                f"{path}:{number}", f"has {len(parts)} columns, {line!r}", f"Write {columns}: time and file of each"
+            )
+        found.append((number, parts))
+    return found
