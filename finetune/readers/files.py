@@ -307,13 +307,14 @@ def _is_jpeg_of_zeros(data: bytes) -> bool:
 def _stored_array(path: str | os.PathLike[str], names: tuple[str, ...]) -> NDArray[Any]:
     """The array of a ``.npy``, or the only one or the first of ``names`` of a ``.npz``."""
     try:
-        # Pickled objects could run code when they are loaded.
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            return loaded
-        with loaded:
+        # Opened here: NumPy leaves a file open whose archive is broken.
+        with Path(path).open("rb") as file:
+            # Pickled objects could run code when they are loaded.
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                return loaded
             present = [name for name in names if name in loaded.files] or loaded.files
-            if len(present) == 1 or present[0] in names:
+            if len(present) == 1 or (present and present[0] in names):
                 return loaded[present[0]]
             listed = ", ".join(loaded.files) or "none"
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
