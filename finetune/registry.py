@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Any
 
 READERS = {
+    "hypersim": "finetune.readers.hypersim:Hypersim",
     "kitti": "finetune.readers.kitti:Kitti",
     "nyuv2": "finetune.readers.nyuv2:NyuV2",
     "pairs": "finetune.readers.pairs:Pairs",
