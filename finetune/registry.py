@@ -12,6 +12,7 @@ READERS = {
     "pairs": "finetune.readers.pairs:Pairs",
     "scenes": "finetune.readers.scenes:Scenes",
     "tum": "finetune.readers.tum:Tum",
+    "vkitti2": "finetune.readers.vkitti2:Vkitti2",
 }
 
 LOSSES = {
