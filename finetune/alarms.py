@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.evaluation import Answer
+from finetune.evaluation import Answer, Asked
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
 
@@ -56,9 +56,9 @@ def answer_spread(answer: NDArray[np.floating], max_depth_m: float | None) -> An
 def watched(answer: Answer, max_depth_m: float | None, seen: list[AnswerSpread]) -> Answer:
     """The same answer; the spread of each that was asked for is added to ``seen``."""
 
-    def watching(image: Tensor, size: tuple[int, int]) -> NDArray[np.floating]:
-        answered = answer(image, size)
-        seen.append(answer_spread(answered, max_depth_m))
+    def watching(asked: Sequence[Asked]) -> list[NDArray[np.floating]]:
+        answered = answer(asked)
+        seen.extend(answer_spread(one, max_depth_m) for one in answered)
         return answered
 
     return watching

@@ -49,13 +49,8 @@ def fit_inverse_least_squares(relative: NDArray[np.floating], target_m: NDArray[
     Raises:
         ValueError: there is no pixel.
     """
-    if not relative.size:
-        raise ValueError("a fit needs a pixel")
-    x, y = relative.astype(np.float64), 1.0 / target_m.astype(np.float64)
-    if _is_constant(x):
-        return InverseFit(scale=0.0, shift=float(y.mean()))
-    scale = max(0.0, float(np.mean((x - x.mean()) * (y - y.mean())) / x.var()))
-    return InverseFit(scale=scale, shift=float(y.mean() - scale * x.mean()))
+    scale, shift = _line(relative.astype(np.float64), 1.0 / target_m.astype(np.float64))
+    return InverseFit(scale=scale, shift=shift)
 
 
 def fit_inverse_robust(relative: NDArray[np.floating], target_m: NDArray[np.floating]) -> InverseFit:
@@ -94,6 +89,36 @@ def fit_inverse_robust(relative: NDArray[np.floating], target_m: NDArray[np.floa
     return InverseFit(scale=scale, shift=shift)
 
 
+def fit_scale_of_medians(pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> float:
+    """
+    Median of target over median of pred, (N,) meters each; 1 where the prediction has a median of 0.
+
+    Source: Zhou et al. 2017 (SfMLearner), arXiv:1704.07813, section 4.
+    """
+    middle = float(np.median(pred_m.astype(np.float64)))
+    return float(np.median(target_m.astype(np.float64))) / middle if middle > 0 else 1.0
+
+
+def fit_scale_least_squares(pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> float:
+    """The scale s, not below 0, that minimizes the sum of (s pred - target)^2 over (N,) pixels, meters both."""
+    pred, target = pred_m.astype(np.float64), target_m.astype(np.float64)
+    energy = float(pred @ pred)
+    return max(0.0, float(pred @ target) / energy) if energy > 0 else 1.0
+
+
+def fit_depth_least_squares(pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> tuple[float, float]:
+    """
+    The scale s, not below 0, and the shift t, meters, that minimize the sum of (s pred + t - target)^2.
+
+    Args:
+        pred_m, target_m: (N,) meters.
+
+    Raises:
+        ValueError: there is no pixel.
+    """
+    return _line(pred_m.astype(np.float64), target_m.astype(np.float64))
+
+
 def fit_scale_median(pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> float:
     """The median of target / pred over (N,) pixels, meters both: one scale in depth that outliers do not move."""
     return float(np.median(target_m.astype(np.float64) / pred_m.astype(np.float64)))
@@ -105,6 +130,16 @@ def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) 
     if any(np.ptp(rank) == 0 for rank in ranks):
         return 0.0
     return float(np.corrcoef(*ranks)[0, 1])
+
+
+def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:
+    """Slope, not below 0, and intercept of the line of least squares through (N,) points."""
+    if not x.size:
+        raise ValueError("a fit needs a pixel")
+    if _is_constant(x):
+        return 0.0, float(y.mean())
+    slope = max(0.0, float(np.mean((x - x.mean()) * (y - y.mean())) / x.var()))
+    return slope, float(y.mean() - slope * x.mean())
 
 
 def _is_constant(values: NDArray[np.float64]) -> bool:

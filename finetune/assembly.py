@@ -26,12 +26,23 @@ from finetune.batches import Batch, Range, Reader, StepBatches, TrainingSamples,
 from finetune.decoder_init import CALIBRATION_IMAGES, drawn_model, resolved_decoder_init, solve_last_layer, start_model
 from finetune.environment import digest
 from finetune.errors import FinetuneError
-from finetune.evaluation import Answer, Evaluation, ValidationSamples, evaluate, network_answer
+from finetune.evaluation import (
+    Answer,
+    Asked,
+    Evaluation,
+    Fitted,
+    Row,
+    ValidationSamples,
+    evaluate,
+    network_answer,
+    one_answer,
+)
 from finetune.loop import Run
 from finetune.metrics import METRICS
 from finetune.networks.depth_model import DepthModel
 from finetune.networks.lora import add_adapters, lora_config
 from finetune.preprocessing import Preprocessing
+from finetune.protocol_settings import protocol_settings
 from finetune.protocols import Protocol
 from finetune.recipe import ModelOptions, Recipe, recipe_mapping
 from finetune.report import RunLog
@@ -231,7 +242,10 @@ def make_run(
     if recipe.run.compile:
         # In place: what is saved and evaluated stays the network itself, under its own names.
         model.compile()
-    validation = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)
+    protocol, *_ = make_protocols(recipe)
+    validation = ValidationSamples(
+        _readers(recipe.data.val), begin.preprocessing, image_crops=[protocol.settings.image_crop]
+    )
     alarms = Alarms(
         metric=recipe.evaluation.best,
         max_depth_m=network.max_depth_m,
@@ -247,7 +261,7 @@ def make_run(
         optimizer=optimizer,
         preprocessing=begin.preprocessing,
         validation=validation,
-        protocol=make_protocol(recipe),
+        protocol=protocol,
         metadata=weights_metadata(recipe, begin),
         total_steps=total_steps(recipe, accelerator.num_processes),
         alarms=alarms,
@@ -305,11 +319,11 @@ def _choose_trained(network: DepthModel, recipe: Recipe) -> str:
 
 def _movement(network: DepthModel, average: AverageWeights | None, validation: ValidationSamples) -> Movement:
     """From where the run starts, which a resumed one passes through again before it reads its resume point."""
-    _, image, sample = validation[0]
-    height, width = sample.depth_m.shape
+    first = validation[0]
+    height, width = first.sample.depth_m.shape
     network.eval()
     answer = network_answer(average.network if average else network)
-    movement = Movement(network, lambda: answer(image, (height, width)))
+    movement = Movement(network, lambda: one_answer(answer, first.image, (height, width)))
     network.train()
     return movement
 
@@ -371,10 +385,16 @@ def make_optimizer(network: DepthModel, recipe: Recipe) -> torch.optim.Optimizer
     return torch.optim.AdamW(groups, betas=optim.betas, fused=fused)
 
 
-def make_protocol(recipe: Recipe) -> Protocol:
-    """The recipe's first protocol, by which ``best/`` is chosen; today it is the only one."""
-    min_depth_m, max_depth_m = recipe.depth_range_m
-    return Protocol(name=recipe.protocols[0], min_depth_m=min_depth_m, max_depth_m=max_depth_m)
+def make_protocols(recipe: Recipe) -> list[Protocol]:
+    """Those of the recipe; by the first ``best/`` is chosen."""
+    found = []
+    for name in recipe.protocols:
+        settings = protocol_settings(name)
+        ends = zip((settings.min_depth_m, settings.max_depth_m), recipe.depth_range_m, strict=True)
+        min_depth_m, max_depth_m = (of_recipe if fixed is None else fixed for fixed, of_recipe in ends)
+        kind = recipe.model.head
+        found.append(Protocol(name=name, min_depth_m=min_depth_m, max_depth_m=max_depth_m, kind=kind))
+    return found
 
 
 def total_steps(recipe: Recipe, processes: int) -> int:
@@ -414,41 +434,40 @@ def weights_metadata(recipe: Recipe, begin: Start) -> dict[str, Any]:
     }
 
 
-def evaluate_with_baselines(recipe: Recipe, accelerator: Accelerator, begin: Start, weights: Path) -> Evaluation:
-    """The table at the end of a run: the baselines and the weights, in one pass over the same pixels."""
+def evaluate_with_baselines(recipe: Recipe, accelerator: Accelerator, begin: Start, weights: Path) -> list[Evaluation]:
+    """The tables at the end of a run: the baselines and the weights, in one pass over the same pixels."""
     network = whole_network(read_checkpoint(str(weights))).to(accelerator.device)
-    return evaluate_answer(recipe, accelerator, begin, network_answer(network))
+    return evaluate_answer(recipe, accelerator, begin, "finetuned", network_answer(network))
 
 
-def evaluate_answer(recipe: Recipe, accelerator: Accelerator, begin: Start, finetuned: Answer) -> Evaluation:
-    """The baselines and one model's answer, which is given what the preprocessing of ``begin`` makes of an image."""
-    protocol = make_protocol(recipe)
-    answers: dict[str, Answer] = {"constant_median": _constant(begin.baselines)}
+def evaluate_answer(
+    recipe: Recipe, accelerator: Accelerator, begin: Start, name: str, answer: Answer
+) -> list[Evaluation]:
+    """The baselines and one answer, which is given what the preprocessing of ``begin`` makes of an image, and which is
+    the table's row ``name``; a table for each protocol."""
+    rows: dict[str, Row] = {"constant_median": _constant(begin.baselines)}
     if begin.checkpoint and begin.checkpoint.answers:
         base = network_answer(whole_network(begin.checkpoint).to(accelerator.device))
-        answers["base_fitted_scale"] = _fitted(base, begin.baselines, protocol)
-    answers["finetuned"] = finetuned
-    samples = ValidationSamples(_readers(recipe.data.val), begin.preprocessing)
-    return evaluate(accelerator, samples, answers, protocol, workers=recipe.data.workers)
+        if begin.checkpoint.kind == "metric":
+            rows["base"] = base
+        # In a relative run it is left to the protocol to align it.
+        fitted = begin.baselines and Fitted(answer=base, depth_m=begin.baselines.base_depth_m)
+        rows["base_fitted_scale"] = fitted or base
+    rows[name] = answer
+    protocols = make_protocols(recipe)
+    crops = [protocol.settings.image_crop for protocol in protocols]
+    samples = ValidationSamples(_readers(recipe.data.val), begin.preprocessing, image_crops=crops)
+    return evaluate(
+        accelerator, samples, rows, protocols, workers=recipe.data.workers, batch_size=recipe.run.batch_size
+    )
 
 
 def _constant(baselines: Baselines | None) -> Answer:
     """The training median everywhere; for a relative run any number is the same after the alignment."""
     value = baselines.median_m if baselines else 1.0
 
-    def answer(_: torch.Tensor, size: tuple[int, int]) -> Any:
-        return torch.full(size, value).numpy()
-
-    return answer
-
-
-def _fitted(base_answer: Answer, baselines: Baselines | None, protocol: Protocol) -> Answer:
-    """The base's answer in meters; in a relative run it is left to the protocol to align it."""
-    if baselines is None:
-        return base_answer
-
-    def answer(image: torch.Tensor, size: tuple[int, int]) -> Any:
-        return baselines.base_depth_m(base_answer(image, size), protocol.min_depth_m, protocol.max_depth_m)
+    def answer(asked: Sequence[Asked]) -> list[Any]:
+        return [torch.full(one.size, value).numpy() for one in asked]
 
     return answer
 

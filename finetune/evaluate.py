@@ -16,42 +16,77 @@ from collections.abc import Sequence
 
 from finetune.console import ended
 from finetune.errors import FinetuneError
-from finetune.model_argument import add_model_argument, load_from
+from finetune.model_argument import add_model_argument, load_from, positive_meters
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Understand the call, evaluate; the exit status is that of ``console.ended``."""
     parser = argparse.ArgumentParser(
         prog="finetune evaluate",
-        description="Score a model on a recipe's data.val, by the recipe's protocol, beside the training median and "
+        description="Score a model on a recipe's data.val, by the recipe's protocols, beside the training median and "
         "the recipe's checkpoint with one scale and shift.",
     )
-    add_model_argument(parser)
+    add_model_argument(parser, optional=True)
     parser.add_argument(
         "overrides", nargs="*", metavar="key=value", help="any key of the recipe: data.val.0.root=/mnt/x"
     )
     parser.add_argument("--recipe", required=True, metavar="FILE", help="YAML file that names data and protocol")
+    parser.add_argument(
+        "--protocol",
+        action="append",
+        metavar="NAME",
+        help="instead of the recipe's: plain, nyu_eigen, kitti_eigen_garg, kitti_garg_full, kitti_eigen, "
+        "reference_script, or one with keys changed, such as plain+align=median; may be given several times",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=Path,
+        metavar="DIR",
+        help="instead of MODEL, what any system wrote: DIR/<path or stem of the image>.npy in meters, or .png",
+    )
+    parser.add_argument(
+        "--meters-per-unit",
+        type=positive_meters,
+        metavar="U",
+        help="of these predictions: what a stored 1 is, 0.001 for millimeters; .png before .npy",
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table, as evaluation.json of a run")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores of each image")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     arguments = parser.parse_intermixed_args(argv)
+    if arguments.predictions and arguments.model:
+        # Without MODEL the first key=value stands in its place.
+        if "=" not in arguments.model:
+            parser.error("give MODEL or --predictions, not both")
+        arguments.overrides.insert(0, arguments.model)
+    if not arguments.predictions and not arguments.model:
+        parser.error("name a MODEL, or a folder by --predictions")
+    if arguments.meters_per_unit and not arguments.predictions:
+        parser.error("--meters-per-unit is of --predictions; a model answers in meters")
     return ended(lambda: _evaluate(arguments), "Nothing was written; call again.")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
     from finetune.recipe import load_recipe
 
-    recipe = load_recipe(arguments.recipe, arguments.overrides)
+    overrides = list(arguments.overrides)
+    if arguments.protocol:
+        overrides.append(f"evaluation.protocols={json.dumps(arguments.protocol)}")
+    recipe = load_recipe(arguments.recipe, overrides)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Only now what takes seconds to import: a wrong recipe has been answered.
-    from finetune.evaluating import evaluate_model, image_rows
+    from finetune.evaluating import evaluate_model, evaluate_predictions, image_rows
 
-    evaluation = evaluate_model(recipe, load_from(arguments, arguments.device))
-    print(evaluation.table())
+    if arguments.predictions:
+        evaluations = evaluate_predictions(recipe, arguments.predictions, arguments.meters_per_unit)
+    else:
+        evaluations = evaluate_model(recipe, load_from(arguments, arguments.device))
+    for evaluation in evaluations:
+        print(evaluation.table())
     if arguments.json:
-        _write(arguments.json, json.dumps([evaluation.to_mapping()], indent=2) + "\n")
+        _write(arguments.json, json.dumps([one.to_mapping() for one in evaluations], indent=2) + "\n")
     if arguments.csv:
-        _write(arguments.csv, image_rows(evaluation, [entry.source for entry in recipe.data.val]))
+        _write(arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.data.val]))
 
 
 def _write(path: Path, text: str) -> None:

@@ -4,29 +4,34 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from finetune.assembly import evaluate_answer, start
+from finetune.assembly import Start, evaluate_answer, start
 from finetune.environment import make_accelerator, sources
 from finetune.errors import FinetuneError
-from finetune.evaluation import Evaluation, network_answer
+from finetune.evaluation import Evaluation, ValidationSamples, network_answer
 from finetune.metrics import METRICS
+from finetune.predictions import Predictions
 from finetune.predictor import Predictor
+from finetune.protocol_settings import protocol_settings
 from finetune.recipe import Recipe
 
 
-def evaluate_model(recipe: Recipe, predictor: Predictor) -> Evaluation:
+def evaluate_model(recipe: Recipe, predictor: Predictor) -> list[Evaluation]:
     """
     Args:
-        recipe: ``data.val`` is scored by its protocol; ``data.train`` and ``model.checkpoint`` give the baselines.
+        recipe: ``data.val`` is scored by its protocols; ``data.train`` and ``model.checkpoint`` give the baselines.
         predictor: what is evaluated, with its own preprocessing, which the base then gets as well.
 
     Returns:
-        The table that a run with this recipe ends with, if these are its weights.
+        The tables that a run with this recipe ends with, if these are its weights.
 
     Raises:
         FinetuneError: the model answers in inverse depth and the recipe asks for meters, or the other way round.
@@ -37,31 +42,70 @@ def evaluate_model(recipe: Recipe, predictor: Predictor) -> Evaluation:
             f"({recipe.where('model.head')}): their numbers do not compare. Name a recipe with "
             f"model.head: {predictor.kind}."
         )
-    try:
-        accelerator, _ = make_accelerator(recipe)
-        begin = start(recipe, accelerator)
+    with _begun(recipe) as (accelerator, begin):
         network = predictor.network.to(accelerator.device).eval()
         began = replace(begin, preprocessing=predictor.preprocessing)
-        return evaluate_answer(recipe, accelerator, began, network_answer(network))
+        return evaluate_answer(recipe, accelerator, began, "finetuned", network_answer(network))
+
+
+def evaluate_predictions(recipe: Recipe, folder: Path, meters_per_unit: float | None) -> list[Evaluation]:
+    """
+    Args:
+        recipe: as of ``evaluate_model``.
+        folder: a file for each frame of ``data.val``, as ``Predictions`` finds them.
+        meters_per_unit: what a stored 1 is; None: ``.npy`` alone is read, in meters.
+
+    Returns:
+        The tables of the recipe's protocols, with these files as the row ``predictions``.
+
+    Raises:
+        FinetuneError: the folder is missing, a protocol asks for mirrored images, or an entry has no files.
+    """
+    if not folder.is_dir():
+        raise FinetuneError(f"{folder}: no such folder. Name one with a file for each frame of data.val.")
+    for name in recipe.protocols:
+        if protocol_settings(name).flip:
+            raise FinetuneError(f"{name} asks for mirrored images, which files cannot answer. Leave out +flip=true.")
+    readers = [entry.source for entry in recipe.data.val]
+    for place, reader in enumerate(readers):
+        if not hasattr(reader, "files"):
+            raise FinetuneError(f"data.val.{place} is drawn, so no file belongs to it. Name data that is on disk.")
+    with _begun(recipe) as (accelerator, begin):
+        samples = ValidationSamples(readers, begin.preprocessing)
+        answer = Predictions(folder=folder, readers=readers, samples=samples, meters_per_unit=meters_per_unit)
+        return evaluate_answer(recipe, accelerator, begin, "predictions", answer)
+
+
+@contextmanager
+def _begun(recipe: Recipe) -> Iterator[tuple[Accelerator, Start]]:
+    """The recipe's base and baselines, in a process of its own."""
+    try:
+        accelerator, _ = make_accelerator(recipe)
+        yield accelerator, start(recipe, accelerator)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def image_rows(evaluation: Evaluation, readers: Sequence[Any]) -> str:
+def image_rows(evaluations: Sequence[Evaluation], readers: Sequence[Any]) -> str:
     """
     Args:
-        evaluation: with its images.
+        evaluations: with their images.
         readers: of ``data.val``, in order.
 
     Returns:
-        CSV: a line for each image and row of the table, with its source, its pixels that count and every metric.
+        CSV: a line for each protocol, image and row of the table, with its source, its pixels that count, every metric,
+        the absolute error in millimeters, and all settings of the protocol.
     """
     names = [name for reader in readers for name in sources(reader)]
+    _, *settings = (f"protocol_{key}" for key in evaluations[0].protocol.to_mapping())
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["protocol", "image", "source", "pixels", "row", *METRICS])
-    for number, pixels, rows in evaluation.images:
-        for row, scores in rows.items():
-            found = [scores[name] for name in METRICS]
-            writer.writerow([evaluation.protocol.name, number, names[number], pixels, row, *found])
+    errors = ["mean_mm", "median_mm", "p90_mm"]
+    writer.writerow(["protocol", "image", "source", "pixels", "row", *METRICS, *errors, *settings])
+    for evaluation in evaluations:
+        name, *fixed = evaluation.protocol.to_mapping().values()
+        for one in evaluation.images:
+            for row, scores in one.rows.items():
+                found = [*(scores[metric] for metric in METRICS), *one.errors_mm[row]]
+                writer.writerow([name, one.number, names[one.number], one.pixels, row, *found, *fixed])
     return text.getvalue()

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,12 +22,98 @@ from finetune.metrics import METRICS
 from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
-from finetune.protocols import Protocol
+from finetune.protocols import Protocol, view_of
 from finetune.sample import DepthSample
 
-# (1, 3, h, w) normalized image and the (height, width) asked for -> (height, width): meters, or inverse depth where the
-# protocol aligns.
-Answer = Callable[[Tensor, tuple[int, int]], NDArray[np.floating]]
+# Ends of the bins by measured distance, as shares of the protocol's max depth.
+BIN_ENDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+# Up to this max depth errors in millimeters mean something to whoever uses the sensor.
+NEAR_RANGE_M = 10.0
+UNALIGNED = "_unaligned"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Asked:
+    """What an answer is asked for.
+
+    Attributes:
+        image: (1, 3, h, w), normalized, as the network sees it.
+        size: (height, width) of the answer, pixels.
+        number: of the frame among all validation frames.
+        image_crop: what of the frame the image is, a name that ``view_of`` knows.
+        align_corners: of the bilinear resize to ``size``.
+    """
+
+    image: Tensor
+    size: tuple[int, int]
+    number: int = 0
+    image_crop: str = "none"
+    align_corners: bool = True
+
+
+# (height, width) for each of those asked for: meters, or inverse depth of a relative model.
+Answer = Callable[[Sequence[Asked]], list[NDArray[np.floating]]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fitted:
+    """An answer that becomes meters by a fit to training data, within the range of the protocol.
+
+    Attributes:
+        answer: what is fitted.
+        depth_m: answer, min depth and max depth in meters -> meters.
+    """
+
+    answer: Answer
+    depth_m: Callable[[NDArray[np.floating], float, float], NDArray[np.floating]]
+
+
+Row = Answer | Fitted
+
+
+def one_answer(answer: Answer, image: Tensor, size: tuple[int, int]) -> NDArray[np.floating]:
+    """(height, width): the answer to one (1, 3, h, w) normalized image."""
+    (found,) = answer([Asked(image=image, size=size)])
+    return found
+
+
+class ScoredImage(NamedTuple):
+    """One image under one protocol.
+
+    Attributes:
+        number: among all validation frames.
+        pixels: how many counted.
+        rows: row of the table -> metric -> value.
+        mean_logs: row -> mean of ln pred - ln target.
+        errors_mm: row -> mean, median and 90th percentile of the absolute error, millimeters.
+        bins: row -> (len(BIN_ENDS) - 1, 3): pixels, sum of the absolute error in meters, sum of it over depth.
+    """
+
+    number: int
+    pixels: int
+    rows: Mapping[str, Mapping[str, float]]
+    mean_logs: Mapping[str, float]
+    errors_mm: Mapping[str, tuple[float, float, float]]
+    bins: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryEvaluation:
+    """The table over the images of one entry of ``data.val`` alone."""
+
+    rows: Mapping[str, Mapping[str, float]]
+    images_used: int
+    images_skipped: int
+    pixels_used: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Its part of the object of ``evaluation.json``."""
+        return {
+            "rows": {name: dict(row) for name, row in self.rows.items()},
+            "images_used": self.images_used,
+            "images_skipped": self.images_skipped,
+            "pixels_used": self.pixels_used,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +125,12 @@ class Evaluation:
         rows: model or baseline -> metric -> value.
         images_used, images_skipped: with and without a pixel that counts.
         pixels_used: over all images used.
-        images: of each image used its number, its pixels that count, and its scores by row.
+        errors_mm: row -> ``mean``, ``median``, ``p90`` of the absolute error of an image, averaged over images,
+            millimeters.
+        bins: row -> a mapping for each bin of measured depth: its ends, its pixels, ``abs_rel`` and the mean absolute
+            error in meters over these pixels, which are None where there is none.
+        entries: entry of ``data.val`` -> its table, where there are several.
+        images: each image used.
     """
 
     protocol: Protocol
@@ -46,32 +138,73 @@ class Evaluation:
     images_used: int
     images_skipped: int
     pixels_used: int
-    images: Sequence[tuple[int, int, Mapping[str, Mapping[str, float]]]] = ()
+    errors_mm: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    bins: Mapping[str, Sequence[Mapping[str, float | None]]] = field(default_factory=dict)
+    entries: Mapping[str, EntryEvaluation] = field(default_factory=dict)
+    images: Sequence[ScoredImage] = field(default=(), compare=False)
 
     def to_mapping(self) -> dict[str, Any]:
         """The object of ``evaluation.json``."""
-        return {
+        found = {
             "protocol": self.protocol.to_mapping(),
             "rows": {name: dict(row) for name, row in self.rows.items()},
             "images_used": self.images_used,
             "images_skipped": self.images_skipped,
             "pixels_used": self.pixels_used,
+            "errors_mm": {name: dict(errors) for name, errors in self.errors_mm.items()},
+            "bins": {name: [dict(one) for one in bins] for name, bins in self.bins.items()},
         }
+        if self.entries:
+            found["entries"] = {name: entry.to_mapping() for name, entry in self.entries.items()}
+        return found
+
+    def only(self, row: str) -> Evaluation:
+        """The same with one row."""
+        return replace(
+            self,
+            rows={row: self.rows[row]},
+            errors_mm={row: self.errors_mm[row]},
+            bins={row: self.bins[row]},
+            entries={
+                name: replace(entry, rows={row: entry.rows[row]}) if row in entry.rows else entry
+                for name, entry in self.entries.items()
+            },
+        )
 
     def table(self) -> str:
         """Text for the terminal, protocol and counts included."""
         width = max(len(name) for name in self.rows)
-        lines = [f"{'':{width}}" + "".join(f"{name:>10}" for name in METRICS)]
-        for row, values in self.rows.items():
-            lines.append(f"{row:{width}}" + "".join(f"{values[name]:>10.4f}" for name in METRICS))
-        settings = self.protocol
-        alignment = f"aligned per image ({settings.alignment})" if settings.aligns else "no alignment"
+        head = f"{'':{width}}" + "".join(f"{name:>10}" for name in METRICS)
+        lines = [head, *_lines(self.rows, width)]
+        for name, entry in self.entries.items():
+            lines.append(f"{name}: {entry.images_used} images used, {entry.images_skipped} skipped")
+            lines += _lines(entry.rows, width)
         lines.append(
-            f"protocol {settings.name}: depth {settings.min_depth_m:g} to {settings.max_depth_m:g} m at measured "
-            f"resolution, clamped, {alignment}, mean over images; {self.images_used} images used, "
-            f"{self.images_skipped} skipped, {self.pixels_used} pixels"
+            f"{self.protocol}; {self.images_used} images used, {self.images_skipped} skipped, {self.pixels_used} pixels"
         )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self._by_distance(width)])
+
+    def _by_distance(self, width: int) -> list[str]:
+        """AbsRel in each bin, and for near range the error in millimeters, of the rows that are aligned as stated."""
+        shown = [row for row in self.rows if not row.endswith(UNALIGNED)]
+        places = [place for place, one in enumerate(self.bins.get(shown[0], ())) if one["pixels"]]
+        if not places:
+            return []
+        ends = [f"{self.bins[shown[0]][place]['to_m']:g} m" for place in places]
+        near = self.protocol.max_depth_m <= NEAR_RANGE_M
+        told = "".join(f"{name:>10}" for name in ("mean mm", "median mm", "p90 mm")) if near else ""
+        start = self.bins[shown[0]][places[0]]["from_m"]
+        lines = [f"AbsRel by measured distance, from {start:g} m" + ", absolute error of an image" * near]
+        lines.append(f"{'':{width}}" + "".join(f"{'to ' + end:>10}" for end in ends) + told)
+        for row in shown:
+            of_bins = "".join(f"{self.bins[row][place]['abs_rel']:>10.4f}" for place in places)
+            errors = "".join(f"{value:>10.1f}" for value in self.errors_mm[row].values()) if near else ""
+            lines.append(f"{row:{width}}{of_bins}{errors}")
+        return lines
+
+
+def _lines(rows: Mapping[str, Mapping[str, float]], width: int) -> list[str]:
+    return [f"{row:{width}}" + "".join(f"{values[name]:>10.4f}" for name in METRICS) for row, values in rows.items()]
 
 
 def network_answer(model: DepthModel) -> Answer:
@@ -80,31 +213,68 @@ def network_answer(model: DepthModel) -> Answer:
     forward = type(model).forward
     device = next(model.parameters()).device
 
-    def answer(image: Tensor, size: tuple[int, int]) -> NDArray[np.floating]:
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-            return resized_answer(forward(model, image.to(device)), size)
+    def answer(asked: Sequence[Asked]) -> list[NDArray[np.floating]]:
+        found: dict[int, NDArray[np.floating]] = {}
+        for places in _of_one_shape([one.image for one in asked]):
+            batch = torch.cat([asked[place].image for place in places]).to(device)
+            with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+                answers = forward(model, batch)
+            for place, one in zip(places, answers, strict=True):
+                corners = asked[place].align_corners
+                found[place] = resized_answer(one[None], asked[place].size, align_corners=corners)
+        return [found[place] for place in range(len(asked))]
 
     return answer
 
 
+def _of_one_shape(images: Sequence[Tensor]) -> list[list[int]]:
+    """Places of the images, those of one shape together."""
+    groups: dict[torch.Size, list[int]] = {}
+    for place, image in enumerate(images):
+        groups.setdefault(image.shape, []).append(place)
+    return list(groups.values())
+
+
 class ValidationSample(NamedTuple):
-    """One image as the network sees it, with its measured depth as it is on disk."""
+    """One image as the network sees it, with its measured depth as it is on disk, or the crop that a protocol makes.
+
+    Attributes:
+        number: among all validation frames.
+        views: name of the image crop -> image (1, 3, h, w), and sample.
+    """
 
     number: int
-    image: Tensor
-    sample: DepthSample
+    views: Mapping[str, tuple[Tensor, DepthSample]]
+
+    @property
+    def image(self) -> Tensor:
+        """(1, 3, h, w), normalized, of the first view."""
+        return next(iter(self.views.values()))[0]
+
+    @property
+    def sample(self) -> DepthSample:
+        """What was measured, of the first view."""
+        return next(iter(self.views.values()))[1]
 
 
 class ValidationSamples(Dataset[ValidationSample]):
     """The frames of all validation readers, one after the other."""
 
-    def __init__(self, readers: Sequence[Reader], preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, readers: Sequence[Reader], preprocessing: Preprocessing, image_crops: Iterable[str] = ("none",)
+    ) -> None:
         self._readers = readers
         self._preprocessing = preprocessing
+        self._image_crops = tuple(dict.fromkeys(image_crops))
         self._ends = np.cumsum([len(reader) for reader in readers])
 
     def __len__(self) -> int:
         return int(self._ends[-1])
+
+    @property
+    def entries(self) -> int:
+        """How many readers there are."""
+        return len(self._readers)
 
     def place(self, index: int) -> tuple[int, int]:
         """Which reader a frame is of, and its number there."""
@@ -114,65 +284,200 @@ class ValidationSamples(Dataset[ValidationSample]):
     def __getitem__(self, index: int) -> ValidationSample:
         reader, frame = self.place(index)
         sample = self._readers[reader][frame]
-        return ValidationSample(index, torch.from_numpy(self._preprocessing(sample.image))[None], sample)
+        views = {}
+        for crop in self._image_crops:
+            view = view_of(crop, sample)
+            views[crop] = torch.from_numpy(self._preprocessing(view.image))[None], view
+        return ValidationSample(index, views)
 
 
 def evaluate(
     accelerator: Accelerator,
     samples: ValidationSamples,
-    answers: Mapping[str, Answer],
-    protocol: Protocol,
+    rows: Mapping[str, Row],
+    protocols: Sequence[Protocol],
     *,
     workers: int,
-) -> Evaluation:
+    batch_size: int = 1,
+) -> list[Evaluation]:
     """
     Args:
         accelerator: all its processes must call; each takes every world-size-th image.
-        samples: validation data.
-        answers: row of the table -> what answers.
-        protocol: how answers are compared.
+        samples: validation data, with the image crops of the protocols.
+        rows: row of the table -> what answers; each network is asked once for what several protocols share.
+        protocols: how answers are compared.
         workers: of the loader.
+        batch_size: images that are asked for at once, where the network sees them in one size.
 
     Returns:
-        The same table in every process: means over images, summed in float64 in the order of the images.
+        A table for each protocol, the same in every process: means over images, summed in float64.
 
     Raises:
-        DataError: no image has a pixel that counts.
+        DataError: under one of the protocols no image has a pixel that counts.
     """
-    scored: list[tuple[int, int, dict[str, dict[str, float]]]] = []
-    skipped: list[int] = []
-    for number, image, sample in _share(accelerator, samples, workers):
-        usable = protocol.usable(sample.depth_m, sample.valid)
-        if not usable.any():
-            skipped.append(number)
-            continue
-        height, width = sample.depth_m.shape
-        rows = {}
-        for name, answer in answers.items():
-            pred_m = protocol.depth_m(answer(image, (height, width)), sample.depth_m, usable)
-            rows[name] = protocol.score(pred_m, sample.depth_m, usable)
-        scored.append((number, int(usable.sum()), rows))
+    scored: list[list[ScoredImage]] = [[] for _ in protocols]
+    skipped: list[list[int]] = [[] for _ in protocols]
+    share = _share(accelerator, samples, workers)
+    while batch := list(islice(share, batch_size)):
+        found = _answers(batch, rows, protocols)
+        for turn, protocol in enumerate(protocols):
+            for place, one in enumerate(batch):
+                of_rows = {name: _of_row(row, protocol, found, place) for name, row in rows.items()}
+                scores = _score(protocol, one, of_rows)
+                if scores is None:
+                    skipped[turn].append(one.number)
+                else:
+                    scored[turn].append(scores)
     if accelerator.num_processes > 1:
-        scored, skipped = gather_object(scored), gather_object(skipped)
-    if not scored:
+        scored, skipped = _gathered(scored), _gathered(skipped)
+    return [
+        _evaluation(protocol, sorted(used, key=lambda one: one.number), unused, samples)
+        for protocol, used, unused in zip(protocols, scored, skipped, strict=True)
+    ]
+
+
+# What was asked of an answer: itself, the view, whether corners align, and whether the image was mirrored.
+_Key = tuple[int, str, bool, bool]
+
+
+def _answers(
+    batch: Sequence[ValidationSample], rows: Mapping[str, Row], protocols: Sequence[Protocol]
+) -> dict[_Key, list[NDArray[np.floating]]]:
+    """Everything that the protocols need of a batch, each asked for once."""
+    found: dict[_Key, list[NDArray[np.floating]]] = {}
+    for settings in (protocol.settings for protocol in protocols):
+        asked = []
+        for one in batch:
+            image, sample = one.views[settings.image_crop]
+            asked.append(
+                Asked(
+                    image=image,
+                    size=(sample.depth_m.shape[0], sample.depth_m.shape[1]),
+                    number=one.number,
+                    image_crop=settings.image_crop,
+                    align_corners=settings.align_corners,
+                )
+            )
+        for answer in {id(row): row for row in map(_answer_of, rows.values())}.values():
+            key = (id(answer), settings.image_crop, settings.align_corners)
+            if (*key, False) not in found:
+                found[*key, False] = answer(asked)
+            if settings.flip and (*key, True) not in found:
+                mirrored = answer([replace(one, image=one.image.flip(-1)) for one in asked])
+                found[*key, True] = [one[:, ::-1] for one in mirrored]
+    return found
+
+
+def _answer_of(row: Row) -> Answer:
+    return row.answer if isinstance(row, Fitted) else row
+
+
+def _of_row(
+    row: Row, protocol: Protocol, found: Mapping[_Key, Sequence[NDArray[np.floating]]], place: int
+) -> NDArray[np.floating]:
+    """What a row says to one image of the batch, before it is aligned."""
+    settings = protocol.settings
+    key = (id(_answer_of(row)), settings.image_crop, settings.align_corners)
+    answer = found[*key, False][place]
+    if settings.flip:
+        answer = (answer + found[*key, True][place]) / 2
+    if isinstance(row, Fitted):
+        return row.depth_m(answer, protocol.min_depth_m, protocol.max_depth_m)
+    return answer
+
+
+def _score(
+    protocol: Protocol, one: ValidationSample, answers: Mapping[str, NDArray[np.floating]]
+) -> ScoredImage | None:
+    """The image under the protocol; None where no pixel of it counts."""
+    _, sample = one.views[protocol.settings.image_crop]
+    usable = protocol.usable(sample.depth_m, sample.valid, sample.source)
+    if not usable.any():
+        return None
+    compared = {name: protocol.depth_m(answer, sample.depth_m, usable) for name, answer in answers.items()}
+    if protocol.aligns and protocol.kind == "metric":
+        compared |= {f"{name}{UNALIGNED}": answer for name, answer in answers.items()}
+    rows, mean_logs, errors_mm, bins = {}, {}, {}, {}
+    ends = np.array(BIN_ENDS[1:-1]) * protocol.max_depth_m
+    for name, pred_m in compared.items():
+        rows[name] = protocol.score(pred_m, sample.depth_m, usable)
+        pred, target = protocol.compared(pred_m, sample.depth_m, usable)
+        mean_logs[name] = float(np.mean(np.log(pred) - np.log(target)))
+        error = np.abs(pred - target)
+        median, p90 = np.percentile(error, (50, 90))
+        errors_mm[name] = (1000 * float(error.mean()), 1000 * float(median), 1000 * float(p90))
+        places = np.searchsorted(ends, target, side="left")
+        sums = [np.bincount(places, weights, len(BIN_ENDS) - 1) for weights in (None, error, error / target)]
+        bins[name] = np.stack(sums, axis=1).astype(np.float64)
+    return ScoredImage(one.number, int(usable.sum()), rows, mean_logs, errors_mm, bins)
+
+
+def _gathered(of_protocols: list[list[Any]]) -> list[list[Any]]:
+    """Those of all processes, for each protocol."""
+    return [gather_object(one) for one in of_protocols]
+
+
+def _evaluation(
+    protocol: Protocol, images: list[ScoredImage], skipped: Sequence[int], samples: ValidationSamples
+) -> Evaluation:
+    if not images:
+        crop = "" if protocol.settings.crop == "none" else f" within the {protocol.settings.crop} crop"
         raise DataError(
             "data.val",
-            f"0 of {len(skipped)} images had valid pixels from {protocol.min_depth_m:g} to {protocol.max_depth_m:g} m",
+            f"0 of {len(skipped)} images had valid pixels from {protocol.min_depth_m:g} to {protocol.max_depth_m:g} m"
+            f"{crop}",
             "Check meters_per_unit and invalid of data.val, and evaluation.max_depth_m",
         )
-    scored.sort(key=lambda one: one[0])
+    names = list(images[0].rows)
+    entries: dict[str, EntryEvaluation] = {}
+    for entry in range(samples.entries) if samples.entries > 1 else ():
+        of_entry = [one for one in images if samples.place(one.number)[0] == entry]
+        entries[f"data.val.{entry}"] = EntryEvaluation(
+            rows=_rows(protocol, of_entry, names) if of_entry else {},
+            images_used=len(of_entry),
+            images_skipped=sum(samples.place(number)[0] == entry for number in skipped),
+            pixels_used=sum(one.pixels for one in of_entry),
+        )
     return Evaluation(
         protocol=protocol,
-        rows={row: _mean([of_image[row] for _, _, of_image in scored]) for row in answers},
-        images_used=len(scored),
+        rows=_rows(protocol, images, names),
+        images_used=len(images),
         images_skipped=len(skipped),
-        pixels_used=sum(pixels for _, pixels, _ in scored),
-        images=scored,
+        pixels_used=sum(one.pixels for one in images),
+        errors_mm={name: _errors(images, name) for name in names},
+        bins={name: _bins(protocol, images, name) for name in names},
+        entries=entries,
+        images=images,
     )
 
 
-def _mean(of_images: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    return {name: math.fsum(scores[name] for scores in of_images) / len(of_images) for name in METRICS}
+def _rows(protocol: Protocol, images: Sequence[ScoredImage], names: Sequence[str]) -> dict[str, dict[str, float]]:
+    pixels = [one.pixels for one in images]
+    return {
+        name: protocol.mean([one.rows[name] for one in images], pixels, [one.mean_logs[name] for one in images])
+        for name in names
+    }
+
+
+def _errors(images: Sequence[ScoredImage], name: str) -> dict[str, float]:
+    of_images = zip(*(one.errors_mm[name] for one in images), strict=True)
+    return dict(zip(("mean", "median", "p90"), (math.fsum(one) / len(images) for one in of_images), strict=True))
+
+
+def _bins(protocol: Protocol, images: Sequence[ScoredImage], name: str) -> list[dict[str, float | None]]:
+    found: list[dict[str, float | None]] = []
+    for place, (start, end) in enumerate(pairwise(BIN_ENDS)):
+        pixels, error_m, relative = (math.fsum(one.bins[name][place, column] for one in images) for column in range(3))
+        found.append(
+            {
+                "from_m": start * protocol.max_depth_m,
+                "to_m": end * protocol.max_depth_m,
+                "pixels": int(pixels),
+                "abs_rel": relative / pixels if pixels else None,
+                "mean_error_m": error_m / pixels if pixels else None,
+            }
+        )
+    return found
 
 
 def _share(accelerator: Accelerator, samples: ValidationSamples, workers: int) -> Iterator[ValidationSample]:

@@ -6,7 +6,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -22,7 +22,7 @@ from finetune.averaging import AverageWeights
 from finetune.batches import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, BadSamples, Batch, too_many_bad
 from finetune.console import Interrupted
 from finetune.errors import FinetuneError, ProcessError, ResultError
-from finetune.evaluation import Answer, Evaluation, ValidationSamples, evaluate, network_answer
+from finetune.evaluation import Answer, Evaluation, Row, ValidationSamples, evaluate, network_answer
 from finetune.interrupts import Interrupts
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
@@ -178,18 +178,25 @@ class Run:
     def _scored(self, answer: Answer) -> Evaluation:
         """The row of the network as it is now; what its answers look like goes to the alarms."""
         seen: list[AnswerSpread] = []
-        answers = {"finetuned": watched(answer, self.network.max_depth_m, seen)}
+        answers: dict[str, Row] = {"finetuned": watched(answer, self.network.max_depth_m, seen)}
         if self.alarms.constant_score is None:
             answers["constant_median"] = self.constant_median
         workers = self.recipe.data.workers
-        evaluation = evaluate(self.accelerator, self.validation, answers, self.protocol, workers=workers)
+        (evaluation,) = evaluate(
+            self.accelerator,
+            self.validation,
+            answers,
+            [self.protocol],
+            workers=workers,
+            batch_size=self.recipe.run.batch_size,
+        )
         if self.alarms.constant_score is None:
             self.alarms.constant_score = evaluation.rows["constant_median"][self.recipe.evaluation.best]
         if self.accelerator.num_processes > 1:
             seen = gather_object(seen)
         value = evaluation.rows["finetuned"][self.recipe.evaluation.best]
         self._raise_alarms(self.alarms.evaluated(self.step, self.network, value, seen))
-        return replace(evaluation, rows={"finetuned": evaluation.rows["finetuned"]})
+        return evaluation.only("finetuned")
 
     def _raise_alarms(self, said: Sequence[str]) -> None:
         if self.log and said:

@@ -5,7 +5,8 @@ Every function takes ``pred_m`` and ``target_m``: (N,) float64 meters, both > 0,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -45,6 +46,13 @@ def silog(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
     return float(100.0 * np.sqrt(max(0.0, np.mean(np.square(error)) - np.square(np.mean(error)))))
 
 
+def reference_silog(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
+    """sqrt(mean(e^2) - mean(e)^2 / 2) with e = ln pred - ln target: what the training script of Depth Anything V2 calls
+    silog; lower is better."""
+    error = np.log(pred_m) - np.log(target_m)
+    return float(np.sqrt(max(0.0, np.mean(np.square(error)) - 0.5 * np.square(np.mean(error)))))
+
+
 def delta1(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
     """Share of pixels with max(pred / target, target / pred) strictly below 1.25; higher is better."""
     return _share_within(pred_m, target_m, 1.25)
@@ -71,6 +79,35 @@ def is_better(name: str, value: float, than: float | None) -> bool:
     if than is None:
         return True
     return value > than if name in HIGHER_IS_BETTER else value < than
+
+
+def pooled(
+    scores: Sequence[Mapping[str, float]], pixels: Sequence[int], mean_logs: Sequence[float], *, by: str, silog: str
+) -> dict[str, float]:
+    """
+    Args:
+        scores: every metric of each image, one or more.
+        pixels: how many each was over.
+        mean_logs: mean of ln pred - ln target of each.
+        by: ``image``, each counts once; or ``pixel``, as if all pixels were of one image.
+        silog: ``standard`` or ``reference``, which of the two definitions the scores hold.
+
+    Returns:
+        Every metric over all images; summed in float64 without rounding in between, in any order the same.
+    """
+    if by == "image":
+        return {name: math.fsum(one[name] for one in scores) / len(scores) for name in METRICS}
+    total = sum(pixels)
+
+    def mean(values: Iterable[float]) -> float:
+        return math.fsum(value * count for value, count in zip(values, pixels, strict=True)) / total
+
+    found = {name: mean(one[name] for one in scores) for name in METRICS}
+    for name in ("rmse", "rmse_log"):
+        found[name] = math.sqrt(mean(one[name] ** 2 for one in scores))
+    forgiven, factor = (1.0, 100.0) if silog == "standard" else (0.5, 1.0)
+    found["silog"] = factor * math.sqrt(max(0.0, found["rmse_log"] ** 2 - forgiven * mean(mean_logs) ** 2))
+    return found
 
 
 def _share_within(pred_m: NDArray[np.float64], target_m: NDArray[np.float64], bound: float) -> float:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from finetune.predictor import Predictor
 
 
-def add_model_argument(parser: argparse.ArgumentParser) -> None:
-    """Add MODEL, ``--kind``, ``--max-depth`` and ``--version``."""
+def add_model_argument(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Add MODEL, which may be left out where it is ``optional``, ``--kind``, ``--max-depth`` and ``--version``."""
     parser.add_argument(
         "model",
+        nargs="?" if optional else None,
         metavar="MODEL",
         help="a run folder (its best/), one of our weights files, an official .pth, a folder that transformers "
         "wrote, or a hub id such as depth-anything/Depth-Anything-V2-Small",
@@ -28,7 +29,10 @@ def add_model_argument(parser: argparse.ArgumentParser) -> None:
         help="of an official .pth without our .json beside it, which cannot say it",
     )
     parser.add_argument(
-        "--max-depth", type=_meters, metavar="METERS", help="of such a metric .pth: the depth it was trained with"
+        "--max-depth",
+        type=positive_meters,
+        metavar="METERS",
+        help="of such a metric .pth: the depth it was trained with",
     )
     parser.add_argument(
         "--version",
@@ -75,7 +79,8 @@ def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
     return predictor
 
 
-def _meters(text: str) -> float:
+def positive_meters(text: str) -> float:
+    """What argparse makes of an argument in meters."""
     try:
         value = float(text)
     except ValueError:

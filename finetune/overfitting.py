@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import islice
 
 from accelerate.utils import gather_object
 
 from finetune.assembly import make_batches
 from finetune.errors import ResultError
-from finetune.evaluation import network_answer
+from finetune.evaluation import network_answer, one_answer
 from finetune.loop import Run
+from finetune.recipe import PROTOCOL_OF_HEAD
 
 MOST_ABS_REL = 0.05  # of what was learned by heart; ten times that of a sensor's noise, a third of a usable model's
 
@@ -58,12 +60,14 @@ def _errors(run: Run) -> Iterator[tuple[float, str]]:
     batches = make_batches(recipe, run.accelerator, run.preprocessing, 0)
     run.network.eval()
     answer = network_answer(run.network)
+    # Not the recipe's own, whose crops are of whole frames: here are windows at the size that the network sees.
+    protocol = replace(run.protocol, name=PROTOCOL_OF_HEAD[recipe.model.head])
     for batch in islice(batches, recipe.run.overfit_batches * recipe.run.accumulate):
         samples = zip(run.normalized(batch.image), batch.depth_m[:, 0].numpy(), batch.valid[:, 0].numpy(), strict=True)
         for (image, depth_m, valid), source in zip(samples, batch.sources, strict=True):
-            usable = run.protocol.usable(depth_m, valid)
+            usable = protocol.usable(depth_m, valid)
             if usable.any():
                 height, width = depth_m.shape
-                pred_m = run.protocol.depth_m(answer(image[None], (height, width)), depth_m, usable)
-                yield run.protocol.score(pred_m, depth_m, usable)["abs_rel"], source
+                pred_m = protocol.depth_m(one_answer(answer, image[None], (height, width)), depth_m, usable)
+                yield protocol.score(pred_m, depth_m, usable)["abs_rel"], source
     run.network.train()

@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 from finetune.checkpoints.hub import is_hub_id
 from finetune.errors import RecipeError, RecipeFaults
 from finetune.losses.shapes import Reduction
+from finetune.protocol_settings import protocol_settings
 from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, plain_values
 from finetune.recipe_yaml import dotted, nearest, nearest_path, read_document, yaml_text
 from finetune.registry import EXPORTERS, LOSSES, READERS
@@ -62,9 +63,11 @@ def _folder_name(name: str) -> str:
     return name
 
 
-def _each_once(names: tuple[str, ...]) -> tuple[str, ...]:
+def _protocols(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise RecipeError("protocols", list(names), "each name once")
+    for name in names:
+        protocol_settings(name)
     return names
 
 
@@ -86,9 +89,7 @@ def _exporters(names: tuple[str, ...]) -> tuple[str, ...]:
 Checkpoint = Annotated[Annotated[str, Field(min_length=1)] | None, OnDisk(_require_checkpoint)]
 Size = Annotated[tuple[int, int], AfterValidator(_whole_patches)]
 FolderName = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
-Protocols = Annotated[
-    tuple[Literal["plain", "plain+align=scale_shift_inverse"], ...], Field(min_length=1), AfterValidator(_each_once)
-]
+Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_protocols)]
 Exporters = Annotated[tuple[str, ...], AfterValidator(_exporters)]
 
 LoraTarget = Literal["qkv", "proj", "fc1", "fc2"]
@@ -309,13 +310,14 @@ class RunOptions:
 class EvaluationOptions:
     """``evaluation``: how the model is scored, and which score chooses ``best/``."""
 
-    # plain: at the size of the measured depth, per image, clamped to the range, no alignment. For a relative head
-    # plain+align=scale_shift_inverse: the same after scale and shift were fitted to each image in inverse depth.
-    # null: the one for model.head.
+    # Names of finetune/protocol_settings.py, a table each. plain: at the size of the measured depth, per image, clamped
+    # to the range, no alignment. For a relative head plain+align=scale_shift_inverse: the same after scale and shift
+    # were fitted to each image in inverse depth. Published tables: nyu_eigen, kitti_eigen_garg, kitti_garg_full,
+    # kitti_eigen, reference_script. Any with keys changed: kitti_eigen_garg+flip=true. null: the one for model.head.
     protocols: Protocols | None = None
     # The metric, under the first protocol, by which best/ is chosen.
     best: Literal["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3"] = "abs_rel"
-    min_depth_m: Meters = 0.001  # meters; nearer measurements are not scored
+    min_depth_m: Meters = 0.001  # meters; nearer measurements are not scored, unless a protocol has its own range
     max_depth_m: Meters | None = None  # meters; farther measurements are not scored; null: model.max_depth_m
 
     def __post_init__(self) -> None:
@@ -449,14 +451,16 @@ def require_protocols_of_head(sections: Mapping[str, Any]) -> None:
     model, evaluation = sections.get("model"), sections.get("evaluation")
     if model is None or evaluation is None or evaluation.protocols is None:
         return
-    right = PROTOCOL_OF_HEAD[model.head]
-    if evaluation.protocols != (right,):
+    found = [protocol_settings(name) for name in evaluation.protocols]
+    if model.head == "relative":
+        wrong = any(one.align != "scale_shift_inverse" for one in found)
+        right = "protocols that align inverse depth, such as [plain+align=scale_shift_inverse]"
+    else:
+        wrong = found[0].align != "none"
+        right = "a first protocol, by which best/ is chosen, that does not align, such as [plain, ...]"
+    if wrong:
         raise Contradiction(
-            "evaluation.protocols",
-            list(evaluation.protocols),
-            f"[{right}]",
-            other="model.head",
-            other_value=model.head,
+            "evaluation.protocols", list(evaluation.protocols), right, other="model.head", other_value=model.head
         )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from torch.utils.tensorboard import SummaryWriter
 
 from finetune.batches import evenly_spread
-from finetune.evaluation import Answer, Evaluation, ValidationSamples
+from finetune.evaluation import Answer, Evaluation, ValidationSamples, one_answer
 from finetune.pictures import panel
 from finetune.run_folder import MetricsLog, RunFolder
 
@@ -77,12 +77,14 @@ class RunLog:
         )
         self._record("validation", step, scores, prefix="val_")
         for place in evenly_spread(len(self._validation), PANELS):
-            _, image, sample = self._validation[place]
-            usable = evaluation.protocol.usable(sample.depth_m, sample.valid)
+            shown = self._validation[place]
+            sample = shown.sample
+            usable = evaluation.protocol.usable(sample.depth_m, sample.valid, sample.source)
             if evaluation.protocol.aligns and not usable.any():
                 continue  # there is nothing to align the answer to
             height, width = sample.depth_m.shape
-            pred_m = evaluation.protocol.depth_m(answer(image, (height, width)), sample.depth_m, usable)
+            answered = one_answer(answer, shown.image, (height, width))
+            pred_m = evaluation.protocol.depth_m(answered, sample.depth_m, usable)
             measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
             target_m = np.where(measured, sample.depth_m, np.float32(0.0))
             picture = panel(sample.image, target_m, measured, pred_m, self._max_depth_m)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +60,14 @@ class DepthSample:
                 "a depth marked valid is not a positive number of meters",
                 "List the value that stands for no measurement under invalid",
             )
+
+    def window(self, top: int, left: int, height: int, width: int) -> DepthSample:
+        """The pixels of a window, from row ``top`` and column ``left``; the camera moves along."""
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        return replace(
+            self,
+            image=self.image[rows, columns],
+            depth_m=self.depth_m[rows, columns],
+            valid=self.valid[rows, columns],
+            camera=self.camera and self.camera.cropped(top, left),
+        )

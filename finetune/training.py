@@ -27,7 +27,7 @@ from finetune.environment import (
     try_compiler,
 )
 from finetune.errors import ProcessError
-from finetune.evaluation import Evaluation
+from finetune.evaluation import UNALIGNED, Evaluation
 from finetune.exporting import export_model
 from finetune.inspection import beyond_range_notes, inspect_before_training, quick_warnings, skipped_notes
 from finetune.interrupts import Interrupts
@@ -94,9 +94,9 @@ def _run(run: Run, begin: Start, record: Mapping[str, Any], notes: Sequence[str]
         if run.recipe.run.overfit_batches:
             _say_overfit(run, require_learned_by_heart(run))
         run.give_memory_back()
-        evaluation = evaluate_with_baselines(run.recipe, run.accelerator, begin, run.folder.best)
+        evaluations = evaluate_with_baselines(run.recipe, run.accelerator, begin, run.folder.best)
         if run.log:
-            _close(run, evaluation)
+            _close(run, evaluations)
     finally:
         if run.log:
             # Also after a fault: what is said of it must stand on a line of its own.
@@ -130,12 +130,12 @@ def _open(run: Run, record: Mapping[str, Any], notes: Sequence[str]) -> None:
             run.log.end_step(0)
 
 
-def _close(run: Run, evaluation: Evaluation) -> None:
-    """The table, and the exports that the recipe asks for."""
+def _close(run: Run, evaluations: Sequence[Evaluation]) -> None:
+    """The tables, and the exports that the recipe asks for."""
     assert run.log is not None
     alarms = run.alarms.sentences()
-    run.folder.write_json("evaluation.json", [evaluation.to_mapping() | {"alarms": alarms}])
-    table = "\n".join([evaluation.table(), *alarms])
+    run.folder.write_json("evaluation.json", [one.to_mapping() | {"alarms": alarms} for one in evaluations])
+    table = "\n".join([*(one.table() for one in evaluations), *alarms])
     # One step beyond the last: a finished run that is resumed drops it and writes it again.
     run.log.text("evaluation", table, run.total_steps + 1)
     run.log.close()
@@ -143,8 +143,9 @@ def _close(run: Run, evaluation: Evaluation) -> None:
         print(run.bad_samples.summary(run.samples_asked))
     print(table)
     metric = run.recipe.evaluation.best
-    *_, rival, _ = evaluation.rows  # the base, or the constant where there is none
-    finetuned, base = (evaluation.rows[row][metric] for row in ("finetuned", rival))
+    rows = evaluations[0].rows
+    *_, rival, _ = (name for name in rows if not name.endswith(UNALIGNED))  # the base, or the constant without one
+    finetuned, base = (rows[row][metric] for row in ("finetuned", rival))
     if not is_better(metric, finetuned, base):
         print(
             f"finetuned does not beat {rival} ({metric} {finetuned:.4f} against {base:.4f}): "
@@ -152,7 +153,7 @@ def _close(run: Run, evaluation: Evaluation) -> None:
         )
     if run.best and run.best.step == 0:
         print(f"no evaluation beat the start ({metric} {run.best.value:.4f}): best/ holds the weights of step 0")
-    _, _, sample = run.validation[0]
+    sample = run.validation[0].sample
     for name in run.recipe.export:
         suffix = registry.find(registry.EXPORTERS, name).suffix
         target = run.folder.path / "export" / (f"{run.recipe.name}{suffix}" if suffix else name)

@@ -4,12 +4,13 @@ import csv
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from finetune import evaluate, train
+from finetune import evaluate, predict, train
 from tests.conftest import CHECKPOINT, RECIPE, ROOT
 
 
@@ -78,3 +79,76 @@ def test_run_as_a_file_it_hides_no_library() -> None:
     command = [sys.executable, str(ROOT / "finetune" / "evaluate.py"), "--help"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert "--recipe FILE" in ended.stdout
+
+
+def test_what_predict_wrote_gives_the_table_of_its_model(run: Path, frames: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "depth", tmp_path / "table.json"
+    assert predict.main([str(run), *map(str, frames.glob("1[0-2].jpg")), "--output", str(folder)]) == 0
+    call = ["--predictions", str(folder), "--recipe", str(run / "recipe.yaml"), "data.workers=0", "--json", str(out)]
+    assert evaluate.main(call) == 0
+    found, of_run = table(out), table(run / "evaluation.json")
+    assert found["constant_median"] == of_run["constant_median"]
+    for name, value in of_run["finetuned"].items():
+        assert found["predictions"][name] == pytest.approx(value, rel=1e-5)
+    # Millimeters are rounded.
+    assert evaluate.main([*call, "--meters-per-unit", "0.001"]) == 0
+    assert table(out)["predictions"]["abs_rel"] == pytest.approx(of_run["finetuned"]["abs_rel"], abs=1e-3)
+    assert table(out) != found
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.unlink(), "does not exist. Write a file for each frame"),
+        (lambda path: np.save(path, np.full((48, 64), np.nan)), "100.0% of it is no finite number"),
+        (lambda path: np.save(path, np.ones((48, 64, 3))), "shape"),
+        (lambda path: path.write_text("no array"), "11.npy"),
+    ],
+)
+def test_a_prediction_that_is_none_is_one_sentence(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], spoil: Callable[[Path], None], said: str
+) -> None:
+    for stem in (10, 11, 12):
+        np.save(tmp_path / f"{stem}.npy", np.full((48, 64), 2.0))
+    spoil(tmp_path / "11.npy")
+    call = ["--predictions", str(tmp_path), "--recipe", str(run / "recipe.yaml"), "data.workers=0"]
+    assert evaluate.main(call) == 1
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert "finetune stopped:" in printed
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (["--predictions", "nowhere"], "nowhere: no such folder"),
+        (["--predictions", ".", "--protocol", "plain+flip=true"], "asks for mirrored images"),
+        (["--predictions", ".", "model.pth"], "not both"),
+        ([], "name a MODEL"),
+        (["model.pth", "--meters-per-unit", "0.001"], "is of --predictions"),
+        (["--predictions", ".", "--protocol", "plane"], "perhaps plain"),
+    ],
+)
+def test_calls_that_say_two_things(run: Path, capsys: pytest.CaptureFixture[str], call: list[str], said: str) -> None:
+    try:
+        status = evaluate.main([*call, "--recipe", str(run / "recipe.yaml")])
+    except SystemExit as left:
+        status = int(left.code or 0)
+    assert status == 2
+    assert said in capsys.readouterr().err
+
+
+def test_several_protocols_are_several_tables(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out, images = tmp_path / "tables.json", tmp_path / "images.csv"
+    call = [str(run), "--recipe", str(run / "recipe.yaml"), "--protocol", "plain", "--protocol", "plain+align=median"]
+    assert evaluate.main([*call, "--json", str(out), "--csv", str(images)]) == 0
+    plain, aligned = json.loads(out.read_text())
+    assert plain["rows"] == table(run / "evaluation.json")
+    assert aligned["protocol"]["name"] == "plain+align=median"
+    assert aligned["rows"]["finetuned_unaligned"] == plain["rows"]["finetuned"]
+    printed = capsys.readouterr().out
+    assert "protocol plain+align=median: depth 0.001 to 10 m" in printed
+    with images.open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    assert {line["protocol"] for line in lines} == {"plain", "plain+align=median"}
+    assert {line["protocol_crop"] for line in lines} == {"none"}

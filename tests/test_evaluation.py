@@ -1,3 +1,4 @@
+from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -6,14 +7,15 @@ import pytest
 import torch
 
 from finetune.errors import DataError
-from finetune.evaluation import ValidationSamples, _share, evaluate, network_answer, resized_answer
+from finetune.evaluation import Asked, ValidationSamples, _share, evaluate, network_answer, resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
-from finetune.protocols import ALIGNMENTS, Protocol
+from finetune.protocols import Protocol
 from finetune.sample import DepthSample
 from tests.synthetic import Planes, Skies
 
 PLAIN = Protocol(min_depth_m=0.1, max_depth_m=10.0)
+ALIGNED = "plain+align=scale_shift_inverse"
 SMALL = Preprocessing(input_size=(56, 70))
 
 
@@ -36,12 +38,16 @@ class Flat:
         )
 
 
-def two_meters(_: torch.Tensor, size: tuple[int, int]) -> np.ndarray:
-    return np.full(size, 2.0)
+def two_meters(asked: Sequence[Asked]) -> list[np.ndarray]:
+    return [np.full(one.size, 2.0) for one in asked]
+
+
+def four_meters(asked: Sequence[Asked]) -> list[np.ndarray]:
+    return [2 * one for one in two_meters(asked)]
 
 
 def test_a_constant_by_hand() -> None:
-    table = evaluate(one_process(), ValidationSamples([Flat()], SMALL), {"two": two_meters}, PLAIN, workers=0)
+    (table,) = evaluate(one_process(), ValidationSamples([Flat()], SMALL), {"two": two_meters}, [PLAIN], workers=0)
     assert (table.images_used, table.images_skipped, table.pixels_used) == (2, 1, 1200)
     # 1 m off by all of it, 2 m not at all; each image counts once.
     assert table.rows["two"]["abs_rel"] == pytest.approx(0.5)
@@ -51,8 +57,8 @@ def test_a_constant_by_hand() -> None:
 
 
 def test_every_row_sees_the_same_pixels_in_one_pass() -> None:
-    answers = {"two": two_meters, "four": lambda image, size: 2 * two_meters(image, size)}
-    table = evaluate(one_process(), ValidationSamples([Flat()], SMALL), answers, PLAIN, workers=0)
+    answers = {"two": two_meters, "four": four_meters}
+    (table,) = evaluate(one_process(), ValidationSamples([Flat()], SMALL), answers, [PLAIN], workers=0)
     assert table.rows["four"]["abs_rel"] == pytest.approx((3 + 1) / 2)
     assert table.to_mapping()["rows"].keys() == answers.keys()
 
@@ -60,7 +66,7 @@ def test_every_row_sees_the_same_pixels_in_one_pass() -> None:
 def test_no_usable_image_is_an_error_and_never_a_zero() -> None:
     narrow = Protocol(min_depth_m=5.0, max_depth_m=10.0)
     with pytest.raises(DataError, match=r"0 of 3 images had valid pixels.*meters_per_unit"):
-        evaluate(one_process(), ValidationSamples([Flat()], SMALL), {"two": two_meters}, narrow, workers=0)
+        evaluate(one_process(), ValidationSamples([Flat()], SMALL), {"two": two_meters}, [narrow], workers=0)
 
 
 def test_processes_share_the_images_each_exactly_once() -> None:
@@ -75,7 +81,7 @@ def test_workers_change_nothing() -> None:
     model = DepthModel("tiny", 10.0)
     model.initialise(0)
     tables = [
-        evaluate(one_process(), samples, {"finetuned": network_answer(model.eval())}, PLAIN, workers=workers)
+        evaluate(one_process(), samples, {"finetuned": network_answer(model.eval())}, [PLAIN], workers=workers)
         for workers in (0, 2)
     ]
     assert tables[0] == tables[1]
@@ -88,8 +94,8 @@ def test_answers_are_resized_with_aligned_corners() -> None:
 
 
 def test_each_image_is_aligned_by_itself_and_the_table_says_so() -> None:
-    aligned = Protocol(name="plain+align=scale_shift_inverse", min_depth_m=0.1, max_depth_m=10.0)
-    table = evaluate(one_process(), ValidationSamples([Flat()], SMALL), {"two": two_meters}, aligned, workers=0)
+    aligned = Protocol(name=ALIGNED, min_depth_m=0.1, max_depth_m=10.0, kind="relative")
+    (table,) = evaluate(one_process(), ValidationSamples([Flat()], SMALL), {"two": two_meters}, [aligned], workers=0)
     # Images of 1 m and of 2 m: a constant is right in both after its own alignment.
     assert table.rows["two"]["abs_rel"] == pytest.approx(0.0, abs=1e-6)
     assert "protocol plain+align=scale_shift_inverse" in table.table()
@@ -99,8 +105,8 @@ def test_each_image_is_aligned_by_itself_and_the_table_says_so() -> None:
 
 def test_sky_is_not_scored_and_an_image_of_sky_is_skipped() -> None:
     samples = ValidationSamples([Skies(count=3)], SMALL)
-    for name in ALIGNMENTS:
-        protocol = Protocol(name=name, min_depth_m=0.1, max_depth_m=1000.0)
-        table = evaluate(one_process(), samples, {"two": two_meters}, protocol, workers=0)
+    for name, kind in (("plain", "metric"), (ALIGNED, "relative")):
+        protocol = Protocol(name=name, min_depth_m=0.1, max_depth_m=1000.0, kind=kind)  # type: ignore[arg-type]
+        (table,) = evaluate(one_process(), samples, {"two": two_meters}, [protocol], workers=0)
         assert (table.images_used, table.images_skipped, table.pixels_used) == (2, 1, 2 * 32 * 64)
         assert np.isfinite(list(table.rows["two"].values())).all()

@@ -1,11 +1,12 @@
 import numpy as np
 import pytest
 
-from finetune.protocols import ALIGNMENTS, Protocol
+from finetune.protocol_settings import PROTOCOLS
+from finetune.protocols import Protocol
 from finetune.recipe import PROTOCOL_OF_HEAD, EvaluationOptions
 
 PLAIN = Protocol(min_depth_m=0.1, max_depth_m=10.0)
-ALIGNED = Protocol(name="plain+align=scale_shift_inverse", min_depth_m=0.1, max_depth_m=10.0)
+ALIGNED = Protocol(name="plain+align=scale_shift_inverse", min_depth_m=0.1, max_depth_m=10.0, kind="relative")
 EVERYWHERE = np.ones((1, 3), bool)
 
 
@@ -74,6 +75,5 @@ def test_the_record_says_what_is_fitted() -> None:
 
 
 def test_a_recipe_knows_the_protocols_there_are() -> None:
-    assert set(ALIGNMENTS) == set(PROTOCOL_OF_HEAD.values())
-    for name in ALIGNMENTS:
-        assert EvaluationOptions(protocols=(name,)).protocols == (name,)  # type: ignore[arg-type]
+    for name in (*PROTOCOLS, *PROTOCOL_OF_HEAD.values()):
+        assert EvaluationOptions(protocols=(name,)).protocols == (name,)

@@ -279,7 +279,7 @@ def test_a_metric_recipe_is_scored_plainly_and_may_start_from_nothing(tmp_path: 
         ("loss.0.kind=l1", "loss.0.kind is 'l1' and model.head is 'relative' (x.yaml:3); expected a loss of inverse"),
         ("loss.1.of=log", "loss.1.of is 'log' and model.head is 'relative' (x.yaml:3); expected aligned."),
         ("evaluation.protocols=[plain]", "evaluation.protocols is ['plain'] and model.head is 'relative' (x.yaml:3); "
-         "expected [plain+align=scale_shift_inverse]."),
+         "expected protocols that align inverse depth, such as [plain+align=scale_shift_inverse]."),
         ("evaluation.max_depth_m=null", "evaluation.max_depth_m is null and model.max_depth_m is null (x.yaml:2); "
          "expected meters for one of them, such as evaluation.max_depth_m: 10.0, up to which depth is scored."),
         ("model.decoder_init=calibrated", "model.decoder_init is 'calibrated' and model.checkpoint is null "
@@ -421,11 +421,10 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
          "export is ['oficial']; expected a list out of adapter, huggingface, official, onnx, each once; perhaps "
          "official."),
         ("run:", "evaluation: {protocols: plane}\nrun:", 16,
-         "evaluation.protocols is 'plane'; expected a list of 1 or more names out of plain, "
-         "plain+align=scale_shift_inverse, or null. Did you mean ['plain']?"),
+         "evaluation.protocols is 'plane'; expected a list of 1 or more texts, or null."),
         ("run:", "evaluation: {protocols: [plane]}\nrun:", 16,
-         "evaluation.protocols is ['plane']; expected a list of 1 or more names out of plain, "
-         "plain+align=scale_shift_inverse, or null. Did you mean ['plain']?"),
+         "evaluation.protocols is ['plane']; expected one of plain, nyu_eigen, kitti_eigen_garg, kitti_garg_full, "
+         "kitti_eigen, reference_script, each perhaps with +key=value; perhaps plain."),
         ("run:", "evaluation: {best: absrel}\nrun:", 16,
          "evaluation.best is 'absrel'; expected one of abs_rel, sq_rel, rmse, rmse_log, log10, silog, delta1, "
          "delta2, delta3. Did you mean abs_rel?"),
@@ -508,7 +507,7 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
          "loss.0.of is 'aligned' and model.head is 'metric' (x.yaml:2); expected log."),
         ("run:", "evaluation: {protocols: [plain+align=scale_shift_inverse]}\nrun:", 16,
          "evaluation.protocols is ['plain+align=scale_shift_inverse'] and model.head is 'metric' (x.yaml:2); expected "
-         "[plain]."),
+         "a first protocol, by which best/ is chosen, that does not align, such as [plain, ...]."),
         ("      root: .", "      root: .\n      out_of_range: cap", 10,
          "data.train.0.out_of_range is 'cap'; expected one of ignore, ceiling."),
         ("  steps: 300", "  steps: 40", 1,

@@ -15,10 +15,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from finetune.assembly import make_protocol, start
+from finetune.assembly import make_protocols, start
 from finetune.batches import evenly_spread
 from finetune.environment import make_accelerator
-from finetune.evaluation import ValidationSamples, network_answer
+from finetune.evaluation import ValidationSamples, network_answer, one_answer
 from finetune.pictures import ComparedFrame, comparison
 from finetune.predictor import load_model
 from finetune.recipe import load_recipe
@@ -33,12 +33,13 @@ def compared_frames(run: Path, count: int) -> list[ComparedFrame]:
     if begin.checkpoint is None or begin.baselines is None:
         sys.exit(f"{run}: has no base, or no meters, to draw; name the run of a metric head on a checkpoint.")
     base_answer = network_answer(whole_network(begin.checkpoint).to(accelerator.device))
-    predictor, protocol = load_model(str(run)), make_protocol(recipe)
+    predictor, protocol = load_model(str(run)), make_protocols(recipe)[0]
     validation = ValidationSamples([entry.source for entry in recipe.data.val], begin.preprocessing)
     frames = []
     for place in evenly_spread(len(validation), count):
-        _, image, sample = validation[place]
-        base = base_answer(image, (sample.depth_m.shape[0], sample.depth_m.shape[1]))
+        found = validation[place]
+        sample = found.sample
+        base = one_answer(base_answer, found.image, (sample.depth_m.shape[0], sample.depth_m.shape[1]))
         frames.append(
             ComparedFrame(
                 image=sample.image,

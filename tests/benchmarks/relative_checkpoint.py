@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finetune.evaluation import network_answer
+from finetune.evaluation import network_answer, one_answer
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
 from finetune.readers.pairs import Pairs
@@ -78,9 +78,11 @@ def judge(data: Data, checkpoint: str, input_size: tuple[int, int]) -> bool:
     """Print the line of one data set; whether its targets are met."""
     samples, preprocessing = data.samples(), Preprocessing(input_size=input_size)
     answer = network_answer(whole_network(read_checkpoint(checkpoint)))
-    protocol = Protocol(name="plain+align=scale_shift_inverse", min_depth_m=0.001, max_depth_m=10.0)
+    protocol = Protocol(name="plain+align=scale_shift_inverse", min_depth_m=0.001, max_depth_m=10.0, kind="relative")
     inverses = [
-        answer(torch.from_numpy(preprocessing(one.image))[None], (one.depth_m.shape[0], one.depth_m.shape[1]))
+        one_answer(
+            answer, torch.from_numpy(preprocessing(one.image))[None], (one.depth_m.shape[0], one.depth_m.shape[1])
+        )
         for one in samples
     ]
     prior = layout_prior(samples)

@@ -1,0 +1,81 @@
+"""Depth that another system wrote, a file a frame, as a row of the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finetune.errors import DataError
+from finetune.evaluation import Asked, ValidationSamples
+from finetune.networks.answers import resized_answer
+from finetune.protocols import KB_HEIGHT, KB_WIDTH
+from finetune.readers.files import read_depth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Predictions:
+    """
+    An ``Answer`` read from a folder.
+
+    The file of a frame bears the name of its image, in the folders that the image is in below the entry's root, or in
+    none: ``<folder>/<path>.npy`` or ``<folder>/<stem>.npy``; ``.png`` likewise.
+
+    Attributes:
+        folder: of the files.
+        readers: the entries of ``data.val``.
+        samples: their frames.
+        meters_per_unit: what a stored 1 is; None: ``.npy`` alone is read, in meters.
+    """
+
+    folder: Path
+    readers: Sequence[object]
+    samples: ValidationSamples
+    meters_per_unit: float | None
+
+    def __call__(self, asked: Sequence[Asked]) -> list[NDArray[np.floating]]:
+        """
+        Raises:
+            DataError: the file of a frame is missing, cannot be read, holds what is no number, or is of a size that the
+                protocol cannot place.
+        """
+        return [self._one(one) for one in asked]
+
+    def _one(self, asked: Asked) -> NDArray[np.floating]:
+        path = self._path(asked.number)
+        found = read_depth(path).astype(np.float64) * (self.meters_per_unit or 1.0)
+        if found.ndim != 2:
+            raise DataError(path, f"is of shape {found.shape}", "Write one number a pixel, height x width")
+        if not np.isfinite(found).all():
+            share = np.mean(~np.isfinite(found))
+            raise DataError(path, f"{share:.1%} of it is no finite number", "Write a depth for every pixel")
+        if asked.image_crop == "kb" and found.shape != asked.size:
+            height, width = found.shape
+            if height < KB_HEIGHT or width < KB_WIDTH:
+                fix = f"Write it at the size of the frame, or of the crop, {KB_HEIGHT}x{KB_WIDTH}"
+                raise DataError(path, f"is {height}x{width}, smaller than the KB crop of the protocol", fix)
+            top, left = height - KB_HEIGHT, (width - KB_WIDTH) // 2
+            found = found[top : top + KB_HEIGHT, left : left + KB_WIDTH]
+        if found.shape == asked.size:
+            return found
+        return resized_answer(torch.from_numpy(found)[None, None], asked.size, align_corners=asked.align_corners)
+
+    def _path(self, number: int) -> Path:
+        place, frame = self.samples.place(number)
+        reader = self.readers[place]
+        image = Path(reader.files(frame)[0])  # type: ignore[attr-defined]
+        root = Path(reader.root).expanduser()  # type: ignore[attr-defined]
+        names = [image.relative_to(root), Path(image.name)] if image.is_relative_to(root) else [Path(image.name)]
+        suffixes = (".npy", "_inverse.npy") if self.meters_per_unit is None else (".png", ".npy")
+        candidates = [self.folder / name.with_name(name.stem + suffix) for name in names for suffix in suffixes]
+        for path in candidates:
+            if path.is_file():
+                return path
+        fix = "Write a file for each frame of data.val, or name the frames that there are in a list"
+        if self.meters_per_unit is None:
+            fix += "; for .png give --meters-per-unit"
+        raise DataError(candidates[0], "does not exist", fix)
