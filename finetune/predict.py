@@ -1,4 +1,4 @@
-"""``finetune predict MODEL PATH... --output DIR``: images, and folders of images, to depth."""
+"""``finetune predict MODEL PATH... --output DIR``: images, folders of images and videos, to depth."""
 
 from __future__ import annotations
 
@@ -10,15 +10,12 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import math
+from collections.abc import Callable, Sequence
 
 from finetune.console import ended
-from finetune.errors import DataError, FinetuneError, ResultError
+from finetune.errors import FinetuneError, ResultError
 from finetune.model_argument import add_model_argument, load_from
-
-if TYPE_CHECKING:
-    from finetune.predictor import Predictor
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -26,18 +23,79 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="finetune predict",
         description="Images to depth: <name>.npy in meters (float32), <name>.png in millimeters (16 bit), "
-        "<name>_preview.png in color. A relative model knows no meters: <name>_inverse.npy and the preview.",
+        "<name>_preview.png in color. A relative model knows no meters: <name>_inverse.npy and the preview. Of a video "
+        "<name>_preview.mp4, at its frame rate and in colors of one range.",
     )
     add_model_argument(parser)
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="an image, or a folder of images")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=Path,
+        metavar="PATH",
+        help="an image or a video, a folder of them, a pattern in quotes, or a .txt list with an image a line",
+    )
     parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write into")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    parser.add_argument("--flip", action="store_true", help="average with the answer to the mirrored image")
+    parser.add_argument("--skip-existing", action="store_true", help="leave alone what is done already")
+    parser.add_argument(
+        "--range",
+        type=_numbers(2, "NEAR,FAR in meters, NEAR below FAR", lambda ends: 0 <= ends[0] < ends[1]),
+        metavar="NEAR,FAR",
+        help="meters at the ends of the preview's colors; default: 0 and the model's max depth",
+    )
+    parser.add_argument(
+        "--png-units-per-meter",
+        type=_positive,
+        default=1000.0,
+        metavar="N",
+        help="of <name>.png: 1000 for millimeters, up to 65.5 m; 256, as KITTI, up to 255 m",
+    )
+    parser.add_argument("--frames", action="store_true", help="of a video also <name>/000000.npy, ..., a frame each")
+    points = parser.add_argument_group("points", "<name>.ply: binary PLY with color, in meters")
+    points.add_argument("--points", action="store_true", help="write it; needs a camera, by the next two or a list")
+    points.add_argument(
+        "--intrinsics",
+        type=_numbers(4, "fx,fy,cx,cy in pixels", lambda found: min(found[:2]) > 0),
+        metavar="FX,FY,CX,CY",
+        help="pixels; a list file may give them for each image in four columns",
+    )
+    points.add_argument(
+        "--intrinsics-size",
+        type=_numbers(2, "W,H in pixels", lambda found: min(found) >= 1),
+        metavar="W,H",
+        help="size of the images that the intrinsics are for, if another than that of the images here",
+    )
+    points.add_argument(
+        "--hfov",
+        type=_numbers(1, "degrees above 0 and below 180", lambda found: 0 < found[0] < 180),
+        metavar="DEGREES",
+        help="horizontal field of view, instead of intrinsics",
+    )
+    points.add_argument(
+        "--edge-filter",
+        nargs="?",
+        type=_positive,
+        const=0.05,
+        metavar="SHARE",
+        help="leave out pixels where depth jumps by more than this share (0.05), which fly between surfaces",
+    )
+    points.add_argument("--max-points", type=_count, metavar="N", help="so many for each image at most, evenly drawn")
     arguments = parser.parse_args(argv)
+    if arguments.intrinsics and arguments.hfov:
+        parser.error("--intrinsics and --hfov say the same thing: give one of them")
+    if arguments.intrinsics_size and not arguments.intrinsics:
+        parser.error("--intrinsics-size is of --intrinsics: give both")
+    given = [name for name in ("intrinsics", "hfov", "edge_filter", "max_points") if getattr(arguments, name)]
+    if given and not arguments.points:
+        parser.error(f"--{given[0].replace('_', '-')} is of points: add --points")
     return ended(lambda: _predict(arguments), "Images that are done stay; call again for the others.")
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    images = found_images(arguments.paths, arguments.output)
+    from finetune.image_paths import found_inputs
+
+    inputs = found_inputs(arguments.paths, arguments.output)
     try:
         arguments.output.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -45,117 +103,73 @@ def _predict(arguments: argparse.Namespace) -> None:
             f"{arguments.output}: is no folder to write into ({error.strerror}). Name another --output."
         ) from error
     # Only now what takes seconds to import: a wrong call has been answered.
-    from tqdm import tqdm
-
-    from finetune.depth_files import MOST_M
+    from finetune.depth_files import MOST_COUNTS
+    from finetune.point_cloud import CameraOptions
+    from finetune.predicting import PointOptions, PredictOptions, predict_inputs
 
     predictor = load_from(arguments, arguments.device)
     if predictor.kind == "relative":
         print(f"{arguments.model} is relative: inverse depth without a unit, no meters and no millimeter PNG")
-    faults, beyond = [], []
-    # On no terminal a bar is one long line.
-    for image in tqdm(images, unit="image", dynamic_ncols=True, disable=None):
-        try:
-            if not _predict_one(predictor, image, arguments.output):
-                beyond.append(image)
-        except (DataError, ResultError) as error:
-            faults.append(str(error))
-    print(f"{arguments.output}: {len(images) - len(faults)} of {len(images)} images done")
-    if beyond:
+    cameras = CameraOptions(
+        intrinsics=arguments.intrinsics,
+        size=arguments.intrinsics_size and tuple(map(int, arguments.intrinsics_size)),
+        hfov_deg=arguments.hfov and arguments.hfov[0],
+    )
+    points = PointOptions(cameras=cameras, edge_ratio=arguments.edge_filter, max_points=arguments.max_points)
+    options = PredictOptions(
+        output=arguments.output,
+        range_m=arguments.range,
+        units_per_meter=arguments.png_units_per_meter,
+        flip=arguments.flip,
+        skip_existing=arguments.skip_existing,
+        frames=arguments.frames,
+        points=points if arguments.points else None,
+    )
+    outcome = predict_inputs(predictor, inputs, options)
+    for note in outcome.notes:
+        print(note)
+    kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
+    what = "inputs" if any(one.is_video for one in inputs) else "images"
+    print(f"{arguments.output}: {outcome.done} of {len(inputs)} {what} done{kept}")
+    faults = outcome.faults
+    if outcome.beyond:
+        units = arguments.png_units_per_meter
+        assert predictor.max_depth_m is not None
+        fitting = max(1, math.floor(MOST_COUNTS / predictor.max_depth_m))
         faults.append(
-            f"{len(beyond)} of {len(images)} images, {beyond[0]} first, reach beyond {MOST_M} m, the most that 16 bits "
-            "of millimeters hold: they have no .png. Use their .npy, which is in meters."
+            f"{len(outcome.beyond)} of {len(inputs)} {what}, {outcome.beyond[0]} first, reach beyond "
+            f"{MOST_COUNTS / units:g} m, the most that 16 bits of 1/{units:g} m hold: they have no .png. Use their "
+            f".npy, which is in meters, or --png-units-per-meter {fitting}."
         )
     if faults:
         raise ResultError("\n".join(faults))
 
 
-def found_images(paths: Sequence[Path], output: Path) -> list[Path]:
-    """
-    Args:
-        paths: images, and folders of which all images are taken, but not those of folders within.
-        output: the folder that answers go to.
+def _numbers(
+    count: int, expected: str, holds: Callable[[tuple[float, ...]], bool]
+) -> Callable[[str], tuple[float, ...]]:
+    """What makes an argument of numbers with commas between them."""
 
-    Returns:
-        Every image once, folders sorted by name.
+    def parse(text: str) -> tuple[float, ...]:
+        try:
+            found = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            found = ()
+        if len(found) != count or not all(map(math.isfinite, found)) or not holds(found):
+            raise argparse.ArgumentTypeError(f"{text} is not {expected}")
+        return found
 
-    Raises:
-        FinetuneError: a path does not exist, there is no image, or a file would be written over another.
-    """
-    from finetune.readers.files import IMAGE_SUFFIXES
-
-    # In a folder, an array is more likely an answer than an image.
-    suffixes = tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".npy", ".npz"))
-    images: dict[Path, Path] = {}
-    for path in paths:
-        if path.is_dir():
-            if path.resolve() == output.resolve():
-                raise FinetuneError(f"{output}: is read from and written to. Name another folder with --output.")
-            in_folder = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes and not p.name.startswith("."))
-            images |= {image.resolve(): image for image in in_folder}
-        elif path.exists():
-            images[path.resolve()] = path
-        else:
-            raise FinetuneError(f"{path}: no such file or folder. Name images, or folders that hold them.")
-    if not images:
-        raise FinetuneError(
-            f"{', '.join(map(str, paths))}: no image in there. Name a folder that holds some itself "
-            f"({', '.join(suffixes)}), or the images."
-        )
-    _require_own_targets(list(images.values()), output)
-    return list(images.values())
+    return parse
 
 
-def _require_own_targets(images: Sequence[Path], output: Path) -> None:
-    """
-    Raises:
-        FinetuneError: two images would be written to one file, or an image would be written over.
-    """
-    inputs = {image.resolve() for image in images}
-    writers: dict[Path, Path] = {}
-    for image in images:
-        for ending in (".npy", ".png", "_preview.png", "_inverse.npy"):
-            target = output / f"{image.stem}{ending}"
-            if target.resolve() in inputs:
-                raise FinetuneError(f"{target}: is an image to read and a file to write. Name another --output.")
-            if target in writers:
-                raise FinetuneError(
-                    f"{writers[target]} and {image} would both be written to {target}. "
-                    "Call once for each of them, with an --output of its own."
-                )
-            writers[target] = image
+def _positive(text: str) -> float:
+    (value,) = _numbers(1, "a number above 0", lambda found: found[0] > 0)(text)
+    return value
 
 
-def _predict_one(predictor: Predictor, path: Path, output: Path) -> bool:
-    """
-    Returns:
-        Whether all files of the image were written; False when a depth is beyond what the 16-bit PNG holds.
-
-    Raises:
-        DataError: the image cannot be read.
-        ResultError: it has no answer.
-        FinetuneError: nothing can be written there.
-    """
-    import numpy as np
-
-    from finetune.depth_files import write_inverse, write_meters
-    from finetune.readers.files import read_image
-
-    image = read_image(path, upright=True)
-    try:
-        answer = predictor.predict(image)
-    except (MemoryError, RuntimeError) as error:
-        # PyTorch has no class of its own for memory that a CPU lacks.
-        if not any(words in str(error) for words in ("can't allocate memory", "out of memory")):
-            raise
-        height, width = predictor.preprocessing.network_size(*image.shape[:2])
-        raise ResultError(f"{path}: memory ran out at {height}x{width}. Crop it to a less elongated image.") from error
-    if not np.isfinite(answer).all():
-        raise ResultError(f"{path}: the answer is not a number everywhere. The weights are damaged; export them again.")
-    if predictor.max_depth_m is None:
-        write_inverse(answer, output / path.stem)
-        return True
-    return write_meters(answer, predictor.max_depth_m, output / path.stem)
+def _count(text: str) -> int:
+    (value,) = _numbers(1, "a whole number above 0", lambda found: found[0] >= 1 and found[0].is_integer())(text)
+    return int(value)
 
 
 if __name__ == "__main__":

@@ -14,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from finetune.camera import Camera
 from finetune.checkpoints.claims import Wording
 from finetune.errors import CheckpointError, FinetuneError
 from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.networks.encoder_specs import VERSIONS
+from finetune.point_cloud import PointCloud, camera_of, point_cloud
 from finetune.preprocessing import Preprocessing
 from finetune.weights import Checkpoint, read_checkpoint, whole_network
 
@@ -69,10 +71,11 @@ class Predictor:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    def predict(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, image: NDArray[np.uint8], *, flip: bool = False) -> NDArray[np.float32]:
         """
         Args:
             image: (H, W, 3) uint8, RGB. OpenCV reads BGR, which no check can tell: turn it with ``image[..., ::-1]``.
+            flip: average the answer with that to the mirrored image, mirrored back; twice the time.
 
         Returns:
             (H, W): meters along the optical axis for a metric model, inverse depth >= 0 for a relative one.
@@ -81,8 +84,40 @@ class Predictor:
             ValueError: the image is not such an array.
         """
         _require_image(image)
+        size = (image.shape[0], image.shape[1])
         batch = torch.from_numpy(self.preprocessing(image))[None]
-        return resized_answer(self(batch), (image.shape[0], image.shape[1]))
+        answer = resized_answer(self(batch), size)
+        if not flip:
+            return answer
+        mirrored = resized_answer(self(batch.flip(-1)), size)[:, ::-1]
+        return np.asarray((answer + mirrored) / 2, dtype=np.float32)
+
+    def points(
+        self,
+        image: NDArray[np.uint8],
+        intrinsics: tuple[float, float, float, float] | Camera,
+        *,
+        edge_ratio: float | None = None,
+        max_points: int | None = None,
+    ) -> PointCloud:
+        """
+        Args:
+            image: as of ``predict``.
+            intrinsics: fx, fy, cx, cy of the image, pixels, or a ``Camera``.
+            edge_ratio, max_points: as of ``point_cloud``.
+
+        Returns:
+            Colored points in meters; ``.save("cloud.ply")`` writes them.
+
+        Raises:
+            ValueError: the image is not such an array, or the model is relative and knows no meters.
+            FinetuneError: the intrinsics cannot be those of the image.
+        """
+        if self.kind == "relative":
+            raise ValueError(f"{self.source} is relative: its answers are no meters, so there are no points")
+        depth_m = self.predict(image)
+        camera = camera_of(intrinsics, *image.shape[:2])
+        return point_cloud(depth_m, image, camera, edge_ratio=edge_ratio, max_points=max_points)
 
     def __call__(self, batch: Tensor) -> Tensor:
         """

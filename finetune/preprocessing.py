@@ -15,6 +15,8 @@ from finetune.camera import Camera
 from finetune.sample import DepthSample
 
 PATCH_PX = 14
+# Times as elongated as the input size that an image may be before its longer side is bounded; see network_size.
+MOST_ELONGATED = 4.0
 _FARTHEST_M = np.finfo(np.float32).max
 
 
@@ -35,7 +37,24 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
-        """(height, width) in pixels of what the network sees of an image of ``height`` x ``width`` pixels."""
+        """
+        (height, width) in pixels of what the network sees of an image of ``height`` x ``width`` pixels.
+
+        An image that is more than ``MOST_ELONGATED`` times as elongated as ``input_size`` is bounded by its longer
+        side, where the original's lower bound would let that grow without end.
+        """
+        elongated = self.elongation(height, width)
+        if elongated <= MOST_ELONGATED:
+            return self._lower_bound_size(height, width)
+        scale = max(self.input_size[0] / height, self.input_size[1] / width) * MOST_ELONGATED / elongated
+        return _to_patches(scale * height, PATCH_PX), _to_patches(scale * width, PATCH_PX)
+
+    def elongation(self, height: int, width: int) -> float:
+        """How many times as elongated as ``input_size`` an image is, 1 or more."""
+        down, across = height / self.input_size[0], width / self.input_size[1]
+        return max(down, across) / min(down, across)
+
+    def _lower_bound_size(self, height: int, width: int) -> tuple[int, int]:
         scale = max(self.input_size[0] / height, self.input_size[1] / width)
         return _to_patches(scale * height, self.input_size[0]), _to_patches(scale * width, self.input_size[1])
 
@@ -60,7 +79,8 @@ class Preprocessing:
             height, width: of the image, pixels.
             across, down: where the window lies, each from 0 (left, top) to below 1 (right, bottom).
         """
-        whole = self.whole(height, width)
+        # However elongated, the resized image is as large as the window or larger.
+        whole = _whole(height, width, self._lower_bound_size(height, width))
         out_height, out_width = self.input_size
         return replace(
             whole,
@@ -72,15 +92,7 @@ class Preprocessing:
 
     def whole(self, height: int, width: int) -> Window:
         """All of the resized image of ``height`` x ``width`` pixels: what brings its depth to the network's size."""
-        network_height, network_width = self.network_size(height, width)
-        return Window(
-            top=0,
-            left=0,
-            height=network_height,
-            width=network_width,
-            pixels_down=height / network_height,
-            pixels_across=width / network_width,
-        )
+        return _whole(height, width, self.network_size(height, width))
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, for the metadata of a weights file."""
@@ -202,6 +214,13 @@ class Window:
     def camera(self, camera: Camera) -> Camera:
         """The intrinsics of the window."""
         return camera.resized(1 / self.pixels_down, 1 / self.pixels_across).cropped(self.top, self.left)
+
+
+def _whole(height: int, width: int, size: tuple[int, int]) -> Window:
+    """All of an image of ``height`` x ``width`` pixels, resized to a (height, width)."""
+    return Window(
+        top=0, left=0, height=size[0], width=size[1], pixels_down=height / size[0], pixels_across=width / size[1]
+    )
 
 
 def _to_patches(side_px: float, at_least_px: int) -> int:

@@ -159,7 +159,7 @@ def test_beyond_what_16_bits_hold_there_is_no_png(tmp_path: Path, capsys: pytest
     assert np.load(out / "a.npy").max() > 65.535
     sentence = capsys.readouterr().err
     assert f"1 of 1 images, {image} first, reach beyond 65.535 m" in sentence
-    assert sentence.endswith("they have no .png. Use their .npy, which is in meters.\n")
+    assert sentence.endswith("they have no .png. Use their .npy, which is in meters, or --png-units-per-meter 327.\n")
 
 
 def test_damaged_weights_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,331 @@
+"""What the command makes of folders, patterns, lists, videos and cameras."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import trimesh
+from plyfile import PlyData  # type: ignore[import-untyped]
+
+from finetune.camera import Camera
+from finetune.errors import FinetuneError
+from finetune.point_cloud import CameraOptions, camera_of, depth_edges, point_cloud
+from finetune.predict import main
+from finetune.predictor import load_model
+from finetune.preprocessing import Preprocessing
+from finetune.readers.files import read_depth, read_image
+from finetune.readers.scenes import Scenes
+from tests.conftest import ROOT
+from tests.small_models import write_model
+from tests.test_predict import names, picture, write_image
+
+
+@pytest.fixture(scope="module")
+def metric(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(write_model(tmp_path_factory.mktemp("model") / "metric.safetensors"))
+
+
+def write_video(path: Path, frames: int, *, rate: float = 12.0, size: tuple[int, int] = (48, 64)) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), rate, size[::-1])
+    assert writer.isOpened()
+    for number in range(frames):
+        writer.write(np.roll(picture(*size), number, axis=1))
+    writer.release()
+    return path
+
+
+def cloud_of(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Points and RGB as trimesh reads them."""
+    cloud: Any = trimesh.load(path)
+    return np.asarray(cloud.vertices), np.asarray(cloud.colors)[:, :3]
+
+
+def frames_of(path: Path) -> tuple[list[np.ndarray], float]:
+    capture = cv2.VideoCapture(str(path))
+    rate = capture.get(cv2.CAP_PROP_FPS)
+    found: list[np.ndarray] = []
+    while True:
+        decoded, frame = capture.read()
+        if not decoded:
+            return found, rate
+        found.append(frame)
+
+
+def test_patterns_and_lists_name_images(metric: str, tmp_path: Path) -> None:
+    for name in ("a/x.png", "b/y.png", "b/z.txt"):
+        write_image(tmp_path / name) if name.endswith("png") else (tmp_path / name).write_text("no image")
+    out = tmp_path / "by_pattern"
+    assert main([metric, str(tmp_path / "*" / "*"), "--output", str(out)]) == 0
+    assert [name for name in names(out) if name.endswith(".npy")] == ["x.npy", "y.npy"]
+    listed = tmp_path / "some.txt"
+    listed.write_text("# images\n\nb/y.png b/y_depth.png 500.0\n")
+    assert main([metric, str(listed), "--output", str(tmp_path / "by_list")]) == 0
+    assert names(tmp_path / "by_list") == ["y.npy", "y.png", "y_preview.png"]
+
+
+@pytest.mark.parametrize(
+    ("path", "said"),
+    [("*.jpg", "fits no image"), ("wrong.txt", "wrong.txt:2: gone.png is no file below"), ("bytes.txt", "as a list")],
+)
+def test_paths_that_name_nothing(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, said: str
+) -> None:
+    (tmp_path / "wrong.txt").write_text("# one line a frame\ngone.png\n")
+    (tmp_path / "bytes.txt").write_bytes(b"\xff\xfe\x00")
+    assert main([metric, str(tmp_path / path), "--output", str(tmp_path / "out")]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_what_is_done_is_left_alone(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, out = write_image(tmp_path / "in" / "a.png"), tmp_path / "out"
+    assert main([metric, str(first), "--output", str(out)]) == 0
+    np.save(out / "a.npy", np.zeros(3))
+    write_image(tmp_path / "in" / "b.png")
+    assert main([metric, str(tmp_path / "in"), "--output", str(out), "--skip-existing"]) == 0
+    assert np.load(out / "a.npy").shape == (3,)
+    assert np.load(out / "b.npy").shape == (30, 44)
+    assert "1 of 2 images done, 1 were there already" in capsys.readouterr().out
+
+
+def test_units_of_the_png_and_range_of_the_preview(metric: str, tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.png")
+    previews = []
+    for number, options in enumerate((["--png-units-per-meter", "256"], ["--range", "1,2"])):
+        out = tmp_path / str(number)
+        assert main([metric, str(image), "--output", str(out), *options]) == 0
+        previews.append(read_image(out / "a_preview.png"))
+    depth_m, counts = np.load(tmp_path / "0" / "a.npy"), read_depth(tmp_path / "0" / "a.png")
+    assert np.abs(counts / 256 - depth_m).max() <= 0.5 / 256 + 1e-6
+    assert (previews[0][:30] != previews[1][:30]).any()
+
+
+def test_depth_that_16_bits_do_not_hold_names_units_that_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    far = str(write_model(tmp_path / "far.safetensors", 200.0))
+    image = write_image(tmp_path / "a.png")
+    assert main([far, str(image), "--output", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "beyond 65.535 m, the most that 16 bits of 1/1000 m hold" in said
+    assert "--png-units-per-meter 327." in said
+    assert main([far, str(image), "--output", str(tmp_path / "out"), "--png-units-per-meter", "327"]) == 0
+
+
+def test_flip_averages_with_the_mirrored_image(metric: str) -> None:
+    model, image = load_model(metric), picture(64, 90)
+    mirrored = model.predict(np.ascontiguousarray(image[:, ::-1]))[:, ::-1]
+    assert model.predict(image, flip=True) == pytest.approx((model.predict(image) + mirrored) / 2, rel=1e-4)
+    assert np.abs(model.predict(image, flip=True) - model.predict(image)).max() > 1e-4
+
+
+def test_flip_is_what_the_command_writes(metric: str, tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.png")
+    assert main([metric, str(image), "--output", str(tmp_path / "out"), "--flip"]) == 0
+    expected = load_model(metric).predict(read_image(image), flip=True)
+    assert (np.load(tmp_path / "out" / "a.npy") == expected).all()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [
+        ((240, 320), (112, 154)),  # as ever
+        ((100, 400), (112, 448)),  # 2.9 times as elongated as 112x154: still the lower bound
+        ((32, 8000), (14, 616)),  # bounded: 4 times 154
+        ((8000, 32), (448, 14)),
+    ],
+)
+def test_elongated_images_are_bounded_by_their_longer_side(size: tuple[int, int], expected: tuple[int, int]) -> None:
+    assert Preprocessing(input_size=(112, 154)).network_size(*size) == expected
+
+
+def test_a_training_window_fits_into_any_image() -> None:
+    window = Preprocessing(input_size=(112, 154)).window(32, 8000, 0.99, 0.5)
+    assert (window.height, window.width, window.top) == (112, 154, 0)
+    assert window.left > 20000
+
+
+def test_odd_sizes_are_answered_and_said(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, size in {"tiny": (32, 48), "strip": (32, 900), "large": (900, 1200)}.items():
+        write_image(tmp_path / "in" / f"{name}.png", picture(*size))
+    assert main([metric, str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
+    assert np.load(tmp_path / "out" / "strip.npy").shape == (32, 900)
+    assert np.load(tmp_path / "out" / "large.npy").shape == (900, 1200)
+    said = capsys.readouterr().out
+    assert "1 of 3 images, " in said
+    assert "strip.png first, are more than 4 times as elongated as the training size" in said
+
+
+def test_an_image_far_smaller_than_the_training_size_is_said(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = write_image(tmp_path / "a.png", picture(12, 18))
+    assert main([metric, str(image), "--output", str(tmp_path / "out")]) == 0
+    assert "(18x12) first, are of a shape or size far from the training size 42x28" in capsys.readouterr().out
+
+
+def test_a_video_keeps_its_rate_and_one_range(metric: str, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "drive.mp4", 7)
+    out = tmp_path / "out"
+    assert main([metric, str(video), "--output", str(out), "--frames", "--range", "0,5"]) == 0
+    preview, rate = frames_of(out / "drive_preview.mp4")
+    assert (len(preview), rate) == (7, pytest.approx(12.0))
+    assert len(list((out / "drive").glob("*.npy"))) == 7
+    assert names(out) == ["drive", "drive_preview.mp4"]
+    # Each frame is what the image alone would be, in the colors of the same range.
+    still = read_image(out / "drive" / "000003_preview.png")
+    assert np.abs(preview[3][:40, :, ::-1].astype(int) - still[:40]).mean() < 12  # compressed
+
+
+def test_a_video_that_is_none(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = tmp_path / "broken.mp4"
+    broken.write_bytes(b"no video at all")
+    good = write_video(tmp_path / "good.mp4", 2)
+    assert main([metric, str(broken), str(good), "--output", str(tmp_path / "out")]) == 1
+    captured = capsys.readouterr()
+    assert "broken.mp4: cannot be decoded as a video" in captured.err
+    assert names(tmp_path / "out") == ["good_preview.mp4"]
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_length_of_a_video(metric: str, tmp_path: Path) -> None:
+    code = (
+        "import resource, sys; from finetune.predict import main; status = main(sys.argv[1:]); "
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss); sys.exit(status)"
+    )
+    peaks = []
+    for frames in (60, 600):
+        video = write_video(tmp_path / f"{frames}.mp4", frames, size=(240, 320))
+        call = [sys.executable, "-c", code, metric, str(video), "--output", str(tmp_path / "out")]
+        ended = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=True)
+        peaks.append(int(ended.stdout.split()[-1]))
+    assert peaks[1] <= 1.1 * peaks[0], peaks
+
+
+def test_points_by_hand(metric: str, tmp_path: Path) -> None:
+    image, out = write_image(tmp_path / "a.png"), tmp_path / "out"
+    call = [metric, str(image), "--output", str(out), "--points", "--intrinsics", "40,50,20,10"]
+    assert main(call) == 0
+    depth_m, color = np.load(out / "a.npy"), read_image(image)
+    vertices = PlyData.read(out / "a.ply")["vertex"]
+    assert len(vertices) == 30 * 44
+    at = 12 * 44 + 31  # row 12, column 31
+    z = depth_m[12, 31]
+    point = [(31 - 20) / 40 * z, (12 - 10) / 50 * z, z]
+    assert [vertices[name][at] for name in ("x", "y", "z")] == pytest.approx(point)
+    assert [vertices[name][at] for name in ("red", "green", "blue")] == color[12, 31].tolist()
+    xyz_m, colors = cloud_of(out / "a.ply")
+    assert xyz_m[at] == pytest.approx(point, rel=1e-6)
+    assert (colors[at] == color[12, 31]).all()
+
+
+def test_a_plane_comes_back_as_a_plane(tmp_path: Path) -> None:
+    sample = Scenes(count=1, size=(120, 160), objects=(1, 1))[0]
+    assert sample.camera is not None
+    cloud = point_cloud(sample.depth_m, sample.image, sample.camera)
+    cloud.save(tmp_path / "room.ply")
+    vertices = PlyData.read(tmp_path / "room.ply")["vertex"]
+    points = np.stack([vertices[name] for name in ("x", "y", "z")], axis=-1).reshape(120, 160, 3)
+    # A patch of the floor in the middle of the bottom row.
+    patch = points[-12:, 70:90].reshape(-1, 3).astype(np.float64)
+    _, spread, _ = np.linalg.svd(patch - patch.mean(axis=0))
+    assert spread[2] / np.sqrt(len(patch)) < 1e-3  # meters
+    assert spread[1] / np.sqrt(len(patch)) > 1e-2
+
+
+def test_points_in_python_are_those_of_the_command(metric: str, tmp_path: Path) -> None:
+    image, out = write_image(tmp_path / "a.png"), tmp_path / "out"
+    call = [metric, str(image), "--output", str(out), "--points", "--hfov", "60"]
+    assert main([*call, "--max-points", "100", "--edge-filter"]) == 0
+    xyz_m, _ = cloud_of(out / "a.ply")
+    focal_px = 22 / np.tan(np.radians(30))
+    camera = (focal_px, focal_px, 21.5, 14.5)
+    points = load_model(metric).points(read_image(image), camera, edge_ratio=0.05, max_points=100)
+    assert len(points) == len(xyz_m) == 100
+    assert xyz_m == pytest.approx(points.xyz_m)
+
+
+def test_the_point_cloud_script_of_the_original_with_the_right_focal_length(metric: str, tmp_path: Path) -> None:
+    image, out = write_image(tmp_path / "a.png", picture(40, 56)), tmp_path / "out"
+    call = [metric, str(image), "--output", str(out), "--points", "--intrinsics", "60,60,28,20"]
+    assert main(call) == 0
+    depth_m = np.load(out / "a.npy")
+    # Its formula: pixel minus half of the size, over the focal length, times depth.
+    x, y = np.meshgrid(np.arange(56), np.arange(40))
+    expected = np.stack([(x - 56 / 2) / 60 * depth_m, (y - 40 / 2) / 60 * depth_m, depth_m], axis=-1).reshape(-1, 3)
+    assert cloud_of(out / "a.ply")[0] == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_intrinsics_of_a_list_and_of_another_size(metric: str, tmp_path: Path) -> None:
+    write_image(tmp_path / "a.png")
+    listed = tmp_path / "list.txt"
+    listed.write_text("a.png 40 50 20 10\n")
+    assert main([metric, str(listed), "--output", str(tmp_path / "one"), "--points"]) == 0
+    twice = ["--points", "--intrinsics", "80,100,40.5,20.5", "--intrinsics-size", "88,60"]
+    assert main([metric, str(tmp_path / "a.png"), *twice, "--output", str(tmp_path / "two")]) == 0
+    of_list, rescaled = (cloud_of(tmp_path / name / "a.ply")[0] for name in ("one", "two"))
+    assert rescaled == pytest.approx(of_list, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("options", "status", "said"),
+    [
+        (["--points"], 2, "--points needs its camera. Give --intrinsics"),
+        (["--points", "--intrinsics", "4,4,20,15"], 1, "under a tenth of the width, 44: millimeters?"),
+        (["--points", "--intrinsics", "400,400,320,240"], 1, "lies outside of an image of 44x30"),
+        (["--points", "--intrinsics", "400,400,320,240", "--intrinsics-size", "640,640"], 1, "has another shape"),
+        (["--points", "--intrinsics", "1,2,3"], 2, "is not fx,fy,cx,cy in pixels"),
+        (["--points", "--hfov", "190"], 2, "is not degrees above 0"),
+        (["--hfov", "60"], 2, "--hfov is of points: add --points"),
+        (["--points", "--hfov", "60", "--intrinsics", "40,40,20,15"], 2, "give one of them"),
+        (["--points", "--intrinsics-size", "44,30"], 2, "is of --intrinsics"),
+        (["--range", "5,2"], 2, "NEAR below FAR"),
+        (["--png-units-per-meter", "0"], 2, "is not a number above 0"),
+        (["--points", "--hfov", "60", "--max-points", "1.5"], 2, "is not a whole number above 0"),
+    ],
+)
+def test_calls_that_cannot_be_meant(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], status: int, said: str
+) -> None:
+    image = write_image(tmp_path / "a.png")
+    try:
+        found = main([metric, str(image), "--output", str(tmp_path / "out"), *options])
+    except SystemExit as left:
+        found = int(left.code or 0)
+    assert found == status
+    assert said in capsys.readouterr().err
+
+
+def test_a_relative_model_has_no_points(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    relative = str(write_model(tmp_path / "relative.safetensors", None))
+    image = write_image(tmp_path / "a.png")
+    assert main([relative, str(image), "--output", str(tmp_path / "out"), "--points", "--hfov", "60"]) == 2
+    assert "it knows no meters, so no points" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="its answers are no meters"):
+        load_model(relative).points(picture(), (40, 40, 20, 15))
+
+
+def test_a_relative_video_is_a_preview(tmp_path: Path) -> None:
+    relative = str(write_model(tmp_path / "relative.safetensors", None))
+    video = write_video(tmp_path / "v.mp4", 3)
+    assert main([relative, str(video), "--output", str(tmp_path / "out")]) == 0
+    assert len(frames_of(tmp_path / "out" / "v_preview.mp4")[0]) == 3
+
+
+def test_edges_are_jumps_by_a_share_of_the_nearer() -> None:
+    depth_m = np.array([[1.0, 1.04, 2.0, 2.05]], np.float32)
+    assert depth_edges(depth_m, 0.05).tolist() == [[False, True, True, False]]
+    assert not depth_edges(depth_m, 1.0).any()
+
+
+def test_cameras_of_a_field_of_view() -> None:
+    camera = CameraOptions(hfov_deg=90.0).camera(100, 200)
+    assert isinstance(camera, Camera)
+    assert [camera.fx_px, camera.fy_px, camera.cx_px, camera.cy_px] == pytest.approx([100.0, 100.0, 99.5, 49.5])
+    assert CameraOptions().camera(100, 200) is None
+    with pytest.raises(FinetuneError, match="millimeters"):
+        camera_of((3.5, 3.5, 100, 50), 100, 200)
