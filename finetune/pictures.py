@@ -10,6 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.camera import Camera
+from finetune.point_cloud import PointCloud, point_cloud
+
 # Gray, a color no depth has, for what was not measured.
 _NOTHING = (90, 90, 90)
 _TEXT = (235, 235, 235)
@@ -21,6 +24,8 @@ _LINE = 24  # pixels of a line of text on a page
 _BAR = 12  # pixels of the height of a color bar
 # Of errors: other colors than those of depth, so that neither legend is taken for the other.
 _ERROR_COLORS = cv2.COLORMAP_INFERNO
+# How far the view of points is turned to the side, and down.
+_ASIDE_DEG = (30.0, 20.0)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -32,6 +37,7 @@ class ComparedFrame:
         target_m, valid: (H, W), measured depth in meters and where it was measured.
         base_m: (H, W), the base model in meters, after its fit.
         finetuned_m: (H, W), meters.
+        camera: of the frame; where all have one, a page also shows ``finetuned_m`` as points.
     """
 
     image: NDArray[np.uint8]
@@ -39,6 +45,7 @@ class ComparedFrame:
     valid: NDArray[np.bool_]
     base_m: NDArray[np.floating]
     finetuned_m: NDArray[np.floating]
+    camera: Camera | None = None
 
 
 def colored(
@@ -137,7 +144,8 @@ def comparison(
     frames: Sequence[ComparedFrame], *, far_m: float, most_error_m: float, width: int = 900
 ) -> NDArray[np.uint8]:
     """
-    A page for people: image | measured | base, fitted | fine-tuned | error, a row a frame, one legend for all.
+    A page for people: image | measured | base, fitted | fine-tuned | error, and, with known cameras, its points from another
+    place; a row a frame, one legend for all.
 
     Args:
         frames: at least one, of any sizes.
@@ -148,7 +156,9 @@ def comparison(
     Returns:
         (height, width, 3) uint8, RGB, on white.
     """
-    titles = ("image", "measured", "base, fitted", "fine-tuned", "error")
+    titles = ["image", "measured", "base, fitted", "fine-tuned", "error"]
+    if all(frame.camera for frame in frames):
+        titles.append("its points")
     # To whole pixels, each from the exact place, so that what is left over is spread over the gutters.
     side = (width - (len(titles) + 1) * _GUTTER) // len(titles)
     lefts = [round(_GUTTER + place * (width - _GUTTER) / len(titles)) for place in range(len(titles))]
@@ -157,7 +167,7 @@ def comparison(
         _write(head, title, left, left + side)
     lines = [head]
     for frame in frames:
-        cells = _cells(frame, side, far_m, most_error_m)
+        cells = _cells(frame, side, far_m, most_error_m)[: len(titles)]
         line = _paper(len(cells[0]) + _GUTTER, width)
         for left, cell in zip(lefts, cells, strict=True):
             line[: len(cell), left : left + side] = cell
@@ -171,7 +181,7 @@ def comparison(
 
 
 def _cells(frame: ComparedFrame, side: int, far_m: float, most_error_m: float) -> list[NDArray[np.uint8]]:
-    """The five pictures of a row, all ``side`` wide."""
+    """The pictures of a row, all ``side`` wide."""
     height, width = frame.target_m.shape
     size = (side, round(side * height / width))
 
@@ -184,13 +194,52 @@ def _cells(frame: ComparedFrame, side: int, far_m: float, most_error_m: float) -
 
     valid = picked(frame.valid.astype(np.uint8)) > 0
     error_m = np.where(frame.valid, np.abs(frame.finetuned_m - frame.target_m), 0.0).astype(np.float32)
-    return [
+    cells = [
         averaged(frame.image),
         colored(picked(frame.target_m), 0.0, far_m, valid),
         colored(averaged(frame.base_m.astype(np.float32)), 0.0, far_m),
         colored(averaged(frame.finetuned_m.astype(np.float32)), 0.0, far_m),
         colored(picked(error_m), 0.0, most_error_m, valid, _ERROR_COLORS),
     ]
+    if frame.camera:
+        depth_m = np.asarray(frame.finetuned_m, np.float32)
+        cloud = point_cloud(depth_m, frame.image, frame.camera, edge_ratio=0.1)
+        cells.append(averaged(points_from_aside(cloud, frame.camera, height, width)))
+    return cells
+
+
+def points_from_aside(cloud: PointCloud, camera: Camera, height: int, width: int) -> NDArray[np.uint8]:
+    """
+    Colored points as seen from the right of the camera and above, turned to the middle of what it saw.
+
+    Args:
+        cloud: at least one point, in the frame of the camera.
+        camera: whose focal length and center the picture has.
+        height, width: of the picture, pixels.
+
+    Returns:
+        (height, width, 3) uint8, RGB; a nearer point hides a farther one, and where there is none it is white.
+    """
+    middle_m = np.median(cloud.xyz_m, axis=0)
+    turn, tilt = np.radians(_ASIDE_DEG)
+    around = np.array([[np.cos(turn), 0, np.sin(turn)], [0, 1, 0], [-np.sin(turn), 0, np.cos(turn)]])
+    down = np.array([[1, 0, 0], [0, np.cos(tilt), -np.sin(tilt)], [0, np.sin(tilt), np.cos(tilt)]])
+    seen = (cloud.xyz_m - middle_m) @ (down @ around).T
+    # From farther away, since a corner turned toward the viewer would be too near.
+    seen[:, 2] += 1.3 * middle_m[2]
+    picture = _paper(height, width)
+    order = np.argsort(-seen[:, 2], kind="stable")
+    order = order[seen[order, 2] > 0.1]
+    x, y, z = seen[order].T
+    columns = np.rint(x / z * camera.fx_px + width / 2).astype(int)
+    rows = np.rint(y / z * camera.fy_px + height / 2).astype(int)
+    # Two by two pixels a point: drawn from farther away than seen, they would leave gaps between them. All of a point at
+    # once, or a farther one would lie over the second pixel of a nearer.
+    columns = (columns[:, None] + np.array([0, 1, 0, 1])).reshape(-1)
+    rows = (rows[:, None] + np.array([0, 0, 1, 1])).reshape(-1)
+    inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    picture[rows[inside], columns[inside]] = cloud.color[order].repeat(4, axis=0)[inside]
+    return picture
 
 
 def _paper(height: int, width: int) -> NDArray[np.uint8]:

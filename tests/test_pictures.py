@@ -1,8 +1,20 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
 
-from finetune.pictures import ComparedFrame, colored, comparison, panel, side_by_side, with_legend
+from finetune.camera import Camera
+from finetune.pictures import (
+    ComparedFrame,
+    colored,
+    comparison,
+    panel,
+    points_from_aside,
+    side_by_side,
+    with_legend,
+)
+from finetune.point_cloud import PointCloud
 
 
 def test_colors_depend_on_the_range_alone_and_gray_is_not_measured() -> None:
@@ -116,6 +128,25 @@ def test_a_row_of_a_comparison_does_not_depend_on_the_other_frames() -> None:
     assert np.array_equal(beside[:47], alone[:47])
     assert np.array_equal(beside[-60:], alone[-60:])
     assert len(beside) == len(alone) + 30 + 8  # a tall frame is a tall row
+
+
+def test_points_are_the_sixth_picture_where_the_camera_is_known() -> None:
+    camera = Camera(fx_px=40.0, fy_px=40.0, cx_px=19.5, cy_px=14.5)
+    page = comparison([replace(flat_frame(), camera=camera)], far_m=5.0, most_error_m=1.0, width=900)
+    covered = (page[24:-60] != 255).any(axis=(0, 2))
+    assert np.flatnonzero(np.diff(covered.astype(int), prepend=0) == 1).size == 6
+
+
+def test_a_nearer_point_hides_a_farther_one() -> None:
+    camera = Camera(fx_px=40.0, fy_px=40.0, cx_px=20.0, cy_px=20.0)
+    wall = np.stack([*np.meshgrid(np.linspace(-3, 3, 60), np.linspace(-3, 3, 60)), np.full((60, 60), 2.0)], -1)
+    xyz_m = np.concatenate([wall.reshape(-1, 3), [[0.0, 0.0, 1.5]]]).astype(np.float32)
+    color = np.zeros((len(xyz_m), 3), np.uint8)
+    color[-1] = 200
+    for order in (slice(None), slice(None, None, -1)):
+        picture = points_from_aside(PointCloud(xyz_m=xyz_m[order], color=color[order]), camera, 40, 40)
+        assert (picture == 200).all(axis=2).sum() == 4  # two by two pixels
+    assert (picture == 255).all(axis=2).any()
 
 
 def test_a_hole_never_colors_its_neighbours() -> None:

@@ -1,4 +1,4 @@
-"""Draw the README's picture: image, measured, base with its fit, fine-tuned, and error, of three validation frames.
+"""Draw the README's picture: image, measured, base with its fit, fine-tuned, error, points, of three validation frames.
 
     python tests/benchmarks/readme_picture.py runs/room_tiny data/room_tiny.png
 
@@ -47,6 +47,7 @@ def compared_frames(run: Path, count: int) -> list[ComparedFrame]:
                 valid=protocol.usable(sample.depth_m, sample.valid),
                 base_m=begin.baselines.base_depth_m(base, protocol.min_depth_m, protocol.max_depth_m),
                 finetuned_m=predictor.predict(sample.image),
+                camera=sample.camera,
             )
         )
     return frames
