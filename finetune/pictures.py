@@ -144,8 +144,8 @@ def comparison(
     frames: Sequence[ComparedFrame], *, far_m: float, most_error_m: float, width: int = 900
 ) -> NDArray[np.uint8]:
     """
-    A page for people: image | measured | base, fitted | fine-tuned | error, and, with known cameras, its points from another
-    place; a row a frame, one legend for all.
+    A page for people: image | measured | base, fitted | fine-tuned | error, and, with known cameras, its points from
+    another place; a row a frame, one legend for all.
 
     Args:
         frames: at least one, of any sizes.
@@ -233,8 +233,8 @@ def points_from_aside(cloud: PointCloud, camera: Camera, height: int, width: int
     x, y, z = seen[order].T
     columns = np.rint(x / z * camera.fx_px + width / 2).astype(int)
     rows = np.rint(y / z * camera.fy_px + height / 2).astype(int)
-    # Two by two pixels a point: drawn from farther away than seen, they would leave gaps between them. All of a point at
-    # once, or a farther one would lie over the second pixel of a nearer.
+    # Two by two pixels a point: drawn from farther away than seen, they would leave gaps between them. All of a point
+    # at once, or a farther one would lie over the second pixel of a nearer.
     columns = (columns[:, None] + np.array([0, 1, 0, 1])).reshape(-1)
     rows = (rows[:, None] + np.array([0, 0, 1, 1])).reshape(-1)
     inside = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
