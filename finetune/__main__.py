@@ -11,6 +11,7 @@ COMMANDS = {
     "check": "what is wrong with recipe, data or checkpoint, before anything is trained",
     "evaluate": "score a model on a recipe's data, beside the baselines",
     "predict": "images to depth in meters",
+    "calibrate": "one scale for a deployed camera, from a few labeled frames",
     "export": "write the weights in another format, compared in meters",
 }
 

@@ -119,6 +119,12 @@ def fit_depth_least_squares(pred_m: NDArray[np.floating], target_m: NDArray[np.f
     return _line(pred_m.astype(np.float64), target_m.astype(np.float64))
 
 
+def fit_log_scale(pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> float:
+    """The scale that minimizes the summed |ln(scale pred) - ln target| over (N,) pixels, meters both, > 0: the median
+    of their ratio in logarithms, which a minority of wrong pixels does not move."""
+    return float(np.exp(np.median(np.log(target_m.astype(np.float64)) - np.log(pred_m.astype(np.float64)))))
+
+
 def fit_scale_median(pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> float:
     """The median of target / pred over (N,) pixels, meters both: one scale in depth that outliers do not move."""
     return float(np.median(target_m.astype(np.float64) / pred_m.astype(np.float64)))

@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "finetune"
-COMMANDS = {"train", "check", "evaluate", "predict", "export"}
+COMMANDS = {"train", "check", "evaluate", "predict", "export", "calibrate"}
 # A file or folder of the package may import what stands below it.
 ORDER = [
     *sorted(COMMANDS),
@@ -19,6 +19,7 @@ ORDER = [
     "evaluating",
     "predictions",
     "exporting",
+    "calibrating",
     "predicting",
     "exporters",
     "model_argument",
