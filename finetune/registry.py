@@ -13,6 +13,7 @@ READERS = {
     "scenes": "finetune.readers.scenes:Scenes",
     "tum": "finetune.readers.tum:Tum",
     "vkitti2": "finetune.readers.vkitti2:Vkitti2",
+    "diml": "finetune.readers.diml:Diml",
 }
 
 LOSSES = {
