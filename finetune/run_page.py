@@ -56,7 +56,7 @@ class PageContent:
         kind: ``metric`` or ``relative``, of the model.
         evaluations: a table each; the frames are those of the first.
         frames: of ``data.val``.
-        alarms: sentences.
+        alarms: sentences of those that stood at the end of a run; None where nothing ran.
         environment: of ``environment.json``; empty where nothing was trained.
         metrics: columns of ``metrics.csv``; empty where there are none.
         files: what was written besides, weights and exports, name -> path.
@@ -72,7 +72,7 @@ class PageContent:
     kind: str
     evaluations: Sequence[Evaluation]
     frames: ShownFrames
-    alarms: Sequence[str] = ()
+    alarms: Sequence[str] | None = None
     environment: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -97,7 +97,7 @@ def page_content(
     evaluations: Sequence[Evaluation],
     frames: ShownFrames,
     *,
-    alarms: Sequence[str] = (),
+    alarms: Sequence[str] | None = None,
     files: Mapping[str, Path] | None = None,
     claims: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -181,7 +181,9 @@ def _own_row(content: PageContent) -> str:
     return list(content.frames.rows)[-1]
 
 
-def _alarms(alarms: Sequence[str]) -> list[str]:
+def _alarms(alarms: Sequence[str] | None) -> list[str]:
+    if alarms is None:
+        return []
     if not alarms:
         return [paragraph("None stood at the end.")]
     lines = "".join(f'<li class="warn">{escaped(alarm)}</li>' for alarm in alarms)
@@ -191,6 +193,8 @@ def _alarms(alarms: Sequence[str]) -> list[str]:
 def _tables(mappings: Sequence[Mapping[str, Any]]) -> list[str]:
     parts = []
     for mapping in mappings:
+        if len(mappings) > 1:
+            parts.append(f"<h3>{escaped(mapping['protocol']['name'])}</h3>")
         parts += [score_table(mapping["rows"]), protocol_line(mapping)]
         if mapping["protocol"]["max_depth_m"] <= NEAR_RANGE_M:
             parts.append(error_table(mapping["errors_mm"]))

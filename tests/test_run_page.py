@@ -173,6 +173,19 @@ def test_everything_is_on_it_and_escaped() -> None:
     assert page.count("<td>123.4</td><td>56.7</td><td>345.6</td>") == 3
 
 
+@pytest.mark.parametrize(("alarms", "said"), [(None, False), ([], True)])
+def test_that_no_alarm_stood_is_said_of_a_run_alone(alarms: list[str] | None, said: bool) -> None:
+    assert ("None stood at the end." in report_page(content(Planes(), images=2, alarms=alarms))) == said
+
+
+def test_tables_of_several_protocols_have_their_names_above() -> None:
+    one = content(Planes(), images=2)
+    page = report_page(replace(one, evaluations=[*one.evaluations, *one.evaluations]))
+    require_valid(page)
+    assert page.count("<h3>plain</h3>") == 2
+    assert "<h3>plain</h3>" not in report_page(one)
+
+
 def test_predictions_of_another_system_have_no_weights_to_use() -> None:
     page = report_page(content(Planes(), model=None, images=2))
     require_valid(page)
