@@ -9,6 +9,7 @@ from importlib import import_module
 COMMANDS = {
     "train": "fine-tune from a recipe",
     "check": "what is wrong with recipe, data or checkpoint, before anything is trained",
+    "compare": "runs beside each other, on one page",
     "evaluate": "score a model on a recipe's data, beside the baselines",
     "predict": "images to depth in meters",
     "calibrate": "one scale for a deployed camera, from a few labeled frames",

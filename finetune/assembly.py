@@ -47,6 +47,7 @@ from finetune.protocols import Protocol
 from finetune.recipe import ModelOptions, Recipe, recipe_mapping
 from finetune.report import RunLog
 from finetune.run_folder import RunFolder
+from finetune.shown_frames import ShownFrames
 from finetune.weights import Checkpoint, license_sentence, read_checkpoint, whole_network
 
 
@@ -434,7 +435,9 @@ def weights_metadata(recipe: Recipe, begin: Start) -> dict[str, Any]:
     }
 
 
-def evaluate_with_baselines(recipe: Recipe, accelerator: Accelerator, begin: Start, weights: Path) -> list[Evaluation]:
+def evaluate_with_baselines(
+    recipe: Recipe, accelerator: Accelerator, begin: Start, weights: Path
+) -> tuple[list[Evaluation], ShownFrames]:
     """The tables at the end of a run: the baselines and the weights, in one pass over the same pixels."""
     network = whole_network(read_checkpoint(str(weights))).to(accelerator.device)
     return evaluate_answer(recipe, accelerator, begin, "finetuned", network_answer(network))
@@ -442,9 +445,9 @@ def evaluate_with_baselines(recipe: Recipe, accelerator: Accelerator, begin: Sta
 
 def evaluate_answer(
     recipe: Recipe, accelerator: Accelerator, begin: Start, name: str, answer: Answer
-) -> list[Evaluation]:
+) -> tuple[list[Evaluation], ShownFrames]:
     """The baselines and one answer, which is given what the preprocessing of ``begin`` makes of an image, and which is
-    the table's row ``name``; a table for each protocol."""
+    the table's row ``name``; a table for each protocol, and the frames to look at under the first."""
     rows: dict[str, Row] = {"constant_median": _constant(begin.baselines)}
     if begin.checkpoint and begin.checkpoint.answers:
         base = network_answer(whole_network(begin.checkpoint).to(accelerator.device))
@@ -457,9 +460,11 @@ def evaluate_answer(
     protocols = make_protocols(recipe)
     crops = [protocol.settings.image_crop for protocol in protocols]
     samples = ValidationSamples(_readers(recipe.data.val), begin.preprocessing, image_crops=crops)
-    return evaluate(
+    shown = {row: rows[row] for row in ("base_fitted_scale", name) if row in rows}
+    evaluations = evaluate(
         accelerator, samples, rows, protocols, workers=recipe.data.workers, batch_size=recipe.run.batch_size
     )
+    return evaluations, ShownFrames(samples=samples, rows=shown, protocol=protocols[0])
 
 
 def _constant(baselines: Baselines | None) -> Answer:

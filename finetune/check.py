@@ -50,8 +50,9 @@ def _check(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     # Only now what takes seconds to import: a wrong recipe has been answered.
-    from finetune.check_report import as_json, as_page, as_text, write
+    from finetune.check_report import as_json, as_page, as_text
     from finetune.checking import check_recipe
+    from finetune.page import write
 
     checked = check_recipe(recipe, arguments.recipe, samples=arguments.samples, step=not arguments.no_step)
     print(as_text(checked))

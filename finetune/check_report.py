@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune import charts
 from finetune.checking import Checked, Summary
-from finetune.errors import FinetuneError
 from finetune.evidence.registration import find_edges
+from finetune.page import document, escaped, paragraph, picture, section, table
 from finetune.sample import DepthSample
 
 _WIDTH_PX = 480  # of a picture on the page
+_MOST_BYTES = 100_000  # of one
 
 
 def as_text(checked: Checked) -> str:
@@ -74,76 +73,59 @@ def as_json(checked: Checked) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def write(path: Path, content: str) -> None:
-    """
-    Raises:
-        FinetuneError: the file cannot be written.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise FinetuneError(f"{path}: cannot be written ({error.strerror}). Name another file.") from error
-
-
 def as_page(checked: Checked) -> str:
     """One self-contained page: findings, histograms, and depth edges drawn over the samples they fit least."""
     findings = "".join(
         f'<li class="{finding.severity}"><b>{finding.severity}</b> '
-        f"<code>{html.escape(finding.key or finding.name)}</code> {html.escape(finding.evidence)}."
-        + (f" <i>{html.escape(finding.fix)}.</i>" if finding.fix else "")
+        f"<code>{escaped(finding.key or finding.name)}</code> {escaped(finding.evidence)}."
+        + (f" <i>{escaped(finding.fix)}.</i>" if finding.fix else "")
         + "</li>"
         for finding in checked.findings
     )
-    entries = "".join(_entry_section(summary, checked.worst.get(summary.key, [])) for summary in checked.summaries)
-    notes = "".join(f"<li>{html.escape(note)}</li>" for note in checked.notes)
-    title = html.escape(f"Check of {checked.recipe}")
-    return _PAGE.format(
-        title=title,
-        verdict=html.escape(verdict(checked)),
-        findings=findings,
-        entries=entries,
-        notes=notes,
-        style=_STYLE,
-    )
+    entries = [_entry_section(summary, checked.worst.get(summary.key, [])) for summary in checked.summaries]
+    notes = "".join(f"<li>{escaped(note)}</li>" for note in checked.notes)
+    body = [
+        paragraph(verdict(checked), "verdict"),
+        f'<ul class="findings">{findings}</ul>',
+        *entries,
+        section("Checkpoint", f'<ul class="findings">{notes}</ul>'),
+    ]
+    return document(f"Check of {checked.recipe}", "\n".join(body), style=charts.STYLE)
 
 
 def _entry_section(summary: Summary, worst: list[DepthSample]) -> str:
-    head = ("frames", "looked at", "height x width", "valid", "1 %", "median", "95 %", "99.5 %", "largest")
-    cells = "".join(f"<td>{html.escape(cell)}</td>" for cell in _row(summary)[1:])
-    heads = "".join(f"<th>{html.escape(name)}</th>" for name in head)
+    heads = ("entry", "frames", "looked at", "height x width", "valid", "1 %", "median", "95 %", "99.5 %", "largest")
     pictures = "".join(
-        f'<figure><img src="data:image/jpeg;base64,{_jpeg(edges_over(sample))}" alt="{html.escape(sample.source)}: '
-        f'depth edges in red over the image"><figcaption>{html.escape(sample.source)}</figcaption></figure>'
-        for sample in worst
+        f"<figure>{_edges(sample)}<figcaption>{escaped(sample.source)}</figcaption></figure>" for sample in worst
     )
-    return (
-        f"<section><h2><code>{html.escape(summary.key)}</code></h2>"
-        f'<div class="wide"><table><tr>{heads}</tr><tr>{cells}</tr></table></div>'
-        f"{_histogram(summary)}<p>Depth edges (red) over the images they fit least:</p>"
-        f'<div class="pictures">{pictures}</div></section>'
-    )
+    parts = [table(heads, [[escaped(cell) for cell in _row(summary)]]), _histogram(summary)]
+    if worst:
+        parts += [
+            paragraph("Depth edges (red) over the images they fit least:"),
+            f'<div class="pictures">{pictures}</div>',
+        ]
+    return section(summary.key, *parts)
+
+
+def _edges(sample: DepthSample) -> str:
+    alt = f"{sample.source}: depth edges in red over the image"
+    return picture(edges_over(sample), alt, most_bytes=_MOST_BYTES)
 
 
 def _histogram(summary: Summary) -> str:
-    """Measured depth, at equal ratios, as SVG."""
+    """Measured depth, at equal ratios."""
     if not summary.counts:
-        return "<p>Nothing is measured.</p>"
-    most, count = max(summary.counts), len(summary.counts)
-    bars = "".join(
-        f'<rect x="{place * 600 / count:.1f}" y="{100 - 96 * value / most:.1f}" width="{600 / count - 1:.1f}" '
-        f'height="{96 * value / most:.1f}"><title>{summary.bin_edges_m[place]:.3g} to '
-        f"{summary.bin_edges_m[place + 1]:.3g} m: {value / sum(summary.counts):.1%}</title></rect>"
-        for place, value in enumerate(summary.counts)
+        return paragraph("Nothing is measured.")
+    whole = sum(summary.counts)
+    edges = summary.bin_edges_m
+    shares = [100 * count / whole for count in summary.counts]
+    drawn = charts.bar_chart(
+        f"measured depth of {summary.key}, % of pixels in bins of equal ratio",
+        [f"{edge:.3g}" for edge in edges[:-1]],
+        [charts.Bars(name="measured", values=shares, color=0)],
+        x_name="meters, from",
     )
-    labels = "".join(
-        f'<text x="{place * 600 / count:.0f}" y="116" text-anchor="{anchor}">{summary.bin_edges_m[place]:.3g} m</text>'
-        for place, anchor in ((0, "start"), (count // 2, "middle"), (count, "end"))
-    )
-    return (
-        f'<svg viewBox="0 0 600 120" role="img" aria-label="measured depth of {html.escape(summary.key)}: histogram">'
-        f"{bars}{labels}</svg>"
-    )
+    return f'<div class="charts">{drawn}</div>'
 
 
 def edges_over(sample: DepthSample) -> NDArray[np.uint8]:
@@ -165,38 +147,3 @@ def edges_over(sample: DepthSample) -> NDArray[np.uint8]:
     mask[edges.rows, edges.columns] = 1
     picture[cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0] = (230, 40, 30)
     return picture
-
-
-def _jpeg(picture: NDArray[np.uint8]) -> str:
-    done, data = cv2.imencode(".jpg", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, 85])
-    assert done
-    return base64.b64encode(data.tobytes()).decode()
-
-
-_STYLE = """
-:root { color-scheme: light dark; --ink: #1c2127; --paper: #fff; --line: #d5dae0; --soft: #5b6570; --bar: #2f6fb3; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e6e9ec; --paper: #16191d; --line: #3a4149; --soft: #9aa5b1; --bar: #6aa6e0; }
-}
-body { margin: 0 auto; max-width: 1100px; padding: 1rem; font: 16px/1.5 system-ui, sans-serif;
-  color: var(--ink); background: var(--paper); }
-h1 { font-size: 1.4rem; overflow-wrap: anywhere; } h2 { font-size: 1.1rem; margin-top: 2rem; }
-ul { padding: 0; list-style: none; }
-li { border-left: 4px solid var(--line); padding: .3rem .8rem; margin: .5rem 0; overflow-wrap: anywhere; }
-li.stop { border-color: #c62828; } li.warn { border-color: #d98e04; }
-li b { text-transform: uppercase; font-size: .8em; }
-.verdict { font-weight: 600; } .wide { overflow-x: auto; } table { border-collapse: collapse; font-size: .9rem; }
-th, td { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
-svg { width: 100%; max-width: 700px; margin: 1rem 0; } rect { fill: var(--bar); }
-text { fill: var(--soft); font-size: 12px; }
-.pictures { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 1rem; }
-figure { margin: 0; } img { width: 100%; border-radius: 4px; }
-figcaption { font-size: .8rem; color: var(--soft); overflow-wrap: anywhere; }
-"""
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{title}</title><style>{style}</style></head><body>
-<h1>{title}</h1><p class="verdict">{verdict}</p>
-<ul>{findings}</ul>{entries}<h2>Checkpoint</h2><ul>{notes}</ul>
-</body></html>
-"""

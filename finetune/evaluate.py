@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from finetune.console import ended
 from finetune.errors import FinetuneError
-from finetune.model_argument import add_model_argument, load_from, positive_meters
+from finetune.model_argument import add_model_argument, claims_of, load_from, positive_meters
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table, as evaluation.json of a run")
     parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores of each image")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="also write one page to look at, with pictures")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.predictions and arguments.model:
@@ -78,15 +79,29 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     from finetune.evaluating import evaluate_model, evaluate_predictions, image_rows
 
     if arguments.predictions:
-        evaluations = evaluate_predictions(recipe, arguments.predictions, arguments.meters_per_unit)
+        evaluations, frames = evaluate_predictions(recipe, arguments.predictions, arguments.meters_per_unit)
     else:
-        evaluations = evaluate_model(recipe, load_from(arguments, arguments.device))
+        evaluations, frames = evaluate_model(recipe, load_from(arguments, arguments.device))
     for evaluation in evaluations:
         print(evaluation.table())
     if arguments.json:
         _write(arguments.json, json.dumps([one.to_mapping() for one in evaluations], indent=2) + "\n")
     if arguments.csv:
         _write(arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.data.val]))
+    if arguments.html:
+        from finetune.run_page import page_content, report_page
+
+        content = page_content(
+            f"Evaluation of {arguments.predictions or arguments.model}",
+            None if arguments.predictions else arguments.model,
+            recipe,
+            arguments.recipe,
+            evaluations,
+            frames,
+            claims=claims_of(arguments),
+            overrides=overrides,
+        )
+        _write(arguments.html, report_page(content))
 
 
 def _write(path: Path, text: str) -> None:

@@ -22,16 +22,17 @@ from finetune.predictions import Predictions
 from finetune.predictor import Predictor
 from finetune.protocol_settings import protocol_settings
 from finetune.recipe import Recipe
+from finetune.shown_frames import ShownFrames
 
 
-def evaluate_model(recipe: Recipe, predictor: Predictor) -> list[Evaluation]:
+def evaluate_model(recipe: Recipe, predictor: Predictor) -> tuple[list[Evaluation], ShownFrames]:
     """
     Args:
         recipe: ``data.val`` is scored by its protocols; ``data.train`` and ``model.checkpoint`` give the baselines.
         predictor: what is evaluated, with its own preprocessing, which the base then gets as well.
 
     Returns:
-        The tables that a run with this recipe ends with, if these are its weights.
+        The tables that a run with this recipe ends with, if these are its weights; and the frames, for a page.
 
     Raises:
         FinetuneError: the model answers in inverse depth and the recipe asks for meters, or the other way round.
@@ -48,7 +49,9 @@ def evaluate_model(recipe: Recipe, predictor: Predictor) -> list[Evaluation]:
         return evaluate_answer(recipe, accelerator, began, "finetuned", network_answer(network))
 
 
-def evaluate_predictions(recipe: Recipe, folder: Path, meters_per_unit: float | None) -> list[Evaluation]:
+def evaluate_predictions(
+    recipe: Recipe, folder: Path, meters_per_unit: float | None
+) -> tuple[list[Evaluation], ShownFrames]:
     """
     Args:
         recipe: as of ``evaluate_model``.
@@ -56,7 +59,7 @@ def evaluate_predictions(recipe: Recipe, folder: Path, meters_per_unit: float | 
         meters_per_unit: what a stored 1 is; None: ``.npy`` alone is read, in meters.
 
     Returns:
-        The tables of the recipe's protocols, with these files as the row ``predictions``.
+        The tables of the recipe's protocols, with these files as the row ``predictions``; and the frames, for a page.
 
     Raises:
         FinetuneError: the folder is missing, a protocol asks for mirrored images, or an entry has no files.

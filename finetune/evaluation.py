@@ -336,6 +336,14 @@ def evaluate(
     ]
 
 
+def compared_answers(
+    one: ValidationSample, rows: Mapping[str, Row], protocol: Protocol
+) -> dict[str, NDArray[np.floating]]:
+    """Row -> (H, W), what it says to one frame under a protocol, before it is aligned."""
+    found = _answers([one], rows, [protocol])
+    return {name: _of_row(row, protocol, found, 0) for name, row in rows.items()}
+
+
 # What was asked of an answer: itself, the view, whether corners align, and whether the image was mirrored.
 _Key = tuple[int, str, bool, bool]
 

@@ -79,6 +79,12 @@ def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
     return predictor
 
 
+def claims_of(arguments: argparse.Namespace) -> dict[str, object]:
+    """Of what ``add_model_argument`` added, that which was told, as arguments of ``load_model``."""
+    told = {"kind": arguments.kind, "max_depth_m": arguments.max_depth, "version": arguments.version}
+    return {name: value for name, value in told.items() if value not in (None, "auto")}
+
+
 def positive_meters(text: str) -> float:
     """What argparse makes of an argument in meters."""
     try:

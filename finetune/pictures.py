@@ -23,7 +23,7 @@ _GUTTER = 8  # pixels between the pictures of a page, and around them
 _LINE = 24  # pixels of a line of text on a page
 _BAR = 12  # pixels of the height of a color bar
 # Of errors: other colors than those of depth, so that neither legend is taken for the other.
-_ERROR_COLORS = cv2.COLORMAP_INFERNO
+ERROR_COLORS = cv2.COLORMAP_INFERNO
 # How far the view of points is turned to the side, and down.
 _ASIDE_DEG = (30.0, 20.0)
 
@@ -176,7 +176,7 @@ def comparison(
     legends[:_BAR, lefts[0] + side // 3 : lefts[0] + 2 * side // 3] = _NOTHING
     _write(legends, "not measured", lefts[0], lefts[0] + side, top=_BAR)
     _color_bar(legends, lefts[1], lefts[3] + side, far_m, "depth, meters", cv2.COLORMAP_TURBO)
-    _color_bar(legends, lefts[4], lefts[4] + side, most_error_m, "error, meters", _ERROR_COLORS)
+    _color_bar(legends, lefts[4], lefts[4] + side, most_error_m, "error, meters", ERROR_COLORS)
     return np.concatenate([*lines, legends])
 
 
@@ -199,7 +199,7 @@ def _cells(frame: ComparedFrame, side: int, far_m: float, most_error_m: float) -
         colored(picked(frame.target_m), 0.0, far_m, valid),
         colored(averaged(frame.base_m.astype(np.float32)), 0.0, far_m),
         colored(averaged(frame.finetuned_m.astype(np.float32)), 0.0, far_m),
-        colored(picked(error_m), 0.0, most_error_m, valid, _ERROR_COLORS),
+        colored(picked(error_m), 0.0, most_error_m, valid, ERROR_COLORS),
     ]
     if frame.camera:
         depth_m = np.asarray(frame.finetuned_m, np.float32)

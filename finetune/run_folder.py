@@ -19,6 +19,8 @@ from finetune.errors import FinetuneError
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.csv"
+EVALUATION_FILE = "evaluation.json"
+REPORT_FILE = "report.html"
 SEAL_FILE = "run_state.json"
 ADAPTER_FOLDER = "adapter"  # beside the merged weights of a run with train: lora, as peft loads it
 # What may differ between a run and its resumption, as dotted keys.

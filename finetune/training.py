@@ -14,7 +14,14 @@ from safetensors import SafetensorError
 from torch._dynamo.exc import TorchDynamoException
 
 from finetune import registry
-from finetune.assembly import Start, evaluate_with_baselines, make_run, resolved, start, total_steps
+from finetune.assembly import (
+    Start,
+    evaluate_with_baselines,
+    make_run,
+    resolved,
+    start,
+    total_steps,
+)
 from finetune.batches import worker_died
 from finetune.environment import (
     DETERMINISTIC_NOTE,
@@ -36,7 +43,9 @@ from finetune.metrics import is_better
 from finetune.overfitting import require_learned_by_heart
 from finetune.predictor import load_model
 from finetune.recipe import Recipe, recipe_mapping, recipe_text
-from finetune.run_folder import ENVIRONMENT_FILE, RunFolder, require_same_run
+from finetune.run_folder import ENVIRONMENT_FILE, EVALUATION_FILE, REPORT_FILE, RunFolder, require_same_run
+from finetune.run_page import page_content, report_page
+from finetune.shown_frames import ShownFrames
 
 
 def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -94,9 +103,9 @@ def _run(run: Run, begin: Start, record: Mapping[str, Any], notes: Sequence[str]
         if run.recipe.run.overfit_batches:
             _say_overfit(run, require_learned_by_heart(run))
         run.give_memory_back()
-        evaluations = evaluate_with_baselines(run.recipe, run.accelerator, begin, run.folder.best)
+        evaluations, frames = evaluate_with_baselines(run.recipe, run.accelerator, begin, run.folder.best)
         if run.log:
-            _close(run, evaluations)
+            _close(run, evaluations, frames)
     finally:
         if run.log:
             # Also after a fault: what is said of it must stand on a line of its own.
@@ -130,11 +139,11 @@ def _open(run: Run, record: Mapping[str, Any], notes: Sequence[str]) -> None:
             run.log.end_step(0)
 
 
-def _close(run: Run, evaluations: Sequence[Evaluation]) -> None:
-    """The tables, and the exports that the recipe asks for."""
+def _close(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> None:
+    """The tables, the page, and the exports that the recipe asks for."""
     assert run.log is not None
     alarms = run.alarms.sentences()
-    run.folder.write_json("evaluation.json", [one.to_mapping() | {"alarms": alarms} for one in evaluations])
+    run.folder.write_json(EVALUATION_FILE, [one.to_mapping() | {"alarms": alarms} for one in evaluations])
     table = "\n".join([*(one.table() for one in evaluations), *alarms])
     # One step beyond the last: a finished run that is resumed drops it and writes it again.
     run.log.text("evaluation", table, run.total_steps + 1)
@@ -153,15 +162,41 @@ def _close(run: Run, evaluations: Sequence[Evaluation]) -> None:
         )
     if run.best and run.best.step == 0:
         print(f"no evaluation beat the start ({metric} {run.best.value:.4f}): best/ holds the weights of step 0")
+    _write_page(run, evaluations, frames, alarms)
     sample = run.validation[0].sample
-    for name in run.recipe.export:
-        suffix = registry.find(registry.EXPORTERS, name).suffix
-        target = run.folder.path / "export" / (f"{run.recipe.name}{suffix}" if suffix else name)
+    for name, target in _exports(run).items():
         # A resumed run ends a second time; what stands there is its own.
         print(export_model(load_model(str(run.folder.path)), name, target, sample.image, force=True))
     print(f"weights: {run.folder.best} (step {run.best.step if run.best else run.step})")
     if alarms:
         print(f"{len(alarms)} alarm(s) stood at the end of the run; they are below the table")
+
+
+def _exports(run: Run) -> dict[str, Path]:
+    """Format -> the file or folder it goes to."""
+    suffixes = {name: registry.find(registry.EXPORTERS, name).suffix for name in run.recipe.export}
+    folder = run.folder.path / "export"
+    return {name: folder / (f"{run.recipe.name}{suffix}" if suffix else name) for name, suffix in suffixes.items()}
+
+
+def _write_page(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames, alarms: Sequence[str]) -> None:
+    """``report.html``, by which nothing of a run may be lost."""
+    folder = run.folder
+    weights = f"weights, step {run.best.step if run.best else run.step}"
+    files = {weights: folder.best, **{f"export, {name}": target for name, target in _exports(run).items()}}
+    try:
+        title = f"Run {run.recipe.name}"
+        content = page_content(
+            title, str(folder.path), run.recipe, str(folder.recipe), evaluations, frames, alarms=alarms, files=files
+        )
+        folder.write_text(REPORT_FILE, report_page(content))
+    except Exception as error:  # noqa: BLE001  whatever it is: after hours of training the exports are still to come
+        print(
+            f"{folder.path / REPORT_FILE} is not written ({first_line(error)}); all else is. "
+            f"finetune evaluate {folder.path} --recipe {folder.recipe} --html FILE makes it again."
+        )
+        return
+    print(f"page: {folder.path / REPORT_FILE}")
 
 
 @contextmanager

@@ -1,8 +1,12 @@
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 
 from finetune.check_report import as_page, as_text, edges_over, verdict
 from finetune.checking import Checked, Summary
 from finetune.evidence.findings import Finding
+from tests.browser import chromium, require_sound, require_valid
 from tests.synthetic import tilted_plane
 
 NOTHING = Summary(
@@ -15,6 +19,9 @@ NOTHING = Summary(
     bin_edges_m=[],
     counts=[],
 )
+
+
+MEASURED = {"1": 1.0, "50": 2.0, "95": 4.0, "99.5": 8.0, "100": 8.0}
 
 
 def test_the_verdict_counts() -> None:
@@ -40,6 +47,16 @@ def test_what_a_page_says_is_escaped() -> None:
     page = as_page(Checked(recipe="<x>.yaml", findings=[finding]))
     assert "<script>" not in page and "&lt;script&gt;a&amp;b" in page
     assert "<x>" not in page
+
+
+def test_a_browser_likes_the_page(tmp_path: Path) -> None:
+    measured = replace(NOTHING, bin_edges_m=[1.0, 2.0, 4.0, 8.0], counts=[1, 2, 1], percentiles_m=MEASURED)
+    page = as_page(Checked(recipe="x.yaml", summaries=[measured], worst={measured.key: [tilted_plane()]}))
+    require_valid(page)
+    assert "at 1, 2, 4: measured 25, 50, 25" in page
+    (tmp_path / "check.html").write_text(page, encoding="utf-8")
+    with chromium() as browser:
+        require_sound(browser, tmp_path / "check.html")
 
 
 def test_edges_are_red_over_the_grayed_image() -> None:

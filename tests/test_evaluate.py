@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from finetune import evaluate, predict, train
+from tests.browser import require_valid
 from tests.conftest import CHECKPOINT, RECIPE, ROOT
 
 
@@ -60,6 +61,17 @@ def test_other_data_is_named_on_the_command_line(run: Path, frames: Path, capsys
     call = [str(run), "--recipe", str(run / "recipe.yaml"), "data.val.0.list=train.txt", "data.workers=1"]
     assert evaluate.main(call) == 0
     assert "10 images used, 0 skipped" in capsys.readouterr().out
+
+
+def test_a_page_has_the_table_and_the_curves_of_the_run(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new" / "page.html"
+    call = [str(run), "--recipe", str(run / "recipe.yaml"), "data.workers=0", "--html", str(out)]
+    assert evaluate.main(call) == 0
+    page = out.read_text(encoding="utf-8")
+    require_valid(page)
+    assert all(f"{scores['abs_rel']:.4f}" in page for scores in table(run / "evaluation.json").values())
+    assert "training loss" in page
+    assert f"finetune evaluate {run} --recipe {run / 'recipe.yaml'} data.workers=0" in page
 
 
 def test_a_model_of_the_other_kind_is_one_sentence(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

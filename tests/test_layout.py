@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "finetune"
-COMMANDS = {"train", "check", "evaluate", "predict", "export", "calibrate"}
+COMMANDS = {"train", "check", "compare", "evaluate", "predict", "export", "calibrate"}
 # A file or folder of the package may import what stands below it.
 ORDER = [
     *sorted(COMMANDS),
@@ -17,6 +17,8 @@ ORDER = [
     "check_report",
     "checking",
     "evaluating",
+    "run_page",
+    "comparing",
     "predictions",
     "exporting",
     "calibrating",
@@ -32,6 +34,10 @@ ORDER = [
     "alarms",
     "averaging",
     "report",
+    "shown_frames",
+    "score_tables",
+    "charts",
+    "page",
     "depth_files",
     "pictures",
     "point_cloud",

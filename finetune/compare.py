@@ -1,0 +1,45 @@
+"""``finetune compare RUN RUN...``: runs beside each other, on one page."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+if not __package__:
+    # Run as a file, Python puts this folder first, where evaluate.py would hide a library of that name.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+import argparse
+from collections.abc import Sequence
+
+from finetune.console import ended
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Understand the call, compare; the exit status is that of ``console.ended``."""
+    parser = argparse.ArgumentParser(
+        prog="finetune compare",
+        description="Put runs that have ended on one page: tables with their protocols, curves over each other, and "
+        "what differs in their recipes.",
+    )
+    parser.add_argument("first", type=Path, metavar="RUN", help="a run folder")
+    parser.add_argument("others", type=Path, nargs="+", metavar="RUN", help="another one")
+    parser.add_argument(
+        "--html", type=Path, metavar="FILE", default=Path("compare.html"), help="the page; compare.html unless told"
+    )
+    arguments = parser.parse_args(argv)
+    return ended(lambda: _compare(arguments), "Nothing was written; call again.")
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from finetune.comparing import as_text, compare_page, read_runs
+    from finetune.page import write
+
+    runs = read_runs([arguments.first, *arguments.others])
+    print(as_text(runs))
+    write(arguments.html, compare_page(runs))
+    print(f"{arguments.html} is written")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,134 @@
+"""Runs beside each other: only what was measured alike stands in one table, and what differs is said."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from finetune import compare
+from finetune.comparing import as_text, compare_page, read_runs
+from finetune.errors import FinetuneError
+from tests.browser import chromium, require_sound, require_valid
+
+METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3")
+
+
+def written(folder: Path, value: float, *, lr: float = 1e-5, images: int = 3, steps: int = 3, **protocol: Any) -> Path:
+    """A run folder whose weights have ``value`` in every metric."""
+    folder.mkdir(parents=True)
+    settings = {"name": "plain", "min_depth_m": 0.001, "max_depth_m": 10.0, "flip": False} | protocol
+    values = {"constant_median": 0.9, "base_fitted_scale": 0.8, "finetuned": value}
+    evaluation = {
+        "protocol": settings,
+        "rows": {row: dict.fromkeys(METRICS, one) for row, one in values.items()},
+        "images_used": images,
+        "images_skipped": 0,
+        "pixels_used": 1000 * images,
+        "alarms": ["alarm at step 2, <overfitting>."] if value > 0.5 else [],
+    }
+    (folder / "evaluation.json").write_text(json.dumps([evaluation]))
+    (folder / "recipe.yaml").write_text(
+        yaml.safe_dump({"name": folder.name, "optim": {"lr": lr}, "loss": [{"kind": "l1", "weight": lr}]})
+    )
+    frames = {"data.val.0": {"count": images, "sha256": "ab"}}
+    record = {"device": "cpu (X)", "git_commit": "12" * 20, "frames": frames}
+    (folder / "environment.json").write_text(json.dumps(record))
+    lines = [f"{step},{1 / (step + 1)},{lr},{value if step % 2 == 0 else ''}" for step in range(steps)]
+    (folder / "metrics.csv").write_text("\n".join(["step,loss,lr_decoder,val_abs_rel", *lines]) + "\n")
+    return folder
+
+
+def bold(page: str) -> list[str]:
+    """Numbers in bold in the tables that stand before the curves."""
+    return re.findall(r"<td><b>([\d.]+)</b>", page.partition('id="curves"')[0])
+
+
+def test_side_by_side_the_best_is_bold_and_the_baselines_stand_once(tmp_path: Path) -> None:
+    runs = read_runs([written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125)])
+    page = compare_page(runs)
+    require_valid(page)
+    # Lower is better in six of nine, higher in the three deltas.
+    assert bold(page) == [*["0.2500"] * 3, *["0.1250"] * 6]
+    beside = page.partition('id="curves"')[0]
+    assert beside.count("<code>constant_median</code></th>") == 1
+    assert as_text(runs).splitlines()[1:] == [
+        "protocol plain, 3 images",
+        "a" + 9 * "    0.2500",
+        "b" + 9 * "    0.1250",
+    ]
+
+
+@pytest.mark.parametrize("changed", [{"flip": True}, {"max_depth_m": 20.0}, {"images": 4}])
+def test_what_was_measured_otherwise_stands_apart(tmp_path: Path, changed: dict[str, Any]) -> None:
+    runs = read_runs([written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125, **changed)])
+    page = compare_page(runs)
+    assert page.partition('id="curves"')[0].count("<h3>protocol plain") == 2
+    assert "they do not compare" in page
+
+
+def test_what_differs_in_the_recipes_is_named(tmp_path: Path) -> None:
+    runs = read_runs([written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.75, lr=2e-5)])
+    page = compare_page(runs)
+    require_valid(page)
+    differs = page.partition('id="what-differs"')[2].partition("</section>")[0]
+    assert re.findall(r"<code>([^<]*)</code></th><td>([^<]*)</td><td>([^<]*)</td>", differs) == [
+        ("loss.0.weight", "1e-05", "2e-05"),
+        ("name", "a", "b"),
+        ("optim.lr", "1e-05", "2e-05"),
+    ]
+    assert "The environments are the same." in differs
+    assert "&lt;overfitting&gt;" in page and "<overfitting>" not in page
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
+    paths = [written(tmp_path / parent / "room", 0.25) for parent in ("x", "y")]
+    assert [run.name for run in read_runs(paths)] == ["x/room", "y/room"]
+
+
+def test_more_runs_than_colors_have_curves(tmp_path: Path) -> None:
+    page = compare_page(read_runs([written(tmp_path / str(number), 0.1 + number / 100) for number in range(11)]))
+    require_valid(page)
+    assert page.count("<polyline") == 3 * 11  # loss, abs_rel and rate
+
+
+@pytest.mark.parametrize("file", ["recipe.yaml", "evaluation.json"])
+def test_what_is_no_ended_run_is_one_sentence(tmp_path: Path, file: str) -> None:
+    paths = [written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125)]
+    (paths[1] / file).unlink()
+    with pytest.raises(FinetuneError, match=f"b .*{file}"):
+        read_runs(paths)
+
+
+@pytest.mark.parametrize("file", ["recipe.yaml", "evaluation.json", "environment.json"])
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, file: str) -> None:
+    paths = [written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125)]
+    (paths[1] / file).write_bytes(b"{\xff")
+    with pytest.raises(FinetuneError, match=f"{file} cannot be read"):
+        read_runs(paths)
+
+
+def test_a_run_named_twice_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = written(tmp_path / "a", 0.25)
+    assert compare.main([str(run), str(run / ".." / "a"), "--html", str(tmp_path / "x.html")]) == 2
+    assert "is named twice" in capsys.readouterr().err
+    assert not (tmp_path / "x.html").exists()
+
+
+def test_one_run_is_a_wrong_call(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        compare.main([str(written(tmp_path / "a", 0.25))])
+    assert stopped.value.code == 2
+
+
+def test_the_command_writes_a_page_that_a_browser_likes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    long = "a_run_with_a_name_as_long_as_some_people_make_them_lr_5e-6_batch_16"
+    names = [long, long + "_again", "c"]
+    runs = [str(written(tmp_path / name, 0.1 + place / 10)) for place, name in enumerate(names)]
+    page = tmp_path / "new" / "page.html"
+    assert compare.main([*runs, "--html", str(page)]) == 0
+    assert f"{page} is written" in capsys.readouterr().out
+    with chromium() as browser:
+        require_sound(browser, page)

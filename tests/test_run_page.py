@@ -1,0 +1,304 @@
+"""The page of a run: what is on it, how large it is, and how it behaves in a browser."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+from finetune import run_page, train, training
+from finetune.evaluation import Evaluation, ScoredImage
+from finetune.protocols import Protocol
+from finetune.run_page import PageContent, report_page
+from finetune.shown_frames import ShownFrame, ShownFrames
+from tests.browser import chromium, opened, require_sound, require_valid
+from tests.synthetic import tilted_plane
+
+PROTOCOL = Protocol(name="plain", min_depth_m=0.001, max_depth_m=10.0)
+ROWS = ("constant_median", "base_fitted_scale", "finetuned")
+METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3")
+
+
+class Planes:
+    """Frames of a plane: the base is twice as far as it is, the fine-tuned model a tenth."""
+
+    def __init__(
+        self, rows: Sequence[str] = ROWS[1:], *, size: tuple[int, int] = (48, 64), noise: bool = False
+    ) -> None:
+        self.rows = dict.fromkeys(rows)
+        self.protocol = PROTOCOL
+        self.asked: list[int] = []
+        self._size = size
+        self._noise = noise
+
+    def __getitem__(self, number: int) -> ShownFrame:
+        self.asked.append(number)
+        height, width = self._size
+        sample = tilted_plane(height, width, near_m=1.0, far_m=4.0)
+        factors = dict(zip(self.rows, (2.0, 1.1), strict=False))
+        answers: dict[str, Any] = {row: sample.depth_m * factor for row, factor in factors.items()}
+        usable = sample.valid.copy()
+        usable[:4] = False
+        image = sample.image
+        if self._noise:
+            generator = np.random.default_rng(number)
+            image = generator.integers(0, 256, image.shape, dtype=np.uint8)
+            answers = {row: generator.uniform(0.1, 4.0, self._size) for row in self.rows}
+        return ShownFrame(
+            source=f"depth/<{number}>.png",
+            image=image,
+            target_m=sample.depth_m if not self._noise else answers[next(iter(self.rows))],
+            measured=usable,
+            usable=usable,
+            answers=answers,
+        )
+
+
+def one_bin(from_m: float, to_m: float, error: float | None) -> dict[str, float | None]:
+    pixels = 0 if error is None else 1234
+    return {"from_m": from_m, "to_m": to_m, "pixels": pixels, "abs_rel": error, "mean_error_m": error and 3 * error}
+
+
+def content(frames: Planes, images: int = 20, **changed: Any) -> PageContent:
+    rows = [row for row in ROWS if row == "constant_median" or row in frames.rows]
+    table = {row: dict.fromkeys(METRICS, 0.5 / (place + 1)) for place, row in enumerate(rows)}
+    evaluation = Evaluation(
+        protocol=PROTOCOL,
+        rows=table,
+        images_used=images,
+        images_skipped=1,
+        pixels_used=2816 * images,
+        errors_mm={row: {"mean": 123.4, "median": 56.7, "p90": 345.6} for row in rows},
+        bins={row: [one_bin(1.0, 2.0, 0.5 / (place + 1)), one_bin(2.0, 3.0, None)] for place, row in enumerate(rows)},
+        # Of frame 3 k: k / 100, so that the worst of 20 are 57, 54 and so on, and the best 0, 3 and so on.
+        images=[
+            ScoredImage(3 * k, 2816, {row: dict.fromkeys(METRICS, k / 100) for row in rows}, {}, {}, {})
+            for k in range(images)
+        ],
+    )
+    steps = [float(step) for step in range(0, 50, 10)]
+    return replace(
+        PageContent(
+            title="Run <x>",
+            model="runs/room & co",
+            recipe="name: <x>\n",
+            recipe_file="runs/room & co/recipe.yaml",
+            metric="abs_rel",
+            kind="metric",
+            evaluations=[evaluation],
+            frames=cast(ShownFrames, frames),
+            metrics={"step": steps, "loss": [0.5, 0.4, 0.3, 0.25, 0.2], "val_abs_rel": [0.4, 0.3, 0.2, 0.2, 0.1]},
+        ),
+        **changed,
+    )
+
+
+def numbers_below(page: str) -> dict[str, list[int]]:
+    """Heading -> numbers of the frames below it."""
+    parts = re.split(r"<h3>(Worst|Best|Evenly picked)</h3>", page)[1:]
+    return {
+        title: [int(number) for number in re.findall(r">image (\d+): depth/", part)]
+        for title, part in zip(parts[::2], parts[1::2], strict=True)
+    }
+
+
+def test_six_of_each_kind_and_each_frame_is_asked_for_once() -> None:
+    frames = Planes()
+    page = report_page(content(frames, images=40))
+    assert numbers_below(page) == {
+        "Worst": [117, 114, 111, 108, 105, 102],
+        "Best": [0, 3, 6, 9, 12, 15],
+        "Evenly picked": [0, 24, 48, 69, 93, 117],
+    }
+    assert sorted(set(frames.asked)) == sorted(frames.asked)
+    assert "depth, share of pixels of 24 evenly picked images" in page
+
+
+@pytest.mark.parametrize("images", [1, 2, 5])
+def test_fewer_images_than_six(images: int) -> None:
+    page = report_page(content(Planes(), images=images))
+    require_valid(page)
+    found = numbers_below(page)
+    every = [3 * k for k in range(images)]
+    assert found == {"Worst": every[::-1], "Best": every, "Evenly picked": every}
+
+
+def test_where_more_is_better_the_worst_have_the_least() -> None:
+    found = numbers_below(report_page(content(Planes(), metric="delta1")))
+    assert found["Worst"] == [0, 3, 6, 9, 12, 15]
+    assert found["Best"] == [57, 54, 51, 48, 45, 42]
+
+
+def test_everything_is_on_it_and_escaped() -> None:
+    environment = {
+        "device": "NVIDIA H100",
+        "git_commit": "0123456789abcdef",
+        "git_changed": True,
+        "python": "3.11.7",
+        "packages": {"torch": "2.8.0", "peft": "0.15"},
+        "command": ["train", "x.yaml"],
+    }
+    page = report_page(
+        content(
+            Planes(),
+            alarms=["alarm at step 9, overfitting: a < b."],
+            environment=environment,
+            files={"export, official": "runs/room & co/export/room.pth"},
+        )
+    )
+    require_valid(page)
+    assert "<x>" not in page and "name: &lt;x&gt;" in page
+    for said in (
+        "alarm at step 9, overfitting: a &lt; b.",
+        "NVIDIA H100",
+        "0123456789ab with changes",
+        "python 3.11.7, torch 2.8.0",
+        "runs/room &amp; co/export/room.pth",
+        "<code>max_depth_m</code> 10",
+        "<code>images_skipped</code> 1",
+        "finetune predict &#x27;runs/room &amp; co&#x27; PHOTOS --output predicted",
+        "finetune evaluate &#x27;runs/room &amp; co&#x27; --recipe &#x27;runs/room &amp; co/recipe.yaml&#x27;",
+        "load_model(&#x27;runs/room &amp; co&#x27;)",
+        "validation abs_rel",
+    ):
+        assert said in page, said
+    # A bin without a pixel is left out; the constant is in the table alone.
+    (cells,) = re.findall(r'<th scope="row">1–2</th>(.*?)</tr>', page)
+    assert re.findall(r"<td>(.*?)</td>", cells) == ["1,234", "0.2500", "0.7500", "0.1667", "0.5000"]
+    assert "2–3" not in page
+    assert page.count("<td>123.4</td><td>56.7</td><td>345.6</td>") == 3
+
+
+@pytest.mark.parametrize(("alarms", "said"), [(None, False), ([], True)])
+def test_that_no_alarm_stood_is_said_of_a_run_alone(alarms: list[str] | None, said: bool) -> None:
+    assert ("None stood at the end." in report_page(content(Planes(), images=2, alarms=alarms))) == said
+
+
+def test_tables_of_several_protocols_have_their_names_above() -> None:
+    one = content(Planes(), images=2)
+    page = report_page(replace(one, evaluations=[*one.evaluations, *one.evaluations]))
+    require_valid(page)
+    assert page.count("<h3>plain</h3>") == 2
+    assert "<h3>plain</h3>" not in report_page(one)
+
+
+def test_predictions_of_another_system_have_no_weights_to_use() -> None:
+    page = report_page(content(Planes(), model=None, images=2))
+    require_valid(page)
+    assert "Use the weights" not in page and "load_model" not in page
+    assert numbers_below(page)["Worst"] == [3, 0]
+
+
+def test_what_a_file_could_not_say_stands_in_the_commands() -> None:
+    page = report_page(content(Planes(), claims={"kind": "metric", "max_depth_m": 80.0}, overrides=["data.workers=0"]))
+    assert "PHOTOS --kind metric --max-depth 80.0 --output predicted" in page
+    assert "recipe.yaml&#x27; data.workers=0" in page
+    assert "load_model(&#x27;runs/room &amp; co&#x27;, kind=&#x27;metric&#x27;, max_depth_m=80.0)" in page
+
+
+def test_without_a_base_there_is_nothing_to_switch() -> None:
+    page = report_page(content(Planes(["finetuned"])))
+    require_valid(page)
+    assert 'type="radio"' not in page
+    assert numbers_below(page)["Worst"]
+
+
+def test_without_metrics_there_are_no_curves() -> None:
+    page = report_page(content(Planes(), images=2, metrics={}))
+    require_valid(page)
+    assert "Curves" not in page and "training loss" not in page
+
+
+def test_wide_frames_have_two_columns() -> None:
+    assert 'class="cells two"' in report_page(content(Planes(size=(30, 100)), images=2))
+    assert 'class="cells two"' not in report_page(content(Planes(), images=2))
+
+
+def test_it_stays_below_8_mb_with_pictures_that_do_not_compress() -> None:
+    long = [float(step) for step in range(20_000)]
+    noisy = content(
+        Planes(size=(450, 600), noise=True), images=6, metrics={"step": long, "loss": long, "val_rmse": long}
+    )
+    page = report_page(noisy)
+    assert page.count("<img ") == 18 * 6 + 2
+    assert 4_000_000 < len(page.encode()) < 8_000_000
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(report_page(content(Planes(size=(120, 160)), images=8)), encoding="utf-8")
+    return path
+
+
+def test_a_browser_has_nothing_to_complain_of(written: Path) -> None:
+    with chromium() as browser:
+        require_sound(browser, written)
+
+
+def shown(frame: Any) -> list[str]:
+    """Captions of the pictures of a frame that can be seen."""
+    return [one.inner_text() for one in frame.locator("figcaption").all() if one.is_visible()]
+
+
+BASE = ["image", "measured", "predicted, base, fitted", "error, base, fitted"]
+FINETUNED = ["image", "measured", "predicted, fine-tuned", "error, fine-tuned"]
+
+
+def test_the_switch_works_by_keys_and_by_mouse_for_one_frame_and_for_all(written: Path) -> None:
+    with chromium() as browser, opened(browser, written, width=390) as (page, faults):
+        first, second = page.locator(".frame").nth(0), page.locator(".frame").nth(1)
+        assert shown(first) == shown(second) == FINETUNED
+        before = first.screenshot()
+        first.locator("input:checked").focus()
+        page.keyboard.press("ArrowLeft")
+        assert (shown(first), shown(second)) == (BASE, FINETUNED)
+        assert first.screenshot() != before
+        first.get_by_text("fine-tuned").first.click()
+        assert shown(first) == FINETUNED
+        page.locator("#all").get_by_text("base, fitted").click()
+        assert shown(first) == shown(second) == BASE
+        page.locator("#all input:checked").focus()
+        page.keyboard.press("ArrowRight")
+        assert shown(first) == shown(second) == FINETUNED
+        assert not faults
+
+
+def test_a_run_ends_with_its_page(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert train.main([str(recipe), "run.steps=2"]) == 0
+    run = tmp_path / "runs" / "small"
+    assert f"page: {run / 'report.html'}" in capsys.readouterr().out
+    page = (run / "report.html").read_text(encoding="utf-8")
+    require_valid(page)
+    rows: Mapping[str, Mapping[str, float]] = json.loads((run / "evaluation.json").read_text())[0]["rows"]
+    assert all(f"{scores['abs_rel']:.4f}" in page for scores in rows.values())
+    assert str(run / "export" / "small.pth") in page
+    assert "training loss" in page
+    assert page.count('<article class="frame">') == 9  # three validation images, of each kind all of them
+
+
+def test_a_page_that_cannot_be_made_loses_nothing_of_a_run(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(_: PageContent) -> str:
+        raise ZeroDivisionError("a frame of no width")
+
+    monkeypatch.setattr(training, "report_page", broken)
+    assert train.main([str(recipe), "run.steps=2"]) == 0
+    run = tmp_path / "runs" / "small"
+    said = capsys.readouterr().out
+    assert f"{run / 'report.html'} is not written (a frame of no width); all else is." in said
+    assert f"finetune evaluate {run} --recipe {run / 'recipe.yaml'} --html FILE makes it again." in said
+    assert (run / "export" / "small.pth").exists()
+    assert not (run / "report.html").exists()
+
+
+def test_the_ends_of_the_colors_are_round() -> None:
+    def end(*values: float, share: float = 100.0) -> float:
+        return run_page._end_of_colors([np.array(values, dtype=np.float32)], share, 10.0)
+
+    assert [end(0.23), end(4.2), end(5.0), end(9.0), end(12.0), end(0.0)] == pytest.approx([0.3, 5, 5, 10, 10, 1e-6])
