@@ -1,10 +1,23 @@
 """Every recipe that ships, found here by itself."""
 
+import dataclasses
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from finetune.recipe import load_recipe, recipe_text
+from finetune.readers.pairs import Pairs
+from finetune.recipe import (
+    AugmentOptions,
+    EvaluationOptions,
+    ModelOptions,
+    OptimOptions,
+    RunOptions,
+    load_recipe,
+    recipe_mapping,
+    recipe_text,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
@@ -21,8 +34,43 @@ def test_a_recipe_loads_and_opens_with_its_launch_line(
     monkeypatch.chdir(ROOT)
     recipe = load_recipe(path, check_files=path.stem.startswith("room_"))
     assert recipe.name == path.stem
-    head = path.read_text().splitlines()[:6]
-    assert f"# Launch: accelerate launch finetune/train.py recipes/{path.name}" in head
+    launch = path.read_text().splitlines()[1]
+    found = re.fullmatch(
+        rf"# Launch: accelerate launch (?:--config_file (\S+) )?finetune/train\.py recipes/{path.name}", launch
+    )
+    assert found, launch
+    assert not found[1] or (ROOT / found[1]).is_file()
     resolved = tmp_path / "resolved.yaml"
     resolved.write_text(recipe_text(recipe))
     assert load_recipe(resolved, check_files=False) == recipe
+
+
+def keys_of(value: Any) -> set[str]:
+    """Names of all keys, at any depth."""
+    if isinstance(value, dict):
+        return set(value) | {key for one in value.values() for key in keys_of(one)}
+    return {key for one in value for key in keys_of(one)} if isinstance(value, list) else set()
+
+
+def test_custom_names_every_key_there_is() -> None:
+    path = ROOT / "recipes" / "custom.yaml"
+    recipe = load_recipe(path, check_files=False)
+    written = set(re.findall(r"[\s{,-]*\b([a-z0-9_]+):(?:\s|$)", path.read_text()))
+    missing = keys_of(recipe_mapping(recipe)) - written
+    assert not missing
+    # What is said to be the default is.
+    assert {field.name for field in dataclasses.fields(Pairs)} <= written
+    assert recipe.optim == OptimOptions()
+    assert recipe.augment == AugmentOptions()
+    assert recipe.evaluation == EvaluationOptions(protocols=("plain",))
+    assert recipe.model == ModelOptions(checkpoint=recipe.model.checkpoint, max_depth_m=10.0)
+    assert recipe.run == RunOptions(steps=2000)
+
+
+def test_each_says_its_data_its_hardware_and_what_it_stands_beside() -> None:
+    for path in RECIPES:
+        if path.stem.startswith(("room_", "scenes_")):
+            continue
+        head = path.read_text().partition("\nname:")[0]
+        for word in ("# Data: ", "# Hardware: ", "# Stands beside: ", "measured here"):
+            assert word.lower() in head.lower(), f"{path.name} does not say {word}"
