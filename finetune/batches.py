@@ -28,6 +28,8 @@ _MIX_BLOCK = 1000
 # Where bad samples are skipped, a run ends once they are more than so many, and more than so much of those asked for.
 FEW_BAD_SAMPLES, FEW_BAD_PERCENT = 10, 1
 NAMED_BAD_SAMPLES = 10
+# Windows that are drawn before one is laid around a label.
+_WINDOW_DRAWS = 4
 # Frames that are tried in place of one that cannot be read: with one bad frame in ten all of them fail once in 1e10.
 _MOST_STAND_INS = 10
 
@@ -250,10 +252,8 @@ class TrainingSamples(Dataset[Drawn]):
         )
 
     def _cut(self, k: int, sample: DepthSample) -> DepthSample:
-        height, width = sample.depth_m.shape
-        across, down = np.random.default_rng((self._seed, _WINDOW, k)).random(2)
-        window = self._preprocessing.window(height, width, across, down)
-        return self._augmentation(window(sample), (self._seed, _AUGMENT, k))
+        draw = np.random.default_rng((self._seed, _WINDOW, k))
+        return self._augmentation(labeled_window(self._preprocessing, sample, draw), (self._seed, _AUGMENT, k))
 
 
 def read(reader: Reader, frames: Sequence[int]) -> list[DepthSample]:
@@ -324,6 +324,38 @@ def worker_died(how: str) -> ProcessError:
         f"A process that reads data died ({how.strip().rstrip('.')}). Usually memory, or shared memory in a container, "
         "is short: set data.workers=0 or lower, or give the container more (--shm-size)."
     )
+
+
+def labeled_window(preprocessing: Preprocessing, sample: DepthSample, draw: np.random.Generator) -> DepthSample:
+    """
+    A training window of a sample; where the frame has a measured pixel, so has the window.
+
+    Args:
+        preprocessing: says how large it is.
+        sample: a whole frame.
+        draw: where the window lies; the same generator gives the same window.
+    """
+    height, width = sample.depth_m.shape
+    for _ in range(_WINDOW_DRAWS):
+        across, down = draw.random(2)
+        found = preprocessing.window(height, width, across, down)(sample)
+        if found.valid.any() or not sample.valid.any():
+            return found
+    # Few labels in a corner: around one of them, drawn.
+    rows, columns = np.nonzero(sample.valid)
+    chosen = draw.integers(len(rows))
+    window = preprocessing.window(height, width, 0.0, 0.0)
+    whole_height, whole_width = round(height / window.pixels_down), round(width / window.pixels_across)
+    top = _around(rows[chosen] / window.pixels_down, window.height, whole_height, draw)
+    left = _around(columns[chosen] / window.pixels_across, window.width, whole_width, draw)
+    return replace(window, top=top, left=left)(sample)
+
+
+def _around(place: float, size: int, whole: int, draw: np.random.Generator) -> int:
+    """Start of a window of ``size`` in ``whole`` that holds a place, two pixels from its rim where there is room."""
+    least, most = max(0, int(place) + 3 - size), min(int(place) - 2, whole - size)
+    least, most = max(0, min(least, whole - size)), max(0, most)
+    return int(draw.integers(min(least, most), max(least, most) + 1))
 
 
 class StepBatches(Sampler[list[int]]):

@@ -1,6 +1,9 @@
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,12 +21,14 @@ from finetune.batches import (
     TrainingSamples,
     collate,
     evenly_spread,
+    labeled_window,
     sound,
     too_many_bad,
     training_batches,
 )
 from finetune.errors import DataError, ProcessError
 from finetune.preprocessing import Preprocessing
+from finetune.readers.kitti import Kitti
 from finetune.sample import DepthSample
 from tests.synthetic import Holed, Planes, Skies, tilted_plane
 
@@ -328,3 +333,102 @@ def test_what_a_reader_raises_is_not_taken_for_a_worker_that_died() -> None:
     fault = EOFError("Caught EOFError in DataLoader worker process 0.\nOriginal Traceback")
     with pytest.raises(EOFError):
         list(sound(Broken(fault)))  # type: ignore[arg-type]
+
+
+def with_one_label(row: int, column: int, height: int = 60, width: int = 400) -> DepthSample:
+    """A wide frame of which one pixel was measured."""
+    valid = np.zeros((height, width), bool)
+    valid[row, column] = True
+    image = np.zeros((height, width, 3), np.uint8)
+    return DepthSample(image=image, depth_m=np.full((height, width), 3.0, np.float32), valid=valid, source="one")
+
+
+@pytest.mark.parametrize("place", [(0, 0), (59, 399), (0, 399), (30, 5), (31, 200)])
+@pytest.mark.parametrize("size", [(28, 42), (56, 56), (112, 154)])
+def test_a_window_holds_a_label_where_the_frame_has_one(place: tuple[int, int], size: tuple[int, int]) -> None:
+    preprocessing = Preprocessing(input_size=size)
+    for seed in range(25):
+        windows = [labeled_window(preprocessing, with_one_label(*place), np.random.default_rng(seed)) for _ in range(2)]
+        assert windows[0].valid.any()
+        assert windows[0].valid.shape == size
+        assert (windows[0].valid == windows[1].valid).all()
+
+
+def test_a_window_with_labels_is_the_first_drawn() -> None:
+    sample = Planes(1)[0]
+    preprocessing = Preprocessing(input_size=(28, 28))
+    height, width = sample.depth_m.shape
+    across, down = np.random.default_rng(5).random(2)
+    expected = preprocessing.window(height, width, across, down)(sample)
+    found = labeled_window(preprocessing, sample, np.random.default_rng(5))
+    assert (found.image == expected.image).all()
+    assert (found.depth_m == expected.depth_m).all()
+
+
+def test_a_frame_without_labels_gives_a_window_without() -> None:
+    sample = replace(with_one_label(0, 0), valid=np.zeros((60, 400), bool))
+    assert not labeled_window(Preprocessing(input_size=(28, 42)), sample, np.random.default_rng(0)).valid.any()
+
+
+def test_a_mix_keeps_to_its_weights_and_to_seed_and_number() -> None:
+    mix = Mix(sizes=(50, 7, 1000), weights=(5.0, 1.0, 4.0), seed=3)
+    drawn = [mix(k) for k in range(10_000)]
+    assert [sum(reader == place for reader, _ in drawn) for place in range(3)] == [5000, 1000, 4000]
+    assert [mix(k) for k in (9_999, 17, 4_242)] == [drawn[9_999], drawn[17], drawn[4_242]]
+    # Each entry in epochs: every frame of the smallest as often as every other, but for one.
+    of_second = [frame for reader, frame in drawn if reader == 1]
+    counts = np.bincount(of_second, minlength=7)
+    assert counts.max() - counts.min() <= 1
+
+
+def lidar_scan(height: int = 375, width: int = 1242, lines: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """Depth and validity of a street seen by so many scan lines below the horizon, with a fifth of the returns lost."""
+    draw = np.random.default_rng(0)
+    rows = np.unique(np.linspace(height * 0.4, height - 1, lines).round().astype(int))
+    valid = np.zeros((height, width), bool)
+    valid[rows] = draw.random((len(rows), width)) < 0.8
+    y = np.arange(height)[:, None] - height * 0.38
+    depth_m = np.where(valid, np.clip(1.65 * 720 / np.maximum(y, 1.0), 2, 80) + draw.random((height, width)), 0.0)
+    return depth_m.astype(np.float32), valid
+
+
+def require_returns_kept(depth_m: np.ndarray, valid: np.ndarray) -> None:
+    """At half size at least 95 % of the cells with a return keep one, and no value is new."""
+    height, width = depth_m.shape
+    # 14 * 13 = 182 rows of 375: about half.
+    size = (round(height / 28) * 14, round(width / 28) * 14)
+    whole = Preprocessing(input_size=size).whole(height, width)
+    found_m, found = whole.depth(depth_m, valid)
+    assert found.shape == (whole.height, whole.width)
+    assert height / whole.height == pytest.approx(2, rel=0.1)
+    rows = np.minimum((np.arange(height) + 0.5) / whole.pixels_down, whole.height - 1).astype(int)
+    columns = np.minimum((np.arange(width) + 0.5) / whole.pixels_across, whole.width - 1).astype(int)
+    cells = np.zeros_like(found)
+    cells[rows[np.nonzero(valid)[0]], columns[np.nonzero(valid)[1]]] = True
+    assert (found & cells).sum() >= 0.95 * cells.sum()
+    assert np.isin(found_m[found], depth_m[valid]).all()
+
+
+def test_a_64_line_scan_keeps_its_returns_at_half_size() -> None:
+    require_returns_kept(*lidar_scan())
+
+
+def test_a_real_64_line_scan_keeps_its_returns_at_half_size() -> None:
+    if "DEPTH_SAMPLES" not in os.environ:
+        pytest.skip("DEPTH_SAMPLES is not set")
+    root = Path(os.environ["DEPTH_SAMPLES"]) / "kitti_depth"
+    sample = Kitti(root=str(root), list="eigen_style_subset.txt")[0]
+    require_returns_kept(sample.depth_m, sample.valid)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_no_depth_comes_out_of_training_that_was_not_measured(seed: int) -> None:
+    depth_m, valid = lidar_scan(200, 700, 20 + 10 * seed)
+    image = np.random.default_rng(seed).integers(0, 256, (200, 700, 3), np.uint8)
+    sample = DepthSample(image=image, depth_m=depth_m, valid=valid, source="scan")
+    augmentation = Augmentation(flip=0.5, color=0.5)
+    for size in ((56, 84), (112, 154), (252, 336)):
+        window = labeled_window(Preprocessing(input_size=size), sample, np.random.default_rng(seed))
+        found = augmentation(window, (seed, 1))
+        assert found.valid.any()
+        assert np.isin(found.depth_m[found.valid], depth_m[valid]).all()

@@ -9,6 +9,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -142,12 +143,20 @@ class Intrinsics:
         )
 
 
-def read_frame(image_path: str, depth_path: str, coding: DepthCoding, intrinsics: Intrinsics | None) -> DepthSample:
+def read_frame(
+    image_path: str,
+    depth_path: str,
+    coding: DepthCoding,
+    intrinsics: Intrinsics | None,
+    *,
+    reduce_image: bool = False,
+) -> DepthSample:
     """
     Args:
         image_path, depth_path: the two files of a frame.
         coding: what the numbers in the depth file mean.
         intrinsics: of the images, when known.
+        reduce_image: bring a larger image to the size of its depth map, by area; both show the same view.
 
     Raises:
         DataError: a file cannot be decoded, depth has 8 bits, or image, depth and intrinsics are not of one size.
@@ -159,16 +168,31 @@ def read_frame(image_path: str, depth_path: str, coding: DepthCoding, intrinsics
             "depth is stored in 8 bits, which is a picture of depth and not a measurement",
             "Export it as 16-bit PNG in millimeters, or as .npy in meters",
         )
+    camera = intrinsics.camera_of(image, image_path) if intrinsics else None
+    if reduce_image and raw.ndim == 2:
+        image, camera = _reduced(image, camera, raw.shape)
     if raw.shape != image.shape[:2]:
         raise DataError(
             depth_path,
             f"depth is {raw.shape[0]}x{raw.shape[1]} (height x width), its image {image_path} is "
             f"{image.shape[0]}x{image.shape[1]}",
-            "Export both at one size",
+            "Export both at one size; of a larger image that shows the same, set reduce_image: true in pairs",
         )
     depth_m, valid = coding.to_meters(raw)
-    camera = intrinsics.camera_of(image, image_path) if intrinsics else None
     return DepthSample(image=image, depth_m=depth_m, valid=valid, source=depth_path, camera=camera)
+
+
+def _reduced(
+    image: NDArray[np.uint8], camera: Camera | None, shape: tuple[int, ...]
+) -> tuple[NDArray[np.uint8], Camera | None]:
+    """The image and its camera at a smaller size of the same shape; as they are where it is not smaller, or another."""
+    import cv2
+
+    down, across = shape[0] / image.shape[0], shape[1] / image.shape[1]
+    if max(down, across) >= 1 or abs(down / across - 1) > 0.01:
+        return image, camera
+    smaller = cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
+    return np.asarray(smaller, dtype=np.uint8), camera and camera.resized(down, across)
 
 
 def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> NDArray[np.uint8]:
@@ -244,19 +268,47 @@ def read_intrinsics(path: str | os.PathLike[str]) -> Intrinsics:
     Raises:
         ListError: the file is missing, is not JSON, lacks a key, or a focal length is not above 0.
     """
-    fix = 'Write {"width": 640, "height": 480, "fx": 615.2, "fy": 615.4, "cx": 319.1, "cy": 241.7}, in pixels'
+    return _intrinsics_in(_json_in(path), str(path))
+
+
+def read_intrinsics_of_images(path: str | os.PathLike[str]) -> Mapping[str, Intrinsics] | Intrinsics:
+    """
+    Args:
+        path: as of ``read_intrinsics``; or JSON that holds the same for each image, by its path below the root, its
+            file name or its stem: ``{"0001.jpg": {"width": 640, ...}, ...}``.
+
+    Raises:
+        ListError: it is neither; names the image.
+    """
+    content = _json_in(path)
+    if not isinstance(content, dict) or not content or not all(isinstance(one, dict) for one in content.values()):
+        return _intrinsics_in(content, str(path))
+    return {name: _intrinsics_in(one, f"{path}: {name}") for name, one in content.items()}
+
+
+_INTRINSICS_FIX = 'Write {"width": 640, "height": 480, "fx": 615.2, "fy": 615.4, "cx": 319.1, "cy": 241.7}, in pixels'
+
+
+def _json_in(path: str | os.PathLike[str]) -> Any:
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ListError(path, f"cannot be read as intrinsics ({error})", _INTRINSICS_FIX) from None
+
+
+def _intrinsics_in(content: Any, source: str) -> Intrinsics:
+    fix = _INTRINSICS_FIX
+    try:
         fx, fy, cx, cy = _four_numbers(content)
         height, width = int(content["height"]), int(content["width"])
-    except (OSError, ValueError, TypeError) as error:
-        raise ListError(path, f"cannot be read as intrinsics ({error})", fix) from None
+    except (ValueError, TypeError) as error:
+        raise ListError(source, f"cannot be read as intrinsics ({error})", fix) from None
     except KeyError as error:
-        raise ListError(path, f"has no {error.args[0]}", fix) from None
+        raise ListError(source, f"has no {error.args[0]}", fix) from None
     if not (0 < fx < np.inf and 0 < fy < np.inf and np.isfinite([cx, cy]).all()):
-        raise ListError(path, f"has fx {fx}, fy {fy}, cx {cx}, cy {cy}", "Write focal lengths above 0, in pixels")
+        raise ListError(source, f"has fx {fx}, fy {fy}, cx {cx}, cy {cy}", "Write focal lengths above 0, in pixels")
     camera = Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)
-    return Intrinsics(camera=camera, height=height, width=width, source=str(path))
+    return Intrinsics(camera=camera, height=height, width=width, source=source)
 
 
 def _four_numbers(content: Any) -> tuple[float, float, float, float]:

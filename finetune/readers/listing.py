@@ -150,6 +150,21 @@ def read_list(path: str) -> Iterator[tuple[int, str, str]]:
     Raises:
         ListError: the file cannot be read, or a line is not of this form; names the line.
     """
+    for number, (image, depth, *_) in read_columns(path):
+        yield number, image, depth
+
+
+def read_columns(path: str) -> Iterator[tuple[int, list[str]]]:
+    """
+    Args:
+        path: as of ``read_list``.
+
+    Returns:
+        (line number, its columns), in the order of the file; the first two are paths.
+
+    Raises:
+        ListError: as ``read_list``.
+    """
     try:
         # utf-8-sig: editors on Windows begin a file with a byte-order mark.
         text = Path(path).read_text(encoding="utf-8-sig")
@@ -167,7 +182,7 @@ def read_list(path: str) -> Iterator[tuple[int, str, str]]:
         image, depth = columns[:2]
         if _NUMBER.fullmatch(image) or _NUMBER.fullmatch(depth):
             raise ListError(f"{path}:{number}", f"has a number where a path belongs, {line!r}", _FIX)
-        yield number, image, depth
+        yield number, columns
 
 
 def _columns(line: str) -> list[str]:

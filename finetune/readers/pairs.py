@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from array import array
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,19 +15,31 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from finetune.errors import RecipeError
-from finetune.readers.files import DepthCoding, Intrinsics, read_frame, read_intrinsics, require_depth_range
+from finetune.camera import Camera
+from finetune.errors import DataError, ListError, RecipeError
+from finetune.readers.files import (
+    DepthCoding,
+    Intrinsics,
+    read_frame,
+    read_image,
+    read_intrinsics_of_images,
+    require_depth_range,
+)
 from finetune.readers.listing import (
     ListedFrames,
     Listing,
     locate,
     match_by_stem,
+    read_columns,
     read_list,
     require_file,
     require_folder,
 )
+from finetune.readers.masks import eroded, mask_of, read_mask
 from finetune.sample import DepthSample
 
+# The value of ``intrinsics`` that means columns of the list.
+IN_LIST = "list"
 Sensor = Literal["realsense", "kinect_v2", "azure_kinect", "zed", "arkit", "lidar_png"]
 # Meters for a raw unit of a 16-bit PNG, raw values that mean "nothing measured", and what else to know.
 SENSORS: dict[str, tuple[float, tuple[float, ...], str]] = {
@@ -52,6 +66,10 @@ class Pairs(ListedFrames):
     Distance along the ray becomes depth by ``Camera.depth_from_ray``. Disparity becomes depth by focal length times
     baseline over disparity, as of a rectified pair of cameras; a disparity of 0 or less is infinitely far or no match,
     and not valid.
+
+    Files of intrinsics and masks lie below ``root`` or in the current directory. Intrinsics of each image are JSON
+    objects by its path below ``root``, file name or stem, or, as ``intrinsics: list``, the four columns fx, fy, cx, cy
+    after the two paths. Sky is valid and infinitely far: ``out_of_range: ceiling`` teaches it, ``ignore`` leaves out.
     """
 
     root: str  # folder that the paths of the list, and the two folders, start from
@@ -66,10 +84,15 @@ class Pairs(ListedFrames):
     min_depth_m: float = 0.0  # depths up to this are not valid: the near end of the sensor
     max_depth_m: float | None = None  # depths beyond this are not valid: the far end of the sensor; null for no limit
     depth_is: Literal["z", "range", "disparity"] = "z"  # along the axis; along the ray; pixels, with baseline_m
-    intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy in pixels, below root or from here
+    intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy, in pixels, or one for each image; or: list
     px_per_unit: float | None = None  # raw disparity times this is pixels: 1.0 (null) for pixels, 0.00390625 for 1/256
     baseline_m: float | None = None  # meters between the two cameras that the disparity is of
     focal_px: float | None = None  # pixels; of disparity; null: fx of intrinsics
+    mask: str | None = None  # file for all frames, or folder with one of each image's stem; what is 0 is not valid
+    sky_mask: str | None = None  # likewise; what is not 0 is sky, farther than any measurement
+    min_valid_share: float = 0.0  # of a frame's pixels; one with fewer cannot be read: see data.on_bad_sample
+    edge_erosion_px: int = 0  # leave out pixels so near to a hole or a jump of depth: of dense depth, whose edges fly
+    reduce_image: bool = False  # bring larger images to the size of their depth map; both must show the same view
 
     def __post_init__(self) -> None:
         self._fill()
@@ -78,6 +101,12 @@ class Pairs(ListedFrames):
         else:
             self._require_meters()
         require_depth_range(self.min_depth_m, self.max_depth_m)
+        if not 0 <= self.min_valid_share < 1:
+            raise RecipeError("min_valid_share", self.min_valid_share, "a share from 0 to below 1, such as 0.05")
+        if not 0 <= self.edge_erosion_px <= 50:
+            raise RecipeError("edge_erosion_px", self.edge_erosion_px, "pixels from 0 to 50, such as 2")
+        if self.intrinsics == IN_LIST and self.list is None:
+            raise RecipeError("intrinsics", IN_LIST, "a JSON file, since there is no list")
         for key, folder in (("image_dir", self.image_dir), ("depth_dir", self.depth_dir)):
             if self.list is None and folder is None:
                 raise RecipeError(key, None, "a folder below root, since there is no list; or give a list file as list")
@@ -139,8 +168,12 @@ class Pairs(ListedFrames):
         for key, folder in (("image_dir", self.image_dir), ("depth_dir", self.depth_dir)):
             if folder is not None and not Path(self._root, folder).is_dir():
                 raise RecipeError(key, folder, f"an existing folder below {self.root}")
-        if self.intrinsics is not None:
-            require_file("intrinsics", self.root, self.intrinsics)
+        if self.intrinsics not in (None, IN_LIST):
+            require_file("intrinsics", self.root, str(self.intrinsics))
+        for key in ("mask", "sky_mask"):
+            place = getattr(self, key)
+            if place is not None and not Path(locate(self.root, place)).exists():
+                raise RecipeError(key, place, f"an existing file or folder, below {self.root} or from {Path.cwd()}")
 
     def __getitem__(self, index: int) -> DepthSample:
         """
@@ -149,9 +182,14 @@ class Pairs(ListedFrames):
             DataError: a file of this frame cannot be decoded, or sizes differ.
         """
         image_path, depth_path = self._listing.files(index)
-        sample = read_frame(image_path, depth_path, self._coding, self._intrinsics)
-        if self.depth_is == "z":
-            return sample
+        intrinsics = self._intrinsics_of(index, image_path)
+        sample = read_frame(image_path, depth_path, self._coding, intrinsics, reduce_image=self.reduce_image)
+        if self.depth_is != "z":
+            sample = self._along_the_axis(sample)
+        return self._masked(sample, image_path)
+
+    def _along_the_axis(self, sample: DepthSample) -> DepthSample:
+        """The sample with depth where the files hold distance along the ray, or disparity."""
         if self.depth_is == "range":
             assert sample.camera is not None, "range is refused without intrinsics"
             depth_m = sample.camera.depth_from_ray(sample.depth_m)
@@ -161,6 +199,51 @@ class Pairs(ListedFrames):
         if self.max_depth_m is not None:
             in_range &= depth_m <= self.max_depth_m
         return replace(sample, depth_m=depth_m, valid=sample.valid & in_range)
+
+    def _masked(self, sample: DepthSample, image_path: str) -> DepthSample:
+        """
+        The sample without what masks and edges take, and with sky.
+
+        Raises:
+            DataError: a mask is missing or of another size, or too little is left.
+        """
+        depth_m, valid = sample.depth_m, sample.valid
+        if self.edge_erosion_px:
+            valid = eroded(valid, depth_m, self.edge_erosion_px)
+        if self.mask is not None:
+            valid = valid & read_mask(mask_of(Path(locate(self.root, self.mask)), image_path), valid.shape)
+        share = float(valid.mean())
+        if share < self.min_valid_share:
+            raise DataError(
+                sample.source,
+                f"{share:.2%} of it was measured, less than min_valid_share {self.min_valid_share:g}",
+                "Leave the frame out of the list, or set data.on_bad_sample: skip",
+            )
+        if self.sky_mask is not None:
+            sky = read_mask(mask_of(Path(locate(self.root, self.sky_mask)), image_path), valid.shape)
+            depth_m, valid = np.where(sky, np.float32(np.inf), depth_m), valid | sky
+        return replace(sample, depth_m=depth_m, valid=valid)
+
+    def _intrinsics_of(self, index: int, image_path: str) -> Intrinsics | None:
+        """
+        Raises:
+            ListError: a file that holds those of each image has none of this one.
+        """
+        found = self._intrinsics
+        if found is None or isinstance(found, Intrinsics):
+            return found
+        if isinstance(found, array):
+            fx, fy, cx, cy = found[4 * index : 4 * index + 4]
+            camera = Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)
+            # A line says no size, so they are those of the image as it is.
+            height, width = read_image(image_path).shape[:2]
+            return Intrinsics(camera=camera, height=height, width=width, source=image_path)
+        image = Path(image_path)
+        below = image.relative_to(self._root).as_posix() if image.is_relative_to(self._root) else image.name
+        for name in (below, image.name, image.stem):
+            if name in found:
+                return found[name]
+        raise ListError(str(self.intrinsics), f"holds no intrinsics of {below}", "Add them by this path, name or stem")
 
     def _from_disparity(self, sample: DepthSample) -> NDArray[np.float32]:
         """(H, W) meters; 0 where no disparity was measured."""
@@ -183,8 +266,25 @@ class Pairs(ListedFrames):
         return DepthCoding(meters_per_unit=unit, invalid=self.invalid, **limits)  # type: ignore[arg-type]
 
     @cached_property
-    def _intrinsics(self) -> Intrinsics | None:
-        return None if self.intrinsics is None else read_intrinsics(locate(self.root, self.intrinsics))
+    def _intrinsics(self) -> Intrinsics | Mapping[str, Intrinsics] | array[float] | None:
+        """Of all images, of each by name, or fx, fy, cx, cy of one frame after the other."""
+        if self.intrinsics is None:
+            return None
+        if self.intrinsics != IN_LIST:
+            return read_intrinsics_of_images(locate(self.root, self.intrinsics))
+        assert self.list is not None
+        path = locate(self.root, self.list)
+        numbers = array("d")
+        for line, columns in read_columns(path):
+            try:
+                fx, fy, cx, cy = (float(column) for column in columns[2:6])
+            except ValueError:
+                fix = "Write `image depth fx fy cx cy`, pixels, or intrinsics: a JSON file"
+                raise ListError(f"{path}:{line}", "has no fx, fy, cx, cy after its two paths", fix) from None
+            if not (0 < fx < math.inf and 0 < fy < math.inf):
+                raise ListError(f"{path}:{line}", f"has fx {fx:g}, fy {fy:g}", "Write focal lengths above 0, in pixels")
+            numbers.extend((fx, fy, cx, cy))
+        return numbers
 
     @cached_property
     def _listing(self) -> Listing:

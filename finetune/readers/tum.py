@@ -14,6 +14,9 @@ from finetune.readers.files import DepthCoding, Intrinsics, read_frame, read_int
 from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.sample import DepthSample
 
+# What the tool of the data set's authors writes.
+_PAIRS_FILE = "associations.txt"
+
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Tum(ListedFrames):
@@ -49,8 +52,12 @@ class Tum(ListedFrames):
             RecipeError: the folder or one of its lists is missing. Only existence is looked at.
         """
         require_folder("root", self.root)
-        for name in (self.associations,) if self.associations else ("rgb.txt", "depth.txt"):
-            require_file("associations" if self.associations else "root", self.root, name)
+        if self.associations is not None:
+            require_file("associations", self.root, self.associations)
+        root = Path(self.root).expanduser()
+        if self._pairs_file is None and not ((root / "rgb.txt").is_file() and (root / "depth.txt").is_file()):
+            expected = f"a folder that holds rgb.txt and depth.txt, or {_PAIRS_FILE}; or name one as associations"
+            raise RecipeError("root", self.root, expected)
         if self.intrinsics is not None:
             require_file("intrinsics", self.root, self.intrinsics)
 
@@ -66,6 +73,14 @@ class Tum(ListedFrames):
         )
         return read_frame(image_path, depth_path, coding, self._intrinsics)
 
+    @property
+    def _pairs_file(self) -> str | None:
+        """The file that pairs color and depth already, where one is named or lies there without the two lists."""
+        if self.associations is not None:
+            return self.associations
+        root = Path(self.root).expanduser()
+        return _PAIRS_FILE if (root / _PAIRS_FILE).is_file() and not (root / "rgb.txt").is_file() else None
+
     @cached_property
     def _intrinsics(self) -> Intrinsics | None:
         return None if self.intrinsics is None else read_intrinsics(locate(self.root, self.intrinsics))
@@ -73,8 +88,8 @@ class Tum(ListedFrames):
     @cached_property
     def _listing(self) -> Listing:
         root = str(Path(self.root).expanduser())
-        if self.associations is not None:
-            path = locate(self.root, self.associations)
+        if self._pairs_file is not None:
+            path = locate(self.root, self._pairs_file)
             rows = [(number, *_in_order(path, number, columns)) for number, columns in _lines(path, 4)]
             return Listing.of_list(path, rows, root, root)
         color, depth = (_stamped(locate(self.root, name)) for name in ("rgb.txt", "depth.txt"))

@@ -246,3 +246,112 @@ def test_every_sample_that_is_plain_pairs_has_the_valid_share_and_range_of_its_c
         measured = sample.depth_m[sample.valid]
         assert measured.min() == pytest.approx(float(check["min_m"]), abs=6e-4), row["depth"]
         assert measured.max() == pytest.approx(float(check["max_m"]), abs=6e-4), row["depth"]
+
+
+def test_what_a_mask_covers_is_not_valid(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    mask = np.full((12, 16), 255, np.uint8)
+    mask[8:] = 0
+    cv2.imwrite(str(tmp_path / "robot.png"), mask)
+    sample = Pairs(**options | {"mask": "robot.png"})[0]
+    assert not sample.valid[8:].any()
+    assert sample.valid[1:8].all()
+    (tmp_path / "masks").mkdir()
+    cv2.imwrite(str(tmp_path / "masks" / "2.png"), 255 - mask)
+    reader = Pairs(**options | {"mask": "masks"})
+    reader.check_paths()
+    assert reader[0].valid.sum() == 4 * 16  # frame 2 is the first of the list
+    with pytest.raises(DataError, match=r"0\.png: has no mask of its stem in .*masks\. Write 0\.png there"):
+        reader[1]
+
+
+def test_sky_is_valid_and_infinitely_far(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    sky = np.zeros((12, 16), np.uint8)
+    sky[:3] = 1
+    cv2.imwrite(str(tmp_path / "sky.png"), sky)
+    sample = Pairs(**options | {"sky_mask": "sky.png", "max_depth_m": 5.0})[0]
+    assert np.isinf(sample.depth_m[:3]).all()
+    assert sample.valid[:3].all()
+    assert sample.depth_m[3, 0] == np.float32(1.002)
+
+
+def test_a_mask_of_another_size_is_refused(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    cv2.imwrite(str(tmp_path / "robot.png"), np.zeros((6, 8), np.uint8))
+    with pytest.raises(DataError, match=r"robot\.png: the mask is 6x8, its frame 12x16"):
+        Pairs(**options | {"mask": "robot.png"})[0]
+    with pytest.raises(RecipeError, match=r"mask is 'gone\.png'; expected an existing file or folder"):
+        Pairs(**options | {"mask": "gone.png"}).check_paths()
+
+
+def test_a_frame_with_too_little_measured_cannot_be_read(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    assert Pairs(**options | {"min_valid_share": 11 / 12 - 1e-6})[0].valid.any()
+    with pytest.raises(DataError, match=r"91\.67% of it was measured, less than min_valid_share 0\.95"):
+        Pairs(**options | {"min_valid_share": 0.95})[0]
+    with pytest.raises(RecipeError, match="a share from 0 to below 1"):
+        Pairs(**options | {"min_valid_share": 5.0})
+
+
+def test_pixels_beside_holes_and_jumps_are_left_out(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    depth = np.full((12, 16), 1000, np.uint16)
+    depth[:, 8:] = 1100  # a jump of 10 %
+    depth[:, 3] = 0
+    depth[6:] += np.uint16(40)  # of 4 %: no jump
+    depth[6:, 3] = 0
+    cv2.imwrite(str(tmp_path / "depth/2.png"), depth)
+    for pixels, left in ((0, [3]), (1, [2, 3, 4, 7, 8]), (2, [1, 2, 3, 4, 5, 6, 7, 8, 9])):
+        valid = Pairs(**options | {"edge_erosion_px": pixels})[0].valid
+        assert (valid == valid[0]).all()
+        assert np.flatnonzero(~valid[0]).tolist() == left
+
+
+def test_intrinsics_of_each_image(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    cameras = {
+        name: {"width": 16, "height": 12, "fx": focal, "fy": focal, "cx": 7.5, "cy": 5.5}
+        for name, focal in (("rgb/2.png", 20.0), ("0.png", 30.0))
+    }
+    (tmp_path / "intrinsics.json").write_text(json.dumps(cameras))
+    reader = Pairs(**options)
+    assert [reader[index].camera.fx_px for index in (0, 1)] == [20.0, 30.0]  # type: ignore[union-attr]
+    with pytest.raises(ListError, match=r"holds no intrinsics of rgb/1\.png"):
+        reader[2]
+    cameras["0.png"]["fx"] = -1.0
+    (tmp_path / "intrinsics.json").write_text(json.dumps(cameras))
+    with pytest.raises(ListError, match=r"intrinsics\.json: 0\.png: has fx -1"):
+        Pairs(**options)[0]
+
+
+def test_intrinsics_as_columns_of_the_list(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path)) | {"intrinsics": "list"}
+    (tmp_path / "train.txt").write_text("rgb/0.png depth/0.png 20 21 7.5 5.5\n\nrgb/1.png depth/1.png 30 31 7.5 5.5\n")
+    reader = Pairs(**options)
+    reader.check_paths()
+    assert [(one.camera.fx_px, one.camera.fy_px) for one in (reader[0], reader[1]) if one.camera] == [
+        (20, 21),
+        (30, 31),
+    ]
+    (tmp_path / "train.txt").write_text("rgb/0.png depth/0.png 20 21\n")
+    with pytest.raises(ListError, match=r"train\.txt:1: has no fx, fy, cx, cy after its two paths"):
+        Pairs(**options)[0]
+
+
+def test_a_larger_image_is_reduced_to_its_depth(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path)) | {"intrinsics": None}
+    image = np.zeros((36, 48, 3), np.uint8)
+    image[:18] = 90
+    cv2.imwrite(str(tmp_path / "rgb/2.png"), image)
+    camera = {"width": 48, "height": 36, "fx": 45.0, "fy": 45.0, "cx": 23.5, "cy": 17.5}
+    (tmp_path / "large.json").write_text(json.dumps({"2": camera}))
+    sample = Pairs(**options | {"reduce_image": True, "intrinsics": "large.json"})[0]
+    assert sample.image.shape == (12, 16, 3)
+    assert (sample.image[:6] == 90).all() and (sample.image[6:] == 0).all()
+    assert sample.camera is not None and sample.camera.fx_px == 15.0 and sample.camera.cx_px == 7.5
+    with pytest.raises(DataError, match=r"of a larger image that shows the same, set reduce_image: true"):
+        Pairs(**options)[0]
+    cv2.imwrite(str(tmp_path / "rgb/2.png"), np.zeros((36, 60, 3), np.uint8))
+    with pytest.raises(DataError, match=r"its image .* is 36x60"):
+        Pairs(**options | {"reduce_image": True})[0]

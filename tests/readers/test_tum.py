@@ -106,3 +106,17 @@ def test_the_real_sample() -> None:
     assert np.median(sample.depth_m[sample.valid]) == pytest.approx(2.415, abs=5e-4)
     for row, column in ((240, 320), (100, 500), (400, 200)):
         assert sample.depth_m[row, column] == pytest.approx(int(raw[row, column]) / 5000, abs=1e-6)
+
+
+def test_a_folder_that_is_paired_already_needs_no_lists(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    pairs = [(reader.source(index)) for reader in [Tum(**options)] for index in range(len(reader))]
+    (tmp_path / "rgb.txt").unlink()
+    with pytest.raises(RecipeError, match=r"a folder that holds rgb\.txt and depth\.txt, or associations\.txt"):
+        Tum(**options).check_paths()
+    color = sorted(path.name for path in (tmp_path / "rgb").iterdir())[0]
+    depth = Path(pairs[0]).name
+    (tmp_path / "associations.txt").write_text(f"1.0 rgb/{color} 1.0 depth/{depth}\n")
+    reader = Tum(**options)
+    reader.check_paths()
+    assert reader.source(0) == pairs[0]
