@@ -166,13 +166,17 @@ def read_columns(path: str) -> Iterator[tuple[int, list[str]]]:
         ListError: as ``read_list``.
     """
     try:
-        # utf-8-sig: editors on Windows begin a file with a byte-order mark.
-        text = Path(path).read_text(encoding="utf-8-sig")
+        # utf-8-sig: editors on Windows begin a file with a byte-order mark. Line by line: a list may have millions.
+        with Path(path).open(encoding="utf-8-sig", newline="\n") as file:
+            yield from _parsed(path, file)
     except UnicodeDecodeError:
         raise ListError(path, "is not UTF-8 text", "Save the list as UTF-8") from None
     except OSError as error:
         raise ListError(path, f"cannot be read ({error.strerror})", "Correct the key list") from None
-    for number, line in enumerate(text.split("\n"), start=1):
+
+
+def _parsed(path: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
+    for number, line in enumerate(lines, start=1):
         line = line.strip()
         if not line or line.startswith("#"):
             continue
