@@ -71,8 +71,8 @@ def evaluate_predictions(
             raise FinetuneError(f"{name} asks for mirrored images, which files cannot answer. Leave out +flip=true.")
     readers = [entry.source for entry in recipe.data.val]
     for place, reader in enumerate(readers):
-        if not hasattr(reader, "files"):
-            raise FinetuneError(f"data.val.{place} is drawn, so no file belongs to it. Name data that is on disk.")
+        if not hasattr(reader, "files") or getattr(reader, "labeled", None):
+            raise FinetuneError(f"data.val.{place} has no file for each image. Name data that lies in files.")
     with _begun(recipe) as (accelerator, begin):
         samples = ValidationSamples(readers, begin.preprocessing)
         answer = Predictions(folder=folder, readers=readers, samples=samples, meters_per_unit=meters_per_unit)

@@ -20,7 +20,7 @@ from finetune.metrics import METRICS, pooled, reference_silog
 from finetune.protocol_settings import ProtocolSettings, protocol_settings
 from finetune.sample import DepthSample
 
-KB_HEIGHT, KB_WIDTH = 352, 1216
+KB_HEIGHT, KB_WIDTH = 352, 1216  # pixels
 # Where pixels are scored: top, bottom, left, right, as shares of height and width.
 CROPS = {
     "garg": (0.40810811, 0.99189189, 0.03594771, 0.96405229),

@@ -28,6 +28,10 @@ _CALIBRATIONS = {
     "2011_09_30": (707.0912, 601.8873, 183.1104, 370, 1226),
     "2011_10_03": (718.8560, 607.1928, 185.2157, 376, 1241),
 }
+_AS_PUBLISHED = "Take the files as they were published; read resized or cropped copies with reader pairs and intrinsics"
+# Of the archive data_depth_selection.
+_BENCHMARK = "depth_selection/val_selection_cropped"
+KB_HEIGHT, KB_WIDTH = 352, 1216
 _DAY_OF_DRIVE = re.compile(r"(\d{4}_\d\d_\d\d)_drive_\d{4}")
 
 
@@ -41,13 +45,20 @@ class Kitti(ListedFrames):
 
     ``split: eigen_train`` is the 23,158 frames of BTS and ZoeDepth, ``split: eigen_test`` the 652 of 697 that have
     annotated depth. Frames are sorted by drive and number; those of a list stand in the order of the list: the same
-    each time. The camera is that of the day, from a table. Making the reader opens nothing.
+    each time. The camera is that of ``<image root>/<day>/calib_cam_to_cam.txt`` where it is there, else that of the
+    day, from a table. Making the reader opens nothing.
+
+    ``split: benchmark_val`` is ``val_selection_cropped`` of the depth benchmark, 1,000 frames of 352x1216 with a file
+    of intrinsics each; then ``root`` holds its ``depth_selection``.
+
+    ``crop: kb`` cuts the bottom 352 rows and the 1216 columns in the middle out of every frame, camera and all.
     """
 
     root: str  # folder that holds raw and data_depth_annotated
     image_root: str | None = None  # folder of the days, when it is not <root>/raw
     depth_root: str | None = None  # folder of the annotated depth, when it is not <root>/data_depth_annotated
-    split: Literal["eigen_train", "eigen_test"] | None = None  # needed unless list is given
+    split: Literal["eigen_train", "eigen_test", "benchmark_val"] | None = None  # needed unless list is given
+    crop: Literal["none", "kb"] = "none"  # kb: 352x1216 of each frame; protocols crop by themselves
     list: str | None = None  # list of Eigen form instead of the split: `rgb depth focal`; depth None is left out
     min_depth_m: float = 0.0  # depths up to this are not valid
     max_depth_m: float | None = 80.0  # depths beyond this are not valid; null for no limit
@@ -63,6 +74,10 @@ class Kitti(ListedFrames):
             RecipeError: root, a folder below it or list is missing. Only existence is looked at.
         """
         require_folder("root", self.root)
+        if self.split == "benchmark_val" and self.list is None:
+            if not Path(self._benchmark, "groundtruth_depth").is_dir():
+                raise RecipeError("root", self.root, f"a folder that holds {_BENCHMARK}, as the archive unpacks")
+            return
         require_folder("image_root", self._image_root)
         require_folder("depth_root", self._depth_root)
         if self.list is not None:
@@ -78,7 +93,38 @@ class Kitti(ListedFrames):
         coding = DepthCoding(
             meters_per_unit=_METERS_PER_UNIT, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m
         )
-        return read_frame(image_path, depth_path, coding, _intrinsics_of(self._listing.pairs[index][0]))
+        sample = read_frame(image_path, depth_path, coding, self._intrinsics_of(index, image_path))
+        if self.crop == "none" or sample.depth_m.shape == (KB_HEIGHT, KB_WIDTH):
+            return sample
+        height, width = sample.depth_m.shape
+        return sample.window(height - KB_HEIGHT, (width - KB_WIDTH) // 2, KB_HEIGHT, KB_WIDTH)
+
+    def _intrinsics_of(self, index: int, image_path: str) -> Intrinsics | None:
+        if self.split == "benchmark_val" and self.list is None:
+            return _benchmark_intrinsics(Path(image_path))
+        name = self._listing.pairs[index][0]
+        match = _DAY_OF_DRIVE.search(name)
+        if match is None:
+            return None
+        camera = 3 if "image_03" in name else 2
+        return self._calibrated(match[1], camera) or _intrinsics_of(name)
+
+    def _calibrated(self, day: str, camera: int) -> Intrinsics | None:
+        """From the calibration file of the day, where it is there."""
+        if (day, camera) not in self._calibrations:
+            path = Path(self._image_root, day, "calib_cam_to_cam.txt")
+            self._calibrations[day, camera] = _calibration_in(path, camera) if path.is_file() else None
+        return self._calibrations[day, camera]
+
+    @cached_property
+    def _calibrations(self) -> dict[tuple[str, int], Intrinsics | None]:
+        """Of the days and cameras that were asked for."""
+        return {}
+
+    @property
+    def _benchmark(self) -> str:
+        root = Path(self.root).expanduser()
+        return str(root if root.name == Path(_BENCHMARK).name else root / _BENCHMARK)
 
     @property
     def _image_root(self) -> str:
@@ -95,6 +141,8 @@ class Kitti(ListedFrames):
             rows = ((line, image.lstrip("/"), depth.lstrip("/")) for line, image, depth in read_list(path))
             placed = ((line, image, self._placed(depth)) for line, image, depth in rows if depth != "None")
             return Listing.of_list(path, placed, self._image_root, self._depth_root)
+        if self.split == "benchmark_val":
+            return self._benchmark_listing()
         frames = split_frames(f"kitti_{self.split}")
         self._require_drives({drive for drive, _ in frames})
         # All frames of the published lists are of the left color camera.
@@ -106,6 +154,20 @@ class Kitti(ListedFrames):
             for drive, frame in frames
         ]
         return Listing(pairs=pairs, image_root=self._image_root, depth_root=self._depth_root)
+
+    def _benchmark_listing(self) -> Listing:
+        """
+        Raises:
+            ListError: the folder of depth maps holds none.
+        """
+        folder = Path(self._benchmark, "groundtruth_depth")
+        depths = sorted(path.name for path in folder.glob("*_groundtruth_depth_*.png"))
+        if not depths:
+            raise ListError(folder, "holds no *_groundtruth_depth_*.png", f"Unpack {_BENCHMARK} there")
+        pairs = [
+            (f"image/{name.replace('_groundtruth_depth_', '_image_')}", f"groundtruth_depth/{name}") for name in depths
+        ]
+        return Listing(pairs=pairs, image_root=self._benchmark, depth_root=self._benchmark)
 
     def _placed(self, depth: str) -> str:
         """A depth path with ``train/`` or ``val/`` before it, by where its drive lies; else as it is."""
@@ -149,5 +211,39 @@ def _intrinsics_of(image_path: str) -> Intrinsics | None:
         height=height,
         width=width,
         source=f"KITTI of {match[1]}",
-        fix="Take the files as they were published; read resized or cropped copies with reader pairs and intrinsics",
+        fix=_AS_PUBLISHED,
     )
+
+
+def _calibration_in(path: Path, camera: int) -> Intrinsics:
+    """
+    Args:
+        path: ``calib_cam_to_cam.txt``, a line ``P_rect_02: `` and twelve numbers, row by row, ``S_rect_02: `` and two.
+        camera: 2, left, or 3, right.
+
+    Raises:
+        ListError: it has no such lines.
+    """
+    try:
+        lines = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
+        values = {key: text.split() for key, _, text in lines}
+        projection = [float(number) for number in values[f"P_rect_{camera:02}"]]
+        width, height = (int(float(number)) for number in values[f"S_rect_{camera:02}"])
+        found = Camera(fx_px=projection[0], fy_px=projection[5], cx_px=projection[2], cy_px=projection[6])
+    except (OSError, ValueError, KeyError, IndexError) as error:
+        fix = "Unpack the calibration of the day again, or take the file away"
+        raise ListError(path, f"has no P_rect and S_rect of camera {camera} ({error})", fix) from error
+    return Intrinsics(camera=found, height=height, width=width, source=str(path), fix=_AS_PUBLISHED)
+
+
+def _benchmark_intrinsics(image: Path) -> Intrinsics | None:
+    """Of the file of nine numbers, row by row, that the benchmark has for each image; None where it is missing."""
+    path = image.parent.parent / "intrinsics" / f"{image.stem}.txt"
+    if not path.is_file():
+        return None
+    try:
+        fx, _, cx, _, fy, cy, *_ = (float(number) for number in path.read_text(encoding="utf-8").split())
+    except (OSError, ValueError) as error:
+        raise ListError(path, f"is no file of nine numbers ({error})", "Unpack the benchmark again") from error
+    camera = Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)
+    return Intrinsics(camera=camera, height=KB_HEIGHT, width=KB_WIDTH, source=str(path), fix=_AS_PUBLISHED)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
 
+from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
 from finetune.readers.kitti import Kitti
 from finetune.readers.splits import split_frames
@@ -142,3 +144,56 @@ def test_real_frames_at_pixels_read_by_hand(samples: Path) -> None:
     assert everything[1].valid.sum() - sample.valid.sum() == 68
     # The valid shares of checks.csv.
     assert [everything[index].valid.mean() for index in range(2)] == pytest.approx([0.1950, 0.2064], abs=6e-5)
+
+
+def write_benchmark(folder: Path) -> None:
+    """A frame of the depth benchmark's cropped validation selection."""
+    root = folder / "depth_selection" / "val_selection_cropped"
+    stem = "2011_09_26_drive_0002_sync_{}_0000000005_image_02"
+    for name, kind, pixels in (
+        ("image", "image", np.full((352, 1216, 3), 90, np.uint8)),
+        ("groundtruth_depth", "groundtruth_depth", np.full((352, 1216), 256 * 7, np.uint16)),
+    ):
+        (root / name).mkdir(parents=True)
+        assert cv2.imwrite(str(root / name / f"{stem.format(kind)}.png"), pixels)
+    (root / "intrinsics").mkdir()
+    (root / "intrinsics" / f"{stem.format('image')}.txt").write_text("721.5 0 596.5 0 722.5 149.8 0 0 1")
+
+
+def test_the_validation_selection_of_the_benchmark(tmp_path: Path) -> None:
+    write_benchmark(tmp_path)
+    reader = Kitti(root=str(tmp_path), split="benchmark_val")
+    reader.check_paths()
+    (sample,) = [reader[index] for index in range(len(reader))]
+    assert sample.depth_m[0, 0] == 7.0
+    assert sample.camera == Camera(fx_px=721.5, fy_px=722.5, cx_px=596.5, cy_px=149.8)
+    assert Kitti(root=str(tmp_path / "depth_selection" / "val_selection_cropped"), split="benchmark_val")[0].valid.all()
+    assert Kitti(root=str(tmp_path), split="benchmark_val", crop="kb")[0].depth_m.shape == (352, 1216)
+    with pytest.raises(RecipeError, match="a folder that holds depth_selection/val_selection_cropped"):
+        Kitti(root=str(tmp_path / "depth_selection"), split="benchmark_val").check_paths()
+
+
+def test_the_kb_crop_takes_the_camera_along(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    whole, cropped = Kitti(**options)[0], Kitti(**options, crop="kb")[0]
+    assert whole.depth_m.shape == (375, 1242)
+    assert cropped.depth_m.shape == (352, 1216)
+    assert (cropped.depth_m == whole.depth_m[23:, 13:1229]).all()
+    assert whole.camera is not None and cropped.camera is not None
+    assert cropped.camera.cx_px == pytest.approx(whole.camera.cx_px - 13)
+    assert cropped.camera.cy_px == pytest.approx(whole.camera.cy_px - 23)
+
+
+def test_a_calibration_file_comes_before_the_table(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    reader = Kitti(**options)
+    image = Path(reader.files(0)[0])
+    day = next(parent for parent in image.parents if len(parent.name) == 10)
+    (day / "calib_cam_to_cam.txt").write_text(
+        "calib_time: 09-Jan-2012\nS_rect_02: 1.242e+03 3.75e+02\n"
+        "P_rect_02: 700.5 0 601.5 44.8 0 701.5 172.5 0.2 0 0 1 0.002\n"
+    )
+    assert Kitti(**options)[0].camera == Camera(fx_px=700.5, fy_px=701.5, cx_px=601.5, cy_px=172.5)
+    (day / "calib_cam_to_cam.txt").write_text("nothing of use\n")
+    with pytest.raises(ListError, match=r"calib_cam_to_cam\.txt: has no P_rect and S_rect of camera 2"):
+        Kitti(**options)[0]

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import pickle
 from pathlib import Path
+from typing import Any
 
 import cv2
+import h5py
 import numpy as np
 import pytest
+from scipy.io import loadmat
 
 from finetune.errors import DataError, ListError, RecipeError
 from finetune.readers.nyuv2 import NyuV2
+from finetune.readers.nyuv2_labeled import labeled_frames
 from finetune.readers.splits import split_frames
 
 
@@ -94,3 +99,62 @@ def test_real_frames_at_pixels_read_by_hand(samples: Path) -> None:
     np.testing.assert_allclose(sample.image[120, 160].astype(int), [147, 140, 114], atol=3)
     # The valid shares of checks.csv.
     assert [reader[index].valid.mean() for index in range(2)] == pytest.approx([0.7328, 0.7506], abs=6e-5)
+
+
+def write_labeled(path: Path, frames: int = 20) -> None:
+    """The labeled file as MATLAB writes it, columns first; frame n is 1 + n / 10 m, its measured depth has a hole."""
+    with h5py.File(path, "w") as file:
+        images = np.zeros((frames, 3, 640, 480), np.uint8)
+        images[:, 0] = np.arange(frames, dtype=np.uint8)[:, None, None]
+        images[:, 1, :100] = 255  # the first 100 columns are green
+        depths = np.ones((frames, 640, 480), np.float32) * (1 + np.arange(frames, dtype=np.float32) / 10)[:, None, None]
+        file["images"], file["depths"] = images, depths
+        raw = depths.copy()
+        raw[:, :, 5] = 0  # a row
+        file["rawDepths"] = raw
+
+
+def test_labeled_frames_of_the_mat_file(tmp_path: Path) -> None:
+    write_labeled(tmp_path / "labeled.mat")
+    options: dict[str, Any] = {"root": str(tmp_path), "labeled": "labeled.mat"}
+    test, train = NyuV2(**options, split="test"), NyuV2(**options, split="train")
+    test.check_paths()
+    assert (len(train), len(test)) == (795, 654)
+    # From 0, the test frames begin with 0, 1, 8, 13, those to train with 2.
+    assert test.source(2).endswith("labeled.mat#8")
+    sample = pickle.loads(pickle.dumps(test))[2]
+    assert sample.image.shape == (480, 640, 3)
+    assert sample.image[300, 300].tolist() == [8, 0, 0]
+    assert sample.image[300, 99].tolist() == [8, 255, 0]
+    assert sample.depth_m[100, 100] == np.float32(1.8)
+    assert not sample.valid[5].any() and sample.valid[6].all()
+    assert sample.camera is not None and sample.camera.fx_px == 518.8579
+    assert NyuV2(**options, split="test", filled=True)[2].valid.all()
+    assert train[0].depth_m[100, 100] == np.float32(1.2)
+
+
+def test_a_labeled_file_that_is_none(tmp_path: Path) -> None:
+    (tmp_path / "labeled.mat").write_bytes(b"MATLAB 5.0 MAT-file")
+    with pytest.raises(DataError, match=r"labeled\.mat#0: cannot be read .*Download nyu_depth_v2_labeled"):
+        NyuV2(root=str(tmp_path), labeled="labeled.mat", split="test")[0]
+    with pytest.raises(RecipeError, match=r"labeled is 'gone\.mat'"):
+        NyuV2(root=str(tmp_path), labeled="gone.mat", split="test").check_paths()
+    with pytest.raises(RecipeError, match="only labeled frames have filled depth"):
+        NyuV2(root=str(tmp_path), split="test", filled=True)
+
+
+def test_the_border_is_kept_ignored_or_cut_off(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    kept, ignored, cut = (NyuV2(**options, border=border)[0] for border in ("keep", "ignore", "crop"))
+    assert kept.valid.sum() == 479 * 640  # the first row is a hole
+    assert ignored.valid.sum() == (472 - 45) * (608 - 43)
+    assert ignored.valid[45:472, 43:608].all()
+    assert cut.image.shape == (427, 565, 3)
+    assert cut.camera is not None and kept.camera is not None
+    assert cut.camera.cx_px == pytest.approx(kept.camera.cx_px - 43)
+
+
+def test_the_labeled_split_is_that_of_the_authors(samples: Path) -> None:
+    numbers = loadmat(samples / "splits" / "nyu_official" / "splits.mat")
+    for name in ("train", "test"):
+        assert labeled_frames(name) == [int(one) - 1 for one in numbers[f"{name}Ndxs"].ravel()]
