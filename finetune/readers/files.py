@@ -65,12 +65,14 @@ class DepthCoding:
         invalid: raw values that mean "nothing measured", compared before scaling.
         min_depth_m: depths up to and including this are not valid; at 0.0 only zero and negative ones are not.
         max_depth_m: depths beyond this are not valid; None for no limit.
+        rotated: 16-bit values with their three lowest bits before the others, as SUN3D writes them.
     """
 
     meters_per_unit: float
     invalid: tuple[float, ...] = (0.0,)
     min_depth_m: float = 0.0
     max_depth_m: float | None = None
+    rotated: bool = False
 
     def to_meters(self, raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """
@@ -80,6 +82,8 @@ class DepthCoding:
         Returns:
             (H, W) float32 meters, 0 where the raw value is NaN or infinite, and (H, W) bool, True where measured.
         """
+        if self.rotated and raw.dtype == np.uint16:
+            raw = (raw >> np.uint16(3)) | (raw << np.uint16(13))
         # In float64 a raw 7900 in mm is exactly the nearest float32 to 7.9, and so on the right side of a limit of 7.9.
         with np.errstate(over="ignore"):
             depth_m = np.multiply(raw, self.meters_per_unit, dtype=np.float64).astype(np.float32)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -12,6 +13,7 @@ from pydantic.dataclasses import dataclass
 from finetune.errors import ListError, RecipeError
 from finetune.readers.files import DepthCoding, Intrinsics, read_frame, read_intrinsics, require_depth_range
 from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
+from finetune.readers.tum_layouts import LAYOUTS, RecordingLayout, camera_beside, paired_by_name
 from finetune.sample import DepthSample
 
 # What the tool of the data set's authors writes.
@@ -24,24 +26,36 @@ class Tum(ListedFrames):
 
     Depth is uint16 PNG, 1/5000 m, 0 = invalid, registered to color. Each depth map goes with the color image nearest in
     time, if that is within ``tolerance_s`` and no other depth map is nearer to it. Frames stand in the order of time.
-    ICL-NUIM comes in the same layout. Making the reader opens nothing.
+    Making the reader opens nothing.
+
+    ``layout`` reads the recordings of other data sets, each with its unit, its invalid values and its camera: ICL-NUIM
+    (as above), Redwood (``color`` and ``depth``, by number), 7-Scenes and 3DMatch (``frame-N.color`` beside
+    ``frame-N.depth``, also below; a ``camera-intrinsics.txt`` at the root wins), SUN3D (``image`` and ``depth``, whose
+    three lowest bits stand before the others), YCB-Video (``N-color`` beside ``N-depth``). Color and depth of 7-Scenes
+    are not registered.
 
     Source: the data set's own description of its file formats, Sturm et al. 2012, doi:10.1109/IROS.2012.6385773.
     """
 
     root: str  # folder of the recording
+    layout: Literal["tum", "icl_nuim", "redwood", "sevenscenes", "threedmatch", "sun3d", "ycb"] = "tum"  # data set
     associations: str | None = (
         None  # file of pairs instead: time, color, time, depth a line, in this or the other order
     )
     tolerance_s: float = 0.02  # seconds that color and depth of a frame may lie apart
-    meters_per_unit: float = 0.0002  # raw depth times this is meters: 1/5000
+    meters_per_unit: float | None = None  # raw depth times this is meters; null: that of the layout, 1/5000 of tum
     min_depth_m: float = 0.0  # depths up to this are not valid
     max_depth_m: float | None = None  # depths beyond this are not valid; null for no limit
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy in pixels, below root or from here
 
     def __post_init__(self) -> None:
+        if self.meters_per_unit is None:
+            object.__setattr__(self, "meters_per_unit", self._layout.meters_per_unit)
+        assert self.meters_per_unit is not None
         if not 0.0 < self.meters_per_unit < math.inf:
             raise RecipeError("meters_per_unit", self.meters_per_unit, "a number above 0; 0.0002 for TUM RGB-D")
+        if self.associations is not None and self._layout.color is not None:
+            raise RecipeError("associations", self.associations, f"nothing; names pair the files of {self.layout}")
         if not 0.0 <= self.tolerance_s < math.inf:
             raise RecipeError("tolerance_s", self.tolerance_s, "seconds from 0 up; 0.02 is usual")
         require_depth_range(self.min_depth_m, self.max_depth_m)
@@ -55,7 +69,11 @@ class Tum(ListedFrames):
         if self.associations is not None:
             require_file("associations", self.root, self.associations)
         root = Path(self.root).expanduser()
-        if self._pairs_file is None and not ((root / "rgb.txt").is_file() and (root / "depth.txt").is_file()):
+        if (
+            self._layout.color is None
+            and self._pairs_file is None
+            and not ((root / "rgb.txt").is_file() and (root / "depth.txt").is_file())
+        ):
             expected = f"a folder that holds rgb.txt and depth.txt, or {_PAIRS_FILE}; or name one as associations"
             raise RecipeError("root", self.root, expected)
         if self.intrinsics is not None:
@@ -68,10 +86,19 @@ class Tum(ListedFrames):
             DataError: a file of this frame cannot be decoded, or sizes differ.
         """
         image_path, depth_path = self._listing.files(index)
+        assert self.meters_per_unit is not None, "filled when it was made"
         coding = DepthCoding(
-            meters_per_unit=self.meters_per_unit, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m
+            meters_per_unit=self.meters_per_unit,
+            invalid=self._layout.invalid,
+            min_depth_m=self.min_depth_m,
+            max_depth_m=self.max_depth_m,
+            rotated=self._layout.rotated,
         )
         return read_frame(image_path, depth_path, coding, self._intrinsics)
+
+    @property
+    def _layout(self) -> RecordingLayout:
+        return LAYOUTS[self.layout]
 
     @property
     def _pairs_file(self) -> str | None:
@@ -83,11 +110,15 @@ class Tum(ListedFrames):
 
     @cached_property
     def _intrinsics(self) -> Intrinsics | None:
-        return None if self.intrinsics is None else read_intrinsics(locate(self.root, self.intrinsics))
+        if self.intrinsics is not None:
+            return read_intrinsics(locate(self.root, self.intrinsics))
+        return camera_beside(Path(self.root).expanduser(), self._layout)
 
     @cached_property
     def _listing(self) -> Listing:
         root = str(Path(self.root).expanduser())
+        if self._layout.color is not None:
+            return Listing(pairs=paired_by_name(Path(root), self._layout), image_root=root, depth_root=root)
         if self._pairs_file is not None:
             path = locate(self.root, self._pairs_file)
             rows = [(number, *_in_order(path, number, columns)) for number, columns in _lines(path, 4)]

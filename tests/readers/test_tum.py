@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from finetune.errors import ListError, RecipeError
+from finetune.readers.files import DepthCoding
 from finetune.readers.tum import Tum, paired
 
 SAMPLES = os.environ.get("DEPTH_SAMPLES")
@@ -120,3 +121,110 @@ def test_a_folder_that_is_paired_already_needs_no_lists(tmp_path: Path) -> None:
     reader = Tum(**options)
     reader.check_paths()
     assert reader.source(0) == pairs[0]
+
+
+def write_pair(color: Path, depth: Path, raw: int, hole: int = 0) -> None:
+    """An image of 480x640 and a depth map of one value whose first row is a hole."""
+    for path in (color, depth):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(color), np.full((480, 640, 3), 90, np.uint8))
+    pixels = np.full((480, 640), raw, np.uint16)
+    pixels[0] = hole
+    assert cv2.imwrite(str(depth), pixels)
+
+
+@pytest.mark.parametrize(
+    ("layout", "color", "depth", "raw", "depth_m", "hole", "fx_px"),
+    [
+        ("redwood", "color/00007.jpg", "depth/00007.png", 1861, 1.861, 0, 525.0),
+        ("redwood", "image/0000007-000000123456.jpg", "depth/0000007-000000123999.png", 1861, 1.861, 0, 525.0),
+        ("sevenscenes", "seq-01/frame-000007.color.png", "seq-01/frame-000007.depth.png", 1861, 1.861, 65535, 585.0),
+        ("threedmatch", "seq-01/frame-000007.color.png", "seq-01/frame-000007.depth.png", 1861, 1.861, 0, None),
+        # Rotated by three bits: 1861 has nothing in the three that come round.
+        ("sun3d", "image/0000007-000000123456.jpg", "depth/0000007-000000123999.png", 1861 << 3, 1.861, 0, None),
+        ("ycb", "0001/000007-color.png", "0001/000007-depth.png", 18610, 1.861, 0, None),
+    ],
+)
+def test_layouts_of_other_data_sets(
+    tmp_path: Path, layout: Any, color: str, depth: str, raw: int, depth_m: float, hole: int, fx_px: float | None
+) -> None:
+    write_pair(tmp_path / color, tmp_path / depth, raw, hole)
+    reader = Tum(root=str(tmp_path), layout=layout)
+    reader.check_paths()
+    assert len(reader) == 1
+    sample = reader[0]
+    assert sample.depth_m[5, 5] == np.float32(depth_m)
+    assert not sample.valid[0].any() and sample.valid[1:].all()
+    assert (sample.camera and sample.camera.fx_px) == fx_px
+    (tmp_path / "camera-intrinsics.txt").write_text("570.3 0 320\n0 571.3 240\n0 0 1\n")
+    camera = Tum(root=str(tmp_path), layout=layout)[0].camera
+    assert camera is not None and (camera.fx_px, camera.fy_px) == (570.3, 571.3)
+
+
+def test_the_lowest_bits_of_sun3d_stand_first(tmp_path: Path) -> None:
+    raw = np.array([[(1861 << 3) & 0xFFFF, 40_000]], np.uint16)
+    coding = DepthCoding(meters_per_unit=0.001, rotated=True)
+    depth_m, _ = coding.to_meters(raw)
+    # 40000 = 0b1001110001000000: shifted down by 3 it is 5000, its three lowest bits are 0.
+    assert depth_m.tolist() == [[pytest.approx(1.861), pytest.approx(5.0)]]
+    depth_m, _ = coding.to_meters(np.array([[8 * 100 + 1]], np.uint16))
+    assert depth_m[0, 0] == pytest.approx((100 + (1 << 13)) / 1000)
+
+
+def test_a_layout_without_a_pair_is_said(tmp_path: Path) -> None:
+    write_pair(tmp_path / "color/1.jpg", tmp_path / "depth/2.png", 1000)
+    with pytest.raises(
+        ListError, match="holds 1 color images and 1 depth maps of this layout, and no two of one frame"
+    ):
+        len(Tum(root=str(tmp_path), layout="redwood"))
+    with pytest.raises(
+        RecipeError, match=r"associations is 'a\.txt'; expected nothing; names pair the files of redwood"
+    ):
+        Tum(root=str(tmp_path), layout="redwood", associations="a.txt")
+    (tmp_path / "camera-intrinsics.txt").write_text("three words only")
+    write_pair(tmp_path / "color/1.jpg", tmp_path / "depth/1.png", 1000)
+    with pytest.raises(ListError, match="is not three rows of three numbers"):
+        Tum(root=str(tmp_path), layout="redwood")[0]
+
+
+@pytest.mark.parametrize(
+    ("folder", "layout", "count", "valid", "median_m", "fx_px"),
+    [
+        # Valid share and median of the first frame as checks.csv beside the samples has them.
+        ("redwood_icl", "redwood", 3, 0.8696, 1.861, 525.0),
+        ("sevenscenes_native", "sevenscenes", 2, 0.8917, 1.878, 585.0),
+        ("threedmatch_sun3d", "threedmatch", 1, 0.8669, 3.120, 570.342205),
+        ("ycb_video", "ycb", 1, 0.7298, 0.964, None),
+        ("icl_nuim_tum_layout", "icl_nuim", 2, 1.0, 3.030, 481.2),
+    ],
+)
+def test_real_recordings(
+    samples: Path, folder: str, layout: Any, count: int, valid: float, median_m: float, fx_px: float | None
+) -> None:
+    reader = Tum(root=str(samples / folder), layout=layout)
+    reader.check_paths()
+    assert len(reader) == count
+    sample = reader[0]
+    assert sample.valid.mean() == pytest.approx(valid, abs=1e-4)
+    assert np.median(sample.depth_m[sample.valid]) == pytest.approx(median_m, abs=1e-3)
+    assert (sample.camera and sample.camera.fx_px) == (pytest.approx(fx_px, rel=1e-6) if fx_px else None)
+
+
+# (row, column) -> meters: raw values looked up in the files by hand, times the unit of each data set.
+POINTS = [
+    ("redwood_icl", "redwood", {(240, 320): 2.195, (400, 200): 1.344, (300, 500): 2.007}),
+    ("sevenscenes_native", "sevenscenes", {(240, 320): 1.382, (400, 200): 1.899, (300, 500): 1.252}),
+    ("threedmatch_sun3d", "threedmatch", {(240, 320): 2.485, (400, 200): 1.970, (300, 500): 2.156}),
+    ("ycb_video", "ycb", {(240, 320): 0.933, (300, 500): 1.063, (420, 450): 0.867}),
+    ("icl_nuim_tum_layout", "icl_nuim", {(240, 320): 3.378, (400, 200): 3.364, (300, 500): 3.409}),
+]
+
+
+@pytest.mark.parametrize(("folder", "layout", "points"), POINTS)
+def test_pixels_of_real_recordings(
+    samples: Path, folder: str, layout: Any, points: dict[tuple[int, int], float]
+) -> None:
+    sample = Tum(root=str(samples / folder), layout=layout)[0]
+    for (row, column), depth_m in points.items():
+        assert sample.valid[row, column]
+        assert sample.depth_m[row, column] == pytest.approx(depth_m, abs=1e-6)
