@@ -419,6 +419,52 @@ def require_range_within_model(sections: Mapping[str, Any]) -> None:
         )
 
 
+def require_entries_within_model(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: an entry begins farther away than the model can answer, so none of its depth would be learned.
+    """
+    model, data = sections.get("model"), sections.get("data")
+    if model is None or data is None or model.max_depth_m is None:
+        return
+    for place, entry in enumerate(data.train):
+        least_m = getattr(entry.source, "min_depth_m", None)
+        if least_m is not None and least_m >= model.max_depth_m and entry.out_of_range == "ignore":
+            raise Contradiction(
+                f"data.train.{place}.min_depth_m",
+                least_m,
+                "less than the farthest answer of the model, which all entries share",
+                other="model.max_depth_m",
+                other_value=model.max_depth_m,
+            )
+
+
+def require_one_scored_range(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: a range is given, and every protocol has another of its own.
+    """
+    evaluation = sections.get("evaluation")
+    if evaluation is None or evaluation.protocols is None or evaluation.max_depth_m is None:
+        return
+    ends_m = [protocol_settings(name).max_depth_m for name in evaluation.protocols]
+    if None not in ends_m and evaluation.max_depth_m not in ends_m:
+        name = f"{evaluation.protocols[0]}+max_depth_m={evaluation.max_depth_m:g}"
+        raise Contradiction(
+            "evaluation.max_depth_m",
+            evaluation.max_depth_m,
+            f"null, since each protocol has its own range; to change it write {name}",
+            other="evaluation.protocols",
+            other_value=list(evaluation.protocols),
+        )
+
+
 def require_scored_range(sections: Mapping[str, Any]) -> None:
     """
     Args:
@@ -491,6 +537,8 @@ _LOSSES_OF_HEAD = {
 CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     require_warmup_within_run,
     require_range_within_model,
+    require_entries_within_model,
+    require_one_scored_range,
     require_scored_range,
     require_protocols_of_head,
     require_losses_of_head,

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune import evaluate, predict, train
+from finetune import evaluate, export, predict, train
 from tests.browser import require_valid
 from tests.conftest import CHECKPOINT, RECIPE, ROOT
 
@@ -164,3 +164,24 @@ def test_several_protocols_are_several_tables(run: Path, tmp_path: Path, capsys:
         lines = list(csv.DictReader(file))
     assert {line["protocol"] for line in lines} == {"plain", "plain+align=median"}
     assert {line["protocol_crop"] for line in lines} == {"none"}
+
+
+def test_a_folder_for_transformers_gives_the_table_of_the_run(run: Path, frames: Path, tmp_path: Path) -> None:
+    folder, out = tmp_path / "hf", tmp_path / "table.json"
+    call = [str(run), "--to", "huggingface", "--output", str(folder), "--image", str(frames / "10.jpg")]
+    assert export.main(call) == 0
+    assert evaluate.main([str(folder), "--recipe", str(run / "recipe.yaml"), "--json", str(out)]) == 0
+    # It samples positions in a way of its own, and was refitted for frames of this size.
+    for name, value in table(run / "evaluation.json")["finetuned"].items():
+        assert table(out)["finetuned"][name] == pytest.approx(value, rel=1e-3), name
+
+
+def test_a_metric_base_stands_in_the_table_as_it_is(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    base = f"model.checkpoint={run / 'best' / 'model.safetensors'}"
+    call = [str(run), "--recipe", str(run / "recipe.yaml"), base, "model.decoder_init=keep", "--json", str(out)]
+    assert evaluate.main([*call, "model.checkpoint_kind=metric"]) == 0
+    rows = table(out)
+    assert list(rows) == ["constant_median", "base", "base_fitted_scale", "finetuned"]
+    assert rows["base"] == rows["finetuned"]
+    assert rows["base_fitted_scale"] != rows["base"]

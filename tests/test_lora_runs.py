@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune import export, train
+from finetune import evaluate, export, train
 from finetune.predictor import load_model
 from tests.conftest import CHECKPOINT
 from tests.runs import rows
@@ -57,6 +57,15 @@ def test_the_adapter_beside_the_weights_is_the_same_model(finished: Path) -> Non
     paths = (folder / "adapter_model.safetensors", finished / "best" / "model.safetensors")
     sizes = [path.stat().st_size for path in paths]
     assert sizes[0] < 0.8 * sizes[1]
+
+
+def test_the_adapter_gives_the_table_of_the_run(finished: Path, tmp_path: Path) -> None:
+    out = tmp_path / "table.json"
+    call = [str(finished / "best" / "adapter"), "--recipe", str(finished / "recipe.yaml"), "--json", str(out)]
+    assert evaluate.main(call) == 0
+    found, of_run = (json.loads(path.read_text())[0]["rows"] for path in (out, finished / "evaluation.json"))
+    for name, value in of_run["finetuned"].items():
+        assert found["finetuned"][name] == pytest.approx(value, rel=1e-5)
 
 
 def test_resumed_it_ends_in_the_same_bits(finished: Path, tmp_path: Path) -> None:

@@ -508,6 +508,9 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("run:", "evaluation: {protocols: [plain+align=scale_shift_inverse]}\nrun:", 16,
          "evaluation.protocols is ['plain+align=scale_shift_inverse'] and model.head is 'metric' (x.yaml:2); expected "
          "a first protocol, by which best/ is chosen, that does not align, such as [plain, ...]."),
+        ("run:", "evaluation: {protocols: [nyu_eigen], max_depth_m: 5}\nrun:", 16,
+         "evaluation.max_depth_m is 5 and evaluation.protocols is ['nyu_eigen'] (x.yaml:16); expected null, since each "
+         "protocol has its own range; to change it write nyu_eigen+max_depth_m=5."),
         ("      root: .", "      root: .\n      out_of_range: cap", 10,
          "data.train.0.out_of_range is 'cap'; expected one of ignore, ceiling."),
         ("  steps: 300", "  steps: 40", 1,

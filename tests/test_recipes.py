@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from finetune.errors import RecipeFaults
 from finetune.readers.pairs import Pairs
 from finetune.recipe import (
     AugmentOptions,
@@ -74,3 +75,13 @@ def test_each_says_its_data_its_hardware_and_what_it_stands_beside() -> None:
         head = path.read_text().partition("\nname:")[0]
         for word in ("# Data: ", "# Hardware: ", "# Stands beside: ", "measured here"):
             assert word.lower() in head.lower(), f"{path.name} does not say {word}"
+
+
+def test_an_entry_must_begin_within_the_range_that_all_share() -> None:
+    path = ROOT / "recipes" / "custom.yaml"
+    with pytest.raises(
+        RecipeFaults, match=r"data\.train\.0\.min_depth_m is 12.*; expected less than the farthest answer"
+    ):
+        load_recipe(path, ["data.train.0.min_depth_m=12"], check_files=False)
+    load_recipe(path, ["data.train.0.min_depth_m=12", "data.train.0.out_of_range=ceiling"], check_files=False)
+    load_recipe(path, ["data.train.0.min_depth_m=12", "model.max_depth_m=20"], check_files=False)
