@@ -233,6 +233,9 @@ class Run:
         try:
             self._write_checkpoint()
         except (OSError, RuntimeError, SafetensorError) as error:
+            # PyTorch has no class of its own for a file that cannot be written; memory and other processes have theirs.
+            if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
+                raise
             if self.accelerator.is_main_process:
                 self.folder.drop_unfinished()
             raise ProcessError(

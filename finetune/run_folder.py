@@ -9,7 +9,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import yaml
 
@@ -42,6 +42,7 @@ class RunFolder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._claim: IO[str] | None = None
 
     @property
     def best(self) -> Path:
@@ -98,6 +99,46 @@ class RunFolder:
                 f"{self.path} holds a run. Go on with --resume, start another with name=..., "
                 "or replace it with --overwrite."
             )
+
+    def claim(self) -> str | None:
+        """
+        Keep other launches out until ``release``, or until this process ends, however it does.
+
+        Returns:
+            None; or, where another process has it, a sentence that says so.
+        """
+        try:
+            import fcntl
+        except ImportError:  # not on Windows
+            return None
+        # Beside the folder, which --overwrite empties. Of a process, not of a file handle: the workers of a loader
+        # inherit those, and outlive by seconds a run that was killed.
+        beside = self.path.with_name(f".{self.path.name}.lock")
+        try:
+            beside.parent.mkdir(parents=True, exist_ok=True)
+            file = beside.open("w")
+        except OSError as error:
+            raise FinetuneError(f"{beside}: {error.strerror}. Choose another folder by output=...") from error
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.close()
+            return (
+                f"{self.path}: another process is running in it. Wait until it ends or stop it, or start this one with "
+                "name=..."
+            )
+        except OSError:
+            # A file system without locks keeps nobody out, and nobody in.
+            file.close()
+            return None
+        self._claim = file
+        return None
+
+    def release(self) -> None:
+        """Let others in again."""
+        if self._claim is not None:
+            self._claim.close()
+            self._claim = None
 
     def prepare(self, recipe: str, *, overwrite: bool) -> None:
         """

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState
+from accelerate.utils import gather_object
 from safetensors import SafetensorError
 from torch._dynamo.exc import TorchDynamoException
 
@@ -33,7 +34,7 @@ from finetune.environment import (
     make_accelerator,
     try_compiler,
 )
-from finetune.errors import ProcessError
+from finetune.errors import FinetuneError, ProcessError
 from finetune.evaluation import UNALIGNED, Evaluation
 from finetune.exporting import export_model
 from finetune.inspection import beyond_range_notes, inspect_before_training, quick_warnings, skipped_notes
@@ -61,6 +62,7 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
             if recipe.run.deterministic:
                 print(determinism_sentence(met))
     finally:
+        folder.release()
         # Accelerate keeps its state for the life of the process; the next run in it may want another precision.
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -69,6 +71,9 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     for name in recipe.export:
         registry.find(registry.EXPORTERS, name)().require_writable(recipe.model.head_max_depth_m)
     accelerator, notes = make_accelerator(recipe)
+    held = gather_object([folder.claim() if accelerator.is_main_process else None])
+    if any(held):
+        raise FinetuneError(next(sentence for sentence in held if sentence))
     # Every process looks, so that a bad run ends in each of them and none waits for another.
     looked_at = inspect_before_training(recipe)
     entries = (*recipe.data.train, *recipe.data.val)

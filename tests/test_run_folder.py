@@ -1,8 +1,11 @@
 import csv
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from finetune import train
 from finetune.errors import FinetuneError
 from finetune.run_folder import (
     MetricsLog,
@@ -13,6 +16,7 @@ from finetune.run_folder import (
     seal,
     sealed,
 )
+from tests import conftest
 
 RECIPE = "name: one\n"
 
@@ -139,3 +143,44 @@ def test_a_recipe_that_is_damaged_is_one_sentence(tmp_path: Path, text: str) -> 
     run.write_text("recipe.yaml", text)
     with pytest.raises(FinetuneError, match=r"recipe\.yaml is .*damaged"):
         require_same_run(run, {}, RECORD)
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from finetune.run_folder import RunFolder
+folder = RunFolder(Path(sys.argv[1]))
+print(folder.claim(), flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_folder_belongs_to_one_process_until_it_ends_however_it_does(tmp_path: Path) -> None:
+    path = tmp_path / "runs" / "mine"
+    call = [sys.executable, "-c", HOLDER, str(path)]
+    with subprocess.Popen(call, cwd=conftest.ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "None\n"
+        here = RunFolder(path)
+        assert "mine: another process is running in it. Wait until it ends" in (here.claim() or "")
+        assert RunFolder(tmp_path / "runs" / "another").claim() is None
+        other.kill()
+        other.wait()
+        assert here.claim() is None
+        here.release()
+    path.mkdir()
+    assert list(path.iterdir()) == []  # the lock lies beside it
+
+
+def test_a_second_launch_is_refused(tmp_path: Path, frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = tmp_path / "small.yaml"
+    text = conftest.RECIPE.format(output=tmp_path / "runs", checkpoint=conftest.CHECKPOINT, root=frames)
+    recipe.write_text(text)
+    call = [sys.executable, "-c", HOLDER, str(tmp_path / "runs" / "small")]
+    with subprocess.Popen(call, cwd=conftest.ROOT, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        assert train.main([str(recipe)]) == 2
+        assert "another process is running in it" in capsys.readouterr().err
+        assert not (tmp_path / "runs" / "small").exists()
+        other.kill()

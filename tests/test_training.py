@@ -7,6 +7,8 @@ import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from safetensors.torch import load_file
 from torch._dynamo.exc import TorchDynamoException
 
 from finetune import train
+from finetune.errors import ProcessError
 from finetune.loop import Run
 from finetune.losses.silog import SiLog
 from finetune.run_folder import MetricsLog
@@ -425,3 +428,19 @@ def test_frames_without_any_measured_pixel_neither_stop_nor_spoil_a_run(
     (table,) = json.loads((tmp_path / "runs" / "small" / "evaluation.json").read_text())
     assert (table["images_used"], table["images_skipped"]) == (2, 1)
     assert all(np.isfinite(list(row.values())).all() for row in table["rows"].values())
+
+
+def test_only_a_file_that_cannot_be_written_is_called_one(tmp_path: Path) -> None:
+    def stand_in(fault: Exception) -> Any:
+        def write() -> None:
+            raise fault
+
+        folder = SimpleNamespace(drop_unfinished=lambda: None, checkpoint=lambda step: tmp_path / str(step))
+        accelerator = SimpleNamespace(is_main_process=True)
+        return SimpleNamespace(_write_checkpoint=write, folder=folder, accelerator=accelerator, step=3)
+
+    for fault in (RuntimeError("PytorchStreamWriter failed writing file"), OSError(28, "No space left on device")):
+        with pytest.raises(ProcessError, match="3 cannot be written"):
+            Run.save_checkpoint(stand_in(fault))
+    with pytest.raises(torch.OutOfMemoryError):
+        Run.save_checkpoint(stand_in(torch.OutOfMemoryError("CUDA out of memory")))
