@@ -84,9 +84,9 @@ def write_inverse(inverse: NDArray[np.float32], stem: Path) -> None:
     _write(_named(stem, "_inverse.npy"), _npy(inverse))
 
 
-def inverse_preview(inverse: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """(H, W) inverse depth -> (H + legend, W, 3) uint8, RGB; from its nearest to its farthest."""
-    far, near = float(inverse.min()), float(inverse.max())
+def inverse_preview(inverse: NDArray[np.float32], ends: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+    """(H, W) inverse depth -> (H + legend, W, 3) uint8, RGB; from its own farthest to its nearest, or between ends."""
+    far, near = ends or (float(inverse.min()), float(inverse.max()))
     # Near is blue as it is in meters; an image of one value has no range.
     picture = colored(near - inverse, 0.0, (near - far) or 1.0)
     return with_labels(picture, ("near", "relative, no unit", "far"))

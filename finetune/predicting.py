@@ -95,8 +95,13 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: Predi
         What became of each; what cannot be read, or has no answer, is a fault and the others are done.
 
     Raises:
-        FinetuneError: points are asked for and no camera is known, or nothing can be written there.
+        FinetuneError: points are asked for and no camera is known, a range in meters of a model that knows none, or
+            nothing can be written there.
     """
+    if predictor.kind == "relative" and options.range_m is not None:
+        raise FinetuneError(
+            f"{predictor.source} is relative: it knows no meters, so no --range in meters. Leave it out."
+        )
     _require_cameras(predictor, inputs, options)
     work = _Work(predictor, options)
     todo = [one for one in inputs if not work.stands(one)]
@@ -108,7 +113,7 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: Predi
     for one in todo:
         if one.is_video:
             work.video(one)
-    work.outcome.notes = work.notes(len(images))
+    work.outcome.notes = work.notes(len(todo))
     return work.outcome
 
 
@@ -150,9 +155,13 @@ class _Work:
 
     def stands(self, one: Input) -> bool:
         """Whether it is done from an earlier call, and may be left."""
-        ending = ".npy" if self._files else "_inverse.npy"
-        last = self._options.output / f"{one.path.stem}{'_preview.mp4' if one.is_video else ending}"
-        return self._options.skip_existing and last.exists()
+        endings = [".npy" if self._files else "_inverse.npy"]
+        if self._options.points is not None:
+            endings.append(".ply")
+        if one.is_video:
+            endings = ["_preview.mp4"]
+        there = all((self._options.output / f"{one.path.stem}{ending}").exists() for ending in endings)
+        return self._options.skip_existing and there
 
     def images(self, inputs: Sequence[Input], bar: tqdm) -> None:
         """Predict images, in their order."""
@@ -181,7 +190,7 @@ class _Work:
         """Predict a video, with one decoded frame and one that is written beside the one at the network."""
         output = self._options.output
         folder = output / one.path.stem
-        beyond = 0
+        beyond, ends = 0, None
         try:
             frames = VideoFrames(one.path)
             if self._options.frames:
@@ -193,7 +202,9 @@ class _Work:
             ):
                 for number, image in enumerate(_next_in_thread(pool, iter(frames))):
                     answer = self._answer(one.path, image)
-                    preview.write(self._files.preview(answer) if self._files else inverse_preview(answer))
+                    # Of a relative model the range is that of the first frame, so that colors stay comparable.
+                    ends = ends or (float(answer.min()), float(answer.max()))
+                    preview.write(self._files.preview(answer) if self._files else inverse_preview(answer, ends))
                     if self._options.frames:
                         beyond += not self._write(answer, folder / f"{number:06d}", self._points(one, image, answer))
                     bar.update()
@@ -269,19 +280,19 @@ class _Work:
         elif elongated > FAR_ASPECT or network[0] > FAR_ENLARGED * height:
             self._far.append((path, f"{width}x{height}"))
 
-    def notes(self, images: int) -> list[str]:
+    def notes(self, inputs: int) -> list[str]:
         """Sentences about images that are far from training."""
         height, width = self._predictor.preprocessing.input_size
         found = []
         if self._elongated:
             found.append(
-                f"{len(self._elongated)} of {images} images, {self._elongated[0]} first, are more than "
+                f"{len(self._elongated)} of {inputs}, {self._elongated[0]} first, are more than "
                 f"{MOST_ELONGATED:g} times as elongated as the training size {width}x{height}: longer side bounded"
             )
         if self._far:
             path, size = self._far[0]
             found.append(
-                f"{len(self._far)} of {images} images, {path} ({size}) first, are of a shape or size far from the "
+                f"{len(self._far)} of {inputs}, {path} ({size}) first, are of a shape or size far from the "
                 f"training size {width}x{height}: expect larger errors"
             )
         return found

@@ -14,6 +14,7 @@ import trimesh
 from plyfile import PlyData  # type: ignore[import-untyped]
 
 from finetune.camera import Camera
+from finetune.depth_files import inverse_preview
 from finetune.errors import FinetuneError
 from finetune.point_cloud import CameraOptions, camera_of, depth_edges, point_cloud
 from finetune.predict import main
@@ -156,7 +157,7 @@ def test_odd_sizes_are_answered_and_said(metric: str, tmp_path: Path, capsys: py
     assert np.load(tmp_path / "out" / "strip.npy").shape == (32, 900)
     assert np.load(tmp_path / "out" / "large.npy").shape == (900, 1200)
     said = capsys.readouterr().out
-    assert "1 of 3 images, " in said
+    assert "1 of 3, " in said
     assert "strip.png first, are more than 4 times as elongated as the training size" in said
 
 
@@ -314,6 +315,27 @@ def test_a_relative_video_is_a_preview(tmp_path: Path) -> None:
     video = write_video(tmp_path / "v.mp4", 3)
     assert main([relative, str(video), "--output", str(tmp_path / "out")]) == 0
     assert len(frames_of(tmp_path / "out" / "v_preview.mp4")[0]) == 3
+
+
+def test_a_relative_preview_keeps_to_the_ends_it_is_given() -> None:
+    inverse = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32).repeat(20, 0).repeat(20, 1)
+    assert (inverse_preview(inverse) == inverse_preview(inverse, (1.0, 4.0))).all()
+    assert (inverse_preview(inverse)[:40] != inverse_preview(inverse, (0.0, 8.0))[:40]).any()
+
+
+def test_a_relative_model_has_no_range_in_meters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    relative = str(write_model(tmp_path / "relative.safetensors", None))
+    image = write_image(tmp_path / "a.png")
+    assert main([relative, str(image), "--output", str(tmp_path / "out"), "--range", "0,5"]) == 2
+    assert "it knows no meters, so no --range in meters" in capsys.readouterr().err
+
+
+def test_points_that_are_missing_are_made(metric: str, tmp_path: Path) -> None:
+    image, out = write_image(tmp_path / "a.png"), tmp_path / "out"
+    assert main([metric, str(image), "--output", str(out)]) == 0
+    call = [metric, str(image), "--output", str(out), "--skip-existing", "--points", "--hfov", "60"]
+    assert main(call) == 0
+    assert (out / "a.ply").exists()
 
 
 def test_edges_are_jumps_by_a_share_of_the_nearer() -> None:
