@@ -105,7 +105,7 @@ class RunFolder:
         Keep other launches out until ``release``, or until this process ends, however it does.
 
         Returns:
-            None; or, where another process has it, a sentence that says so.
+            None; or, where another process has it or nothing can be written there, a sentence that says so.
         """
         try:
             import fcntl
@@ -118,7 +118,7 @@ class RunFolder:
             beside.parent.mkdir(parents=True, exist_ok=True)
             file = beside.open("w")
         except OSError as error:
-            raise FinetuneError(f"{beside}: {error.strerror}. Choose another folder by output=...") from error
+            return f"{beside}: {error.strerror}. Choose another folder by output=..."
         try:
             fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except (BlockingIOError, PermissionError):

@@ -71,9 +71,6 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     for name in recipe.export:
         registry.find(registry.EXPORTERS, name)().require_writable(recipe.model.head_max_depth_m)
     accelerator, notes = make_accelerator(recipe)
-    held = gather_object([folder.claim() if accelerator.is_main_process else None])
-    if any(held):
-        raise FinetuneError(next(sentence for sentence in held if sentence))
     # Every process looks, so that a bad run ends in each of them and none waits for another.
     looked_at = inspect_before_training(recipe)
     entries = (*recipe.data.train, *recipe.data.val)
@@ -87,7 +84,11 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     record = environment_record(recipe, accelerator, begin.base["sha256"], total)
     if resume and folder.recipe.exists():
         require_same_run(folder, recipe_mapping(recipe), record)
-    accelerator.wait_for_everyone()
+    # Not before: until here nothing was written.
+    sentence = _refusal(folder, resume=resume, overwrite=overwrite) if accelerator.is_main_process else None
+    refusals = [one for one in gather_object([sentence]) if one]
+    if refusals:
+        raise FinetuneError(refusals[0])
     if accelerator.is_main_process:
         folder.prepare(recipe_text(recipe), overwrite=overwrite)
         folder.write_json(ENVIRONMENT_FILE, record)
@@ -97,6 +98,19 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     run.alarms.lasting = tuple(beyond_range_notes(looked_at, recipe))
     _run(run, begin, record, [*notes, *begin.notes, *run.notes])
     accelerator.end_training()
+
+
+def _refusal(folder: RunFolder, *, resume: bool, overwrite: bool) -> str | None:
+    """Why this launch may not have the folder now; None where it has it from now on."""
+    taken = folder.claim()
+    if taken:
+        return taken
+    try:
+        # Another launch may have come and gone since it was first looked at.
+        folder.require_free(resume=resume, overwrite=overwrite)
+    except FinetuneError as error:
+        return str(error)
+    return None
 
 
 def _run(run: Run, begin: Start, record: Mapping[str, Any], notes: Sequence[str]) -> None:
