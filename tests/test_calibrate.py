@@ -14,8 +14,10 @@ from finetune.alignment import fit_log_scale
 from finetune.calibrate import main
 from finetune.calibrating import Calibration, Labeled, calibration
 from finetune.predictor import load_model
+from finetune.preprocessing import Preprocessing
 from finetune.readers.files import read_image
-from tests.small_models import write_model
+from finetune.weights import save_native
+from tests.small_models import small_model, write_model
 from tests.test_predict import picture
 
 RECIPE = """\
@@ -199,3 +201,15 @@ def test_calls_that_cannot_be_meant(
     for call in ([model, *out], [model, *recipe, "--undo", *out], [model, "a=b", "--undo", *out]):
         with pytest.raises(SystemExit):
             main(call)
+
+
+def test_what_was_scored_before_does_not_stand_for_other_answers(camera: Path, tmp_path: Path) -> None:
+    scored = {"rows": {"finetuned": {"abs_rel": 0.25}}}
+    metadata = {"preprocessing": Preprocessing(input_size=(28, 42)).to_mapping(), "evaluation": scored}
+    save_native(tmp_path / "scored.safetensors", small_model(10.0), metadata)
+    after, undone = tmp_path / "after.safetensors", tmp_path / "undone.safetensors"
+    recipe = ["--recipe", str(camera / "camera.yaml")]
+    assert main([str(tmp_path / "scored.safetensors"), *recipe, "--output", str(after)]) == 0
+    assert "evaluation" not in load_model(after).metadata
+    assert main([str(after), "--undo", "--output", str(undone)]) == 0
+    assert load_model(undone).metadata["evaluation"] == scored
