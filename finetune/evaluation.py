@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.batches import Caught, Reader, calm_worker, sound
-from finetune.errors import DataError
+from finetune.errors import DataError, ResultError
 from finetune.metrics import METRICS
 from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
@@ -302,22 +302,25 @@ def evaluate(
 ) -> list[Evaluation]:
     """
     Args:
-        accelerator: all its processes must call; each takes every world-size-th image.
+        accelerator: all its processes must call; each takes every world-size-th batch.
         samples: validation data, with the image crops of the protocols.
         rows: row of the table -> what answers; each network is asked once for what several protocols share.
         protocols: how answers are compared.
         workers: of the loader.
-        batch_size: images that are asked for at once, where the network sees them in one size.
+        batch_size: images that are asked for at once, where the network sees them in one size. Neighbors in a batch
+            change how a network's sums are rounded, by some 1e-6 of a depth; so batches are cut from all frames, and
+            never from what one process has, and a table is the same bit by bit on any number of processes.
 
     Returns:
         A table for each protocol, the same in every process: means over images, summed in float64.
 
     Raises:
         DataError: under one of the protocols no image has a pixel that counts.
+        ResultError: an answer is not a finite number where it counts.
     """
     scored: list[list[ScoredImage]] = [[] for _ in protocols]
     skipped: list[list[int]] = [[] for _ in protocols]
-    share = _share(accelerator, samples, workers)
+    share = _share(accelerator, samples, workers, batch_size)
     while batch := list(islice(share, batch_size)):
         found = _answers(batch, rows, protocols)
         for turn, protocol in enumerate(protocols):
@@ -402,6 +405,8 @@ def _score(
     usable = protocol.usable(sample.depth_m, sample.valid, sample.source)
     if not usable.any():
         return None
+    for name, answer in answers.items():
+        _require_finite(name, answer[usable], sample.source)
     compared = {name: protocol.depth_m(answer, sample.depth_m, usable) for name, answer in answers.items()}
     if protocol.aligns and protocol.kind == "metric":
         compared |= {f"{name}{UNALIGNED}": answer for name, answer in answers.items()}
@@ -418,6 +423,20 @@ def _score(
         sums = [np.bincount(places, weights, len(BIN_ENDS) - 1) for weights in (None, error, error / target)]
         bins[name] = np.stack(sums, axis=1).astype(np.float64)
     return ScoredImage(one.number, int(usable.sum()), rows, mean_logs, errors_mm, bins)
+
+
+def _require_finite(row: str, answer: NDArray[np.floating], source: str) -> None:
+    """
+    Raises:
+        ResultError: some of the (N,) answers that count are NaN or infinite. To score such a pixel as near or far, as
+            is published practice, would give a broken network a number.
+    """
+    wrong = 1 - np.mean(np.isfinite(answer))
+    if wrong:
+        raise ResultError(
+            f"{source}: {row} answers NaN or infinite at {wrong:.1%} of the pixels that count. "
+            "Its weights are broken, or overflow at this size; train again from weights that answer, at a lower rate."
+        )
 
 
 def _gathered(of_protocols: list[list[Any]]) -> list[list[Any]]:
@@ -488,9 +507,12 @@ def _bins(protocol: Protocol, images: Sequence[ScoredImage], name: str) -> list[
     return found
 
 
-def _share(accelerator: Accelerator, samples: ValidationSamples, workers: int) -> Iterator[ValidationSample]:
-    """This process's images, each image in exactly one process."""
-    indices = range(accelerator.process_index, len(samples), accelerator.num_processes)
+def _share(
+    accelerator: Accelerator, samples: ValidationSamples, workers: int, batch_size: int
+) -> Iterator[ValidationSample]:
+    """This process's images, each image in exactly one process, whole batches of neighbors."""
+    starts = range(accelerator.process_index * batch_size, len(samples), accelerator.num_processes * batch_size)
+    indices = [index for start in starts for index in range(start, min(start + batch_size, len(samples)))]
     loader = DataLoader(
         Caught(samples),
         batch_size=None,

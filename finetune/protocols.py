@@ -79,9 +79,12 @@ class Protocol:
             "min_depth_m": self.min_depth_m,
             "max_depth_m": self.max_depth_m,
             "valid_depth": f"min_depth_m {less} depth {less} max_depth_m",
-            "clamp": "prediction to [min_depth_m, max_depth_m]"
-            if settings.clamp == "range"
-            else f"none; prediction at least {LEAST_M:g} m",
+            "clamp": (
+                "prediction to [min_depth_m, max_depth_m]"
+                if settings.clamp == "range"
+                else f"none, but prediction at least {LEAST_M:g} m"
+            )
+            + "; after resize, mirrored average and alignment",
             "image_crop": settings.image_crop,
             "crop": settings.crop,
             "resolution": f"measured depth; prediction resized bilinearly, align_corners {corners}",

@@ -3,9 +3,12 @@ import pytest
 
 from finetune.alignment import (
     InverseFit,
+    fit_depth_least_squares,
     fit_inverse_least_squares,
     fit_inverse_robust,
+    fit_scale_least_squares,
     fit_scale_median,
+    fit_scale_of_medians,
     rank_correlation,
 )
 
@@ -60,6 +63,41 @@ def test_answers_are_clamped_and_nothing_divides_by_zero() -> None:
 
 def test_median_scale_by_hand() -> None:
     assert fit_scale_median(np.array([1.0, 2.0, 1.0]), np.array([2.0, 4.0, 30.0])) == 2.0
+
+
+def test_scale_of_medians_by_hand() -> None:
+    # Medians 2 and 6; the median of the ratios 4, 4 and 1.2 is another.
+    pred, target = np.array([1.0, 2.0, 5.0]), np.array([4.0, 8.0, 6.0])
+    assert fit_scale_of_medians(pred, target) == 3.0
+    assert fit_scale_of_medians(np.array([1.0, 2.0, 8.0, 9.0]), np.array([4.0, 4.0, 6.0, 6.0])) == 1.0
+
+
+def test_least_squares_scale_by_hand() -> None:
+    # (1*2 + 2*2 + 3*9) / (1 + 4 + 9)
+    assert fit_scale_least_squares(np.array([1.0, 2.0, 3.0]), np.array([2.0, 2.0, 9.0])) == pytest.approx(33 / 14)
+
+
+def test_least_squares_in_depth_by_hand() -> None:
+    # Means 2 and 5; covariance (1*3 + 0 + 1*4) / 3 over variance 2 / 3: slope 3.5, through 5 - 7.
+    scale, shift = fit_depth_least_squares(np.array([1.0, 2.0, 3.0]), np.array([2.0, 4.0, 9.0]))
+    assert (scale, shift) == pytest.approx((3.5, -2.0))
+    # Downhill, the best that is left is a constant.
+    assert fit_depth_least_squares(np.array([1.0, 2.0, 3.0]), np.array([9.0, 4.0, 2.0])) == (0.0, 5.0)
+
+
+def test_a_prediction_of_nothing_keeps_a_scale_of_one() -> None:
+    nothing, target = np.zeros(3), np.array([1.0, 2.0, 4.0])
+    assert fit_scale_of_medians(nothing, target) == 1.0
+    assert fit_scale_least_squares(nothing, target) == 1.0
+    assert fit_scale_least_squares(-target, target) == 0.0
+    assert fit_scale_of_medians(np.array([0.0, 0.0, 5.0]), target) == 1.0
+
+
+def test_fits_over_pixels_in_float32_are_summed_in_float64() -> None:
+    pred = np.full(2_000_000, 1 / 3, np.float32)
+    assert fit_scale_least_squares(pred, 2 * pred) == pytest.approx(2.0, rel=1e-12)
+    scale, shift = fit_depth_least_squares(np.array([1e4, 1e4 + 1], np.float32), np.array([1.0, 2.0], np.float32))
+    assert (scale, shift) == pytest.approx((1.0, 1 - 1e4))
 
 
 def test_rank_correlation_sees_order_alone() -> None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.errors import DataError
+from finetune.errors import DataError, ResultError
 from finetune.evaluation import Asked, ValidationSamples, _share, evaluate, network_answer, resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
@@ -71,9 +71,54 @@ def test_no_usable_image_is_an_error_and_never_a_zero() -> None:
 
 def test_processes_share_the_images_each_exactly_once() -> None:
     samples = ValidationSamples([Planes(4, "a"), Planes(3, "b")], SMALL)
-    shares = [[one.sample.source for one in _share(one_process(rank, 3), samples, 0)] for rank in range(3)]
+    shares = [[one.sample.source for one in _share(one_process(rank, 3), samples, 0, 1)] for rank in range(3)]
     assert sorted(source for share in shares for source in share) == ["a#0", "a#1", "a#2", "a#3", "b#0", "b#1", "b#2"]
     assert [len(share) for share in shares] == [3, 2, 2]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_a_batch_has_the_same_neighbors_on_any_number_of_processes(count: int) -> None:
+    samples = ValidationSamples([Planes(7, "a"), Planes(4, "b")], SMALL)
+    batches = []
+    for rank in range(count):
+        numbers = [one.number for one in _share(one_process(rank, count), samples, 0, 3)]
+        batches += [numbers[start : start + 3] for start in range(0, len(numbers), 3)]
+    assert sorted(batches) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10]]
+
+
+@pytest.mark.parametrize("wrong", [np.nan, np.inf])
+def test_an_answer_that_is_no_number_is_refused_and_never_a_metric(wrong: float) -> None:
+    def broken(asked: Sequence[Asked]) -> list[np.ndarray]:
+        found = two_meters(asked)
+        for one in found:
+            one[0, :6] = wrong
+        return found
+
+    samples = ValidationSamples([Flat()], SMALL)
+    for name in ("plain", "plain+align=median", "reference_script", "plain+align=scale_shift_inverse"):
+        protocol = Protocol(name=name, min_depth_m=0.1, max_depth_m=10.0)
+        with pytest.raises(ResultError, match=r"flat#0: x answers NaN or infinite at 1\.0% of the pixels that count"):
+            evaluate(one_process(), samples, {"two": two_meters, "x": broken}, [protocol], workers=0)
+
+
+def test_an_answer_that_is_no_number_where_nothing_was_measured_changes_nothing() -> None:
+    class Half(Flat):
+        def __getitem__(self, index: int) -> DepthSample:
+            found = super().__getitem__(index)
+            found.valid[0] = False
+            return found
+
+    def broken(asked: Sequence[Asked]) -> list[np.ndarray]:
+        found = two_meters(asked)
+        for one in found:
+            one[0] = np.nan
+        return found
+
+    for name in ("plain", "plain+align=scale_shift"):
+        protocol = Protocol(name=name, min_depth_m=0.1, max_depth_m=10.0)
+        rows = {"two": two_meters, "x": broken}
+        (table,) = evaluate(one_process(), ValidationSamples([Half()], SMALL), rows, [protocol], workers=0)
+        assert table.rows["x"] == table.rows["two"]
 
 
 def test_workers_change_nothing() -> None:

@@ -92,9 +92,12 @@ def test_two_hundred_pairs_agree_with_plain_numpy(base: str) -> None:
 def test_two_hundred_whole_frames_agree_with_plain_numpy(base: str) -> None:
     sizes = [SIZES.get(base, KITTI[n % len(KITTI)]) for n in range(200)]
     frames = Frames(sizes, 10.0 if base == "nyu_eigen" else 80.0, seed=7)
-    (found,) = tables(frames, [base])
-    for metric, value in protocols_in_numpy.table(base, "none", "image", frames.pairs, 10.0).items():
-        assert found.rows["x"][metric] == pytest.approx(value, rel=1e-6, abs=1e-9), metric
+    averages = ("image", "pixel", "image", "pixel", "image")
+    kinds = list(zip(ALIGNMENTS, averages, strict=True))
+    names = [f"{base}+align={align}+average={average}" for align, average in kinds]
+    for (align, average), found in zip(kinds, tables(frames, names), strict=True):
+        for metric, value in protocols_in_numpy.table(base, align, average, frames.pairs, 10.0).items():
+            assert found.rows["x"][metric] == pytest.approx(value, rel=1e-6, abs=1e-9), (align, metric)
 
 
 @pytest.mark.parametrize(
@@ -260,7 +263,20 @@ def test_flip_averages_with_the_mirrored_image() -> None:
     assert plain.rows != flipped.rows
 
 
+def test_the_mirrored_image_is_asked_for_only_where_a_protocol_averages_with_it() -> None:
+    asked_for = []
+
+    def watched(asked: Sequence[Asked]) -> list[np.ndarray]:
+        asked_for.append(len(asked))
+        return [np.full(one.size, 2.0) for one in asked]
+
+    protocols = [protocol("plain"), protocol("plain+align=median")]
+    evaluate(one_process(), ValidationSamples([Planes(2)], SMALL), {"x": watched}, protocols, workers=0, batch_size=2)
+    assert asked_for == [2]
+
+
 def test_a_batch_answers_as_one_by_one() -> None:
+    # Up to the rounding of sums, which a network does in another order for a batch.
     samples = ValidationSamples([Planes(3, "a"), Wide()], SMALL)
     rows = {"x": network_answer(network())}
     single, batched = (

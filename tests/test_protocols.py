@@ -17,6 +17,23 @@ def test_range_decides_which_pixels_count() -> None:
     assert not PLAIN.usable(target_m, np.zeros((1, 5), bool)).any()
 
 
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_whether_depth_at_the_very_ends_of_the_range_counts(name: str) -> None:
+    settings = PROTOCOLS[name]
+    least_m, most_m = settings.min_depth_m or 0.25, settings.max_depth_m or 20.0
+    # Compared in float32, as the published code does: a stored 0.001 m is 0.001 m, though a little more in float64.
+    ends = np.array([least_m, most_m], np.float32)
+    within, beyond = np.nextafter(ends, np.float32([1, 1])), np.nextafter(ends, np.float32([0, 99]))
+    size = (480, 640) if settings.crop == "nyu_eigen" else (352, 1216)
+    target_m = np.ones(size, np.float32)
+    target_m[200, 100:106] = [*ends, *within, *beyond]
+    protocol = Protocol(name=name, min_depth_m=least_m, max_depth_m=most_m)
+    found = protocol.usable(target_m, np.ones(size, bool))[200, 100:106].tolist()
+    # Strict in what NYU's and KITTI's published tables do, inclusive in plain and in the reference script.
+    counts = name in ("plain", "reference_script")
+    assert found == [counts, counts, True, True, False, False]
+
+
 def test_prediction_is_clamped_before_it_is_scored() -> None:
     target_m = np.array([[5.0, 10.0]], dtype=np.float32)
     scores = PLAIN.score(np.array([[0.0, 40.0]]), target_m, np.ones((1, 2), bool))
@@ -27,7 +44,22 @@ def test_prediction_is_clamped_before_it_is_scored() -> None:
 def test_every_setting_stands_in_the_record() -> None:
     record = PLAIN.to_mapping()
     assert {"name", "crop", "clamp", "alignment", "averaging", "flip", "resolution", "min_depth_m"} <= record.keys()
+    assert record["clamp"] == "prediction to [min_depth_m, max_depth_m]; after resize, mirrored average and alignment"
+    reference = Protocol(name="reference_script", min_depth_m=0.1, max_depth_m=10.0).to_mapping()["clamp"]
+    assert reference == "none, but prediction at least 1e-06 m; after resize, mirrored average and alignment"
 
+
+def test_the_clamp_comes_after_the_alignment() -> None:
+    median = Protocol(name="plain+align=median", min_depth_m=0.1, max_depth_m=10.0)
+    answer, target_m = np.array([[5.0, 10.0, 30.0]]), np.array([[2.5, 5.0, 15.0]], np.float32)
+    usable = median.usable(target_m, EVERYWHERE)
+    assert usable.tolist() == [[True, True, False]]
+    # Medians 3.75 over 7.5; clamped first, 30 m would have become 10 m and so 5 m.
+    pred_m = median.depth_m(answer, target_m, usable)
+    assert pred_m.tolist() == [[2.5, 5.0, 15.0]]
+    everywhere = Protocol(name="plain+align=median", min_depth_m=0.1, max_depth_m=15.0)
+    pred, _ = everywhere.compared(everywhere.depth_m(answer, target_m, EVERYWHERE), target_m, EVERYWHERE)
+    assert pred.tolist() == [2.5, 5.0, 15.0]
 
 def test_sky_is_never_compared() -> None:
     assert PLAIN.usable(np.array([[1.0, np.inf]], np.float32), np.ones((1, 2), bool)).tolist() == [[True, False]]
