@@ -309,7 +309,8 @@ def evaluate(
         workers: of the loader.
         batch_size: images that are asked for at once, where the network sees them in one size. Neighbors in a batch
             change how a network's sums are rounded, by some 1e-6 of a depth; so batches are cut from all frames, and
-            never from what one process has, and a table is the same bit by bit on any number of processes.
+            never from what one process has: a table is the same bit by bit on any number of processes, if each has
+            as many threads, which round in an order of their own as well.
 
     Returns:
         A table for each protocol, the same in every process: means over images, summed in float64.

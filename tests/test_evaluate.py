@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune import evaluate, export, predict, train
+from finetune import evaluate, export, train
 from tests.browser import require_valid
 from tests.conftest import CHECKPOINT, RECIPE, ROOT
+from tests.runs import without_gpu
 
 
 @pytest.fixture(scope="module")
@@ -94,18 +95,35 @@ def test_run_as_a_file_it_hides_no_library() -> None:
 
 
 def test_what_predict_wrote_gives_the_table_of_its_model(run: Path, frames: Path, tmp_path: Path) -> None:
-    folder, out = tmp_path / "depth", tmp_path / "table.json"
-    assert predict.main([str(run), *map(str, frames.glob("1[0-2].jpg")), "--output", str(folder)]) == 0
-    call = ["--predictions", str(folder), "--recipe", str(run / "recipe.yaml"), "data.workers=0", "--json", str(out)]
-    assert evaluate.main(call) == 0
-    found, of_run = table(out), table(run / "evaluation.json")
-    assert found["constant_median"] == of_run["constant_median"]
-    for name, value in of_run["finetuned"].items():
-        assert found["predictions"][name] == pytest.approx(value, rel=1e-5)
+    """By the commands that a user types, in processes of their own."""
+    environment = {name: value for name, value in without_gpu().items() if name != "OMP_NUM_THREADS"}
+
+    def finetune(*arguments: object) -> None:
+        command = [sys.executable, "-m", "finetune", *map(str, arguments)]
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
+        assert ended.returncode == 0, ended.stderr
+
+    folder, recipe = tmp_path / "depth", run / "recipe.yaml"
+    files, of_model, rounded = (tmp_path / f"{name}.json" for name in ("files", "model", "rounded"))
+    finetune("predict", run, *sorted(frames.glob("1[0-2].jpg")), "--output", folder)
+    finetune("evaluate", "--predictions", folder, "--recipe", recipe, "--json", files)
+    # One image at a time, as predict asks.
+    call = ["--recipe", str(recipe), "data.workers=0"]
+    assert evaluate.main([str(run), *call, "run.batch_size=1", "--json", str(of_model)]) == 0
+    assert table(files)["predictions"] == table(of_model)["finetuned"]
+    assert table(files)["constant_median"] == table(of_model)["constant_median"] == constant(run)
+    # A batch rounds sums of the network in another order.
+    for name, value in table(run / "evaluation.json")["finetuned"].items():
+        assert table(files)["predictions"][name] == pytest.approx(value, rel=5e-6), name
     # Millimeters are rounded.
-    assert evaluate.main([*call, "--meters-per-unit", "0.001"]) == 0
-    assert table(out)["predictions"]["abs_rel"] == pytest.approx(of_run["finetuned"]["abs_rel"], abs=1e-3)
-    assert table(out) != found
+    call += ["--predictions", str(folder), "--meters-per-unit", "0.001"]
+    assert evaluate.main([*call, "--json", str(rounded)]) == 0
+    assert table(rounded)["predictions"]["abs_rel"] == pytest.approx(table(files)["predictions"]["abs_rel"], abs=1e-3)
+    assert table(rounded) != table(files)
+
+
+def constant(run: Path) -> dict[str, float]:
+    return table(run / "evaluation.json")["constant_median"]
 
 
 @pytest.mark.parametrize(

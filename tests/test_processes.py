@@ -22,15 +22,14 @@ from tests.runs import train_command, without_gpu
 STEPS = 20
 # Threads alike: they change the order in which numbers are added.
 ARGUMENTS = (
-    f"run.steps={STEPS}",
     "run.threads=1",
     "run.log_every_steps=1",
-    "run.evaluate_every_steps=20",
     "optim.ema_decay=0.9",
     # Images, and pixels, are counted over both processes.
     "loss=[{kind: silog}, {kind: l1, weight: 0.1, reduction: pixel}]",
     "export=[]",
 )
+LONG = (*ARGUMENTS, f"run.steps={STEPS}", f"run.evaluate_every_steps={STEPS}")
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -39,7 +38,7 @@ def run(command: list[str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders ``one`` and ``two`` of runs on 9 frames, 4 of them without any measurement, with 7 to validate."""
+    """Runs ``one``, ``two`` and ``wide`` on 9 frames, 4 of them without any measurement, with 7 to validate."""
     folder = tmp_path_factory.mktemp("processes")
     generator = np.random.default_rng(1)
     for number in range(16):
@@ -53,14 +52,16 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe = folder / "small.yaml"
     recipe.write_text(RECIPE.format(output=folder, checkpoint=CHECKPOINT, root=folder))
     for ended in (
-        run(train_command(recipe, *ARGUMENTS, "name=one", "run.batch_size=2")),
-        run(train_command(recipe, *ARGUMENTS, "name=two", "run.batch_size=1", processes=2)),
+        run(train_command(recipe, *LONG, "name=one", "run.batch_size=2")),
+        run(train_command(recipe, *LONG, "name=two", "run.batch_size=1", processes=2)),
+        # With the batches of the first, for what is evaluated with equal weights.
+        run(train_command(recipe, *ARGUMENTS, "name=wide", "run.batch_size=2", "run.steps=2", processes=2)),
     ):
         assert ended.returncode == 0, ended.stderr
     # Before anything is believed: they were two that knew of each other, and not two runs of one process.
-    records = [json.loads((folder / name / "environment.json").read_text()) for name in ("one", "two")]
-    assert [record["processes"] for record in records] == [1, 2]
-    assert [record["total_batch"] for record in records] == [2, 2]
+    records = [json.loads((folder / name / "environment.json").read_text()) for name in ("one", "two", "wide")]
+    assert [record["processes"] for record in records] == [1, 2, 2]
+    assert [record["total_batch"] for record in records] == [2, 2, 4]
     return folder
 
 
@@ -97,6 +98,16 @@ def test_the_evaluation_of_seven_images_is_the_same(runs: Path) -> None:
     for row in ("constant_median", "base_fitted_scale"):  # of equal weights
         for name, value in one["rows"][row].items():
             assert two["rows"][row][name] == pytest.approx(value, rel=1e-6)
+
+
+def test_with_the_same_batches_the_evaluation_is_the_same_bit_by_bit(runs: Path) -> None:
+    (one,), (wide,) = (json.loads((runs / name / "evaluation.json").read_text()) for name in ("one", "wide"))
+    for row in ("constant_median", "base_fitted_scale"):
+        assert wide["rows"][row] == one["rows"][row]
+        assert wide["bins"][row] == one["bins"][row]
+        assert wide["errors_mm"][row] == one["errors_mm"][row]
+    first = [columns(runs / name, "val_abs_rel", column="val_abs_rel")[0] for name in ("one", "wide")]
+    assert first[0] == first[1]
 
 
 def test_what_is_evaluated_while_training_is_one_network_in_all_processes(runs: Path) -> None:
@@ -170,7 +181,7 @@ def test_two_machines_by_their_config_file_train_as_one_run(runs: Path) -> None:
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config)]
     launcher += ["--num_processes", "2", "--mixed_precision", "no"]
     launcher += ["--main_process_ip", "127.0.0.1", "--main_process_port", str(port)]
-    training = [str(ROOT / "finetune" / "train.py"), str(runs / "small.yaml"), *ARGUMENTS, "name=machines"]
+    training = [str(ROOT / "finetune" / "train.py"), str(runs / "small.yaml"), *LONG, "name=machines"]
     commands = [[*launcher, "--machine_rank", rank, *training, "run.batch_size=1"] for rank in ("0", "1")]
     processes = [subprocess.Popen(command, env=without_gpu()) for command in commands]
     assert [process.wait(timeout=240) for process in processes] == [0, 0]
@@ -181,9 +192,7 @@ def test_two_machines_by_their_config_file_train_as_one_run(runs: Path) -> None:
 
 @pytest.mark.slow
 def test_adapters_train_alike_on_two_processes(runs: Path) -> None:
-    # The command line takes each key once.
-    arguments = [one for one in ARGUMENTS if not one.startswith("run.steps")]
-    arguments += ["run.steps=8", "model.train=lora", "model.lora.rank=4", "optim.lr=1e-3"]
+    arguments = [*ARGUMENTS, "run.steps=8", "model.train=lora", "model.lora.rank=4", "optim.lr=1e-3"]
     for ended in (
         run(train_command(runs / "small.yaml", *arguments, "name=lora_one", "run.batch_size=2")),
         run(train_command(runs / "small.yaml", *arguments, "name=lora_two", "run.batch_size=1", processes=2)),

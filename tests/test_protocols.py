@@ -61,6 +61,7 @@ def test_the_clamp_comes_after_the_alignment() -> None:
     pred, _ = everywhere.compared(everywhere.depth_m(answer, target_m, EVERYWHERE), target_m, EVERYWHERE)
     assert pred.tolist() == [2.5, 5.0, 15.0]
 
+
 def test_sky_is_never_compared() -> None:
     assert PLAIN.usable(np.array([[1.0, np.inf]], np.float32), np.ones((1, 2), bool)).tolist() == [[True, False]]
 
