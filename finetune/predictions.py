@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +24,8 @@ class Predictions:
     """
     An ``Answer`` read from a folder.
 
-    The file of a frame bears the name of its image, in the folders that the image is in below the entry's root, or in
-    none: ``<folder>/<path>.npy`` or ``<folder>/<stem>.npy``; ``.png`` likewise.
+    The file of a frame bears the name of its image, in the folders that the image is in below the entry's root, or,
+    where no two frames have one name, in none: ``<folder>/<path>.npy`` or ``<folder>/<stem>.npy``; ``.png`` likewise.
 
     Attributes:
         folder: of the files.
@@ -65,17 +67,36 @@ class Predictions:
         return resized_answer(torch.from_numpy(found)[None, None], asked.size, align_corners=asked.align_corners)
 
     def _path(self, number: int) -> Path:
-        place, frame = self.samples.place(number)
-        reader = self.readers[place]
-        image = Path(reader.files(frame)[0])  # type: ignore[attr-defined]
-        root = Path(reader.root).expanduser()  # type: ignore[attr-defined]
-        names = [image.relative_to(root), Path(image.name)] if image.is_relative_to(root) else [Path(image.name)]
+        below = self._below_root(number)
         suffixes = (".npy", "_inverse.npy") if self.meters_per_unit is None else (".png", ".npy")
-        candidates = [self.folder / name.with_name(name.stem + suffix) for name in names for suffix in suffixes]
+        candidates = [self.folder / below.with_name(below.stem + suffix) for suffix in suffixes]
         for path in candidates:
             if path.is_file():
                 return path
+        for suffix in suffixes:
+            path = self.folder / (below.stem + suffix)
+            if path.is_file():
+                if self._of_stem[below.stem] == 1:
+                    return path
+                raise DataError(
+                    path,
+                    f"could be of {self._of_stem[below.stem]} frames of data.val, whose images all have this name",
+                    f"Write them into the folders of their images, such as {candidates[0]}",
+                )
         fix = "Write a file for each frame of data.val, or name the frames that there are in a list"
         if self.meters_per_unit is None:
             fix += "; for .png give --meters-per-unit"
         raise DataError(candidates[0], "does not exist", fix)
+
+    @cached_property
+    def _of_stem(self) -> Counter[str]:
+        """How many frames there are whose image has a name."""
+        return Counter(self._below_root(number).stem for number in range(len(self.samples)))
+
+    def _below_root(self, number: int) -> Path:
+        """The image of a frame, below the root of its entry; of one elsewhere its name alone."""
+        place, frame = self.samples.place(number)
+        reader = self.readers[place]
+        image = Path(reader.files(frame)[0])  # type: ignore[attr-defined]
+        root = Path(reader.root).expanduser()  # type: ignore[attr-defined]
+        return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)
