@@ -62,8 +62,6 @@ class Predictions:
                 raise DataError(path, f"is {height}x{width}, smaller than the KB crop of the protocol", fix)
             top, left = height - KB_HEIGHT, (width - KB_WIDTH) // 2
             found = found[top : top + KB_HEIGHT, left : left + KB_WIDTH]
-        if found.shape == asked.size:
-            return found
         return resized_answer(torch.from_numpy(found)[None, None], asked.size, align_corners=asked.align_corners)
 
     def _path(self, number: int) -> Path:
