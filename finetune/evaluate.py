@@ -82,6 +82,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         evaluations, frames = evaluate_predictions(recipe, arguments.predictions, arguments.meters_per_unit)
     else:
         evaluations, frames = evaluate_model(recipe, load_from(arguments, arguments.device))
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first process of a launcher has the tables of all
     for evaluation in evaluations:
         print(evaluation.table())
     if arguments.json:

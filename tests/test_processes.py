@@ -191,6 +191,20 @@ def test_two_machines_by_their_config_file_train_as_one_run(runs: Path) -> None:
 
 
 @pytest.mark.slow
+def test_two_processes_evaluate_to_one_table_that_is_that_of_one(runs: Path) -> None:
+    command = [str(ROOT / "finetune" / "evaluate.py"), str(runs / "one"), "--recipe", str(runs / "one" / "recipe.yaml")]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    written, printed = [], []
+    for name, start in (("alone", []), ("together", launcher)):
+        ended = run([sys.executable, *start, *command, "--json", str(runs / f"{name}.json")])
+        assert ended.returncode == 0, ended.stderr
+        written.append((runs / f"{name}.json").read_bytes())
+        printed.append(ended.stdout.replace(name, ""))
+    assert written[0] == written[1]
+    assert printed[0] == printed[1]
+
+
+@pytest.mark.slow
 def test_adapters_train_alike_on_two_processes(runs: Path) -> None:
     arguments = [*ARGUMENTS, "run.steps=8", "model.train=lora", "model.lora.rank=4", "optim.lr=1e-3"]
     for ended in (
