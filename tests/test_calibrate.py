@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -12,13 +14,15 @@ import pytest
 from finetune import evaluate, export
 from finetune.alignment import fit_log_scale
 from finetune.calibrate import main
-from finetune.calibrating import Calibration, Labeled, calibration
+from finetune.calibrating import Calibration, Labeled, calibration, labeled_frames
+from finetune.errors import DataError
 from finetune.predictor import load_model
 from finetune.preprocessing import Preprocessing
 from finetune.readers.files import read_image
+from finetune.sample import DepthSample
 from finetune.weights import save_native
 from tests.small_models import small_model, write_model
-from tests.test_predict import picture
+from tests.test_predict import picture, with_orientation
 
 RECIPE = """\
 name: camera
@@ -92,7 +96,10 @@ def test_undo_gives_the_same_file_back(camera: Path, calibrated: Path, tmp_path:
     labels = tmp_path / "known.csv"
     labels.write_text(f"{camera / '0.png'}, 3, 5, 2.5\n")
     assert main([str(calibrated), "--known-distances", str(labels), "--output", str(twice)]) == 0
-    assert load_model(twice).metadata["calibration"]["original_max_depth_m"] == 10.0
+    record = load_model(twice).metadata["calibration"]
+    assert record["original_max_depth_m"] == 10.0
+    assert record["scale"] == pytest.approx(load_model(twice).max_depth_m / 10.0, rel=1e-6)
+    assert record["scale"] != pytest.approx(1.25, rel=1e-3)
     assert main([str(twice), "--undo", "--output", str(undone)]) == 0
     assert undone.read_bytes() == (camera / "model.safetensors").read_bytes()
 
@@ -110,6 +117,20 @@ def test_known_distances_by_hand(camera: Path, tmp_path: Path, capsys: pytest.Ca
     expected = np.sqrt(np.sqrt(1.1 * 1.3) * 1.2)
     assert load_model(out).max_depth_m == pytest.approx(10 * expected, rel=1e-5)
     assert f"scale {expected:.4f} from 3 pixels of 2 frame(s)" in capsys.readouterr().out
+
+
+def test_known_distances_are_of_the_image_as_a_viewer_shows_it(camera: Path, tmp_path: Path) -> None:
+    encoded, jpeg = cv2.imencode(".jpg", picture(48, 64)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 100])
+    assert encoded
+    turned = tmp_path / "turned.jpg"
+    turned.write_bytes(with_orientation(jpeg.tobytes(), 6))  # to be shown a quarter turned: 48 wide, 64 high
+    model = load_model(camera / "model.safetensors")
+    shown = model.predict(read_image(turned, upright=True))
+    assert shown.shape == (64, 48)
+    labels, out = tmp_path / "known.csv", tmp_path / "out.safetensors"
+    labels.write_text(f"turned.jpg, 5, 60, {1.5 * shown[60, 5]}\n")
+    assert main([str(camera / "model.safetensors"), "--known-distances", str(labels), "--output", str(out)]) == 0
+    assert load_model(out).max_depth_m == pytest.approx(15.0, rel=1e-5)
 
 
 def test_a_model_of_another_format_becomes_a_file_of_ours(camera: Path, tmp_path: Path) -> None:
@@ -148,12 +169,42 @@ def test_a_minority_of_wrong_pixels_does_not_move_the_scale() -> None:
     assert fit_log_scale(pred_m, np.where(np.arange(101) % 4, 1.5 * pred_m, 40.0)) == pytest.approx(1.5)
 
 
+def test_only_pixels_that_tell_of_scale_are_compared() -> None:
+    # Of 8 pixels: one right, one of them not measured, sky, an answer of 0, and answers at the end of the range.
+    answer = np.array([[2.0, 3.0, 4.0, 0.0, 9.4, 9.6, 10.0, 5.0]], np.float32)
+    depth_m = np.array([[3.0, 77.0, np.inf, 4.0, 14.1, 30.0, 40.0, 7.5]], np.float32)
+    valid = np.array([[True, False, True, True, True, True, True, True]])
+    sample = DepthSample(image=np.zeros((1, 8, 3), np.uint8), depth_m=depth_m, valid=valid, source="frame")
+    predictor: Any = SimpleNamespace(max_depth_m=10.0, predict=lambda image: answer)
+    recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[sample])]))
+    (found,) = labeled_frames(predictor, recipe, 20)
+    assert found.pred_m.tolist() == pytest.approx([2.0, 9.4, 5.0])
+    assert found.target_m.tolist() == pytest.approx([3.0, 14.1, 7.5])
+    assert calibration([found]).scale == pytest.approx(1.5)
+
+
+def test_frames_without_a_pixel_to_compare_are_left_out_and_none_at_all_is_an_error() -> None:
+    nothing = DepthSample(
+        image=np.zeros((1, 2, 3), np.uint8),
+        depth_m=np.ones((1, 2), np.float32),
+        valid=np.zeros((1, 2), bool),
+        source="",
+    )
+    predictor: Any = SimpleNamespace(max_depth_m=10.0, predict=lambda image: np.ones((1, 2), np.float32))
+    recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[nothing])]))
+    assert labeled_frames(predictor, recipe, 20) == []
+    with pytest.raises(DataError, match="no pixel has both a measured depth and an answer"):
+        calibration([])
+
+
 def warnings(found: Calibration) -> str:
     return "\n".join(found.warnings)
 
 
 def test_a_pure_scale_warns_of_nothing() -> None:
     assert not calibration(frames(1.4, 1.4, 1.4, noise=0.01)).warnings
+    # Nothing is gained, but there is nothing to gain either.
+    assert not calibration(frames(1.0, 1.0, 1.0, noise=0.02)).warnings
 
 
 def test_what_is_not_a_scale_is_said() -> None:
