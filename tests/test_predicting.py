@@ -224,6 +224,14 @@ def test_points_by_hand(metric: str, tmp_path: Path) -> None:
     assert (colors[at] == color[12, 31]).all()
 
 
+def test_what_has_no_depth_is_no_point() -> None:
+    depth_m = np.array([[2.0, 0.0, -1.0, np.nan, np.inf, 4.0]], np.float32)
+    image = np.arange(18, dtype=np.uint8).reshape(1, 6, 3)
+    cloud = point_cloud(depth_m, image, Camera(fx_px=10.0, fy_px=10.0, cx_px=0.0, cy_px=-10.0))
+    assert cloud.xyz_m.tolist() == [[0.0, 2.0, 2.0], [2.0, 4.0, 4.0]]
+    assert cloud.color.tolist() == [[0, 1, 2], [15, 16, 17]]
+
+
 def test_a_plane_comes_back_as_a_plane(tmp_path: Path) -> None:
     sample = Scenes(count=1, size=(120, 160), objects=(1, 1))[0]
     assert sample.camera is not None

@@ -66,15 +66,15 @@ def eroded(valid: NDArray[np.bool_], depth_m: NDArray[np.float32], pixels: int) 
     """
     jumps = np.zeros_like(valid)
     for axis in (0, 1):
-        depth, known = np.moveaxis(depth_m, axis, 0), np.moveaxis(valid, axis, 0)
+        depth = np.moveaxis(depth_m, axis, 0)
         first, second = depth[:-1], depth[1:]
         with np.errstate(invalid="ignore"):  # infinity less infinity, of sky beside sky, is no jump
             steps = np.abs(second - first) > EDGE_SHARE * np.minimum(first, second)
-        steps &= known[:-1] & known[1:]
         beside = np.moveaxis(jumps, axis, 0)  # a view
         beside[:-1] |= steps
         beside[1:] |= steps
-    # A jump lies between two pixels, each of which is at a distance of 1 from it.
+    # A jump lies between two pixels, each of which is at a distance of 1 from it. One to a pixel that was not measured
+    # takes what that pixel takes.
     return valid & ~_grown(~valid, pixels) & ~_grown(jumps, pixels - 1)
 
 

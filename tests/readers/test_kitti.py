@@ -194,6 +194,17 @@ def test_a_calibration_file_comes_before_the_table(tmp_path: Path) -> None:
         "P_rect_02: 700.5 0 601.5 44.8 0 701.5 172.5 0.2 0 0 1 0.002\n"
     )
     assert Kitti(**options)[0].camera == Camera(fx_px=700.5, fy_px=701.5, cx_px=601.5, cy_px=172.5)
+    # The right color camera has a projection of its own.
+    with (day / "calib_cam_to_cam.txt").open("a") as file:
+        file.write("S_rect_03: 1.242e+03 3.75e+02\nP_rect_03: 710 0 611 -339 0 711 182 2.2 0 0 1 0.003\n")
+    line = (tmp_path / "frames.txt").read_text().splitlines()[0].split()
+    for root, name in ((tmp_path / "raw", line[0]), (tmp_path / "data_depth_annotated" / "val", line[1])):
+        right = root / name.replace("image_02", "image_03")
+        right.parent.mkdir(parents=True)
+        right.write_bytes((root / name).read_bytes())
+    (tmp_path / "right.txt").write_text(" ".join(line).replace("image_02", "image_03") + "\n")
+    right_camera = Kitti(**options | {"list": "right.txt"})[0].camera
+    assert right_camera == Camera(fx_px=710.0, fy_px=711.0, cx_px=611.0, cy_px=182.0)
     (day / "calib_cam_to_cam.txt").write_text("nothing of use\n")
     with pytest.raises(ListError, match=r"calib_cam_to_cam\.txt: has no P_rect and S_rect of camera 2"):
         Kitti(**options)[0]

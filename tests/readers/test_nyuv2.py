@@ -122,6 +122,8 @@ def test_labeled_frames_of_the_mat_file(tmp_path: Path) -> None:
     assert (len(train), len(test)) == (795, 654)
     # From 0, the test frames begin with 0, 1, 8, 13, those to train with 2.
     assert test.source(2).endswith("labeled.mat#8")
+    # To a worker it goes unopened, and once it is open as well.
+    assert pickle.loads(pickle.dumps(test))[0].depth_m[100, 100] == test[0].depth_m[100, 100] == np.float32(1.0)
     sample = pickle.loads(pickle.dumps(test))[2]
     assert sample.image.shape == (480, 640, 3)
     assert sample.image[300, 300].tolist() == [8, 0, 0]

@@ -319,6 +319,12 @@ def test_intrinsics_of_each_image(tmp_path: Path) -> None:
     assert [reader[index].camera.fx_px for index in (0, 1)] == [20.0, 30.0]  # type: ignore[union-attr]
     with pytest.raises(ListError, match=r"holds no intrinsics of rgb/1\.png"):
         reader[2]
+    # The path goes before the name of the file, and this before its stem.
+    for name, focal in (("2.png", 50.0), ("2", 60.0), ("0", 70.0)):
+        cameras[name] = cameras["0.png"] | {"fx": focal}
+    (tmp_path / "intrinsics.json").write_text(json.dumps(cameras))
+    reader = Pairs(**options)
+    assert [reader[index].camera.fx_px for index in (0, 1)] == [20.0, 30.0]  # type: ignore[union-attr]
     cameras["0.png"]["fx"] = -1.0
     (tmp_path / "intrinsics.json").write_text(json.dumps(cameras))
     with pytest.raises(ListError, match=r"intrinsics\.json: 0\.png: has fx -1"):
@@ -337,6 +343,21 @@ def test_intrinsics_as_columns_of_the_list(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("rgb/0.png depth/0.png 20 21\n")
     with pytest.raises(ListError, match=r"train\.txt:1: has no fx, fy, cx, cy after its two paths"):
         Pairs(**options)[0]
+    (tmp_path / "train.txt").write_text("rgb/0.png depth/0.png 20 21 8 6\nrgb/1.png depth/1.png 20 -21 8 6\n")
+    with pytest.raises(ListError, match=r"train\.txt:2: has fx 20, fy -21"):
+        Pairs(**options)[0]
+
+
+def test_the_range_of_a_stereo_camera_is_of_depth_and_ends_as_that_of_others(tmp_path: Path) -> None:
+    options = dict(example(tmp_path)) | {"meters_per_unit": None, "intrinsics": None}
+    # 100 px times 0.1 m: 5 px are 2 m, 4 px 2.5 m, 2 px 5 m.
+    options |= {"depth_is": "disparity", "baseline_m": 0.1, "focal_px": 100.0, "min_depth_m": 2.0, "max_depth_m": 5.0}
+    disparity = np.zeros((12, 16), np.uint16)
+    disparity[1], disparity[2], disparity[3], disparity[4] = 5, 4, 2, 1
+    cv2.imwrite(str(tmp_path / "depth/2.png"), disparity)
+    sample = Pairs(**options)[0]  # type: ignore[arg-type]
+    assert sample.depth_m[:6, 0].tolist() == [0.0, 2.0, 2.5, 5.0, 10.0, 0.0]
+    assert sample.valid[:6, 0].tolist() == [False, False, True, True, False, False]
 
 
 def test_a_larger_image_is_reduced_to_its_depth(tmp_path: Path) -> None:

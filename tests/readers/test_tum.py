@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 import pytest
 
+from finetune.camera import Camera
 from finetune.errors import ListError, RecipeError
 from finetune.readers.files import DepthCoding
 from finetune.readers.tum import Tum, paired
@@ -158,7 +159,7 @@ def test_layouts_of_other_data_sets(
     assert (sample.camera and sample.camera.fx_px) == fx_px
     (tmp_path / "camera-intrinsics.txt").write_text("570.3 0 320\n0 571.3 240\n0 0 1\n")
     camera = Tum(root=str(tmp_path), layout=layout)[0].camera
-    assert camera is not None and (camera.fx_px, camera.fy_px) == (570.3, 571.3)
+    assert camera == Camera(fx_px=570.3, fy_px=571.3, cx_px=320.0, cy_px=240.0)
 
 
 def test_the_lowest_bits_of_sun3d_stand_first(tmp_path: Path) -> None:
