@@ -26,6 +26,8 @@ from finetune.videos import VideoFile, VideoFrames
 _AHEAD = 3
 # Further from training than this, shape or size is worth a word.
 FAR_ASPECT, FAR_ENLARGED = 2.0, 2.0
+# Of the frames that a video says it has, which some containers estimate: with less it is cut off.
+CUT_OFF_SHARE = 0.9
 _T = TypeVar("_T")
 
 
@@ -200,7 +202,9 @@ class _Work:
                 VideoFile(output / f"{one.path.stem}_preview.mp4", frames.frames_per_second) as preview,
                 tqdm(total=frames.count or None, unit="frame", dynamic_ncols=True, disable=None) as bar,
             ):
+                decoded = 0
                 for number, image in enumerate(_next_in_thread(pool, iter(frames))):
+                    decoded += 1
                     answer = self._answer(one.path, image)
                     # Of a relative model the range is that of the first frame, so that colors stay comparable.
                     ends = ends or (float(answer.min()), float(answer.max()))
@@ -217,6 +221,11 @@ class _Work:
             raise FinetuneError(f"{folder}: cannot be written ({error.strerror}). Name another --output.") from error
         if beyond:
             self.outcome.beyond.append(one.path)
+        if decoded < CUT_OFF_SHARE * frames.count:
+            self.outcome.faults.append(
+                f"{one.path}: {decoded} of the {frames.count} frames that it says it has could be decoded, and are "
+                "done. Copy it again."
+            )
         self.outcome.done += 1
 
     def _answered(self, one: Input, image: NDArray[np.uint8], stem: Path) -> Callable[[], bool]:

@@ -192,6 +192,25 @@ def test_a_video_that_is_none(metric: str, tmp_path: Path, capsys: pytest.Captur
     assert names(tmp_path / "out") == ["good_preview.mp4"]
 
 
+def test_a_video_that_is_cut_off_is_done_so_far_and_said(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, cut = tmp_path / "whole.avi", tmp_path / "cut.avi"
+    writer = cv2.VideoWriter(str(whole), cv2.VideoWriter.fourcc(*"MJPG"), 10.0, (64, 48))
+    for number in range(12):
+        writer.write(np.roll(picture(48, 64), number, axis=1))
+    writer.release()
+    content = whole.read_bytes()
+    cut.write_bytes(content[: len(content) // 2])
+    assert main([metric, str(whole), str(cut), "--output", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    decoded = len(frames_of(tmp_path / "out" / "cut_preview.mp4")[0])
+    assert 0 < decoded < 12
+    assert f"cut.avi: {decoded} of the 12 frames that it says it has could be decoded" in said
+    assert "whole.avi" not in said
+    assert len(frames_of(tmp_path / "out" / "whole_preview.mp4")[0]) == 12
+
+
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_length_of_a_video(metric: str, tmp_path: Path) -> None:
     code = (
@@ -318,11 +337,23 @@ def test_a_relative_model_has_no_points(tmp_path: Path, capsys: pytest.CaptureFi
         load_model(relative).points(picture(), (40, 40, 20, 15))
 
 
-def test_a_relative_video_is_a_preview(tmp_path: Path) -> None:
+def test_a_relative_video_is_a_preview_in_the_range_of_its_first_frame(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     relative = str(write_model(tmp_path / "relative.safetensors", None))
     video = write_video(tmp_path / "v.mp4", 3)
+    seen: list[tuple[np.ndarray, Any]] = []
+
+    def watched(inverse: np.ndarray, ends: Any = None) -> np.ndarray:
+        seen.append((inverse, ends))
+        return inverse_preview(inverse, ends)
+
+    monkeypatch.setattr("finetune.predicting.inverse_preview", watched)
     assert main([relative, str(video), "--output", str(tmp_path / "out")]) == 0
-    assert len(frames_of(tmp_path / "out" / "v_preview.mp4")[0]) == 3
+    assert len(frames_of(tmp_path / "out" / "v_preview.mp4")[0]) == len(seen) == 3
+    ends = [(float(inverse.min()), float(inverse.max())) for inverse, _ in seen]
+    assert ends[1] != ends[0]
+    assert [used for _, used in seen] == [ends[0]] * 3
 
 
 def test_a_relative_preview_keeps_to_the_ends_it_is_given() -> None:
@@ -349,6 +380,7 @@ def test_points_that_are_missing_are_made(metric: str, tmp_path: Path) -> None:
 def test_edges_are_jumps_by_a_share_of_the_nearer() -> None:
     depth_m = np.array([[1.0, 1.04, 2.0, 2.05]], np.float32)
     assert depth_edges(depth_m, 0.05).tolist() == [[False, True, True, False]]
+    assert depth_edges(depth_m.T, 0.05).tolist() == [[False], [True], [True], [False]]
     assert not depth_edges(depth_m, 1.0).any()
 
 
