@@ -23,7 +23,7 @@ def test_whether_depth_at_the_very_ends_of_the_range_counts(name: str) -> None:
     least_m, most_m = settings.min_depth_m or 0.25, settings.max_depth_m or 20.0
     # Compared in float32, as the published code does: a stored 0.001 m is 0.001 m, though a little more in float64.
     ends = np.array([least_m, most_m], np.float32)
-    within, beyond = np.nextafter(ends, np.float32([1, 1])), np.nextafter(ends, np.float32([0, 99]))
+    within, beyond = (np.nextafter(ends, np.array(to, np.float32)) for to in ([1, 1], [0, 99]))
     size = (480, 640) if settings.crop == "nyu_eigen" else (352, 1216)
     target_m = np.ones(size, np.float32)
     target_m[200, 100:106] = [*ends, *within, *beyond]
