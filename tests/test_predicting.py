@@ -93,6 +93,9 @@ def test_what_is_done_is_left_alone(metric: str, tmp_path: Path, capsys: pytest.
     assert np.load(out / "a.npy").shape == (3,)
     assert np.load(out / "b.npy").shape == (30, 44)
     assert "1 of 2 images done, 1 were there already" in capsys.readouterr().out
+    # Unless it is asked for, all are done again.
+    assert main([metric, str(tmp_path / "in"), "--output", str(out)]) == 0
+    assert np.load(out / "a.npy").shape == (30, 44)
 
 
 def test_units_of_the_png_and_range_of_the_preview(metric: str, tmp_path: Path) -> None:
@@ -167,6 +170,13 @@ def test_an_image_far_smaller_than_the_training_size_is_said(
     image = write_image(tmp_path / "a.png", picture(12, 18))
     assert main([metric, str(image), "--output", str(tmp_path / "out")]) == 0
     assert "(18x12) first, are of a shape or size far from the training size 42x28" in capsys.readouterr().out
+    # More than twice as elongated as what it was trained on; four times would be bounded.
+    wide = write_image(tmp_path / "wide.png", picture(100, 320))
+    assert main([metric, str(wide), "--output", str(tmp_path / "out")]) == 0
+    assert "(320x100) first, are of a shape or size far from" in capsys.readouterr().out
+    usual = write_image(tmp_path / "usual.png", picture(100, 280))
+    assert main([metric, str(usual), "--output", str(tmp_path / "out")]) == 0
+    assert "far from" not in capsys.readouterr().out
 
 
 def test_a_video_keeps_its_rate_and_one_range(metric: str, tmp_path: Path) -> None:
