@@ -71,6 +71,46 @@ def test_patterns_and_lists_name_images(metric: str, tmp_path: Path) -> None:
     assert names(tmp_path / "by_list") == ["y.npy", "y.png", "y_preview.png"]
 
 
+def test_a_list_is_read_from_where_it_lies_and_then_from_here(
+    metric: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    write_image(here / "x.png", picture(30, 44))
+    write_image(there / "x.png", picture(40, 50))
+    write_image(here / "z.png", picture(30, 44))
+    (there / "list.txt").write_text("x.png\r\nz.png\r\n")
+    monkeypatch.chdir(here)
+    assert main([metric, str(there / "list.txt"), "--output", str(tmp_path / "out")]) == 0
+    assert np.load(tmp_path / "out" / "x.npy").shape == (40, 50)
+    assert np.load(tmp_path / "out" / "z.npy").shape == (30, 44)
+
+
+def test_depth_beside_images_is_not_taken_for_one(metric: str, tmp_path: Path) -> None:
+    write_image(tmp_path / "in" / "x.png")
+    np.save(tmp_path / "in" / "y.npy", np.ones((30, 44), np.float32))
+    np.savez(tmp_path / "in" / "z.npz", depth=np.ones((30, 44), np.float32))
+    assert main([metric, str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0
+    assert names(tmp_path / "out") == ["x.npy", "x.png", "x_preview.png"]
+
+
+def test_a_video_of_odd_sides_loses_a_row_and_a_column(metric: str, tmp_path: Path) -> None:
+    video = write_video(tmp_path / "odd.avi", 2, size=(49, 65))
+    assert frames_of(video)[0][0].shape == (49, 65, 3)
+    assert main([metric, str(video), "--output", str(tmp_path / "out")]) == 0
+    height, width, _ = frames_of(tmp_path / "out" / "odd_preview.mp4")[0][0].shape
+    assert (height % 2, width) == (0, 64)
+
+
+def test_frames_of_a_video_are_seen_in_their_colors(metric: str, tmp_path: Path) -> None:
+    video, out = write_video(tmp_path / "drive.mp4", 1), tmp_path / "out"
+    assert main([metric, str(video), "--output", str(out), "--frames"]) == 0
+    (bgr,), _ = frames_of(video)
+    model = load_model(metric)
+    (written,) = out.glob("drive/*.npy")
+    assert np.load(written) == pytest.approx(model.predict(np.ascontiguousarray(bgr[..., ::-1])))
+    assert np.load(written) != pytest.approx(model.predict(bgr))
+
+
 @pytest.mark.parametrize(
     ("path", "said"),
     [("*.jpg", "fits no image"), ("wrong.txt", "wrong.txt:2: gone.png is no file below"), ("bytes.txt", "as a list")],
@@ -301,8 +341,12 @@ def test_the_point_cloud_script_of_the_original_with_the_right_focal_length(metr
 def test_intrinsics_of_a_list_and_of_another_size(metric: str, tmp_path: Path) -> None:
     write_image(tmp_path / "a.png")
     listed = tmp_path / "list.txt"
-    listed.write_text("a.png 40 50 20 10\n")
-    assert main([metric, str(listed), "--output", str(tmp_path / "one"), "--points"]) == 0
+    clouds = []
+    for line in ("a.png 40 50 20 10\n", "a.png a_depth.png 40 50 20 10\n"):
+        listed.write_text(line)
+        assert main([metric, str(listed), "--output", str(tmp_path / "one"), "--points"]) == 0
+        clouds.append(cloud_of(tmp_path / "one" / "a.ply")[0])
+    assert (clouds[0] == clouds[1]).all()
     twice = ["--points", "--intrinsics", "80,100,40.5,20.5", "--intrinsics-size", "88,60"]
     assert main([metric, str(tmp_path / "a.png"), *twice, "--output", str(tmp_path / "two")]) == 0
     of_list, rescaled = (cloud_of(tmp_path / name / "a.ply")[0] for name in ("one", "two"))
