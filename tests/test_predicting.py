@@ -93,14 +93,6 @@ def test_depth_beside_images_is_not_taken_for_one(metric: str, tmp_path: Path) -
     assert names(tmp_path / "out") == ["x.npy", "x.png", "x_preview.png"]
 
 
-def test_a_video_of_odd_sides_loses_a_row_and_a_column(metric: str, tmp_path: Path) -> None:
-    video = write_video(tmp_path / "odd.avi", 2, size=(49, 65))
-    assert frames_of(video)[0][0].shape == (49, 65, 3)
-    assert main([metric, str(video), "--output", str(tmp_path / "out")]) == 0
-    height, width, _ = frames_of(tmp_path / "out" / "odd_preview.mp4")[0][0].shape
-    assert (height % 2, width) == (0, 64)
-
-
 def test_frames_of_a_video_are_seen_in_their_colors(metric: str, tmp_path: Path) -> None:
     video, out = write_video(tmp_path / "drive.mp4", 1), tmp_path / "out"
     assert main([metric, str(video), "--output", str(out), "--frames"]) == 0
@@ -252,8 +244,16 @@ def test_a_video_that_is_cut_off_is_done_so_far_and_said(
     writer.release()
     content = whole.read_bytes()
     cut.write_bytes(content[: len(content) // 2])
-    assert main([metric, str(whole), str(cut), "--output", str(tmp_path / "out")]) == 1
+    # A file with a table of frames and nothing behind it.
+    empty = write_video(tmp_path / "empty.mp4", 3)
+    content = empty.read_bytes()
+    start = content.index(b"mdat") + 4
+    size = int.from_bytes(content[start - 8 : start - 4], "big") - 8
+    empty.write_bytes(content[:start] + bytes(size) + content[start + size :])
+    assert main([metric, str(whole), str(cut), str(empty), "--output", str(tmp_path / "out")]) == 1
     said = capsys.readouterr().err
+    assert "empty.mp4: has no frame that can be decoded" in said
+    assert names(tmp_path / "out") == ["cut_preview.mp4", "whole_preview.mp4"]
     decoded = len(frames_of(tmp_path / "out" / "cut_preview.mp4")[0])
     assert 0 < decoded < 12
     assert f"cut.avi: {decoded} of the 12 frames that it says it has could be decoded" in said
