@@ -13,7 +13,7 @@ from tests.conftest import write_frame
 from tests.runs import rows
 
 # Without augmentation, or the flipped twin of a frame is to be learned as well; no evaluation but the first and last.
-SHORT = ("run.evaluate_every_steps=60", "run.save_every_steps=60", "export=[]", "augment={flip: 0.0, color: 0.0}")
+SHORT = ("run.evaluate_every_steps=160", "run.save_every_steps=160", "export=[]", "augment={flip: 0.0, color: 0.0}")
 
 
 def test_the_same_samples_come_again() -> None:
@@ -27,11 +27,11 @@ def test_the_same_samples_come_again() -> None:
 def test_a_sound_run_learns_its_batch_by_heart(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ("run.overfit_batches=1", "run.steps=60", "optim.lr=3e-4", "optim.lr_decoder=1e-3", *SHORT)
+    arguments = ("run.overfit_batches=1", "run.steps=160", "optim.lr=3e-4", "optim.lr_decoder=1e-3", *SHORT)
     assert train.main([str(recipe), *arguments]) == 0
     said = capsys.readouterr().out
     assert "run.overfit_batches 1: AbsRel 0.0" in said
-    assert "on the 4 repeated samples after 60 steps, at most 0.05" in said
+    assert "on the 4 repeated samples after 160 steps, at most 0.05" in said
     assert float(rows(tmp_path / "runs" / "small")[-1]["loss"]) < 0.1
 
 

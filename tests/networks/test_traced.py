@@ -13,9 +13,10 @@ from tests.drawn_weights import drawn_model
 @pytest.mark.parametrize("offset", [0.0, 0.1])
 def test_two_products_sample_as_the_interpolation_does(size: tuple[int, int], offset: float) -> None:
     grid = as_grid(load_file(CHECKPOINT)["encoder.pos_embed"].float())
-    wanted, found = resized_positions(grid, *size, offset), sampled_positions(grid, *size, offset)
+    # In float32 the interpolation itself is off by some 3e-6: it loses a millionth of a patch at the far side.
+    wanted, found = resized_positions(grid.double(), *size, offset), sampled_positions(grid, *size, offset)
     assert found.shape == (1, grid.shape[1], *size)
-    assert (found - wanted).abs().max() <= 2e-6
+    assert (found - wanted).abs().max() <= 5e-7
 
 
 def test_at_home_the_grid_is_itself() -> None:
