@@ -38,6 +38,7 @@ class Scenes:
     max_depth_m: float | None = None  # what is farther away, and the sky, is not valid; null: all is, the sky infinite
     objects: tuple[int, int] = (4, 14)  # fewest and most pieces of furniture, trees, houses
     outdoors: float = 0.0  # share of frames on open ground, under the sky
+    inner_walls: float = 0.0  # share of rooms with walls that end in them, corners cut out of them, or pillars
     noise: float = 0.0  # deviation of the noise of white, of a range from 0 to 1
     blur_px: float = 0.0  # deviation of a Gaussian blur, pixels
     vignette: float = 0.0  # by how much corners are darker
@@ -69,7 +70,7 @@ class Scenes:
         self._check_faults()
 
     def _check_faults(self) -> None:
-        for name in ("outdoors", "noise", "vignette", "tint"):
+        for name in ("outdoors", "inner_walls", "noise", "vignette", "tint"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise RecipeError(name, getattr(self, name), "a share from 0 to 1")
         for name in ("blur_px", "exposure_stops", "depth_noise_per_m"):
@@ -114,7 +115,7 @@ class Scenes:
 
         height, width = self.size
         draws = Draws(self.seed, indices)
-        worlds = draw_worlds(draws, objects=self.objects, outdoors=self.outdoors)
+        worlds = draw_worlds(draws, objects=self.objects, outdoors=self.outdoors, inner_walls=self.inner_walls)
         cameras = draw_cameras(
             draws,
             worlds,

@@ -1,8 +1,8 @@
-"""Where pieces stand: nothing inside anything else, backs to the walls, things on top, doors, windows and pictures."""
+"""Where walls and pieces stand: nothing inside anything else, backs to the walls, things on top, doors and pictures."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,6 +14,8 @@ from finetune.scenes.rays import NOWHERE_M, Bodies
 WALL_ITEMS = 8
 DOOR, PICTURE, WINDOW, CUPBOARD, LEDGE, NO_ITEM = range(6)
 THINGS = 4  # on top of a piece, at most
+INNER_WALLS = 2  # in a room, at most
+BLOCK, STUB, PILLAR = range(3)
 CANDIDATES = 12  # places drawn for a piece
 GAP_M = 0.06  # between pieces, and between them and walls
 
@@ -62,6 +64,60 @@ def used_first(there: Tensor) -> tuple[Tensor, Tensor]:
     """(B, N) int64, the slots that are ``there`` and then others, N the largest number of them; and which are there."""
     order = torch.argsort((~there).to(torch.uint8), dim=1, stable=True)[:, : max(1, int(there.sum(1).max()))]
     return order, pick(there, order)
+
+
+def walls_within(draws: Draws, size_m: Tensor, outdoors: Tensor, share: float, material: int) -> Parts:
+    """Corners that a room is without, walls that end in it, and pillars, painted as its walls; all along its axes.
+
+    Args:
+        draws: one row a world.
+        size_m: (B, 3) of the rooms.
+        outdoors: (B,) bool; there are none there.
+        share: of rooms that have one; of these, 4 in 10 have two.
+        material: number of the paint.
+    """
+    shape = (len(draws), INNER_WALLS)
+    kind = draws.choice([0.4, 0.4, 0.2], INNER_WALLS)[..., None]
+    level_m = size_m[:, None, :2]
+    long, at_end = draws.chance(0.5, INNER_WALLS, 1), draws.chance(0.5, INNER_WALLS, 2)
+    lengthwise = torch.cat([long, ~long], dim=-1)
+    spread = draws.uniform(0.0, 1.0, INNER_WALLS, 2)
+    block = (0.15 + 0.4 * spread) * level_m
+    stub = torch.where(lengthwise, (0.2 + 0.45 * spread) * level_m, 0.1 + 0.2 * spread)
+    wide = torch.where(kind == BLOCK, block, torch.where(kind == STUB, stub, 0.2 + 0.5 * spread))
+    half = 0.5 * wide
+    anywhere = half + (level_m - wide).clamp_min(0.0) * draws.uniform(0.1, 0.9, INNER_WALLS, 2)
+    at_wall = torch.where(at_end, level_m - half, half)
+    center = torch.where((kind == BLOCK) | ((kind == STUB) & lengthwise), at_wall, anywhere)
+    high = size_m[:, None, 2:].expand(*shape, 1)
+    low = draws.chance(0.2, INNER_WALLS, 1) & (kind == STUB)
+    high = torch.where(low, torch.minimum(high, draws.uniform(0.8, 1.4, INNER_WALLS, 1)), high)
+    there = draws.chance(share, 1) & (torch.arange(INNER_WALLS) < draws.choice([0.6, 0.4], 1) + 1)
+    return Parts(
+        center_m=torch.cat([center, 0.5 * high], dim=-1),
+        half_m=torch.cat([half, 0.5 * high], dim=-1),
+        turn=torch.tensor([1.0, 0.0]).expand(*shape, 2),
+        there=there & ~outdoors[:, None],
+        shape=torch.full(shape, BOX),
+        material=torch.full(shape, material),
+    )
+
+
+def beside_walls(pieces: Pieces, walls: Parts) -> Pieces:
+    """The pieces that stand clear of walls within the room; the others are not there."""
+    meet = _meet(pieces.center_m, _reach(pieces.turn, pieces.size_m) + GAP_M, walls)
+    return replace(pieces, there=pieces.there & ~meet)
+
+
+def outside_walls(parts: Parts, walls: Parts) -> Parts:
+    """The parts that walls within the room do not reach; the others are not there."""
+    return replace(parts, there=parts.there & ~_meet(parts.center_m[..., :2], _reach(parts.turn, parts.half_m), walls))
+
+
+def _meet(center: Tensor, reach: Tensor, walls: Parts) -> Tensor:
+    """(B, N) whether rectangles of these centers and half sizes (B, N, 2) overlap with any of the walls."""
+    apart = (center[:, :, None] - walls.center_m[:, None, :, :2]).abs() - reach[:, :, None]
+    return ((apart < walls.half_m[:, None, :, :2]).all(-1) & walls.there[:, None]).any(-1)
 
 
 def place(draws: Draws, size_m: Tensor, outdoors: Tensor, objects: tuple[int, int]) -> Pieces:

@@ -64,7 +64,9 @@ def surfaces(
     incidence = facing.clamp(0.0, 1.0)
     pixel_m = reached_m * length / (cameras.focal_px[frame, :1] * incidence.clamp_min(0.05))
     number = first_material + face + (frame * worlds.materials.pattern.shape[1])[:, None]
-    on_baseboard = (hit == len(solids)) & (face < 4) & (point_m[2] < BASEBOARD_M)
+    # What is painted as the room is a wall of it.
+    of_room = first_material >= worlds.materials.pattern.shape[1] - FACES
+    on_baseboard = of_room & (face < 4) & (point_m[2] < BASEBOARD_M)
     return Surface(
         point_m=point_m,
         normal=normal,

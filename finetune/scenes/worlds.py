@@ -15,12 +15,15 @@ from finetune.scenes.placement import (
     WALL_ITEMS,
     WINDOW,
     Pieces,
+    beside_walls,
     of_shape,
     on_walls,
+    outside_walls,
     parts_of,
     place,
     things_on_top,
     used_first,
+    walls_within,
 )
 from finetune.scenes.rays import Solids
 from finetune.scenes.records import joined
@@ -91,12 +94,13 @@ class Worlds:
     lights: Lights
 
 
-def draw_worlds(draws: Draws, *, objects: tuple[int, int], outdoors: float) -> Worlds:
+def draw_worlds(draws: Draws, *, objects: tuple[int, int], outdoors: float, inner_walls: float = 0.0) -> Worlds:
     """
     Args:
         draws: one row a world.
         objects: fewest and most pieces; where no free floor is found for one, there are fewer.
         outdoors: share of worlds without walls.
+        inner_walls: share of rooms with more walls than four.
     """
     open_air = draws.chance(outdoors, 1)
     # Small rooms are more frequent than halls; so are low ceilings.
@@ -106,8 +110,13 @@ def draw_worlds(draws: Draws, *, objects: tuple[int, int], outdoors: float) -> W
     open_air = open_air[:, 0]
     pieces = place(draws, size_m, open_air, objects)
     most = pieces.kind.shape[1]
-    items, item = on_walls(draws, size_m, open_air, first_material=(2 + THINGS) * most)
-    parts = joined([parts_of(pieces), things_on_top(draws, pieces, first_material=2 * most), items])
+    of_items = (2 + THINGS) * most
+    items, item = on_walls(draws, size_m, open_air, first_material=of_items)
+    inner = []
+    if inner_walls:
+        within = walls_within(draws, size_m, open_air, inner_walls, material=of_items + WALL_ITEMS)
+        pieces, items, inner = beside_walls(pieces, within), outside_walls(items, within), [within]
+    parts = joined([parts_of(pieces), things_on_top(draws, pieces, first_material=2 * most), items, *inner])
     (boxes, of_boxes), (cylinders, of_cylinders), (balls, of_balls) = (
         of_shape(parts, shape) for shape in (BOX, CYLINDER, BALL)
     )

@@ -37,7 +37,9 @@ def assert_equal(one: DepthSample, other: DepthSample) -> None:
     assert (one.source, one.camera) == (other.source, other.camera)
 
 
-@pytest.mark.parametrize("options", [{}, FAULTS], ids=["without faults", "with all faults"])
+@pytest.mark.parametrize(
+    "options", [{}, FAULTS, {"inner_walls": 0.8}], ids=["without faults", "with all faults", "with inner walls"]
+)
 def test_a_frame_has_the_same_bits_alone_and_in_any_batch(options: dict[str, float]) -> None:
     def reader(count: int) -> Scenes:
         return Scenes(seed=3, count=count, size=SMALL, outdoors=0.4, **options)  # type: ignore[arg-type]
@@ -70,6 +72,19 @@ def test_frames_and_seeds_differ() -> None:
     reader, other = Scenes(seed=0, size=SMALL), Scenes(seed=1, size=SMALL)
     for one, two in ((reader[0], reader[1]), (reader[0], other[0]), (reader[1], other[0])):
         assert np.median(np.abs(one.depth_m - two.depth_m)) > 0.05
+
+
+def test_inner_walls_are_in_rooms_that_ask_for_them_and_the_others_are_as_they_were() -> None:
+    plain, asked = (Scenes(seed=3, size=SMALL, inner_walls=share) for share in (0.0, 1.0))
+    assert_equal(Scenes(seed=3, size=SMALL)[2], plain[2])
+    draws = Draws(3, range(32))
+    worlds = draw_worlds(draws, objects=plain.objects, outdoors=0.5, inner_walls=1.0)
+    # The paint of walls is that of the first of the room's six faces.
+    walls = worlds.material == worlds.materials.pattern.shape[1] - 6
+    assert torch.equal(walls.any(1), ~worlds.solids.outdoors)
+    assert walls.sum() > walls.any(1).sum()
+    for index in range(3):
+        assert (plain[index].depth_m != asked[index].depth_m).any()
 
 
 def test_frames_are_named_by_seed_and_number() -> None:
@@ -244,7 +259,8 @@ def test_the_sky_survives_noise_and_holes() -> None:
         ("objects", (5, 4)),
         ("objects", (0, 0)),
         ("objects", (0, 31)),
-        *((name, value) for name in ("outdoors", "noise", "vignette", "tint") for value in (-0.1, 1.1, math.nan)),
+        *((name, value) for name in ("outdoors", "inner_walls", "noise") for value in (-0.1, 1.1, math.nan)),
+        *((name, value) for name in ("vignette", "tint") for value in (-0.1, 1.1, math.nan)),
         *((name, value) for name in ("blur_px", "exposure_stops", "depth_noise_per_m") for value in (-0.1, 4.1)),
         ("jpeg_quality", 0),
         ("jpeg_quality", 101),

@@ -11,11 +11,14 @@ from finetune.scenes.placement import (
     NO_ITEM,
     WINDOW,
     Parts,
+    beside_walls,
     of_shape,
     on_walls,
+    outside_walls,
     parts_of,
     place,
     things_on_top,
+    walls_within,
 )
 from finetune.scenes.rays import NOWHERE_M
 
@@ -92,6 +95,54 @@ def test_items_hang_on_walls_inside_the_room_and_do_not_overlap() -> None:
     assert (kind == WINDOW)[items.there].any()
     in_the_open, _ = on_walls(draws, size_m, ~outdoors, first_material=5)
     assert not in_the_open.there.any()
+
+
+def test_walls_within_a_room_stand_on_its_floor_and_inside_it() -> None:
+    draws, size_m, outdoors = rooms()
+    walls = walls_within(draws, size_m, outdoors, 1.0, material=7)
+    low, high = low_and_high(walls)
+    assert walls.there[:, 0].all() and 0.2 < walls.there[:, 1].float().mean() < 0.6
+    assert (low > -1e-4).all() and (high < size_m[:, None] + 1e-4).all()
+    assert low[..., 2].abs().max() < 1e-5
+    assert (walls.shape == BOX).all() and (walls.material == 7).all()
+    assert torch.equal(walls.turn, torch.tensor([1.0, 0.0]).expand(COUNT, 2, 2))
+    # How many sides lie in a wall of the room tells a corner cut out from a wall that ends and from a pillar.
+    at_walls = ((low[..., :2] < 1e-4) | (high[..., :2] > size_m[:, None, :2] - 1e-4)).sum(-1)
+    assert torch.bincount(at_walls.flatten()).gt(8).tolist() == [True] * 3
+    to_ceiling = high[..., 2] > size_m[:, None, 2] - 1e-4
+    assert (at_walls[~to_ceiling] == 1).all() and 0.0 < (~to_ceiling).float().mean() < 0.2
+    # None closes a room: at least a third of its length is free beside each.
+    assert (walls.half_m[..., :2] * 2 < 0.66 * size_m[:, None, :2])[at_walls > 0].all()
+
+
+def test_the_share_of_rooms_with_more_walls_is_that_asked_for_and_there_are_none_in_the_open() -> None:
+    draws = Draws(2, range(400))
+    size_m = torch.tensor([6.0, 5.0, 2.5]).expand(400, 3)
+    outdoors = torch.arange(400) % 2 == 1
+    has = walls_within(draws, size_m, outdoors, 0.3, material=0).there.any(1)
+    assert not has[outdoors].any()
+    assert 0.2 < has[~outdoors].float().mean() < 0.4
+
+
+def test_nothing_stands_or_hangs_in_a_wall_within_the_room() -> None:
+    draws, size_m, outdoors = rooms()
+    placed = place(draws, size_m, outdoors, (4, 9))
+    hung, _ = on_walls(draws, size_m, outdoors, first_material=5)
+    walls = walls_within(draws, size_m, outdoors, 1.0, material=7)
+    pieces, items = beside_walls(placed, walls), outside_walls(hung, walls)
+
+    def meets(parts: Parts) -> torch.Tensor:
+        (low, high), (wall_low, wall_high) = low_and_high(parts), low_and_high(walls)
+        over = (low[:, :, None, :2] < wall_high[:, None, :, :2]) & (wall_low[:, None, :, :2] < high[:, :, None, :2])
+        return (over.all(-1) & walls.there[:, None]).any(-1)
+
+    for before, after in ((placed.there, pieces.there), (hung.there, items.there)):
+        assert not (after & ~before).any()
+        assert 0.3 < after.sum() / before.sum() < 0.9
+    assert meets(parts_of(placed))[parts_of(placed).there].any()
+    assert not meets(parts_of(pieces))[parts_of(pieces).there].any()
+    # What hangs elsewhere hangs still.
+    assert torch.equal(items.there, hung.there & ~meets(hung))
 
 
 def test_bodies_are_sorted_by_shape_and_unused_slots_are_nowhere() -> None:

@@ -95,6 +95,18 @@ def test_walls_have_a_baseboard_and_colors_are_mixed() -> None:
     assert far.color[1].item() == pytest.approx(0.9 * 0.5 + 0.1, abs=1e-3)
 
 
+def test_a_body_that_is_painted_as_the_room_has_its_baseboard_and_another_has_none() -> None:
+    block: Body = ((7.0, 4.0, 1.0), (0.5, 0.5, 1.0), 0.0)
+    world = gray_world(solids(boxes=[block]), reflectance=0.5)
+    for number, low in ((1, 0.5 * BASEBOARD_SHADE), (0, 0.5)):  # number 0 is its own, the next six are of the room
+        painted = replace(world, material=torch.tensor([[number]]))
+        seen = [
+            met(painted, camera_at((5.0, 4.0, z), (1.0, 0.0, 0.0), height=1, width=1)).color[0].item()
+            for z in (BASEBOARD_M - 0.01, BASEBOARD_M + 0.01)
+        ]
+        assert seen == [pytest.approx(low), pytest.approx(0.5)]
+
+
 def test_the_sky_is_a_million_meters_away_and_its_numbers_are_finite() -> None:
     world = gray_world(solids(outdoors=True))
     surface = met(world, camera_at((5.0, 4.0, 1.0), (1.0, 0.0, 0.5), height=1, width=1))
