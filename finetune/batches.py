@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
+from multiprocessing.queues import Queue
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from finetune.augment import Augmentation
-from finetune.errors import DataError, FileFault, FinetuneError, ProcessError
+from finetune.errors import DataError, FileFault, FinetuneError, ProcessError, first_line
 from finetune.preprocessing import Preprocessing
 from finetune.sample import DepthSample
 
@@ -320,6 +322,8 @@ def worker_died(how: str) -> ProcessError:
     # PyTorch raises for every worker that dies, in whatever the main thread does then: from now on that is the ending.
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # PyTorch goes on to say that it does not know why.
+    how, *_ = how.partition(". Details are lost")
     return ProcessError(
         f"A process that reads data died ({how.strip().rstrip('.')}). Usually memory, or shared memory in a container, "
         "is short: set data.workers=0 or lower, or give the container more (--shm-size)."
@@ -447,3 +451,10 @@ def calm_worker(_: int) -> None:
     # Workers are the parallelism; threads inside each only fight over the same cores.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    # Python prints why something could not be handed over, drops it and goes on: it would be waited for without end.
+    Queue._on_queue_feeder_error = staticmethod(_end_of_worker)  # type: ignore[attr-defined]
+
+
+def _end_of_worker(error: BaseException, _: object) -> None:
+    print(f"A process that reads data could not hand it over: {first_line(error)}", file=sys.stderr, flush=True)
+    os._exit(1)

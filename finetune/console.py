@@ -34,10 +34,7 @@ def ended(action: Callable[[], int | None], after_interrupt: str = "Go on with -
     try:
         return action() or 0
     except FinetuneError as error:
-        # All processes of a launch find the same fault of a recipe; a sample's fault, only the one that read it.
-        if isinstance(error, DataError | ProcessError) or os.environ.get("LOCAL_RANK", "0") == "0":
-            say_stopped(str(error))
-        return error.exit_status
+        return _stopped(error)
     except Interrupted as interrupted:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             name = signal.Signals(interrupted.number).name
@@ -46,6 +43,25 @@ def ended(action: Callable[[], int | None], after_interrupt: str = "Go on with -
     except KeyboardInterrupt:
         say_stopped(f"interrupted. {after_interrupt}")
         return 130
+    except Exception as error:
+        # Here, because torch takes longer to import than most calls that end with an error.
+        from finetune.shortages import shortage
+
+        short = shortage(
+            error,
+            of_disk="Free space and call again.",
+            of_memory="Give it fewer pixels at once: a smaller input, or run.batch_size=1 where a recipe is given.",
+        )
+        if short is None:
+            raise
+        return _stopped(short)
+
+
+def _stopped(error: FinetuneError) -> int:
+    # All processes of a launch find the same fault of a recipe; a sample's fault, only the one that read it.
+    if isinstance(error, DataError | ProcessError) or os.environ.get("LOCAL_RANK", "0") == "0":
+        say_stopped(str(error))
+    return error.exit_status
 
 
 def say_stopped(sentence: str) -> None:

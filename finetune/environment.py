@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, first_line
 from finetune.recipe import Recipe, recipe_mapping
 
 PACKAGES = (
@@ -105,11 +105,6 @@ def try_compiler(device: torch.device) -> None:
             f"run.compile is true, but nothing can be compiled here ({first_line(error)}). Install a C++ compiler "
             "(apt install g++) and Python's headers (python3-dev), or set run.compile: false."
         ) from error
-
-
-def first_line(error: BaseException) -> str:
-    """Of its text, or its name where there is none."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def _usable_cores() -> int:

@@ -85,3 +85,8 @@ class ResultError(FinetuneError):
 
 class ProcessError(ResultError):
     """One process of a launch cannot go on, and only it knows why."""
+
+
+def first_line(error: BaseException) -> str:
+    """Of what an error of a library says, without its full stop; or its name, where it says nothing."""
+    return next((line.strip().rstrip(". ") for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import errno
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate.state import AcceleratorState
 from accelerate.utils import gather_object
-from safetensors import SafetensorError
 from torch._dynamo.exc import TorchDynamoException
 
 from finetune import registry
@@ -23,18 +20,16 @@ from finetune.assembly import (
     start,
     total_steps,
 )
-from finetune.batches import worker_died
 from finetune.environment import (
     DETERMINISTIC_NOTE,
     determinism,
     determinism_sentence,
     environment_record,
-    first_line,
     log_head,
     make_accelerator,
     try_compiler,
 )
-from finetune.errors import FinetuneError, ProcessError
+from finetune.errors import FinetuneError, ProcessError, first_line
 from finetune.evaluation import UNALIGNED, Evaluation
 from finetune.exporting import export_model
 from finetune.inspection import beyond_range_notes, inspect_before_training, quick_warnings, skipped_notes
@@ -46,6 +41,7 @@ from finetune.predictor import load_model
 from finetune.recipe import Recipe, recipe_mapping, recipe_text
 from finetune.run_folder import ENVIRONMENT_FILE, EVALUATION_FILE, REPORT_FILE, RunFolder, require_same_run
 from finetune.run_page import page_content, report_page
+from finetune.shortages import shortage
 from finetune.shown_frames import ShownFrames
 
 
@@ -231,28 +227,13 @@ def _sentences_for_what_machines_lack() -> Iterator[None]:
         raise ProcessError(
             f"run.compile: the network could not be compiled ({first_line(error)}). Set run.compile: false."
         ) from error
-    except (OSError, SafetensorError) as error:
-        if not _is_of_a_full_disk(error):
+    except Exception as error:
+        short = shortage(
+            error,
+            of_disk="Free space and go on with --resume: the resume points in the run folder are whole.",
+            of_memory="Try in this order: run.gradient_checkpointing=true; half of run.batch_size with twice "
+            "run.accumulate (the same samples a step); model.train=decoder.",
+        )
+        if short is None:
             raise
-        raise ProcessError(
-            f"The disk is full, or a quota is used up ({error}). Free space and go on with --resume: the resume points "
-            "in the run folder are whole."
-        ) from error
-    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        # PyTorch has no class of its own for either of the two on a CPU.
-        told, *_ = str(error).splitlines() or [""]
-        # But not "Caught RuntimeError in DataLoader worker process 0", which is a fault of the code that reads.
-        if told.startswith(("DataLoader worker (pid", "Caught MemoryError in DataLoader worker", "Pin memory")):
-            raise worker_died(told) from error
-        if type(error) is RuntimeError and "can't allocate memory" not in str(error):
-            raise
-        raise ProcessError(
-            "Memory ran out. Try in this order: run.gradient_checkpointing=true; half of run.batch_size with twice "
-            "run.accumulate (the same samples a step); model.train=decoder."
-        ) from error
-
-
-def _is_of_a_full_disk(error: OSError | SafetensorError) -> bool:
-    # safetensors has the system's number only in its text.
-    numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-    return getattr(error, "errno", None) in numbers or any(f"os error {number}" in str(error) for number in numbers)
+        raise short from error

@@ -17,7 +17,7 @@ from torch import Tensor
 from finetune import registry
 from finetune.checkpoints.adapter import CONFIG_FILE, WEIGHTS_FILE, base_of, config_text, laid_over
 from finetune.checkpoints.adapter import FORMAT as ADAPTER_FORMAT
-from finetune.checkpoints.beside import file_digest, first_line
+from finetune.checkpoints.beside import file_digest
 from finetune.checkpoints.claims import IN_RECIPE, Meaning, Wording, claimed, settled
 from finetune.checkpoints.files import decoded, find_file, read_file
 from finetune.checkpoints.format import Description
@@ -32,7 +32,7 @@ from finetune.checkpoints.hub import (
 )
 from finetune.checkpoints.native import FORMAT, VERSION, Native
 from finetune.checkpoints.wrapping import unwrap
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, first_line
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
 from finetune.networks.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader, Dataset
 
 from finetune.augment import Augmentation
 from finetune.batches import (
@@ -19,6 +20,7 @@ from finetune.batches import (
     Reader,
     StepBatches,
     TrainingSamples,
+    calm_worker,
     collate,
     evenly_spread,
     labeled_window,
@@ -333,6 +335,27 @@ def test_what_a_reader_raises_is_not_taken_for_a_worker_that_died() -> None:
     fault = EOFError("Caught EOFError in DataLoader worker process 0.\nOriginal Traceback")
     with pytest.raises(EOFError):
         list(sound(Broken(fault)))  # type: ignore[arg-type]
+
+
+class NotToBeHandedOver(Dataset[object]):
+    """What Python cannot pickle, as a tensor cannot be handed over where shared memory is full."""
+
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> object:
+        return lambda: index
+
+
+def test_a_worker_that_cannot_hand_over_a_sample_dies_of_it_and_is_not_waited_for(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    loader = DataLoader(NotToBeHandedOver(), num_workers=1, collate_fn=list, worker_init_fn=calm_worker, timeout=30)
+    with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid"):
+        list(loader)
+    said = capfd.readouterr().err
+    assert said.startswith("A process that reads data could not hand it over: ")
+    assert "pickle" in said and said.count("\n") == 1
 
 
 def with_one_label(row: int, column: int, height: int = 60, width: int = 400) -> DepthSample:

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, first_line
 
 
 def read_json(path: Path, fix: str) -> dict[str, Any]:
@@ -31,8 +31,3 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def first_line(error: Exception) -> str:
-    """Of what a library says, without its full stop."""
-    return str(error).partition("\n")[0].rstrip(". ")

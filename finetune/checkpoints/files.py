@@ -15,9 +15,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from finetune import registry
-from finetune.checkpoints.beside import first_line
 from finetune.checkpoints.hub import HUB_FILES, closest_id
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, first_line
 
 # First bytes of what weights are sent around in, but are not read from.
 _ARCHIVES = {

@@ -1,0 +1,98 @@
+"""What a machine ran out of, told from other errors, and said in a sentence by every command."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import SafetensorError
+
+from finetune.console import ended
+from finetune.shortages import shortage
+
+WITH_LITTLE_SHARED_MEMORY = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=256k none /dev/shm && exec "$@"']
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "The disk is full"),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), "The disk is full"),
+        (SafetensorError("I/O error: No space left on device (os error 28)"), "The disk is full"),
+        (MemoryError(), "Memory ran out. Wait."),
+        (torch.OutOfMemoryError("CUDA out of memory."), "Memory ran out. Wait."),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "Memory ran out. Wait."),
+        (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "died (DataLoader worker (pid 7) is"),
+        (
+            RuntimeError("Caught MemoryError in DataLoader worker process 0.\nOriginal"),
+            "A process that reads data died",
+        ),
+        (RuntimeError("Pin memory thread exited unexpectedly"), "A process that reads data died (Pin memory thread"),
+    ],
+)
+def test_what_a_machine_lacks_is_known_by_its_errors(error: Exception, said: str) -> None:
+    found = shortage(error, of_disk="Free some.", of_memory="Wait.")
+    assert found is not None and said in str(found)
+    assert ("Free some." in str(found)) == ("disk" in said)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.ENOENT, "No such file"),
+        RuntimeError("mat1 and mat2 shapes cannot be multiplied"),
+        RuntimeError("Caught RuntimeError in DataLoader worker process 0.\nOriginal Traceback"),
+        NotImplementedError("a RuntimeError by descent"),
+        ValueError("No space left on device"),
+    ],
+)
+def test_faults_of_the_code_are_not_taken_for_it(error: Exception) -> None:
+    assert shortage(error, of_disk="", of_memory="") is None
+
+    def action() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
+        ended(action)
+
+
+def test_what_pytorch_does_not_know_of_a_worker_is_left_out() -> None:
+    told = "DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details are lost due to multiprocessing."
+    found = str(shortage(RuntimeError(told), of_disk="", of_memory=""))
+    assert "(DataLoader worker (pid 7) exited unexpectedly with exit code 1)." in found
+
+
+def test_any_command_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    def action() -> None:
+        raise MemoryError
+
+    assert ended(action) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("finetune stopped: Memory ran out. ") and said.count("\n") == 1
+
+
+def test_full_shared_memory_ends_a_command_instead_of_hanging_it(tmp_path: Path) -> None:
+    allowed = subprocess.run([*WITH_LITTLE_SHARED_MEMORY, "-", "true"], capture_output=True, text=True, check=False)
+    if allowed.returncode:
+        pytest.skip(f"needs a mount of its own: {allowed.stderr.strip()}")
+    root = Path(__file__).resolve().parents[1]
+    command = [sys.executable, "-m", "finetune", "train", "recipes/room_tiny.yaml", f"output={tmp_path}"]
+    ran = subprocess.run(
+        [*WITH_LITTLE_SHARED_MEMORY, "-", *command, "data.workers=1", "run.threads=1"],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert ran.returncode == 1
+    (stopped,) = [line for line in ran.stderr.splitlines() if line.startswith("finetune stopped: ")]
+    assert stopped.startswith("finetune stopped: A process that reads data died (")
+    assert "data.workers=0" in stopped and "--shm-size" in stopped
+    assert "could not hand it over" in ran.stderr and "Traceback" not in ran.stderr
