@@ -20,10 +20,12 @@ _LOWEST, _HIGHEST = 0.005, 0.995
 # Penalty of the ridge regression, as a share of each feature's mean square: features of a ReLU are nearly collinear.
 _RIDGE = 1e-4
 
-
 # A drawn last layer answers with nearly one number. Below 0 the relative head's ReLU would cut it to 0 everywhere and
 # let no gradient through; scale and shift are free, so any positive number will do.
 _RELATIVE_BIAS = 1.0
+
+# Of a last layer's weights as PyTorch draws them, for features that a relative decoder makes.
+_TAMED = 0.01
 
 
 def resolved_decoder_init(decoder_init: str, head: str, kind: str | None) -> str:
@@ -90,7 +92,13 @@ def start_model(
         position_offset=checkpoint.position_offset,
     )
     parts = {"scratch": "encoder", "pretrained": "all_but_last", "calibrated": "all_but_last", "keep": "all"}
-    return model, fill(model, checkpoint, parts[decoder_init])
+    coverage = fill(model, checkpoint, parts[decoder_init])
+    if decoder_init == "pretrained" and max_depth_m is not None:
+        # A relative decoder's features may be a thousand times larger than a drawn one's: a last layer as PyTorch draws
+        # it takes them to where the sigmoid is flat, and nothing is learned from there.
+        with torch.no_grad():
+            model.head.last.weight.mul_(_TAMED)
+    return model, coverage
 
 
 def solve_last_layer(last: nn.Conv2d, pixels: LabeledPixels, max_depth_m: float) -> None:

@@ -10,6 +10,7 @@ from finetune.decoder_init import drawn_model, resolved_decoder_init, solve_last
 from finetune.errors import CheckpointError
 from finetune.networks.depth_model import DepthModel
 from finetune.weights import Checkpoint, read_checkpoint, save_native, whole_network
+from tests.conftest import CHECKPOINT
 
 
 def checkpoint_of(max_depth_m: float | None, path: Path) -> Checkpoint:
@@ -96,6 +97,18 @@ def test_what_the_base_is_stays_with_the_model(tmp_path: Path) -> None:
     save_native(tmp_path / "run.safetensors", model, {})
     again = read_checkpoint(str(tmp_path / "run.safetensors"))
     assert (again.version, again.position_offset) == ("v1", 0.0)
+
+
+def test_pretrained_starts_where_the_sigmoid_is_not_flat() -> None:
+    checkpoint = read_checkpoint(str(CHECKPOINT))
+    model, _ = start_model(checkpoint, "pretrained", max_depth_m=10.0, seed=0, where="")
+    image = torch.rand(2, 3, 112, 154, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features, answer_m = model.last_features(image), model(image)
+    # Else this base would be none to see it by: PyTorch draws weights up to 0.18, and there are 32 features.
+    assert features.square().mean().sqrt() > 10.0
+    assert 0.1 < answer_m.min() < answer_m.max() < 9.9
+    assert answer_m.std() > 0.05
 
 
 def test_keep_of_a_relative_base_is_refused(tmp_path: Path) -> None:
