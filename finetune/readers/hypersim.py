@@ -101,7 +101,12 @@ class Hypersim(ListedFrames):
             raise ListError(path, f"cannot be read ({error})", "Take the CSV of the data set's repository") from None
         if missing:
             raise ListError(path, f"has no column {missing[0]}", "Take the CSV of the data set's repository")
-        return [(number, row) for number, row in rows if row["included_in_public_release"] == "True"]
+        released = [(number, row) for number, row in rows if row["included_in_public_release"] == "True"]
+        for number, row in released:
+            if not (row["frame_id"] or "").isdecimal():
+                found = f"has a frame_id that is no whole number, {row['frame_id']}"
+                raise ListError(f"{path}:{number}", found, "Take the CSV of the data set's repository")
+        return released
 
 
 def _files(row: dict[str, str]) -> tuple[str, str]:
