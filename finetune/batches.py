@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -20,9 +18,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from finetune.augment import Augmentation
-from finetune.errors import DataError, FileFault, FinetuneError, ProcessError, first_line
+from finetune.errors import DataError, FileFault, FinetuneError, first_line
 from finetune.preprocessing import Preprocessing
 from finetune.sample import DepthSample
+from finetune.shortages import worker_died
 
 # What a random draw is for; part of its seed, so that no two purposes share their numbers.
 _ORDER, _MIX, _WINDOW, _AUGMENT, _STAND_IN = range(5)
@@ -315,19 +314,6 @@ def sound(loader: DataLoader[Any]) -> Iterator[Any]:
         if isinstance(item, FinetuneError):
             raise item
         yield item
-
-
-def worker_died(how: str) -> ProcessError:
-    """The error to raise when a loader's worker is gone; ``how`` is what told."""
-    # PyTorch raises for every worker that dies, in whatever the main thread does then: from now on that is the ending.
-    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    # PyTorch goes on to say that it does not know why.
-    how, *_ = how.partition(". Details are lost")
-    return ProcessError(
-        f"A process that reads data died ({how.strip().rstrip('.')}). Usually memory, or shared memory in a container, "
-        "is short: set data.workers=0 or lower, or give the container more (--shm-size)."
-    )
 
 
 def labeled_window(preprocessing: Preprocessing, sample: DepthSample, draw: np.random.Generator) -> DepthSample:

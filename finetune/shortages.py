@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import errno
+import signal
+import threading
 
 import torch
 from safetensors import SafetensorError
 
-from finetune.batches import worker_died
 from finetune.errors import ProcessError
 
 
@@ -34,6 +35,19 @@ def shortage(error: Exception, *, of_disk: str, of_memory: str) -> ProcessError 
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
         return ProcessError(f"Memory ran out. {of_memory}")
     return None
+
+
+def worker_died(how: str) -> ProcessError:
+    """The error to raise when a loader's worker is gone; ``how`` is what told."""
+    # PyTorch raises for every worker that dies, in whatever the main thread does then: from now on that is the ending.
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    # PyTorch goes on to say that it does not know why.
+    how, *_ = how.partition(". Details are lost")
+    return ProcessError(
+        f"A process that reads data died ({how.strip().rstrip('.')}). Usually memory, or shared memory in a container, "
+        "is short: set data.workers=0 or lower, or give the container more (--shm-size)."
+    )
 
 
 def _is_of_a_full_disk(error: OSError | SafetensorError) -> bool:

@@ -70,6 +70,7 @@ ORDER = [
     "registry",
     "interrupts",
     "console",
+    "shortages",
     "errors",
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
