@@ -79,13 +79,14 @@ def on_robot(cameras: Cameras, draws: Draws) -> Cameras:
     from dataclasses import replace
 
     from finetune.scenes.cameras import looking
+    from finetune.scenes.draws import root
 
     height_m = HEIGHT_M + draws.uniform(-HEIGHT_VARIES_M, HEIGHT_VARIES_M)
     down = DOWN + draws.uniform(-DOWN_VARIES, DOWN_VARIES)
     roll_rad = draws.uniform(-ROLL_VARIES_RAD, ROLL_VARIES_RAD)
     place_m, towards = cameras.place_m.clone(), cameras.forward.clone()
     place_m[:, 2] = height_m
-    towards[:, 2] = -down * (towards[:, 0] * towards[:, 0] + towards[:, 1] * towards[:, 1]).sqrt()
+    towards[:, 2] = -down * root(towards[:, 0] * towards[:, 0] + towards[:, 1] * towards[:, 1])
     right, below, forward = looking(towards, roll_rad)
     return replace(cameras, place_m=place_m, right=right, down=below, forward=forward)
 

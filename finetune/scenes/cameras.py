@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from finetune.camera import Camera
-from finetune.scenes.draws import Draws, cos_sin, pick
+from finetune.scenes.draws import Draws, cos_sin, pick, root
 from finetune.scenes.rays import Solids, Vector, nearest, nearest_distance, turned
 from finetune.scenes.worlds import Worlds
 
@@ -101,7 +101,7 @@ def draw_cameras(
     towards = torch.where(solids.outdoors[:, None], level, towards)
     if look_down_deg is not None:
         down_rad = draws.uniform(*look_down_deg).double() * (torch.pi / 180.0)
-        slope = -down_rad.tan().float() * towards[:, :2].square().sum(1).sqrt()
+        slope = -down_rad.tan().float() * root(towards[:, :2].square().sum(1))
         towards = torch.cat([towards[:, :2], slope[:, None]], dim=1)
     tilt = draws.uniform(-1.0, 1.0)
     right, down, forward = looking(towards, 0.3 * tilt * tilt * tilt)
@@ -140,9 +140,9 @@ def looking(towards: Tensor, roll_rad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     x, y, z = towards.unbind(1)
     # Straight up or down has no heading: take one.
     x = torch.where(torch.maximum(x.abs(), y.abs()) < 0.05, 0.1, x)
-    level = (x * x + y * y).sqrt()
+    level = root(x * x + y * y)
     z = torch.minimum(torch.maximum(z, -1.2 * level), 1.2 * level)
-    length = (level * level + z * z).sqrt()
+    length = root(level * level + z * z)
     ahead_x, ahead_y = x / level, y / level
     level, z = level / length, z / length
     zero = torch.zeros_like(z)
@@ -162,5 +162,5 @@ def clearance(solids: Solids, points_m: Tensor) -> Tensor:
         apart = (torch.stack([x, y, away[..., 2]], dim=-1).abs() - bodies.half_m[:, None]).clamp_min(0.0)
         x, y, z = apart.unbind(-1)
         if len(bodies):
-            nearest_m = torch.minimum(nearest_m, (x * x + y * y + z * z).sqrt().amin(-1))
+            nearest_m = torch.minimum(nearest_m, root(x * x + y * y + z * z).amin(-1))
     return nearest_m

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from finetune.scenes.draws import root
 from finetune.scenes.rays import NOWHERE_M, Bodies
 
 SLACK = 1e-3  # meters, far above what float32 rounds away
@@ -76,9 +77,9 @@ def in_the_way(bodies: Bodies, frame: Tensor, lamp_m: Tensor, low_m: Tensor, hig
     low, high = torch.minimum(low_m[:, None], lamp), torch.maximum(high_m[:, None], lamp)
     meets = ((center + reach >= low) & (center - reach <= high)).all(-1)
     # A sphere around the body against the cone from the lamp to a sphere around the tile.
-    middle, radius = 0.5 * (low_m + high_m)[:, None], 0.5 * (high_m - low_m).square().sum(-1).sqrt()[:, None]
+    middle, radius = 0.5 * (low_m + high_m)[:, None], 0.5 * root((high_m - low_m).square().sum(-1))[:, None]
     way, away = middle - lamp, center - lamp
     share = ((away * way).sum(-1) / way.square().sum(-1).clamp_min(1e-12)).clamp(0.0, 1.0)
-    apart = (away - share[..., None] * way).square().sum(-1).sqrt()
-    meets &= apart <= half.square().sum(-1).sqrt() + radius * 1.01 + 2 * SLACK
+    apart = root((away - share[..., None] * way).square().sum(-1))
+    meets &= apart <= root(half.square().sum(-1)) + radius * 1.01 + 2 * SLACK
     return meets & (center[..., 0] > 0.5 * NOWHERE_M)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from finetune.scenes.cameras import Cameras
 from finetune.scenes.culling import seen_by_tiles
+from finetune.scenes.draws import root
 from finetune.scenes.lighting import CONTACT_M, contact_shade, lit, through_air
 from finetune.scenes.rays import SKY_M, Candidates, Vector, nearest
 from finetune.scenes.surfaces import surfaces
@@ -103,9 +104,9 @@ def developed(light: Tensor, stops: Tensor | None = None) -> Tensor:
     mean = counts.float() / (4096.0 * light[0].numel())
     gain = 0.42 / mean.clamp_min(1e-3)
     if stops is not None:
-        gain = gain * 2.0**stops
+        gain = gain * (2.0 ** stops.double()).float()
     exposed = light * gain[:, None, None, None]
-    return (exposed * (1.0 + exposed / 4.0) / (1.0 + exposed)).clamp(0.0, 1.0).sqrt()
+    return root((exposed * (1.0 + exposed / 4.0) / (1.0 + exposed)).clamp(0.0, 1.0))
 
 
 def to_uint8(image: Tensor) -> Tensor:

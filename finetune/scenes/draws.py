@@ -65,6 +65,11 @@ def cos_sin(angle_rad: Tensor) -> tuple[Tensor, Tensor]:
     return angle_rad.double().cos().float(), angle_rad.double().sin().float()
 
 
+def root(value: Tensor) -> Tensor:
+    """Square root, float32 to the last bit: in single precision a library's own is off by one on some processors."""
+    return value.double().sqrt().float()
+
+
 def pick(table: Tensor, index: Tensor) -> Tensor:
     """
     Args:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from finetune.scenes.culling import in_the_way
+from finetune.scenes.draws import root
 from finetune.scenes.rays import FAR, SKY_M, Candidates, Solids, Vector, nearest_distance, rows_of, turned
 from finetune.scenes.surfaces import Surface
 from finetune.scenes.textures import noise
@@ -83,7 +84,7 @@ def _from_lamp(solids: Solids, lights: Lights, frame: Tensor, surface: Surface, 
     """(T, S) light of lamp k that falls on each point, and of its highlight there, as shares of the lamp's."""
     x, y, z = (part - lights.place_m[frame, k, i, None] for i, part in enumerate(surface.point_m))
     distance2 = x.square() + y.square() + z.square()
-    distance = distance2.sqrt()
+    distance = root(distance2)
     facing = -(x * surface.normal[0] + y * surface.normal[1] + z * surface.normal[2]) / distance
     reach = lights.reach_m[frame, k, None]
     strength = facing.clamp_min(0.0) / (1.0 + distance2 / (reach * reach))
@@ -91,7 +92,7 @@ def _from_lamp(solids: Solids, lights: Lights, frame: Tensor, surface: Surface, 
         strength = strength * _unshadowed(solids, frame, lights.place_m[:, 0], (x, y, z), distance)
     # Blinn 1977: the nearer the normal to halfway between lamp and camera, the brighter, to the 32nd power.
     half = [back - part / distance for back, part in zip(surface.back, (x, y, z), strict=True)]
-    length = (half[0] * half[0] + half[1] * half[1] + half[2] * half[2]).sqrt().clamp_min(1e-6)
+    length = root(half[0] * half[0] + half[1] * half[1] + half[2] * half[2]).clamp_min(1e-6)
     toward = (half[0] * surface.normal[0] + half[1] * surface.normal[1] + half[2] * surface.normal[2]) / length
     spot = toward.clamp_min(0.0)
     for _ in range(5):
@@ -139,10 +140,10 @@ def through_air(
         The same with haze before it, and with a sky of clouds where nothing was met.
     """
     x, y, z = direction
-    height = (z / (x * x + y * y + z * z).sqrt()).clamp_min(0.0)
+    height = (z / root(x * x + y * y + z * z)).clamp_min(0.0)
     flat = 2.0 / (height + 0.15)
     cloud = noise(x * flat + 40.0, y * flat + 40.0)
-    length = depth_m * (x * x + y * y + z * z).sqrt()
+    length = depth_m * root(x * x + y * y + z * z)
     haze_m = lights.haze_m[frame][:, None]
     veil = torch.where(depth_m < SKY_M, length / (length + haze_m), 1.0)
     seen = []

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from finetune.scenes.draws import root
+
 Vector = tuple[Tensor, Tensor, Tensor]  # x, y, z apart: each tensor is contiguous, which elementwise work likes
 Candidates = Sequence[Tensor]  # for boxes, cylinders and balls: (T, N) bool, which bodies a row of rays may meet
 
@@ -231,7 +233,7 @@ def _round_part(origin: Sequence[Tensor], ray: Sequence[Tensor]) -> tuple[Tensor
     foot = -_dot(origin, ray) / length2
     at_foot = [o + foot * d for o, d in zip(origin, ray, strict=True)]
     inside = 1.0 - _dot(at_foot, at_foot)
-    reach = (inside.clamp_min(0.0) / length2).sqrt()
+    reach = root(inside.clamp_min(0.0) / length2)
     miss = (-inside).clamp_min(0.0) * FAR
     return foot - reach + miss, foot + reach - miss
 

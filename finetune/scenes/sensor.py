@@ -11,7 +11,7 @@ from torch.nn.functional import max_pool2d
 
 from finetune.scenes.cameras import Cameras
 from finetune.scenes.drawing import Drawing, developed, to_uint8
-from finetune.scenes.draws import Draws
+from finetune.scenes.draws import Draws, root
 from finetune.scenes.rays import Solids, nearest_distance
 
 UNITS_PER_METER = 1000.0
@@ -122,13 +122,13 @@ class ColorSensor:
         if self.blur_px:
             image = _blurred(image, (self.blur_px * shares[:, 0]).to(device), max(3, math.ceil(3 * self.blur_px)))
         if self.vignette:
-            y = torch.linspace(-1.0, 1.0, height, device=device)[:, None]
-            x = torch.linspace(-1.0, 1.0, width, device=device)
+            # In double precision, whose rounding hides how a library computes the steps.
+            y, x = (torch.linspace(-1.0, 1.0, size, dtype=torch.float64).to(device).float() for size in (height, width))
             darker = (0.5 * self.vignette * shares[:, 1]).to(device)[:, None, None]
-            image = image * (1.0 - darker * (x * x + y * y))[..., None]
+            image = image * (1.0 - darker * (x * x + (y * y)[:, None]))[..., None]
         if self.noise:
             most = (self.noise * shares[:, 2]).to(device)[:, None, None, None]
-            deviation = most * (image + 0.13).sqrt()
+            deviation = most * root(image + 0.13)
             image = image + deviation * draws.normal(height, width, 3).to(device)
         return to_uint8(image)
 

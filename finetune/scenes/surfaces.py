@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from finetune.scenes.cameras import Cameras
+from finetune.scenes.draws import root
 from finetune.scenes.rays import SKY_M, Solids, Vector, turned
 from finetune.scenes.textures import Materials, mixture
 from finetune.scenes.worlds import FACES, Worlds
@@ -52,7 +53,7 @@ def surfaces(
     solids = worlds.solids
     reached_m = depth_m.clamp_max(SKY_M)
     point_m = _vector(*(cameras.place_m[frame, i, None] + reached_m * part for i, part in enumerate(direction)))
-    length = (direction[0].square() + direction[1].square() + direction[2].square()).sqrt()
+    length = root(direction[0].square() + direction[1].square() + direction[2].square())
     back = _vector(*(-part / length for part in direction))
     body = hit + (frame * (len(solids) + 1))[:, None]
     center_m, half_m, (cos, sin), (first_material,) = ([part[body] for part in table] for table in _bodies(worlds))
@@ -137,7 +138,7 @@ def _faces(solids: Solids, hit: Tensor, local: Vector, half: Vector) -> tuple[Ve
     tube = (hit >= boxes) & (hit < boxes + cylinders)
     share = [part / size for part, size in zip(local, half, strict=True)]
     size = [part.abs() for part in share]
-    around = (share[0] * share[0] + share[1] * share[1]).sqrt()
+    around = root(share[0] * share[0] + share[1] * share[1])
     on_x = (size[0] >= size[1]) & (size[0] >= size[2])
     on_y = ~on_x & (size[1] >= size[2])
     on_z = torch.where(tube, size[2] >= around, ~(on_x | on_y))
@@ -150,7 +151,7 @@ def _faces(solids: Solids, hit: Tensor, local: Vector, half: Vector) -> tuple[Ve
     # Of an ellipsoid the normal is that of the unit ball, each part once more divided by its half size.
     slope = [part / size for part, size in zip(share, half, strict=True)]
     slope[2] = torch.where(tube, 0.0, slope[2])
-    steep = (slope[0] * slope[0] + slope[1] * slope[1] + slope[2] * slope[2]).sqrt().clamp_min(1e-6)
+    steep = root(slope[0] * slope[0] + slope[1] * slope[1] + slope[2] * slope[2]).clamp_min(1e-6)
     curved = ball | (tube & ~on_z)
     x, y, z = (torch.where(curved, part / steep, plane) for part, plane in zip(slope, flat, strict=True))
     # Around a tube by a measure that needs no arc tangent: it runs evenly along the edges of a square on its corner.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from finetune.scenes.draws import Draws, cos_sin, pick
+from finetune.scenes.draws import Draws, cos_sin, pick, root
 from finetune.scenes.furniture import BALL, BOOKISH, BOX, CYLINDER, HOUSES, LEAFY, is_one_of
 from finetune.scenes.placement import (
     PICTURE,
@@ -227,7 +227,7 @@ def _light(draws: Draws, size_m: Tensor, outdoors: Tensor) -> Lights:
     ambient = draws.uniform(0.15, 0.7, 1) * (1.0 + draws.uniform(-0.08, 0.08, 3))
     cos, sin = cos_sin(draws.uniform(0.0, 6.2831853))
     high = draws.uniform(0.25, 0.95)
-    level = (1.0 - high * high).sqrt()
+    level = root(1.0 - high * high)
     away = torch.stack([cos * level, sin * level, high], dim=1)
     first = (torch.arange(LIGHTS) == 0)[:, None]
     # From a clear sky, where shadows are deep, to a covered one, where there are none.
