@@ -6,6 +6,8 @@ from pathlib import Path
 
 # As the train command does, before anything imports torch: spinning threads make a busy machine many times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# Likewise: without it the bits of two equal calculations by two threads may differ.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 import cv2
 import numpy as np
