@@ -34,7 +34,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings as JSON")
     parser.add_argument("--html", type=Path, metavar="FILE", help="also write one page to look at, with pictures")
     arguments = parser.parse_intermixed_args(argv)
-    return ended(lambda: _check(arguments), "Nothing was written; call again.")
+    return ended(
+        lambda: _check(arguments),
+        "Nothing was written; call again.",
+        of_memory="Call with run.batch_size=1, or close what else holds memory.",
+    )
 
 
 def _count(text: str) -> int:

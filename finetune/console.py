@@ -19,13 +19,18 @@ class Interrupted(KeyboardInterrupt):
         self.saved = saved
 
 
-def ended(action: Callable[[], int | None], after_interrupt: str = "Go on with --resume.") -> int:
+def ended(
+    action: Callable[[], int | None],
+    after_interrupt: str = "Go on with --resume.",
+    of_memory: str = "Close what else holds memory, and call again.",
+) -> int:
     """
     Run a command.
 
     Args:
         action: the command.
         after_interrupt: what to do once it was interrupted; ends the sentence.
+        of_memory: what to do where memory ran out; a sentence.
 
     Returns:
         Its exit status: 0 done, 1 the data or the result is not acceptable, 2 the call, the recipe or a file it names
@@ -47,11 +52,7 @@ def ended(action: Callable[[], int | None], after_interrupt: str = "Go on with -
         # Here, because torch takes longer to import than most calls that end with an error.
         from finetune.shortages import shortage
 
-        short = shortage(
-            error,
-            of_disk="Free space and call again.",
-            of_memory="Give it fewer pixels at once: a smaller input, or run.batch_size=1 where a recipe is given.",
-        )
+        short = shortage(error, of_disk="Free space and call again.", of_memory=of_memory)
         if short is None:
             raise
         return _stopped(short)

@@ -24,7 +24,8 @@ _RIDGE = 1e-4
 # let no gradient through; scale and shift are free, so any positive number will do.
 _RELATIVE_BIAS = 1.0
 
-# Of a last layer's weights as PyTorch draws them, for features that a relative decoder makes.
+# Of a last layer's weights as PyTorch draws them, for features that a trained decoder makes; training finds its scale
+# from there, which it does not where the sigmoid is flat.
 _TAMED = 0.01
 
 
@@ -94,8 +95,7 @@ def start_model(
     parts = {"scratch": "encoder", "pretrained": "all_but_last", "calibrated": "all_but_last", "keep": "all"}
     coverage = fill(model, checkpoint, parts[decoder_init])
     if decoder_init == "pretrained" and max_depth_m is not None:
-        # A relative decoder's features may be a thousand times larger than a drawn one's: a last layer as PyTorch draws
-        # it takes them to where the sigmoid is flat, and nothing is learned from there.
+        # A trained decoder's features, above all a relative one's, may be a thousand times larger than a drawn one's.
         with torch.no_grad():
             model.head.last.weight.mul_(_TAMED)
     return model, coverage

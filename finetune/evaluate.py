@@ -64,7 +64,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("name a MODEL, or a folder by --predictions")
     if arguments.meters_per_unit and not arguments.predictions:
         parser.error("--meters-per-unit is of --predictions; a model answers in meters")
-    return ended(lambda: _evaluate(arguments), "Nothing was written; call again.")
+    return ended(
+        lambda: _evaluate(arguments),
+        "Nothing was written; call again.",
+        of_memory="Call with run.batch_size=1, or close what else holds memory.",
+    )
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -33,6 +33,7 @@ from finetune.recipe import Recipe, recipe_mapping
 from finetune.report import RunLog
 from finetune.run_folder import ADAPTER_FOLDER, RunFolder, lasting_digest, seal, sealed
 from finetune.schedules import rate_factor
+from finetune.shortages import is_of_a_worker
 from finetune.weights import read_checkpoint, save_adapter, save_native
 
 # With fp16 a gradient beyond its range is routine: the scaler skips the step and halves its factor. Not so for ever.
@@ -234,7 +235,7 @@ class Run:
             self._write_checkpoint()
         except (OSError, RuntimeError, SafetensorError) as error:
             # PyTorch has no class of its own for a file that cannot be written; memory and other processes have theirs.
-            if isinstance(error, RuntimeError) and type(error) is not RuntimeError:
+            if isinstance(error, RuntimeError) and (type(error) is not RuntimeError or is_of_a_worker(error)):
                 raise
             if self.accelerator.is_main_process:
                 self.folder.drop_unfinished()

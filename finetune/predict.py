@@ -89,7 +89,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     given = [name for name in ("intrinsics", "hfov", "edge_filter", "max_points") if getattr(arguments, name)]
     if given and not arguments.points:
         parser.error(f"--{given[0].replace('_', '-')} is of points: add --points")
-    return ended(lambda: _predict(arguments), "Images that are done stay; call again for the others.")
+    return ended(
+        lambda: _predict(arguments),
+        "Images that are done stay; call again for the others.",
+        of_memory="Call with --device cpu, or close what else holds memory.",
+    )
 
 
 def _predict(arguments: argparse.Namespace) -> None:

@@ -128,9 +128,9 @@ class ModelOptions:
     # Meters; the farthest answer the metric head can give. For a relative head, what is farther is out of range, null:
     # only what is infinitely far.
     max_depth_m: Meters | None = None
-    # scratch: encoder only; pretrained: all but the last layer; calibrated: that layer solved for; keep: every weight.
-    # auto: keep for a checkpoint of this head's kind, calibrated for a metric head on a relative checkpoint, scratch
-    # without a checkpoint.
+    # scratch: encoder only; pretrained: all but the last layer, which starts small; calibrated: that layer solved for;
+    # keep: every weight. auto: keep for a checkpoint of this head's kind, calibrated for a metric head on a relative
+    # checkpoint, scratch without a checkpoint.
     decoder_init: Literal["auto", "scratch", "pretrained", "calibrated", "keep"] = "auto"
     # Where every weight of a metric checkpoint is kept and its max depth is another. refuse: the run stops and says so;
     # rescale: its answers are scaled by the ratio.

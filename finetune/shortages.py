@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import errno
+import mmap
+import shutil
 import signal
 import threading
+from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
 from finetune.errors import ProcessError
+
+_SHARED_MEMORY = "/dev/shm"
+_OF_SHARED_MEMORY = "Set data.workers=0 or lower, or give the container more (--shm-size)."
 
 
 def shortage(error: Exception, *, of_disk: str, of_memory: str) -> ProcessError | None:
@@ -19,22 +25,27 @@ def shortage(error: Exception, *, of_disk: str, of_memory: str) -> ProcessError 
         of_disk, of_memory: what to do where these ran out; sentences.
 
     Returns:
-        The error to raise in its place: a loader's worker died, memory ran out, or the disk is full; None for another.
+        The error to raise in its place: a loader's worker died, or memory, shared memory or the disk is full; None for
+        another.
     """
     if isinstance(error, OSError | SafetensorError):
-        if _is_of_a_full_disk(error):
-            return ProcessError(f"The disk is full, or a quota is used up ({error}). {of_disk}")
-        return None
-    # PyTorch has no class of its own for workers, nor for memory on a CPU.
+        if not _is_of_a_full_disk(error):
+            return None
+        if _shared_memory_is_full():
+            return ProcessError(f"Shared memory is full ({error}). {_OF_SHARED_MEMORY}")
+        return ProcessError(f"The disk is full, or a quota is used up ({error}). {of_disk}")
     told, *_ = str(error).splitlines() or [""]
-    # But not "Caught RuntimeError in DataLoader worker process 0", which is a fault of the code that reads.
-    if isinstance(error, RuntimeError) and told.startswith(
-        ("DataLoader worker (pid", "Caught MemoryError in DataLoader worker", "Pin memory")
-    ):
+    # What a worker met comes in its own class, "Caught MemoryError in DataLoader worker process 0".
+    if is_of_a_worker(error) or (" in DataLoader worker process " in told and _is_of_memory(error)):
         return worker_died(told)
-    if isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error):
+    if _is_of_memory(error):
         return ProcessError(f"Memory ran out. {of_memory}")
     return None
+
+
+def is_of_a_worker(error: Exception) -> bool:
+    """Whether it says that a loader's process is gone; PyTorch has no class of its own for that."""
+    return isinstance(error, RuntimeError) and str(error).startswith(("DataLoader worker (pid", "Pin memory"))
 
 
 def worker_died(how: str) -> ProcessError:
@@ -46,8 +57,21 @@ def worker_died(how: str) -> ProcessError:
     how, *_ = how.partition(". Details are lost")
     return ProcessError(
         f"A process that reads data died ({how.strip().rstrip('.')}). Usually memory, or shared memory in a container, "
-        "is short: set data.workers=0 or lower, or give the container more (--shm-size)."
+        f"is short: {_OF_SHARED_MEMORY[0].lower()}{_OF_SHARED_MEMORY[1:]}"
     )
+
+
+def _is_of_memory(error: Exception) -> bool:
+    # Memory on a CPU has no class of PyTorch's, nor has a GPU's that is full when its context or a library's is made.
+    told = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and any(part in str(error) for part in told)
+    )
+
+
+def _shared_memory_is_full() -> bool:
+    # What Python makes for its workers there fails as on any disk, and names no file.
+    return Path(_SHARED_MEMORY).is_dir() and shutil.disk_usage(_SHARED_MEMORY).free < mmap.PAGESIZE
 
 
 def _is_of_a_full_disk(error: OSError | SafetensorError) -> bool:

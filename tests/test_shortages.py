@@ -7,15 +7,21 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors import SafetensorError
+from torch._utils import ExceptionWrapper  # what a loader's process hands its errors over in
 
 from finetune.console import ended
 from finetune.shortages import shortage
 
 WITH_LITTLE_SHARED_MEMORY = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=256k none /dev/shm && exec "$@"']
+
+
+class OfAnAccelerator(RuntimeError):
+    """As PyTorch's AcceleratorError, which its older versions do not have."""
 
 
 @pytest.mark.parametrize(
@@ -28,10 +34,8 @@ WITH_LITTLE_SHARED_MEMORY = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -
         (torch.OutOfMemoryError("CUDA out of memory."), "Memory ran out. Wait."),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "Memory ran out. Wait."),
         (RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "), "died (DataLoader worker (pid 7) is"),
-        (
-            RuntimeError("Caught MemoryError in DataLoader worker process 0.\nOriginal"),
-            "A process that reads data died",
-        ),
+        (OfAnAccelerator("CUDA error: out of memory\nCUDA kernel errors might be"), "Memory ran out. Wait."),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "Memory ran out. Wait."),
         (RuntimeError("Pin memory thread exited unexpectedly"), "A process that reads data died (Pin memory thread"),
     ],
 )
@@ -39,6 +43,23 @@ def test_what_a_machine_lacks_is_known_by_its_errors(error: Exception, said: str
     found = shortage(error, of_disk="Free some.", of_memory="Wait.")
     assert found is not None and said in str(found)
     assert ("Free some." in str(found)) == ("disk" in said)
+
+
+@pytest.mark.parametrize("fault", [MemoryError("no room"), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_memory_that_a_reader_s_process_finds_short_is_that_of_readers(fault: Exception) -> None:
+    with pytest.raises(type(fault)) as caught:
+        ExceptionWrapper((type(fault), fault, None), where="in DataLoader worker process 0").reraise()
+    found = str(shortage(caught.value, of_disk="", of_memory="Take smaller steps."))
+    assert found.startswith(
+        f"A process that reads data died (Caught {type(fault).__name__} in DataLoader worker process 0)"
+    )
+    assert "data.workers=0" in found and "smaller steps" not in found
+
+
+def test_full_shared_memory_is_not_called_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0 if path == "/dev/shm" else 10**9))
+    found = str(shortage(OSError(errno.ENOSPC, "No space left on device"), of_disk="Free some.", of_memory=""))
+    assert found.startswith("Shared memory is full (") and found.endswith("(--shm-size).")
 
 
 @pytest.mark.parametrize(

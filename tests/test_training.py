@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 from collections.abc import Callable
@@ -442,5 +443,6 @@ def test_only_a_file_that_cannot_be_written_is_called_one(tmp_path: Path) -> Non
     for fault in (RuntimeError("PytorchStreamWriter failed writing file"), OSError(28, "No space left on device")):
         with pytest.raises(ProcessError, match="3 cannot be written"):
             Run.save_checkpoint(stand_in(fault))
-    with pytest.raises(torch.OutOfMemoryError):
-        Run.save_checkpoint(stand_in(torch.OutOfMemoryError("CUDA out of memory")))
+    for other in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DataLoader worker (pid 7) is killed")):
+        with pytest.raises(type(other), match=re.escape(str(other))):
+            Run.save_checkpoint(stand_in(other))

@@ -104,7 +104,7 @@ class Hypersim(ListedFrames):
         released = [(number, row) for number, row in rows if row["included_in_public_release"] == "True"]
         for number, row in released:
             if not (row["frame_id"] or "").isdecimal():
-                found = f"has a frame_id that is no whole number, {row['frame_id']}"
+                found = f"has a frame_id that is no whole number, {row['frame_id']!r}"
                 raise ListError(f"{path}:{number}", found, "Take the CSV of the data set's repository")
         return released
 
