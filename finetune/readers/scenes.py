@@ -35,10 +35,12 @@ class Scenes:
     hfov_deg: tuple[float, float] = (45.0, 85.0)  # least and most horizontal field of view
     camera_height_m: tuple[float, float] = (0.25, 2.0)  # least and most over the floor: a robot's to a person's
     look_down_deg: tuple[float, float] | None = None  # least and most below the horizon; null: at something, or ahead
+    roll_deg: float | None = None  # the largest to either side, all as often; null: at most 17, mostly less than 5
     max_depth_m: float | None = None  # what is farther away, and the sky, is not valid; null: all is, the sky infinite
     objects: tuple[int, int] = (4, 14)  # fewest and most pieces of furniture, trees, houses
     outdoors: float = 0.0  # share of frames on open ground, under the sky
     inner_walls: float = 0.0  # share of rooms with walls that end in them, corners cut out of them, or pillars
+    plain_floors: float = 0.0  # share of rooms whose floor is as plain as a wall, and may have its color
     noise: float = 0.0  # deviation of the noise of white, of a range from 0 to 1
     blur_px: float = 0.0  # deviation of a Gaussian blur, pixels
     vignette: float = 0.0  # by how much corners are darker
@@ -63,6 +65,8 @@ class Scenes:
         if self.look_down_deg is not None and not -45.0 <= self.look_down_deg[0] <= self.look_down_deg[1] <= 45.0:
             expected = "[least, most] between -45 and 45 degrees, such as [5, 25], or null"
             raise RecipeError("look_down_deg", self.look_down_deg, expected)
+        if self.roll_deg is not None and not 0.0 <= self.roll_deg <= 45.0:
+            raise RecipeError("roll_deg", self.roll_deg, "from 0 to 45 degrees, or null")
         if self.max_depth_m is not None and not self.max_depth_m > 0:
             raise RecipeError("max_depth_m", self.max_depth_m, "meters, more than 0, or null for no limit")
         if not (0 <= self.objects[0] <= self.objects[1] and 1 <= self.objects[1] <= 30):
@@ -70,7 +74,7 @@ class Scenes:
         self._check_faults()
 
     def _check_faults(self) -> None:
-        for name in ("outdoors", "inner_walls", "noise", "vignette", "tint"):
+        for name in ("outdoors", "inner_walls", "plain_floors", "noise", "vignette", "tint"):
             if not 0.0 <= getattr(self, name) <= 1.0:
                 raise RecipeError(name, getattr(self, name), "a share from 0 to 1")
         for name in ("blur_px", "exposure_stops", "depth_noise_per_m"):
@@ -115,13 +119,20 @@ class Scenes:
 
         height, width = self.size
         draws = Draws(self.seed, indices)
-        worlds = draw_worlds(draws, objects=self.objects, outdoors=self.outdoors, inner_walls=self.inner_walls)
+        worlds = draw_worlds(
+            draws,
+            objects=self.objects,
+            outdoors=self.outdoors,
+            inner_walls=self.inner_walls,
+            plain_floors=self.plain_floors,
+        )
         cameras = draw_cameras(
             draws,
             worlds,
             *draw_intrinsics(draws, height, width, self.hfov_deg),
             height_m=self.camera_height_m,
             look_down_deg=self.look_down_deg,
+            roll_deg=self.roll_deg,
         )
         samples: list[DepthSample] = []
         together = _TOGETHER if torch.device(device).type == "cpu" else max(1, len(indices))

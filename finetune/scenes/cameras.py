@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -79,6 +80,7 @@ def draw_cameras(
     *,
     height_m: tuple[float, float] = (LOWEST_M, HIGHEST_M),
     look_down_deg: tuple[float, float] | None = None,
+    roll_deg: float | None = None,
 ) -> Cameras:
     """
     Args:
@@ -88,6 +90,7 @@ def draw_cameras(
         height_m: least and most height of a camera over the floor, meters.
         look_down_deg: least and most angle below the horizon, of a camera that is mounted so; None: each looks at
             something, or ahead.
+        roll_deg: the largest roll to either side, all as often; None: at most 17, mostly less than 5.
     """
     solids = worlds.solids
     seen = (draws.uniform(0.0, 1.0, 1) * worlds.targets[:, None]).long()
@@ -104,7 +107,8 @@ def draw_cameras(
         slope = -down_rad.tan().float() * root(towards[:, :2].square().sum(1))
         towards = torch.cat([towards[:, :2], slope[:, None]], dim=1)
     tilt = draws.uniform(-1.0, 1.0)
-    right, down, forward = looking(towards, 0.3 * tilt * tilt * tilt)
+    roll_rad = 0.3 * tilt * tilt * tilt if roll_deg is None else tilt * math.radians(roll_deg)
+    right, down, forward = looking(towards, roll_rad)
     return Cameras(place_m=place, right=right, down=down, forward=forward, focal_px=focal_px, center_px=center_px)
 
 

@@ -94,13 +94,21 @@ class Worlds:
     lights: Lights
 
 
-def draw_worlds(draws: Draws, *, objects: tuple[int, int], outdoors: float, inner_walls: float = 0.0) -> Worlds:
+def draw_worlds(
+    draws: Draws,
+    *,
+    objects: tuple[int, int],
+    outdoors: float,
+    inner_walls: float = 0.0,
+    plain_floors: float = 0.0,
+) -> Worlds:
     """
     Args:
         draws: one row a world.
         objects: fewest and most pieces; where no free floor is found for one, there are fewer.
         outdoors: share of worlds without walls.
         inner_walls: share of rooms with more walls than four.
+        plain_floors: share of rooms whose floor is as plain as a wall, half of these in its color.
     """
     open_air = draws.chance(outdoors, 1)
     # Small rooms are more frequent than halls; so are low ceilings.
@@ -123,7 +131,7 @@ def draw_worlds(draws: Draws, *, objects: tuple[int, int], outdoors: float, inne
     targets, _ = used_first(pieces.there)
     return Worlds(
         solids=Solids(size_m=size_m, outdoors=open_air, boxes=boxes, cylinders=cylinders, balls=balls),
-        materials=_paint(draws, pieces, item, open_air),
+        materials=_paint(draws, pieces, item, open_air, plain_floors),
         material=torch.cat([of_boxes, of_cylinders, of_balls], dim=1),
         target_m=pick(torch.cat([pieces.center_m, 0.5 * pieces.size_m[..., 2:]], dim=-1), targets),
         targets=pieces.there.long().sum(1),
@@ -131,15 +139,18 @@ def draw_worlds(draws: Draws, *, objects: tuple[int, int], outdoors: float, inne
     )
 
 
-def _paint(draws: Draws, pieces: Pieces, item: Tensor, outdoors: Tensor) -> Materials:
+def _paint(draws: Draws, pieces: Pieces, item: Tensor, outdoors: Tensor, plain_floors: float) -> Materials:
     """Surfaces in the order of their numbers: pieces twice, things on top, things on walls, walls, floor, ceiling."""
-    return joined([*_paint_pieces(draws, pieces), _paint_items(draws, item), *_paint_room(draws, outdoors)])
+    return joined(
+        [*_paint_pieces(draws, pieces), _paint_items(draws, item), *_paint_room(draws, outdoors, plain_floors)]
+    )
 
 
 FURNITURE = {PLAIN: 4.0, WOOD: 2.5, CLOUDS: 0.7, SPECKLE: 0.7, STRIPES: 0.5, CHECKER: 0.3, WEAVE: 0.6, DOTS: 0.2}
 THING = {PLAIN: 2.5, POSTER: 2.5, STRIPES: 1.0, CHECKER: 0.4, SPECKLE: 0.6, DOTS: 0.5, CLOUDS: 0.6, WOOD: 0.5}
 WALLS = {PLAIN: 6.0, STRIPES: 0.5, TILES: 0.9, BRICKS: 0.9, WOOD: 0.5, SPECKLE: 0.6, CLOUDS: 0.9, DOTS: 0.2, WEAVE: 0.3}
 FLOORS = {WOOD: 2.5, TILES: 1.5, SPECKLE: 1.8, PLAIN: 1.2, CLOUDS: 1.5, CHECKER: 0.6, STRIPES: 0.4, WEAVE: 0.9}
+SMOOTH = {PLAIN: 2.0, CLOUDS: 1.0, SPECKLE: 0.5}
 GROUND = {CLOUDS: 3.0, SPECKLE: 2.0, PLAIN: 0.6, TILES: 0.6, BRICKS: 0.4}
 
 VIVID = Palette((0.12, 0.98), (0.02, 0.95))
@@ -147,6 +158,7 @@ LEAVES = Palette((0.2, 0.6), (0.1, 0.4))
 FITTINGS = Palette((0.3, 0.98), (0.0, 0.6))
 PAINT = Palette((0.35, 0.98), (0.0, 0.55))
 UNDERFOOT = Palette((0.2, 0.92), (0.0, 0.6))
+CONCRETE = Palette((0.3, 0.9), (0.0, 0.15))
 OVERHEAD = Palette((0.6, 1.0), (0.0, 0.2))
 
 
@@ -182,7 +194,7 @@ def _paint_items(draws: Draws, item: Tensor) -> Materials:
     return either(item == WINDOW, panes, either(item == PICTURE, prints, doors))
 
 
-def _paint_room(draws: Draws, outdoors: Tensor) -> list[Materials]:
+def _paint_room(draws: Draws, outdoors: Tensor, plain_floors: float) -> list[Materials]:
     wall, other = (
         draw_materials(draws, 1, weights=WALLS, period_m=(0.1, 0.5), contrast=(0.6, 0.92), palette=PAINT)
         for _ in range(2)
@@ -206,7 +218,20 @@ def _paint_room(draws: Draws, outdoors: Tensor) -> list[Materials]:
         period_m=(0.4, 0.9),
         contrast=(0.75, 0.95),
     )
+    if plain_floors:
+        floor = either(draws.chance(plain_floors, 1), _plain_floor(draws, wall), floor)
     return [walls, either(outdoors[:, None], ground, floor), ceiling]
+
+
+def _plain_floor(draws: Draws, wall: Materials) -> Materials:
+    """Concrete, lino or paint, in the wall's color or a gray of its own: what tells it from a wall is where it lies."""
+    own = draw_materials(
+        draws, 1, weights=SMOOTH, period_m=(0.2, 2.0), contrast=(0.8, 0.97), gloss=0.8, palette=CONCRETE
+    )
+    tone = draws.uniform(0.6, 1.1, 1, 1)
+    rougher = draws.uniform(0.8, 1.0, 1, 1)
+    alike = replace(own, color=wall.color * tone, other=wall.color * tone * rougher)
+    return either(draws.chance(0.5, 1), alike, own)
 
 
 def _repeated(one: Materials, count: int) -> Materials:

@@ -14,6 +14,7 @@ from finetune.readers.scenes import Scenes
 from finetune.sample import DepthSample
 from finetune.scenes.cameras import draw_cameras, draw_intrinsics
 from finetune.scenes.draws import Draws
+from finetune.scenes.textures import CLOUDS, PLAIN, SPECKLE
 from finetune.scenes.worlds import draw_worlds
 
 SMALL = (56, 70)
@@ -38,7 +39,9 @@ def assert_equal(one: DepthSample, other: DepthSample) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{}, FAULTS, {"inner_walls": 0.8}], ids=["without faults", "with all faults", "with inner walls"]
+    "options",
+    [{}, FAULTS, {"inner_walls": 0.8, "plain_floors": 0.5, "roll_deg": 20.0}],
+    ids=["without faults", "with all faults", "with bare rooms"],
 )
 def test_a_frame_has_the_same_bits_alone_and_in_any_batch(options: dict[str, float]) -> None:
     def reader(count: int) -> Scenes:
@@ -74,7 +77,7 @@ def test_frames_and_seeds_differ() -> None:
         assert np.median(np.abs(one.depth_m - two.depth_m)) > 0.05
 
 
-def test_inner_walls_are_in_rooms_that_ask_for_them_and_the_others_are_as_they_were() -> None:
+def test_inner_walls_are_in_rooms_alone_and_there_in_all_that_ask_for_them() -> None:
     plain, asked = (Scenes(seed=3, size=SMALL, inner_walls=share) for share in (0.0, 1.0))
     assert_equal(Scenes(seed=3, size=SMALL)[2], plain[2])
     draws = Draws(3, range(32))
@@ -85,6 +88,31 @@ def test_inner_walls_are_in_rooms_that_ask_for_them_and_the_others_are_as_they_w
     assert walls.sum() > walls.any(1).sum()
     for index in range(3):
         assert (plain[index].depth_m != asked[index].depth_m).any()
+
+
+def test_plain_floors_are_as_many_as_asked_for_half_of_them_in_a_wall_s_color() -> None:
+    plain, asked = (Scenes(seed=3, size=SMALL, plain_floors=share) for share in (0.0, 1.0))
+    assert_equal(Scenes(seed=3, size=SMALL)[2], plain[2])
+
+    def room(share: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        worlds = draw_worlds(Draws(3, range(400)), objects=(1, 2), outdoors=0.3, plain_floors=share)
+        pattern, color = worlds.materials.pattern[:, -6:], worlds.materials.color[:, -6:]
+        return worlds.solids.outdoors, pattern[:, 4], color
+
+    outdoors, before, _ = room(0.0)
+    smooth = torch.tensor([PLAIN, CLOUDS, SPECKLE])
+    for share in (0.4, 1.0):
+        _, floor, color = room(share)
+        assert torch.equal(floor[outdoors], before[outdoors])
+        changed = floor[~outdoors] != before[~outdoors]
+        assert 0.5 * share < changed.float().mean() < share
+    assert torch.isin(floor[~outdoors], smooth).all()
+    # The color of a wall, darker or brighter: the same ratio in all channels.
+    ratio = color[:, None, 4] / color[:, :4]
+    alike = ((ratio.amax(-1) / ratio.amin(-1)) < 1.0001).any(1)[~outdoors]
+    assert 0.4 < alike.float().mean() < 0.6
+    for index in range(3):
+        assert (plain[index].image != asked[index].image).any()
 
 
 def test_frames_are_named_by_seed_and_number() -> None:
@@ -252,6 +280,9 @@ def test_the_sky_survives_noise_and_holes() -> None:
         ("camera_height_m", (0.4, 2.5)),
         ("look_down_deg", (25.0, 5.0)),
         ("look_down_deg", (5.0, 60.0)),
+        ("roll_deg", -1.0),
+        ("roll_deg", 46.0),
+        ("roll_deg", math.nan),
         ("hfov_deg", (80.0, 50.0)),
         ("hfov_deg", (50.0, 170.0)),
         ("max_depth_m", 0.0),
@@ -259,7 +290,11 @@ def test_the_sky_survives_noise_and_holes() -> None:
         ("objects", (5, 4)),
         ("objects", (0, 0)),
         ("objects", (0, 31)),
-        *((name, value) for name in ("outdoors", "inner_walls", "noise") for value in (-0.1, 1.1, math.nan)),
+        *(
+            (name, value)
+            for name in ("outdoors", "inner_walls", "plain_floors", "noise")
+            for value in (-0.1, 1.1, math.nan)
+        ),
         *((name, value) for name in ("vignette", "tint") for value in (-0.1, 1.1, math.nan)),
         *((name, value) for name in ("blur_px", "exposure_stops", "depth_noise_per_m") for value in (-0.1, 4.1)),
         ("jpeg_quality", 0),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 from finetune.scenes.cameras import (
@@ -56,6 +57,18 @@ def test_a_mounted_camera_keeps_its_height_and_tilt() -> None:
     assert 0.4 <= height_m.min() < 0.45 and 0.85 < height_m.max() <= 0.9
     assert 5.0 - 1e-3 <= down_deg.min() < 7.0 and 23.0 < down_deg.max() <= 25.0 + 1e-3
     assert (clearance(worlds.solids, cameras.place_m[:, None]) > CLEARANCE_M).float().mean() > 0.9
+
+
+@pytest.mark.parametrize(("roll_deg", "most", "mean"), [(None, 17.2, 4.3), (20.0, 20.0, 10.0), (0.0, 0.0, 0.0)])
+def test_cameras_roll_as_far_as_they_are_told(roll_deg: float | None, most: float, mean: float) -> None:
+    draws = Draws(4, range(256))
+    worlds = draw_worlds(draws, objects=(1, 2), outdoors=0.0)
+    cameras = draw_cameras(draws, worlds, *draw_intrinsics(draws, 112, 154, (50.0, 70.0)), roll_deg=roll_deg)
+    # The axis to the right of a camera without roll is level, and square to where it looks.
+    slope = cameras.right[:, 2].abs() / (1.0 - cameras.forward[:, 2].square()).sqrt()
+    rolled_deg = slope.asin().rad2deg()
+    assert 0.95 * most - 1e-3 <= rolled_deg.max() <= most + 1e-2
+    assert rolled_deg.mean().item() == pytest.approx(mean, rel=0.15, abs=1e-3)
 
 
 def test_in_the_open_cameras_stand_among_things_and_see_the_horizon() -> None:
