@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from finetune.console import ended
+from finetune.console import ended, settle_threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +51,7 @@ def _check(arguments: argparse.Namespace) -> int:
     from finetune.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_threads()
     # Only now what takes seconds to import: a wrong recipe has been answered.
     from finetune.check_report import as_json, as_page, as_text
     from finetune.checking import check_recipe

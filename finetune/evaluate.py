@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Sequence
 
-from finetune.console import ended
+from finetune.console import ended, settle_threads
 from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, claims_of, load_from, positive_meters
 
@@ -78,7 +78,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.protocol:
         overrides.append(f"evaluation.protocols={json.dumps(arguments.protocol)}")
     recipe = load_recipe(arguments.recipe, overrides)
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_threads()
     # Only now what takes seconds to import: a wrong recipe has been answered.
     from finetune.evaluating import evaluate_model, evaluate_predictions, image_rows
 

@@ -21,7 +21,7 @@ from finetune.alarms import Alarms, AnswerSpread, watched
 from finetune.averaging import AverageWeights
 from finetune.batches import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, BadSamples, Batch, too_many_bad
 from finetune.console import Interrupted
-from finetune.errors import FinetuneError, ProcessError, ResultError
+from finetune.errors import FinetuneError, ProcessError, ResultError, first_line
 from finetune.evaluation import Answer, Evaluation, Row, ValidationSamples, evaluate, network_answer
 from finetune.interrupts import Interrupts
 from finetune.metrics import is_better
@@ -240,7 +240,7 @@ class Run:
             if self.accelerator.is_main_process:
                 self.folder.drop_unfinished()
             raise ProcessError(
-                f"{self.folder.checkpoint(self.step)} cannot be written ({str(error).splitlines()[0]}). Free space on "
+                f"{self.folder.checkpoint(self.step)} cannot be written ({first_line(error)}). Free space on "
                 "the disk, or mend what else is wrong with it, and go on with --resume: the resume points before it "
                 "are whole."
             ) from error
@@ -297,7 +297,7 @@ class Run:
             if self.average:
                 self.average.load(path)
         except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError) as error:
-            return f"it is damaged ({str(error).splitlines()[0]})"
+            return f"it is damaged ({first_line(error)})"
         self.step = state["step"]
         self.unlogged = state["unlogged"]
         self.bad_samples = BadSamples(**state["bad_samples"])

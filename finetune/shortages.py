@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError
 
-from finetune.errors import ProcessError
+from finetune.errors import ProcessError, first_line
 
 _SHARED_MEMORY = "/dev/shm"
-_OF_SHARED_MEMORY = "Set data.workers=0 or lower, or give the container more (--shm-size)."
+_OF_SHARED_MEMORY = "set data.workers=0 or lower, or give the container more (--shm-size)."
 
 
 def shortage(error: Exception, *, of_disk: str, of_memory: str) -> ProcessError | None:
@@ -32,9 +32,9 @@ def shortage(error: Exception, *, of_disk: str, of_memory: str) -> ProcessError 
         if not _is_of_a_full_disk(error):
             return None
         if _shared_memory_is_full():
-            return ProcessError(f"Shared memory is full ({error}). {_OF_SHARED_MEMORY}")
+            return ProcessError(f"Shared memory is full ({error}): {_OF_SHARED_MEMORY}")
         return ProcessError(f"The disk is full, or a quota is used up ({error}). {of_disk}")
-    told, *_ = str(error).splitlines() or [""]
+    told = first_line(error)
     # What a worker met comes in its own class, "Caught MemoryError in DataLoader worker process 0".
     if is_of_a_worker(error) or (" in DataLoader worker process " in told and _is_of_memory(error)):
         return worker_died(told)
@@ -57,7 +57,7 @@ def worker_died(how: str) -> ProcessError:
     how, *_ = how.partition(". Details are lost")
     return ProcessError(
         f"A process that reads data died ({how.strip().rstrip('.')}). Usually memory, or shared memory in a container, "
-        f"is short: {_OF_SHARED_MEMORY[0].lower()}{_OF_SHARED_MEMORY[1:]}"
+        f"is short: {_OF_SHARED_MEMORY}"
     )
 
 

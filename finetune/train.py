@@ -10,10 +10,9 @@ if not __package__:
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 import argparse
-import os
 from collections.abc import Sequence
 
-from finetune.console import ended
+from finetune.console import ended, settle_threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -32,12 +31,7 @@ def _train(arguments: argparse.Namespace) -> None:
     from finetune.recipe import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    # Waiting threads that spin take the core from whoever they wait for: with one more busy process on two cores a step
-    # took fourteen times as long. It is read when torch is imported.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Threads of MKL add in an order that varies from call to call on some processors; a resumed run would not end with
-    # the bits of one that never stopped. It is read at the first product of matrices, and costs a few percent.
-    os.environ.setdefault("MKL_CBWR", "AUTO")
+    settle_threads()
     # Only now what takes seconds to import: a wrong recipe has been answered.
     from finetune.training import run_training
 

@@ -4,14 +4,15 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-# As the train command does, before anything imports torch: spinning threads make a busy machine many times slower.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-# Likewise: without it the bits of two equal calculations by two threads may differ.
-os.environ.setdefault("MKL_CBWR", "AUTO")
-
 import cv2
 import numpy as np
 import pytest
+
+from finetune.console import settle_threads
+
+# As the commands do, before anything imports torch: spinning threads make a busy machine many times slower, and bits of
+# equal calculations may differ.
+settle_threads()
 
 ROOT = Path(__file__).resolve().parents[1]
 CHECKPOINT = ROOT / "data" / "tiny_relative.safetensors"

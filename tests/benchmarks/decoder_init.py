@@ -45,6 +45,7 @@ if not __package__:
     # Run as a file, Python puts this folder first, where nothing of the repository is found.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
+from finetune.console import settle_threads
 from tests.benchmarks.real_frames import ROOT, write_lab_recipe
 
 MOST_OF_SCRATCH = 0.8
@@ -421,8 +422,7 @@ def parsed() -> argparse.Namespace:
 def main() -> int:
     """Run what is missing, print the table and what it says; 1 where calibrated does not keep its promise."""
     arguments = parsed()
-    # As in finetune/train.py: waiting threads that spin take the core from whoever they wait for.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    settle_threads()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         results = Results(arguments.results or folder / "results.jsonl")
