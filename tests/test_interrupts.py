@@ -131,8 +131,9 @@ def test_killed_and_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, s
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_ten_kills_at_random_moments_leave_the_same_weights(recipe: Path, tmp_path: Path, processes: int) -> None:
-    # Long enough that it cannot end before the tenth kill.
-    arguments = ["run.steps=600", "run.evaluate_every_steps=30", "run.log_every_steps=1", "run.threads=1"]
+    # Long enough that it cannot end before the tenth kill: four wait for a resume point, at most 20 steps away, six for
+    # at most 30 steps.
+    arguments = ["run.steps=300", "run.evaluate_every_steps=20", "run.log_every_steps=1", "run.threads=1"]
     arguments += ["data.workers=1", "run.batch_size=1", "export=[]"]
     whole = start(recipe, *arguments, "name=straight", processes=processes)
     _, said = whole.communicate(timeout=400)
@@ -145,8 +146,9 @@ def test_ten_kills_at_random_moments_leave_the_same_weights(recipe: Path, tmp_pa
         if kill % 3 == 0:
             wait_for_a_write(process, run, since)
         else:
-            # In steps first: in a fixed time a slow machine comes to the same step again and again.
-            wait_for_step(process, run, last_step(run) + generator.randint(0, 5))
+            # In steps first: in a fixed time a slow machine comes to the same step again and again. Often beyond the next
+            # resume point: a run that never came so far would be killed in the same few steps ten times.
+            wait_for_step(process, run, last_step(run) + generator.randint(1, 30))
             time.sleep(generator.uniform(0.0, 0.3))
         moments.append("write" if writes(run, since) else f"step {last_step(run)}")
         assert process.poll() is None, process.communicate()
