@@ -134,7 +134,8 @@ def test_processes_that_do_not_find_each_other_stop(runs: Path) -> None:
 def launch_lines(script: str, tmp_path: Path, **environment: str) -> list[str]:
     """What a script of ``recipes/accelerate`` launches, by stand-ins for the programs of the cluster."""
     for name, body in (
-        ("scontrol", "echo node-a; echo node-b"),
+        # It is not done when the first name is there: who does not read on ends it, and with it the job.
+        ("scontrol", "echo node-a; sleep 0.2; echo node-b"),
         ("srun", 'for rank in 0 1; do SLURM_NODEID=$rank "$@"; done'),
         ("accelerate", 'printf "%s|" "$@"; echo'),
     ):

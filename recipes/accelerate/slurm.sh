@@ -11,7 +11,8 @@
 #SBATCH --signal=TERM@300
 set -euo pipefail
 gpus=${SLURM_GPUS_ON_NODE:-8}
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+hosts=$(scontrol show hostnames "$SLURM_JOB_NODELIST")
+first=${hosts%%$'\n'*}
 # Each task has its own rank, so what it says is quoted until it runs there. exec: a signal reaches the launcher.
 srun bash -c 'exec accelerate launch --config_file recipes/accelerate/two_machines.yaml \
     --num_machines "$SLURM_NNODES" --num_processes "$(("$1" * SLURM_NNODES))" --machine_rank "$SLURM_NODEID" \
