@@ -13,7 +13,6 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
 
 from finetune.alarms import Alarms, Movement
-from finetune.augment import Augmentation
 from finetune.averaging import AverageWeights
 from finetune.baselines import (
     MOST_IMAGES,
@@ -333,6 +332,9 @@ def make_batches(
     recipe: Recipe, accelerator: Accelerator, preprocessing: Preprocessing, first_step: int
 ) -> Iterator[Batch]:
     """This process's training batches, without end, from ``first_step`` on."""
+    # albumentations takes seconds to import, and only what trains needs it.
+    from finetune.augment import Augmentation
+
     samples = TrainingSamples(
         _readers(recipe.data.train),
         [entry.weight for entry in recipe.data.train],

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from itertools import count
 from multiprocessing.queues import Queue
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,11 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from finetune.augment import Augmentation
 from finetune.errors import DataError, FileFault, FinetuneError, first_line
 from finetune.preprocessing import Preprocessing
 from finetune.sample import DepthSample
 from finetune.shortages import worker_died
+
+if TYPE_CHECKING:
+    from finetune.augment import Augmentation
 
 # What a random draw is for; part of its seed, so that no two purposes share their numbers.
 _ORDER, _MIX, _WINDOW, _AUGMENT, _STAND_IN = range(5)

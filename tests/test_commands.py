@@ -88,6 +88,15 @@ def test_a_wrong_recipe_is_answered_before_anything_heavy_is_imported(recipe: Pa
     assert done.returncode == 0, done.stderr
 
 
+def test_what_takes_seconds_to_import_waits_for_who_needs_it() -> None:
+    program = (
+        "import sys, finetune.training, finetune.evaluating, finetune.predicting; "
+        "early = {'peft', 'albumentations', 'transformers'} & set(sys.modules); assert not early, early"
+    )
+    done = typed(sys.executable, "-c", program)
+    assert done.returncode == 0, done.stderr
+
+
 @pytest.mark.parametrize("name", [None, *__main__.COMMANDS])
 def test_help_names_the_commands_and_imports_nothing_heavy(name: str | None) -> None:
     program = (

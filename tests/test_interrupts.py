@@ -146,8 +146,8 @@ def test_ten_kills_at_random_moments_leave_the_same_weights(recipe: Path, tmp_pa
         if kill % 3 == 0:
             wait_for_a_write(process, run, since)
         else:
-            # In steps first: in a fixed time a slow machine comes to the same step again and again. Often beyond the next
-            # resume point: a run that never came so far would be killed in the same few steps ten times.
+            # In steps first: in a fixed time a slow machine comes to the same step again and again. Often beyond the
+            # next resume point: a run that never came so far would be killed in the same few steps ten times.
             wait_for_step(process, run, last_step(run) + generator.randint(1, 30))
             time.sleep(generator.uniform(0.0, 0.3))
         moments.append("write" if writes(run, since) else f"step {last_step(run)}")

@@ -1,16 +1,22 @@
-"""Low-rank adapters beside the linear layers of the encoder, through peft."""
+"""Low-rank adapters beside the linear layers of the encoder, through peft.
+
+peft takes seconds to import, so only what has adapters imports it.
+"""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 import torch
-from peft import LoraConfig, inject_adapter_in_model
-from peft.tuners.lora import Linear
 from torch import Tensor
 
 from finetune.networks.depth_model import DepthModel
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+    from peft.tuners.lora import Linear
 
 # What a recipe calls them, and where they are in a block.
 TARGETS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
@@ -30,6 +36,8 @@ def lora_config(
     Returns:
         What peft is told, with whole paths from the network: a bare ``proj`` would also mean the patch embedding.
     """
+    from peft import LoraConfig
+
     first = blocks - (last_blocks or blocks)
     numbers = "|".join(str(number) for number in range(first, blocks))
     names = "|".join(TARGETS[target].replace(".", r"\.") for target in targets)
@@ -52,6 +60,8 @@ def add_adapters(network: DepthModel, config: LoraConfig, seed: int) -> None:
         config: what ``lora_config`` answered.
         seed: adapters are drawn from it, whatever the global generator's state.
     """
+    from peft import inject_adapter_in_model
+
     inside = copy.copy(config)
     inside.modules_to_save = None  # decoder and head are no part of the encoder, and trained in full as they are
     inside.target_modules = str(config.target_modules).removeprefix(r"encoder\.")
@@ -62,6 +72,8 @@ def add_adapters(network: DepthModel, config: LoraConfig, seed: int) -> None:
 
 def adapted_layers(network: DepthModel) -> Iterator[tuple[str, Linear]]:
     """Name and layer of each linear layer with an adapter."""
+    from peft.tuners.lora import Linear
+
     return ((name, module) for name, module in network.named_modules() if isinstance(module, Linear))
 
 
