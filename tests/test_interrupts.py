@@ -84,7 +84,9 @@ def straight(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "small"
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
+)
 def test_a_signal_finishes_the_step_and_saves_and_the_run_goes_on(
     recipe: Path, tmp_path: Path, straight: Path, number: signal.Signals, status: int
 ) -> None:

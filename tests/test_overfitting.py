@@ -24,6 +24,7 @@ def test_the_same_samples_come_again() -> None:
     assert list(islice(later, 2)) == [[10, 11], [14, 15]]
 
 
+@pytest.mark.slow
 def test_a_sound_run_learns_its_batch_by_heart(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

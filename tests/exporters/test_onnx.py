@@ -49,6 +49,7 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
         answer(image(40, 120))
 
 
+@pytest.mark.slow
 def test_a_file_of_any_size_is_compared_at_three_more(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
