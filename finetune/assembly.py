@@ -23,7 +23,6 @@ from finetune.baselines import (
 )
 from finetune.batches import Batch, Range, Reader, StepBatches, TrainingSamples, training_batches
 from finetune.decoder_init import CALIBRATION_IMAGES, drawn_model, resolved_decoder_init, solve_last_layer, start_model
-from finetune.environment import digest
 from finetune.errors import FinetuneError
 from finetune.evaluation import (
     Answer,
@@ -45,7 +44,7 @@ from finetune.protocol_settings import protocol_settings
 from finetune.protocols import Protocol
 from finetune.recipe import ModelOptions, Recipe, recipe_mapping
 from finetune.report import RunLog
-from finetune.run_folder import RunFolder
+from finetune.run_folder import RunFolder, digest
 from finetune.shown_frames import ShownFrames
 from finetune.weights import Checkpoint, license_sentence, read_checkpoint, whole_network
 

@@ -12,7 +12,7 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from finetune.console import ended
+from finetune.console import ended, long_imports
 from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, load_from
 
@@ -57,7 +57,8 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
         recipe = load_recipe(arguments.recipe, arguments.overrides)
     # Only now what takes seconds to import: a wrong call has been answered.
-    from finetune.calibrating import calibration, known_distances, labeled_frames, write_calibrated, write_undone
+    with long_imports():
+        from finetune.calibrating import calibration, known_distances, labeled_frames, write_calibrated, write_undone
 
     predictor = load_from(arguments, arguments.device)
     if predictor.max_depth_m is None:

@@ -12,7 +12,7 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from finetune.console import ended, settle_threads
+from finetune.console import ended, long_imports, settle_threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -53,9 +53,10 @@ def _check(arguments: argparse.Namespace) -> int:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     settle_threads()
     # Only now what takes seconds to import: a wrong recipe has been answered.
-    from finetune.check_report import as_json, as_page, as_text
-    from finetune.checking import check_recipe
-    from finetune.page import write
+    with long_imports():
+        from finetune.check_report import as_json, as_page, as_text
+        from finetune.checking import check_recipe
+        from finetune.page import write
 
     checked = check_recipe(recipe, arguments.recipe, samples=arguments.samples, step=not arguments.no_step)
     print(as_text(checked))

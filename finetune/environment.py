@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib.metadata
-import json
 import os
 import platform
 import re
@@ -22,6 +20,7 @@ from accelerate.utils import GradientAccumulationPlugin
 
 from finetune.errors import FinetuneError, first_line
 from finetune.recipe import Recipe, recipe_mapping
+from finetune.run_folder import digest
 
 PACKAGES = (
     "finetune",
@@ -41,11 +40,6 @@ _OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 
 # What torch warns of an operation, with its name.
 _WITHOUT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
-
-
-def digest(content: Any) -> str:
-    """SHA-256 of plain values, as hexadecimal digits."""
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def make_accelerator(recipe: Recipe) -> tuple[Accelerator, list[str]]:

@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Sequence
 
-from finetune.console import ended, settle_threads
+from finetune.console import ended, long_imports, settle_threads
 from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, claims_of, load_from, positive_meters
 
@@ -80,7 +80,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, overrides)
     settle_threads()
     # Only now what takes seconds to import: a wrong recipe has been answered.
-    from finetune.evaluating import evaluate_model, evaluate_predictions, image_rows
+    with long_imports():
+        from finetune.evaluating import evaluate_model, evaluate_predictions, image_rows
 
     if arguments.predictions:
         evaluations, frames = evaluate_predictions(recipe, arguments.predictions, arguments.meters_per_unit)

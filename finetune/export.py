@@ -12,7 +12,7 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from finetune.console import ended
+from finetune.console import ended, long_imports
 from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, load_from
 from finetune.registry import EXPORTERS
@@ -51,7 +51,8 @@ def _export(arguments: argparse.Namespace) -> None:
         raise FinetuneError(f"{arguments.image}: no such file. Name an image with --image, or leave it out.")
     image = read_image(arguments.image, upright=True) if arguments.image else None
     # Only now what takes seconds to import: a wrong call has been answered.
-    from finetune.weights import license_sentence
+    with long_imports():
+        from finetune.weights import license_sentence
 
     predictor = load_from(arguments, "cpu")
     print(f"{predictor.source}: {license_sentence(predictor.base.get('license'))}", file=sys.stderr)

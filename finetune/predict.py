@@ -13,7 +13,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 
-from finetune.console import ended
+from finetune.console import ended, long_imports
 from finetune.errors import FinetuneError, ResultError
 from finetune.model_argument import add_model_argument, load_from
 
@@ -107,9 +107,10 @@ def _predict(arguments: argparse.Namespace) -> None:
             f"{arguments.output}: is no folder to write into ({error.strerror}). Name another --output."
         ) from error
     # Only now what takes seconds to import: a wrong call has been answered.
-    from finetune.depth_files import MOST_COUNTS
-    from finetune.point_cloud import CameraOptions
-    from finetune.predicting import PointOptions, PredictOptions, predict_inputs
+    with long_imports():
+        from finetune.depth_files import MOST_COUNTS
+        from finetune.point_cloud import CameraOptions
+        from finetune.predicting import PointOptions, PredictOptions, predict_inputs
 
     predictor = load_from(arguments, arguments.device)
     if predictor.kind == "relative":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -13,7 +14,6 @@ from typing import IO, Any
 
 import yaml
 
-from finetune.environment import digest
 from finetune.errors import FinetuneError
 
 RECIPE_FILE = "recipe.yaml"
@@ -254,6 +254,11 @@ class MetricsLog:
         """Append a row; columns that ``values`` lacks stay empty."""
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow({"step": step, **values})
+
+
+def digest(content: Any) -> str:
+    """SHA-256 of plain values, as hexadecimal digits."""
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def lasting_digest(recipe: Mapping[str, Any]) -> str:

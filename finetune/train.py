@@ -12,7 +12,7 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from finetune.console import ended, settle_threads
+from finetune.console import ended, long_imports, settle_threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -33,7 +33,8 @@ def _train(arguments: argparse.Namespace) -> None:
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     settle_threads()
     # Only now what takes seconds to import: a wrong recipe has been answered.
-    from finetune.training import run_training
+    with long_imports():
+        from finetune.training import run_training
 
     run_training(recipe, resume=arguments.resume, overwrite=arguments.overwrite)
 

@@ -1,5 +1,6 @@
 """What a person sees who types something wrong: one clear sentence, exit status 2, no traceback."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from finetune import __main__, train
+from finetune.console import long_imports
 
 ROOT = Path(__file__).resolve().parents[1]
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE", "LOCAL", "RANK"))}
@@ -88,13 +90,34 @@ def test_a_wrong_recipe_is_answered_before_anything_heavy_is_imported(recipe: Pa
     assert done.returncode == 0, done.stderr
 
 
-def test_what_takes_seconds_to_import_waits_for_who_needs_it() -> None:
+def test_what_takes_seconds_to_import_waits_for_who_needs_it_and_is_never_looked_for_garbage() -> None:
     program = (
-        "import sys, finetune.training, finetune.evaluating, finetune.predicting; "
-        "early = {'peft', 'albumentations', 'transformers'} & set(sys.modules); assert not early, early"
+        "import gc, sys; from finetune.console import long_imports\n"
+        "with long_imports():\n    import finetune.training, finetune.evaluating, finetune.predicting\n"
+        "early = {'peft', 'albumentations', 'transformers'} & set(sys.modules); assert not early, early\n"
+        "assert gc.isenabled()\n"
+        "watched, left_out = len(gc.get_objects()), gc.get_freeze_count()\n"
+        "assert left_out > 100 * watched, (left_out, watched)\n"
     )
     done = typed(sys.executable, "-c", program)
     assert done.returncode == 0, done.stderr
+
+
+def test_imports_leave_the_garbage_collector_as_it_was() -> None:
+    left_out = gc.get_freeze_count()
+    with pytest.raises(ModuleNotFoundError), long_imports():
+        assert not gc.isenabled()
+        raise ModuleNotFoundError
+    assert gc.isenabled()
+    # torch is here already, and with it what tests and callers have made since.
+    assert gc.get_freeze_count() == left_out
+    gc.disable()
+    try:
+        with long_imports():
+            pass
+        assert not gc.isenabled()
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize("name", [None, *__main__.COMMANDS])
