@@ -1,6 +1,7 @@
 """What several tests share: a data set on disk and a recipe for it, both small."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -42,6 +43,24 @@ def write_frame(folder: Path, name: str, depth_m: np.ndarray, meters_per_unit: f
     cv2.imwrite(str(folder / f"{name}.png"), np.round(depth_m / meters_per_unit).astype(np.uint16))
 
 
+def ended_run(folder: Path, frames: Path, *overrides: str) -> Path:
+    """The output folder, below ``folder``, of a run of ``RECIPE`` that has ended."""
+    from finetune import train
+
+    path, output = folder / "small.yaml", folder / "runs"
+    path.write_text(RECIPE.format(output=output, checkpoint=CHECKPOINT, root=frames))
+    assert train.main([str(path), *overrides]) == 0
+    return output
+
+
+def moved_run(output: Path, to: Path) -> Path:
+    """The folder of a copy of the run in an output folder, which may be changed and resumed."""
+    run = shutil.copytree(output, to) / "small"
+    recipe = run / "recipe.yaml"
+    recipe.write_text(recipe.read_text().replace(str(output), str(to)))
+    return run
+
+
 @pytest.fixture(scope="session")
 def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """10 frames of 48x64 to train and 3 to validate: a tilted wall with a box before it, depth in millimeters."""
@@ -69,6 +88,18 @@ def recipe(frames: Path, tmp_path: Path) -> Path:
     path = tmp_path / "small.yaml"
     path.write_text(RECIPE.format(output=tmp_path / "runs", checkpoint=CHECKPOINT, root=frames))
     return path
+
+
+@pytest.fixture(scope="session")
+def finished_once(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of a run of ``RECIPE`` that has ended. Tests look at it, or take ``finished``."""
+    return ended_run(tmp_path_factory.mktemp("finished"), frames)
+
+
+@pytest.fixture
+def finished(finished_once: Path, tmp_path: Path) -> Path:
+    """The folder of a run of ``recipe`` that has ended, below ``tmp_path``."""
+    return moved_run(finished_once, tmp_path / "runs")
 
 
 @pytest.fixture(autouse=True)

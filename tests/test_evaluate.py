@@ -10,19 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune import evaluate, export, train
+from finetune import evaluate, export, predict
 from tests.browser import require_valid
-from tests.conftest import CHECKPOINT, RECIPE, ROOT
-from tests.runs import without_gpu
+from tests.conftest import CHECKPOINT, ROOT, ended_run
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory, frames: Path) -> Path:
-    folder = tmp_path_factory.mktemp("evaluate")
-    recipe = folder / "small.yaml"
-    recipe.write_text(RECIPE.format(output=folder / "runs", checkpoint=CHECKPOINT, root=frames))
-    assert train.main([str(recipe), "run.steps=3"]) == 0
-    return folder / "runs" / "small"
+    return ended_run(tmp_path_factory.mktemp("evaluate"), frames, "run.steps=3") / "small"
 
 
 def table(path: Path) -> dict[str, dict[str, float]]:
@@ -95,20 +90,13 @@ def test_run_as_a_file_it_hides_no_library() -> None:
 
 
 def test_what_predict_wrote_gives_the_table_of_its_model(run: Path, frames: Path, tmp_path: Path) -> None:
-    """By the commands that a user types, in processes of their own."""
-    environment = {name: value for name, value in without_gpu().items() if name != "OMP_NUM_THREADS"}
-
-    def finetune(*arguments: object) -> None:
-        command = [sys.executable, "-m", "finetune", *map(str, arguments)]
-        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120)
-        assert ended.returncode == 0, ended.stderr
-
-    folder, recipe = tmp_path / "depth", run / "recipe.yaml"
+    folder = tmp_path / "depth"
     files, of_model, rounded = (tmp_path / f"{name}.json" for name in ("files", "model", "rounded"))
-    finetune("predict", run, *sorted(frames.glob("1[0-2].jpg")), "--output", folder)
-    finetune("evaluate", "--predictions", folder, "--recipe", recipe, "--json", files)
+    images = [str(path) for path in sorted(frames.glob("1[0-2].jpg"))]
+    assert predict.main([str(run), *images, "--output", str(folder)]) == 0
+    call = ["--recipe", str(run / "recipe.yaml"), "data.workers=0"]
+    assert evaluate.main(["--predictions", str(folder), *call, "--json", str(files)]) == 0
     # One image at a time, as predict asks.
-    call = ["--recipe", str(recipe), "data.workers=0"]
     assert evaluate.main([str(run), *call, "run.batch_size=1", "--json", str(of_model)]) == 0
     assert table(files)["predictions"] == table(of_model)["finetuned"]
     assert table(files)["constant_median"] == table(of_model)["constant_median"] == constant(run)

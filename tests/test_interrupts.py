@@ -107,16 +107,19 @@ def test_a_signal_finishes_the_step_and_saves_and_the_run_goes_on(
 
 
 def test_a_second_signal_stops_at_once(recipe: Path, tmp_path: Path) -> None:
-    # A step that lasts: the second signal must not wait for its end.
-    process = start(recipe, "run.steps=500", "run.accumulate=100", "run.log_every_steps=1")
-    wait_for_step(process, tmp_path / "runs" / "small", 1)
+    # A first step of more than 20 seconds: neither signal finds another one, and the second must not wait for its end.
+    process = start(recipe, "run.steps=2", "run.accumulate=500")
+    wait_for_step(process, tmp_path / "runs" / "small", 0)
+    time.sleep(0.5)
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.2)
+    time.sleep(0.5)
+    assert process.poll() is None
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=5)
     assert process.returncode == 143
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, straight: Path) -> None:
     run = tmp_path / "runs" / "small"
     process = start(recipe, STEPS, "data.workers=1")

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from finetune import evaluate, export, train
 from finetune.predictor import load_model
-from tests.conftest import CHECKPOINT
+from tests.conftest import CHECKPOINT, ended_run, moved_run
 from tests.runs import rows
 
 LORA = ("model.train=lora", "model.lora.rank=4", "optim.lr=1e-3", "optim.ema_decay=0.9", "export=[]")
@@ -20,13 +20,7 @@ LORA = ("model.train=lora", "model.lora.rank=4", "optim.lr=1e-3", "optim.ema_dec
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory, frames: Path) -> Path:
-    from tests.conftest import RECIPE
-
-    folder = tmp_path_factory.mktemp("lora")
-    path = folder / "small.yaml"
-    path.write_text(RECIPE.format(output=folder / "runs", checkpoint=CHECKPOINT, root=frames))
-    assert train.main([str(path), *LORA]) == 0
-    return folder / "runs" / "small"
+    return ended_run(tmp_path_factory.mktemp("lora"), frames, *LORA) / "small"
 
 
 def image() -> np.ndarray:
@@ -69,13 +63,11 @@ def test_the_adapter_gives_the_table_of_the_run(finished: Path, tmp_path: Path) 
 
 
 def test_resumed_it_ends_in_the_same_bits(finished: Path, tmp_path: Path) -> None:
-    folder = shutil.copytree(finished.parent, tmp_path / "runs") / "small"
-    recipe = folder / "recipe.yaml"
-    recipe.write_text(recipe.read_text().replace(str(finished.parent), str(folder.parent)))
+    folder = moved_run(finished.parent, tmp_path / "runs")
     before = load_file(folder / "last" / "model.safetensors")
     shutil.rmtree(folder / "checkpoints" / "step_00000006")
     shutil.rmtree(folder / "last")
-    assert train.main([str(recipe), "--resume"]) == 0
+    assert train.main([str(folder / "recipe.yaml"), "--resume"]) == 0
     after = load_file(folder / "last" / "model.safetensors")
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     adapters = [run / "last" / "adapter" / "adapter_model.safetensors" for run in (finished, folder)]

@@ -22,18 +22,12 @@ from finetune.errors import ProcessError
 from finetune.loop import Run
 from finetune.losses.silog import SiLog
 from finetune.run_folder import MetricsLog
-from tests.conftest import CHECKPOINT, RECIPE, write_frame
+from tests.conftest import CHECKPOINT, ended_run, moved_run, write_frame
 from tests.runs import rows
 
 
 def launch(recipe: Path, *arguments: str) -> int:
     return train.main([str(recipe), *arguments])
-
-
-@pytest.fixture
-def finished(recipe: Path, tmp_path: Path) -> Path:
-    assert launch(recipe) == 0
-    return tmp_path / "runs" / "small"
 
 
 def test_what_a_run_leaves_behind(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -64,18 +58,17 @@ def test_the_resolved_recipe_repeats_the_run_to_the_last_digit(finished: Path) -
     assert rows(again) == rows(finished)
 
 
-@pytest.mark.parametrize("overrides", [["data.workers=0"], ["data.workers=1"], ["optim.ema_decay=0.9"]])
-def test_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, overrides: list[str]) -> None:
-    assert launch(recipe, *overrides) == 0
-    finished = tmp_path / "runs" / "small"
+@pytest.mark.parametrize(("ended", "workers"), [("finished", 0), ("finished", 1), ("averaged", 0)])
+def test_resumed_equals_never_stopped(request: pytest.FixtureRequest, ended: str, workers: int) -> None:
+    finished = request.getfixturevalue(ended)
     weights, table = finished / "last" / "model.safetensors", finished / "evaluation.json"
     before = rows(finished), load_file(weights), table.read_text()
     shutil.rmtree(finished / "checkpoints" / "step_00000006")
     (finished / "checkpoints" / ".writing_00000006").mkdir()
     for name in ("last", "evaluation.json", "export"):
         path = finished / name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert launch(finished / "recipe.yaml", "--resume") == 0
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    assert launch(finished / "recipe.yaml", "--resume", f"data.workers={workers}") == 0
     assert rows(finished) == before[0]
     after = load_file(weights)
     assert all(torch.equal(tensor, after[name]) for name, tensor in before[1].items())
@@ -103,20 +96,13 @@ def test_a_damaged_resume_point_is_left_out_and_the_one_before_goes_on(
 
 @pytest.fixture(scope="session")
 def averaged_once(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("averaged")
-    path = folder / "small.yaml"
-    path.write_text(RECIPE.format(output=folder / "runs", checkpoint=CHECKPOINT, root=frames))
-    assert launch(path, "optim.ema_decay=0.9", "export=[]") == 0
-    return folder / "runs"
+    return ended_run(tmp_path_factory.mktemp("averaged"), frames, "optim.ema_decay=0.9", "export=[]")
 
 
 @pytest.fixture
 def averaged(averaged_once: Path, tmp_path: Path) -> Path:
     """A finished run with an average of the weights, to be damaged."""
-    folder = shutil.copytree(averaged_once, tmp_path / "runs") / "small"
-    text = (folder / "recipe.yaml").read_text().replace(str(averaged_once), str(tmp_path / "runs"))
-    (folder / "recipe.yaml").write_text(text)
-    return folder
+    return moved_run(averaged_once, tmp_path / "runs")
 
 
 def test_without_a_whole_resume_point_it_stops(averaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -224,7 +210,7 @@ def test_evaluation_while_training_in_bf16_is_that_of_the_table(recipe: Path, tm
 
 def test_with_an_average_it_is_what_is_evaluated_and_saved(recipe: Path, tmp_path: Path) -> None:
     # In bf16, where Accelerate wraps the forward of the network that is trained.
-    overrides = ["run.precision=bf16", "run.evaluate_every_steps=6", "export=[]"]
+    overrides = ["run.precision=bf16", "run.steps=4", "run.evaluate_every_steps=4", "export=[]"]
     assert launch(recipe, *overrides) == 0
     assert launch(recipe, *overrides, "name=averaged", "optim.ema_decay=0.9") == 0
     plain, averaged = tmp_path / "runs" / "small", tmp_path / "runs" / "averaged"
@@ -363,16 +349,16 @@ def test_compiled_it_trains_to_the_same_losses_and_its_weights_bear_their_own_na
 
 
 def test_gradient_checkpointing_changes_memory_and_not_the_weights(recipe: Path, tmp_path: Path) -> None:
-    assert launch(recipe, "run.steps=2") == 0
-    assert launch(recipe, "run.steps=2", "name=again", "run.gradient_checkpointing=true") == 0
+    assert launch(recipe, "run.steps=2", "export=[]") == 0
+    assert launch(recipe, "run.steps=2", "export=[]", "name=again", "run.gradient_checkpointing=true") == 0
     one, two = (load_file(tmp_path / "runs" / name / "last" / "model.safetensors") for name in ("small", "again"))
     assert max((one[name] - two[name]).abs().max() for name in one) <= 1e-6
 
 
-def test_the_same_total_batch_by_accumulation_gives_the_same_weights(recipe: Path, tmp_path: Path) -> None:
-    assert launch(recipe) == 0
-    assert launch(recipe, "name=parts", "run.batch_size=2", "run.accumulate=2") == 0
-    whole, parts = (load_file(tmp_path / "runs" / name / "last" / "model.safetensors") for name in ("small", "parts"))
+def test_the_same_total_batch_by_accumulation_gives_the_same_weights(finished: Path, recipe: Path) -> None:
+    assert launch(recipe, "name=parts", "run.batch_size=2", "run.accumulate=2", "export=[]") == 0
+    runs = (finished, finished.parent / "parts")
+    whole, parts = (load_file(run / "last" / "model.safetensors") for run in runs)
     largest = max(tensor.abs().max() for tensor in whole.values())
     assert max((whole[name] - parts[name]).abs().max() for name in whole) <= 1e-4 * largest
 

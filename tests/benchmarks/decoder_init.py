@@ -166,8 +166,8 @@ class Preparation:
 
     def _key(self, recipe: Any, group: Group) -> str:
         """Digest of all that decides a run: paths and threads are left out, what lies there is not."""
-        from finetune.environment import digest
         from finetune.recipe import recipe_mapping
+        from finetune.run_folder import digest
 
         mapping = recipe_mapping(recipe)
         for path in ("name", "output", "run.threads", "model.checkpoint"):

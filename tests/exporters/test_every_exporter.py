@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -10,13 +11,13 @@ import pytest
 from finetune import registry
 from finetune.exporters.exporter import Exporter
 from finetune.exporting import Comparison, export_model
-from finetune.predictor import load_model
+from finetune.predictor import Predictor, load_model
 from tests.small_models import write_adapted, write_model
 
 EXPORTERS = sorted(registry.EXPORTERS)
 
 
-@pytest.fixture(params=EXPORTERS)
+@pytest.fixture(scope="module", params=EXPORTERS)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -44,26 +45,37 @@ def test_says_its_suffix_and_limit(exporter: Exporter) -> None:
     assert type(exporter).__doc__
 
 
-@pytest.mark.parametrize("max_depth_m", [10.0, None])
-def test_writes_its_targets_and_nothing_else(
-    name: str, exporter: Exporter, tmp_path: Path, max_depth_m: float | None
-) -> None:
-    model = load_model(source(name, tmp_path, max_depth_m))
-    output = tmp_path / "aside" / f"model{exporter.suffix}"
-    output.parent.mkdir()
-    exporter.write(model, output)
-    targets = exporter.targets(output)
-    assert targets[-1] == output
-    assert sorted(targets) == sorted(output.parent.iterdir())
+class Exported(NamedTuple):
+    """A model, and what export made of it."""
+
+    exporter: Exporter
+    model: Predictor
+    output: Path
+    comparison: Comparison
 
 
-@pytest.mark.parametrize("max_depth_m", [10.0, None])
-def test_what_comes_out_is_what_went_in(name: str, tmp_path: Path, max_depth_m: float | None) -> None:
+@pytest.fixture(scope="module", params=[10.0, None], ids=["metric", "relative"])
+def max_depth_m(request: pytest.FixtureRequest) -> float | None:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def exported(name: str, max_depth_m: float | None, tmp_path_factory: pytest.TempPathFactory) -> Exported:
+    folder = tmp_path_factory.mktemp("exported")
     exporter = registry.find(registry.EXPORTERS, name)()
-    model = load_model(source(name, tmp_path, max_depth_m))
-    output = tmp_path / "new" / f"model{exporter.suffix}"
-    comparison = export_model(model, name, output, image())
-    assert isinstance(comparison, Comparison)
+    model = load_model(source(name, folder, max_depth_m))
+    output = folder / "new" / f"model{exporter.suffix}"
+    return Exported(exporter, model, output, export_model(model, name, output, image()))
+
+
+def test_writes_its_targets_and_nothing_else(exported: Exported) -> None:
+    targets = exported.exporter.targets(exported.output)
+    assert targets[-1] == exported.output
+    assert sorted(targets) == sorted(exported.output.parent.iterdir())
+
+
+def test_what_comes_out_is_what_went_in(exported: Exported, tmp_path: Path, max_depth_m: float | None) -> None:
+    exporter, model, output, comparison = exported
     assert comparison.acceptable
     own, other = model.predict(image()), exporter.read(output, "cpu")(image())
     assert (other.shape, other.dtype) == (own.shape, np.float32)
