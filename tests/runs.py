@@ -1,11 +1,17 @@
-"""Training runs as commands in processes of their own, and what they wrote."""
+"""Training runs, here or as commands in processes of their own, and what they wrote."""
 
 import csv
 import os
 import sys
 from pathlib import Path
 
+from finetune import train
 from tests.conftest import ROOT
+
+
+def launch(recipe: Path, *arguments: str) -> int:
+    """Train in this process; the exit status."""
+    return train.main([str(recipe), *arguments])
 
 
 def train_command(recipe: Path, *arguments: str, processes: int = 1) -> list[str]:

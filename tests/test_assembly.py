@@ -13,13 +13,14 @@ import yaml
 from safetensors.torch import load_file
 from torch import Tensor
 
-from finetune import registry, train
+from finetune import registry
 from finetune.checkpoints.dinov2 import DinoV2
 from finetune.checkpoints.official import Official
 from finetune.losses.l1 import L1
 from finetune.losses.ssi import Ssi
 from finetune.predictor import load_model
 from finetune.weights import read_checkpoint
+from tests.runs import launch
 from tests.small_models import small_model, write_model
 
 RELATIVE = """\
@@ -35,7 +36,7 @@ data:
   workers: 0
 loss: [{{kind: ssi}}, {{kind: gradient, of: aligned, weight: 2.0}}]
 optim: {{lr: 3.0e-4, lr_decoder: 3.0e-3, warmup_steps: 1, schedule: constant}}
-run: {{steps: 4, batch_size: 2, log_every_steps: 2, evaluate_every_steps: 2, save_every_steps: 2}}
+run: {{steps: 4, batch_size: 2, log_every_steps: 2, evaluate_every_steps: 2, save_every_steps: 2, threads: 1}}
 evaluation: {{max_depth_m: 10.0}}
 """
 ALIGNED = "plain+align=scale_shift_inverse"
@@ -48,10 +49,6 @@ def relative(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "relative.yaml"
     path.write_text(RELATIVE.format(output=tmp_path / "runs"))
     return path
-
-
-def launch(recipe: Path, *arguments: str) -> int:
-    return train.main([str(recipe), *arguments])
 
 
 def table_of(run: Path) -> dict[str, dict[str, float]]:

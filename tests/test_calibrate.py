@@ -35,7 +35,7 @@ data:
   workers: 0
 loss: [{{kind: silog}}]
 optim: {{warmup_steps: 1}}
-run: {{steps: 2, batch_size: 1}}
+run: {{steps: 2, batch_size: 1, threads: 1}}
 """
 
 

@@ -33,7 +33,7 @@ def test_a_cpu_trains_in_fp32_on_all_its_cores_whatever_the_launcher_set(
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(6)))
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     before = torch.get_num_threads()
-    accelerator, notes = make_accelerator(load_recipe(recipe))
+    accelerator, notes = make_accelerator(load_recipe(recipe, ["run.threads=null"]))
     assert torch.get_num_threads() == 3
     assert (accelerator.mixed_precision, notes) == ("no", [])
     make_accelerator(load_recipe(recipe, ["run.threads=1"]))

@@ -25,7 +25,7 @@ data:
   workers: 1
 loss: [{{kind: silog}}]
 optim: {{lr: 1.0e-4, lr_decoder: 5.0e-4, warmup_steps: 2}}
-run: {{steps: 20, batch_size: 2}}
+run: {{steps: 20, batch_size: 2, threads: 1}}
 """
 # Folder -> the keys of its entry besides the root, and the farthest depth.
 FOLDERS = {
