@@ -41,7 +41,6 @@ ORDER = [
     "depth_files",
     "pictures",
     "point_cloud",
-    "run_folder",
     "inspection",
     "evidence",
     "environment",
@@ -68,6 +67,7 @@ ORDER = [
     "sample",
     "camera",
     "registry",
+    "run_folder",
     "interrupts",
     "console",
     "shortages",
@@ -119,7 +119,7 @@ def test_no_file_hides_a_standard_module() -> None:
 
 
 def test_tests_mirror_the_package() -> None:
-    whole = {"layout", "commands", "recipes", "readme", "parity", "processes", "lora_runs"}
+    whole = {"layout", "commands", "recipes", "readme", "parity", "processes", "resuming", "lora_runs"}
     for test in (ROOT / "tests").rglob("test_*.py"):
         relative = test.relative_to(ROOT / "tests")
         name = relative.name.removeprefix("test_")
