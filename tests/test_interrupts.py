@@ -119,7 +119,6 @@ def test_a_second_signal_stops_at_once(recipe: Path, tmp_path: Path) -> None:
     assert process.returncode == 143
 
 
-@pytest.mark.slow
 def test_killed_and_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, straight: Path) -> None:
     run = tmp_path / "runs" / "small"
     process = start(recipe, STEPS, "data.workers=1")
