@@ -286,8 +286,6 @@ class Caught(Dataset[Any]):
             return fault
 
     def __getitems__(self, keys: Sequence[int]) -> list[Any]:
-        if not hasattr(self._samples, "__getitems__"):
-            return [self[key] for key in keys]
         try:
             return self._samples.__getitems__(keys)
         except FinetuneError as fault:

@@ -126,6 +126,11 @@ def test_a_batch_is_asked_for_at_once_where_a_reader_can_and_is_the_same_as_one_
     batch = [drawn.sample for drawn in mixed.__getitems__(ks)]
     (asked,) = together.asked
     assert asked == [frame for reader, frame in map(mixed.mix, ks) if reader == 0]
+    # So does the loader of a run, though it catches faults.
+    batches = StepBatches(first_step=0, batch_size=12, accumulate=1, rank=0, world_size=1)
+    first = next(training_batches(mixed, batches, workers=0, pin_memory=False))
+    assert together.asked == [asked, asked]
+    assert first.sources == [sample.source for sample in batch]
     for k, sample in zip(ks, batch, strict=True):
         alone = mixed[k].sample
         assert sample.source == alone.source
@@ -172,6 +177,8 @@ def test_batch_shapes_types_and_memory_layout() -> None:
 def test_depth_beyond_the_maximum_does_not_count() -> None:
     kept = Range(max_depth_m=2.0)(tilted_plane(near_m=1.0, far_m=4.0))
     assert kept.depth_m[kept.valid].max() <= 2.0
+    farthest_m = float(kept.depth_m[kept.valid].max())
+    assert np.array_equal(Range(max_depth_m=farthest_m)(kept).valid, kept.valid)  # the maximum itself counts
     assert 0.3 < kept.valid.mean() < 0.4  # a third of the way from 1 to 4 m
 
 

@@ -16,8 +16,17 @@ from tests.browser import chromium, require_sound, require_valid
 METRICS = ("abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3")
 
 
-def written(folder: Path, value: float, *, lr: float = 1e-5, images: int = 3, steps: int = 3, **protocol: Any) -> Path:
-    """A run folder whose weights have ``value`` in every metric."""
+def written(
+    folder: Path,
+    value: float,
+    *,
+    lr: float = 1e-5,
+    images: int = 3,
+    steps: int = 3,
+    frames: str = "ab",
+    **protocol: Any,
+) -> Path:
+    """A run folder whose weights have ``value`` in every metric, on validation frames of a digest."""
     folder.mkdir(parents=True)
     settings = {"name": "plain", "min_depth_m": 0.001, "max_depth_m": 10.0, "flip": False} | protocol
     values = {"constant_median": 0.9, "base_fitted_scale": 0.8, "finetuned": value}
@@ -33,8 +42,8 @@ def written(folder: Path, value: float, *, lr: float = 1e-5, images: int = 3, st
     (folder / "recipe.yaml").write_text(
         yaml.safe_dump({"name": folder.name, "optim": {"lr": lr}, "loss": [{"kind": "l1", "weight": lr}]})
     )
-    frames = {"data.val.0": {"count": images, "sha256": "ab"}}
-    record = {"device": "cpu (X)", "git_commit": "12" * 20, "frames": frames}
+    data = {"data.val.0": {"count": images, "sha256": frames}}
+    record = {"device": "cpu (X)", "git_commit": "12" * 20, "frames": data}
     (folder / "environment.json").write_text(json.dumps(record))
     lines = [f"{step},{1 / (step + 1)},{lr},{value if step % 2 == 0 else ''}" for step in range(steps)]
     (folder / "metrics.csv").write_text("\n".join(["step,loss,lr_decoder,val_abs_rel", *lines]) + "\n")
@@ -54,6 +63,7 @@ def test_side_by_side_the_best_is_bold_and_the_baselines_stand_once(tmp_path: Pa
     assert bold(page) == [*["0.2500"] * 3, *["0.1250"] * 6]
     beside = page.partition('id="curves"')[0]
     assert beside.count("<code>constant_median</code></th>") == 1
+    assert "they do not compare" not in page
     assert as_text(runs).splitlines()[1:] == [
         "protocol plain, 3 images",
         "a" + 9 * "    0.2500",
@@ -61,12 +71,21 @@ def test_side_by_side_the_best_is_bold_and_the_baselines_stand_once(tmp_path: Pa
     ]
 
 
-@pytest.mark.parametrize("changed", [{"flip": True}, {"max_depth_m": 20.0}, {"images": 4}])
+@pytest.mark.parametrize("changed", [{"flip": True}, {"max_depth_m": 20.0}, {"images": 4}, {"frames": "cd"}])
 def test_what_was_measured_otherwise_stands_apart(tmp_path: Path, changed: dict[str, Any]) -> None:
     runs = read_runs([written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125, **changed)])
     page = compare_page(runs)
     assert page.partition('id="curves"')[0].count("<h3>protocol plain") == 2
     assert "they do not compare" in page
+
+
+def test_of_an_aligned_table_the_row_of_the_weights_counts(tmp_path: Path) -> None:
+    paths = [written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125)]
+    for path in paths:
+        (table,) = json.loads((path / "evaluation.json").read_text())
+        table["rows"]["finetuned_unaligned"] = dict.fromkeys(METRICS, 0.75)
+        (path / "evaluation.json").write_text(json.dumps([table]))
+    assert as_text(read_runs(paths)).splitlines()[2:] == ["a" + 9 * "    0.2500", "b" + 9 * "    0.1250"]
 
 
 def test_what_differs_in_the_recipes_is_named(tmp_path: Path) -> None:

@@ -95,7 +95,9 @@ def test_what_predict_wrote_gives_the_table_of_its_model(run: Path, frames: Path
     images = [str(path) for path in sorted(frames.glob("1[0-2].jpg"))]
     assert predict.main([str(run), *images, "--output", str(folder)]) == 0
     call = ["--recipe", str(run / "recipe.yaml"), "data.workers=0"]
-    assert evaluate.main(["--predictions", str(folder), *call, "--json", str(files)]) == 0
+    page = tmp_path / "page.html"
+    assert evaluate.main(["--predictions", str(folder), *call, "--json", str(files), "--html", str(page)]) == 0
+    assert "load_model" not in page.read_text(encoding="utf-8")
     # One image at a time, as predict asks.
     assert evaluate.main([str(run), *call, "run.batch_size=1", "--json", str(of_model)]) == 0
     assert table(files)["predictions"] == table(of_model)["finetuned"]

@@ -1,17 +1,21 @@
 """The page of a run: what is on it, how large it is, and how it behaves in a browser."""
 
+import base64
 import json
+import platform
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import cv2
 import numpy as np
 import pytest
 
 from finetune import run_page, train, training
-from finetune.evaluation import Evaluation, ScoredImage
+from finetune.evaluation import EntryEvaluation, Evaluation, ScoredImage
+from finetune.pictures import ERROR_COLORS, colored
 from finetune.protocols import Protocol
 from finetune.run_page import PageContent, report_page
 from finetune.shown_frames import ShownFrame, ShownFrames
@@ -166,6 +170,12 @@ def test_everything_is_on_it_and_escaped() -> None:
         "validation abs_rel",
     ):
         assert said in page, said
+    # Of three numbers one is in meters.
+    assert page.count('<div class="number">0.1667</div>') == 2
+    assert page.count('<div class="number">0.1667 m</div>') == 1
+    # There is no such folder, so the name is that of a file.
+    assert "--output &#x27;room &amp; co.onnx&#x27;" in page
+    assert "depth in meters of your own images" in page
     # A bin without a pixel is left out; the constant is in the table alone.
     (cells,) = re.findall(r'<th scope="row">1–2</th>(.*?)</tr>', page)
     assert re.findall(r"<td>(.*?)</td>", cells) == ["1,234", "0.2500", "0.7500", "0.1667", "0.5000"]
@@ -184,6 +194,43 @@ def test_tables_of_several_protocols_have_their_names_above() -> None:
     require_valid(page)
     assert page.count("<h3>plain</h3>") == 2
     assert "<h3>plain</h3>" not in report_page(one)
+
+
+def test_each_entry_has_its_table_and_one_without_pixels_says_so() -> None:
+    one = content(Planes(), images=2)
+    rows = {"finetuned": dict.fromkeys(METRICS, 0.4321)}
+    entries = {
+        "data.val.0": EntryEvaluation(rows=rows, images_used=7, images_skipped=0, pixels_used=99),
+        "data.val.1": EntryEvaluation(rows={}, images_used=0, images_skipped=3, pixels_used=0),
+    }
+    page = report_page(replace(one, evaluations=[replace(one.evaluations[0], entries=entries)]))
+    require_valid(page)
+    first, second = re.findall(r"<h3><code>data\.val\.\d</code>, (\d) images</h3>(.*?)(?=<h3>|</section>)", page, re.S)
+    assert (first[0], second[0]) == ("7", "0")
+    assert "0.4321" in first[1] and "No image has a pixel that counts." not in first[1]
+    assert "No image has a pixel that counts." in second[1]
+
+
+def test_a_relative_model_is_told_to_answer_inverse_depth() -> None:
+    page = report_page(content(Planes(), images=2, kind="relative"))
+    assert "inverse depth of your own images" in page and "depth in meters of" not in page
+
+
+def test_the_fine_tuned_row_has_the_first_color_and_errors_have_colors_of_their_own() -> None:
+    page = report_page(content(Planes(), images=2))
+    chart = page.partition("mean |error|, meters, by measured distance")[2].partition("</figure>")[0]
+    assert re.findall(r"--key: var\(--c(\d)\)\"></span>([^<]+)</li>", chart) == [
+        ("1", "base, fitted"),
+        ("0", "fine-tuned"),
+    ]
+    shares = np.linspace(0.0, 1.0, 256)[None]
+    for name, expected in (
+        ("depth, meters", colored(shares, 0.0, 1.0)),
+        ("|error|, meters", colored(shares, 0.0, 1.0, colors=ERROR_COLORS)),
+    ):
+        (packed,) = re.findall(rf'<img src="data:[^,"]*,([^"]+)"[^>]*alt="color bar of {re.escape(name)}, ', page)
+        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(packed), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        assert np.abs(pixels[:1].astype(float) - expected).mean() < 3.0  # of 255, for what packing loses
 
 
 def test_predictions_of_another_system_have_no_weights_to_use() -> None:
@@ -213,9 +260,12 @@ def test_without_metrics_there_are_no_curves() -> None:
     assert "Curves" not in page and "training loss" not in page
 
 
-def test_wide_frames_have_two_columns() -> None:
-    assert 'class="cells two"' in report_page(content(Planes(size=(30, 100)), images=2))
-    assert 'class="cells two"' not in report_page(content(Planes(), images=2))
+def test_wide_frames_have_two_columns_of_larger_pictures() -> None:
+    wide, other = (report_page(content(Planes(size=size), images=2)) for size in ((300, 1000), (600, 1000)))
+    assert 'class="cells two"' in wide and 'class="cells two"' not in other
+    widths = [set(re.findall(r'<img [^>]*width="(\d+)"', page)) for page in (wide, other)]
+    assert "660" in widths[0] and "440" not in widths[0]
+    assert "440" in widths[1] and "660" not in widths[1]
 
 
 def test_it_stays_below_8_mb_with_pictures_that_do_not_compress() -> None:
@@ -277,7 +327,9 @@ def test_a_run_ends_with_its_page(recipe: Path, tmp_path: Path, capsys: pytest.C
     rows: Mapping[str, Mapping[str, float]] = json.loads((run / "evaluation.json").read_text())[0]["rows"]
     assert all(f"{scores['abs_rel']:.4f}" in page for scores in rows.values())
     assert str(run / "export" / "small.pth") in page
+    assert f"--output {run / 'export' / 'small.onnx'}" in page
     assert "training loss" in page
+    assert f"python {platform.python_version()}, " in page
     assert page.count('<article class="frame">') == 9  # three validation images, of each kind all of them
 
 
