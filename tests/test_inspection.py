@@ -8,7 +8,7 @@ import pytest
 
 from finetune import registry
 from finetune.errors import DataError, ListError
-from finetune.inspection import inspect_before_training
+from finetune.inspection import entry_of, inspect_before_training
 from finetune.readers import pairs
 from finetune.recipe import load_recipe
 from tests.conftest import write_frame
@@ -40,6 +40,21 @@ def test_without_max_depth_the_scored_range_says_what_is_plausible(recipe: Path)
     inspect_before_training(load_recipe(recipe, RELATIVE))
     with pytest.raises(DataError, match=r"beyond evaluation\.max_depth_m 10.*looks like millimeters"):
         inspect_before_training(load_recipe(recipe, [*RELATIVE, "data.train.0.meters_per_unit=1.0"]))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "of_train", "of_val"),
+    [
+        ([], ("model.max_depth_m", 10.0), ("model.max_depth_m", 10.0)),
+        (["evaluation.max_depth_m=5.0"], ("model.max_depth_m", 10.0), ("evaluation.max_depth_m", 5.0)),
+        (RELATIVE, ("evaluation.max_depth_m", 10.0), ("evaluation.max_depth_m", 10.0)),
+    ],
+)
+def test_each_part_of_the_data_is_held_against_its_own_limit(
+    recipe: Path, overrides: list[str], of_train: tuple[str, float], of_val: tuple[str, float]
+) -> None:
+    read = load_recipe(recipe, overrides)
+    assert [entry_of(read, f"data.{part}.0", []).limit for part in ("train", "val")] == [of_train, of_val]
 
 
 def test_how_far_sky_is_says_nothing_of_the_unit(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,9 +138,13 @@ def test_missing_files_are_counted_before_anything_is_decoded(
     with pytest.raises(ListError) as stopped:
         inspect_before_training(sound)
     assert str(stopped.value).startswith(f"{folder}/train.txt:31: {folder}/30.jpg does not exist. ")
-    for number in range(40, 43):
+    others = [f"{folder}/train.txt:{line}" for line in (41, 42)]
+    for number, expected in (
+        (40, f"1 more of the 60 frames looked for ({others[0]})"),
+        (41, f"2 more of the 60 frames looked for ({', '.join(others)})"),
+        (42, f"3 more of the 60 frames looked for ({', '.join(others)}, ...)"),
+    ):
         (folder / f"{number}.png").unlink()
-    expected = f"does not exist, nor do files of 3 more of the 60 frames looked for ({folder}/train.txt:41, "
-    with pytest.raises(ListError) as stopped:
-        inspect_before_training(sound)
-    assert expected in str(stopped.value)
+        with pytest.raises(ListError) as stopped:
+            inspect_before_training(sound)
+        assert f"does not exist, nor do files of {expected}" in str(stopped.value)

@@ -229,7 +229,9 @@ def test_the_fine_tuned_row_has_the_first_color_and_errors_have_colors_of_their_
         ("|error|, meters", colored(shares, 0.0, 1.0, colors=ERROR_COLORS)),
     ):
         (packed,) = re.findall(rf'<img src="data:[^,"]*,([^"]+)"[^>]*alt="color bar of {re.escape(name)}, ', page)
-        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(packed), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(packed), np.uint8), cv2.IMREAD_COLOR)
+        assert pixels is not None
+        pixels = pixels[..., ::-1]
         assert np.abs(pixels[:1].astype(float) - expected).mean() < 3.0  # of 255, for what packing loses
 
 
