@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 import pytest
 
+from finetune import train
 from finetune.console import settle_threads
 
 # As the commands do, before anything imports torch: spinning threads make a busy machine many times slower, and bits of
@@ -46,14 +47,17 @@ def write_frame(folder: Path, name: str, depth_m: np.ndarray, meters_per_unit: f
     cv2.imwrite(str(folder / f"{name}.png"), np.round(depth_m / meters_per_unit).astype(np.uint16))
 
 
+def write_recipe(folder: Path, frames: Path) -> Path:
+    """``RECIPE`` on ``frames``, as a file in a folder; its runs go below ``folder / "runs"``."""
+    path = folder / "small.yaml"
+    path.write_text(RECIPE.format(output=folder / "runs", checkpoint=CHECKPOINT, root=frames))
+    return path
+
+
 def ended_run(folder: Path, frames: Path, *overrides: str) -> Path:
     """The output folder, below ``folder``, of a run of ``RECIPE`` that has ended."""
-    from finetune import train
-
-    path, output = folder / "small.yaml", folder / "runs"
-    path.write_text(RECIPE.format(output=output, checkpoint=CHECKPOINT, root=frames))
-    assert train.main([str(path), *overrides]) == 0
-    return output
+    assert train.main([str(write_recipe(folder, frames)), *overrides]) == 0
+    return folder / "runs"
 
 
 def moved_run(output: Path, to: Path) -> Path:
@@ -88,9 +92,7 @@ def frames(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(frames: Path, tmp_path: Path) -> Path:
     """A recipe of 6 steps on ``frames``; its runs go below ``tmp_path``."""
-    path = tmp_path / "small.yaml"
-    path.write_text(RECIPE.format(output=tmp_path / "runs", checkpoint=CHECKPOINT, root=frames))
-    return path
+    return write_recipe(tmp_path, frames)
 
 
 @pytest.fixture(scope="session")

@@ -27,7 +27,7 @@ data:
   val: [{{reader: pairs, root: {root}, list: val.txt, meters_per_unit: 0.001, intrinsics: intrinsics.json}}]
   workers: 0
 loss: [{{kind: silog}}]
-run: {{steps: 100, batch_size: 2, threads: 1}}
+run: {{steps: 100, batch_size: 2}}
 """
 MOST = {"train": 16, "val": 4}
 

@@ -17,7 +17,7 @@ from tensorboard.backend.event_processing.plugin_event_accumulator import EventA
 
 from finetune.console import Interrupted
 from finetune.interrupts import Interrupts
-from tests.conftest import CHECKPOINT, RECIPE, ROOT
+from tests.conftest import ROOT, write_recipe
 from tests.runs import rows, train_command
 
 STEPS = "run.steps=12"
@@ -77,11 +77,10 @@ def require_same(run: Path, other: Path) -> None:
 def straight(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that nothing stopped."""
     folder = tmp_path_factory.mktemp("straight")
-    (folder / "small.yaml").write_text(RECIPE.format(output=folder, checkpoint=CHECKPOINT, root=frames))
-    process = start(folder / "small.yaml", STEPS, "data.workers=1")
+    process = start(write_recipe(folder, frames), STEPS, "data.workers=1")
     _, said = process.communicate(timeout=180)
     assert process.returncode == 0, said
-    return folder / "small"
+    return folder / "runs" / "small"
 
 
 @pytest.mark.parametrize(
@@ -107,7 +106,7 @@ def test_a_signal_finishes_the_step_and_saves_and_the_run_goes_on(
 
 
 def test_a_second_signal_stops_at_once(recipe: Path, tmp_path: Path) -> None:
-    # A first step of more than 20 seconds: neither signal finds another one, and the second must not wait for its end.
+    # A first step that lasts: neither signal may find its end, and the second must not wait for it.
     process = start(recipe, "run.steps=2", "run.accumulate=500")
     wait_for_step(process, tmp_path / "runs" / "small", 0)
     time.sleep(0.5)

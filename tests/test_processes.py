@@ -100,12 +100,12 @@ def test_the_evaluation_of_seven_images_is_the_same(runs: Path) -> None:
 
 @pytest.mark.slow
 def test_with_the_same_batches_the_evaluation_is_the_same_bit_by_bit(runs: Path) -> None:
-    command = train_command(
-        runs / "small.yaml", *ARGUMENTS, "name=wide", "run.batch_size=2", "run.steps=2", processes=2
-    )
-    ended = run(command)
+    # With the batches of the first, for what is evaluated with equal weights.
+    arguments = [*ARGUMENTS, "name=wide", "run.batch_size=2", "run.steps=2"]
+    ended = run(train_command(runs / "small.yaml", *arguments, processes=2))
     assert ended.returncode == 0, ended.stderr
-    assert json.loads((runs / "wide" / "environment.json").read_text())["processes"] == 2
+    record = json.loads((runs / "wide" / "environment.json").read_text())
+    assert (record["processes"], record["total_batch"]) == (2, 4)
     (one,), (wide,) = (json.loads((runs / name / "evaluation.json").read_text()) for name in ("one", "wide"))
     for row in ("constant_median", "base_fitted_scale"):
         assert wide["rows"][row] == one["rows"][row]

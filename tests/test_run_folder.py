@@ -172,10 +172,7 @@ def test_a_folder_belongs_to_one_process_until_it_ends_however_it_does(tmp_path:
     assert list(path.iterdir()) == []  # the lock lies beside it
 
 
-def test_a_second_launch_is_refused(tmp_path: Path, frames: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    recipe = tmp_path / "small.yaml"
-    text = conftest.RECIPE.format(output=tmp_path / "runs", checkpoint=conftest.CHECKPOINT, root=frames)
-    recipe.write_text(text)
+def test_a_second_launch_is_refused(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call = [sys.executable, "-c", HOLDER, str(tmp_path / "runs" / "small")]
     with subprocess.Popen(call, cwd=conftest.ROOT, stdout=subprocess.PIPE, text=True) as other:
         assert other.stdout is not None

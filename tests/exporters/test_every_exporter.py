@@ -46,12 +46,13 @@ def test_says_its_suffix_and_limit(exporter: Exporter) -> None:
 
 
 class Exported(NamedTuple):
-    """A model, and what export made of it."""
+    """A model, and what export made of it; ``left``: all that lay beside the output before targets were moved."""
 
     exporter: Exporter
     model: Predictor
     output: Path
     comparison: Comparison
+    left: list[str]
 
 
 @pytest.fixture(scope="module", params=[10.0, None], ids=["metric", "relative"])
@@ -62,20 +63,32 @@ def max_depth_m(request: pytest.FixtureRequest) -> float | None:
 @pytest.fixture(scope="module")
 def exported(name: str, max_depth_m: float | None, tmp_path_factory: pytest.TempPathFactory) -> Exported:
     folder = tmp_path_factory.mktemp("exported")
-    exporter = registry.find(registry.EXPORTERS, name)()
+    kind = registry.find(registry.EXPORTERS, name)
+    exporter, write = kind(), kind.write
+    left: list[str] = []
+
+    def watched(self: Exporter, predictor: Predictor, output: Path) -> None:
+        write(self, predictor, output)
+        left.extend(path.name for path in output.parent.iterdir())
+
     model = load_model(source(name, folder, max_depth_m))
     output = folder / "new" / f"model{exporter.suffix}"
-    return Exported(exporter, model, output, export_model(model, name, output, image()))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(kind, "write", watched)
+        comparison = export_model(model, name, output, image())
+    return Exported(exporter, model, output, comparison, left)
 
 
 def test_writes_its_targets_and_nothing_else(exported: Exported) -> None:
     targets = exported.exporter.targets(exported.output)
     assert targets[-1] == exported.output
+    assert sorted(target.name for target in targets) == sorted(exported.left)
     assert sorted(targets) == sorted(exported.output.parent.iterdir())
 
 
 def test_what_comes_out_is_what_went_in(exported: Exported, tmp_path: Path, max_depth_m: float | None) -> None:
-    exporter, model, output, comparison = exported
+    exporter, model, output, comparison, _ = exported
+    assert isinstance(comparison, Comparison)
     assert comparison.acceptable
     own, other = model.predict(image()), exporter.read(output, "cpu")(image())
     assert (other.shape, other.dtype) == (own.shape, np.float32)
