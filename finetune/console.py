@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -39,6 +40,8 @@ def long_imports() -> Iterator[None]:
         if first:
             # Out of all later collections. In a process that calls commands again, garbage would stay with it.
             gc.freeze()
+            # What is frozen at the end is never freed, and the bindings of triton list all of it on standard error.
+            atexit.register(gc.unfreeze)
 
 
 class Interrupted(KeyboardInterrupt):

@@ -72,6 +72,7 @@ ORDER = [
     "console",
     "shortages",
     "errors",
+    "paths",
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 
