@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from finetune.console import ended, long_imports
 from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, load_from
+from finetune.paths import path_exists
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -49,7 +50,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output
     if output.suffix != ".safetensors":
         raise FinetuneError(f"{output}: is no name of a weights file. Write --output {output}.safetensors.")
-    if output.exists() and not arguments.force:
+    if path_exists(output) and not arguments.force:
         raise FinetuneError(f"{output}: already there. Name another --output, or replace it with --force.")
     recipe = None
     if arguments.recipe:

@@ -15,6 +15,7 @@ from finetune.charts import COLORS
 from finetune.errors import FinetuneError
 from finetune.metrics import HIGHER_IS_BETTER, METRICS
 from finetune.page import contents, document, escaped, paragraph, section, table
+from finetune.paths import is_file, real_path
 from finetune.run_folder import ENVIRONMENT_FILE, EVALUATION_FILE, METRICS_FILE, RECIPE_FILE, differing_keys
 from finetune.score_tables import (
     ROWS_EXPLAINED,
@@ -56,7 +57,7 @@ def read_runs(paths: Sequence[Path]) -> list[EndedRun]:
     Raises:
         FinetuneError: a folder is named twice, is no run folder, or its run has not ended.
     """
-    whole = [path.resolve() for path in paths]
+    whole = [real_path(path) for path in paths]
     for place, path in enumerate(whole):
         if path in whole[:place]:
             raise FinetuneError(f"{paths[place]} is named twice. Name each run once.")
@@ -71,9 +72,9 @@ def _names(whole: Sequence[Path]) -> list[str]:
 
 
 def _read_run(path: Path, name: str) -> EndedRun:
-    if not (path / RECIPE_FILE).is_file():
+    if not is_file(path / RECIPE_FILE):
         raise FinetuneError(f"{path} is no run folder: it has no {RECIPE_FILE}. Name a folder that a run wrote.")
-    if not (path / EVALUATION_FILE).is_file():
+    if not is_file(path / EVALUATION_FILE):
         raise FinetuneError(
             f"{path} has no {EVALUATION_FILE}: its run has not ended. Go on with it by --resume, or leave it out."
         )
@@ -81,7 +82,7 @@ def _read_run(path: Path, name: str) -> EndedRun:
     return EndedRun(
         name=name,
         recipe=_parsed(path / RECIPE_FILE),
-        environment=_parsed(environment) if environment.is_file() else {},
+        environment=_parsed(environment) if is_file(environment) else {},
         evaluations=_parsed(path / EVALUATION_FILE),
         metrics=read_metrics(path / METRICS_FILE),
     )

@@ -18,6 +18,7 @@ from finetune.environment import make_accelerator, sources
 from finetune.errors import FinetuneError
 from finetune.evaluation import Evaluation, ValidationSamples, network_answer
 from finetune.metrics import METRICS
+from finetune.paths import is_folder
 from finetune.predictions import Predictions
 from finetune.predictor import Predictor
 from finetune.protocol_settings import protocol_settings
@@ -64,7 +65,7 @@ def evaluate_predictions(
     Raises:
         FinetuneError: the folder is missing, a protocol asks for mirrored images, or an entry has no files.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise FinetuneError(f"{folder}: no such folder. Name one with a file for each frame of data.val.")
     for name in recipe.protocols:
         if protocol_settings(name).flip:

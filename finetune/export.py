@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from finetune.console import ended, long_imports
 from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, load_from
+from finetune.paths import is_file
 from finetune.registry import EXPORTERS
 
 
@@ -47,7 +48,7 @@ def _export(arguments: argparse.Namespace) -> None:
 
     wanted = {"half": arguments.half, "dynamic": arguments.dynamic}
     exporter_for(arguments.to, arguments.output, arguments.force, **wanted).require_writable(None)
-    if arguments.image and not arguments.image.is_file():
+    if arguments.image and not is_file(arguments.image):
         raise FinetuneError(f"{arguments.image}: no such file. Name an image with --image, or leave it out.")
     image = read_image(arguments.image, upright=True) if arguments.image else None
     # Only now what takes seconds to import: a wrong call has been answered.

@@ -17,6 +17,7 @@ from finetune import registry
 from finetune.errors import FinetuneError, ResultError
 from finetune.exporters.comparison import Comparison
 from finetune.exporters.exporter import Answer, Exporter
+from finetune.paths import is_file, is_folder, path_exists
 from finetune.readers.files import read_image
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def export_model(
         output.parent.mkdir(parents=True, exist_ok=True)
         # Set aside before, not replaced one by one: old weights must not stand beside a new description.
         for target in exporter.targets(output):
-            if target.exists():
+            if path_exists(target):
                 target.replace(Path(aside, target.name))
         for source, target in zip(exporter.targets(written), exporter.targets(output), strict=True):
             source.replace(target)
@@ -94,12 +95,12 @@ def exporter_for(
     if dynamic and to != "onnx":
         raise FinetuneError(f"format {to} takes images of any size as it is; --dynamic is for onnx. Leave it out.")
     exporter: Exporter = registry.find(registry.EXPORTERS, to)(image_size=image_size, half=half, dynamic=dynamic)
-    if exporter.suffix and (output.suffix != exporter.suffix or output.is_dir()):
-        example = output / f"model{exporter.suffix}" if output.is_dir() else Path(f"{output}{exporter.suffix}")
+    if exporter.suffix and (output.suffix != exporter.suffix or is_folder(output)):
+        example = output / f"model{exporter.suffix}" if is_folder(output) else Path(f"{output}{exporter.suffix}")
         raise FinetuneError(
             f"{output}: format {to} is a file whose name ends in {exporter.suffix}. Write --output {example}."
         )
-    standing = [str(target) for target in exporter.targets(output) if target.exists()]
+    standing = [str(target) for target in exporter.targets(output) if path_exists(target)]
     if standing and not force:
         raise FinetuneError(f"{' and '.join(standing)}: already there. Name another --output, or replace with --force.")
     return exporter
@@ -108,7 +109,7 @@ def exporter_for(
 def usual_image() -> NDArray[np.uint8]:
     """(H, W, 3) uint8, RGB: a frame of ``data/room`` where it is there, as in a clone, else ``dead_leaves()``."""
     path = Path(__file__).resolve().parents[1] / "data" / "room" / "color" / "0000.jpg"
-    return read_image(path) if path.is_file() else dead_leaves()
+    return read_image(path) if is_file(path) else dead_leaves()
 
 
 def dead_leaves(height: int = 480, width: int = 640, seed: int = 0) -> NDArray[np.uint8]:
@@ -177,7 +178,7 @@ def _largest_and_mean(difference: NDArray[np.float64]) -> tuple[float, float]:
 
 def _nearest_folder(output: Path) -> Path:
     """Where the output's folder is or will be: a rename is whole or nothing only within one file system."""
-    return next(parent for parent in output.absolute().parents if parent.exists())
+    return next(parent for parent in output.absolute().parents if path_exists(parent))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import FinetuneError
+from finetune.paths import is_file, is_folder, path_exists, real_path
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 ENDINGS = (".npy", ".png", "_preview.png", "_inverse.npy", ".ply")
@@ -51,7 +52,7 @@ def found_inputs(paths: Sequence[Path], output: Path) -> list[Input]:
     inputs: dict[Path, Input] = {}
     for path in paths:
         for one in _of_path(path, output):
-            inputs.setdefault(one.path.resolve(), one)
+            inputs.setdefault(real_path(one.path), one)
     if not inputs:
         raise FinetuneError(
             f"{', '.join(map(str, paths))}: no image in there. Name a folder that holds some itself "
@@ -69,13 +70,13 @@ def _suffixes() -> tuple[str, ...]:
 
 
 def _of_path(path: Path, output: Path) -> list[Input]:
-    if path.is_dir():
-        if path.resolve() == output.resolve():
+    if is_folder(path):
+        if real_path(path) == real_path(output):
             raise FinetuneError(f"{output}: is read from and written to. Name another folder with --output.")
         return _seen(path.iterdir())
-    if path.is_file() and path.suffix.lower() == ".txt":
+    if is_file(path) and path.suffix.lower() == ".txt":
         return _listed(path)
-    if path.exists():
+    if path_exists(path):
         return [Input(path=path)]
     if glob.has_magic(str(path)):
         found = _seen(Path(path.anchor).glob(str(path.relative_to(path.anchor))))
@@ -106,7 +107,7 @@ def _listed(path: Path) -> list[Input]:
         if not columns or columns[0].startswith("#"):
             continue
         name, *rest = columns
-        image = next((place for place in (path.parent / name, Path(name)) if place.is_file()), None)
+        image = next((place for place in (path.parent / name, Path(name)) if is_file(place)), None)
         if image is None:
             raise FinetuneError(
                 f"{path}:{number}: {name} is no file below {path.parent} or from here. Mend the line, one image a line."
@@ -129,13 +130,13 @@ def _require_own_targets(paths: Sequence[Path], output: Path) -> None:
     Raises:
         FinetuneError: two images would be written to one file, or an image would be written over.
     """
-    inputs = {path.resolve() for path in paths}
+    inputs = {real_path(path) for path in paths}
     writers: dict[Path, Path] = {}
     for path in paths:
         video = path.suffix.lower() in VIDEO_SUFFIXES
         for ending in VIDEO_ENDINGS if video else ENDINGS:
             target = output / f"{path.stem}{ending}"
-            if target.resolve() in inputs:
+            if real_path(target) in inputs:
                 raise FinetuneError(f"{target}: is an image to read and a file to write. Name another --output.")
             if target in writers:
                 raise FinetuneError(

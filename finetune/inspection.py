@@ -19,6 +19,7 @@ from finetune.errors import DataError, FileFault, ListError
 from finetune.evidence.entries import Entry, findings_of, suggested_max_depth_m
 from finetune.evidence.facts import Facts, facts_of
 from finetune.evidence.findings import Finding, in_order
+from finetune.paths import is_file
 from finetune.readers.files import DEPTH_SUFFIXES, read_depth
 from finetune.recipe import DataEntry, Recipe
 from finetune.sample import DepthSample
@@ -254,7 +255,7 @@ def _span_m(sample: DepthSample) -> float | None:
 def _nothing_measured(source: str) -> tuple[str, str]:
     """What the numbers in a depth file without any measured pixel are, and how to mend them; empty if unknown."""
     path = Path(source)
-    if path.suffix.lower() not in DEPTH_SUFFIXES or not path.is_file():
+    if path.suffix.lower() not in DEPTH_SUFFIXES or not is_file(path):
         return "", ""
     raw = read_depth(source)
     finite = raw[np.isfinite(raw)]

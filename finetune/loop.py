@@ -27,6 +27,7 @@ from finetune.interrupts import Interrupts
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
 from finetune.networks.lora import adapter_tensors, lora_config, merged
+from finetune.paths import path_exists
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
 from finetune.recipe import Recipe, recipe_mapping
@@ -221,7 +222,7 @@ class Run:
         base = self.recipe.model.checkpoint
         assert base is not None, "adapters stand beside the weights of a checkpoint"
         # A path is written whole: the folder will be read from elsewhere.
-        named = str(Path(base).absolute()) if Path(base).exists() else base
+        named = str(Path(base).absolute()) if path_exists(base) else base
         config |= {"base_model_name_or_path": named, "inference_mode": True}
         save_adapter(folder, adapter_tensors(self.result), config, self.result, metadata)
 
@@ -309,7 +310,7 @@ class Run:
 
     def _best_on_disk(self) -> Best | None:
         """What ``best/`` holds, which may be of a later step than the resume point: it says so itself."""
-        if not self.folder.best.exists():
+        if not path_exists(self.folder.best):
             return None
         metadata = read_checkpoint(str(self.folder.best)).metadata
         (row,) = metadata["evaluation"]["rows"].values()

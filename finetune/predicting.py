@@ -16,6 +16,7 @@ from tqdm import tqdm
 from finetune.depth_files import UNITS_PER_METER, MeterFiles, inverse_preview, write_inverse
 from finetune.errors import DataError, FinetuneError, ResultError
 from finetune.image_paths import Input
+from finetune.paths import path_exists
 from finetune.point_cloud import CameraOptions, PointCloud, camera_of, point_cloud
 from finetune.predictor import Predictor
 from finetune.preprocessing import MOST_ELONGATED
@@ -162,7 +163,7 @@ class _Work:
             endings.append(".ply")
         if one.is_video:
             endings = ["_preview.mp4"]
-        there = all((self._options.output / f"{one.path.stem}{ending}").exists() for ending in endings)
+        there = all(path_exists(self._options.output / f"{one.path.stem}{ending}") for ending in endings)
         return self._options.skip_existing and there
 
     def images(self, inputs: Sequence[Input], bar: tqdm) -> None:

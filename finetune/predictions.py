@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from finetune.errors import DataError
 from finetune.evaluation import Asked, ValidationSamples
 from finetune.networks.answers import resized_answer
+from finetune.paths import expand_path, is_file
 from finetune.protocols import KB_HEIGHT, KB_WIDTH
 from finetune.readers.files import read_depth
 
@@ -69,11 +70,11 @@ class Predictions:
         suffixes = (".npy", "_inverse.npy") if self.meters_per_unit is None else (".png", ".npy")
         candidates = [self.folder / below.with_name(below.stem + suffix) for suffix in suffixes]
         for path in candidates:
-            if path.is_file():
+            if is_file(path):
                 return path
         for suffix in suffixes:
             path = self.folder / (below.stem + suffix)
-            if path.is_file():
+            if is_file(path):
                 if self._of_stem[below.stem] == 1:
                     return path
                 raise DataError(
@@ -96,5 +97,5 @@ class Predictions:
         place, frame = self.samples.place(number)
         reader = self.readers[place]
         image = Path(reader.files(frame)[0])  # type: ignore[attr-defined]
-        root = Path(reader.root).expanduser()  # type: ignore[attr-defined]
+        root = expand_path(reader.root)  # type: ignore[attr-defined]
         return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)

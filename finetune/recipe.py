@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 from finetune.checkpoints.hub import is_hub_id
 from finetune.errors import RecipeError, RecipeFaults
 from finetune.losses.shapes import Reduction
+from finetune.paths import path_exists
 from finetune.protocol_settings import protocol_settings
 from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, plain_values
 from finetune.recipe_yaml import dotted, nearest, nearest_path, read_document, yaml_text
@@ -40,7 +41,7 @@ def _require_checkpoint(checkpoint: str | None) -> None:
     if checkpoint is None:
         return
     path = Path(checkpoint)
-    if not path.exists() and not is_hub_id(checkpoint):  # the loader knows whether the id exists
+    if not path_exists(path) and not is_hub_id(checkpoint):  # the loader knows whether the id exists
         near = nearest_path(path)
         perhaps = "" if near is None else f"; perhaps {near}"
         raise RecipeError("checkpoint", checkpoint, f"a file that exists, or a hub id {HUB_ID_EXAMPLE}{perhaps}")

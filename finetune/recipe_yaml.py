@@ -20,6 +20,7 @@ from typing import Any
 import yaml
 
 from finetune.errors import RecipeFaults
+from finetune.paths import path_exists
 
 KeyPath = tuple[str | int, ...]  # ("loss", 0, "lam"), which a person reads and writes as loss.0.lam
 
@@ -342,7 +343,7 @@ def _unread(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
 
 
 def _file_text(path: Path) -> str:
-    if not path.exists():
+    if not path_exists(path):
         raise RecipeFaults([f"{path}: no such file.{did_you_mean(nearest_path(path))}"])
     try:
         data = path.read_bytes()

@@ -15,6 +15,7 @@ from typing import IO, Any
 import yaml
 
 from finetune.errors import FinetuneError
+from finetune.paths import is_file, is_folder, path_exists
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -76,22 +77,22 @@ class RunFolder:
 
     def holds_something(self) -> bool:
         """Whether anything is in the folder besides a file whose writing was cut off."""
-        return self.path.exists() and any(not path.name.endswith(".writing") for path in self.path.iterdir())
+        return path_exists(self.path) and any(not path.name.endswith(".writing") for path in self.path.iterdir())
 
     def require_free(self, *, resume: bool, overwrite: bool) -> None:
         """
         Raises:
             FinetuneError: the folder holds a run and neither flag says what to do with it, or it is no run folder.
         """
-        if self.path.exists() and not self.path.is_dir():
+        if path_exists(self.path) and not is_folder(self.path):
             raise FinetuneError(f"{self.path} is a file. Choose another folder by output=... or name=...")
-        parent = next(parent for parent in (self.path, *self.path.absolute().parents) if parent.exists())
+        parent = next(parent for parent in (self.path, *self.path.absolute().parents) if path_exists(parent))
         if not os.access(parent, os.W_OK):
             raise FinetuneError(f"{parent} cannot be written. Choose another folder by output=...")
         if not self.holds_something():
             # Also with --resume: a run killed before it had written anything starts again.
             return
-        if not self.recipe.exists():
+        if not path_exists(self.recipe):
             # A typing error in output= must not delete somebody's photographs.
             raise FinetuneError(f"{self.path} holds files but no run. Choose another folder by output=... or name=...")
         if not resume and not overwrite:
@@ -152,7 +153,7 @@ class RunFolder:
             FinetuneError: it cannot be written.
         """
         try:
-            if overwrite and self.path.exists():
+            if overwrite and path_exists(self.path):
                 shutil.rmtree(self.path)
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_text(RECIPE_FILE, recipe)
@@ -217,7 +218,7 @@ def sealed(folder: Path) -> dict[str, Any]:
     try:
         content: dict[str, Any] = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
         for name, size in content.pop("bytes").items():
-            found = (folder / name).stat().st_size if (folder / name).is_file() else None
+            found = (folder / name).stat().st_size if is_file(folder / name) else None
             if found != size:
                 raise ValueError(f"{name} is missing" if found is None else f"{name} has {found} bytes of {size}")
     except (OSError, KeyError, AttributeError, TypeError, json.JSONDecodeError) as error:
@@ -238,7 +239,7 @@ class MetricsLog:
         self._path = folder.path / METRICS_FILE
         self._columns = ["step", *columns]
         kept: list[dict[str, str]] = []
-        if self._path.exists():
+        if path_exists(self._path):
             with self._path.open(newline="", encoding="utf-8") as file:
                 # A row cut off by a kill lacks its last columns; it is of a step that will be written again.
                 rows = [row for row in csv.DictReader(file) if None not in row.values() and row["step"].isdigit()]
@@ -300,7 +301,7 @@ def require_same_run(folder: RunFolder, recipe: Mapping[str, Any], record: Mappi
             f"{folder.recipe}: the run was made with another {', '.join(differing)}. Resume with the same values "
             f"(only {', '.join(MAY_CHANGE)} may differ), or start another run with name=..."
         )
-    if not folder.environment.exists():
+    if not path_exists(folder.environment):
         return
     old = _read(folder.environment)
     for key in differing_keys({name: old.get(name) for name in MUST_STAY}, {name: record[name] for name in MUST_STAY}):

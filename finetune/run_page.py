@@ -19,6 +19,7 @@ from finetune.charts import Bars, bar_chart, histogram
 from finetune.evaluation import NEAR_RANGE_M, Evaluation
 from finetune.metrics import HIGHER_IS_BETTER
 from finetune.page import contents, document, escaped, facts, folded, paragraph, picture, preformatted, section, table
+from finetune.paths import is_file, is_folder
 from finetune.pictures import ERROR_COLORS, colored
 from finetune.recipe import Recipe, recipe_text
 from finetune.run_folder import ENVIRONMENT_FILE, METRICS_FILE
@@ -103,7 +104,7 @@ def page_content(
     overrides: Sequence[str] = (),
 ) -> PageContent:
     """What the page of a model is made of; where the model is a run folder, with what the run wrote down."""
-    folder = Path(model) if model and Path(model).is_dir() else None
+    folder = Path(model) if model and is_folder(model) else None
     return PageContent(
         title=title,
         model=model,
@@ -124,7 +125,7 @@ def page_content(
 
 def _read(path: Path) -> dict[str, Any]:
     """A mapping from a JSON file; nothing where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return json.loads(path.read_text(encoding="utf-8")) if is_file(path) else {}
 
 
 def report_page(content: PageContent) -> str:
@@ -389,7 +390,7 @@ def _use(content: PageContent) -> list[str]:
         return []
     unit = "depth in meters" if content.kind == "metric" else "inverse depth"
     path = Path(content.model)
-    exported = path / "export" / f"{path.name}.onnx" if path.is_dir() else f"{path.stem}.onnx"
+    exported = path / "export" / f"{path.name}.onnx" if is_folder(path) else f"{path.stem}.onnx"
     claims = [word for name, value in content.claims.items() for word in (_FLAGS[name], value)]
     again = [content.model, *claims, "--recipe", content.recipe_file, *content.overrides]
     commands = [

@@ -11,6 +11,7 @@ from typing import Any
 from finetune.charts import Line, line_chart
 from finetune.metrics import HIGHER_IS_BETTER, METRICS, is_better
 from finetune.page import escaped, table
+from finetune.paths import is_file
 
 # Rows as people call them; another row keeps its name.
 ROW_NAMES = {
@@ -96,7 +97,7 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
     Returns:
         Column -> one number a row, NaN where it is empty; nothing where there is no such file.
     """
-    if not path.is_file():
+    if not is_file(path):
         return {}
     columns: dict[str, list[float]] = {}
     with path.open(newline="", encoding="utf-8") as file:

@@ -7,12 +7,12 @@ import mmap
 import shutil
 import signal
 import threading
-from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 
 from finetune.errors import ProcessError, first_line
+from finetune.paths import is_folder
 
 _SHARED_MEMORY = "/dev/shm"
 _OF_SHARED_MEMORY = "set data.workers=0 or lower, or give the container more (--shm-size)."
@@ -71,7 +71,7 @@ def _is_of_memory(error: Exception) -> bool:
 
 def _shared_memory_is_full() -> bool:
     # What Python makes for its workers there fails as on any disk, and names no file.
-    return Path(_SHARED_MEMORY).is_dir() and shutil.disk_usage(_SHARED_MEMORY).free < mmap.PAGESIZE
+    return is_folder(_SHARED_MEMORY) and shutil.disk_usage(_SHARED_MEMORY).free < mmap.PAGESIZE
 
 
 def _is_of_a_full_disk(error: OSError | SafetensorError) -> bool:

@@ -37,6 +37,7 @@ from finetune.interrupts import Interrupts
 from finetune.loop import Run
 from finetune.metrics import is_better
 from finetune.overfitting import require_learned_by_heart
+from finetune.paths import path_exists
 from finetune.predictor import load_model
 from finetune.recipe import Recipe, recipe_mapping, recipe_text
 from finetune.run_folder import ENVIRONMENT_FILE, EVALUATION_FILE, REPORT_FILE, RunFolder, require_same_run
@@ -78,7 +79,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
     total = total_steps(recipe, accelerator.num_processes)
     record = environment_record(recipe, accelerator, begin.base["sha256"], total)
-    if resume and folder.recipe.exists():
+    if resume and path_exists(folder.recipe):
         require_same_run(folder, recipe_mapping(recipe), record)
     # Not before: until here nothing was written.
     sentence = _refusal(folder, resume=resume, overwrite=overwrite) if accelerator.is_main_process else None

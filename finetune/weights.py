@@ -35,6 +35,7 @@ from finetune.checkpoints.wrapping import unwrap
 from finetune.errors import CheckpointError, first_line
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
 from finetune.networks.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
+from finetune.paths import path_exists
 
 LAST_LAYER = "head.last."
 # Keys of what torch.optim gives, alone or under a name.
@@ -210,7 +211,7 @@ def _on_its_base(adapter: _Contents, path: Path, source: str) -> _Contents:
 
 def _found(source: str, wording: Wording) -> tuple[HubFile | None, Path]:
     """What the hub's table knows of a source, and its file; a path that exists is never taken for a hub id."""
-    if Path(source).exists():
+    if path_exists(source):
         return None, find_file(source)
     entry = HUB_FILES.get(source)
     if entry:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.errors import CheckpointError, first_line
+from finetune.paths import is_file
 
 
 def read_json(path: Path, fix: str) -> dict[str, Any]:
@@ -18,7 +19,7 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
     Raises:
         CheckpointError: it is not JSON; ``fix`` says what to do about it.
     """
-    if not path.is_file():
+    if not is_file(path):
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

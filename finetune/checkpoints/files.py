@@ -17,6 +17,7 @@ from safetensors import SafetensorError, safe_open
 from finetune import registry
 from finetune.checkpoints.hub import HUB_FILES, closest_id
 from finetune.errors import CheckpointError, first_line
+from finetune.paths import is_file, is_folder
 
 # First bytes of what weights are sent around in, but are not read from.
 _ARCHIVES = {
@@ -45,12 +46,12 @@ _BROKEN = (
 def find_file(source: str) -> Path:
     """The file behind a path, or one sentence about what is there instead."""
     path = Path(source)
-    if path.is_dir():
+    if is_folder(path):
         names = [name for key in registry.CHECKPOINTS for name in registry.find(registry.CHECKPOINTS, key).files]
         for name in names:
-            if (path / name).is_file():
+            if is_file(path / name):
                 return path / name
-        if (path / "model.safetensors.index.json").is_file():
+        if is_file(path / "model.safetensors.index.json"):
             raise CheckpointError(
                 source,
                 "holds its weights in several files",
@@ -61,7 +62,7 @@ def find_file(source: str) -> Path:
             f"is a folder without {', '.join(dict.fromkeys(names))}",
             "Name a run folder that has scored its weights, a folder that transformers wrote, or a weights file",
         )
-    if path.is_file():
+    if is_file(path):
         return path
     closest = closest_id(source)
     fix = (

@@ -11,6 +11,7 @@ from finetune.checkpoints.beside import read_json
 from finetune.checkpoints.format import Description, Format
 from finetune.errors import CheckpointError
 from finetune.networks.encoder_specs import ENCODERS, GRID, PATCH, TRANSFORMERS_OFFSET
+from finetune.paths import is_file
 
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 # What our export writes beside the weights: what they are, and the position embedding as it was trained.
@@ -171,7 +172,7 @@ def _trained_positions(path: Path, ours: Mapping[str, Any]) -> dict[str, Any]:
     """The position embedding as it was before it was fitted to the way transformers samples it."""
     if not ours.get("positions_fitted_to"):
         return {}
-    if not path.is_file():
+    if not is_file(path):
         raise CheckpointError(
             path,
             "no such file, and the weights beside it hold a position embedding fitted to one size",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from finetune.checkpoints.adapter import WEIGHTS_FILE
 from finetune.errors import CheckpointError
 from finetune.exporters.exporter import Answer, Exporter
+from finetune.paths import is_file
 
 if TYPE_CHECKING:
     from finetune.predictor import Predictor
@@ -35,7 +36,7 @@ class Adapter(Exporter):
         weights = find_file(predictor.source)
         of_run = weights.name == "model.safetensors"  # what stands beside another file need not belong to it
         folder = weights.parent if weights.name == WEIGHTS_FILE else weights.parent / ADAPTER_FOLDER
-        if not (folder / WEIGHTS_FILE).is_file() or not (of_run or folder == weights.parent):
+        if not is_file(folder / WEIGHTS_FILE) or not (of_run or folder == weights.parent):
             raise CheckpointError(
                 predictor.source,
                 f"has no {ADAPTER_FOLDER}/ beside its weights, and adapters cannot be told from merged weights",

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from finetune.exporters.comparison import Comparison
+from finetune.paths import is_file
 
 if TYPE_CHECKING:
     from finetune.predictor import Predictor
@@ -103,7 +104,7 @@ The picture that the pipeline also gives, under `depth`, is stretched from black
 
 def _recipe(predictor: Predictor, run: RunFolder) -> list[str]:
     digest = predictor.metadata.get("recipe_sha256")
-    if run.recipe.is_file():
+    if is_file(run.recipe):
         text = run.recipe.read_text(encoding="utf-8").rstrip()
         return [f"The recipe as it ran (sha256 {digest}), which says the data and the base:", f"```yaml\n{text}\n```"]
     base = predictor.base.get("source")
@@ -113,7 +114,7 @@ def _recipe(predictor: Predictor, run: RunFolder) -> list[str]:
 
 def _score(predictor: Predictor, run: RunFolder) -> list[str]:
     table = run.path / "evaluation.json"
-    found = json.loads(table.read_text(encoding="utf-8")) if table.is_file() else predictor.metadata.get("evaluation")
+    found = json.loads(table.read_text(encoding="utf-8")) if is_file(table) else predictor.metadata.get("evaluation")
     evaluations = found if isinstance(found, list) else [found] if isinstance(found, Mapping) else []
     return [part for each in evaluations for part in _one_score(each)] or ["Not scored."]
 

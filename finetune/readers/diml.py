@@ -14,6 +14,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.errors import DataError, ListError, RecipeError
+from finetune.paths import expand_path, is_file, is_folder
 from finetune.readers.files import DepthCoding, Intrinsics, read_depth, read_frame, read_intrinsics, require_depth_range
 from finetune.readers.listing import (
     ListedFrames,
@@ -117,9 +118,9 @@ class Diml(ListedFrames):
         """
         stem = depth_path.stem.removesuffix("_depth")
         beside = depth_path.parent.parent
-        folders = sorted(path for path in beside.iterdir() if path.is_dir() and path.name.lower().startswith("conf"))
+        folders = sorted(path for path in beside.iterdir() if is_folder(path) and path.name.lower().startswith("conf"))
         names = [f"{stem}.png", f"{stem}_conf.png", f"{depth_path.stem}.png"]
-        found = next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
+        found = next((folder / name for folder in folders for name in names if is_file(folder / name)), None)
         if found is None:
             raise DataError(
                 depth_path,
@@ -134,7 +135,7 @@ class Diml(ListedFrames):
 
     @property
     def _root(self) -> str:
-        return str(Path(self.root).expanduser())
+        return str(expand_path(self.root))
 
     @cached_property
     def _intrinsics(self) -> Intrinsics | None:
@@ -143,7 +144,7 @@ class Diml(ListedFrames):
     def _folders(self, name: str) -> Sequence[Path]:
         """Folders of this name, at most two levels below the root."""
         root = Path(self._root)
-        return [path for pattern in (name, f"*/{name}") for path in sorted(root.glob(pattern)) if path.is_dir()]
+        return [path for pattern in (name, f"*/{name}") for path in sorted(root.glob(pattern)) if is_folder(path)]
 
     @cached_property
     def _listing(self) -> Listing:
@@ -153,7 +154,7 @@ class Diml(ListedFrames):
         root, wanted = Path(self._root), {name for name in (self.split, self.quality) if name}
         pairs: list[tuple[str, str]] = []
         for layout in _LAYOUTS[self.scene]:
-            for folder in sorted(path for path in root.rglob(layout.image_dir) if path.is_dir()):
+            for folder in sorted(path for path in root.rglob(layout.image_dir) if is_folder(path)):
                 if wanted <= set(folder.relative_to(root).parts):
                     pairs += _frames(root, folder, layout)
         if not pairs:

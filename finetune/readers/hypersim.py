@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
+from finetune.paths import expand_path
 from finetune.readers.files import DepthCoding, Intrinsics, read_image, require_depth_range
 from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.sample import DepthSample
@@ -84,7 +85,7 @@ class Hypersim(ListedFrames):
 
     @cached_property
     def _listing(self) -> Listing:
-        path, root = locate(self.root, self.split_file), str(Path(self.root).expanduser())
+        path, root = locate(self.root, self.split_file), str(expand_path(self.root))
         rows = [(number, *_files(row)) for number, row in self._rows(path) if row["split_partition_name"] == self.split]
         if not rows:
             raise ListError(path, f"names no frame of split {self.split}", "Take the CSV of the data set's repository")

@@ -12,6 +12,7 @@ from pydantic.dataclasses import dataclass
 
 from finetune.camera import Camera
 from finetune.errors import ListError, RecipeError
+from finetune.paths import expand_path, is_file, is_folder
 from finetune.readers.files import DepthCoding, Intrinsics, read_frame, require_depth_range
 from finetune.readers.listing import ListedFrames, Listing, locate, read_list, require_file, require_folder
 from finetune.readers.splits import split_frames
@@ -75,7 +76,7 @@ class Kitti(ListedFrames):
         """
         require_folder("root", self.root)
         if self.split == "benchmark_val" and self.list is None:
-            if not Path(self._benchmark, "groundtruth_depth").is_dir():
+            if not is_folder(Path(self._benchmark, "groundtruth_depth")):
                 raise RecipeError("root", self.root, f"a folder that holds {_BENCHMARK}, as the archive unpacks")
             return
         require_folder("image_root", self._image_root)
@@ -113,7 +114,7 @@ class Kitti(ListedFrames):
         """From the calibration file of the day, where it is there."""
         if (day, camera) not in self._calibrations:
             path = Path(self._image_root, day, "calib_cam_to_cam.txt")
-            self._calibrations[day, camera] = _calibration_in(path, camera) if path.is_file() else None
+            self._calibrations[day, camera] = _calibration_in(path, camera) if is_file(path) else None
         return self._calibrations[day, camera]
 
     @cached_property
@@ -123,16 +124,16 @@ class Kitti(ListedFrames):
 
     @property
     def _benchmark(self) -> str:
-        root = Path(self.root).expanduser()
+        root = expand_path(self.root)
         return str(root if root.name == Path(_BENCHMARK).name else root / _BENCHMARK)
 
     @property
     def _image_root(self) -> str:
-        return str(Path(self.image_root or Path(self.root, "raw")).expanduser())
+        return str(expand_path(self.image_root or Path(self.root, "raw")))
 
     @property
     def _depth_root(self) -> str:
-        return str(Path(self.depth_root or Path(self.root, "data_depth_annotated")).expanduser())
+        return str(expand_path(self.depth_root or Path(self.root, "data_depth_annotated")))
 
     @cached_property
     def _listing(self) -> Listing:
@@ -179,7 +180,7 @@ class Kitti(ListedFrames):
         return {
             drive.name: f"{place}/"
             for place in ("train", "val")
-            if Path(self._depth_root, place).is_dir()
+            if is_folder(Path(self._depth_root, place))
             for drive in Path(self._depth_root, place).iterdir()
         }
 
@@ -188,8 +189,8 @@ class Kitti(ListedFrames):
         Raises:
             ListError: a drive of the split is missing, among the images or the depth maps.
         """
-        images = {drive for drive in drives if Path(self._image_root, drive[:10], drive).is_dir()}
-        depths = {drive for drive in drives if Path(self._depth_root, self._placed(drive)).is_dir()}
+        images = {drive for drive in drives if is_folder(Path(self._image_root, drive[:10], drive))}
+        depths = {drive for drive in drives if is_folder(Path(self._depth_root, self._placed(drive)))}
         for folder, found in ((self._image_root, images), (self._depth_root, depths)):
             missing = sorted(drives - found)
             if missing:
@@ -239,7 +240,7 @@ def _calibration_in(path: Path, camera: int) -> Intrinsics:
 def _benchmark_intrinsics(image: Path) -> Intrinsics | None:
     """Of the file of nine numbers, row by row, that the benchmark has for each image; None where it is missing."""
     path = image.parent.parent / "intrinsics" / f"{image.stem}.txt"
-    if not path.is_file():
+    if not is_file(path):
         return None
     try:
         fx, _, cx, _, fy, cy, *_ = (float(number) for number in path.read_text(encoding="utf-8").split())

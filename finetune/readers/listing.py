@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.errors import ListError, RecipeError
+from finetune.paths import expand_path, is_file, is_folder, path_exists
 from finetune.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
 
 # A quote counts only around a whole column, and a backslash is a character of a path, as on Windows: not shlex.
@@ -72,7 +73,7 @@ class Listing:
         """
         image_path, depth_path = str(Path(self.image_root, self.pairs[index][0])), self.depth_path(index)
         for path in (image_path, depth_path):
-            if Path(path).exists():
+            if path_exists(path):
                 continue
             if self.list_path is None:
                 raise ListError(path, "does not exist", "Restore it, or name the frames you have in a list file")
@@ -115,8 +116,8 @@ class ListedFrames(ABC):
 
 def locate(root: str, name: str) -> str:
     """A file that a recipe names: below ``root`` if it is there, else from the current directory."""
-    below = Path(root).expanduser() / name
-    return str(below if below.exists() else Path(name).expanduser())
+    below = expand_path(root) / name
+    return str(below if path_exists(below) else expand_path(name))
 
 
 def require_folder(key: str, value: str) -> None:
@@ -124,7 +125,7 @@ def require_folder(key: str, value: str) -> None:
     Raises:
         RecipeError: the value of ``key`` is not an existing folder.
     """
-    if not Path(value).expanduser().is_dir():
+    if not is_folder(expand_path(value)):
         raise RecipeError(key, value, f"an existing folder (from {Path.cwd()} unless it starts with /)")
 
 
@@ -133,7 +134,7 @@ def require_file(key: str, root: str, name: str) -> None:
     Raises:
         RecipeError: the value of ``key`` is not an existing file, below ``root`` or from the current directory.
     """
-    if not Path(locate(root, name)).is_file():
+    if not is_file(locate(root, name)):
         raise RecipeError(key, name, f"an existing file, below {root} or from {Path.cwd()}")
 
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import DataError
+from finetune.paths import is_file
 from finetune.readers.files import read_depth
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".npy")
@@ -43,10 +44,10 @@ def mask_of(place: Path, image: str) -> Path:
     Raises:
         DataError: the folder holds none for this image.
     """
-    if place.is_file():
+    if is_file(place):
         return place
     stem = Path(image).stem
-    found = next((place / f"{stem}{suffix}" for suffix in MASK_SUFFIXES if (place / f"{stem}{suffix}").is_file()), None)
+    found = next((place / f"{stem}{suffix}" for suffix in MASK_SUFFIXES if is_file(place / f"{stem}{suffix}")), None)
     if found is None:
         fix = f"Write {stem}.png there, or name one file as the mask of all frames"
         raise DataError(image, f"has no mask of its stem in {place}", fix)

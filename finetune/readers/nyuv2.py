@@ -14,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from finetune.camera import Camera
 from finetune.errors import ListError, RecipeError
+from finetune.paths import expand_path, is_folder
 from finetune.readers.files import DepthCoding, Intrinsics, read_frame, require_depth_range
 from finetune.readers.listing import ListedFrames, Listing, locate, read_list, require_file, require_folder
 from finetune.readers.nyuv2_labeled import LabeledFile, labeled_frames
@@ -138,14 +139,14 @@ class NyuV2(ListedFrames):
 
     @cached_property
     def _listing(self) -> Listing:
-        root = str(Path(self.root).expanduser())
+        root = str(expand_path(self.root))
         if self.list is not None:
             path = locate(self.root, self.list)
             rows = ((line, image.lstrip("/"), depth.lstrip("/")) for line, image, depth in read_list(path))
             return Listing.of_list(path, rows, root, root)
         frames = split_frames(f"nyuv2_{self.split}")
         scenes = sorted({scene for scene, _ in frames})
-        missing = [scene for scene in scenes if not Path(root, scene).is_dir()]
+        missing = [scene for scene in scenes if not is_folder(Path(root, scene))]
         if missing:
             raise ListError(
                 root,

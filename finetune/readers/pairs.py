@@ -17,6 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
+from finetune.paths import expand_path, is_folder, path_exists
 from finetune.readers.files import (
     DepthCoding,
     Intrinsics,
@@ -166,13 +167,13 @@ class Pairs(ListedFrames):
         if self.list is not None:
             require_file("list", self.root, self.list)
         for key, folder in (("image_dir", self.image_dir), ("depth_dir", self.depth_dir)):
-            if folder is not None and not Path(self._root, folder).is_dir():
+            if folder is not None and not is_folder(Path(self._root, folder)):
                 raise RecipeError(key, folder, f"an existing folder below {self.root}")
         if self.intrinsics not in (None, IN_LIST):
             require_file("intrinsics", self.root, str(self.intrinsics))
         for key in ("mask", "sky_mask"):
             place = getattr(self, key)
-            if place is not None and not Path(locate(self.root, place)).exists():
+            if place is not None and not path_exists(locate(self.root, place)):
                 raise RecipeError(key, place, f"an existing file or folder, below {self.root} or from {Path.cwd()}")
 
     def __getitem__(self, index: int) -> DepthSample:
@@ -254,7 +255,7 @@ class Pairs(ListedFrames):
 
     @property
     def _root(self) -> str:
-        return str(Path(self.root).expanduser())
+        return str(expand_path(self.root))
 
     @property
     def _coding(self) -> DepthCoding:

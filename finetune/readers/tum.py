@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.errors import ListError, RecipeError
+from finetune.paths import expand_path, is_file
 from finetune.readers.files import DepthCoding, Intrinsics, read_frame, read_intrinsics, require_depth_range
 from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.readers.tum_layouts import LAYOUTS, RecordingLayout, camera_beside, paired_by_name
@@ -68,11 +69,11 @@ class Tum(ListedFrames):
         require_folder("root", self.root)
         if self.associations is not None:
             require_file("associations", self.root, self.associations)
-        root = Path(self.root).expanduser()
+        root = expand_path(self.root)
         if (
             self._layout.color is None
             and self._pairs_file is None
-            and not ((root / "rgb.txt").is_file() and (root / "depth.txt").is_file())
+            and not (is_file(root / "rgb.txt") and is_file(root / "depth.txt"))
         ):
             expected = f"a folder that holds rgb.txt and depth.txt, or {_PAIRS_FILE}; or name one as associations"
             raise RecipeError("root", self.root, expected)
@@ -105,18 +106,18 @@ class Tum(ListedFrames):
         """The file that pairs color and depth already, where one is named or lies there without the two lists."""
         if self.associations is not None:
             return self.associations
-        root = Path(self.root).expanduser()
-        return _PAIRS_FILE if (root / _PAIRS_FILE).is_file() and not (root / "rgb.txt").is_file() else None
+        root = expand_path(self.root)
+        return _PAIRS_FILE if is_file(root / _PAIRS_FILE) and not is_file(root / "rgb.txt") else None
 
     @cached_property
     def _intrinsics(self) -> Intrinsics | None:
         if self.intrinsics is not None:
             return read_intrinsics(locate(self.root, self.intrinsics))
-        return camera_beside(Path(self.root).expanduser(), self._layout)
+        return camera_beside(expand_path(self.root), self._layout)
 
     @cached_property
     def _listing(self) -> Listing:
-        root = str(Path(self.root).expanduser())
+        root = str(expand_path(self.root))
         if self._layout.color is not None:
             return Listing(pairs=paired_by_name(Path(root), self._layout), image_root=root, depth_root=root)
         if self._pairs_file is not None:

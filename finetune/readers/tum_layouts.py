@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune.camera import Camera
 from finetune.errors import ListError
+from finetune.paths import is_file
 from finetune.readers.files import Intrinsics
 
 _CAMERA_FILE = "camera-intrinsics.txt"  # three rows of three numbers, as 3DMatch and its followers write it
@@ -106,7 +107,7 @@ def camera_beside(root: Path, layout: RecordingLayout) -> Intrinsics | None:
     """
     path = root / _CAMERA_FILE
     source, numbers = str(path), layout.camera
-    if path.is_file():
+    if is_file(path):
         try:
             matrix = np.loadtxt(path, dtype=np.float64)
             fx, fy, cx, cy = (float(matrix[row, column]) for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))

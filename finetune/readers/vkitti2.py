@@ -12,6 +12,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.errors import ListError, RecipeError
+from finetune.paths import expand_path, is_folder
 from finetune.readers.files import DepthCoding, Intrinsics, read_frame, read_intrinsics
 from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.sample import DepthSample
@@ -58,7 +59,7 @@ class Vkitti2(ListedFrames):
         """
         require_folder("root", self.root)
         for key in ("rgb", "depth"):
-            if not Path(self._root, getattr(self, key)).is_dir():
+            if not is_folder(Path(self._root, getattr(self, key))):
                 raise RecipeError(key, getattr(self, key), f"an existing folder below {self.root}")
         if self.intrinsics is not None:
             require_file("intrinsics", self.root, self.intrinsics)
@@ -75,7 +76,7 @@ class Vkitti2(ListedFrames):
 
     @property
     def _root(self) -> str:
-        return str(Path(self.root).expanduser())
+        return str(expand_path(self.root))
 
     @cached_property
     def _intrinsics(self) -> Intrinsics | None:
@@ -101,9 +102,9 @@ class Vkitti2(ListedFrames):
 
     def _folders(self, image_root: Path, scene: str) -> list[Path]:
         """Folders of the images of a scene, by variation and camera."""
-        if not (image_root / scene).is_dir():
+        if not is_folder(image_root / scene):
             raise ListError(image_root, f"has no {scene}", "Unpack it there, set rgb, or name scenes that are there")
-        there = sorted(path.name for path in (image_root / scene).iterdir() if path.is_dir())
+        there = sorted(path.name for path in (image_root / scene).iterdir() if is_folder(path))
         missing = [name for name in self.variations or () if name not in there]
         if missing:
             raise ListError(image_root / scene, f"has no variation {missing[0]}", f"Choose from {', '.join(there)}")
