@@ -20,6 +20,7 @@ from finetune.predictor import Predictor
 from finetune.readers.files import read_image
 from finetune.recipe import Recipe
 from finetune.weights import save_native
+from finetune.written_files import disk_faults
 
 # Answers nearer to the end of the range than this share of it say "at least so far" and nothing of scale.
 _AT_END = 0.95
@@ -303,10 +304,5 @@ def _save(predictor: Predictor, max_depth_m: float, metadata: Mapping[str, Any],
     )
     scaled.load_state_dict(network.state_dict())
     described = {"preprocessing": predictor.preprocessing.to_mapping(), "base": dict(predictor.base)} | dict(metadata)
-    try:
+    with disk_faults(output):
         save_native(output, scaled, described)
-    except OSError as error:
-        raise FinetuneError(
-            f"{output}: cannot be written ({error.strerror}). Name an --output where this user may write and there is "
-            "room."
-        ) from error

@@ -15,8 +15,8 @@ import os
 from collections.abc import Sequence
 
 from finetune.console import ended, long_imports, settle_threads
-from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, claims_of, load_from, positive_meters
+from finetune.written_files import NAME_A_FILE, disk_faults, write_file
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -112,11 +112,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
 
 
 def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8", newline="")
-    except OSError as error:
-        raise FinetuneError(f"{path}: cannot be written ({error.strerror}). Name another file.") from error
+    with disk_faults(path, NAME_A_FILE):
+        write_file(path, text)
     print(f"{path} is written")
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +17,7 @@ from finetune.exporters.comparison import Comparison
 from finetune.exporters.exporter import Answer, Exporter
 from finetune.paths import is_file, is_folder, path_exists
 from finetune.readers.files import read_image
+from finetune.written_files import disk_faults, finish
 
 if TYPE_CHECKING:
     from finetune.predictor import Predictor
@@ -58,7 +57,7 @@ def export_model(
     image = usual_image() if image is None else image
     exporter = exporter_for(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half, dynamic=dynamic)
     exporter.require_writable(predictor.max_depth_m)
-    with _disk_faults(output), tempfile.TemporaryDirectory(dir=_nearest_folder(output), prefix=".export-") as aside:
+    with disk_faults(output), tempfile.TemporaryDirectory(dir=_nearest_folder(output), prefix=".export-") as aside:
         written = Path(aside, "written", output.name)
         written.parent.mkdir()
         exporter.write(predictor, written)
@@ -70,7 +69,7 @@ def export_model(
             if path_exists(target):
                 target.replace(Path(aside, target.name))
         for source, target in zip(exporter.targets(written), exporter.targets(output), strict=True):
-            source.replace(target)
+            finish(source, target)
     return comparison
 
 
@@ -179,18 +178,3 @@ def _largest_and_mean(difference: NDArray[np.float64]) -> tuple[float, float]:
 def _nearest_folder(output: Path) -> Path:
     """Where the output's folder is or will be: a rename is whole or nothing only within one file system."""
     return next(parent for parent in output.absolute().parents if path_exists(parent))
-
-
-@contextmanager
-def _disk_faults(output: Path) -> Iterator[None]:
-    """
-    Raises:
-        FinetuneError: the disk said no.
-    """
-    try:
-        yield
-    except OSError as error:
-        raise FinetuneError(
-            f"{output}: cannot be written ({error.strerror}). Name an --output where this user may write and there is "
-            "room."
-        ) from error

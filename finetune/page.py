@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.errors import FinetuneError
+from finetune.written_files import NAME_A_FILE, disk_faults, write_file
 
 # Tried in turn until a picture is small enough; after the last it loses a quarter of its sides instead.
 _QUALITIES = (86, 65, 40)
@@ -144,11 +144,8 @@ def write(path: Path, content: str) -> None:
     Raises:
         FinetuneError: the file cannot be written.
     """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise FinetuneError(f"{path}: cannot be written ({error.strerror}). Name another file.") from error
+    with disk_faults(path, NAME_A_FILE):
+        write_file(path, content)
 
 
 def _class(kind: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import csv
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ import yaml
 
 from finetune.errors import FinetuneError
 from finetune.paths import is_file, is_folder, path_exists
+from finetune.written_files import write_file
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -162,9 +164,7 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the folder, whole or not at all."""
-        temporary = self.path / f".{name}.writing"
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(self.path / name)
+        write_file(self.path / name, text)
 
     def write_json(self, name: str, content: Any) -> None:
         """Write a JSON file of the folder, whole or not at all."""
@@ -244,12 +244,11 @@ class MetricsLog:
                 # A row cut off by a kill lacks its last columns; it is of a step that will be written again.
                 rows = [row for row in csv.DictReader(file) if None not in row.values() and row["step"].isdigit()]
             kept = [row for row in rows if int(row["step"]) <= from_step]
-        temporary = folder.path / f".{METRICS_FILE}.writing"
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(kept)
-        temporary.replace(self._path)
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns)
+        writer.writeheader()
+        writer.writerows(kept)
+        write_file(self._path, text.getvalue())
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
         """Append a row; columns that ``values`` lacks stay empty."""

@@ -36,6 +36,7 @@ from finetune.errors import CheckpointError, first_line
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
 from finetune.networks.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
 from finetune.paths import path_exists
+from finetune.written_files import finish, remove, unfinished_name, write_file, written_aside
 
 LAST_LAYER = "head.last."
 # Keys of what torch.optim gives, alone or under a name.
@@ -493,14 +494,11 @@ def save_adapter(
         model: its kind, encoder and max depth become part of the metadata, as in ``save_native``.
         metadata: as in ``save_native``.
     """
-    writing = folder.with_name(f".{folder.name}.writing")
-    shutil.rmtree(writing, ignore_errors=True)
-    writing.mkdir(parents=True)
     stored = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
-    _write_safetensors(writing / WEIGHTS_FILE, stored, _described(model, metadata, ADAPTER_FORMAT))
-    (writing / CONFIG_FILE).write_text(config_text(config), encoding="utf-8")
-    shutil.rmtree(folder, ignore_errors=True)
-    writing.replace(folder)
+    with written_aside(folder) as unfinished:
+        unfinished.mkdir()
+        _write_safetensors(unfinished / WEIGHTS_FILE, stored, _described(model, metadata, ADAPTER_FORMAT))
+        write_file(unfinished / CONFIG_FILE, config_text(config))
 
 
 def _described(model: DepthModel, metadata: Mapping[str, Any], format_name: str) -> dict[str, Any]:
@@ -520,8 +518,8 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], described: Map
     path.parent.mkdir(parents=True, exist_ok=True)
     # Beside the target, because a rename is whole or nothing only within one file system. A folder, because safetensors
     # writes under a random name of its own: what a kill leaves is then gone with the next write.
-    folder = path.with_name(f".{path.name}.writing")
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = unfinished_name(path)
+    remove(folder)
     folder.mkdir()
     unfinished = folder / path.name
     try:
@@ -531,7 +529,7 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], described: Map
         save_file(tensors, unfinished, {key: json.dumps(value, sort_keys=True) for key, value in described.items()})
         _sort_metadata(unfinished)
         unfinished.chmod(mode)
-        unfinished.replace(path)
+        finish(unfinished, path)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

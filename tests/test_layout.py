@@ -71,6 +71,7 @@ ORDER = [
     "interrupts",
     "console",
     "shortages",
+    "written_files",
     "errors",
     "paths",
 ]
