@@ -34,7 +34,9 @@ Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
-Meters = Annotated[float, Field(gt=0, le=1000)]
+# Aerial images show 1,400 m. What is beyond no camera measures, and is a slip of the pen.
+MOST_DEPTH_M = 100_000
+Meters = Annotated[float, Field(gt=0, le=MOST_DEPTH_M)]
 
 
 def _require_checkpoint(checkpoint: str | None) -> None:
@@ -93,6 +95,19 @@ FolderName = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
 Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_protocols)]
 Exporters = Annotated[tuple[str, ...], AfterValidator(_exporters)]
 
+# As ``evidence.findings`` names them.
+Accepted = Literal[
+    "focal",
+    "bits",
+    "depth_is",
+    "mirrored",
+    "registration",
+    "sentinel",
+    "unit",
+    "few_points",
+    "constant",
+    "max_depth",
+]
 LoraTarget = Literal["qkv", "proj", "fc1", "fc2"]
 
 
@@ -159,7 +174,9 @@ class ModelOptions:
             self._require_relative()
         elif self.max_depth_m is None:
             raise RecipeError(
-                "max_depth_m", None, "a number above 0 and at most 1000: the farthest meters that head metric answers"
+                "max_depth_m",
+                None,
+                f"a number above 0 and at most {MOST_DEPTH_M}: the farthest meters that head metric answers",
             )
 
     @property
@@ -228,8 +245,8 @@ class DataOptions:
     # than 10, and more than 1 %, of the samples asked for could not be read. A validation sample that cannot be read
     # always ends the run: a score over fewer images than the others of its table would not compare.
     on_bad_sample: Literal["stop", "skip"] = "stop"
-    # Findings of the look at the data that are as they should be, and are to stop no run.
-    accept: tuple[Literal["focal", "depth_is", "mirrored", "registration", "sentinel"], ...] = ()
+    # Findings of the look at the data that are as they should be, and are to stop no run: each that is a judgment.
+    accept: tuple[Accepted, ...] = ()
     # true: a frame may stand in train and in val, whose scores then say nothing about frames that were not trained on.
     val_may_repeat_train: bool = False
 

@@ -389,13 +389,13 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("  steps: 300", "  steps: 300\n  gradient_checkpointing: off", 18,
          "run.gradient_checkpointing is 'off'; expected true or false. Did you mean false?"),
         ("  max_depth_m: 10", "  max_depth_m: ten", 4,
-         "model.max_depth_m is 'ten'; expected a number above 0 and at most 1000, or null."),
+         "model.max_depth_m is 'ten'; expected a number above 0 and at most 100000, or null."),
         ("  max_depth_m: 10", "  max_depth_m: null", 4,
-         "model.max_depth_m is null; expected a number above 0 and at most 1000: the farthest meters that head metric "
-         "answers."),
+         "model.max_depth_m is null; expected a number above 0 and at most 100000: the farthest meters that head "
+         "metric answers."),
         ("  max_depth_m: 10\n", "", 2,
-         "model.max_depth_m is null; expected a number above 0 and at most 1000: the farthest meters that head metric "
-         "answers."),
+         "model.max_depth_m is null; expected a number above 0 and at most 100000: the farthest meters that head "
+         "metric answers."),
         ("name: small", "name: 7", 1, "name is 7; expected text that is not empty. Did you mean '7'?"),
         ("      meters_per_unit: 0.001", "      meters_per_unit: 1mm", 10,
          "data.train.0.meters_per_unit is '1mm'; expected a number."),
@@ -440,8 +440,8 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("  steps: 300", "  steps: 0", 17, "run.steps is 0; expected a whole number, 1 or more, or null."),
         ("  steps: 300", "  steps: 300\n  keep_checkpoints: 0", 18,
          "run.keep_checkpoints is 0; expected a whole number, 1 or more."),
-        ("  max_depth_m: 10", "  max_depth_m: 10000", 4,
-         "model.max_depth_m is 10000; expected a number above 0 and at most 1000, or null."),
+        ("  max_depth_m: 10", "  max_depth_m: 1000000", 4,
+         "model.max_depth_m is 1000000; expected a number above 0 and at most 100000, or null."),
         ("loss:\n  - kind: silog\n    lam: 0.5", "loss: []", 13,
          "loss is []; expected a list of 1 or more mappings."),
         ("name: small", "name: ../small", 1,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
 SEVERITIES = ("stop", "warn", "note")
@@ -11,11 +11,13 @@ SEVERITIES = ("stop", "warn", "note")
 NAMES = (
     "files",
     "focal",
+    "bits",
     "depth_is",
     "mirrored",
     "registration",
     "sentinel",
     "unit",
+    "few_points",
     "constant",
     "max_depth",
     "repeated",
@@ -23,7 +25,21 @@ NAMES = (
     "one_recording",
     "checkpoint",
     "input_size",
+    "export",
     "step",
+)
+# What a look at samples concludes, and may be wrong about: ``data.accept`` takes these names. The others are facts.
+JUDGMENTS = (
+    "focal",
+    "bits",
+    "depth_is",
+    "mirrored",
+    "registration",
+    "sentinel",
+    "unit",
+    "few_points",
+    "constant",
+    "max_depth",
 )
 
 
@@ -51,11 +67,35 @@ class Finding:
     def sentence(self) -> str:
         """For the terminal and for errors."""
         subject = f"{self.key}: " if self.key else ""
-        return f"{subject}{self.evidence}." + (f" {self.fix}." if self.fix else "")
+        return f"{subject}{self.evidence}." + (f" {self.way_on}." if self.way_on else "")
+
+    @property
+    def way_on(self) -> str:
+        """The fix, and of a judgment that stops a run the key that accepts it."""
+        if self.severity != "stop" or self.name not in JUDGMENTS:
+            return self.fix
+        return f"{self.fix}. If it is as it should be, set data.accept: [{self.name}]"
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return asdict(self)
+
+
+def accepted(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
+    """The findings, of which those that the recipe accepts are notes; ``names`` as of ``data.accept``."""
+    return [
+        replace(one, severity="note", evidence=f"accepted by data.accept: {one.evidence}", fix="")
+        if one.name in names and one.severity != "note"
+        else one
+        for one in findings
+    ]
+
+
+def percent(share: float) -> str:
+    """A share, 0 to 1, with two digits where it is below 1 %: 0.00012 is "0.012%", and only nothing is "0%"."""
+    if share <= 0:
+        return "0%"
+    return f"{share:.0%}" if share >= 0.01 else f"{float(f'{100 * share:.2g}'):.12f}".rstrip("0").rstrip(".") + "%"
 
 
 def in_order(findings: Iterable[Finding]) -> list[Finding]:

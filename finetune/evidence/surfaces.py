@@ -19,6 +19,7 @@ Reading = Literal["z", "range", "disparity"]
 _PIXELS = 2000
 _PLANES = 200  # random ones through three pixels each
 _TOLERANCE = 0.005  # share of the value itself
+_SHARE_OF_SPREAD = 0.02  # of the middle half of the values
 
 
 def largest_plane(
@@ -33,27 +34,60 @@ def largest_plane(
         For each reading of the numbers, the share of pixels on the plane that holds most of them; None where fewer
         than a hundred pixels are measured.
     """
-    known = valid & np.isfinite(depth_m)
-    generator = np.random.default_rng(0)
-    chosen = generator.permutation(np.flatnonzero(known))[:_PIXELS]
-    if len(chosen) < 100:
+    drawn = _draw(valid & np.isfinite(depth_m))
+    if drawn is None:
         return None
+    chosen, places, triples = drawn
     rows, columns = np.divmod(chosen, depth_m.shape[1])
     values = depth_m.reshape(-1)[chosen].astype(np.float64)
     readings: dict[Reading, NDArray[np.float64]] = {"z": 1.0 / values, "disparity": values}
     if camera:
         x, y = (columns - camera.cx_px) / camera.fx_px, (rows - camera.cy_px) / camera.fy_px
         readings["range"] = np.sqrt(1.0 + x**2 + y**2) / values
-    places = np.stack([columns, rows, np.full(len(chosen), depth_m.shape[1])], axis=1) / depth_m.shape[1]
-    triples = generator.integers(len(chosen), size=(_PLANES, 3))
-    corners = places[triples]
-    triples = triples[np.abs(np.linalg.det(corners)) > 1e-4]
-    if not len(triples):
+    return {name: _share(reading, places, triples, _TOLERANCE * reading) for name, reading in readings.items()}
+
+
+def flat_shares(known: NDArray[np.bool_], *readings: NDArray[np.float64]) -> list[float] | None:
+    """
+    Compare readings whose values vary by different shares of themselves: what is near a plane is told by their spread.
+
+    Args:
+        known: (H, W), where something is measured.
+        readings: (H, W), each of which would be linear in pixels over a plane if it were the right one.
+
+    Returns:
+        For each, the share of pixels on the plane that holds most of them; None where fewer than a hundred are known.
+    """
+    drawn = _draw(known)
+    if drawn is None:
         return None
-    return {name: _share(reading, places, triples) for name, reading in readings.items()}
+    chosen, places, triples = drawn
+    values = [reading.reshape(-1)[chosen] for reading in readings]
+    spreads = [np.subtract(*np.percentile(one, (75, 25))) for one in values]
+    return [
+        _share(one, places, triples, np.full(len(one), _SHARE_OF_SPREAD * spread))
+        for one, spread in zip(values, spreads, strict=True)
+    ]
 
 
-def _share(values: NDArray[np.float64], places: NDArray[np.float64], triples: NDArray[np.intp]) -> float:
+def _draw(
+    known: NDArray[np.bool_],
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]] | None:
+    """Pixels (N,), their (N, 3) places, and (M, 3) triples of them that lie on no line; None where there are few."""
+    generator = np.random.default_rng(0)
+    chosen = generator.permutation(np.flatnonzero(known))[:_PIXELS]
+    if len(chosen) < 100:
+        return None
+    rows, columns = np.divmod(chosen, known.shape[1])
+    places = np.stack([columns, rows, np.full(len(chosen), known.shape[1])], axis=1) / known.shape[1]
+    triples = generator.integers(len(chosen), size=(_PLANES, 3))
+    triples = triples[np.abs(np.linalg.det(places[triples])) > 1e-4]
+    return (chosen, places, triples) if len(triples) else None
+
+
+def _share(
+    values: NDArray[np.float64], places: NDArray[np.float64], triples: NDArray[np.intp], tolerance: NDArray[np.float64]
+) -> float:
     """Of the (M, 3) triples, the share of all (N,) values on the plane through the best of them."""
     planes = np.linalg.solve(places[triples], values[triples][..., None])[..., 0]
-    return float((np.abs(planes @ places.T - values) < _TOLERANCE * values).mean(axis=1).max())
+    return float((np.abs(planes @ places.T - values) < tolerance).mean(axis=1).max())

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
+from finetune.readers.bits import Bits, decode_bits, has_16_bits
 from finetune.sample import DepthSample
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".npy", ".npz")
@@ -65,14 +66,14 @@ class DepthCoding:
         invalid: raw values that mean "nothing measured", compared before scaling.
         min_depth_m: depths up to and including this are not valid; at 0.0 only zero and negative ones are not.
         max_depth_m: depths beyond this are not valid; None for no limit.
-        rotated: 16-bit values with their three lowest bits before the others, as SUN3D writes them.
+        bits: how 16 bits are to be read that are no plain whole number; ``invalid`` is of what they mean.
     """
 
     meters_per_unit: float
     invalid: tuple[float, ...] = (0.0,)
     min_depth_m: float = 0.0
     max_depth_m: float | None = None
-    rotated: bool = False
+    bits: Bits | None = None
 
     def to_meters(self, raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """
@@ -82,8 +83,9 @@ class DepthCoding:
         Returns:
             (H, W) float32 meters, 0 where the raw value is NaN or infinite, and (H, W) bool, True where measured.
         """
-        if self.rotated and raw.dtype == np.uint16:
-            raw = (raw >> np.uint16(3)) | (raw << np.uint16(13))
+        confident: NDArray[np.bool_] | None = None
+        if self.bits:
+            raw, confident = decode_bits(raw, self.bits)
         # In float64 a raw 7900 in mm is exactly the nearest float32 to 7.9, and so on the right side of a limit of 7.9.
         with np.errstate(over="ignore"):
             depth_m = np.multiply(raw, self.meters_per_unit, dtype=np.float64).astype(np.float32)
@@ -91,6 +93,8 @@ class DepthCoding:
         valid = finite & (depth_m > max(self.min_depth_m, 0.0))
         if self.max_depth_m is not None:
             valid &= depth_m <= self.max_depth_m
+        if confident is not None:
+            valid &= confident
         for value in self.invalid:
             valid &= raw != value
         depth_m[~finite] = 0.0
@@ -171,6 +175,10 @@ def read_frame(
             depth_path,
             "depth is stored in 8 bits, which is a picture of depth and not a measurement",
             "Export it as 16-bit PNG in millimeters, or as .npy in meters",
+        )
+    if coding.bits and not has_16_bits(raw):
+        raise DataError(
+            depth_path, f"holds {raw.dtype}, and bits: {coding.bits} is of unsigned 16 bits", "Leave out bits"
         )
     camera = intrinsics.camera_of(image, image_path) if intrinsics else None
     if reduce_image and raw.ndim == 2:

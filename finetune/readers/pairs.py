@@ -18,6 +18,7 @@ from pydantic.dataclasses import dataclass
 from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
 from finetune.paths import expand_path, is_folder, path_exists
+from finetune.readers.bits import Bits
 from finetune.readers.files import (
     DepthCoding,
     Intrinsics,
@@ -61,6 +62,10 @@ class Pairs(ListedFrames):
     and ``depth_dir`` that have one stem are a frame. Frames stand in the order of the list, or sorted by stem: the same
     each time. Making the reader opens nothing; the list is read at first use, a frame when it is asked for.
 
+    ``bits`` says what the 16 bits of a file mean where they are no plain number: ``rotated`` by three places (SUN
+    RGB-D, SUN3D), ``float16`` (Mid-Air; its unit is 1.0), or ``android_confidence`` in the three highest, of which
+    pixels of confidence 0 % are not valid. ``invalid`` is of the numbers that they mean.
+
     A pixel is valid where its raw value is finite, none of ``invalid``, and its depth is above ``min_depth_m`` and at
     most ``max_depth_m``. Values beyond ``max_depth_m`` stay in ``depth_m``, not valid.
 
@@ -86,6 +91,9 @@ class Pairs(ListedFrames):
     max_depth_m: float | None = None  # depths beyond this are not valid: the far end of the sensor; null for no limit
     depth_is: Literal["z", "range", "disparity"] = "z"  # along the axis; along the ray; pixels, with baseline_m
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy, in pixels, or one for each image; or: list
+    bits: Bits | None = (
+        None  # of 16-bit files: rotated, as SUN RGB-D; float16, as Mid-Air; android_confidence; null: plain
+    )
     px_per_unit: float | None = None  # raw disparity times this is pixels: 1.0 (null) for pixels, 0.00390625 for 1/256
     baseline_m: float | None = None  # meters between the two cameras that the disparity is of
     focal_px: float | None = None  # pixels; of disparity; null: fx of intrinsics
@@ -264,7 +272,7 @@ class Pairs(ListedFrames):
         else:
             limits = {}  # which are of depth, and not of what the file holds
         unit = (self.px_per_unit or 1.0) if self.depth_is == "disparity" else self.meters_per_unit
-        return DepthCoding(meters_per_unit=unit, invalid=self.invalid, **limits)  # type: ignore[arg-type]
+        return DepthCoding(meters_per_unit=unit, invalid=self.invalid, bits=self.bits, **limits)  # type: ignore[arg-type]
 
     @cached_property
     def _intrinsics(self) -> Intrinsics | Mapping[str, Intrinsics] | array[float] | None:

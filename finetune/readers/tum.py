@@ -93,7 +93,7 @@ class Tum(ListedFrames):
             invalid=self._layout.invalid,
             min_depth_m=self.min_depth_m,
             max_depth_m=self.max_depth_m,
-            rotated=self._layout.rotated,
+            bits="rotated" if self._layout.rotated else None,
         )
         return read_frame(image_path, depth_path, coding, self._intrinsics)
 

@@ -1,4 +1,9 @@
-from finetune.evidence.findings import NAMES, Finding, in_order
+from typing import get_args
+
+import pytest
+
+from finetune.evidence.findings import JUDGMENTS, NAMES, Finding, accepted, in_order, percent
+from finetune.recipe import Accepted
 
 
 def test_the_worst_comes_first_and_a_cause_before_what_follows_from_it() -> None:
@@ -13,7 +18,43 @@ def test_the_worst_comes_first_and_a_cause_before_what_follows_from_it() -> None
 
 
 def test_a_finding_is_a_sentence_with_its_fix() -> None:
-    finding = Finding(severity="stop", name="unit", key="data.val.0", evidence="too far", fix="Set it")
+    finding = Finding(severity="stop", name="files", key="data.val.0", evidence="too far", fix="Set it")
     assert finding.sentence() == "data.val.0: too far. Set it."
     assert Finding(severity="note", name="step", key="", evidence="quick").sentence() == "quick."
     assert finding.to_mapping()["severity"] == "stop"
+
+
+def test_a_judgment_that_stops_says_how_it_is_accepted() -> None:
+    found = [
+        Finding(severity=severity, name=name, key="data.val.0", evidence="far", fix="Set it")  # type: ignore[arg-type]
+        for severity, name in (("stop", "unit"), ("warn", "unit"), ("stop", "files"))
+    ]
+    sentences = [one.sentence() for one in found]
+    assert sentences[0] == "data.val.0: far. Set it. If it is as it should be, set data.accept: [unit]."
+    assert sentences[1:] == ["data.val.0: far. Set it."] * 2
+    after = accepted(found, ["unit", "files_are_no_judgment"])
+    assert [one.severity for one in after] == ["note", "note", "stop"]
+    assert after[0].sentence() == "data.val.0: accepted by data.accept: far."
+
+
+def test_data_accept_takes_every_judgment() -> None:
+    assert get_args(Accepted) == JUDGMENTS
+    assert set(JUDGMENTS) <= set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0%"),
+        (8 / 76800, "0.01%"),
+        (1 / 76800, "0.0013%"),
+        (0.0005, "0.05%"),
+        (0.0099, "0.99%"),
+        (0.01, "1%"),
+        (0.123, "12%"),
+        (1.0, "100%"),
+        (1e-9, "0.0000001%"),
+    ],
+)
+def test_a_share_below_one_percent_has_two_digits(share: float, text: str) -> None:
+    assert percent(share) == text

@@ -164,7 +164,7 @@ def test_layouts_of_other_data_sets(
 
 def test_the_lowest_bits_of_sun3d_stand_first(tmp_path: Path) -> None:
     raw = np.array([[(1861 << 3) & 0xFFFF, 40_000]], np.uint16)
-    coding = DepthCoding(meters_per_unit=0.001, rotated=True)
+    coding = DepthCoding(meters_per_unit=0.001, bits="rotated")
     depth_m, _ = coding.to_meters(raw)
     # 40000 = 0b1001110001000000: shifted down by 3 it is 5000, its three lowest bits are 0.
     assert depth_m.tolist() == [[pytest.approx(1.861), pytest.approx(5.0)]]
