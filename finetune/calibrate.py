@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from finetune.console import ended, long_imports
 from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, load_from
-from finetune.paths import path_exists
+from finetune.paths import expand_path, path_exists
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,13 +31,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     labels.add_argument("--recipe", metavar="FILE", help="its data.train is of the camera; data.val is for evaluate")
     labels.add_argument(
         "--known-distances",
-        type=Path,
+        type=expand_path,
         metavar="FILE",
         help="or a line `image, x, y, meters` for each known point",
     )
     labels.add_argument("--undo", action="store_true", help="write a calibrated model as it was before")
     parser.add_argument("--frames", type=_count, default=20, metavar="N", help="of data.train; default 20")
-    parser.add_argument("--output", type=Path, required=True, metavar="FILE", help="the .safetensors file to write")
+    parser.add_argument(
+        "--output", type=expand_path, required=True, metavar="FILE", help="the .safetensors file to write"
+    )
     parser.add_argument("--force", action="store_true", help="replace what is there")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     arguments = parser.parse_intermixed_args(argv)

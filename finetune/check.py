@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 from finetune.console import ended, long_imports, settle_threads
+from finetune.paths import expand_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,8 +31,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--samples", type=_count, default=200, metavar="N", help="of each entry, at most; 200 unless told"
     )
     parser.add_argument("--no-step", action="store_true", help="do not take real steps to see what one costs")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the findings as JSON")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write one page to look at, with pictures")
+    parser.add_argument("--json", type=expand_path, metavar="FILE", help="also write the findings as JSON")
+    parser.add_argument(
+        "--html", type=expand_path, metavar="FILE", help="also write one page to look at, with pictures"
+    )
     arguments = parser.parse_intermixed_args(argv)
     return ended(
         lambda: _check(arguments),

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,6 +26,7 @@ from finetune.evidence.facts import Facts, facts_of
 from finetune.evidence.findings import Finding, in_order
 from finetune.inspection import EntryDepth, entry_of, missing_files, require_apart, require_plausible
 from finetune.networks.encoder_specs import PATCH
+from finetune.paths import expand_path
 from finetune.readers.files import read_depth
 from finetune.recipe import DataEntry, Recipe
 from finetune.run_folder import RunFolder
@@ -313,7 +313,7 @@ def _try_model(recipe: Recipe, step: bool, checked: Checked) -> None:
             checked.notes.append(f"license of the base: {begin.checkpoint.license}")
         if step:
             recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
-            run = make_run(recipe, accelerator, begin, RunFolder(Path(recipe.output) / recipe.name), log=False)
+            run = make_run(recipe, accelerator, begin, RunFolder(expand_path(recipe.output) / recipe.name), log=False)
             _take_steps(run, total_steps(recipe, accelerator.num_processes), checked)
     except FinetuneError as fault:
         key = "model.checkpoint"

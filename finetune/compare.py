@@ -13,6 +13,7 @@ import argparse
 from collections.abc import Sequence
 
 from finetune.console import ended
+from finetune.paths import expand_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,10 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         description="Put runs that have ended on one page: tables with their protocols, curves over each other, and "
         "what differs in their recipes.",
     )
-    parser.add_argument("first", type=Path, metavar="RUN", help="a run folder")
-    parser.add_argument("others", type=Path, nargs="+", metavar="RUN", help="another one")
+    parser.add_argument("first", type=expand_path, metavar="RUN", help="a run folder")
+    parser.add_argument("others", type=expand_path, nargs="+", metavar="RUN", help="another one")
     parser.add_argument(
-        "--html", type=Path, metavar="FILE", default=Path("compare.html"), help="the page; compare.html unless told"
+        "--html",
+        type=expand_path,
+        metavar="FILE",
+        default=Path("compare.html"),
+        help="the page; compare.html unless told",
     )
     arguments = parser.parse_args(argv)
     return ended(lambda: _compare(arguments), "Nothing was written; call again.")

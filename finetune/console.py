@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import signal
@@ -10,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-from finetune.errors import DataError, FinetuneError, ProcessError
+from finetune.errors import DataError, FileFault, FinetuneError, ProcessError
 
 
 def settle_threads() -> None:
@@ -87,9 +88,21 @@ def ended(
         from finetune.shortages import shortage
 
         short = shortage(error, of_disk="Free space and call again.", of_memory=of_memory)
+        short = short or _closed_path(error)
         if short is None:
             raise
         return _stopped(short)
+
+
+# What only a path, or who may use it, can be at fault for.
+_OF_PATHS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+
+
+def _closed_path(error: Exception) -> FinetuneError | None:
+    """The error to raise where the system refused a path that no command has a sentence of its own for."""
+    if not isinstance(error, OSError) or error.errno not in _OF_PATHS or error.filename is None:
+        return None
+    return FileFault(error.filename, str(error.strerror), "Name another path, or let this user read and write there")
 
 
 def _stopped(error: FinetuneError) -> int:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from finetune.console import ended, long_imports, settle_threads
 from finetune.model_argument import add_model_argument, claims_of, load_from, positive_meters
+from finetune.paths import expand_path
 from finetune.written_files import NAME_A_FILE, disk_faults, write_file
 
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument(
         "--predictions",
-        type=Path,
+        type=expand_path,
         metavar="DIR",
         help="instead of MODEL, what any system wrote: DIR/<path or stem of the image>.npy in meters, or .png",
     )
@@ -50,9 +51,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="U",
         help="of these predictions: what a stored 1 is, 0.001 for millimeters; .png before .npy",
     )
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the table, as evaluation.json of a run")
-    parser.add_argument("--csv", type=Path, metavar="FILE", help="also write the scores of each image")
-    parser.add_argument("--html", type=Path, metavar="FILE", help="also write one page to look at, with pictures")
+    parser.add_argument(
+        "--json", type=expand_path, metavar="FILE", help="also write the table, as evaluation.json of a run"
+    )
+    parser.add_argument("--csv", type=expand_path, metavar="FILE", help="also write the scores of each image")
+    parser.add_argument(
+        "--html", type=expand_path, metavar="FILE", help="also write one page to look at, with pictures"
+    )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     arguments = parser.parse_intermixed_args(argv)
     if arguments.predictions and arguments.model:

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from finetune.console import ended, long_imports
 from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, load_from
-from finetune.paths import is_file
+from finetune.paths import expand_path, is_file
 from finetune.registry import EXPORTERS
 
 
@@ -27,10 +27,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     add_model_argument(parser)
     parser.add_argument("--to", choices=sorted(EXPORTERS), required=True, help="the format")
-    parser.add_argument("--output", type=Path, required=True, metavar="PATH", help="the file or folder to write")
+    parser.add_argument("--output", type=expand_path, required=True, metavar="PATH", help="the file or folder to write")
     parser.add_argument(
         "--image",
-        type=Path,
+        type=expand_path,
         metavar="FILE",
         help="compare on this image of your camera, for whose size huggingface and onnx are made, instead of on one "
         "of data/room, 320x240",

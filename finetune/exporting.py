@@ -15,7 +15,7 @@ from finetune import registry
 from finetune.errors import FinetuneError, ResultError
 from finetune.exporters.comparison import Comparison
 from finetune.exporters.exporter import Answer, Exporter
-from finetune.paths import is_file, is_folder, path_exists
+from finetune.paths import is_file, is_folder, make_folder, path_exists
 from finetune.readers.files import read_image
 from finetune.written_files import disk_faults, finish
 
@@ -63,7 +63,7 @@ def export_model(
         exporter.write(predictor, written)
         comparison = _compared(predictor, exporter.read(written, str(predictor.device)), image, output, to, exporter)
         comparison = replace(comparison, notes=tuple(exporter.conclude(predictor, written, image, comparison)))
-        output.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(output.parent)
         # Set aside before, not replaced one by one: old weights must not stand beside a new description.
         for target in exporter.targets(output):
             if path_exists(target):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import FinetuneError
-from finetune.paths import is_file, is_folder, path_exists, real_path
+from finetune.paths import is_file, is_folder, list_folder, missing, path_exists, read_bytes, real_path
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 ENDINGS = (".npy", ".png", "_preview.png", "_inverse.npy", ".ply")
@@ -73,7 +73,11 @@ def _of_path(path: Path, output: Path) -> list[Input]:
     if is_folder(path):
         if real_path(path) == real_path(output):
             raise FinetuneError(f"{output}: is read from and written to. Name another folder with --output.")
-        return _seen(path.iterdir())
+        try:
+            return _seen(list_folder(path))
+        except OSError as error:
+            fix = "Make it a folder that this user may read, or name another"
+            raise FinetuneError(f"{path}: cannot be listed ({error.strerror}). {fix}.") from error
     if is_file(path) and path.suffix.lower() == ".txt":
         return _listed(path)
     if path_exists(path):
@@ -83,7 +87,7 @@ def _of_path(path: Path, output: Path) -> list[Input]:
         if found:
             return found
         raise FinetuneError(f"{path}: fits no image. Mend the pattern, or name a folder.")
-    raise FinetuneError(f"{path}: no such file or folder. Name images, or folders that hold them.")
+    raise FinetuneError(f"{path}: {missing(path, 'file or folder')}. Name images, or folders that hold them.")
 
 
 def _seen(paths: Iterable[Path]) -> list[Input]:
@@ -98,7 +102,7 @@ def _listed(path: Path) -> list[Input]:
         FinetuneError: the list cannot be read, or a line names no file; says which line.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = read_bytes(path).decode("utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise FinetuneError(f"{path}: cannot be read as a list ({error}). Save it as UTF-8 text.") from error
     found = []

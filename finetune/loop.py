@@ -27,7 +27,7 @@ from finetune.interrupts import Interrupts
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
 from finetune.networks.lora import adapter_tensors, lora_config, merged
-from finetune.paths import path_exists
+from finetune.paths import expand_path, path_exists
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
 from finetune.recipe import Recipe, recipe_mapping
@@ -222,7 +222,8 @@ class Run:
         base = self.recipe.model.checkpoint
         assert base is not None, "adapters stand beside the weights of a checkpoint"
         # A path is written whole: the folder will be read from elsewhere.
-        named = str(Path(base).absolute()) if path_exists(base) else base
+        file = expand_path(base)
+        named = str(file.absolute()) if path_exists(file) else base
         config |= {"base_model_name_or_path": named, "inference_mode": True}
         save_adapter(folder, adapter_tensors(self.result), config, self.result, metadata)
 

@@ -12,6 +12,7 @@ import os
 import stat
 from pathlib import Path
 
+LONGEST_NAME = 255  # bytes; of a file or folder on most file systems
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -27,6 +28,15 @@ def expand_path(path: str | os.PathLike[str]) -> Path:
     in where a recipe is read, as ``${NAME}``, and on the command line by the shell.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where there is no such user
+
+
+def is_possible(path: str, longest: int = LONGEST_NAME) -> bool:
+    """Whether files can be made at a path: no NUL, no half of a character, no name of more than ``longest`` bytes."""
+    try:
+        names = os.fsencode(path).split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return b"\0" not in os.fsencode(path) and max(map(len, names)) <= longest
 
 
 def path_exists(path: str | os.PathLike[str]) -> bool:
@@ -65,6 +75,17 @@ def list_folder(folder: str | os.PathLike[str]) -> list[Path]:
     """
     try:
         return sorted(Path(folder).iterdir())
+    except ValueError as error:
+        raise OSError(errno.EINVAL, str(error), str(folder)) from None
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    """
+    Raises:
+        OSError: the folder, or one on the way to it, cannot be made; ``strerror`` says why.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error), str(folder)) from None
 
@@ -119,7 +140,7 @@ def missing(path: str | os.PathLike[str], what: str = "file") -> str:
             return f"no such {what}: its links lead in a circle"
         return f"no such {what}"
     except ValueError:
-        return f"no such {what}: a path cannot hold the character NUL"
+        return f"no such {what}: it has a character that no path can have"
     if kind == stat.S_IFDIR:
         return f"is a folder, not a {what}"
     return f"is {_KINDS.get(kind, 'a file')}, not a {what}"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from finetune.console import ended, long_imports
 from finetune.errors import FinetuneError, ResultError
 from finetune.model_argument import add_model_argument, load_from
+from finetune.paths import expand_path, make_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -30,11 +31,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument(
         "paths",
         nargs="+",
-        type=Path,
+        type=expand_path,
         metavar="PATH",
         help="an image or a video, a folder of them, a pattern in quotes, or a .txt list with an image a line",
     )
-    parser.add_argument("--output", type=Path, required=True, metavar="DIR", help="the folder to write into")
+    parser.add_argument("--output", type=expand_path, required=True, metavar="DIR", help="the folder to write into")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
     parser.add_argument("--flip", action="store_true", help="average with the answer to the mirrored image")
     parser.add_argument("--skip-existing", action="store_true", help="leave alone what is done already")
@@ -101,7 +102,7 @@ def _predict(arguments: argparse.Namespace) -> None:
 
     inputs = found_inputs(arguments.paths, arguments.output)
     try:
-        arguments.output.mkdir(parents=True, exist_ok=True)
+        make_folder(arguments.output)
     except OSError as error:
         raise FinetuneError(
             f"{arguments.output}: is no folder to write into ({error.strerror}). Name another --output."

@@ -19,7 +19,7 @@ from pydantic.dataclasses import dataclass
 from finetune.checkpoints.hub import is_hub_id
 from finetune.errors import RecipeError, RecipeFaults
 from finetune.losses.shapes import Reduction
-from finetune.paths import path_exists
+from finetune.paths import LONGEST_NAME, expand_path, is_possible, path_exists
 from finetune.protocol_settings import protocol_settings
 from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, plain_values
 from finetune.recipe_yaml import dotted, nearest, nearest_path, read_document, yaml_text
@@ -42,7 +42,7 @@ Meters = Annotated[float, Field(gt=0, le=MOST_DEPTH_M)]
 def _require_checkpoint(checkpoint: str | None) -> None:
     if checkpoint is None:
         return
-    path = Path(checkpoint)
+    path = expand_path(checkpoint)
     if not path_exists(path) and not is_hub_id(checkpoint):  # the loader knows whether the id exists
         near = nearest_path(path)
         perhaps = "" if near is None else f"; perhaps {near}"
@@ -61,9 +61,18 @@ def _whole_patches(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def _folder_name(name: str) -> str:
-    if re.search(r"[/\\\x00-\x1f]", name) or name.strip(" .") != name:
-        raise RecipeError("name", name, "the name of one folder: no slash, no dot or space at either end")
+    # A hidden file of this name with an ending of its own stands beside the folder while a run is in it.
+    most = LONGEST_NAME - len("..lock")
+    if re.search(r"[/\\\x00-\x1f]", name) or name.strip(" .") != name or not is_possible(name, most):
+        folder = f"the name of one folder: no slash, no dot or space at either end, at most {most} bytes"
+        raise RecipeError("name", name, folder)
     return name
+
+
+def _output(output: str) -> str:
+    if not is_possible(output):
+        raise RecipeError("output", output, f"a folder, with no name of more than {LONGEST_NAME} bytes and no NUL")
+    return output
 
 
 def _protocols(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -354,7 +363,7 @@ class Recipe:
     """Everything that one run is told. Build it with ``load_recipe``."""
 
     name: FolderName  # the run folder is <output>/<name>
-    output: Annotated[str, Field(min_length=1)] = "runs"  # folder of run folders
+    output: Annotated[str, Field(min_length=1), AfterValidator(_output)] = "runs"  # folder of run folders; ~ is home
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # of every random draw
     model: ModelOptions
     data: DataOptions

@@ -20,7 +20,7 @@ from typing import Any
 import yaml
 
 from finetune.errors import RecipeFaults
-from finetune.paths import path_exists
+from finetune.paths import expand_path, list_folder, missing, path_exists, read_bytes
 
 KeyPath = tuple[str | int, ...]  # ("loss", 0, "lam"), which a person reads and writes as loss.0.lam
 
@@ -132,7 +132,7 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     Raises:
         RecipeFaults: there is no such file, or it cannot be read as one YAML mapping.
     """
-    source = _Source(str(path), _file_text(Path(path)))
+    source = _Source(str(path), _file_text(expand_path(path)))
     root = source.compose()
     if not isinstance(root, yaml.MappingNode):
         found = "is empty" if root is None else f"is {_shown(root)} at its top level"
@@ -194,7 +194,7 @@ def did_you_mean(suggestion: str | None) -> str:
 def nearest_path(path: Path) -> str | None:
     """The file or folder beside ``path`` whose name is most like it."""
     try:
-        names = sorted(entry.name for entry in path.parent.iterdir())
+        names = [entry.name for entry in list_folder(path.parent)]
     except OSError:
         return None
     name = nearest(path.name, names)
@@ -344,9 +344,9 @@ def _unread(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
 
 def _file_text(path: Path) -> str:
     if not path_exists(path):
-        raise RecipeFaults([f"{path}: no such file.{did_you_mean(nearest_path(path))}"])
+        raise RecipeFaults([f"{path}: {missing(path)}.{did_you_mean(nearest_path(path))}"])
     try:
-        data = path.read_bytes()
+        data = read_bytes(path)
     except IsADirectoryError:
         raise RecipeFaults([f"{path}: is a folder; expected a YAML file."]) from None
     except OSError as error:

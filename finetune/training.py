@@ -37,7 +37,7 @@ from finetune.interrupts import Interrupts
 from finetune.loop import Run
 from finetune.metrics import is_better
 from finetune.overfitting import require_learned_by_heart
-from finetune.paths import path_exists
+from finetune.paths import expand_path, path_exists
 from finetune.predictor import load_model
 from finetune.recipe import Recipe, recipe_mapping, recipe_text
 from finetune.run_folder import ENVIRONMENT_FILE, EVALUATION_FILE, REPORT_FILE, RunFolder, require_same_run
@@ -51,7 +51,7 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
     Raises:
         FinetuneError: anything a user can cause, before step 1 where it can be known then.
     """
-    folder = RunFolder(Path(recipe.output) / recipe.name)
+    folder = RunFolder(expand_path(recipe.output) / recipe.name)
     folder.require_free(resume=resume, overwrite=overwrite)
     try:
         with Interrupts() as interrupts, _sentences_for_what_machines_lack(), determinism(recipe) as met:

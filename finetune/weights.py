@@ -35,7 +35,7 @@ from finetune.checkpoints.wrapping import unwrap
 from finetune.errors import CheckpointError, first_line
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
 from finetune.networks.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
-from finetune.paths import path_exists
+from finetune.paths import expand_path, path_exists
 from finetune.written_files import finish, remove, unfinished_name, write_file, written_aside
 
 LAST_LAYER = "head.last."
@@ -212,7 +212,7 @@ def _on_its_base(adapter: _Contents, path: Path, source: str) -> _Contents:
 
 def _found(source: str, wording: Wording) -> tuple[HubFile | None, Path]:
     """What the hub's table knows of a source, and its file; a path that exists is never taken for a hub id."""
-    if path_exists(source):
+    if path_exists(expand_path(source)):
         return None, find_file(source)
     entry = HUB_FILES.get(source)
     if entry:

@@ -19,9 +19,10 @@ def impossible_paths(folder: Path) -> dict[str, str]:
     return {
         str(folder / ("a" * 300)): "no such file: a name of it is longer than a file name can be",
         "/".join(["abcdefg"] * 1000): "no such file: a name of it is longer than a file name can be",
-        "a\0b": "no such file: a path cannot hold the character NUL",
+        "a\0b": "no such file: it has a character that no path can have",
         str(loop): "no such file: its links lead in a circle",
         str(loop / "below"): "no such file: its links lead in a circle",
+        "a\ud800b": "no such file: it has a character that no path can have",
         "~no_such_user/x": "no such file",
         str(folder / "a\udcffb"): "no such file",
         str(folder): "is a folder, not a file",
@@ -74,6 +75,16 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="is a pipe, not a file"):
         paths.read_bytes(tmp_path / "pipe")
     assert paths.missing(tmp_path / "pipe") == "is a pipe, not a file"
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a\ud800b", "a" * 256, "ü" * 128, "runs/" + "a" * 256 + "/x"])
+def test_where_no_file_can_be_made(path: str) -> None:
+    assert not paths.is_possible(path)
+
+
+@pytest.mark.parametrize("path", ["a" * 255, "ü" * 127, "/".join(["a" * 100] * 5), "", "~/runs"])
+def test_where_a_file_can_be_made(path: str) -> None:
+    assert paths.is_possible(path)
 
 
 def test_the_home_folder_is_put_in(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ from safetensors import SafetensorError, safe_open
 from finetune import registry
 from finetune.checkpoints.hub import HUB_FILES, closest_id
 from finetune.errors import CheckpointError, first_line
-from finetune.paths import is_file, is_folder
+from finetune.paths import expand_path, is_file, is_folder, missing
 
 # First bytes of what weights are sent around in, but are not read from.
 _ARCHIVES = {
@@ -45,7 +45,7 @@ _BROKEN = (
 
 def find_file(source: str) -> Path:
     """The file behind a path, or one sentence about what is there instead."""
-    path = Path(source)
+    path = expand_path(source)
     if is_folder(path):
         names = [name for key in registry.CHECKPOINTS for name in registry.find(registry.CHECKPOINTS, key).files]
         for name in names:
@@ -68,7 +68,7 @@ def find_file(source: str) -> Path:
     fix = (
         f"Did you mean the hub id {closest}" if closest else f"Check the path, or name a hub id: {', '.join(HUB_FILES)}"
     )
-    raise CheckpointError(source, "no such file", fix)
+    raise CheckpointError(source, missing(path), fix)
 
 
 def read_file(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:

@@ -16,14 +16,7 @@ from pydantic.dataclasses import dataclass
 from finetune.errors import DataError, ListError, RecipeError
 from finetune.paths import expand_path, is_file, is_folder
 from finetune.readers.files import DepthCoding, Intrinsics, read_depth, read_frame, read_intrinsics, require_depth_range
-from finetune.readers.listing import (
-    ListedFrames,
-    Listing,
-    locate,
-    read_list,
-    require_file,
-    require_folder,
-)
+from finetune.readers.listing import ListedFrames, Listing, entries_of, locate, read_list, require_file, require_folder
 from finetune.sample import DepthSample
 
 _METERS_PER_UNIT = 0.001
@@ -118,7 +111,7 @@ class Diml(ListedFrames):
         """
         stem = depth_path.stem.removesuffix("_depth")
         beside = depth_path.parent.parent
-        folders = sorted(path for path in beside.iterdir() if is_folder(path) and path.name.lower().startswith("conf"))
+        folders = [path for path in entries_of(beside) if is_folder(path) and path.name.lower().startswith("conf")]
         names = [f"{stem}.png", f"{stem}_conf.png", f"{depth_path.stem}.png"]
         found = next((folder / name for folder in folders for name in names if is_file(folder / name)), None)
         if found is None:

@@ -14,7 +14,7 @@ from finetune.camera import Camera
 from finetune.errors import ListError, RecipeError
 from finetune.paths import expand_path, is_file, is_folder
 from finetune.readers.files import DepthCoding, Intrinsics, read_frame, require_depth_range
-from finetune.readers.listing import ListedFrames, Listing, locate, read_list, require_file, require_folder
+from finetune.readers.listing import ListedFrames, Listing, entries_of, locate, read_list, require_file, require_folder
 from finetune.readers.splits import split_frames
 from finetune.sample import DepthSample
 
@@ -181,7 +181,7 @@ class Kitti(ListedFrames):
             drive.name: f"{place}/"
             for place in ("train", "val")
             if is_folder(Path(self._depth_root, place))
-            for drive in Path(self._depth_root, place).iterdir()
+            for drive in entries_of(Path(self._depth_root, place))
         }
 
     def _require_drives(self, drives: set[str]) -> None:

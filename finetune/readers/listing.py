@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.errors import ListError, RecipeError
-from finetune.paths import expand_path, is_file, is_folder, path_exists
+from finetune.paths import expand_path, is_file, is_folder, list_folder, missing, path_exists
 from finetune.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
 
 # A quote counts only around a whole column, and a backslash is a character of a path, as on Windows: not shlex.
@@ -75,10 +75,11 @@ class Listing:
         for path in (image_path, depth_path):
             if path_exists(path):
                 continue
+            found = "does not exist" if (why := missing(path)) == "no such file" else why
             if self.list_path is None:
-                raise ListError(path, "does not exist", "Restore it, or name the frames you have in a list file")
+                raise ListError(path, found, "Restore it, or name the frames you have in a list file")
             place = f"{self.list_path}:{self.lines[index]}"
-            raise ListError(place, f"{path} does not exist", "Correct the line, or the folder its paths start from")
+            raise ListError(place, f"{path} {found}", "Correct the line, or the folder its paths start from")
         return image_path, depth_path
 
 
@@ -126,7 +127,8 @@ def require_folder(key: str, value: str) -> None:
         RecipeError: the value of ``key`` is not an existing folder.
     """
     if not is_folder(expand_path(value)):
-        raise RecipeError(key, value, f"an existing folder (from {Path.cwd()} unless it starts with /)")
+        closed = _of_permission(expand_path(value))
+        raise RecipeError(key, value, f"an existing folder (from {Path.cwd()} unless it starts with /){closed}")
 
 
 def require_file(key: str, root: str, name: str) -> None:
@@ -135,7 +137,29 @@ def require_file(key: str, root: str, name: str) -> None:
         RecipeError: the value of ``key`` is not an existing file, below ``root`` or from the current directory.
     """
     if not is_file(locate(root, name)):
-        raise RecipeError(key, name, f"an existing file, below {root} or from {Path.cwd()}")
+        closed = _of_permission(locate(root, name))
+        raise RecipeError(key, name, f"an existing file, below {root} or from {Path.cwd()}{closed}")
+
+
+def _of_permission(path: str | Path) -> str:
+    """What to add where nothing was found because nothing may be looked up."""
+    why = missing(path)
+    return f"; there is {why}" if why.startswith("no permission") else ""
+
+
+def entries_of(folder: str | Path) -> list[Path]:
+    """
+    Returns:
+        What is in a folder, in the order of its names.
+
+    Raises:
+        ListError: it cannot be listed.
+    """
+    try:
+        return list_folder(folder)
+    except OSError as error:
+        fix = "Make it a folder that this user may read"
+        raise ListError(folder, f"cannot be listed ({error.strerror})", fix) from None
 
 
 def read_list(path: str) -> Iterator[tuple[int, str, str]]:
@@ -213,14 +237,14 @@ def match_by_stem(image_dir: str, depth_dir: str) -> list[tuple[str, str]]:
     """
     images, depths = _by_stem(image_dir, IMAGE_SUFFIXES), _by_stem(depth_dir, DEPTH_SUFFIXES)
     alone = []
-    for found, others, kind, missing in (
+    for found, others, kind, other in (
         (images, depths, "images", "depth map"),
         (depths, images, "depth maps", "image"),
     ):
         stems = sorted(found.keys() - others.keys())
         if stems:
             dots = ", ..." if len(stems) > 3 else ""
-            alone.append(f"{len(stems)} of {len(found)} {kind} have no {missing} ({', '.join(stems[:3])}{dots})")
+            alone.append(f"{len(stems)} of {len(found)} {kind} have no {other} ({', '.join(stems[:3])}{dots})")
     if alone:
         fix = "Give both files of a frame one stem, or name the pairs in a list file"
         raise ListError(f"{image_dir}, {depth_dir}", "; ".join(alone), fix)
@@ -231,7 +255,7 @@ def _by_stem(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
     """Stem -> name of every file of these kinds in a folder."""
     found: dict[str, str] = {}
     try:
-        paths = sorted(Path(folder).iterdir())
+        paths = list_folder(folder)
     except OSError as error:
         raise ListError(folder, f"cannot be read ({error.strerror})", "Correct image_dir and depth_dir") from None
     for path in paths:

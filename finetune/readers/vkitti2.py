@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 from finetune.errors import ListError, RecipeError
 from finetune.paths import expand_path, is_folder
 from finetune.readers.files import DepthCoding, Intrinsics, read_frame, read_intrinsics
-from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
+from finetune.readers.listing import ListedFrames, Listing, entries_of, locate, require_file, require_folder
 from finetune.sample import DepthSample
 
 # Whole scenes: neighboring frames, and the variations of one scene, are nearly the same picture. Scene20 is held out as
@@ -104,7 +104,7 @@ class Vkitti2(ListedFrames):
         """Folders of the images of a scene, by variation and camera."""
         if not is_folder(image_root / scene):
             raise ListError(image_root, f"has no {scene}", "Unpack it there, set rgb, or name scenes that are there")
-        there = sorted(path.name for path in (image_root / scene).iterdir() if is_folder(path))
+        there = sorted(path.name for path in entries_of(image_root / scene) if is_folder(path))
         missing = [name for name in self.variations or () if name not in there]
         if missing:
             raise ListError(image_root / scene, f"has no variation {missing[0]}", f"Choose from {', '.join(there)}")

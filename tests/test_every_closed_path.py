@@ -1,0 +1,80 @@
+"""Whatever path a user names, and may not read or write: one sentence, never a traceback."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from finetune import calibrate, check, compare, evaluate, export, predict, train
+from tests.conftest import CHECKPOINT, write_recipe
+from tests.normal_user import as_normal_user, closed_folder
+
+MAINS = {
+    "train": train.main,
+    "check": check.main,
+    "evaluate": evaluate.main,
+    "predict": predict.main,
+    "export": export.main,
+    "calibrate": calibrate.main,
+    "compare": compare.main,
+}
+IMAGE = str(CHECKPOINT.parent / "room" / "color" / "0000.jpg")
+# Where CLOSED stands, each path of the tests is put in.
+CALLS = [
+    "train CLOSED",
+    "train RECIPE output=CLOSED",
+    "train RECIPE model.checkpoint=CLOSED",
+    "train RECIPE data.train.0.root=CLOSED",
+    "train RECIPE data.train.0.list=CLOSED",
+    "train RECIPE data.train.0.mask=CLOSED",
+    "train RECIPE data.val.0.intrinsics=CLOSED",
+    "train RECIPE data.train.0.list=null data.train.0.image_dir=CLOSED data.train.0.depth_dir=CLOSED",
+    "check CLOSED",
+    "check RECIPE data.val.0.root=CLOSED",
+    "evaluate CLOSED --recipe RECIPE",
+    "evaluate MODEL --recipe CLOSED",
+    "evaluate --predictions CLOSED --recipe RECIPE",
+    "predict CLOSED IMAGE --output OUTPUT",
+    "predict MODEL CLOSED --output OUTPUT",
+    "predict MODEL CLOSED/*.jpg --output OUTPUT",
+    "predict MODEL IMAGE --output CLOSED",
+    "export CLOSED --to official --output OUTPUT/a.pth",
+    "export MODEL --to official --output CLOSED",
+    "export MODEL --to official --output CLOSED/a.pth",
+    "export MODEL --to official --output OUTPUT/a.pth --image CLOSED",
+    "calibrate MODEL --known-distances CLOSED --output OUTPUT/a.safetensors",
+    "calibrate MODEL --recipe RECIPE --output CLOSED/a.safetensors",
+    "calibrate MODEL --recipe CLOSED --output OUTPUT/a.safetensors",
+    "compare CLOSED CLOSED",
+]
+
+
+@pytest.fixture(scope="module")
+def closed() -> Iterator[Path]:
+    with closed_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def recipe(frames: Path, closed: Path) -> Path:
+    return write_recipe(closed.parent, frames)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_path_that_cannot_be_had_is_one_sentence(
+    call: str, recipe: Path, closed: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, *arguments = call.split()
+    for path in (closed, closed / "file.txt", closed.parent / ("a" * 300), f"{closed.parent}/a\0b"):
+        puts = {"RECIPE": recipe, "MODEL": CHECKPOINT, "IMAGE": IMAGE, "OUTPUT": closed.parent / "out", "CLOSED": path}
+        typed = arguments
+        for word, put in puts.items():
+            typed = [argument.replace(word, str(put)) for argument in typed]
+        with as_normal_user():
+            try:
+                status = MAINS[name](typed)
+            except SystemExit as stop:
+                status = int(stop.code or 0)
+        said = capsys.readouterr().err
+        assert status in (1, 2), (typed, said)
+        assert "finetune stopped: " in said
