@@ -54,6 +54,11 @@ def is_folder(path: str | os.PathLike[str]) -> bool:
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises without permission
 
 
+def is_link(path: str | os.PathLike[str]) -> bool:
+    """Whether a symbolic link stands there, wherever it leads."""
+    return os.path.islink(path)  # noqa: PTH114 - Path.is_symlink raises without permission
+
+
 def real_path(path: str | os.PathLike[str]) -> Path:
     """The path with its links followed as far as they lead; absolute, if it can be a path at all."""
     try:

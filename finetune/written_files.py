@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from finetune.errors import FinetuneError
+from finetune.paths import is_folder, is_link
 
 # The fix where a folder was asked for, and where a file was.
 NAME_A_FOLDER = "Name an --output where this user may write and there is room."
@@ -107,7 +108,7 @@ def finish(unfinished: Path, path: Path) -> None:
         OSError: the disk is full or broken. Some file systems say so only here.
     """
     sync(unfinished)
-    if unfinished.is_dir() and path.is_dir():
+    if is_folder(unfinished) and is_folder(path):
         # A rename does not replace a folder that holds something. Moving it away takes less time than deleting it.
         old = unfinished.with_name(f"{unfinished.name}.old")
         remove(old)
@@ -126,7 +127,7 @@ def sync(path: Path) -> None:
     Raises:
         OSError: the disk is full or broken.
     """
-    if path.is_dir():
+    if is_folder(path):
         for inner in path.iterdir():
             sync(inner)
     _sync_one(path)
@@ -139,14 +140,14 @@ def remove(path: Path) -> None:
     Raises:
         OSError: it cannot be removed.
     """
-    if path.is_dir() and not path.is_symlink():
+    if is_folder(path) and not is_link(path):
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
 
 
 def _sync_one(path: Path) -> None:
-    if path.is_symlink() or (os.name == "nt" and path.is_dir()):  # Windows cannot open folders
+    if is_link(path) or (os.name == "nt" and is_folder(path)):  # Windows cannot open folders
         return
     # Windows syncs only what is open for writing.
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
