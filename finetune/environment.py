@@ -155,7 +155,8 @@ def environment_record(
 def _version(package: str) -> str | None:
     """None for this program run from a clone that was not installed."""
     try:
-        return importlib.metadata.version(package)
+        # The name of its own that it has among all packages: on PyPI, finetune is another project.
+        return importlib.metadata.version("depth-finetune" if package == "finetune" else package)
     except importlib.metadata.PackageNotFoundError:
         return None
 

@@ -1,8 +1,14 @@
 """The README is a promise: its commands are those that CI runs."""
 
+import configparser
+import importlib.metadata
 import re
 import subprocess
 from pathlib import Path
+
+import pytest
+
+from finetune import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -39,3 +45,22 @@ def test_pictures_and_files_it_names_are_there() -> None:
     readme = (ROOT / "README.md").read_text()
     for name in re.findall(r"\]\((?!https?://|#)([^)]+)\)", readme):
         assert (ROOT / name).exists(), name
+
+
+def test_no_line_installs_the_project_of_that_name_that_others_publish() -> None:
+    names = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
+    texts = [ROOT / name for name in names if name.endswith((".py", ".md", ".yaml", ".cfg", ".toml", ".sh", "run"))]
+    assert len(texts) > 200
+    wrong = re.compile(r"pip install (?:-\S+ )*['\"]?finetune\b")
+    assert not [path for path in texts if wrong.search(path.read_text())]
+    metadata = configparser.ConfigParser()
+    metadata.read(ROOT / "setup.cfg")
+    assert metadata["metadata"]["name"] == "depth-finetune"
+    assert "finetune = finetune.__main__:main" in metadata["options.entry_points"]["console_scripts"]
+
+
+def test_the_version_is_that_of_our_distribution(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: {"depth-finetune": "ours"}.get(name, "a stranger's")
+    )
+    assert environment._version("finetune") == "ours"

@@ -57,7 +57,7 @@ class HuggingFace(Exporter):
             )
         if importlib.util.find_spec("transformers") is None:
             raise FinetuneError(
-                "format huggingface: transformers is not installed. Install it: pip install 'finetune[huggingface]'."
+                "format huggingface: transformers is not installed. Install it: pip install -e '.[huggingface]'."
             )
 
     def targets(self, output: Path) -> list[Path]:

@@ -45,7 +45,7 @@ class Onnx(Exporter):
         """
         missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
         if missing:
-            raise FinetuneError(f"format onnx needs {', '.join(missing)}. Install them: pip install 'finetune[onnx]'.")
+            raise FinetuneError(f"format onnx needs {', '.join(missing)}. Install them: pip install -e '.[onnx]'.")
         if self.half:
             raise FinetuneError("format onnx is written in float32. Leave out --half; runtimes convert as they load.")
 

@@ -61,7 +61,7 @@ class Hypersim(ListedFrames):
         try:
             import h5py  # noqa: F401
         except ImportError:
-            fix = "a machine with h5py, which reads its depth: pip install 'finetune[hdf5]'"
+            fix = "a machine with h5py, which reads its depth: pip install -e '.[hdf5]'"
             raise RecipeError("reader", "hypersim", fix) from None
 
     def __getitem__(self, index: int) -> DepthSample:

@@ -45,7 +45,7 @@ class LabeledFile:
         Raises:
             DataError: the file cannot be read, or holds something else.
         """
-        fix = "Download nyu_depth_v2_labeled.mat again, and install h5py: pip install 'finetune[hdf5]'"
+        fix = "Download nyu_depth_v2_labeled.mat again, and install h5py: pip install -e '.[hdf5]'"
         try:
             import h5py
 

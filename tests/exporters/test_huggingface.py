@@ -237,7 +237,7 @@ def test_without_transformers_it_says_what_to_install(
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert main(["no_model", "--to", "huggingface", "--output", str(tmp_path / "hf")]) == 2
-    assert "pip install 'finetune[huggingface]'" in capsys.readouterr().err
+    assert "pip install -e '.[huggingface]'" in capsys.readouterr().err
 
 
 def test_half_says_what_it_costs(tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def test_what_it_cannot_is_one_sentence(
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
     monkeypatch.setattr("finetune.exporters.onnx.find_spec", lambda name: None if name == "onnxruntime" else name)
     assert export.main(call) == 2
-    assert "format onnx needs onnxruntime. Install them: pip install 'finetune[onnx]'" in capsys.readouterr().err
+    assert "format onnx needs onnxruntime. Install them: pip install -e '.[onnx]'" in capsys.readouterr().err
     monkeypatch.setattr("finetune.exporters.onnx.find_spec", lambda name: name)
     monkeypatch.setattr("finetune.exporters.onnx._LARGEST_BYTES", 1000)
     assert export.main(call) == 2
