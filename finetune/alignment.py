@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.optimize
+import scipy.stats
 from numpy.typing import NDArray
 
 
@@ -53,40 +56,141 @@ def fit_inverse_least_squares(relative: NDArray[np.floating], target_m: NDArray[
     return InverseFit(scale=scale, shift=shift)
 
 
-def fit_inverse_robust(relative: NDArray[np.floating], target_m: NDArray[np.floating]) -> InverseFit:
+def fit_inverse_abs_rel(
+    relative: NDArray[np.floating],
+    target_m: NDArray[np.floating],
+    weight: NDArray[np.floating],
+    *,
+    min_depth_m: float,
+    max_depth_m: float,
+) -> InverseFit:
     """
-    The scale and shift that minimize the summed absolute error in inverse depth.
+    The scale, not below 0, and the shift whose depth, clamped to the range, has the least weighted mean of
+    |pred - target| / target.
 
-    Least absolute deviations by iteratively reweighted least squares (Schlossmacher 1973,
-    doi:10.1080/01621459.1973.10481416), so that a share of wrong pixels does not tilt the line.
+    The error has kinks and can have several valleys, so it is searched without slopes (Nelder and Mead 1965,
+    doi:10.1093/comjnl/7.4.308) from several lines, over what the line says at two places rather than over its
+    coefficients, and again from where that ends until nothing more is gained.
 
     Args:
         relative: (N,) inverse depth of unknown scale and shift.
         target_m: (N,) measured depth, meters, > 0.
+        weight: (N,) share of each pixel in the mean, >= 0.
+        min_depth_m, max_depth_m: the range that answers are clamped to, meters.
 
     Raises:
-        ValueError: fewer than two pixels.
+        ValueError: there is no pixel.
     """
-    if relative.size < 2:
-        raise ValueError("a line needs two points")
-    x, y = relative.astype(np.float64), 1.0 / target_m.astype(np.float64)
+    constant = 1.0 / fit_constant_abs_rel(target_m, weight)
+    x, target = relative.astype(np.float64), target_m.astype(np.float64)
     if _is_constant(x):
-        return InverseFit(scale=0.0, shift=float(np.median(y)))
-    floor = 1e-6 * float(np.mean(np.abs(y)))
-    weight = np.ones_like(x)
-    scale = shift = 0.0
-    for _ in range(50):
-        total = weight.sum()
-        x_mean, y_mean = (weight @ x) / total, (weight @ y) / total
-        spread = weight @ np.square(x - x_mean)
-        new_scale = float((weight @ ((x - x_mean) * (y - y_mean))) / spread)
-        new_shift = float(y_mean - new_scale * x_mean)
-        settled = abs(new_scale - scale) <= 1e-9 * abs(new_scale) and abs(new_shift - shift) <= 1e-9 * abs(y_mean)
-        scale, shift = new_scale, new_shift
-        if settled:
-            break
-        weight = 1.0 / np.maximum(np.abs(scale * x + shift - y), floor)
-    return InverseFit(scale=scale, shift=shift)
+        return InverseFit(scale=0.0, shift=constant)
+    low, high = (float(end) for end in np.percentile(x, (10, 90)))
+    if high - low <= 1e-9 * max(1.0, abs(high)):
+        low, high = float(x.min()), float(x.max())
+
+    def fit_of(ends: NDArray[np.float64]) -> InverseFit:
+        scale = max(0.0, float(ends[1] - ends[0]) / (high - low))
+        return InverseFit(scale=scale * constant, shift=float(ends[0] - scale * low) * constant)
+
+    def error_on(places: slice) -> Callable[[NDArray[np.float64]], float]:
+        some_x, some_target, share = x[places], target[places], (weight / target)[places]
+
+        def error(ends: NDArray[np.float64]) -> float:
+            return float(share @ np.abs(fit_of(ends).depth_m(some_x, min_depth_m, max_depth_m) - some_target))
+
+        return error
+
+    # What the line says at the two places, as a multiple of the best constant.
+    squares = fit_inverse_least_squares(relative, target_m)
+    starts = [np.array([squares.scale * end + squares.shift for end in (low, high)]) / constant]
+    starts += [np.array(ends) for ends in ((1.0, 1.0), (0.5, 1.5), (0.8, 3.0))]
+    some = error_on(slice(None, None, max(1, x.size // _SEARCHED)))
+    ends = min((_searched(some, start, width=0.3, gain=1e-3) for start in starts), key=some)
+    return fit_of(_searched(error_on(slice(None)), ends, width=0.03, gain=1e-8))
+
+
+# Several starts are searched over about so many of the pixels; the best of them over all.
+_SEARCHED = 5_000
+# Of an error below it no share is looked at: an exact line would be searched for ever.
+_LEAST = 1e-3
+
+
+def _searched(
+    error: Callable[[NDArray[np.float64]], float], start: NDArray[np.float64], *, width: float, gain: float
+) -> NDArray[np.float64]:
+    """Where the error is least near a start: searched in steps of ``width`` and less, and anew from where that ends,
+    until a search gains less than the share ``gain`` of the error."""
+    least = error(start)
+    for _ in range(20):
+        around = start + width * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        options = {"initial_simplex": around, "xatol": gain, "fatol": gain * max(least, _LEAST), "maxiter": 1000}
+        found = scipy.optimize.minimize(error, start, method="Nelder-Mead", options=options)
+        if least - found.fun <= gain * max(least, _LEAST):
+            return start if least <= found.fun else found.x
+        start, least = found.x, found.fun
+    return start
+
+
+def fit_scale_abs_rel(
+    pred_m: NDArray[np.floating],
+    target_m: NDArray[np.floating],
+    weight: NDArray[np.floating],
+    *,
+    min_depth_m: float,
+    max_depth_m: float,
+) -> float:
+    """
+    The one scale in depth whose answer, clamped to the range, has the least weighted mean of |pred - target| / target.
+
+    Args:
+        pred_m: (N,) meters, > 0.
+        target_m: (N,) measured depth, meters, > 0.
+        weight: (N,) share of each pixel in the mean, >= 0.
+        min_depth_m, max_depth_m: the range that answers are clamped to, meters.
+
+    Raises:
+        ValueError: there is no pixel.
+    """
+    pred, target = pred_m.astype(np.float64), target_m.astype(np.float64)
+    ratios = target / pred
+    # Without the clamp it is the median of the ratios, each weighted by what the scale changes of its error.
+    unclamped = _weighted_median(ratios, weight / ratios)
+
+    def error(log_scale: float) -> float:
+        clamped = np.clip(np.exp(log_scale) * pred, min_depth_m, max_depth_m)
+        return float((weight / target) @ np.abs(clamped - target))
+
+    starts = np.log(np.unique([unclamped, *np.quantile(ratios, np.linspace(0.0, 1.0, 21))]))
+    best = int(np.argmin([error(one) for one in starts]))
+    ends = (float(starts[max(0, best - 1)]), float(starts[min(len(starts) - 1, best + 1)]))
+    found = scipy.optimize.minimize_scalar(error, bounds=ends, method="bounded", options={"xatol": 1e-12})
+    return float(np.exp(min((float(found.x), float(starts[best])), key=error)))
+
+
+def fit_constant_abs_rel(target_m: NDArray[np.floating], weight: NDArray[np.floating]) -> float:
+    """
+    The one depth with the least weighted mean of |constant - target| / target: the median of the targets, each weighted
+    by the share that its error is divided by.
+
+    Args:
+        target_m: (N,) measured depth, meters, > 0.
+        weight: (N,) share of each pixel in the mean, >= 0.
+
+    Raises:
+        ValueError: there is no pixel.
+    """
+    target = target_m.astype(np.float64)
+    return _weighted_median(target, weight / target)
+
+
+def _weighted_median(values: NDArray[np.float64], weight: NDArray[np.floating]) -> float:
+    """The value below and above which lies at most half of the weight."""
+    if not values.size:
+        raise ValueError("a fit needs a pixel")
+    order = np.argsort(values, kind="stable")
+    until = np.cumsum(weight[order].astype(np.float64))
+    return float(values[order[np.searchsorted(until, until[-1] / 2)]])
 
 
 def fit_scale_of_medians(pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> float:
@@ -125,17 +229,12 @@ def fit_log_scale(pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) 
     return float(np.exp(np.median(np.log(target_m.astype(np.float64)) - np.log(pred_m.astype(np.float64)))))
 
 
-def fit_scale_median(pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> float:
-    """The median of target / pred over (N,) pixels, meters both: one scale in depth that outliers do not move."""
-    return float(np.median(target_m.astype(np.float64) / pred_m.astype(np.float64)))
-
-
 def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Spearman's rank correlation of two (N,) arrays, -1 to 1; 0 where one of them is constant."""
-    ranks = [np.unique(values, return_inverse=True)[1].astype(np.float64) for values in (first, second)]
-    if any(np.ptp(rank) == 0 for rank in ranks):
+    """Spearman's rank correlation of two (N,) arrays, -1 to 1, equal values sharing the mean of their ranks; 0 where
+    one of them is constant."""
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(scipy.stats.spearmanr(first, second).statistic)
 
 
 def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]:

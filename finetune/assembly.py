@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from accelerate.utils import broadcast_object_list
+from torch import Tensor
 
 from finetune.alarms import Alarms, Movement
 from finetune.averaging import AverageWeights
@@ -56,6 +57,7 @@ class Start:
     Attributes:
         checkpoint: None where every weight was drawn.
         baselines: None for a relative head, whose baselines are aligned per image like its answers.
+        solved: the last layer as it was solved for before step 1; None where it was not.
     """
 
     checkpoint: Checkpoint | None
@@ -63,6 +65,7 @@ class Start:
     model: DepthModel
     baselines: Baselines | None
     notes: tuple[str, ...]
+    solved: Mapping[str, Tensor] | None = None
 
     @property
     def base(self) -> dict[str, str | None]:
@@ -89,17 +92,24 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
     checkpoint = _checkpoint(recipe)
     preprocessing = Preprocessing(input_size=recipe.data.input_size)
     model, notes = _model(recipe, checkpoint)
-    shared: list[Any] = [None, 0, ()]
+    shared: list[Any] = [None, None, ()]
     # A relative head needs no baselines; they are looked at all the same where the checkpoint's kind is in doubt.
     if accelerator.is_main_process and (recipe.model.head == "metric" or _in_doubt(checkpoint)):
         shared = [*_baselines(recipe, checkpoint, model, preprocessing, accelerator.device)]
     broadcast_object_list(shared)
-    baselines, images, skipped = shared
+    baselines, solved, skipped = shared
     if skipped:
         notes = (*notes, f"left out of the baselines, since they cannot be read: {'; '.join(skipped)}")
     if baselines:
-        notes = (*notes, f"baselines fitted on {images} training images: median {baselines.median_m:.3f} m")
-    return Start(checkpoint=checkpoint, preprocessing=preprocessing, model=model, baselines=baselines, notes=notes)
+        notes = (*notes, str(baselines))
+    return Start(
+        checkpoint=checkpoint,
+        preprocessing=preprocessing,
+        model=model,
+        baselines=baselines,
+        notes=notes,
+        solved=solved,
+    )
 
 
 def _in_doubt(checkpoint: Checkpoint | None) -> bool:
@@ -165,12 +175,12 @@ def _baselines(
     model: DepthModel,
     preprocessing: Preprocessing,
     device: torch.device,
-) -> tuple[Baselines | None, int, tuple[str, ...]]:
+) -> tuple[Baselines | None, dict[str, Tensor] | None, tuple[str, ...]]:
     """
     Look at labeled pixels; where the last layer is to be solved for, solve it.
 
     Returns:
-        The baselines, how many images they are from, and what was wrong with those that could not be read.
+        The baselines, the last layer that was solved for, and what was wrong with images that could not be read.
     """
     options = recipe.model
     pixels = collect_labeled_pixels(
@@ -186,11 +196,16 @@ def _baselines(
     if checkpoint and _in_doubt(checkpoint):
         require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
     if options.head == "relative":
-        return None, 0, pixels.skipped
+        return None, None, pixels.skipped
     assert options.max_depth_m is not None
+    solved = None
     if resolved_decoder_init(options.decoder_init, options.head, kind) == "calibrated":
         solve_last_layer(model.head.last, pixels, options.max_depth_m)
-    return fit_baselines(pixels, kind), len(set(pixels.image.tolist())), pixels.skipped
+        solved = {name: tensor.clone() for name, tensor in model.head.last.state_dict().items()}
+    # As the first protocol scores, by which best/ is chosen.
+    protocol, *_ = make_protocols(recipe)
+    baselines = fit_baselines(pixels, kind, min_depth_m=protocol.min_depth_m, max_depth_m=protocol.max_depth_m)
+    return baselines, solved, pixels.skipped
 
 
 def resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str) -> Recipe:
@@ -450,6 +465,8 @@ def evaluate_answer(
     """The baselines and one answer, which is given what the preprocessing of ``begin`` makes of an image, and which is
     the table's row ``name``; a table for each protocol, and the frames to look at under the first."""
     rows: dict[str, Row] = {"constant_median": _constant(begin.baselines)}
+    if begin.baselines:
+        rows["best_constant"] = _everywhere(begin.baselines.best_m)
     if begin.checkpoint and begin.checkpoint.answers:
         base = network_answer(whole_network(begin.checkpoint).to(accelerator.device))
         if begin.checkpoint.kind == "metric":
@@ -457,6 +474,8 @@ def evaluate_answer(
         # In a relative run it is left to the protocol to align it.
         fitted = begin.baselines and Fitted(answer=base, depth_m=begin.baselines.base_depth_m)
         rows["base_fitted_scale"] = fitted or base
+    if begin.solved:
+        rows["calibrated_start"] = network_answer(_calibrated_start(recipe, begin).to(accelerator.device))
     rows[name] = answer
     protocols = make_protocols(recipe)
     crops = [protocol.settings.image_crop for protocol in protocols]
@@ -468,9 +487,21 @@ def evaluate_answer(
     return evaluations, ShownFrames(samples=samples, rows=shown, protocol=protocols[0])
 
 
+def _calibrated_start(recipe: Recipe, begin: Start) -> DepthModel:
+    """The network as it was before step 1, made anew: the one of ``begin`` may have been trained since."""
+    network, _ = _model(recipe, begin.checkpoint)
+    assert begin.solved is not None
+    network.head.last.load_state_dict(begin.solved)
+    return network.eval()
+
+
 def _constant(baselines: Baselines | None) -> Answer:
     """The training median everywhere; for a relative run any number is the same after the alignment."""
-    value = baselines.median_m if baselines else 1.0
+    return _everywhere(baselines.median_m if baselines else 1.0)
+
+
+def _everywhere(value: float) -> Answer:
+    """One number for every pixel."""
 
     def answer(asked: Sequence[Asked]) -> list[Any]:
         return [torch.full(one.size, value).numpy() for one in asked]

@@ -1,5 +1,7 @@
 """What costs nothing: a constant, and the base model with one scale and one shift. Every result stands beside them.
 
+They are fitted to the metric that people read first, AbsRel, so that none of them is weaker than it need be.
+
 Both come from labeled training pixels, which also say whether the base model is of the kind it is taken for and start
 the metric head (``decoder_init``), so they are read once.
 """
@@ -13,7 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finetune.alignment import InverseFit, fit_inverse_robust, fit_scale_median, rank_correlation
+from finetune.alignment import (
+    InverseFit,
+    fit_constant_abs_rel,
+    fit_inverse_abs_rel,
+    fit_scale_abs_rel,
+    rank_correlation,
+)
 from finetune.batches import Range, Reader, attempt, evenly_spread, too_many_bad
 from finetune.errors import CheckpointError, DataError
 from finetune.networks.depth_model import DepthModel
@@ -47,15 +55,28 @@ class LabeledPixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Baselines:
-    """The two rows that every table holds beside the model.
+    """The rows that every table holds beside the model.
 
     Attributes:
         median_m: what ``constant_median`` answers everywhere, meters.
+        best_m: what ``best_constant`` answers everywhere, meters.
         base: how the base's answer becomes meters: an inverse fit, or one factor for a metric base; None: no base.
+        images: how many training images they were fitted on.
+        min_depth_m, max_depth_m: the range they were fitted in, meters.
     """
 
     median_m: float
+    best_m: float
     base: InverseFit | float | None
+    images: int
+    min_depth_m: float
+    max_depth_m: float
+
+    def __str__(self) -> str:
+        return (
+            f"baselines fitted on {self.images} training images, to the least AbsRel from {self.min_depth_m:g} to "
+            f"{self.max_depth_m:g} m: best constant {self.best_m:.3f} m, median {self.median_m:.3f} m"
+        )
 
     def base_depth_m(
         self, answer: NDArray[np.floating], min_depth_m: float, max_depth_m: float
@@ -144,14 +165,33 @@ def _readable(
             raise found
 
 
-def fit_baselines(pixels: LabeledPixels, kind: str | None) -> Baselines:
-    """The baselines from labeled pixels; ``kind`` is that of the base model, None where there is none."""
+def fit_baselines(pixels: LabeledPixels, kind: str | None, *, min_depth_m: float, max_depth_m: float) -> Baselines:
+    """
+    The baselines with the least AbsRel, each image counting once, as tables average.
+
+    Args:
+        pixels: of training images.
+        kind: of the base model; None where there is none.
+        min_depth_m, max_depth_m: the range that is scored; other pixels are left out, unless no other is there.
+    """
+    scored = (pixels.depth_m >= min_depth_m) & (pixels.depth_m <= max_depth_m)
+    scored = scored if scored.any() else np.ones_like(scored)
+    target_m, answer = pixels.depth_m[scored], pixels.answer[scored]
+    numbers, places, counts = np.unique(pixels.image[scored], return_inverse=True, return_counts=True)
+    weight = 1.0 / (counts[places] * len(numbers))
+    ends = {"min_depth_m": min_depth_m, "max_depth_m": max_depth_m}
     base: InverseFit | float | None = None
     if kind == "relative":
-        base = fit_inverse_robust(pixels.answer, pixels.depth_m)
+        base = fit_inverse_abs_rel(answer, target_m, weight, **ends)
     elif kind == "metric":
-        base = fit_scale_median(np.maximum(pixels.answer, 1e-6), pixels.depth_m)
-    return Baselines(median_m=float(np.median(pixels.depth_m)), base=base)
+        base = fit_scale_abs_rel(np.maximum(answer, 1e-6), target_m, weight, **ends)
+    return Baselines(
+        median_m=float(np.median(pixels.depth_m)),
+        best_m=fit_constant_abs_rel(target_m, weight),
+        base=base,
+        images=len(numbers),
+        **ends,
+    )
 
 
 def require_kind(pixels: LabeledPixels, kind: str, source: str, where: str) -> None:

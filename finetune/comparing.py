@@ -27,7 +27,7 @@ from finetune.score_tables import (
     score_table,
 )
 
-_BASELINES = ("constant_median", "base_fitted_scale")
+_BASELINES = ("constant_median", "best_constant", "base_fitted_scale", "calibrated_start")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -161,7 +161,7 @@ def _head(content: PageContent) -> str:
     for metric in dict.fromkeys((content.metric, "abs_rel", "rmse", "delta1")):
         others = " · ".join(
             f"{row_name(row)} {rows[row][metric]:.4f}"
-            for row in ("base_fitted_scale", "constant_median")
+            for row in ("calibrated_start", "base_fitted_scale", "best_constant")
             if row in rows
         )
         unit = " m" if metric == "rmse" else ""

@@ -15,15 +15,19 @@ from finetune.paths import is_file
 
 # Rows as people call them; another row keeps its name.
 ROW_NAMES = {
-    "constant_median": "constant",
+    "constant_median": "constant, median",
+    "best_constant": "constant, best",
     "base": "base",
     "base_fitted_scale": "base, fitted",
+    "calibrated_start": "start",
     "finetuned": "fine-tuned",
     "predictions": "predictions",
 }
 ROWS_EXPLAINED = (
-    "constant_median answers the median training depth everywhere; base_fitted_scale is the checkpoint that training "
-    "began with, with one scale and one shift for the whole data set."
+    "constant_median answers the median depth of the training frames everywhere, best_constant the depth with the "
+    "least AbsRel on them; base_fitted_scale is the checkpoint that training began with, with the one scale and the "
+    "one shift in inverse depth (of a metric checkpoint the one scale in depth) that have the least AbsRel on the "
+    "training frames; calibrated_start is the network before step 1, its last layer solved for on the training frames."
 )
 
 

@@ -169,7 +169,8 @@ def _close(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> 
     print(table)
     metric = run.recipe.evaluation.best
     rows = evaluations[0].rows
-    *_, rival, _ = (name for name in rows if not name.endswith(UNALIGNED))  # the base, or the constant without one
+    free = [name for name in rows if not name.endswith(UNALIGNED) and name not in ("finetuned", "calibrated_start")]
+    rival = free[-1]  # the base, or a constant without one
     finetuned, base = (rows[row][metric] for row in ("finetuned", rival))
     if not is_better(metric, finetuned, base):
         print(

@@ -24,18 +24,42 @@ def labeled(answer: np.ndarray, depth_m: np.ndarray) -> LabeledPixels:
 
 
 DEPTH_M = np.random.default_rng(0).uniform(1, 8, 200)
+RANGE_M = {"min_depth_m": 0.1, "max_depth_m": 10.0}
 
 
 def test_relative_base_gets_one_line_in_inverse_depth_and_the_constant_is_the_median() -> None:
-    baselines = fit_baselines(labeled(3 / DEPTH_M + 1, DEPTH_M), "relative")
+    baselines = fit_baselines(labeled(3 / DEPTH_M + 1, DEPTH_M), "relative", **RANGE_M)
     assert isinstance(baselines.base, InverseFit)
     assert baselines.median_m == pytest.approx(np.median(DEPTH_M), rel=1e-6)
     assert baselines.base_depth_m(3 / DEPTH_M + 1, 0.1, 10.0) == pytest.approx(DEPTH_M, rel=1e-4)
     assert baselines.base_depth_m(np.array([-50.0]), 0.1, 10.0) == pytest.approx([10.0])
 
 
+def test_each_image_counts_once_however_few_pixels_it_has() -> None:
+    # 2 m in one image of 900 pixels, 1 m in two images of 10.
+    depth_m = np.repeat([2.0, 1.0, 1.0], [900, 10, 10]).astype(np.float32)
+    pixels = LabeledPixels(
+        depth_m=depth_m,
+        answer=np.zeros_like(depth_m),
+        image=np.repeat([0, 1, 2], [900, 10, 10]),
+        features=np.zeros((0, 32), np.float32),
+    )
+    baselines = fit_baselines(pixels, None, **RANGE_M)
+    assert (baselines.median_m, baselines.best_m, baselines.images) == (2.0, 1.0, 3)
+
+
+def test_the_fit_is_over_what_is_scored() -> None:
+    depth_m = np.concatenate([DEPTH_M, np.full(300, 9.0)])
+    answer = np.concatenate([3 / DEPTH_M + 1, np.full(300, 50.0)])
+    near = fit_baselines(labeled(answer, depth_m), "relative", min_depth_m=0.1, max_depth_m=8.5)
+    assert near.base_depth_m(3 / DEPTH_M + 1, 0.1, 8.5) == pytest.approx(DEPTH_M, rel=1e-4)
+    assert near.best_m < 8.0
+    # Where nothing is scored, something is better than nothing.
+    assert fit_baselines(labeled(answer, depth_m), None, min_depth_m=20.0, max_depth_m=30.0).best_m > 1.0
+
+
 def test_metric_base_gets_one_factor() -> None:
-    baselines = fit_baselines(labeled(DEPTH_M / 2, DEPTH_M), "metric")
+    baselines = fit_baselines(labeled(DEPTH_M / 2, DEPTH_M), "metric", **RANGE_M)
     assert baselines.base == pytest.approx(2.0, rel=1e-6)
     assert baselines.base_depth_m(np.array([1.0, 100.0]), 0.1, 10.0) == pytest.approx([2.0, 10.0])
 
@@ -72,7 +96,7 @@ def test_pixels_come_from_all_readers_with_features_for_the_first_images() -> No
 
 
 def test_without_a_base_there_is_the_constant_alone() -> None:
-    baselines = fit_baselines(labeled(np.zeros(200), DEPTH_M), None)
+    baselines = fit_baselines(labeled(np.zeros(200), DEPTH_M), None, **RANGE_M)
     assert baselines.median_m == pytest.approx(np.median(DEPTH_M))
     assert baselines.base is None
 

@@ -93,7 +93,7 @@ def test_the_evaluation_of_seven_images_is_the_same(runs: Path) -> None:
     (one,), (two,) = (json.loads((runs / name / "evaluation.json").read_text()) for name in ("one", "two"))
     assert one["images_used"] == two["images_used"] == 7
     assert one["pixels_used"] == two["pixels_used"]
-    for row in ("constant_median", "base_fitted_scale"):  # of equal weights
+    for row in ("constant_median", "best_constant", "base_fitted_scale", "calibrated_start"):  # of equal weights
         for name, value in one["rows"][row].items():
             assert two["rows"][row][name] == pytest.approx(value, rel=1e-6)
 
@@ -107,7 +107,7 @@ def test_with_the_same_batches_the_evaluation_is_the_same_bit_by_bit(runs: Path)
     record = json.loads((runs / "wide" / "environment.json").read_text())
     assert (record["processes"], record["total_batch"]) == (2, 4)
     (one,), (wide,) = (json.loads((runs / name / "evaluation.json").read_text()) for name in ("one", "wide"))
-    for row in ("constant_median", "base_fitted_scale"):
+    for row in ("constant_median", "best_constant", "base_fitted_scale", "calibrated_start"):
         assert wide["rows"][row] == one["rows"][row]
         assert wide["bins"][row] == one["bins"][row]
         assert wide["errors_mm"][row] == one["errors_mm"][row]
