@@ -93,6 +93,7 @@ def floats(value: float) -> np.ndarray:
     return np.full((48, 64), value, np.float32)
 
 
+COLORED = cv2.applyColorMap(np.arange(48 * 64).reshape(48, 64).astype(np.uint8), cv2.COLORMAP_TURBO)
 SIXTEEN_BIT = np.full((48, 64), 2000, np.uint16)
 CASES: dict[str, tuple[Damage, int, Sequence[str]]] = {
     "truncated PNG, image": (truncated_png_image, 1, ["color.png: is a damaged or truncated PNG", "Write it again"]),
@@ -102,7 +103,7 @@ CASES: dict[str, tuple[Damage, int, Sequence[str]]] = {
     "zero bytes, image": (content("03.jpg", b""), 1, ["03.jpg: is empty (0 bytes)", "Write it again"]),
     "zero bytes, depth": (content("03.png", b""), 1, ["03.png: is empty (0 bytes)", "Write it again"]),
     "text": (content("03.png", b"to be exported\n"), 1, ["03.png: is no image: it begins with b'to be expor"]),
-    "3 channels": (depth_image(np.zeros((48, 64, 3), np.uint8)), 1, ["03.png: has 3 channels", "one value a pixel"]),
+    "3 channels": (depth_image(COLORED), 1, ["03.png: has 3 channels", "one value a pixel"]),
     "8 bit": (depth_image(np.full((48, 64), 90, np.uint8)), 1, ["03.png: depth is stored in 8 bits", "16-bit PNG"]),
     "other size": (depth_image(SIXTEEN_BIT[:24]), 1, ["03.png: depth is 24x64", "03.jpg is 48x64", "at one size"]),
     "all invalid": (every_depth(floats(0)), 1, ["00.npy: none of 10 depth maps", "from 0 to 0", "numbers above 0"]),

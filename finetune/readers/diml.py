@@ -15,7 +15,8 @@ from pydantic.dataclasses import dataclass
 
 from finetune.errors import DataError, ListError, RecipeError
 from finetune.paths import expand_path, is_file, is_folder
-from finetune.readers.files import DepthCoding, Intrinsics, read_depth, read_frame, read_intrinsics, require_depth_range
+from finetune.readers.files import DepthCoding, read_depth, read_frame, require_depth_range
+from finetune.readers.intrinsics import Intrinsics, read_intrinsics
 from finetune.readers.listing import ListedFrames, Listing, entries_of, locate, read_list, require_file, require_folder
 from finetune.sample import DepthSample
 

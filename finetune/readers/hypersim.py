@@ -15,7 +15,8 @@ from pydantic.dataclasses import dataclass
 from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
 from finetune.paths import expand_path
-from finetune.readers.files import DepthCoding, Intrinsics, read_image, require_depth_range
+from finetune.readers.files import DepthCoding, read_image, require_depth_range
+from finetune.readers.intrinsics import Intrinsics
 from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.sample import DepthSample
 

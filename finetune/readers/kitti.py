@@ -13,7 +13,8 @@ from pydantic.dataclasses import dataclass
 from finetune.camera import Camera
 from finetune.errors import ListError, RecipeError
 from finetune.paths import expand_path, is_file, is_folder
-from finetune.readers.files import DepthCoding, Intrinsics, read_frame, require_depth_range
+from finetune.readers.files import DepthCoding, read_frame, require_depth_range
+from finetune.readers.intrinsics import Intrinsics
 from finetune.readers.listing import ListedFrames, Listing, entries_of, locate, read_list, require_file, require_folder
 from finetune.readers.splits import split_frames
 from finetune.sample import DepthSample

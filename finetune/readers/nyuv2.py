@@ -15,7 +15,8 @@ from pydantic.dataclasses import dataclass
 from finetune.camera import Camera
 from finetune.errors import ListError, RecipeError
 from finetune.paths import expand_path, is_folder
-from finetune.readers.files import DepthCoding, Intrinsics, read_frame, require_depth_range
+from finetune.readers.files import DepthCoding, read_frame, require_depth_range
+from finetune.readers.intrinsics import Intrinsics
 from finetune.readers.listing import ListedFrames, Listing, locate, read_list, require_file, require_folder
 from finetune.readers.nyuv2_labeled import LabeledFile, labeled_frames
 from finetune.readers.splits import split_frames

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,14 +19,9 @@ from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
 from finetune.paths import expand_path, is_folder, path_exists
 from finetune.readers.bits import Bits
-from finetune.readers.files import (
-    DepthCoding,
-    Intrinsics,
-    read_frame,
-    read_image,
-    read_intrinsics_of_images,
-    require_depth_range,
-)
+from finetune.readers.channels import DepthChannels
+from finetune.readers.files import DepthCoding, read_frame, read_image, require_depth_range
+from finetune.readers.intrinsics import Intrinsics, read_intrinsics_of_images
 from finetune.readers.listing import (
     ListedFrames,
     Listing,
@@ -40,6 +35,19 @@ from finetune.readers.listing import (
 from finetune.readers.masks import eroded, mask_of, read_mask
 from finetune.sample import DepthSample
 
+DepthIs = Literal["z", "range", "disparity", "inverse", "affine_inverse"]
+# What is a key of one ``depth_is`` alone, and which key says the unit of each.
+_KEYS_OF: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("z", "range"): ("meters_per_unit",),
+    ("disparity",): ("px_per_unit", "disparity_offset_px", "baseline_m", "focal_px"),
+    ("inverse",): ("inverse_per_unit",),
+}
+_UNIT_OF = {
+    "z": "meters_per_unit",
+    "range": "meters_per_unit",
+    "disparity": "px_per_unit",
+    "inverse": "inverse_per_unit",
+}
 # The value of ``intrinsics`` that means columns of the list.
 IN_LIST = "list"
 Sensor = Literal["realsense", "kinect_v2", "azure_kinect", "zed", "arkit", "lidar_png"]
@@ -69,9 +77,16 @@ class Pairs(ListedFrames):
     A pixel is valid where its raw value is finite, none of ``invalid``, and its depth is above ``min_depth_m`` and at
     most ``max_depth_m``. Values beyond ``max_depth_m`` stay in ``depth_m``, not valid.
 
-    Distance along the ray becomes depth by ``Camera.depth_from_ray``. Disparity becomes depth by focal length times
-    baseline over disparity, as of a rectified pair of cameras; a disparity of 0 or less is infinitely far or no match,
-    and not valid.
+    Distance along the ray becomes depth by ``Camera.depth_from_ray``, or, where the intrinsics describe a lens, by its
+    rays. Disparity becomes depth by focal length times baseline over disparity, as of a rectified pair of cameras; a
+    disparity of 0 or less is infinitely far or no match, and not valid. ``disparity_offset_px`` is added before: the
+    ``doffs`` of Middlebury, by which the principal points of the two cameras lie apart. Inverse depth becomes depth by
+    one over it. ``affine_inverse`` is inverse depth of unknown scale and shift, as a relative model answers: each map
+    becomes depth from 1 to 10, of no unit, for a relative head and a loss that scale and shift do not change.
+
+    ``depth_channels`` says which channel of several is depth (``z`` of points x, y, z; ``r``, the first; ``gray``, with
+    an alpha that is left aside), or that three of 8 bits make up one number: ``rgb24``, red lowest, as CARLA and
+    SYNTHIA write it; ``bgr24``, blue lowest.
 
     Files of intrinsics and masks lie below ``root`` or in the current directory. Intrinsics of each image are JSON
     objects by its path below ``root``, file name or stem, or, as ``intrinsics: list``, the four columns fx, fy, cx, cy
@@ -89,14 +104,18 @@ class Pairs(ListedFrames):
     )
     min_depth_m: float = 0.0  # depths up to this are not valid: the near end of the sensor
     max_depth_m: float | None = None  # depths beyond this are not valid: the far end of the sensor; null for no limit
-    depth_is: Literal["z", "range", "disparity"] = "z"  # along the axis; along the ray; pixels, with baseline_m
+    depth_is: DepthIs = "z"  # along the axis; the ray; disparity, with baseline_m; inverse, 1/m; inverse of no unit
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy, in pixels, or one for each image; or: list
     bits: Bits | None = (
         None  # of 16-bit files: rotated, as SUN RGB-D; float16, as Mid-Air; android_confidence; null: plain
     )
     px_per_unit: float | None = None  # raw disparity times this is pixels: 1.0 (null) for pixels, 0.00390625 for 1/256
+    disparity_offset_px: float | None = None  # added to the disparity, pixels: Middlebury's doffs; null: 0
     baseline_m: float | None = None  # meters between the two cameras that the disparity is of
     focal_px: float | None = None  # pixels; of disparity; null: fx of intrinsics
+    inverse_per_unit: float | None = None  # of inverse: raw value times this is 1 / meters
+    depth_channels: DepthChannels | None = None  # which of several is depth, or rgb24 | bgr24: 24 bits of three
+    allow_8_bit: bool = False  # also read depth in 256 steps, whose unit is known; says how large a step is
     mask: str | None = None  # file for all frames, or folder with one of each image's stem; what is 0 is not valid
     sky_mask: str | None = None  # likewise; what is not 0 is sky, farther than any measurement
     min_valid_share: float = 0.0  # of a frame's pixels; one with fewer cannot be read: see data.on_bad_sample
@@ -105,8 +124,13 @@ class Pairs(ListedFrames):
 
     def __post_init__(self) -> None:
         self._fill()
+        self._require_own_keys()
         if self.depth_is == "disparity":
             self._require_stereo()
+        elif self.depth_is == "inverse":
+            self._require_above_0("inverse_per_unit", "a number above 0: raw value times this is 1 / meters")
+        elif self.depth_is == "affine_inverse":
+            self._require_no_limits()
         else:
             self._require_meters()
         require_depth_range(self.min_depth_m, self.max_depth_m)
@@ -125,40 +149,68 @@ class Pairs(ListedFrames):
     def _fill(self) -> None:
         """Write out what ``sensor`` and the defaults leave open; what is given wins."""
         unit, invalid, _ = SENSORS[self.sensor] if self.sensor else (None, (0.0,), "")
-        # Not filled for disparity, whose unit is pixels.
-        if self.meters_per_unit is None and self.depth_is != "disparity":
+        # Not filled for what is no meters.
+        if self.meters_per_unit is None and self.depth_is in ("z", "range"):
             object.__setattr__(self, "meters_per_unit", unit)
         if self.invalid is None:
-            object.__setattr__(self, "invalid", invalid)
+            # Of inverse depth of unknown shift, 0 may be as far as any other number.
+            object.__setattr__(self, "invalid", () if self.depth_is == "affine_inverse" else invalid)
+
+    def _require_own_keys(self) -> None:
+        """Keys that say what the numbers of another ``depth_is`` are."""
+        for kinds, keys in _KEYS_OF.items():
+            for key in keys:
+                if self.depth_is not in kinds and getattr(self, key) is not None:
+                    other = _UNIT_OF.get(self.depth_is)
+                    instead = f"write {other}" if other and key in _UNIT_OF.values() else "leave it out"
+                    raise RecipeError(key, getattr(self, key), f"nothing, since depth_is is {self.depth_is}; {instead}")
+
+    def _require_above_0(self, key: str, expected: str) -> None:
+        value = getattr(self, key)
+        if value is None or not 0.0 < value < math.inf:
+            raise RecipeError(key, value, expected)
+
+    def _require_no_limits(self) -> None:
+        """Numbers without a unit lie at no distance."""
+        for key, given in (("min_depth_m", self.min_depth_m > 0), ("max_depth_m", self.max_depth_m is not None)):
+            if given:
+                no_meters = f"nothing, since depth_is is {self.depth_is}, which has no meters; leave it out"
+                raise RecipeError(key, getattr(self, key), no_meters)
 
     def _require_meters(self) -> None:
-        if self.meters_per_unit is None or not 0.0 < self.meters_per_unit < math.inf:
-            raise RecipeError("meters_per_unit", self.meters_per_unit, "a number above 0; 0.001 for millimeters")
-        for key in ("px_per_unit", "baseline_m", "focal_px"):
-            if getattr(self, key) is not None:
-                raise RecipeError(key, getattr(self, key), f"nothing, since depth_is is {self.depth_is}; leave it out")
+        self._require_above_0("meters_per_unit", "a number above 0; 0.001 for millimeters")
         if self.depth_is == "range" and self.intrinsics is None:
             raise RecipeError("intrinsics", None, "a JSON file, since depth_is is range: each ray has its own length")
 
     def _require_stereo(self) -> None:
-        if self.meters_per_unit is not None:
-            pixels = "nothing, since depth_is is disparity, which is in pixels; write px_per_unit"
-            raise RecipeError("meters_per_unit", self.meters_per_unit, pixels)
-        for key, least in (
-            ("baseline_m", "a number of meters above 0"),
-            ("px_per_unit", "a number above 0, or nothing"),
-        ):
-            value = getattr(self, key)
-            if (value is None and key == "baseline_m") or (value is not None and not 0.0 < value < math.inf):
-                raise RecipeError(key, value, least)
+        self._require_above_0("baseline_m", "a number of meters above 0")
+        if self.px_per_unit is not None:
+            self._require_above_0("px_per_unit", "a number above 0, or nothing")
+        if self.disparity_offset_px is not None and not math.isfinite(self.disparity_offset_px):
+            raise RecipeError("disparity_offset_px", self.disparity_offset_px, "a number of pixels, or nothing")
         if self.focal_px is None and self.intrinsics is None:
             raise RecipeError("focal_px", None, "pixels above 0, or intrinsics: disparity is in pixels of that camera")
-        if self.focal_px is not None and not 0.0 < self.focal_px < math.inf:
-            raise RecipeError("focal_px", self.focal_px, "pixels above 0, or intrinsics instead")
+        if self.focal_px is not None:
+            self._require_above_0("focal_px", "pixels above 0, or intrinsics instead")
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a sensor's name stands for, to be printed."""
+        """What a sensor's name stands for, and how coarse 8 bits are, to be printed."""
+        return (*self._note_on_sensor(), *self._note_on_8_bits())
+
+    def _note_on_8_bits(self) -> tuple[str, ...]:
+        if not self.allow_8_bit:
+            return ()
+        if self.depth_is in ("z", "range"):
+            step = f"{self.meters_per_unit:g} m, the farthest of 255 of them {255 * (self.meters_per_unit or 0):.4g} m"
+        elif self.depth_is == "affine_inverse":
+            step = "1/255 of the inverse depth of each map"
+        else:
+            unit = f"{self.px_per_unit or 1.0:g} px" if self.depth_is == "disparity" else f"{self.inverse_per_unit:g}/m"
+            step = f"{unit}: a step of depth grows with its square"
+        return (f"{self.root}: allow_8_bit: 8-bit depth has 255 steps, each {step}",)
+
+    def _note_on_sensor(self) -> tuple[str, ...]:
         if self.sensor is None:
             return ()
         _, _, caveat = SENSORS[self.sensor]
@@ -192,18 +244,30 @@ class Pairs(ListedFrames):
         """
         image_path, depth_path = self._listing.files(index)
         intrinsics = self._intrinsics_of(index, image_path)
-        sample = read_frame(image_path, depth_path, self._coding, intrinsics, reduce_image=self.reduce_image)
+        if self.depth_is == "disparity" and intrinsics and intrinsics.lens:
+            found = "describes a lens that bends rays, and disparity is of images that were rectified"
+            raise ListError(intrinsics.source, found, "Name the intrinsics of the rectified images, or focal_px alone")
+        sample = read_frame(
+            image_path,
+            depth_path,
+            self._coding,
+            intrinsics,
+            reduce_image=self.reduce_image,
+            along_rays=self.depth_is == "range",
+        )
         if self.depth_is != "z":
             sample = self._along_the_axis(sample)
         return self._masked(sample, image_path)
 
     def _along_the_axis(self, sample: DepthSample) -> DepthSample:
-        """The sample with depth where the files hold distance along the ray, or disparity."""
-        if self.depth_is == "range":
-            assert sample.camera is not None, "range is refused without intrinsics"
-            depth_m = sample.camera.depth_from_ray(sample.depth_m)
-        else:
-            depth_m = self._from_disparity(sample)
+        """The sample with depth where the files hold distance along the ray, disparity or inverse depth."""
+        depth_m = sample.depth_m
+        if self.depth_is == "affine_inverse":
+            depth_m = _from_1_to_10(depth_m, sample.valid)
+        elif self.depth_is != "range":
+            focal_px = self.focal_px or (sample.camera.fx_px if sample.camera else None)
+            meters = self._depth_of(np.where(sample.valid, depth_m, 1.0), focal_px)
+            depth_m = np.where(sample.valid, meters, 0.0).astype(np.float32)
         in_range = depth_m > self.min_depth_m
         if self.max_depth_m is not None:
             in_range &= depth_m <= self.max_depth_m
@@ -254,12 +318,12 @@ class Pairs(ListedFrames):
                 return found[name]
         raise ListError(str(self.intrinsics), f"holds no intrinsics of {below}", "Add them by this path, name or stem")
 
-    def _from_disparity(self, sample: DepthSample) -> NDArray[np.float32]:
-        """(H, W) meters; 0 where no disparity was measured."""
-        focal_px = self.focal_px or (sample.camera.fx_px if sample.camera else None)
+    def _depth_of(self, numbers: NDArray[Any], focal_px: float | None) -> NDArray[Any]:
+        """Meters of disparities in pixels, or of inverse depths in 1/m, all above 0."""
+        if self.depth_is == "inverse":
+            return 1.0 / numbers
         assert focal_px is not None and self.baseline_m is not None, "disparity is refused without the two"
-        meters = focal_px * self.baseline_m / np.where(sample.valid, sample.depth_m, 1.0)
-        return np.where(sample.valid, meters, 0.0).astype(np.float32)
+        return focal_px * self.baseline_m / numbers
 
     @property
     def _root(self) -> str:
@@ -269,10 +333,25 @@ class Pairs(ListedFrames):
     def _coding(self) -> DepthCoding:
         if self.depth_is == "z":
             limits: dict[str, float | None] = {"min_depth_m": self.min_depth_m, "max_depth_m": self.max_depth_m}
+        elif self.depth_is == "affine_inverse":
+            limits = {"min_depth_m": -math.inf}  # all finite numbers are labels, also 0 and below
         else:
             limits = {}  # which are of depth, and not of what the file holds
-        unit = (self.px_per_unit or 1.0) if self.depth_is == "disparity" else self.meters_per_unit
-        return DepthCoding(meters_per_unit=unit, invalid=self.invalid, bits=self.bits, **limits)  # type: ignore[arg-type]
+        unit = {
+            "disparity": self.px_per_unit or 1.0,
+            "inverse": self.inverse_per_unit,
+            "affine_inverse": 1.0,
+        }.get(self.depth_is, self.meters_per_unit)
+        assert unit is not None and self.invalid is not None, "filled or refused when it was made"
+        return DepthCoding(
+            meters_per_unit=unit,
+            offset=self.disparity_offset_px or 0.0,
+            invalid=self.invalid,
+            bits=self.bits,
+            channels=self.depth_channels,
+            allow_8_bit=self.allow_8_bit,
+            **limits,  # type: ignore[arg-type]
+        )
 
     @cached_property
     def _intrinsics(self) -> Intrinsics | Mapping[str, Intrinsics] | array[float] | None:
@@ -303,3 +382,13 @@ class Pairs(ListedFrames):
         assert self.image_dir is not None and self.depth_dir is not None
         image_root, depth_root = str(Path(self._root, self.image_dir)), str(Path(self._root, self.depth_dir))
         return Listing(pairs=match_by_stem(image_root, depth_root), image_root=image_root, depth_root=depth_root)
+
+
+def _from_1_to_10(inverse: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(H, W) inverse depth of unknown scale and shift -> (H, W) depth whose inverse is the same but for both, so that
+    it is positive: from 1, the nearest of the map, to 10, the farthest; 0 where nothing is valid."""
+    if not valid.any():
+        return np.zeros_like(inverse)
+    least, most = float(inverse[valid].min()), float(inverse[valid].max())
+    share = (inverse.astype(np.float64) - least) / ((most - least) or 1.0)
+    return np.where(valid, 1.0 / (0.1 + 0.9 * np.clip(share, 0.0, 1.0)), 0.0).astype(np.float32)

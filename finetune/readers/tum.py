@@ -12,7 +12,8 @@ from pydantic.dataclasses import dataclass
 
 from finetune.errors import ListError, RecipeError
 from finetune.paths import expand_path, is_file
-from finetune.readers.files import DepthCoding, Intrinsics, read_frame, read_intrinsics, require_depth_range
+from finetune.readers.files import DepthCoding, read_frame, require_depth_range
+from finetune.readers.intrinsics import Intrinsics, read_intrinsics
 from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.readers.tum_layouts import LAYOUTS, RecordingLayout, camera_beside, paired_by_name
 from finetune.sample import DepthSample

@@ -12,7 +12,7 @@ import numpy as np
 from finetune.camera import Camera
 from finetune.errors import ListError
 from finetune.paths import is_file
-from finetune.readers.files import Intrinsics
+from finetune.readers.intrinsics import Intrinsics
 
 _CAMERA_FILE = "camera-intrinsics.txt"  # three rows of three numbers, as 3DMatch and its followers write it
 

@@ -13,7 +13,8 @@ from pydantic.dataclasses import dataclass
 
 from finetune.errors import ListError, RecipeError
 from finetune.paths import expand_path, is_folder
-from finetune.readers.files import DepthCoding, Intrinsics, read_frame, read_intrinsics
+from finetune.readers.files import DepthCoding, read_frame
+from finetune.readers.intrinsics import Intrinsics, read_intrinsics
 from finetune.readers.listing import ListedFrames, Listing, entries_of, locate, require_file, require_folder
 from finetune.sample import DepthSample
 

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from finetune.errors import DataError, ListError, RecipeError
 from finetune.readers import files
-from finetune.readers.files import DepthCoding, read_depth, read_frame, read_image, read_intrinsics
+from finetune.readers.files import DepthCoding, read_depth, read_frame, read_image
+from finetune.readers.intrinsics import read_intrinsics
 
 MILLIMETERS = DepthCoding(meters_per_unit=0.001)
 

@@ -184,7 +184,8 @@ def test_missing_folders_and_files_name_their_key(tmp_path: Path) -> None:
 
 def test_color_mapped_depth_names_the_file(tmp_path: Path) -> None:
     options = example(tmp_path)
-    cv2.imwrite(str(tmp_path / "depth/2.png"), np.zeros((12, 16, 3), np.uint8))
+    gray = np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)
+    cv2.imwrite(str(tmp_path / "depth/2.png"), cv2.applyColorMap(gray, cv2.COLORMAP_TURBO))
     with pytest.raises(DataError, match=r"depth/2\.png: has 3 channels: it looks color-mapped"):
         Pairs(**options)[0]  # type: ignore[arg-type]
 

@@ -1,0 +1,100 @@
+"""What OpenCV's decoder of JPEG gives a picture for though bytes are missing or wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable
+from threading import Lock
+from typing import IO, TypeVar
+
+from finetune.readers.formats import JPEG_SIGNATURE
+
+_T = TypeVar("_T")
+# A marker other than a stuffed zero, a fill byte, or a restart: what ends the coded data of a scan.
+_MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
+_WITHOUT_LENGTH = (*range(0xD0, 0xD9), 0x01)
+_START_OF_SCAN, _END = 0xDA, 0xD9
+# What the decoder says of bytes that cannot be what the encoder wrote, and goes on.
+_DAMAGE = re.compile(r"^(Corrupt JPEG data|Premature end of JPEG)")
+# Cameras that send JPEGs as a video often pad a part of the picture by a byte or two, which does no harm.
+_PADDING = re.compile(r"^Corrupt JPEG data: [12] extraneous bytes before marker 0xd\d")
+_WARNING = re.compile(
+    r"^(Corrupt JPEG|Premature end of JPEG|Warning: |Invalid SOS|Inconsistent progression|Unknown Adobe)"
+)
+_ONE_AT_A_TIME = Lock()
+
+
+def jpeg_is_cut(data: bytes) -> bool:
+    """Whether a JPEG lacks its end marker; OpenCV fills such an image up with gray. What follows the marker (zeros, a
+    short film, a second picture) is not looked at. False of what is no JPEG."""
+    if not data.startswith(JPEG_SIGNATURE):
+        return False
+    place = 2
+    while True:
+        found = _MARKER.search(data, place)
+        if found is None:
+            return True
+        marker, place = data[found.end() - 1], found.end()
+        if marker == _END:
+            return False
+        if marker in _WITHOUT_LENGTH:
+            continue
+        if place + 2 > len(data):
+            return True
+        # Of a scan the header alone: coded data up to the next marker follows.
+        place += int.from_bytes(data[place : place + 2], "big")
+
+
+def with_warnings(decode: Callable[[], _T]) -> tuple[_T, str]:
+    """
+    Call what decodes a JPEG, and hear what the decoder says of it: that goes to the process' stderr, and nowhere else.
+    What others write there meanwhile is passed on.
+
+    Args:
+        decode: gives the pixels.
+
+    Returns:
+        What it gave, and the first thing the decoder said about damage; "" where it said nothing.
+    """
+    with _ONE_AT_A_TIME:
+        try:
+            sys.stderr.flush()
+            kept = os.dup(2)
+        except (OSError, ValueError, AttributeError):  # there is no stderr
+            return decode(), ""
+        try:
+            with _memory() as heard:
+                os.dup2(heard.fileno(), 2)
+                try:
+                    decoded = decode()
+                finally:
+                    os.dup2(kept, 2)
+                heard.seek(0)
+                said = heard.read()
+        except OSError:  # no room for a temporary file
+            return decode(), ""
+        finally:
+            os.close(kept)
+    return decoded, _damage(said)
+
+
+def _memory() -> IO[bytes]:
+    """A file of no name, in memory where the system has such files: a temporary one costs a millisecond."""
+    if hasattr(os, "memfd_create"):
+        return os.fdopen(os.memfd_create("warnings"), "w+b")
+    return tempfile.TemporaryFile()
+
+
+def _damage(said: bytes) -> str:
+    """The first warning that tells of damage; what is no warning of the decoder is written to stderr again."""
+    found = ""
+    for line in said.splitlines(keepends=True):
+        text = line.decode("utf-8", "replace").strip()
+        if not _WARNING.match(text):
+            os.write(2, line)
+        elif not found and _DAMAGE.match(text) and not _PADDING.match(text):
+            found = text
+    return found
