@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.camera import Camera
-from finetune.sample import DepthSample
+from finetune.sample import DepthSample, is_sparse
 
 PATCH_PX = 14
 # Times as elongated as the input size that an image may be before its longer side is bounded; see network_size.
@@ -190,26 +190,23 @@ class Window:
             valid: (H, W), True where measured.
 
         Returns:
-            Depth and valid, (height, width): the nearest pixel where the resize enlarges, the smallest valid depth of
-            the cell where it shrinks, so that a sparse scan keeps its returns and no value is made up.
+            Depth and valid, (height, width); no value is made up. Where the resize enlarges, the nearest pixel. Where it
+            shrinks a dense map, of each cell the measured pixel nearest to its center: the smallest one would be too
+            near by as much as a surface recedes in half a cell. Where it shrinks a sparse one (``is_sparse``), the
+            smallest depth of each cell: every return is kept, and of a near thing and what a LiDAR, which stands beside
+            the camera, saw past it, the near one.
         """
         rows, columns = (
             _cells(self.top, self.height, self.pixels_down, depth_m.shape[0]),
             _cells(self.left, self.width, self.pixels_across, depth_m.shape[1]),
         )
-        if self.pixels_down <= 1 and self.pixels_across <= 1:
-            place = np.ix_(rows[:-1], columns[:-1])
-            kept = valid[place]
-            return np.where(kept, depth_m[place], np.float32(0.0)), kept
-        inside = np.s_[rows[0] : rows[-1], columns[0] : columns[-1]]
-        # Infinity stands for nothing measured, so what is infinitely far is for now the largest number there is.
-        measured = np.where(valid[inside], np.minimum(depth_m[inside], _FARTHEST_M), np.float32(np.inf))
-        # reduceat takes the minimum of each cell; where a cell is at most a pixel wide, the pixel itself.
-        chosen = np.minimum.reduceat(measured, rows[:-1] - rows[0], axis=0)
-        chosen = np.minimum.reduceat(chosen, columns[:-1] - columns[0], axis=1)
-        kept = np.isfinite(chosen)
-        chosen[chosen == _FARTHEST_M] = np.inf
-        return np.where(kept, chosen, np.float32(0.0)), kept
+        if max(self.pixels_down, self.pixels_across) > 1 and is_sparse(valid):
+            return _smallest(depth_m, valid, rows, columns)
+        centers = (
+            _centers(self.top, self.height, self.pixels_down),
+            _centers(self.left, self.width, self.pixels_across),
+        )
+        return _nearest(depth_m, valid, (rows, columns), centers)
 
     def camera(self, camera: Camera) -> Camera:
         """The intrinsics of the window."""
@@ -238,3 +235,56 @@ def _cells(first: int, count: int, pixels: float, limit: int) -> NDArray[np.intp
         return np.minimum(np.ceil(edges - 0.5 - 1e-9).astype(np.intp), limit)
     nearest = np.minimum(np.floor(edges[:-1] + pixels / 2).astype(np.intp), limit - 1)
     return np.append(nearest, nearest[-1] + 1)
+
+
+def _centers(first: int, count: int, pixels: float) -> NDArray[np.float64]:
+    """Where the center of each of ``count`` output cells lies, in source pixels; that of pixel 0 is 0."""
+    return (first + np.arange(count) + 0.5) * pixels - 0.5
+
+
+def _smallest(
+    depth_m: NDArray[np.float32], valid: NDArray[np.bool_], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Of each cell the smallest measured depth."""
+    inside = np.s_[rows[0] : rows[-1], columns[0] : columns[-1]]
+    # Infinity stands for nothing measured, so what is infinitely far is for now the largest number there is.
+    measured = np.where(valid[inside], np.minimum(depth_m[inside], _FARTHEST_M), np.float32(np.inf))
+    # reduceat takes the minimum of each cell; where a cell is at most a pixel wide, the pixel itself.
+    chosen = np.minimum.reduceat(measured, rows[:-1] - rows[0], axis=0)
+    chosen = np.minimum.reduceat(chosen, columns[:-1] - columns[0], axis=1)
+    kept = np.isfinite(chosen)
+    chosen[chosen == _FARTHEST_M] = np.inf
+    return np.where(kept, chosen, np.float32(0.0)), kept
+
+
+def _nearest(
+    depth_m: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    cells: tuple[NDArray[np.intp], NDArray[np.intp]],
+    centers: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Of each cell the measured pixel nearest to its center; of several as near, the lowest, then the rightmost."""
+    # Where the resize enlarges, several cells begin at one pixel, and each of them is that pixel.
+    (rows, row_ends), (columns, column_ends) = ((edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)) for edges in cells)
+    middle_rows, middle_columns = centers
+    place = np.ix_(
+        np.clip(np.floor(middle_rows + 0.5).astype(np.intp), rows, row_ends - 1),
+        np.clip(np.floor(middle_columns + 0.5).astype(np.intp), columns, column_ends - 1),
+    )
+    kept = valid[place]
+    chosen_m = np.where(kept, depth_m[place], np.float32(0.0))
+    # In a hole, or at its rim: the other pixels of the cell, which are few cells of a dense map.
+    down, across = np.nonzero(~kept)
+    least = np.full(down.shape, np.inf)
+    heights, widths = (row_ends - rows)[down], (column_ends - columns)[across]
+    for below in reversed(range(int(heights.max(initial=1)))):
+        for beside in reversed(range(int(widths.max(initial=1)))):
+            # A cell that is smaller than the largest repeats its last pixel, which cannot be nearer than itself.
+            row = rows[down] + np.minimum(below, heights - 1)
+            column = columns[across] + np.minimum(beside, widths - 1)
+            distance = (row - middle_rows[down]) ** 2 + (column - middle_columns[across]) ** 2
+            nearer = valid[row, column] & (distance < least)
+            least[nearer] = distance[nearer]
+            chosen_m[down[nearer], across[nearer]] = depth_m[row[nearer], column[nearer]]
+    kept[down, across] = np.isfinite(least)
+    return chosen_m, kept

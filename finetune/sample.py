@@ -71,3 +71,18 @@ class DepthSample:
             valid=self.valid[rows, columns],
             camera=self.camera and self.camera.cropped(top, left),
         )
+
+
+def is_sparse(valid: NDArray[np.bool_]) -> bool:
+    """
+    Whether a depth map is a scatter of points, as of a LiDAR, and not a surface with holes in it.
+
+    It is where fewer than half of the measured pixels have measured neighbors on all four sides. Real LiDAR maps have 0
+    to 0.11 of them so, and maps of depth cameras, of stereo and of renderers 0.82 to 1, however large their holes are.
+
+    Args:
+        valid: (H, W), True where depth was measured, at the size at which it was measured.
+    """
+    inner = valid[1:-1, 1:-1]
+    surrounded = inner & valid[:-2, 1:-1] & valid[2:, 1:-1] & valid[1:-1, :-2] & valid[1:-1, 2:]
+    return 2 * np.count_nonzero(surrounded) < np.count_nonzero(inner)

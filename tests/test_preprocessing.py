@@ -6,7 +6,7 @@ import pytest
 
 from finetune.camera import Camera
 from finetune.preprocessing import Preprocessing
-from finetune.sample import DepthSample
+from finetune.sample import DepthSample, is_sparse
 
 SIZES = [(480, 640), (375, 1242), (240, 320), (1080, 1920)]
 
@@ -86,11 +86,11 @@ def test_enlarged_depth_is_the_nearest_pixel() -> None:
     assert np.array_equal(kept, np.repeat(np.repeat(valid, 2, 0), 2, 1))
 
 
-def test_shrunk_depth_is_the_smallest_valid_value_of_its_cell() -> None:
+def test_shrunk_sparse_depth_is_the_smallest_valid_value_of_its_cell() -> None:
     preprocessing = Preprocessing(input_size=(14, 14))
     depth_m = np.full((28, 28), 9.0, dtype=np.float32)
     valid = np.zeros((28, 28), dtype=np.bool_)
-    depth_m[0, 0], depth_m[1, 1], valid[0, 0], valid[1, 1] = 5.0, 4.0, True, True
+    depth_m[0, 0], depth_m[1, 1], valid[0, 0], valid[1, 1] = 4.0, 5.0, True, True
     depth_m[26, 27], valid[26, 27], depth_m[27, 27] = 3.0, True, 1.0
     out_m, kept = preprocessing.window(28, 28, 0.0, 0.0).depth(depth_m, valid)
     assert out_m[0, 0] == 4.0
@@ -98,15 +98,70 @@ def test_shrunk_depth_is_the_smallest_valid_value_of_its_cell() -> None:
     assert kept.sum() == 2
 
 
+def test_shrunk_dense_depth_is_the_valid_value_nearest_to_the_center_of_its_cell() -> None:
+    # Cells of 3x3 pixels, with values 1 to 9 row by row, all of them nearer than the one in the middle above it.
+    depth_m = np.tile(np.arange(1, 10, dtype=np.float32).reshape(3, 3), (14, 14))
+    valid = np.ones_like(depth_m, dtype=np.bool_)
+    valid[4, 4] = False  # the center of a cell: of its four neighbors the lowest
+    valid[7, 7] = valid[7, 6] = valid[6, 7] = valid[7, 8] = valid[8, 7] = False  # a cross: of the corners the last
+    valid[9:12, 9:12] = False
+    valid[11, 9] = True  # one corner alone
+    valid[12:15, 12:15] = False
+    out_m, kept = Preprocessing(input_size=(14, 14)).whole(42, 42).depth(depth_m, valid)
+    assert [out_m[place, place] for place in range(4)] == [5.0, 8.0, 9.0, 7.0]
+    assert not kept[4, 4] and out_m[4, 4] == 0.0
+    kept[4, 4] = True
+    assert kept.all()
+    assert np.count_nonzero(out_m != 5.0) == 4
+
+
+@pytest.mark.parametrize("size", [(480, 640), (375, 1242), (241, 319), (1080, 1920), (200, 150)])
+def test_dense_depth_of_a_tilted_plane_is_not_drawn_near(size: tuple[int, int]) -> None:
+    # Depth grows by a pixel of the original each row and column, so an error in meters is one in pixels.
+    depth_m = (np.arange(size[0])[:, None] + np.arange(size[1])[None] + 100.0).astype(np.float32)
+    valid = np.ones(size, dtype=np.bool_)
+    window = Preprocessing(input_size=(112, 140)).whole(*size)
+    out_m, kept = window.depth(depth_m, valid)
+    assert kept.all()
+    rows = (np.arange(window.height) + 0.5) * window.pixels_down - 0.5
+    columns = (np.arange(window.width) + 0.5) * window.pixels_across - 0.5
+    error_px = out_m - (rows[:, None] + columns[None] + 100.0)
+    # Half a pixel each way at most, however many a cell has; the smallest value would be half a cell each way before.
+    assert np.abs(error_px).max() <= 1.0 + 1e-3
+
+
+@pytest.mark.parametrize("across", [1.0, 2.0])
+def test_a_map_is_sparse_by_its_pattern_and_not_by_its_share(across: float) -> None:
+    rows, columns = np.mgrid[:240, :320]
+    assert not is_sparse(columns < 40 * across)  # an eighth is measured, in one piece
+    assert is_sparse(rows % 3 > 0)  # two lines of three
+    assert is_sparse(np.random.default_rng(0).random((240, 320)) < 0.4 * across)
+    assert not is_sparse(np.random.default_rng(0).random((240, 320)) < 0.9)
+    assert not is_sparse(np.zeros((240, 320), dtype=np.bool_))
+
+
 @pytest.mark.parametrize("side", [14, 7])
-def test_sky_is_kept_and_what_stands_before_it_wins(side: int) -> None:
+def test_sky_is_kept_and_of_a_sparse_map_what_stands_before_it_wins(side: int) -> None:
     preprocessing = Preprocessing(input_size=(14, 14))
     depth_m = np.full((2 * side, 2 * side), np.inf, dtype=np.float32)
     valid = np.ones_like(depth_m, dtype=np.bool_)
     depth_m[0, 0] = 5.0
     valid[-2:, -2:] = False
+    valid[2::4] = False
+    assert is_sparse(valid)
     out_m, kept = preprocessing.whole(*depth_m.shape).depth(depth_m, valid)
     assert out_m[0, 0] == 5.0
+    assert np.isinf(out_m[kept]).sum() == kept.sum() - 1
+    assert not out_m[~kept].any()
+
+
+@pytest.mark.parametrize("side", [14, 7])
+def test_sky_of_a_dense_map_is_kept(side: int) -> None:
+    depth_m = np.full((2 * side, 2 * side), np.inf, dtype=np.float32)
+    valid = np.ones_like(depth_m, dtype=np.bool_)
+    depth_m[1, 1] = 5.0  # the center of a cell of 2x2 is the corner of four pixels, and the last of them is taken
+    valid[-2:, -2:] = False
+    out_m, kept = Preprocessing(input_size=(14, 14)).whole(*depth_m.shape).depth(depth_m, valid)
     assert np.isinf(out_m[kept]).sum() == kept.sum() - 1
     assert kept.sum() == 14 * 14 - (1 if side == 14 else 4)
     assert not out_m[~kept].any()
