@@ -343,8 +343,8 @@ def labeled_window(preprocessing: Preprocessing, sample: DepthSample, draw: np.r
 
 def _around(place: float, size: int, whole: int, draw: np.random.Generator) -> int:
     """Start of a window of ``size`` in ``whole`` that holds a place, two pixels from its rim where there is room."""
-    least, most = max(0, int(place) + 3 - size), min(int(place) - 2, whole - size)
-    least, most = max(0, min(least, whole - size)), max(0, most)
+    first, last = sorted((0, whole - size))  # an image that is smaller lies somewhere in the window
+    least, most = (min(max(start, first), last) for start in (int(place) + 3 - size, int(place) - 2))
     return int(draw.integers(min(least, most), max(least, most) + 1))
 
 

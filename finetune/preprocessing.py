@@ -44,19 +44,16 @@ class Preprocessing:
         side, where the original's lower bound would let that grow without end.
         """
         elongated = self.elongation(height, width)
+        scale = max(self.input_size[0] / height, self.input_size[1] / width)
         if elongated <= MOST_ELONGATED:
-            return self._lower_bound_size(height, width)
-        scale = max(self.input_size[0] / height, self.input_size[1] / width) * MOST_ELONGATED / elongated
+            return _to_patches(scale * height, self.input_size[0]), _to_patches(scale * width, self.input_size[1])
+        scale *= MOST_ELONGATED / elongated
         return _to_patches(scale * height, PATCH_PX), _to_patches(scale * width, PATCH_PX)
 
     def elongation(self, height: int, width: int) -> float:
         """How many times as elongated as ``input_size`` an image is, 1 or more."""
         down, across = height / self.input_size[0], width / self.input_size[1]
         return max(down, across) / min(down, across)
-
-    def _lower_bound_size(self, height: int, width: int) -> tuple[int, int]:
-        scale = max(self.input_size[0] / height, self.input_size[1] / width)
-        return _to_patches(scale * height, self.input_size[0]), _to_patches(scale * width, self.input_size[1])
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """
@@ -75,24 +72,34 @@ class Preprocessing:
     def window(self, height: int, width: int, across: float, down: float) -> Window:
         """The training crop: a window of ``input_size`` out of the resized image, expressed in the image's own pixels.
 
+        The image is as large as evaluation shows it. One whose longer side is bounded is smaller than the window
+        across, and lies somewhere in it; around it the image repeats its rim, and nothing is measured.
+
         Args:
             height, width: of the image, pixels.
             across, down: where the window lies, each from 0 (left, top) to below 1 (right, bottom).
         """
-        # However elongated, the resized image is as large as the window or larger.
-        whole = _whole(height, width, self._lower_bound_size(height, width))
+        whole = self.whole(height, width)
         out_height, out_width = self.input_size
         return replace(
             whole,
-            top=math.floor(down * (whole.height - out_height + 1)),
-            left=math.floor(across * (whole.width - out_width + 1)),
+            top=_start(down, whole.height - out_height),
+            left=_start(across, whole.width - out_width),
             height=out_height,
             width=out_width,
         )
 
     def whole(self, height: int, width: int) -> Window:
         """All of the resized image of ``height`` x ``width`` pixels: what brings its depth to the network's size."""
-        return _whole(height, width, self.network_size(height, width))
+        out_height, out_width = self.network_size(height, width)
+        return Window(
+            top=0,
+            left=0,
+            height=out_height,
+            width=out_width,
+            pixels_down=height / out_height,
+            pixels_across=width / out_width,
+        )
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, for the metadata of a weights file."""
@@ -140,7 +147,7 @@ class Window:
     """A window of the resized image that is cut before the resize, so that no pixel is resized only to be thrown away.
 
     Attributes:
-        top, left: corner in the resized image, pixels.
+        top, left: corner in the resized image, pixels; below 0 where the window begins before the image.
         height, width: of the window, pixels.
         pixels_down, pixels_across: pixels of the original image for each pixel of the resized one.
     """
@@ -190,34 +197,37 @@ class Window:
             valid: (H, W), True where measured.
 
         Returns:
-            Depth and valid, (height, width); no value is made up. Where the resize enlarges, the nearest pixel. Where it
-            shrinks a dense map, of each cell the measured pixel nearest to its center: the smallest one would be too
+            Depth and valid, (height, width); no value is made up. Where the resize enlarges, the nearest pixel. Where
+            it shrinks a dense map, of each cell the measured pixel nearest to its center: the smallest one would be too
             near by as much as a surface recedes in half a cell. Where it shrinks a sparse one (``is_sparse``), the
             smallest depth of each cell: every return is kept, and of a near thing and what a LiDAR, which stands beside
             the camera, saw past it, the near one.
         """
-        rows, columns = (
-            _cells(self.top, self.height, self.pixels_down, depth_m.shape[0]),
-            _cells(self.left, self.width, self.pixels_across, depth_m.shape[1]),
+        top, height = _inside(self.top, self.height, round(depth_m.shape[0] / self.pixels_down))
+        left, width = _inside(self.left, self.width, round(depth_m.shape[1] / self.pixels_across))
+        cells = (
+            _cells(top, height, self.pixels_down, depth_m.shape[0]),
+            _cells(left, width, self.pixels_across, depth_m.shape[1]),
         )
         if max(self.pixels_down, self.pixels_across) > 1 and is_sparse(valid):
-            return _smallest(depth_m, valid, rows, columns)
-        centers = (
-            _centers(self.top, self.height, self.pixels_down),
-            _centers(self.left, self.width, self.pixels_across),
-        )
-        return _nearest(depth_m, valid, (rows, columns), centers)
+            found_m, kept = _smallest(depth_m, valid, cells)
+        else:
+            centers = _centers(top, height, self.pixels_down), _centers(left, width, self.pixels_across)
+            found_m, kept = _nearest(depth_m, valid, cells, centers)
+        if found_m.shape == (self.height, self.width):
+            return found_m, kept
+        around = ((top - self.top, self.top + self.height - top - height),)
+        around += ((left - self.left, self.left + self.width - left - width),)
+        return np.pad(found_m, around), np.pad(kept, around)
 
     def camera(self, camera: Camera) -> Camera:
         """The intrinsics of the window."""
         return camera.resized(1 / self.pixels_down, 1 / self.pixels_across).cropped(self.top, self.left)
 
 
-def _whole(height: int, width: int, size: tuple[int, int]) -> Window:
-    """All of an image of ``height`` x ``width`` pixels, resized to a (height, width)."""
-    return Window(
-        top=0, left=0, height=size[0], width=size[1], pixels_down=height / size[0], pixels_across=width / size[1]
-    )
+def _start(share: float, spare: int) -> int:
+    """Where a window begins that is ``spare`` pixels smaller than an image, or, below 0, larger: 0 to ``spare``."""
+    return math.floor(share * (spare + 1)) if spare >= 0 else -math.floor(share * (1 - spare))
 
 
 def _to_patches(side_px: float, at_least_px: int) -> int:
@@ -242,10 +252,17 @@ def _centers(first: int, count: int, pixels: float) -> NDArray[np.float64]:
     return (first + np.arange(count) + 0.5) * pixels - 0.5
 
 
+def _inside(first: int, count: int, limit: int) -> tuple[int, int]:
+    """Where the part begins of a stretch of ``count`` that lies in 0 to ``limit``, and how long it is."""
+    begin = max(0, first)
+    return begin, min(first + count, limit) - begin
+
+
 def _smallest(
-    depth_m: NDArray[np.float32], valid: NDArray[np.bool_], rows: NDArray[np.intp], columns: NDArray[np.intp]
+    depth_m: NDArray[np.float32], valid: NDArray[np.bool_], cells: tuple[NDArray[np.intp], NDArray[np.intp]]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Of each cell the smallest measured depth."""
+    rows, columns = cells
     inside = np.s_[rows[0] : rows[-1], columns[0] : columns[-1]]
     # Infinity stands for nothing measured, so what is infinitely far is for now the largest number there is.
     measured = np.where(valid[inside], np.minimum(depth_m[inside], _FARTHEST_M), np.float32(np.inf))

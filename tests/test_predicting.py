@@ -179,12 +179,6 @@ def test_elongated_images_are_bounded_by_their_longer_side(size: tuple[int, int]
     assert Preprocessing(input_size=(112, 154)).network_size(*size) == expected
 
 
-def test_a_training_window_fits_into_any_image() -> None:
-    window = Preprocessing(input_size=(112, 154)).window(32, 8000, 0.99, 0.5)
-    assert (window.height, window.width, window.top) == (112, 154, 0)
-    assert window.left > 20000
-
-
 def test_odd_sizes_are_answered_and_said(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, size in {"tiny": (32, 48), "strip": (32, 900), "large": (900, 1200)}.items():
         write_image(tmp_path / "in" / f"{name}.png", picture(*size))

@@ -187,6 +187,29 @@ def test_no_depth_value_is_made_up_and_sparse_returns_stay(size: tuple[int, int]
         assert np.array_equal(kept, cells)
 
 
+@pytest.mark.parametrize("size", [(32, 800), (900, 40), (100, 400), (75, 90)])
+@pytest.mark.parametrize(("across", "down"), [(0.0, 0.0), (0.4, 0.7), (0.999, 0.999)])
+def test_training_shows_an_image_as_large_as_evaluation_does(size: tuple[int, int], across: float, down: float) -> None:
+    preprocessing = Preprocessing(input_size=(112, 154))
+    depth_m = np.random.default_rng(0).uniform(1, 5, size).astype(np.float32)
+    valid = np.random.default_rng(1).random(size) < 0.97
+    camera = Camera(fx_px=300.0, fy_px=310.0, cx_px=20.0, cy_px=10.0)
+    sample = DepthSample(image=noise(*size), depth_m=depth_m, valid=valid, source="strip", camera=camera)
+    scored, window = preprocessing.whole(*size), preprocessing.window(*size, across, down)
+    seen, trained = scored(sample), window(sample)
+    assert seen.camera is not None and trained.camera is not None
+    assert (trained.camera.fx_px, trained.camera.fy_px) == (seen.camera.fx_px, seen.camera.fy_px)
+    assert trained.depth_m.shape == trained.valid.shape == trained.image.shape[:2] == (112, 154)
+    # What both show is the same, pixel by pixel; where the window goes beyond the image nothing is measured.
+    rows, columns = (np.arange(first, first + count) for first, count in ((window.top, 112), (window.left, 154)))
+    inside = ((rows >= 0) & (rows < scored.height))[:, None] & ((columns >= 0) & (columns < scored.width))
+    assert np.count_nonzero(inside) == min(112, scored.height) * min(154, scored.width)
+    place = np.ix_(np.clip(rows, 0, scored.height - 1), np.clip(columns, 0, scored.width - 1))
+    assert np.array_equal(trained.valid, seen.valid[place] & inside)
+    assert np.array_equal(trained.depth_m[trained.valid], seen.depth_m[place][trained.valid])
+    assert np.abs(trained.image.astype(int) - seen.image[place])[inside].max() <= 1
+
+
 def test_camera_moves_with_the_window() -> None:
     camera = Camera(fx_px=300.0, fy_px=310.0, cx_px=159.5, cy_px=119.5)
     sample = DepthSample(
