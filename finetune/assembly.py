@@ -46,6 +46,7 @@ from finetune.protocols import Protocol
 from finetune.recipe import ModelOptions, Recipe, recipe_mapping
 from finetune.report import RunLog
 from finetune.run_folder import RunFolder, digest
+from finetune.schedules import warmup_within
 from finetune.shown_frames import ShownFrames
 from finetune.weights import Checkpoint, license_sentence, read_checkpoint, whole_network
 
@@ -263,7 +264,7 @@ def make_run(
     alarms = Alarms(
         metric=recipe.evaluation.best,
         max_depth_m=network.max_depth_m,
-        warmup_steps=recipe.optim.warmup_steps,
+        warmup_steps=warmup_within(recipe.optim.warmup_steps, total_steps(recipe, accelerator.num_processes)),
         movement=_movement(network, average, validation) if accelerator.is_main_process else None,
     )
     run = Run(
@@ -420,17 +421,22 @@ def total_steps(recipe: Recipe, processes: int) -> int:
         Optimizer steps of the whole run; an epoch shows as many samples as there are frames.
 
     Raises:
-        FinetuneError: the rate would not reach its peak within them.
+        FinetuneError: the rate would not reach its peak within them, or not all batches to repeat be seen.
     """
     if recipe.run.steps is not None:
         return recipe.run.steps
     assert recipe.run.epochs is not None
     frames = sum(len(reader) for reader in _readers(recipe.data.train))
     steps = -(-recipe.run.epochs * frames // (recipe.run.batch_size * recipe.run.accumulate * processes))
-    if recipe.optim.warmup_steps >= steps:
+    if recipe.optim.warmup_steps is not None and recipe.optim.warmup_steps >= steps:
         raise FinetuneError(
             f"{recipe.where('optim.warmup_steps')}: optim.warmup_steps is {recipe.optim.warmup_steps}, but "
             f"{recipe.run.epochs} epochs of {frames} frames are {steps} steps; expected fewer, such as {steps // 10}."
+        )
+    if (recipe.run.overfit_batches or 0) > steps:
+        raise FinetuneError(
+            f"{recipe.where('run.overfit_batches')}: run.overfit_batches is {recipe.run.overfit_batches}, but "
+            f"{recipe.run.epochs} epochs of {frames} frames are {steps} steps; expected fewer, such as 1."
         )
     return steps
 

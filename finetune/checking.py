@@ -28,7 +28,7 @@ from finetune.inspection import EntryDepth, entry_of, missing_files, require_apa
 from finetune.networks.encoder_specs import PATCH
 from finetune.paths import expand_path
 from finetune.readers.files import read_depth
-from finetune.recipe import DataEntry, Recipe
+from finetune.recipe import DataEntry, Recipe, default_notes
 from finetune.run_folder import RunFolder
 from finetune.sample import DepthSample
 
@@ -308,7 +308,7 @@ def _try_model(recipe: Recipe, step: bool, checked: Checked) -> None:
     try:
         accelerator, notes = make_accelerator(recipe)
         begin = start(recipe, accelerator)
-        checked.notes += [*notes, *begin.notes]
+        checked.notes += [*default_notes(recipe), *notes, *begin.notes]
         if begin.checkpoint and begin.checkpoint.license:
             checked.notes.append(f"license of the base: {begin.checkpoint.license}")
         if step:

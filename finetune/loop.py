@@ -33,7 +33,7 @@ from finetune.protocols import Protocol
 from finetune.recipe import Recipe, recipe_mapping
 from finetune.report import RunLog
 from finetune.run_folder import ADAPTER_FOLDER, RunFolder, lasting_digest, seal, sealed
-from finetune.schedules import rate_factor
+from finetune.schedules import rate_factor, warmup_within
 from finetune.shortages import is_of_a_worker
 from finetune.weights import read_checkpoint, save_adapter, save_native
 
@@ -442,7 +442,8 @@ class Run:
 
     def _set_learning_rates(self) -> None:
         optim = self.recipe.optim
-        factor = rate_factor(optim.schedule, self.step, self.total_steps, optim.warmup_steps)
+        warmup_steps = warmup_within(optim.warmup_steps, self.total_steps)
+        factor = rate_factor(optim.schedule, self.step, self.total_steps, warmup_steps)
         for group in self.optimizer.param_groups:
             group["lr"] = group["base_lr"] * factor
 

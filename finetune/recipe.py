@@ -22,11 +22,17 @@ from finetune.losses.shapes import Reduction
 from finetune.paths import LONGEST_NAME, expand_path, is_possible, path_exists
 from finetune.protocol_settings import protocol_settings
 from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, plain_values
-from finetune.recipe_yaml import dotted, nearest, nearest_path, read_document, yaml_text
+from finetune.recipe_yaml import Document, dotted, nearest, nearest_path, read_document, yaml_text
 from finetune.registry import EXPORTERS, LOSSES, READERS
 
 OPTIONS = ConfigDict(extra="forbid")
 HUB_ID_EXAMPLE = "such as depth-anything/Depth-Anything-V2-Small"
+DEFAULT_STEPS = 2000
+# What is trained for where a recipe names no loss; for a relative head as Depth Anything V2.
+DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "metric": ({"kind": "silog"}, {"kind": "l1", "weight": 0.1}),
+    "relative": ({"kind": "ssi"}, {"kind": "gradient", "weight": 2.0, "of": "aligned"}),
+}
 PATCH = 14  # pixels; the side of a patch of every encoder
 
 Count = Annotated[int, Field(ge=1)]
@@ -292,7 +298,8 @@ class OptimOptions:
     betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)  # of AdamW
     clip_norm: Positive = 1.0  # gradients are scaled down to this norm when theirs is larger
     schedule: Literal["poly", "cosine", "constant"] = "poly"  # from the peak down to 0; poly: (1 - step / steps) ** 0.9
-    warmup_steps: Annotated[int, Field(ge=0)] = 50  # optimizer steps over which the rate rises from 0 to its peak
+    # Steps over which the rate rises from 0 to its peak; null: 50, or a tenth of a run of less than 500 steps.
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
     # What a step keeps of the average of the weights, which is then what is evaluated and saved; 0: no average.
     ema_decay: ShareBelowOne = 0.0
 
@@ -301,7 +308,7 @@ class OptimOptions:
 class RunOptions:
     """``run``: how long, how large a step, how often to look and to save. A step is one change of the weights."""
 
-    steps: Count | None = None  # optimizer steps of the whole run; this or epochs
+    steps: Count | None = None  # optimizer steps of the whole run; this or epochs; without both 2000
     epochs: Count | None = None  # passes over the training data; this or steps
     batch_size: Count = 4  # samples for each process and micro-batch
     accumulate: Count = 1  # micro-batches added up to one step
@@ -322,12 +329,20 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         if self.steps is None and self.epochs is None:
-            raise RecipeError("steps", None, "a whole number, 1 or more, here or for run.epochs")
+            object.__setattr__(self, "steps", DEFAULT_STEPS)  # frozen for everybody else
         if self.steps is not None and self.epochs is not None:
             raise Contradiction(
                 "epochs",
                 self.epochs,
                 "only one of them; remove the other or make it null",
+                other="steps",
+                other_value=self.steps,
+            )
+        if self.overfit_batches is not None and self.steps is not None and self.overfit_batches > self.steps:
+            raise Contradiction(
+                "overfit_batches",
+                self.overfit_batches,
+                "fewer, so that each is trained on more than once, such as 1",
                 other="steps",
                 other_value=self.steps,
             )
@@ -362,15 +377,16 @@ class EvaluationOptions:
 class Recipe:
     """Everything that one run is told. Build it with ``load_recipe``."""
 
-    name: FolderName  # the run folder is <output>/<name>
+    name: FolderName  # the run folder is <output>/<name>; without it the file's name before .yaml
     output: Annotated[str, Field(min_length=1), AfterValidator(_output)] = "runs"  # folder of run folders; ~ is home
     seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # of every random draw
     model: ModelOptions
     data: DataOptions
     augment: AugmentOptions = AugmentOptions()
-    loss: Annotated[tuple[LossTerm, ...], Field(min_length=1)]  # added up by their weights
+    # Added up by their weights. Without it DEFAULT_LOSS of model.head: for a metric one silog, and l1 with weight 0.1.
+    loss: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
     optim: OptimOptions = OptimOptions()
-    run: RunOptions
+    run: RunOptions = RunOptions()
     evaluation: EvaluationOptions = EvaluationOptions()
     export: Exporters = ("official",)  # names in registry.EXPORTERS, written at the end of the run
 
@@ -415,11 +431,11 @@ def require_warmup_within_run(sections: Mapping[str, Any]) -> None:
         RecipeError: the run ends before the learning rate has reached its peak.
     """
     optim, run = sections.get("optim"), sections.get("run")
-    if optim is not None and run is not None and run.steps is not None and optim.warmup_steps >= run.steps:
+    if optim is not None and run is not None and run.steps and (optim.warmup_steps or 0) >= run.steps:
         raise Contradiction(
             "optim.warmup_steps",
             optim.warmup_steps,
-            f"fewer warm-up steps, such as {run.steps // 10}",
+            f"fewer warm-up steps, such as {run.steps // 10}, or null",
             other="run.steps",
             other_value=run.steps,
         )
@@ -586,6 +602,7 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files:
         RecipeFaults: all that is wrong with it, a line each, in the order of the file.
     """
     document = read_document(path, overrides)
+    _put_defaults(document, expand_path(path))
     checker = Checker(document, check_files=check_files)
     given = checker.fields(Recipe, document.values, (), "a key of the recipe")
     assert given is not None, "the document is a mapping"
@@ -600,6 +617,25 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files:
     places = {dotted(key): place.text for key, place in document.places.items()}
     object.__setattr__(recipe, "places", places)
     return recipe
+
+
+def _put_defaults(document: Document, path: Path) -> None:
+    """Put in what a recipe may leave out and what follows from other things than its own key."""
+    document.values.setdefault("name", path.stem)
+    model = document.values.get("model")
+    head = model.get("head", "metric") if isinstance(model, dict) else "metric"
+    if isinstance(head, str) and head in DEFAULT_LOSS:
+        document.values.setdefault("loss", [dict(term) for term in DEFAULT_LOSS[head]])
+
+
+def default_notes(recipe: Recipe) -> list[str]:
+    """What a run takes for granted that its recipe leaves out and that decides what comes out, in a sentence."""
+    taken = []
+    if not recipe.places.keys() & {"run.steps", "run.epochs"}:
+        taken.append(f"run.steps: {recipe.run.steps}")
+    if "loss" not in recipe.places:
+        taken.append(f"loss: {' + '.join(f'{term.weight:g} {term.kind}' for term in recipe.loss)}")
+    return [f"by default, since the recipe says nothing else: {', '.join(taken)}"] if taken else []
 
 
 def recipe_mapping(recipe: Recipe) -> dict[str, Any]:

@@ -13,6 +13,11 @@ SHAPES: dict[str, Callable[[float], float]] = {
 }
 
 
+def warmup_within(warmup_steps: int | None, total_steps: int) -> int:
+    """Steps of the warm-up of a run; where None says nothing, 50, or a tenth of a run of fewer than 500 steps."""
+    return min(50, total_steps // 10) if warmup_steps is None else warmup_steps
+
+
 def rate_factor(schedule: str, step: int, total_steps: int, warmup_steps: int) -> float:
     """
     Args:

@@ -39,7 +39,7 @@ from finetune.metrics import is_better
 from finetune.overfitting import require_learned_by_heart
 from finetune.paths import expand_path, path_exists
 from finetune.predictor import load_model
-from finetune.recipe import Recipe, recipe_mapping, recipe_text
+from finetune.recipe import Recipe, default_notes, recipe_mapping, recipe_text
 from finetune.run_folder import ENVIRONMENT_FILE, EVALUATION_FILE, REPORT_FILE, RunFolder, require_same_run
 from finetune.run_page import page_content, report_page
 from finetune.shortages import shortage
@@ -72,7 +72,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     looked_at = inspect_before_training(recipe)
     entries = (*recipe.data.train, *recipe.data.val)
     notes += dict.fromkeys(note for entry in entries for note in getattr(entry.source, "notes", ()))
-    notes += skipped_notes(looked_at) + quick_warnings(looked_at, recipe)
+    notes += default_notes(recipe) + skipped_notes(looked_at) + quick_warnings(looked_at, recipe)
     if recipe.run.compile:
         try_compiler(accelerator.device)
     begin = start(recipe, accelerator)

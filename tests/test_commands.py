@@ -25,7 +25,6 @@ WRONG = [
     ("batch_size: 4", "batch_size: 0", [], ["small.yaml:11", "run.batch_size", "0"]),
     ("max_depth_m: 10.0", "max_depth_m: -1.0", [], ["small.yaml:3", "model.max_depth_m", "-1"]),
     ("steps: 6", "steps: 6, epochs: 2", [], ["small.yaml:11", "run.epochs", "run.steps"]),
-    ("steps: 6, ", "", [], ["small.yaml:11", "run.steps", "run.epochs"]),
     ("input_size: [56, 70]", "input_size: [56, 71]", [], ["small.yaml:5", "70 or 84"]),
     ("input_size: [56, 70]", "input_size: [100, 70]", [], ["small.yaml:5", "98 or 112"]),
     ("list: val.txt", "list: vall.txt", [], ["small.yaml:7", "data.val.0.list", "vall.txt"]),

@@ -24,6 +24,7 @@ from finetune.recipe import (
     OptimOptions,
     Recipe,
     RunOptions,
+    default_notes,
     load_recipe,
     recipe_mapping,
     recipe_text,
@@ -172,7 +173,7 @@ def test_full_example(tmp_path: Path) -> None:
     assert [term.loss for term in recipe.loss] == [FakeLoss(lam=0.5), PlainLoss()]
     assert [term.weight for term in recipe.loss] == [1.0, 0.1]
     assert recipe.model.lora == LoraOptions(rank=16, alpha=32.0, dropout=0.0, last_blocks=None)
-    assert recipe.optim == OptimOptions(lr=5e-6, lr_decoder=5e-5)
+    assert recipe.optim == OptimOptions(lr=5e-6, lr_decoder=5e-5, warmup_steps=50)
     assert recipe.run == RunOptions(steps=300)
     assert recipe.data.input_size == (252, 336)
     assert recipe.depth_range_m == (0.001, 10.0)
@@ -312,7 +313,43 @@ def test_what_a_relative_head_cannot_start_from(tmp_path: Path, override: str, e
 def test_epochs_instead_of_steps(tmp_path: Path) -> None:
     recipe = load(tmp_path, SMALL, "run.steps=null", "run.epochs=5")
     assert (recipe.run.steps, recipe.run.epochs) == (None, 5)
-    assert recipe.optim.warmup_steps == 50
+
+
+MINIMAL = """\
+model: {checkpoint: org/name, max_depth_m: 10.0}
+data:
+  input_size: [56, 70]
+  train: [{reader: pairs, root: ., meters_per_unit: 0.001}]
+  val: [{reader: pairs, root: ., meters_per_unit: 0.001}]
+"""
+
+
+def test_a_recipe_needs_a_checkpoint_a_max_depth_a_size_and_data(tmp_path: Path) -> None:
+    recipe = load(tmp_path, MINIMAL)
+    assert (recipe.name, recipe.run.steps, recipe.run.epochs) == ("x", 2000, None)
+    assert [(term.kind, term.weight) for term in recipe.loss] == [("silog", 1.0), ("l1", 0.1)]
+    assert default_notes(recipe) == [
+        "by default, since the recipe says nothing else: run.steps: 2000, loss: 1 silog + 0.1 l1"
+    ]
+    again = load(tmp_path, recipe_text(recipe))
+    assert again == recipe
+    assert not default_notes(again)
+
+
+def test_the_losses_of_a_recipe_without_any_are_those_of_its_head(tmp_path: Path) -> None:
+    recipe = load(tmp_path, MINIMAL, "model.head=relative", "run.epochs=3")
+    assert [(term.kind, term.weight, term.loss.head) for term in recipe.loss] == [
+        ("ssi", 1.0, "relative"),
+        ("gradient", 2.0, "relative"),
+    ]
+    assert (recipe.run.steps, recipe.run.epochs) == (None, 3)
+    assert default_notes(recipe) == ["by default, since the recipe says nothing else: loss: 1 ssi + 2 gradient"]
+    assert not default_notes(load(tmp_path, MINIMAL, "loss=[{kind: silog}]", "run.steps=5"))
+
+
+def test_what_a_recipe_leaves_out_by_a_slip_is_no_default(tmp_path: Path) -> None:
+    (found,) = faults(tmp_path, MINIMAL + "losses: [{kind: l1}]\n")
+    assert "losses is not a key of the recipe. Did you mean loss?" in found
 
 
 def test_where_a_key_was_written(tmp_path: Path) -> None:
@@ -456,8 +493,9 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("  steps: 300", "  steps: 300\n  epochs: 5", 18,
          "run.epochs is 5 and run.steps is 300 (x.yaml:17); expected only one of them; remove the other or make it "
          "null."),
-        ("  steps: 300", "  batch_size: 2", 16,
-         "run.steps is null; expected a whole number, 1 or more, here or for run.epochs."),
+        ("  steps: 300", "  steps: 3\n  overfit_batches: 4", 18,
+         "run.overfit_batches is 4 and run.steps is 3 (x.yaml:17); expected fewer, so that each is trained on more "
+         "than once, such as 1."),
         # Sizes.
         ("[56, 70]", "[250, 336]", 6,
          "data.input_size is [250, 336]; expected height and width, multiples of 14 from 56 to 4200: 238 or 252 "
@@ -513,8 +551,8 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
          "protocol has its own range; to change it write nyu_eigen+max_depth_m=5."),
         ("      root: .", "      root: .\n      out_of_range: cap", 10,
          "data.train.0.out_of_range is 'cap'; expected one of ignore, ceiling."),
-        ("  steps: 300", "  steps: 40", 1,
-         "optim.warmup_steps is 50 and run.steps is 40 (x.yaml:17); expected fewer warm-up steps, such as 4."),
+        ("run:\n  steps: 300", "optim: {warmup_steps: 50}\nrun:\n  steps: 40", 16,
+         "optim.warmup_steps is 50 and run.steps is 40 (x.yaml:18); expected fewer warm-up steps, such as 4, or null."),
     ],
 )  # fmt: skip
 def test_one_wrong_key_gives_one_sentence(tmp_path: Path, old: str, new: str, line: int, expected: str) -> None:
@@ -546,7 +584,7 @@ def test_one_wrong_key_gives_one_sentence(tmp_path: Path, old: str, new: str, li
         (["data.train.0.root=${QQQQ}"], "data.train.0.root is '${QQQQ}'; QQQQ is not set;"),
         (["seed=1", "seed=2"], "seed is given twice, here 2; keep one."),
         (["optim.warmup_steps=300"],
-         "optim.warmup_steps is 300 and run.steps is 300 (x.yaml:17); expected fewer warm-up steps, such as 30."),
+         "optim.warmup_steps is 300 and run.steps is 300 (x.yaml:17); expected fewer warm-up steps, such as 30, or "),
     ],
 )  # fmt: skip
 def test_one_wrong_override_gives_one_sentence(tmp_path: Path, overrides: list[str], expected: str) -> None:

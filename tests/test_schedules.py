@@ -1,6 +1,6 @@
 import pytest
 
-from finetune.schedules import rate_factor
+from finetune.schedules import rate_factor, warmup_within
 
 
 def test_poly_by_hand() -> None:
@@ -23,3 +23,11 @@ def test_warmup_rises_linearly_and_never_starts_at_zero() -> None:
 @pytest.mark.parametrize("schedule", ["poly", "cosine", "constant"])
 def test_a_step_beyond_the_end_is_as_the_end(schedule: str) -> None:
     assert rate_factor(schedule, 150, 100, 0) == rate_factor(schedule, 100, 100, 0)
+
+
+@pytest.mark.parametrize(
+    ("told", "total_steps", "expected"),
+    [(None, 5, 0), (None, 20, 2), (None, 499, 49), (None, 500, 50), (None, 10**6, 50), (0, 20, 0), (7, 20, 7)],
+)
+def test_a_warm_up_that_nothing_says_fits_the_run(told: int | None, total_steps: int, expected: int) -> None:
+    assert warmup_within(told, total_steps) == expected
