@@ -10,9 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.errors import FinetuneError
 from finetune.pictures import colored, with_labels, with_legend
 from finetune.point_cloud import PointCloud
+from finetune.written_files import disk_faults, remove, write_file
 
 MOST_COUNTS = 65535  # of 16 bits
 UNITS_PER_METER = 1000.0
@@ -23,11 +23,9 @@ class MeterFiles:
     """How meters are written.
 
     Attributes:
-        range_m: ends of the preview's colors, meters; fixed, so that previews compare.
         units_per_meter: of the 16-bit PNG.
     """
 
-    range_m: tuple[float, float]
     units_per_meter: float = UNITS_PER_METER
 
     @property
@@ -35,17 +33,16 @@ class MeterFiles:
         """What the 16-bit PNG holds, meters."""
         return MOST_COUNTS / self.units_per_meter
 
-    def preview(self, depth_m: NDArray[np.float32]) -> NDArray[np.uint8]:
-        """(H, W) meters -> (H + legend, W, 3) uint8, RGB."""
-        return with_legend(colored(depth_m, *self.range_m), *self.range_m, "m")
-
-    def write(self, depth_m: NDArray[np.float32], stem: Path, points: PointCloud | None = None) -> bool:
+    def write(
+        self, depth_m: NDArray[np.float32], stem: Path, range_m: tuple[float, float], points: PointCloud | None = None
+    ) -> bool:
         """
         Write ``<stem>.npy``, ``<stem>.png``, ``<stem>_preview.png`` and, if there are points, ``<stem>.ply``.
 
         Args:
             depth_m: (H, W), meters.
             stem: folder, and name without its ending.
+            range_m: ends of the preview's colors, meters.
             points: of this depth.
 
         Returns:
@@ -54,33 +51,58 @@ class MeterFiles:
         Raises:
             FinetuneError: nothing can be written there.
         """
-        if points is not None:
-            _save_points(points, _named(stem, ".ply"))
-        _write(_named(stem, "_preview.png"), _png(self.preview(depth_m)[..., ::-1]))
         fits = bool(depth_m.max() <= self.most_m)
+        if points is not None:
+            with disk_faults(_named(stem, ".ply")):
+                points.save(_named(stem, ".ply"))
+        _write(_named(stem, "_preview.png"), _png(meter_preview(depth_m, range_m)[..., ::-1]))
         counts_file = _named(stem, ".png")
         if fits:
             _write(counts_file, _png(np.rint(depth_m.astype(np.float64) * self.units_per_meter).astype(np.uint16)))
         else:
             # One of an earlier call would be taken for this answer.
-            counts_file.unlink(missing_ok=True)
-        # Last: where it stands, so do the others.
+            with disk_faults(counts_file):
+                remove(counts_file)
+        # Write .npy last: where it is, the other files are complete.
         _write(_named(stem, ".npy"), _npy(depth_m))
         return fits
 
 
-def write_inverse(inverse: NDArray[np.float32], stem: Path) -> None:
+def meter_preview(depth_m: NDArray[np.float32], range_m: tuple[float, float]) -> NDArray[np.uint8]:
+    """(H, W) meters -> (H + legend, W, 3) uint8, RGB."""
+    return with_legend(colored(depth_m, *range_m), *range_m, "m")
+
+
+def spread_range(values: NDArray[np.float32]) -> tuple[float, float]:
     """
-    Write ``<stem>_inverse.npy`` and ``<stem>_preview.png``, whose colors go from the image's nearest to its farthest.
+    Args:
+        values: (H, W), any unit.
+
+    Returns:
+        Their 2nd and 98th percentile, between which colors are well used. Of values that are all the same, ends around
+        them.
+    """
+    # A hundred thousand of them are enough for a percentile, and quick.
+    step = max(1, int((values.size / 1e5) ** 0.5))
+    low, high = np.percentile(values[::step, ::step], (2, 98)).tolist()
+    if high - low <= 1e-3 * abs(high):
+        low, high = low - 0.05 * abs(low), high + 0.05 * abs(high) or 1.0
+    return low, high
+
+
+def write_inverse(inverse: NDArray[np.float32], stem: Path, ends: tuple[float, float] | None = None) -> None:
+    """
+    Write ``<stem>_inverse.npy`` and ``<stem>_preview.png``.
 
     Args:
         inverse: (H, W), inverse depth of unknown scale and shift, bigger is nearer.
         stem: folder, and name without its ending.
+        ends: of the colors, far and near; None: the image's own farthest and nearest.
 
     Raises:
         FinetuneError: nothing can be written there.
     """
-    _write(_named(stem, "_preview.png"), _png(inverse_preview(inverse)[..., ::-1]))
+    _write(_named(stem, "_preview.png"), _png(inverse_preview(inverse, ends)[..., ::-1]))
     _write(_named(stem, "_inverse.npy"), _npy(inverse))
 
 
@@ -111,26 +133,7 @@ def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
 def _write(path: Path, content: bytes) -> None:
     """
     Raises:
-        FinetuneError: the disk said no.
+        FinetuneError: it cannot be written.
     """
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _save_points(points: PointCloud, path: Path) -> None:
-    """
-    Raises:
-        FinetuneError: the disk said no.
-    """
-    try:
-        points.save(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-
-
-def _unwritable(path: Path, error: OSError) -> FinetuneError:
-    return FinetuneError(
-        f"{path}: cannot be written ({error.strerror}). Name an --output where this user may write and there is room."
-    )
+    with disk_faults(path):
+        write_file(path, content)

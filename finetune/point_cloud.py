@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from finetune.camera import Camera
 from finetune.errors import FinetuneError
+from finetune.written_files import write_file
 
 _VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
 
@@ -31,7 +32,12 @@ class PointCloud:
         return len(self.xyz_m)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write a binary PLY, in meters, with a color for each point."""
+        """
+        Write a binary PLY, in meters, with a color for each point; whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
         vertices = np.empty(len(self), _VERTEX)
         for column, name in enumerate(("x", "y", "z")):
             vertices[name] = self.xyz_m[:, column]
@@ -47,7 +53,7 @@ class PointCloud:
             *properties,
             "end_header",
         ]
-        Path(path).write_bytes("\n".join(head).encode() + b"\n" + vertices.tobytes())
+        write_file(Path(path), "\n".join(head).encode() + b"\n" + vertices.tobytes())
 
 
 def point_cloud(

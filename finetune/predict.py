@@ -25,7 +25,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="finetune predict",
         description="Images to depth: <name>.npy in meters (float32), <name>.png in millimeters (16 bit), "
         "<name>_preview.png in color. A relative model knows no meters: <name>_inverse.npy and the preview. Of a video "
-        "<name>_preview.mp4, at its frame rate and in colors of one range.",
+        "<name>_preview.mp4, at its frame rate and in colors of one range, 640 px wide or high at most.",
     )
     add_model_argument(parser)
     parser.add_argument(
@@ -41,9 +41,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--skip-existing", action="store_true", help="leave alone what is done already")
     parser.add_argument(
         "--range",
-        type=_numbers(2, "NEAR,FAR in meters, NEAR below FAR", lambda ends: 0 <= ends[0] < ends[1]),
+        type=_range,
         metavar="NEAR,FAR",
-        help="meters at the ends of the preview's colors; default: 0 and the model's max depth",
+        help="meters at the ends of the preview's colors; auto: the 2nd and the 98th percentile of each image, of a "
+        "video its first frame; default: 0 and the model's max depth",
     )
     parser.add_argument(
         "--png-units-per-meter",
@@ -166,6 +167,13 @@ def _numbers(
         return found
 
     return parse
+
+
+def _range(text: str) -> tuple[float, ...] | str:
+    if text == "auto":
+        return text
+    expected = "NEAR,FAR in meters, NEAR below FAR, or auto"
+    return _numbers(2, expected, lambda ends: 0 <= ends[0] < ends[1])(text)
 
 
 def _positive(text: str) -> float:

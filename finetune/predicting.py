@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from finetune.depth_files import UNITS_PER_METER, MeterFiles, inverse_preview, write_inverse
+from finetune.depth_files import (
+    UNITS_PER_METER,
+    MeterFiles,
+    inverse_preview,
+    meter_preview,
+    spread_range,
+    write_inverse,
+)
 from finetune.errors import DataError, FinetuneError, ResultError
 from finetune.image_paths import Input
 from finetune.paths import path_exists
@@ -21,12 +29,21 @@ from finetune.point_cloud import CameraOptions, PointCloud, camera_of, point_clo
 from finetune.predictor import Predictor
 from finetune.preprocessing import MOST_ELONGATED
 from finetune.readers.files import read_image
-from finetune.videos import VideoFile, VideoFrames
+from finetune.videos import VideoFrames, written_video
+from finetune.written_files import disk_faults
 
 # Images that are decoded, or wait to be written, at any time.
 _AHEAD = 3
 # Further from training than this, shape or size is worth a word.
 FAR_ASPECT, FAR_ENLARGED = 2.0, 2.0
+# The range of a preview that goes from each image's 2nd to its 98th percentile.
+AUTO: Literal["auto"] = "auto"
+# A preview that uses less of its colors shows little.
+FLAT_SHARE = 0.2
+# Fewer steps from 0 to the model's max depth are no depth map but a typing error.
+MIN_PNG_STEPS = 20
+# Of the preview of a video: encoding VP9 takes about 1 s of a core for a frame of 1920x1080, 0.2 s for 640x360.
+MAX_VIDEO_SIDE_PX = 640
 # Of the frames that a video says it has, which some containers estimate: with less it is cut off.
 CUT_OFF_SHARE = 0.9
 _T = TypeVar("_T")
@@ -52,7 +69,8 @@ class PredictOptions:
 
     Attributes:
         output: folder.
-        range_m: ends of the colors, meters; None: 0 to the model's max depth.
+        range_m: ends of the colors, meters; None: 0 to the model's max depth; "auto": the 2nd to the 98th percentile
+            of each image's own depth, of a video its first frame's.
         units_per_meter: of the 16-bit PNG.
         flip: average with the answer to the mirrored image.
         skip_existing: leave alone what has its last file already.
@@ -61,7 +79,7 @@ class PredictOptions:
     """
 
     output: Path
-    range_m: tuple[float, float] | None = None
+    range_m: tuple[float, float] | Literal["auto"] | None = None
     units_per_meter: float = UNITS_PER_METER
     flip: bool = False
     skip_existing: bool = False
@@ -98,13 +116,15 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: Predi
         What became of each; what cannot be read, or has no answer, is a fault and the others are done.
 
     Raises:
-        FinetuneError: points are asked for and no camera is known, a range in meters of a model that knows none, or
-            nothing can be written there.
+        FinetuneError: points are asked for and no camera is known, a range in meters of a model that knows none, a
+            PNG would have hardly a step, or nothing can be written there.
     """
-    if predictor.kind == "relative" and options.range_m is not None:
+    if predictor.kind == "relative" and options.range_m not in (None, AUTO):
         raise FinetuneError(
-            f"{predictor.source} is relative: it knows no meters, so no --range in meters. Leave it out."
+            f"{predictor.source} is relative: it knows no meters, so no --range in meters. Leave it out, or write "
+            "--range auto."
         )
+    _require_steps(predictor, options.units_per_meter)
     _require_cameras(predictor, inputs, options)
     work = _Work(predictor, options)
     todo = [one for one in inputs if not work.stands(one)]
@@ -141,6 +161,20 @@ def _require_cameras(predictor: Predictor, inputs: Sequence[Input], options: Pre
         raise FinetuneError("--points of a video are a file a frame: add --frames, or leave out --points.")
 
 
+def _require_steps(predictor: Predictor, units_per_meter: float) -> None:
+    """
+    Raises:
+        FinetuneError: between 0 and the model's max depth the 16-bit PNG would have fewer than ``MIN_PNG_STEPS``.
+    """
+    most_m = predictor.max_depth_m
+    if most_m is not None and most_m * units_per_meter < MIN_PNG_STEPS:
+        raise FinetuneError(
+            f"--png-units-per-meter {units_per_meter:g}: from 0 to the max depth {most_m:g} m the 16-bit PNG would "
+            f"have {most_m * units_per_meter:.3g} steps. Write at least {math.ceil(MIN_PNG_STEPS / most_m)}; "
+            f"{UNITS_PER_METER:g} is millimeters."
+        )
+
+
 class _Work:
     """The state of one call."""
 
@@ -150,21 +184,27 @@ class _Work:
         self._options = options
         self._elongated: list[Path] = []
         self._far: list[tuple[Path, str]] = []
-        most_m = predictor.max_depth_m
+        self._flat: list[tuple[Path, tuple[float, float]]] = []
+        self._spread: list[tuple[Path, tuple[float, float]]] = []
         self._files: MeterFiles | None = None
-        if most_m is not None:
-            range_m = options.range_m or (0.0, most_m)
-            self._files = MeterFiles(range_m=range_m, units_per_meter=options.units_per_meter)
+        if predictor.max_depth_m is not None:
+            self._files = MeterFiles(units_per_meter=options.units_per_meter)
 
     def stands(self, one: Input) -> bool:
         """Whether it is done from an earlier call, and may be left."""
-        endings = [".npy" if self._files else "_inverse.npy"]
-        if self._options.points is not None:
-            endings.append(".ply")
-        if one.is_video:
-            endings = ["_preview.mp4"]
-        there = all(path_exists(self._options.output / f"{one.path.stem}{ending}") for ending in endings)
-        return self._options.skip_existing and there
+        if not self._options.skip_existing:
+            return False
+        ending = ".npy" if self._files else "_inverse.npy"
+        stem = self._options.output / one.path.stem
+        if not one.is_video:
+            endings = [ending] if self._options.points is None else [ending, ".ply"]
+            return all(path_exists(f"{stem}{ending}") for ending in endings)
+        preview = Path(f"{stem}_preview.mp4")
+        if not path_exists(preview) or not self._options.frames:
+            return path_exists(preview)
+        # The earlier call may have been one without --frames, and one in between may have been interrupted.
+        frames = len(list(stem.glob(f"[0-9]*{ending}")))
+        return frames == VideoFrames(preview).count
 
     def images(self, inputs: Sequence[Input], bar: tqdm) -> None:
         """Predict images, in their order."""
@@ -197,29 +237,29 @@ class _Work:
         try:
             frames = VideoFrames(one.path)
             if self._options.frames:
-                folder.mkdir(exist_ok=True)
+                with disk_faults(folder):
+                    folder.mkdir(exist_ok=True)
             with (
                 ThreadPoolExecutor(1) as pool,
-                VideoFile(output / f"{one.path.stem}_preview.mp4", frames.frames_per_second) as preview,
+                written_video(output / f"{one.path.stem}_preview.mp4", frames.frames_per_second) as write_preview,
                 tqdm(total=frames.count or None, unit="frame", dynamic_ncols=True, disable=None) as bar,
             ):
                 decoded = 0
                 for number, image in enumerate(_next_in_thread(pool, iter(frames))):
                     decoded += 1
                     answer = self._answer(one.path, image)
-                    # Of a relative model the range is that of the first frame, so that colors stay comparable.
-                    ends = ends or (float(answer.min()), float(answer.max()))
-                    preview.write(self._files.preview(answer) if self._files else inverse_preview(answer, ends))
+                    # The range is that of the first frame, so that colors stay comparable.
+                    ends = ends or self._ends(one.path, answer)
+                    write_preview(self._preview(_reduced(answer, MAX_VIDEO_SIDE_PX), ends))
                     if self._options.frames:
-                        beyond += not self._write(answer, folder / f"{number:06d}", self._points(one, image, answer))
+                        points = self._points(one, image, answer)
+                        beyond += not self._write(answer, folder / f"{number:06d}", ends, points)
                     bar.update()
                     if number == 0:
                         self._look(one.path, *image.shape[:2])
         except (DataError, ResultError) as error:
             self.outcome.faults.append(str(error))
             return
-        except OSError as error:
-            raise FinetuneError(f"{folder}: cannot be written ({error.strerror}). Name another --output.") from error
         if beyond:
             self.outcome.beyond.append(one.path)
         if decoded < CUT_OFF_SHARE * frames.count:
@@ -234,7 +274,27 @@ class _Work:
         answer = self._answer(one.path, image)
         points = self._points(one, image, answer)
         self._look(one.path, *image.shape[:2])
-        return lambda: self._write(answer, stem, points)
+        ends = self._ends(one.path, answer)
+        return lambda: self._write(answer, stem, ends, points)
+
+    def _ends(self, path: Path, answer: NDArray[np.float32]) -> tuple[float, float]:
+        """The ends of the preview's colors; notes what is worth a word about them."""
+        wanted, max_depth_m = self._options.range_m, self._predictor.max_depth_m
+        if wanted is None and max_depth_m is None:
+            return float(answer.min()), float(answer.max())
+        if wanted is not None and wanted != AUTO:
+            return wanted
+        ends = spread_range(answer)
+        if wanted == AUTO:
+            self._spread.append((path, ends))
+            return ends
+        assert max_depth_m is not None
+        if ends[1] - ends[0] < FLAT_SHARE * max_depth_m:
+            self._flat.append((path, ends))
+        return 0.0, max_depth_m
+
+    def _preview(self, answer: NDArray[np.float32], ends: tuple[float, float]) -> NDArray[np.uint8]:
+        return meter_preview(answer, ends) if self._files is not None else inverse_preview(answer, ends)
 
     def _answer(self, path: Path, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """
@@ -274,10 +334,12 @@ class _Work:
         assert camera is not None, "looked at before the first image"
         return point_cloud(answer, image, camera, edge_ratio=points.edge_ratio, max_points=points.max_points)
 
-    def _write(self, answer: NDArray[np.float32], stem: Path, points: PointCloud | None) -> bool:
+    def _write(
+        self, answer: NDArray[np.float32], stem: Path, ends: tuple[float, float], points: PointCloud | None
+    ) -> bool:
         if self._files is not None:
-            return self._files.write(answer, stem, points)
-        write_inverse(answer, stem)
+            return self._files.write(answer, stem, ends, points)
+        write_inverse(answer, stem, ends)
         return True
 
     def _look(self, path: Path, height: int, width: int) -> None:
@@ -291,7 +353,7 @@ class _Work:
             self._far.append((path, f"{width}x{height}"))
 
     def notes(self, inputs: int) -> list[str]:
-        """Sentences about images that are far from training."""
+        """Sentences about images that are far from training, and about the colors of previews."""
         height, width = self._predictor.preprocessing.input_size
         found = []
         if self._elongated:
@@ -305,7 +367,24 @@ class _Work:
                 f"{len(self._far)} of {inputs}, {path} ({size}) first, are of a shape or size far from the "
                 f"training size {width}x{height}: expect larger errors"
             )
-        return found
+        return found + self._notes_on_colors(inputs)
+
+    def _notes_on_colors(self, inputs: int) -> list[str]:
+        unit = "relative" if self._files is None else "m"
+        if self._spread:
+            path, (low, high) = self._spread[0]
+            others = "" if len(self._spread) == 1 else "; the others' legends say theirs, so colors do not compare"
+            return [
+                f"{path}: the preview's colors go from {low:.4g} to {high:.4g} {unit}, the 2nd to the 98th percentile"
+                f"{others}"
+            ]
+        if self._flat:
+            path, (low, high) = self._flat[0]
+            return [
+                f"{len(self._flat)} of {inputs}, {path} first, use less than a fifth of the preview's colors "
+                f"({low:.4g} to {high:.4g} of 0 to {self._predictor.max_depth_m:g} m): see more with --range auto"
+            ]
+        return []
 
 
 def _ahead(
@@ -318,6 +397,15 @@ def _ahead(
         if len(waiting) > _AHEAD:
             yield waiting.popleft()
     yield from waiting
+
+
+def _reduced(answer: NDArray[np.float32], max_side_px: int) -> NDArray[np.float32]:
+    """(H, W) at a size without a longer side, each pixel the nearest one; as it is if it has none."""
+    scale = max_side_px / max(answer.shape)
+    if scale >= 1:
+        return answer
+    rows, columns = (((np.arange(max(1, round(side * scale))) + 0.5) / scale).astype(int) for side in answer.shape)
+    return answer[np.ix_(rows.clip(max=answer.shape[0] - 1), columns.clip(max=answer.shape[1] - 1))]
 
 
 def _next_in_thread(pool: ThreadPoolExecutor, items: Iterator[_T]) -> Iterator[_T]:

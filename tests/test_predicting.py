@@ -14,17 +14,20 @@ import trimesh
 from plyfile import PlyData  # type: ignore[import-untyped]
 
 from finetune.camera import Camera
-from finetune.depth_files import inverse_preview
+from finetune.depth_files import inverse_preview, spread_range
 from finetune.errors import FinetuneError
+from finetune.pictures import colored
 from finetune.point_cloud import CameraOptions, camera_of, depth_edges, point_cloud
 from finetune.predict import main
 from finetune.predictor import load_model
 from finetune.preprocessing import Preprocessing
 from finetune.readers.files import read_depth, read_image
 from finetune.readers.scenes import Scenes
+from finetune.videos import CODEC
 from tests.conftest import ROOT
 from tests.small_models import write_model
 from tests.test_predict import names, picture, write_image
+from tests.test_written_files import limited_files
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +145,71 @@ def test_units_of_the_png_and_range_of_the_preview(metric: str, tmp_path: Path) 
     assert (previews[0][:30] != previews[1][:30]).any()
 
 
+def test_the_range_of_a_preview_may_be_that_of_its_image(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = write_image(tmp_path / "a.png"), write_image(tmp_path / "b.png", picture(40, 60)[::-1])
+    out = tmp_path / "out"
+    assert main([metric, str(first), str(second), "--output", str(out), "--range", "auto"]) == 0
+    for name, height in (("a", 30), ("b", 40)):
+        depth_m = np.load(out / f"{name}.npy")
+        low, high = np.percentile(depth_m, (2, 98)).tolist()
+        assert (read_image(out / f"{name}_preview.png")[:height] == colored(depth_m, low, high)).all()
+        if name == "a":
+            said = capsys.readouterr().out
+            assert f"a.png: the preview's colors go from {low:.4g} to {high:.4g} m, the 2nd to the 98th" in said
+            assert "so colors do not compare" in said
+    # Otherwise a preview that shows little says so.
+    assert main([metric, str(first), "--output", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "1 of 1, " in said
+    assert "use less than a fifth of the preview's colors" in said
+    assert "see more with --range auto" in said
+    assert main([metric, str(first), "--output", str(out), "--range", "0,10"]) == 0
+    assert "--range auto" not in capsys.readouterr().out
+
+
+def test_the_range_of_a_video_is_that_of_its_first_frame(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, out = write_video(tmp_path / "v.mp4", 3), tmp_path / "out"
+    assert main([metric, str(video), "--output", str(out), "--frames", "--range", "auto"]) == 0
+    low, high = np.percentile(np.load(out / "v" / "000000.npy"), (2, 98)).tolist()
+    assert f"v.mp4: the preview's colors go from {low:.4g} to {high:.4g} m" in capsys.readouterr().out
+    last = colored(np.load(out / "v" / "000002.npy"), low, high)
+    assert (read_image(out / "v" / "000002_preview.png")[:48] == last).all()
+
+
+def test_a_relative_model_takes_the_range_of_each_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    relative = str(write_model(tmp_path / "relative.safetensors", None))
+    out = tmp_path / "out"
+    assert main([relative, str(write_image(tmp_path / "a.png")), "--output", str(out), "--range", "auto"]) == 0
+    inverse = np.load(out / "a_inverse.npy")
+    far, near = np.percentile(inverse, (2, 98)).tolist()
+    assert (read_image(out / "a_preview.png")[:30] == inverse_preview(inverse, (far, near))[:30]).all()
+    assert f"go from {far:.4g} to {near:.4g} relative" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [0.0, -2.0, 3.0])
+def test_a_range_of_values_that_are_all_the_same(value: float) -> None:
+    low, high = spread_range(np.full((20, 30), value, np.float32))
+    assert low <= value < high
+    assert np.isfinite(colored(np.full((2, 2), value), low, high)).all()
+
+
+@pytest.mark.parametrize("units", ["1e-300", "1.9", "1e-3"])
+def test_a_png_of_hardly_a_step_is_refused(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], units: str
+) -> None:
+    call = [metric, str(write_image(tmp_path / "a.png")), "--output", str(tmp_path / "out")]
+    assert main([*call, "--png-units-per-meter", units]) == 2
+    said = capsys.readouterr().err
+    assert f"--png-units-per-meter {units}: from 0 to the max depth 10 m" in said.replace("0.001", "1e-3")
+    assert "Write at least 2; 1000 is millimeters" in said
+    assert not names(tmp_path / "out")
+    assert main([*call, "--png-units-per-meter", "2"]) == 0
+
+
 def test_depth_that_16_bits_do_not_hold_names_units_that_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     far = str(write_model(tmp_path / "far.safetensors", 200.0))
     image = write_image(tmp_path / "a.png")
@@ -216,6 +284,59 @@ def test_a_video_keeps_its_rate_and_one_range(metric: str, tmp_path: Path) -> No
     # Each frame is what the image alone would be, in the colors of the same range.
     still = read_image(out / "drive" / "000003_preview.png")
     assert np.abs(preview[3][:40, :, ::-1].astype(int) - still[:40]).mean() < 12  # compressed
+
+
+def test_the_preview_of_a_video_is_one_that_browsers_play(
+    metric: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    video, out = write_video(tmp_path / "wide.mp4", 2, size=(300, 800)), tmp_path / "out"
+    capfd.readouterr()
+    assert main([metric, str(video), "--output", str(out), "--frames"]) == 0
+    # The name of the codec in the table of the file. mp4v is in none that Chrome, Firefox and Safari play.
+    content = (out / "wide_preview.mp4").read_bytes()
+    assert CODEC.encode() in content
+    assert b"mp4v" not in content
+    (first, _), _ = frames_of(out / "wide_preview.mp4")
+    assert first.shape[1] == 640
+    still = read_image(out / "wide" / "000000_preview.png")[:300]
+    smaller = cv2.resize(still, (640, 240), interpolation=cv2.INTER_NEAREST)
+    assert np.abs(first[:240, :, ::-1].astype(int) - smaller).mean() < 12  # compressed
+    assert capfd.readouterr().err == ""  # OpenCV warns there of codecs that do not fit
+
+
+def test_a_full_disk_leaves_no_video_that_is_cut(
+    metric: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    video, out = write_video(tmp_path / "drive.mp4", 5), tmp_path / "out"
+    call = [metric, str(video), "--output", str(out)]
+    assert main(call) == 0
+    preview = out / "drive_preview.mp4"
+    size = preview.stat().st_size
+    preview.unlink()
+    for limit in (300, size // 2, size - 1):
+        capfd.readouterr()
+        with limited_files(limit):
+            assert main(call) == 2
+        captured = capfd.readouterr()
+        assert "drive_preview.mp4: 5 of its frames cannot be read back. Name an --output" in captured.err
+        assert captured.err.count("\n") == 1
+        assert "done" not in captured.out
+        assert not names(out)
+
+
+def test_a_full_disk_leaves_nothing_that_skip_existing_counts_as_done(metric: str, tmp_path: Path) -> None:
+    call = [metric, str(write_image(tmp_path / "a.png")), "--skip-existing", "--points", "--hfov", "60", "--output"]
+    assert main([*call, str(tmp_path / "whole")]) == 0
+    whole = {path.name: path.read_bytes() for path in (tmp_path / "whole").iterdir()}
+    assert len(whole) == 4
+    out = tmp_path / "out"
+    for content in whole.values():
+        with limited_files(len(content) - 1):
+            assert main([*call, str(out)]) == 2
+        assert "a.npy" not in names(out)
+        assert all((out / name).read_bytes() == whole[name] for name in names(out))
+    assert main([*call, str(out)]) == 0
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == whole
 
 
 def test_a_video_that_is_none(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -423,6 +544,22 @@ def test_points_that_are_missing_are_made(metric: str, tmp_path: Path) -> None:
     call = [metric, str(image), "--output", str(out), "--skip-existing", "--points", "--hfov", "60"]
     assert main(call) == 0
     assert (out / "a.ply").exists()
+
+
+def test_frames_of_a_video_that_are_missing_are_made(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, out = write_video(tmp_path / "v.mp4", 3), tmp_path / "out"
+    call = [metric, str(video), "--output", str(out), "--skip-existing"]
+    assert main(call) == 0
+    for skipped in (False, True):
+        capsys.readouterr()
+        assert main([*call, "--frames"]) == 0
+        assert ("1 were there already" in capsys.readouterr().out) is skipped
+        assert len(list((out / "v").glob("*.npy"))) == 3
+    (out / "v" / "000001.npy").unlink()
+    assert main([*call, "--frames"]) == 0
+    assert len(list((out / "v").glob("*.npy"))) == 3
 
 
 def test_edges_are_jumps_by_a_share_of_the_nearer() -> None:
