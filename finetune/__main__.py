@@ -6,6 +6,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from finetune.spelling import did_you_mean, nearest
+
 COMMANDS = {
     "train": "fine-tune from a recipe",
     "check": "what is wrong with recipe, data or checkpoint, before anything is trained",
@@ -27,7 +29,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0 if arguments else 2
     name, *rest = arguments
     if name not in COMMANDS:
-        print(f"finetune stopped: {name} is not a command; expected one of {', '.join(COMMANDS)}.", file=sys.stderr)
+        perhaps = did_you_mean(nearest(name, list(COMMANDS)))
+        expected = f"expected one of {', '.join(COMMANDS)}"
+        print(f"finetune stopped: {name!r} is not a command; {expected}.{perhaps}", file=sys.stderr)
         return 2
     return import_module(f"finetune.{name}").main(rest)
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, get_args, get_type_hints
 
 from finetune.errors import RecipeError
-from finetune.recipe_yaml import nearest
+from finetune.spelling import nearest
 
 Alignment = Literal["none", "median", "scale", "scale_shift", "scale_shift_inverse"]
 

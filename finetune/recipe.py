@@ -22,8 +22,9 @@ from finetune.losses.shapes import Reduction
 from finetune.paths import LONGEST_NAME, expand_path, is_possible, path_exists
 from finetune.protocol_settings import protocol_settings
 from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, plain_values
-from finetune.recipe_yaml import Document, dotted, nearest, nearest_path, read_document, yaml_text
+from finetune.recipe_yaml import Document, dotted, nearest_path, read_document, yaml_text
 from finetune.registry import EXPORTERS, LOSSES, READERS
+from finetune.spelling import nearest
 
 OPTIONS = ConfigDict(extra="forbid")
 HUB_ID_EXAMPLE = "such as depth-anything/Depth-Anything-V2-Small"

@@ -20,8 +20,9 @@ from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
 from finetune.errors import FinetuneError, RecipeError
-from finetune.recipe_yaml import WRONG, Document, KeyPath, did_you_mean, dotted, nearest, plain_scalar, spelled
+from finetune.recipe_yaml import WRONG, Document, KeyPath, dotted, plain_scalar, spelled
 from finetune.registry import find
+from finetune.spelling import did_you_mean, nearest, similarity
 
 
 class Contradiction(RecipeError):
@@ -105,6 +106,7 @@ class Checker:
         """
         self.document = document
         self.check_files = check_files
+        self._all_keys: dict[str, str] = {}  # name -> the first dotted key of the whole recipe that ends with it
 
     def build(self, cls: type, values: Any, path: KeyPath, owner: str, own_keys: Collection[str] = ()) -> Any:
         """
@@ -130,6 +132,8 @@ class Checker:
         """As ``build``, but stops before the object: what each field would be given."""
         if values is WRONG:
             return None
+        if not path:
+            self._all_keys = _keys_of(cls, values, ())
         fields = option_fields(cls)
         chosen = next(((name, names) for name, field in fields.items() if (names := _names(field))), None)
         keys = [name for name in fields if chosen is None or name != chosen[1].into]
@@ -227,16 +231,25 @@ class Checker:
         for key, value in values.items():
             if key in keys:
                 continue
+            # Of two that are as near, one that is not there yet: it was left out.
             free = [name for name in keys if name not in values]
-            suggestion = nearest(key, free) or nearest(key, list(keys))
+            suggestion = nearest(key, [*free, *(name for name in keys if name in values)])
             if suggestion in free:
                 meant.add(suggestion)
+            suggestion = self._elsewhere(key, suggestion) or suggestion
             self.document.fault(
                 (*path, key),
                 f"{dotted((*path, key))} is not {owner}.{did_you_mean(suggestion)} {noun}: {', '.join(keys)}. "
                 f"Found {spelled(value)}.",
             )
         return meant
+
+    def _elsewhere(self, key: str, here: str | None) -> str | None:
+        """The key of another section, dotted, that was probably meant rather than ``here``, one of this section."""
+        if key in self._all_keys:
+            return self._all_keys[key] if here is None or similarity(key, here) < _PLAINLY else None
+        name = nearest(key, list(self._all_keys), cutoff=_PLAINLY) if here is None else None
+        return None if name is None else self._all_keys[name]
 
     def _field(self, field: FieldInfo, name: str, values: Mapping[str, Any], path: KeyPath, given: _Fields) -> None:
         """Check one key and put what it becomes into ``given``."""
@@ -302,6 +315,34 @@ class _Fields:
             self.at_fault.add(name)
         else:
             self.values[name] = value
+
+
+# Words at least so much alike are one word with a slip in it.
+_PLAINLY = 0.75
+
+
+def _keys_of(cls: type, values: Any, path: KeyPath) -> dict[str, str]:
+    """Name -> dotted key, of an options class and all below it; of entries, the keys of the first."""
+    found: dict[str, str] = {}
+    fields = option_fields(cls)
+    deeper: list[dict[str, str]] = []
+    for name, field in fields.items():
+        names, entry_class, annotation = _names(field), _entry_class(field.annotation), field.annotation
+        below = values.get(name) if isinstance(values, dict) else None
+        if names is not None:
+            kind = below if isinstance(below, str) else ""
+            options = _keys_of(find(names.table, kind), values, path) if kind in names.table else {}
+            deeper.append({key: where for key, where in options.items() if key not in fields})
+        if is_options(annotation):
+            deeper.append(_keys_of(annotation, below, (*path, name)))  # type: ignore[arg-type]
+        elif entry_class is not None:
+            first = below[0] if isinstance(below, list) and below else None
+            deeper.append(_keys_of(entry_class, first, (*path, name, 0)))
+        if all(other is None or other.into != name for other in map(_names, fields.values())):
+            found.setdefault(name, dotted((*path, name)))
+    for keys in deeper:
+        found = keys | found
+    return found
 
 
 def expected(field: FieldInfo) -> str:

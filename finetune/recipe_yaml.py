@@ -6,7 +6,6 @@ stricter: ``012`` is text too, since it is 10 to one reader of YAML and 12 to th
 
 from __future__ import annotations
 
-import difflib
 import io
 import math
 import os
@@ -21,6 +20,7 @@ import yaml
 
 from finetune.errors import RecipeFaults
 from finetune.paths import expand_path, list_folder, missing, path_exists, read_bytes
+from finetune.spelling import did_you_mean, nearest
 
 KeyPath = tuple[str | int, ...]  # ("loss", 0, "lam"), which a person reads and writes as loss.0.lam
 
@@ -177,18 +177,6 @@ def spelled(value: Any, length: int = 60) -> str:
     else:
         text = repr(value if isinstance(value, int) else str(value))
     return text if len(text) <= length else text[: length - 3] + "..."
-
-
-def nearest(word: str, known: Sequence[str], cutoff: float = 0.5) -> str | None:
-    """The one of ``known`` that is spelled most like ``word``, whatever its case; None when none is near."""
-    by_folded = {name.casefold(): name for name in reversed(known)}
-    found = difflib.get_close_matches(word.casefold(), by_folded, n=1, cutoff=cutoff)
-    return by_folded[found[0]] if found else None
-
-
-def did_you_mean(suggestion: str | None) -> str:
-    """A sentence to append, with a space before it, or nothing."""
-    return "" if suggestion is None else f" Did you mean {suggestion}?"
 
 
 def nearest_path(path: Path) -> str | None:

@@ -136,8 +136,10 @@ def test_help_names_the_commands_and_imports_nothing_heavy(name: str | None) -> 
 
 
 def test_an_unknown_command_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:
-    assert __main__.main(["tran"]) == 2
-    assert "train" in capsys.readouterr().err
+    assert __main__.main(["trian"]) == 2
+    assert capsys.readouterr().err.endswith("export. Did you mean train?\n")
+    assert __main__.main(["x" * 300]) == 2
+    assert "Did you mean" not in capsys.readouterr().err
 
 
 def test_the_launcher_trains_from_any_folder(recipe: Path, tmp_path: Path) -> None:

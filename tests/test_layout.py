@@ -74,6 +74,7 @@ ORDER = [
     "written_files",
     "errors",
     "paths",
+    "spelling",
 ]
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -347,6 +347,28 @@ def test_the_losses_of_a_recipe_without_any_are_those_of_its_head(tmp_path: Path
     assert not default_notes(load(tmp_path, MINIMAL, "loss=[{kind: silog}]", "run.steps=5"))
 
 
+@pytest.mark.parametrize(
+    ("override", "meant"),
+    [
+        ("run.stpes=30", "steps"),  # although steps is there already
+        ("model.max_depth=5", "max_depth_m"),
+        ("lr=1e-5", "optim.lr"),
+        ("stpes=30", "run.steps"),
+        ("optim.batch_size=2", "run.batch_size"),
+        ("model.input_size=[56,70]", "data.input_size"),
+        ("root=/mnt", "data.train.0.root"),
+        ("lam=0.2", "loss.0.lam"),
+        ("rank=4", "model.lora.rank"),
+        ("modle.train=lora", "model"),
+        ("run.epoch=3", "epochs"),
+        ("train=lora", "model.train"),
+    ],
+)
+def test_what_was_meant_by_a_key_that_nobody_knows(tmp_path: Path, override: str, meant: str) -> None:
+    (found,) = faults(tmp_path, SMALL, override)
+    assert f" Did you mean {meant}? " in found
+
+
 def test_what_a_recipe_leaves_out_by_a_slip_is_no_default(tmp_path: Path) -> None:
     (found,) = faults(tmp_path, MINIMAL + "losses: [{kind: l1}]\n")
     assert "losses is not a key of the recipe. Did you mean loss?" in found
