@@ -295,6 +295,7 @@ def make_run(
             total_steps=run.total_steps,
             validation=validation,
             max_depth_m=recipe.model.max_depth_m or recipe.depth_range_m[1],
+            pending=run.pending,
         )
     return run
 

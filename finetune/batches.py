@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
@@ -111,6 +113,16 @@ class Batch(NamedTuple):
     usable_pixels: int
     sources: list[str]
     skipped: Sequence[tuple[int, str]] = ()
+
+    @property
+    def usable(self) -> dict[str, int]:
+        """The counts, by what a loss can be a mean over."""
+        return {"image": self.usable_images, "pixel": self.usable_pixels}
+
+    @property
+    def asked(self) -> dict[str, int]:
+        """The same counts, if everything had been measured."""
+        return {"image": len(self.sources), "pixel": self.valid.numel()}
 
 
 class Drawn(NamedTuple):
@@ -434,11 +446,27 @@ def calm_worker(_: int) -> None:
     if hasattr(os, "setpgid"):
         # Out of the process group: Ctrl-C and a signal to the group are for the process that decides what to do.
         os.setpgid(0, 0)
+    _end_for_the_parent_alone()
     # Workers are the parallelism; threads inside each only fight over the same cores.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     # Python prints why something could not be handed over, drops it and goes on: it would be waited for without end.
     Queue._on_queue_feeder_error = staticmethod(_end_of_worker)  # type: ignore[attr-defined]
+
+
+def _end_for_the_parent_alone() -> None:
+    """Heed a SIGTERM of the process that started this one, and no other: a scheduler sends one to every process."""
+    if not hasattr(signal, "sigwaitinfo"):  # only Linux says who sent it
+        return
+    parent = os.getppid()
+    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+
+    def wait() -> None:
+        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+            pass
+        os._exit(0)
+
+    threading.Thread(target=wait, daemon=True).start()
 
 
 def _end_of_worker(error: BaseException, _: object) -> None:

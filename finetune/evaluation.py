@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from finetune.batches import Caught, Reader, calm_worker, sound
 from finetune.errors import DataError, ResultError
+from finetune.interrupts import StopAsked
 from finetune.metrics import METRICS
 from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
@@ -299,6 +300,7 @@ def evaluate(
     *,
     workers: int,
     batch_size: int = 1,
+    stop: Callable[[], bool] = lambda: False,
 ) -> list[Evaluation]:
     """
     Args:
@@ -311,6 +313,7 @@ def evaluate(
             change how a network's sums are rounded, by some 1e-6 of a depth; so batches are cut from all frames, and
             never from what one process has: a table is the same bit by bit on any number of processes, if each has
             as many threads, which round in an order of their own as well.
+        stop: whether this process is to end; asked before each batch.
 
     Returns:
         A table for each protocol, the same in every process: means over images, summed in float64.
@@ -318,11 +321,12 @@ def evaluate(
     Raises:
         DataError: under one of the protocols no image has a pixel that counts.
         ResultError: an answer is not a finite number where it counts.
+        StopAsked: ``stop`` said so in one of the processes; raised in all of them.
     """
     scored: list[list[ScoredImage]] = [[] for _ in protocols]
     skipped: list[list[int]] = [[] for _ in protocols]
     share = _share(accelerator, samples, workers, batch_size)
-    while batch := list(islice(share, batch_size)):
+    while not (stopped := stop()) and (batch := list(islice(share, batch_size))):
         found = _answers(batch, rows, protocols)
         for turn, protocol in enumerate(protocols):
             for place, one in enumerate(batch):
@@ -332,6 +336,8 @@ def evaluate(
                     skipped[turn].append(one.number)
                 else:
                     scored[turn].append(scores)
+    if any(gather_object([stopped]) if accelerator.num_processes > 1 else [stopped]):
+        raise StopAsked
     if accelerator.num_processes > 1:
         scored, skipped = _gathered(scored), _gathered(skipped)
     return [

@@ -1,16 +1,24 @@
-"""SIGINT and SIGTERM: the first one ends a run after its step and its resume point, a second one at once."""
+"""SIGINT and SIGTERM: the first one ends a run as soon as its resume point is saved, a later one at once."""
 
 from __future__ import annotations
 
 import os
 import signal
 import threading
+import time
+from contextlib import suppress
 from types import FrameType
 from typing import Any, Self
 
 from finetune.console import Interrupted
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# A scheduler tells the launcher and the process, and the launcher tells the process again: one wish, told twice.
+SAME_WISH_SECONDS = 5.0
+
+
+class StopAsked(Exception):
+    """All processes have seen a signal, and what they were doing is left undone: nothing of it is kept."""
 
 
 class Interrupts:
@@ -19,13 +27,14 @@ class Interrupts:
     Before that, and in a thread that may not handle signals, they end it as everywhere: there is nothing to save yet.
 
     Attributes:
-        patient: somebody looks at ``number`` after each step.
+        patient: somebody looks at ``number`` between micro-batches and between the images of an evaluation.
         number: of the first signal since then; 0 before.
     """
 
     def __init__(self) -> None:
         self.patient = False
         self.number = 0
+        self._since = 0.0
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
@@ -53,9 +62,14 @@ class Interrupts:
     def _handle(self, number: int, _: FrameType | None) -> None:
         if not self.patient:
             raise Interrupted(number)
+        now = time.monotonic()
+        if self.number and now - self._since < SAME_WISH_SECONDS:
+            return
         if self.number:
             # At once: not even what stands in buffers is waited for. The resume points on disk are whole at any moment.
             os._exit(128 + number)
-        self.number = number
+        self.number, self._since = number, now
+        told = f"\nsaving a resume point and ending; a signal after {SAME_WISH_SECONDS:g} s from now stops at once\n"
         # Written past Python's buffers, which the interrupted code may be in the middle of filling.
-        os.write(2, b"\nfinishing the step and saving; a second signal stops at once\n")
+        with suppress(OSError):
+            os.write(2, told.encode())

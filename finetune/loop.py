@@ -5,15 +5,16 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from accelerate import Accelerator
 from accelerate.utils import gather_object
+from pydantic import NonNegativeInt, TypeAdapter
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
@@ -23,19 +24,34 @@ from finetune.batches import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, BadSamples, Batch
 from finetune.console import Interrupted
 from finetune.errors import FinetuneError, ProcessError, ResultError, first_line
 from finetune.evaluation import Answer, Evaluation, Row, ValidationSamples, evaluate, network_answer
-from finetune.interrupts import Interrupts
+from finetune.interrupts import Interrupts, StopAsked
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
+from finetune.networks.dropout import SampleDropout
 from finetune.networks.lora import adapter_tensors, lora_config, merged
 from finetune.paths import expand_path, path_exists
 from finetune.preprocessing import Preprocessing
 from finetune.protocols import Protocol
 from finetune.recipe import Recipe, recipe_mapping
-from finetune.report import RunLog
-from finetune.run_folder import ADAPTER_FOLDER, RunFolder, lasting_digest, seal, sealed
+from finetune.report import RunLog, Said
+from finetune.run_folder import ADAPTER_FOLDER, RunFolder, lasting_digest
 from finetune.schedules import rate_factor, warmup_within
+from finetune.seals import seal, sealed
 from finetune.shortages import is_of_a_worker
 from finetune.weights import read_checkpoint, save_adapter, save_native
+
+# What reading a damaged resume point raises, in one library or another.
+_OF_DAMAGE = (
+    SafetensorError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    RuntimeError,
+    EOFError,
+    UnpicklingError,
+)
 
 # With fp16 a gradient beyond its range is routine: the scaler skips the step and halves its factor. Not so for ever.
 MOST_SKIPPED_STEPS = 20
@@ -53,6 +69,43 @@ class Best:
 
     value: float
     step: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What a resume point keeps beside weights, optimizer and generators; see ``Run``."""
+
+    step: NonNegativeInt
+    unlogged: dict[str, float]
+    bad_samples: BadSamples
+    alarms: dict[str, Any]
+    evaluation_due: bool
+    pending: list[Said]
+    recipe_sha256: str
+
+
+@dataclass(kw_only=True)
+class StepSamples:
+    """What is kept of the micro-batches of a step, of one process.
+
+    Attributes:
+        asked, usable: by the kind of count that a loss is a mean over, how many images or pixels there were, and how
+            many have, or are, a measurement.
+        sources, skipped: as in ``Batch``.
+    """
+
+    asked: dict[str, int] = field(default_factory=lambda: {"image": 0, "pixel": 0})
+    usable: dict[str, int] = field(default_factory=lambda: {"image": 0, "pixel": 0})
+    sources: list[str] = field(default_factory=list)
+    skipped: list[tuple[int, str]] = field(default_factory=list)
+
+    def add(self, batch: Batch) -> None:
+        """Take note of a micro-batch."""
+        for kind in self.usable:
+            self.asked[kind] += batch.asked[kind]
+            self.usable[kind] += batch.usable[kind]
+        self.sources += batch.sources
+        self.skipped += batch.skipped
 
 
 @dataclass(kw_only=True)
@@ -73,6 +126,8 @@ class Run:
         interrupts: signals that came in this process.
         notes: sentences about what it trains, and what it was resumed from.
         unlogged: sums over the steps since the last logged one; part of every resume point.
+        evaluation_due: the weights are to be evaluated before the next step; part of every resume point.
+        pending: what the log said of a step whose evaluation is still due, from the resume point.
         bad_samples: those of all steps, where they are skipped; part of every resume point.
     """
 
@@ -98,8 +153,11 @@ class Run:
     best: Best | None = None
     unlogged: dict[str, float] = field(default_factory=dict)
     bad_samples: BadSamples = field(default_factory=BadSamples)
+    evaluation_due: bool = False
+    pending: Sequence[Said] | None = None
     _skipped: int = field(default=0, init=False)
-    _stop: int = field(default=0, init=False)  # the signal that ends the run after this step, in any process; 0: none
+    _stop: int = field(default=0, init=False)  # the signal that ends the run, of any process; 0: none
+    _saved_step: int = field(default=-1, init=False)  # of the newest resume point
 
     def __post_init__(self) -> None:
         device = self.accelerator.device
@@ -107,26 +165,75 @@ class Run:
         self._mean = torch.tensor(self.preprocessing.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=device).view(1, 3, 1, 1)
         self._weights = torch.tensor([term.weight for term in self.recipe.loss], device=device)
+        accumulate = self.recipe.run.accumulate
+        # With one micro-batch a step, or two kinds of counts, all are counted before the first backward.
+        self._counts_first = accumulate == 1 or len({term.reduction for term in self.recipe.loss}) > 1
+        self._dropouts = [module for module in self.network.modules() if isinstance(module, SampleDropout)]
+        # With one micro-batch a step, its end is soon enough to hear of the others' signals.
+        several = self.accelerator.num_processes > 1 and accumulate > 1
+        self._signals = torch.distributed.new_group(backend="gloo") if several else None
 
     def train(self) -> None:
-        """Steps until the last one, then the last weights."""
+        """
+        Steps until the last one, then the last weights.
+
+        Raises:
+            Interrupted: a signal came; a resume point is written.
+        """
+        try:
+            self._take_steps()
+            self.save_weights(self.folder.last, {})
+            if self.best is None:
+                # Resumed after its last step, and best/ is gone.
+                self.evaluate()
+        except StopAsked:
+            self._leave()
+
+    def _take_steps(self) -> None:
+        """
+        Raises:
+            StopAsked: a signal came, between two micro-batches, after a step, or while the weights were evaluated.
+        """
+        if self.evaluation_due:
+            self._evaluate_as_due()
         while self.step < self.total_steps:
             started = time.perf_counter()
             values = self.take_step()
             self._log(values, time.perf_counter() - started)
-            if self._due(self.recipe.run.evaluate_every_steps):
-                self.evaluate()
-            if self.log:
-                # Before the resume point: a resumed run drops rows of later steps and must find this one.
-                self.log.end_step(self.step)
-            if self._due(self.recipe.run.save_every_steps) or self._stop:
-                self.save_checkpoint()
+            self.evaluation_due = self._due(self.recipe.run.evaluate_every_steps)
             if self._stop:
-                raise Interrupted(self._stop, f"{self.folder.checkpoint(self.step)} is saved: go on with --resume.")
-        self.save_weights(self.folder.last, {})
-        if self.best is None:
-            # Resumed after its last step, and best/ is gone.
+                raise StopAsked
+            self._evaluate_as_due()
+            if self._due(self.recipe.run.save_every_steps):
+                self.save_checkpoint()
+
+    def _evaluate_as_due(self) -> None:
+        """The evaluation of a step, if it has one, and its row."""
+        if self.evaluation_due:
             self.evaluate()
+            self.evaluation_due = False
+        if self.log:
+            # Before the resume point: a resumed run drops rows of later steps and must find this one.
+            self.log.end_step(self.step)
+
+    def _leave(self) -> NoReturn:
+        """Save before anything else, since who sent the signal may not wait; an evaluation still due is done later.
+
+        Raises:
+            Interrupted: always.
+        """
+        # A process to which no signal came learns of it from the others.
+        number = self._stop or self.interrupts.number or signal.SIGTERM
+        # Of a step that was begun nothing is kept; Accelerate counts its micro-batches, and saves the count.
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.step = 0
+        if self.log and not self.evaluation_due:
+            self.log.end_step(self.step)
+        if self.step == 0:
+            raise Interrupted(number, "No step was taken yet: --resume begins again.")
+        if self._saved_step != self.step:
+            self.save_checkpoint()
+        raise Interrupted(number, f"{self.folder.checkpoint(self.step)} is saved: go on with --resume.")
 
     def take_step(self) -> list[float]:
         """
@@ -137,12 +244,12 @@ class Run:
 
         Raises:
             ResultError: a number is not finite, or too many samples cannot be read; the weights are as before.
+            StopAsked: a signal came between two micro-batches; the weights are as before.
         """
-        micro_batches = [next(self.batches) for _ in range(self.recipe.run.accumulate)]
-        terms = self._accumulate_gradients(micro_batches)
+        terms, samples = self._accumulate_gradients()
         grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
-        values = self._require_finite(terms, grad_norm, micro_batches)  # before the weights change; the one sync
-        self._require_few_bad(micro_batches)
+        values = self._require_finite(terms, grad_norm, samples)  # before the weights change; the one sync
+        self._require_few_bad(samples)
         self._set_learning_rates()
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -164,7 +271,12 @@ class Run:
         return self.average.network if self.average else self.network
 
     def evaluate(self) -> None:
-        """Score the result as it is now, and keep its weights if none were better; every process must call."""
+        """
+        Score the result as it is now, and keep its weights if none were better; every process must call.
+
+        Raises:
+            StopAsked: a signal came meanwhile; nothing is kept of what was scored.
+        """
         self.network.eval()
         answer = network_answer(self.result)
         evaluation = self._scored(answer)
@@ -191,6 +303,7 @@ class Run:
             [self.protocol],
             workers=workers,
             batch_size=self.recipe.run.batch_size,
+            stop=lambda: self.interrupts.number > 0,
         )
         if self.alarms.constant_score is None:
             self.alarms.constant_score = evaluation.rows["constant_median"][self.recipe.evaluation.best]
@@ -257,10 +370,27 @@ class Run:
             self.average.save(writing)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            state = {"step": self.step, "unlogged": self.unlogged, "bad_samples": asdict(self.bad_samples)}
-            seal(writing, state | {"alarms": self.alarms.state(), "recipe_sha256": self._lasting_digest()})
-            self.folder.finish_writing(self.step, self.recipe.run.keep_checkpoints)
+            seal(writing, self._state())
+            self.folder.sync_metrics()
+            notes = self.folder.finish_writing(self.step, self.recipe.run.keep_checkpoints)
+            if self.log:
+                for note in notes:
+                    self.log.say(note)
         self.accelerator.wait_for_everyone()
+        self._saved_step = self.step
+
+    def _state(self) -> dict[str, Any]:
+        """What a resume point keeps beside weights, optimizer and generators, as plain values; of the main process."""
+        state = Kept(
+            step=self.step,
+            unlogged=self.unlogged,
+            bad_samples=self.bad_samples,
+            alarms=self.alarms.state(),
+            evaluation_due=self.evaluation_due,
+            pending=self.log.pending if self.log and self.evaluation_due else [],
+            recipe_sha256=self._lasting_digest(),
+        )
+        return asdict(state)
 
     def resume(self) -> None:
         """
@@ -287,24 +417,30 @@ class Run:
     def _load_checkpoint(self, path: Path) -> str | None:
         """Model, optimizer, generators and scaler, the samples follow from the step; or what is wrong with it."""
         try:
-            state = sealed(path)
-            if state["recipe_sha256"] != self._lasting_digest():
+            state = TypeAdapter(Kept).validate_python(sealed(path))
+            if state.recipe_sha256 != self._lasting_digest():
                 return "it is of another recipe"
-            if state["step"] > self.total_steps:
+            if state.step > self.total_steps:
                 raise FinetuneError(
-                    f"{path}: the run stands at step {state['step']}, beyond run.steps {self.total_steps}. "
+                    f"{path}: the run stands at step {state.step}, beyond run.steps {self.total_steps}. "
                     "Raise run.steps."
                 )
+            self._take_up(state)
             self.accelerator.load_state(str(path))
             if self.average:
                 self.average.load(path)
-        except (SafetensorError, OSError, ValueError, KeyError, RuntimeError, EOFError, UnpicklingError) as error:
+        except _OF_DAMAGE as error:
             return f"it is damaged ({first_line(error)})"
-        self.step = state["step"]
-        self.unlogged = state["unlogged"]
-        self.bad_samples = BadSamples(**state["bad_samples"])
-        self.alarms.restore(state["alarms"])
         return None
+
+    def _take_up(self, state: Kept) -> None:
+        """Go on from what ``_state`` answered."""
+        self.step = self._saved_step = state.step
+        self.unlogged = state.unlogged
+        self.bad_samples = state.bad_samples
+        self.alarms.restore(state.alarms)
+        self.evaluation_due = state.evaluation_due
+        self.pending = state.pending if state.evaluation_due else None
 
     def _lasting_digest(self) -> str:
         return lasting_digest(recipe_mapping(self.recipe))
@@ -317,50 +453,119 @@ class Run:
         (row,) = metadata["evaluation"]["rows"].values()
         return Best(value=row[self.recipe.evaluation.best], step=metadata["step"])
 
-    def _accumulate_gradients(self, micro_batches: list[Batch]) -> Tensor:
-        """Backward of every micro-batch; the step's mean of each loss term, unweighted, on the device.
+    def _accumulate_gradients(self) -> tuple[Tensor, StepSamples]:
+        """
+        Backward of every micro-batch of the step.
 
         A loss is a mean over the images that have a valid pixel, or over pixels. Over micro-batches and processes the
-        divisor is the count of the whole step, so each mean is scaled by its batch's share of that count.
+        divisor is the count of the whole step, so each mean is scaled by its batch's share of that count. Where one
+        kind of count serves all losses, the micro-batches are taken one by one, and the gradients are scaled when all
+        have been counted; with two kinds they cannot be told apart any more, so all are counted first.
+
+        Returns:
+            The step's mean of each loss term, unweighted, on the device; and its samples.
+
+        Raises:
+            StopAsked: a signal came before one of them.
+        """
+        samples = StepSamples()
+        terms = torch.zeros(len(self.recipe.loss), device=self.accelerator.device)
+        parts = self.recipe.run.accumulate * self.accelerator.num_processes
+        if self._counts_first:
+            batches = list(self._micro_batches(samples))
+            totals = self._over_all(samples.usable)
+            for number, batch in enumerate(batches):
+                self._require_no_signal()
+                terms += self._backward(number, batch, {kind: (parts, total) for kind, total in totals.items()})
+            return terms, samples
+        kind = self.recipe.loss[0].reduction
+        for number, batch in enumerate(self._micro_batches(samples)):
+            terms += self._backward(number, batch, {kind: (1, batch.asked[kind])})
+        # As if every image, or pixel, of the step had been usable; where it was, this is 1.
+        factor = samples.asked[kind] * self.accelerator.num_processes / self._over_all(samples.usable)[kind]
+        if isinstance(factor, Tensor) or factor != 1.0:
+            gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
+            torch._foreach_mul_(gradients, factor)
+        return terms * factor, samples
+
+    def _micro_batches(self, samples: StepSamples) -> Iterator[Batch]:
+        """
+        Those of a step, noted in ``samples`` as they come.
+
+        Raises:
+            StopAsked: a signal came before one of them.
+        """
+        for _ in range(self.recipe.run.accumulate):
+            self._require_no_signal()
+            batch = next(self.batches)
+            samples.add(batch)
+            yield batch
+
+    def _require_no_signal(self) -> None:
+        """
+        Raises:
+            StopAsked: one came, in any process; raised in all of them.
+        """
+        number = self.interrupts.number
+        if self.accelerator.num_processes > 1:
+            if self._signals is None:
+                return
+            # On the host, so that nothing waits for a device.
+            largest = torch.tensor(number)
+            torch.distributed.all_reduce(largest, torch.distributed.ReduceOp.MAX, group=self._signals)
+            number = int(largest)
+        if number:
+            self._stop = number
+            raise StopAsked
+
+    def _backward(self, number: int, batch: Batch, of_counts: Mapping[str, tuple[int, float | Tensor]]) -> Tensor:
+        """
+        Args:
+            number: of the micro-batch in its step.
+            batch: of this process.
+            of_counts: by the kind of count that a loss is a mean over, what the batch's own count is multiplied and
+                divided by.
+
+        Returns:
+            The loss terms, scaled so, of one micro-batch of ``accumulate``.
         """
         device = self.accelerator.device
-        images, pixels = self._usable(micro_batches)
-        parts = len(micro_batches) * self.accelerator.num_processes
-        terms = torch.zeros(len(self.recipe.loss), device=device)
-        for batch in micro_batches:
-            with self.accelerator.accumulate(self.model):
-                pred = self.model(self.normalized(batch.image))
-                target, valid = (tensor.to(device, non_blocking=True) for tensor in (batch.depth_m, batch.valid))
-                if self.network.kind == "relative":
-                    target = inverse_depth(target, valid)
-                of_batch = [term.loss(pred, target, valid, term.reduction) for term in self.recipe.loss]
-                shares = {
-                    "image": batch.usable_images * parts / images,
-                    "pixel": batch.usable_pixels * parts / pixels,
-                }
-                pairs = zip(of_batch, self.recipe.loss, strict=True)
-                share = torch.stack([value * shares[term.reduction] for value, term in pairs])
-                self.accelerator.backward((share * self._weights).sum())
-                terms += share.detach() / len(micro_batches)
-        return terms
+        self._draw_for(number)
+        with self.accelerator.accumulate(self.model):
+            pred = self.model(self.normalized(batch.image))
+            target, valid = (tensor.to(device, non_blocking=True) for tensor in (batch.depth_m, batch.valid))
+            if self.network.kind == "relative":
+                target = inverse_depth(target, valid)
+            of_batch = [term.loss(pred, target, valid, term.reduction) for term in self.recipe.loss]
+            shares = {kind: batch.usable[kind] * times / divisor for kind, (times, divisor) in of_counts.items()}
+            pairs = zip(of_batch, self.recipe.loss, strict=True)
+            share = torch.stack([value * shares[term.reduction] for value, term in pairs])
+            self.accelerator.backward((share * self._weights).sum())
+        return share.detach() / self.recipe.run.accumulate
+
+    def _draw_for(self, number: int) -> None:
+        """Tell what draws in the network which samples of the run the micro-batch holds."""
+        micro_batch = self.step * self.recipe.run.accumulate + number
+        first = micro_batch * self.accelerator.num_processes + self.accelerator.process_index
+        for dropout in self._dropouts:
+            dropout.first_sample = first * self.recipe.run.batch_size
 
     def normalized(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> float32 on the device, by the arithmetic of ``Preprocessing`` on the host."""
         image = image.to(self.accelerator.device, non_blocking=True)
         return (image.float() / 255.0 - self._mean) / self._std
 
-    def _usable(self, micro_batches: list[Batch]) -> Sequence[int] | Tensor:
-        """How many images of the step have a valid pixel, and how many pixels are, over all processes; at least 1."""
-        images, pixels = zip(*((batch.usable_images, batch.usable_pixels) for batch in micro_batches), strict=True)
-        here = [sum(images), sum(pixels)]
+    def _over_all(self, counts: Mapping[str, int]) -> dict[str, int | Tensor]:
+        """Sums over all processes, at least 1."""
         if self.accelerator.num_processes == 1:
-            return [max(1, count) for count in here]
-        counts = torch.tensor(here)
+            return {kind: max(1, count) for kind, count in counts.items()}
+        here = torch.tensor(list(counts.values()))
         # From pinned memory the copy does not wait for the device; a sync here would be the step's second.
-        counts = counts.pin_memory() if self.accelerator.device.type == "cuda" else counts
-        return self.accelerator.reduce(counts.to(self.accelerator.device, non_blocking=True), "sum").clamp_min(1)
+        here = here.pin_memory() if self.accelerator.device.type == "cuda" else here
+        sums = self.accelerator.reduce(here.to(self.accelerator.device, non_blocking=True), "sum").clamp_min(1)
+        return dict(zip(counts, sums, strict=True))
 
-    def _require_finite(self, terms: Tensor, grad_norm: Tensor, micro_batches: list[Batch]) -> list[float]:
+    def _require_finite(self, terms: Tensor, grad_norm: Tensor, samples: StepSamples) -> list[float]:
         """The terms, the gradient norm and that of the head as numbers, the same in every process.
 
         Raises:
@@ -380,7 +585,7 @@ class Run:
         self._skipped += 1
         if all(map(math.isfinite, values[:-1])) and self.accelerator.scaler and self._skipped < MOST_SKIPPED_STEPS:
             return [*values, head_gradient_norm]
-        sources = gather_object([source for batch in micro_batches for source in batch.sources])
+        sources = gather_object(samples.sources)
         raise ResultError(
             f"step {self.step}: {wrong}; the step was not taken and the weights are as before it. "
             f"Look at its samples ({', '.join(sources)}), or lower optim.lr and optim.lr_decoder."
@@ -393,7 +598,7 @@ class Run:
             return terms.new_zeros(1)
         return torch.stack([gradient.norm() for gradient in gradients]).norm().reshape(1).to(terms)
 
-    def _require_few_bad(self, micro_batches: list[Batch]) -> None:
+    def _require_few_bad(self, samples: StepSamples) -> None:
         """Count and name the samples of the step that could not be read, of all processes and the same in each.
 
         Raises:
@@ -401,7 +606,7 @@ class Run:
         """
         if self.recipe.data.on_bad_sample == "stop":
             return
-        skipped = [one for batch in micro_batches for one in batch.skipped]
+        skipped = samples.skipped
         if self.accelerator.num_processes > 1:
             count = torch.tensor(len(skipped), device=self.accelerator.device)
             # Objects take several collectives to gather; hardly a step has any.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -21,6 +22,20 @@ from finetune.run_folder import MetricsLog, RunFolder
 PANELS = 3
 
 
+class Said(NamedTuple):
+    """What was logged of a step: a number of a group, which is a column too, or a text.
+
+    Attributes:
+        name: as TensorBoard shows it.
+        value: the number or the text.
+        column: of ``metrics.csv``; empty for a text.
+    """
+
+    name: str
+    value: float | str
+    column: str = ""
+
+
 class RunLog:
     """The main process's log of a run."""
 
@@ -33,6 +48,7 @@ class RunLog:
         total_steps: int,
         validation: ValidationSamples,
         max_depth_m: float,
+        pending: Sequence[Said] | None = None,
     ) -> None:
         """
         Args:
@@ -42,14 +58,23 @@ class RunLog:
             total_steps: for the bar's time left.
             validation: a few evenly picked frames of it become panels.
             max_depth_m: end of the panels' colors.
+            pending: what was said of ``step``, where its evaluation is still to come; None where nothing is to come.
         """
         # A run that starts, also one that was killed before its first resume point, evaluates step 0 itself.
-        self._metrics = MetricsLog(folder, columns, from_step=step or -1)
-        self._writer = SummaryWriter(str(folder.tensorboard), purge_step=step + 1 if step else 0)
+        whole = step - (pending is not None)
+        self._metrics = MetricsLog(folder, columns, from_step=whole if step else -1)
+        self._writer = SummaryWriter(str(folder.tensorboard), purge_step=whole + 1 if step else 0)
         self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True)
         self._validation = validation
         self._max_depth_m = max_depth_m
-        self._row: dict[str, float] = {}
+        self._of_step: list[Said] = []
+        for one in pending or ():
+            self._note(step, one)
+
+    @property
+    def pending(self) -> list[Said]:
+        """What was said of the step that is not ended yet."""
+        return list(self._of_step)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -57,7 +82,7 @@ class RunLog:
 
     def text(self, name: str, text: str, step: int) -> None:
         """A text for TensorBoard, as it is; a resumption from before ``step`` drops it."""
-        self._writer.add_text(name, f"```\n{text}\n```", step)
+        self._note(step, Said(name, text))
 
     def advance(self, loss: float, images_per_second: float) -> None:
         """Move the bar by one step."""
@@ -93,9 +118,10 @@ class RunLog:
 
     def end_step(self, step: int) -> None:
         """Write the step's row, if it has one."""
-        if self._row:
-            self._metrics.write(step, self._row)
-            self._row.clear()
+        row = {one.column: one.value for one in self._of_step if one.column}
+        if row:
+            self._metrics.write(step, row)
+        self._of_step.clear()
 
     def close(self) -> None:
         """Finish the bar and the event file."""
@@ -104,5 +130,11 @@ class RunLog:
 
     def _record(self, group: str, step: int, values: Mapping[str, float], prefix: str = "") -> None:
         for name, value in values.items():
-            self._writer.add_scalar(f"{group}/{name}", value, step)
-            self._row[f"{prefix}{name}"] = value
+            self._note(step, Said(f"{group}/{name}", value, f"{prefix}{name}"))
+
+    def _note(self, step: int, said: Said) -> None:
+        if isinstance(said.value, str):
+            self._writer.add_text(said.name, f"```\n{said.value}\n```", step)
+        else:
+            self._writer.add_scalar(said.name, said.value, step)
+        self._of_step.append(said)

@@ -15,16 +15,15 @@ from typing import IO, Any
 
 import yaml
 
-from finetune.errors import FinetuneError
-from finetune.paths import is_file, is_folder, path_exists
-from finetune.written_files import write_file
+from finetune.errors import FinetuneError, first_line
+from finetune.paths import is_folder, path_exists
+from finetune.written_files import finish, sync, write_file
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.csv"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
-SEAL_FILE = "run_state.json"
 ADAPTER_FOLDER = "adapter"  # beside the merged weights of a run with train: lora, as peft loads it
 # What may differ between a run and its resumption, as dotted keys.
 # Skipping bad samples is what a run that one of them stopped needs to go on: none was skipped before it.
@@ -46,6 +45,7 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._claim: IO[str] | None = None
+        self._kept_against_will: set[Path] = set()  # resume points that cannot be deleted
 
     @property
     def best(self) -> Path:
@@ -188,42 +188,33 @@ class RunFolder:
         for unfinished in self.checkpoints.glob(".writing_*"):
             shutil.rmtree(unfinished, ignore_errors=True)
 
-    def finish_writing(self, step: int, keep: int) -> None:
-        """Give the resume point its name, so that it exists whole or not at all; keep only the newest ``keep``."""
-        target = self.checkpoint(step)
-        shutil.rmtree(target, ignore_errors=True)
-        self.writing(step).replace(target)
+    def finish_writing(self, step: int, keep: int) -> list[str]:
+        """
+        Give the resume point its name, so that it exists whole or not at all; keep only the newest ``keep``.
+
+        Returns:
+            Sentences about older ones that cannot be deleted: the new one stands all the same.
+        """
+        finish(self.writing(step), self.checkpoint(step))
+        notes = []
         for old in self.newest_first()[keep:]:
-            shutil.rmtree(old)
+            try:
+                shutil.rmtree(old)
+            except OSError as error:
+                if old in self._kept_against_will:
+                    continue
+                self._kept_against_will.add(old)
+                notes.append(f"{old}: an old resume point cannot be deleted ({first_line(error)}); the run goes on")
+        return notes
+
+    def sync_metrics(self) -> None:
+        """Wait until the disk has the rows so far: a resume point counts on those of the steps before it."""
+        if (self.path / METRICS_FILE).exists():
+            sync(self.path / METRICS_FILE)
 
     def newest_first(self) -> list[Path]:
         """The resume points, the newest first."""
         return sorted(self.checkpoints.glob("step_*"), reverse=True)
-
-
-def seal(folder: Path, content: Mapping[str, Any]) -> None:
-    """Write down what a folder holds, as the last of its files; ``content`` is kept with it."""
-    sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
-    (folder / SEAL_FILE).write_text(json.dumps({**content, "bytes": sizes}), encoding="utf-8")
-
-
-def sealed(folder: Path) -> dict[str, Any]:
-    """
-    Returns:
-        What ``seal`` was given.
-
-    Raises:
-        ValueError: a file is missing, or not of its size; says which.
-    """
-    try:
-        content: dict[str, Any] = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
-        for name, size in content.pop("bytes").items():
-            found = (folder / name).stat().st_size if is_file(folder / name) else None
-            if found != size:
-                raise ValueError(f"{name} is missing" if found is None else f"{name} has {found} bytes of {size}")
-    except (OSError, KeyError, AttributeError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{SEAL_FILE} is missing or unreadable") from error
-    return content
 
 
 class MetricsLog:
@@ -250,7 +241,7 @@ class MetricsLog:
         writer.writerows(kept)
         write_file(self._path, text.getvalue())
 
-    def write(self, step: int, values: Mapping[str, float]) -> None:
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
         """Append a row; columns that ``values`` lacks stay empty."""
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow({"step": step, **values})

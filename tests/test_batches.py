@@ -1,4 +1,5 @@
 import os
+import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -368,6 +369,29 @@ def test_a_worker_that_cannot_hand_over_a_sample_dies_of_it_and_is_not_waited_fo
     said = capfd.readouterr().err
     assert said.startswith("A process that reads data could not hand it over: ")
     assert "pickle" in said and said.count("\n") == 1
+
+
+class Endless(Dataset[int]):
+    """Numbers without end."""
+
+    def __len__(self) -> int:
+        return 10_000
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def test_a_worker_heeds_the_signal_of_its_parent_alone() -> None:
+    items = iter(DataLoader(Endless(), num_workers=1, worker_init_fn=calm_worker, timeout=30))
+    assert next(items).item() == 0  # type: ignore[attr-defined]
+    (worker,) = items._workers  # type: ignore[attr-defined]
+    # By another process, as a scheduler or a launcher does it.
+    for _ in range(3):
+        subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
+    assert [next(items).item() for _ in range(50)] == list(range(1, 51))  # type: ignore[attr-defined]
+    worker.terminate()
+    worker.join(timeout=10)
+    assert worker.exitcode == 0
 
 
 def with_one_label(row: int, column: int, height: int = 60, width: int = 400) -> DepthSample:

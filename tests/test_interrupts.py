@@ -11,17 +11,13 @@ from pathlib import Path
 
 import psutil
 import pytest
-import torch
-from safetensors.torch import load_file
-from tensorboard.backend.event_processing.plugin_event_accumulator import EventAccumulator
 
 from finetune.console import Interrupted
 from finetune.interrupts import Interrupts
 from tests.conftest import ROOT, write_recipe
-from tests.runs import rows, train_command
+from tests.runs import require_same, rows, train_command
 
 STEPS = "run.steps=12"
-RECIPE_TEXT = "recipe/text_summary"  # names the folder of its run, so that its content is not compared
 
 
 def start(recipe: Path, *arguments: str, processes: int = 1) -> subprocess.Popen[str]:
@@ -47,30 +43,6 @@ def wait_for_step(process: subprocess.Popen[str], run: Path, step: int) -> None:
             return
         time.sleep(0.02)
     raise AssertionError(f"no step {step}: {process.communicate()}")
-
-
-def logged(run: Path) -> dict[str, list[tuple[int, bytes]]]:
-    """All that TensorBoard shows, as its own reader gives it: steps and contents of each tag."""
-    events = EventAccumulator(str(run / "tensorboard"), tensor_size_guidance={"scalars": 0, "images": 0, "text": 0})
-    events.Reload()
-    return {
-        tag: [
-            (event.step, b"" if tag == RECIPE_TEXT else event.tensor_proto.SerializeToString())
-            for event in events.Tensors(tag)
-        ]
-        for tag in events.Tags()["tensors"]
-        # The speed is never the same.
-        if not tag.endswith("images_per_second")
-    }
-
-
-def require_same(run: Path, other: Path) -> None:
-    for part in ("last", "best"):
-        one, two = (load_file(folder / part / "model.safetensors") for folder in (run, other))
-        assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
-    assert rows(run) == rows(other)
-    assert (run / "evaluation.json").read_text() == (other / "evaluation.json").read_text()
-    assert logged(run) == logged(other)
 
 
 @pytest.fixture(scope="module")
@@ -105,17 +77,31 @@ def test_a_signal_finishes_the_step_and_saves_and_the_run_goes_on(
     require_same(run, straight)
 
 
-def test_a_second_signal_stops_at_once(recipe: Path, tmp_path: Path) -> None:
-    # A first step that lasts: neither signal may find its end, and the second must not wait for it.
-    process = start(recipe, "run.steps=2", "run.accumulate=500")
-    wait_for_step(process, tmp_path / "runs" / "small", 0)
-    time.sleep(0.5)
-    process.send_signal(signal.SIGTERM)
-    time.sleep(0.5)
-    assert process.poll() is None
-    process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=5)
-    assert process.returncode == 143
+def test_a_signal_told_twice_is_one_and_a_later_one_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, ended = [100.0], []
+    monkeypatch.setattr("finetune.interrupts.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("finetune.interrupts.os._exit", ended.append)
+    with Interrupts() as interrupts:
+        interrupts.patient = True
+        # The scheduler's own, the launcher's, and one of another kind that a launcher makes of it.
+        for number, seconds in ((signal.SIGTERM, 0.0), (signal.SIGTERM, 0.1), (signal.SIGINT, 4.8)):
+            now[0] += seconds
+            os.kill(os.getpid(), number)
+            assert (interrupts.number, ended) == (signal.SIGTERM, [])
+        now[0] += 0.2
+        os.kill(os.getpid(), signal.SIGINT)
+        assert ended == [128 + signal.SIGINT]
+
+
+def test_a_closed_standard_error_does_not_lose_the_resume_point(monkeypatch: pytest.MonkeyPatch) -> None:
+    def closed(*_: object) -> None:
+        raise OSError(9, "Bad file descriptor")
+
+    monkeypatch.setattr("finetune.interrupts.os.write", closed)
+    with Interrupts() as interrupts:
+        interrupts.patient = True
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert interrupts.number == signal.SIGTERM
 
 
 def test_killed_and_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, straight: Path) -> None:

@@ -68,6 +68,7 @@ ORDER = [
     "camera",
     "registry",
     "run_folder",
+    "seals",
     "interrupts",
     "console",
     "shortages",

@@ -15,7 +15,14 @@ from finetune.predictor import load_model
 from tests.conftest import CHECKPOINT, ended_run, moved_run
 from tests.runs import rows
 
-LORA = ("model.train=lora", "model.lora.rank=4", "optim.lr=1e-3", "optim.ema_decay=0.9", "export=[]")
+LORA = (
+    "model.train=lora",
+    "model.lora.rank=4",
+    "model.lora.dropout=0.2",
+    "optim.lr=1e-3",
+    "optim.ema_decay=0.9",
+    "export=[]",
+)
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +81,16 @@ def test_resumed_it_ends_in_the_same_bits(finished: Path, tmp_path: Path) -> Non
     # The folder's own path is part of the recipe, and the recipe's digest of the metadata.
     first, second = (load_file(path) for path in adapters)
     assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
+
+
+@pytest.mark.slow
+def test_launched_again_it_ends_in_the_same_bits(finished: Path, tmp_path: Path) -> None:
+    torch.manual_seed(123)  # whatever was drawn before in this process
+    recipe = finished / "recipe.yaml"
+    assert train.main([str(recipe), f"output={tmp_path}", "name=again"]) == 0
+    for name in ("last/model.safetensors", "best/model.safetensors"):
+        first, second = (load_file(run / name) for run in (finished, tmp_path / "again"))
+        assert all(torch.equal(tensor, second[name]) for name, tensor in first.items())
 
 
 def test_exported_it_is_a_folder_that_stands_alone_and_other_models_have_none(

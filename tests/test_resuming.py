@@ -1,17 +1,29 @@
 """What ``--resume`` goes on from, what it refuses, and that a run ends as if it had never stopped."""
 
-import json
+import os
+import random
 import resource
 import shutil
+import signal
+from dataclasses import asdict
+from functools import partial
+from itertools import count
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune.loop import Run
+from finetune import loop
+from finetune.alarms import Alarms
+from finetune.batches import BadSamples
+from finetune.loop import Kept, Run
+from finetune.report import Said
+from finetune.seals import SEAL_FILE, seal, sealed
 from tests.conftest import ended_run, moved_run
-from tests.runs import launch, rows
+from tests.runs import launch, require_same, rows
 
 
 @pytest.mark.parametrize(("ended", "workers"), [("finished", 0), ("finished", 1), ("averaged", 0)])
@@ -31,19 +43,30 @@ def test_resumed_equals_never_stopped(request: pytest.FixtureRequest, ended: str
     assert table.read_text() == before[2]
 
 
-@pytest.mark.parametrize("damaged", ["model.safetensors", "run_state.json", "optimizer.bin", "average.safetensors"])
-@pytest.mark.parametrize("how", ["cut", "garbled"])
+@pytest.mark.parametrize(
+    ("damaged", "how"),
+    [
+        ("model.safetensors", "half zeros"),
+        ("optimizer.bin", "one bit"),
+        ("random_states_0.pkl", "half zeros"),
+    ],
+)
 def test_a_damaged_resume_point_is_left_out_and_the_one_before_goes_on(
     averaged: Path, damaged: str, how: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     before = load_file(averaged / "last" / "model.safetensors")
     path = averaged / "checkpoints" / "step_00000006" / damaged
     content = path.read_bytes()
-    path.write_bytes(content[:20] if how == "cut" else b"<" * len(content))
+    half = len(content) // 2
+    spoiled = {
+        "half zeros": content[:half] + bytes(len(content) - half),
+        "one bit": content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :],
+    }
+    path.write_bytes(spoiled[how])
     capsys.readouterr()
     assert launch(averaged / "recipe.yaml", "--resume") == 0
     said = capsys.readouterr().out
-    assert "step_00000006 is left out: it is damaged (" in said
+    assert f"step_00000006 is left out: it is damaged ({damaged} " in said
     assert "step 3 of 6" in said
     after = load_file(averaged / "last" / "model.safetensors")
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
@@ -74,12 +97,153 @@ def test_without_a_whole_resume_point_it_stops(averaged: Path, capsys: pytest.Ca
 
 def test_a_resume_point_of_another_recipe_is_left_out(averaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     newest = averaged / "checkpoints" / "step_00000006"
-    state = json.loads((newest / "run_state.json").read_text())
-    (newest / "run_state.json").write_text(json.dumps({**state, "recipe_sha256": "0" * 64}))
+    state = sealed(newest)
+    (newest / SEAL_FILE).unlink()
+    seal(newest, {**state, "recipe_sha256": "0" * 64})
     assert launch(averaged / "recipe.yaml", "--resume") == 0
     said = capsys.readouterr().out
     assert "step_00000006 is left out: it is of another recipe" in said
     assert "step 3 of 6" in said
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"step": None},
+        {"step": -1},
+        {"unlogged": 3},
+        {"bad_samples": {"count": "many"}},
+        {"alarms": []},
+        {"alarms": {"since": 1}},
+        {"pending": 7},
+        {"evaluation_due": "never"},
+    ],
+    ids=str,
+)
+def test_a_resume_point_that_says_nonsense_under_a_true_seal_is_left_out(
+    tmp_path: Path, wrong: dict[str, object]
+) -> None:
+    alarms = Alarms(metric="abs_rel", max_depth_m=10.0, warmup_steps=0)
+    right = Kept(
+        step=6,
+        unlogged={"loss": 0.5},
+        bad_samples=BadSamples(),
+        alarms=alarms.state(),
+        evaluation_due=True,
+        pending=[Said("train/loss", 0.5, "loss")],
+        recipe_sha256="0",
+    )
+    run: Any = SimpleNamespace(
+        total_steps=6,
+        alarms=alarms,
+        average=None,
+        accelerator=SimpleNamespace(load_state=lambda path: None),
+        _lasting_digest=lambda: "0",
+    )
+    run._take_up = partial(Run._take_up, run)
+    seal(tmp_path, asdict(right))
+    assert Run._load_checkpoint(run, tmp_path) is None
+    assert (run.step, run.pending, run.bad_samples) == (6, right.pending, right.bad_samples)
+    (tmp_path / SEAL_FILE).unlink()
+    seal(tmp_path, {**asdict(right), **wrong})
+    assert (Run._load_checkpoint(run, tmp_path) or "").startswith("it is damaged (")
+
+
+def spoil(folder: Path, draw: random.Random) -> str:
+    """Spoil one file of a resume point as a power cut or a bad disk does; its name."""
+    path = draw.choice(sorted(folder.iterdir()))
+    content = bytearray(path.read_bytes())
+    first, last = sorted(draw.sample(range(len(content) + 1), 2))
+    how = draw.choice(["cut", "zeros", "bit"])
+    if how == "cut":
+        del content[first:]
+    elif how == "zeros" and any(content[first:last]):
+        content[first:last] = bytes(last - first)
+    else:
+        content[min(first, len(content) - 1)] ^= 1 << draw.randrange(8)
+    path.write_bytes(content)
+    return path.name
+
+
+@pytest.mark.slow
+def test_forty_power_cuts_leave_no_resume_point_that_is_accepted_and_the_same_bits(
+    averaged: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = load_file(averaged / "last" / "model.safetensors")
+    newest, whole, draw = averaged / "checkpoints" / "step_00000006", tmp_path / "whole", random.Random(0)
+    shutil.copytree(newest, whole)
+    names = set()
+    for cut in range(40):
+        name = spoil(newest, draw)
+        names.add(name)
+        with pytest.raises(ValueError, match=name.replace(".", r"\.")):
+            sealed(newest)
+        if cut % 8 == 0:
+            shutil.rmtree(averaged / "last")
+            capsys.readouterr()
+            assert launch(averaged / "recipe.yaml", "--resume") == 0
+            assert "step_00000006 is left out: it is damaged" in capsys.readouterr().out
+            after = load_file(averaged / "last" / "model.safetensors")
+            assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+        shutil.rmtree(newest)
+        shutil.copytree(whole, newest)
+    assert names == {path.name for path in whole.iterdir()}
+
+
+LONG_STEPS = ("run.batch_size=1", "run.accumulate=3", "run.save_every_steps=6", "export=[]")
+
+
+def test_a_signal_at_any_moment_saves_first_and_the_run_ends_in_the_same_bits(
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launch(recipe, *LONG_STEPS, "name=straight") == 0
+    points = tmp_path / "runs" / "small" / "checkpoints"
+    for what, call, saved, due in (
+        # The second micro-batch of the second step: the step is left undone.
+        ("_backward", 5, 1, False),
+        # The end of the third step, which goes on to be evaluated.
+        ("_require_few_bad", 2, 3, True),
+        # That evaluation, by which the next launch begins; and that of the last step.
+        ("evaluate", 1, 3, True),
+        ("evaluate", 2, 6, True),
+    ):
+        with pytest.MonkeyPatch.context() as patch:
+            tell_at(patch, what, call)
+            assert launch(recipe, *LONG_STEPS, "--resume") == 143
+        assert f"step_{saved:08d} is saved: go on with --resume" in capsys.readouterr().err
+        assert sealed(points / f"step_{saved:08d}")["evaluation_due"] == due
+        assert max(path.name for path in points.iterdir()) == f"step_{saved:08d}"
+    assert launch(recipe, *LONG_STEPS, "--resume") == 0
+    require_same(tmp_path / "runs" / "small", tmp_path / "runs" / "straight")
+
+
+def tell_at(patch: pytest.MonkeyPatch, what: str, call: int) -> None:
+    """Have a scheduler tell the process to end in some call of a function, twice, as with a launcher between them."""
+    place: Any = loop if what == "evaluate" else Run
+    watched, calls = getattr(place, what), count(1)
+
+    def calling(*arguments: object, **options: object) -> object:
+        if next(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        return watched(*arguments, **options)
+
+    patch.setattr(place, what, calling)
+
+
+def test_a_signal_within_the_first_step_leaves_nothing_to_go_on_from(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backward = Run._backward
+
+    def told(run: Run, *arguments: object) -> torch.Tensor:
+        os.kill(os.getpid(), signal.SIGINT)
+        return backward(run, *arguments)
+
+    monkeypatch.setattr(Run, "_backward", told)
+    assert launch(recipe, *LONG_STEPS) == 130
+    assert "No step was taken yet: --resume begins again" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "small" / "checkpoints").exists()
 
 
 def test_a_full_disk_loses_no_older_resume_point(

@@ -1,4 +1,5 @@
 import csv
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,6 @@ from finetune.run_folder import (
     differing_keys,
     lasting_digest,
     require_same_run,
-    seal,
-    sealed,
 )
 from tests import conftest
 
@@ -76,21 +75,26 @@ def test_checkpoints_are_whole_or_absent_and_the_newest_are_kept(tmp_path: Path)
     assert (run.checkpoint(1000) / "state").read_text() == "1000"
 
 
-def test_a_seal_finds_what_is_missing_or_cut(tmp_path: Path) -> None:
-    (tmp_path / "weights").write_bytes(b"12345")
-    with pytest.raises(ValueError, match=r"run_state\.json is missing"):
-        sealed(tmp_path)
-    seal(tmp_path, {"step": 3})
-    assert sealed(tmp_path) == {"step": 3}
-    (tmp_path / "weights").write_bytes(b"123")
-    with pytest.raises(ValueError, match="weights has 3 bytes of 5"):
-        sealed(tmp_path)
-    (tmp_path / "weights").unlink()
-    with pytest.raises(ValueError, match="weights is missing"):
-        sealed(tmp_path)
-    (tmp_path / "run_state.json").write_text("[]")
-    with pytest.raises(ValueError, match=r"run_state\.json"):
-        sealed(tmp_path)
+def test_an_old_resume_point_that_cannot_be_deleted_is_said_once_and_the_new_one_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = folder(tmp_path)
+    remove = shutil.rmtree
+
+    def not_the_first(path: Path, **options: bool) -> None:
+        if path == run.checkpoint(1) and not options:
+            raise PermissionError(13, "Permission denied", str(path))
+        remove(path, **options)
+
+    monkeypatch.setattr(shutil, "rmtree", not_the_first)
+    said = []
+    for step in (1, 2, 3):
+        run.start_writing(step)
+        said.append(run.finish_writing(step, keep=1))
+    (sentence,) = said[1]
+    assert sentence.startswith(f"{run.checkpoint(1)}: an old resume point cannot be deleted ([Errno 13]")
+    assert (said[0], said[2]) == ([], [])
+    assert run.newest_first() == [run.checkpoint(3), run.checkpoint(1)]
 
 
 def test_what_may_change_does_not_count_and_the_rest_does() -> None:

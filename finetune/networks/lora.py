@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from finetune.networks.depth_model import DepthModel
+from finetune.networks.dropout import SampleDropout
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 # What a recipe calls them, and where they are in a block.
 TARGETS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
+_DROPOUT = 1000  # what the draws are for; apart from those of the data, which count from 0
 ADAPTER = "default"  # the name that peft gives the only one
 
 
@@ -58,7 +60,8 @@ def add_adapters(network: DepthModel, config: LoraConfig, seed: int) -> None:
     Args:
         network: every weight of its encoder is frozen; decoder and head stay as they are.
         config: what ``lora_config`` answered.
-        seed: adapters are drawn from it, whatever the global generator's state.
+        seed: adapters are drawn from it, whatever the global generator's state; and with the number of a sample, what
+            dropout takes from it.
     """
     from peft import inject_adapter_in_model
 
@@ -68,6 +71,10 @@ def add_adapters(network: DepthModel, config: LoraConfig, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(inside, network.encoder, ADAPTER)
+    if config.lora_dropout:
+        # torch's own draws from the global generator, which nobody seeds and a resumed run would find in another state.
+        for number, (_, layer) in enumerate(adapted_layers(network)):
+            layer.lora_dropout[ADAPTER] = SampleDropout(config.lora_dropout, seed=(seed, _DROPOUT, number))
 
 
 def adapted_layers(network: DepthModel) -> Iterator[tuple[str, Linear]]:
