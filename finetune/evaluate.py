@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="append",
         metavar="NAME",
         help="instead of the recipe's: plain, nyu_eigen, kitti_eigen_garg, kitti_garg_full, kitti_eigen, "
-        "reference_script, or one with keys changed, such as plain+align=median; may be given several times",
+        "reference_script, or one with keys changed, such as plain+align=median; one name or several",
     )
     parser.add_argument(
         "--predictions",
@@ -59,7 +59,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--html", type=expand_path, metavar="FILE", help="also write one page to look at, with pictures"
     )
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    arguments = parser.parse_intermixed_args(argv)
+    arguments = parser.parse_intermixed_args(_each_with_its_option(sys.argv[1:] if argv is None else argv))
     if arguments.predictions and arguments.model:
         # Without MODEL the first key=value stands in its place.
         if "=" not in arguments.model:
@@ -74,6 +74,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Nothing was written; call again.",
         of_memory="Call with run.batch_size=1, or close what else holds memory.",
     )
+
+
+def _each_with_its_option(words: Sequence[str]) -> list[str]:
+    """The call with ``--protocol`` before each of several names that follow one: left to argparse, an option of several
+    words would take MODEL and key=value too."""
+    if not any(word.startswith("--protocol") for word in words):
+        return list(words)
+    from finetune.protocol_settings import PROTOCOLS
+
+    found: list[str] = []
+    for word in words:
+        after_a_name = found[-2:-1] == ["--protocol"] or (found and found[-1].startswith("--protocol="))
+        if after_a_name and word.partition("+")[0] in PROTOCOLS:
+            found.append("--protocol")
+        found.append(word)
+    return found
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:

@@ -24,6 +24,7 @@ _LINE = 24  # pixels of a line of text on a page
 _BAR = 12  # pixels of the height of a color bar
 # Of errors: other colors than those of depth, so that neither legend is taken for the other.
 ERROR_COLORS = cv2.COLORMAP_INFERNO
+PANEL_PX = 640  # width of a panel for TensorBoard, at most
 # How far the view of points is turned to the side, and down.
 _ASIDE_DEG = (30.0, 20.0)
 
@@ -118,7 +119,9 @@ def panel(
     max_depth_m: float,
 ) -> NDArray[np.uint8]:
     """
-    image | measured | predicted | error, at color ranges that depend on ``max_depth_m`` alone, so that panels compare.
+    Image and measured, below them predicted and error, at most ``PANEL_PX`` wide together: an event file holds many.
+
+    Color ranges depend on ``max_depth_m`` alone, so that panels compare.
 
     Args:
         image: (H, W, 3) uint8, RGB.
@@ -127,17 +130,28 @@ def panel(
         max_depth_m: end of the depth colors; those of the error end at a tenth of it.
 
     Returns:
-        (H + captions, 4 W, 3) uint8, RGB.
+        (2 h + captions, 2 w, 3) uint8, RGB; w is W, or half of ``PANEL_PX`` where that is less.
     """
-    error_m = np.abs(pred_m - target_m)
     most_error_m = max_depth_m / 10
-    parts = [
-        titled(image, "image"),
-        titled(with_legend(colored(target_m, 0, max_depth_m, valid), 0, max_depth_m, "m"), "measured"),
-        titled(with_legend(colored(pred_m, 0, max_depth_m), 0, max_depth_m, "m"), "predicted"),
-        titled(with_legend(colored(error_m, 0, most_error_m, valid), 0, most_error_m, "m"), "error"),
+    height, width = target_m.shape
+    size = (min(width, PANEL_PX // 2), max(1, round(height * min(1.0, PANEL_PX / 2 / width))))
+
+    # Colors have no mean with the gray of what was not measured, so pixels are picked.
+    def small(picture: NDArray[np.uint8], kind: int = cv2.INTER_NEAREST) -> NDArray[np.uint8]:
+        return np.asarray(cv2.resize(picture, size, interpolation=kind), dtype=np.uint8)
+
+    def depth(values_m: NDArray[np.floating], high_m: float, where: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+        return with_legend(small(colored(values_m, 0, high_m, where)), 0, high_m, "m")
+
+    above = [
+        titled(small(image, cv2.INTER_AREA), "image"),
+        titled(depth(target_m, max_depth_m, valid), "measured"),
     ]
-    return side_by_side(parts)
+    below = [
+        titled(depth(pred_m, max_depth_m, None), "predicted"),
+        titled(depth(np.abs(pred_m - target_m), most_error_m, valid), "error"),
+    ]
+    return np.concatenate([side_by_side(above), side_by_side(below)])
 
 
 def comparison(

@@ -31,7 +31,6 @@ from finetune.score_tables import (
     metric_head,
     protocol_line,
     read_metrics,
-    row_name,
     score_table,
 )
 from finetune.shown_frames import DepthCounts, ShownFrame, ShownFrames, reduced, worst_and_best
@@ -160,7 +159,7 @@ def _head(content: PageContent) -> str:
     cards = []
     for metric in dict.fromkeys((content.metric, "abs_rel", "rmse", "delta1")):
         others = " · ".join(
-            f"{row_name(row)} {rows[row][metric]:.4f}"
+            f"{row} {rows[row][metric]:.4f}"
             for row in ("calibrated_start", "base_fitted_scale", "best_constant")
             if row in rows
         )
@@ -172,7 +171,7 @@ def _head(content: PageContent) -> str:
     protocol = content.evaluations[0].protocol.name
     images = content.evaluations[0].images_used
     return (
-        paragraph(f"{row_name(own)}, protocol {protocol}, over {images:,} validation images".capitalize(), "verdict")
+        paragraph(f"{own}, protocol {protocol}, over {images:,} validation images".capitalize(), "verdict")
         + f'<div class="cards">{"".join(cards)}</div>'
     )
 
@@ -211,17 +210,19 @@ def _curves(content: PageContent, rows: Mapping[str, Mapping[str, float]]) -> li
     if not content.metrics:
         return []
     constant = {row: rows[row] for row in ("base_fitted_scale",) if row in rows}
-    return [curves({row_name("finetuned"): content.metrics}, constant)]
+    return [curves({"finetuned": content.metrics}, constant)]
 
 
 def _chosen(content: PageContent) -> dict[str, list[int]]:
-    """Title -> numbers of the frames below it."""
+    """Title -> numbers of the frames below it, each below one title; of few frames all are there."""
     own = _own_row(content)
     scores = [(one.number, one.rows[own][content.metric]) for one in content.evaluations[0].images]
-    worst, best = worst_and_best(scores, OF_A_KIND, higher_is_better=content.metric in HIGHER_IS_BETTER)
-    numbers = [number for number, _ in scores]
-    even = [numbers[place] for place in evenly_spread(len(numbers), OF_A_KIND)]
-    return {"Worst": worst, "Best": best, "Evenly picked": even}
+    count = min(OF_A_KIND, -(-len(scores) // 3))
+    worst, best = worst_and_best(scores, count, higher_is_better=content.metric in HIGHER_IS_BETTER)
+    best = [number for number in best if number not in worst]
+    others = [number for number, _ in scores if number not in (*worst, *best)]
+    even = [others[place] for place in evenly_spread(len(others), OF_A_KIND)] if others else []
+    return {title: found for title, found in (("Worst", worst), ("Best", best), ("Evenly picked", even)) if found}
 
 
 def _looked_at(content: PageContent, chosen: Mapping[str, Sequence[int]]) -> tuple[dict[int, _Kept], DepthCounts]:
@@ -260,18 +261,17 @@ def _depths(content: PageContent, counts: DepthCounts) -> list[str]:
     drawn = []
     for key, title in (("abs_rel", "mean |error| / measured depth"), ("mean_error_m", "mean |error|, meters")):
         groups = [
-            Bars(name=row_name(row), values=[found[place][key] for place in places], color=_color(content, row))
+            Bars(name=row, values=[found[place][key] for place in places], color=_color(content, row))
             for row, found in of_rows.items()
         ]
         drawn.append(bar_chart(f"{title}, by measured distance", names, groups, x_name="meters"))
     edges, measured, predicted = counts.shares(_BINS)
     outlines = [
-        Bars(name=f"predicted, {row_name(row)}", values=shares, color=_color(content, row))
-        for row, shares in predicted.items()
+        Bars(name=f"predicted, {row}", values=shares, color=_color(content, row)) for row, shares in predicted.items()
     ]
     title = f"depth, share of pixels of {counts.frames:,} evenly picked images"
     drawn.append(histogram(title, edges, ("measured", measured), outlines, x_name="meters"))
-    heads = ["meters", "pixels", *(f"{name}, {row_name(row)}" for row in of_rows for name in ("relative", "meters"))]
+    heads = ["meters", "pixels", *(f"{name}, {row}" for row in of_rows for name in ("relative", "meters"))]
     lines = [
         [
             escaped(name),
@@ -337,10 +337,10 @@ def _cells(one: _Kept, far_m: float, most_error_m: float, most_bytes: int) -> st
         cell(colored(frame.target_m, 0.0, far_m, frame.measured), "measured"),
     ]
     for place, (row, pred_m) in enumerate(frame.answers.items()):
-        cells.append(cell(colored(pred_m, 0.0, far_m), f"predicted, {row_name(row)}", f"answer{place}"))
+        cells.append(cell(colored(pred_m, 0.0, far_m), f"predicted, {row}", f"answer{place}"))
     for place, (row, error_m) in enumerate(one.errors_m.items()):
         shown = colored(error_m, 0.0, most_error_m, frame.usable, ERROR_COLORS)
-        cells.append(cell(shown, f"error, {row_name(row)}", f"answer{place}"))
+        cells.append(cell(shown, f"error, {row}", f"answer{place}"))
     return f'<div class="cells{" two" if _is_wide(frame) else ""}">{"".join(cells)}</div>'
 
 
@@ -364,7 +364,7 @@ def _switch(rows: Sequence[str], name: str, said: str, scores: Mapping[str, str]
         score = f" <small>{escaped(scores[row])}</small>" if row in scores else ""
         choices.append(
             f'<label><input type="radio" name="{name}" value="{place}"{checked}>'
-            f"<span>{escaped(row_name(row))}{score}</span></label>"
+            f"<span>{escaped(row)}{score}</span></label>"
         )
     told = "".join(choices)
     if name == "all":

@@ -13,27 +13,12 @@ from finetune.metrics import HIGHER_IS_BETTER, METRICS, is_better
 from finetune.page import escaped, table
 from finetune.paths import is_file
 
-# Rows as people call them; another row keeps its name.
-ROW_NAMES = {
-    "constant_median": "constant, median",
-    "best_constant": "constant, best",
-    "base": "base",
-    "base_fitted_scale": "base, fitted",
-    "calibrated_start": "start",
-    "finetuned": "fine-tuned",
-    "predictions": "predictions",
-}
 ROWS_EXPLAINED = (
     "constant_median answers the median depth of the training frames everywhere, best_constant the depth with the "
     "least AbsRel on them; base_fitted_scale is the checkpoint that training began with, with the one scale and the "
     "one shift in inverse depth (of a metric checkpoint the one scale in depth) that have the least AbsRel on the "
     "training frames; calibrated_start is the network before step 1, its last layer solved for on the training frames."
 )
-
-
-def row_name(row: str) -> str:
-    """What charts and switches call a row of the table."""
-    return ROW_NAMES.get(row, row)
 
 
 def score_table(rows: Mapping[str, Mapping[str, float]]) -> str:
@@ -158,7 +143,7 @@ def _of_runs(
     if lines:
         ends = [min(min(line.xs) for line in lines), max(max(line.xs) for line in lines)]
         lines += [
-            Line(name=row_name(row), xs=ends, ys=[value, value], color=len(runs) + place, dashed=True)
+            Line(name=row, xs=ends, ys=[value, value], color=len(runs) + place, dashed=True)
             for place, (row, value) in enumerate(rows.items())
         ]
     return line_chart(title, lines, x_name="step")

@@ -160,7 +160,15 @@ def test_calls_that_say_two_things(run: Path, capsys: pytest.CaptureFixture[str]
 
 def test_several_protocols_are_several_tables(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out, images = tmp_path / "tables.json", tmp_path / "images.csv"
-    call = [str(run), "--recipe", str(run / "recipe.yaml"), "--protocol", "plain", "--protocol", "plain+align=median"]
+    call = [
+        "--protocol",
+        "plain",
+        "plain+align=median",
+        str(run),
+        "data.workers=0",
+        "--recipe",
+        str(run / "recipe.yaml"),
+    ]
     assert evaluate.main([*call, "--json", str(out), "--csv", str(images)]) == 0
     plain, aligned = json.loads(out.read_text())
     assert plain["rows"] == table(run / "evaluation.json")
@@ -172,6 +180,25 @@ def test_several_protocols_are_several_tables(run: Path, tmp_path: Path, capsys:
         lines = list(csv.DictReader(file))
     assert {line["protocol"] for line in lines} == {"plain", "plain+align=median"}
     assert {line["protocol_crop"] for line in lines} == {"none"}
+
+
+@pytest.mark.parametrize(
+    ("words", "protocols"),
+    [
+        (["--protocol", "plain", "--protocol", "nyu_eigen"], ["plain", "nyu_eigen"]),
+        (["--protocol", "plain", "nyu_eigen", "plain+flip=true"], ["plain", "nyu_eigen", "plain+flip=true"]),
+        (["--protocol=plain", "kitti_eigen", "x=1"], ["plain", "kitti_eigen"]),
+        (["--protocol", "nyu_eigen", "--csv", "plain"], ["nyu_eigen"]),
+    ],
+)
+def test_names_after_a_protocol_are_protocols(words: list[str], protocols: list[str]) -> None:
+    found = evaluate._each_with_its_option(["model", *words, "a.b=c"])
+    assert [
+        word.partition("=")[2] if word.startswith("--protocol=") else found[place + 1]
+        for place, word in enumerate(found)
+        if word.startswith("--protocol")
+    ] == protocols
+    assert (found[0], found[-1]) == ("model", "a.b=c")
 
 
 def test_a_folder_for_transformers_gives_the_table_of_the_run(run: Path, frames: Path, tmp_path: Path) -> None:

@@ -44,17 +44,30 @@ def test_shorter_pictures_are_padded_below() -> None:
     assert row[2:, :3].max() == 0
 
 
-def test_a_panel_is_four_pictures_wide_and_a_perfect_answer_has_a_blue_error() -> None:
+def test_a_panel_is_two_pictures_wide_and_a_perfect_answer_has_a_blue_error() -> None:
     depth_m = np.full((60, 80), 3.0, np.float32)
     valid = np.ones((60, 80), bool)
     image = np.zeros((60, 80, 3), np.uint8)
     perfect = panel(image, depth_m, valid, depth_m, 10.0)
-    assert perfect.shape[1] == 4 * 80
+    assert perfect.shape[1] == 2 * 80
+    half = len(perfect) // 2
     # Row 40 lies in every picture, below the titles.
-    measured, predicted, error = (perfect[40, 80 * place + 40] for place in (1, 2, 3))
+    measured, predicted, error = perfect[40, 120], perfect[half + 40, 40], perfect[half + 40, 120]
     assert np.array_equal(measured, predicted)
     assert np.array_equal(error, colored(np.zeros((1, 1)), 0, 1)[0, 0])
-    assert not np.array_equal(panel(image, depth_m, valid, depth_m + 0.5, 10.0)[40, 280], error)
+    assert not np.array_equal(panel(image, depth_m, valid, depth_m + 0.5, 10.0)[half + 40, 120], error)
+
+
+def test_a_panel_of_a_large_frame_is_small_and_keeps_what_was_not_measured_gray() -> None:
+    depth_m = np.full((1080, 1920), 3.0, np.float32)
+    valid = np.zeros((1080, 1920), bool)
+    valid[:, 960:] = True
+    drawn = panel(np.zeros((1080, 1920, 3), np.uint8), depth_m, valid, depth_m, 10.0)
+    assert drawn.shape[1] == 640
+    assert len(drawn) < 2 * 180 + 120
+    # The measured one is on the right, its left half was not measured.
+    assert drawn[100, 320 + 100].tolist() == [90, 90, 90]
+    assert drawn[100, 320 + 250].tolist() == one_color(3.0, 10.0)
 
 
 def flat_frame(height: int = 30, width: int = 40, finetuned_m: float = 2.0) -> ComparedFrame:
