@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from finetune import charts
 from finetune.checking import Checked, Summary
+from finetune.evidence.findings import percent
 from finetune.evidence.registration import find_edges
 from finetune.page import document, escaped, paragraph, picture, section, table
 from finetune.sample import DepthSample
@@ -39,7 +40,7 @@ def _entry_lines(checked: Checked) -> Iterator[str]:
 def _row(summary: Summary) -> tuple[str, ...]:
     depths = [f"{summary.percentiles_m[name]:.3g} m" if summary.percentiles_m else "-" for name in _SHOWN]
     sizes = ", ".join(summary.sizes) if len(summary.sizes) < 3 else f"{len(summary.sizes)} sizes"
-    return summary.key, str(summary.frames), str(summary.looked_at), sizes, f"{summary.valid_share:.0%}", *depths
+    return summary.key, str(summary.frames), str(summary.looked_at), sizes, percent(summary.valid_share), *depths
 
 
 _SHOWN = ("1", "50", "95", "99.5", "100")
@@ -78,7 +79,7 @@ def as_page(checked: Checked) -> str:
     findings = "".join(
         f'<li class="{finding.severity}"><b>{finding.severity}</b> '
         f"<code>{escaped(finding.key or finding.name)}</code> {escaped(finding.evidence)}."
-        + (f" <i>{escaped(finding.fix)}.</i>" if finding.fix else "")
+        + (f" <i>{escaped(finding.way_on)}.</i>" if finding.way_on else "")
         + "</li>"
         for finding in checked.findings
     )

@@ -21,10 +21,12 @@ from finetune.assembly import make_run, resolved, start, total_steps
 from finetune.batches import Caught, attempt, calm_worker, evenly_spread
 from finetune.environment import make_accelerator
 from finetune.errors import DataError, FileFault, FinetuneError, ListError
-from finetune.evidence.entries import Entry, apart, findings_of
-from finetune.evidence.facts import Facts, facts_of
-from finetune.evidence.findings import Finding, in_order
-from finetune.inspection import EntryDepth, entry_of, missing_files, require_apart, require_plausible
+from finetune.evidence.coding import differing_units
+from finetune.evidence.entries import apart
+from finetune.evidence.entry import Entry, without_ends
+from finetune.evidence.facts import Facts, facts_of, plain_unit
+from finetune.evidence.findings import Finding, accepted, in_order
+from finetune.inspection import EntryDepth, entry_of, judged, missing_files, require_apart
 from finetune.networks.encoder_specs import PATCH
 from finetune.paths import expand_path
 from finetune.readers.files import read_depth
@@ -131,24 +133,10 @@ def _look(recipe: Recipe, key: str, entry: DataEntry, samples: int, checked: Che
     if not facts:
         return None
     found = entry_of(recipe, key, facts)
-    implausible = _implausible(key, facts, recipe, reader)
-    # What is said of the unit, or of the range, is not said twice.
-    checked.findings += [one for one in findings_of(found) if not (implausible and one.name == "max_depth")]
-    checked.findings += [implausible] if implausible else []
+    checked.findings += judged(recipe, _depth(key, facts), found)
     checked.summaries.append(_summary(key, frames, facts))
     checked.worst[key] = _worst(reader, indices, looked_at)
     return found
-
-
-def _implausible(key: str, facts: Sequence[Facts], recipe: Recipe, reader: Any) -> Finding | None:
-    """What ``inspection`` says of unit, range and constant depth, under the name of what is to be changed."""
-    try:
-        require_plausible(_depth(key, facts), recipe, reader)
-    except DataError as fault:
-        of_range = "max_depth_m" in fault.fix and "meters_per_unit" not in fault.fix
-        name = "constant" if "same depth at all" in fault.found else "max_depth" if of_range else "unit"
-        return _of_fault(key, fault, recipe.where(key), name)
-    return None
 
 
 class _FactsOf(Dataset[Any]):
@@ -163,7 +151,7 @@ class _FactsOf(Dataset[Any]):
 
     def __getitem__(self, place: int) -> Facts | FileFault:
         found = attempt(self._reader, self._indices[place])
-        return facts_of(found) if isinstance(found, DepthSample) else found
+        return facts_of(found, plain_unit(self._reader)) if isinstance(found, DepthSample) else found
 
 
 def _facts(reader: Any, indices: Sequence[int], workers: int, key: str) -> Iterator[Facts | FileFault]:
@@ -219,7 +207,12 @@ def _depth(key: str, facts: Sequence[Facts]) -> EntryDepth:
         key=key,
         sources=tuple(one.source for one in facts),
         valid_share=float(np.median([one.valid_share for one in facts])),
-        depth_m=np.concatenate([one.depth_m for one in usable]) if usable else np.empty(0, np.float32),
+        points=float(np.median([one.points for one in facts])),
+        left_out_share=float(np.median([one.left_out_share for one in facts])),
+        depth_m=without_ends(np.concatenate([one.depth_m for one in usable]), facts)
+        if usable
+        else np.empty(0, np.float32),
+        facts=tuple(facts),
         constant=any(one.constant for one in facts) and all(one.constant for one in usable if len(one.depth_m) > 1),
     )
 
@@ -281,6 +274,7 @@ def _look_across(recipe: Recipe, entries: dict[str, Entry], checked: Checked) ->
             for other, val in entries.items():
                 if key.startswith("data.train") and other.startswith("data.val"):
                     checked.findings += apart(train, val)
+    checked.findings += accepted(differing_units(list(entries.values())), recipe.data.accept)
     sizes = [one.size for entry in entries.values() for one in entry.facts]
     if sizes:
         height, width = max(set(sizes), key=sizes.count)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,9 +15,13 @@ from numpy.typing import NDArray
 from finetune.batches import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, NAMED_BAD_SAMPLES, attempt, evenly_spread, too_many_bad
 from finetune.environment import sources
 from finetune.errors import DataError, FileFault, ListError
-from finetune.evidence.entries import Entry, findings_of, suggested_max_depth_m
-from finetune.evidence.facts import Facts, facts_of
-from finetune.evidence.findings import Finding, in_order
+from finetune.evidence.coding import differing_units, what_shares_may_be
+from finetune.evidence.entries import findings_of
+from finetune.evidence.entry import Entry, without_ends
+from finetune.evidence.facts import Facts, facts_of, left_out_share, plain_unit
+from finetune.evidence.findings import JUDGMENTS, Finding, accepted, in_order, percent
+from finetune.evidence.ranges import way_with_what_is_beyond
+from finetune.evidence.units import either, fitting_units, range_to_set, unit_name
 from finetune.paths import is_file
 from finetune.readers.files import DEPTH_SUFFIXES, read_depth
 from finetune.recipe import DataEntry, Recipe
@@ -27,25 +30,18 @@ from finetune.sample import DepthSample
 SAMPLES = 24
 SAMPLES_LOOKED_INTO = 8  # of these, for edges and surfaces: 50 ms each
 FILES_LOOKED_FOR = 20_000  # frames of an entry; half a second
-# Below this share of valid pixels the measured part says nothing; 64-line LiDAR has 0.04, a sparse rig 0.002.
-_NEARLY_NOTHING = 0.0005
-# Between these a median depth is what a camera in a room, or at a desk, sees.
+# With fewer measured pixels an image, in the median, a run learns scale and hardly any shape.
+_FEW_POINTS = 50
+# So many times more numbers left out than are valid: it is the limits that leave nothing.
+_MOSTLY_LEFT_OUT = 10
+# Between these a median depth, and up to this nearly all of it, is what a camera in a room, or at a desk, sees.
 _USUAL_MEDIAN_M = (0.3, 8.0)
-# Findings that end a run before step 1, unless the recipe accepts them.
-STOPS_A_RUN = ("focal", "depth_is", "mirrored", "registration")
+_USUAL_END_M = 12.0
+_FARTHEST_SEEN_M = 2000.0  # by any camera; what is said to be farther is in another unit
 # A larger share of measured depth beyond the range is worth an alarm; a few stray returns are in every sensor's maps.
 MOST_BEYOND = 0.01
 # Options of a reader that say what is valid.
 _LIMITS = ("invalid", "min_depth_m", "max_depth_m")
-# Units that depth maps are found in, most frequent first: meters for one raw unit -> what it is called.
-_UNITS = {
-    0.001: "millimeters",
-    1 / 256: "KITTI's 1/256 m",
-    0.01: "centimeters",
-    0.0002: "TUM's 1/5000 m",
-    0.0001: "tenths of a millimeter",
-    1.0: "meters",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +52,10 @@ class EntryDepth:
         key: dotted path of the entry in the recipe.
         sources: the samples looked at.
         valid_share: median over the samples of the share of valid pixels.
+        points: median over the samples of the number of valid pixels.
+        left_out_share: median over the samples of the share of pixels with a positive number that is not valid.
         depth_m: depths of valid pixels, the same number from each sample; where none is valid, all positive ones.
-            What is infinitely far is not among them.
+            What is infinitely far is not among them, nor the ends of the sensor where there is anything else.
         facts: of some of the samples, for what single numbers do not tell.
         constant: every sample with more than one valid pixel has one depth at all of them, and there is such a sample.
         skipped: what was wrong with frames that are missing or cannot be read, where the recipe says to skip them.
@@ -66,6 +64,8 @@ class EntryDepth:
     key: str
     sources: tuple[str, ...]
     valid_share: float
+    points: float
+    left_out_share: float
     depth_m: NDArray[np.float32]
     facts: tuple[Facts, ...] = ()
     constant: bool = False
@@ -95,14 +95,29 @@ def inspect_before_training(recipe: Recipe) -> list[EntryDepth]:
     looked_at = []
     for key, entry in entries.items():
         depth = _look(entry, key, missing[key], may_skip=key in may_skip)
-        for finding in in_order(findings_of(entry_of(recipe, key, depth.facts))):
-            # What the numbers are comes before what unit they have.
-            if finding.name in STOPS_A_RUN and finding.severity == "stop" and finding.name not in recipe.data.accept:
-                accept = f"data.accept: [{finding.name}]"
-                raise DataError(key, finding.evidence, f"{finding.fix}. If it is as it should be, set {accept}")
-        require_plausible(depth, recipe, entry.source)
+        worst = next(iter(judged(recipe, depth, entry_of(recipe, key, depth.facts))), None)
+        if worst and worst.severity == "stop":
+            raise DataError(key, worst.evidence, worst.way_on)
         looked_at.append(depth)
     return looked_at
+
+
+def judged(recipe: Recipe, depth: EntryDepth, entry: Entry) -> list[Finding]:
+    """
+    All that samples of one entry say, by which ``check`` and ``train`` stop alike: what the recipe accepts is a note.
+
+    Args:
+        depth, entry: what was found in the same samples, or in more of them.
+    """
+    found = list(findings_of(entry))
+    implausible = find_implausible(depth, recipe, entry.reader)
+    if implausible and any(one.name == "bits" and one.severity == "stop" for one in found):
+        implausible = None  # of numbers that are no depth the unit says nothing
+        found = [one for one in found if one.name != "max_depth"]
+    if implausible:
+        # What is said of the unit, or of the range, is not said twice.
+        found = [one for one in found if one.name not in ("max_depth", implausible.name)] + [implausible]
+    return in_order(accepted(found, recipe.data.accept))
 
 
 def entry_of(recipe: Recipe, key: str, facts: Sequence[Facts]) -> Entry:
@@ -121,13 +136,13 @@ def entry_of(recipe: Recipe, key: str, facts: Sequence[Facts]) -> Entry:
 
 def quick_warnings(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[str]:
     """Sentences about what does not stop a run and should be looked at; ``finetune check`` looks at more samples."""
-    found: list[Finding] = []
-    for depth in looked_at:
-        found += findings_of(entry_of(recipe, depth.key, depth.facts))
+    entries = [entry_of(recipe, depth.key, depth.facts) for depth in looked_at]
+    found = [one for entry in entries for one in findings_of(entry)] + list(differing_units(entries))
     return [
         f"{finding.sentence()} finetune check says more."
-        for finding in in_order(found)
-        if finding.name in (*STOPS_A_RUN, "sentinel") and finding.name not in recipe.data.accept
+        for finding in in_order(accepted(found, recipe.data.accept))
+        # Of depth beyond the range ``beyond_range_notes`` tells.
+        if finding.name in JUDGMENTS and finding.name != "max_depth" and finding.severity == "warn"
     ]
 
 
@@ -154,11 +169,12 @@ def beyond_range_notes(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[
         share = float(np.mean(depth.depth_m > max_depth_m))
         if share <= MOST_BEYOND:
             continue
-        farthest_m = math.ceil(float(np.percentile(depth.depth_m, 99.5)))
+        end_m = float(np.percentile(depth.depth_m, 99.5))
         left_out = "is not trained on" if part == "train" else "is not scored"
+        reader = entry_of(recipe, depth.key, ()).reader
         notes.append(
-            f"{share:.1%} of the measured depth of {depth.key} is beyond {limit} {max_depth_m:g} m and {left_out}. "
-            f"Nearly all of it ends at {farthest_m} m: raise {limit} if the camera is to answer that far"
+            f"{percent(share)} of the measured depth of {depth.key} is beyond {limit} {max_depth_m:g} m and "
+            f"{left_out}. " + way_with_what_is_beyond(depth.key, reader, (limit, max_depth_m), end_m, share)
         )
     return notes
 
@@ -228,12 +244,16 @@ def _look(entry: DataEntry, key: str, missing: Sequence[FileFault], *, may_skip:
     shares = [float(sample.valid.mean()) for sample in samples]
     # Beside a few valid ones, the others may be raw values that mean "nothing measured"; they say nothing of the unit.
     only_valid = max(shares) > 0
+    places = evenly_spread(len(samples), SAMPLES_LOOKED_INTO)
+    facts = tuple(facts_of(samples[place], plain_unit(reader)) for place in places)
     return EntryDepth(
         key=key,
         sources=tuple(sample.source for sample in samples),
         valid_share=float(np.median(shares)),
-        depth_m=np.concatenate([_some_depths(sample, only_valid) for sample in samples]),
-        facts=tuple(facts_of(samples[place]) for place in evenly_spread(len(samples), SAMPLES_LOOKED_INTO)),
+        points=float(np.median([np.count_nonzero(sample.valid) for sample in samples])),
+        left_out_share=float(np.median([left_out_share(sample) for sample in samples])),
+        depth_m=without_ends(np.concatenate([_some_depths(sample, only_valid) for sample in samples]), facts),
+        facts=facts,
         constant=bool(spans_m) and not any(spans_m),
         skipped=tuple(dict.fromkeys(fault.cause for fault in (*missing, *faults))),
     )
@@ -268,32 +288,48 @@ def _nothing_measured(source: str) -> tuple[str, str]:
     )
 
 
-def require_plausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> None:
+def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> Finding | None:
+    """What is wrong with unit, range, count or spread of the measured depth of an entry; None where nothing is."""
     limit, max_depth_m = _limit(recipe)
     where = recipe.where(depth.key)
     source, maps = depth.sources[0], f"{len(depth.sources)} depth maps of {depth.key}"
+
+    def finding(name: str, evidence: str, fix: str) -> Finding:
+        evidence, fix = f"{source}: {evidence}", fix if where in fix else f"{fix} ({where})"
+        return Finding(severity="stop", name=name, key=depth.key, evidence=evidence, fix=fix)
+
     if not depth.depth_m.size:
         numbers, mend = _nothing_measured(source)
-        fix = f"{mend}{_check_limits(depth.key, reader)} ({where})"
-        raise DataError(source, f"none of {maps} has a measured pixel{numbers}", fix)
+        return finding(
+            "few_points",
+            f"none of {maps} has a measured pixel{numbers}",
+            f"{mend}{_check_limits(depth.key, reader)}",
+        )
     median_m = float(np.median(depth.depth_m))
     beyond = float(np.mean(depth.depth_m > max_depth_m))
     found = f"median {median_m:.4g} m over {maps}"
-    if beyond > 0.5:
-        found += f", {beyond:.0%} of it beyond {limit} {max_depth_m:g}"
-    elif median_m < 0.01 * max_depth_m:
-        found += f", below 1 % of {limit} {max_depth_m:g}"
-    elif depth.valid_share <= _NEARLY_NOTHING:
-        # A plausible median rules out a wrong unit: it is the limits that leave nothing.
-        found = f"{depth.valid_share:.2%} of the pixels are valid over {maps}, though depth of median {median_m:.4g} m"
-        raise DataError(source, f"{found} is there", f"{_check_limits(depth.key, reader)} ({where})")
-    elif depth.constant:
+    if beyond > 0.5 or median_m < 0.01 * max_depth_m:
+        found += (
+            f", {percent(beyond)} of it beyond {limit} {max_depth_m:g}"
+            if beyond > 0.5
+            else f", below 1 % of {limit} {max_depth_m:g}"
+        )
+        depths_m = median_m, float(np.percentile(depth.depth_m, 99.5))
+        return finding(*_likely(found, depth, where, depths_m, (limit, max_depth_m), reader))
+    # A plausible median rules out a wrong unit.
+    if depth.points < _FEW_POINTS and depth.left_out_share > _MOSTLY_LEFT_OUT * depth.valid_share:
+        share = percent(depth.valid_share)
+        found = f"{share} of the pixels are valid over {maps}, though depth of median {median_m:.4g} m is there"
+        return finding("few_points", found, _check_limits(depth.key, reader))
+    if depth.points < _FEW_POINTS:
+        pixels = f"{depth.points:.3g} measured pixel{'s' * (depth.points != 1)}"
+        found = f"{pixels} an image ({percent(depth.valid_share)}) in the median of {maps}"
+        fix = "a rangefinder, a radar or a reconstruction gives so few, which teach the scale and hardly any shape"
+        return finding("few_points", found, f"{_check_limits(depth.key, reader)}; {fix}")
+    if depth.constant:
         found = f"each of {maps} has the same depth at all its pixels, {median_m:.4g} m in the median"
-        raise DataError(source, found, f"Export the depth that was measured, or mend the entry {depth.key} ({where})")
-    else:
-        return
-    depths_m = median_m, float(np.percentile(depth.depth_m, 99.5))
-    raise DataError(source, *_likely(found, depth.key, where, depths_m, (limit, max_depth_m), reader))
+        return finding("constant", found, f"Export the depth that was measured, or mend the entry {depth.key}")
+    return None
 
 
 def _limit(recipe: Recipe) -> tuple[str, float]:
@@ -316,22 +352,37 @@ def _check_limits(key: str, reader: Any) -> str:
 
 
 def _likely(
-    found: str, key: str, where: str, depths_m: tuple[float, float], limit: tuple[str, float], reader: Any
-) -> tuple[str, str]:
-    """What was found with its likely cause, and the fix; of depths the median and where nearly all end; ``limit`` as
-    ``_limit`` gave it."""
-    median_m, farthest_m = depths_m
-    name_of_limit, max_depth_m = limit
-    if _USUAL_MEDIAN_M[0] <= median_m <= _USUAL_MEDIAN_M[1]:
-        # With the unit as it stands, this is what cameras see: the range is what is odd.
-        end_m = suggested_max_depth_m(farthest_m)
-        return found, f"Set {name_of_limit}: {end_m:g}, where nearly all of it ends, or mend the entry {key} ({where})"
-    right_range = f"{name_of_limit} to what your camera sees"
+    found: str,
+    depth: EntryDepth,
+    where: str,
+    depths_m: tuple[float, float],
+    limit: tuple[str, float],
+    reader: Any,
+) -> tuple[str, str, str]:
+    """
+    The name of a finding, what was found with its likely causes, and the fix.
+
+    Args:
+        depths_m: the median, and where nearly all of the depth ends.
+        limit: as ``_limit`` gave it.
+    """
+    key, (median_m, end_m), (name_of_limit, max_depth_m) = depth.key, depths_m, limit
     meters_per_unit = getattr(reader, "meters_per_unit", None)
-    if meters_per_unit is not None:
-        raw = median_m / meters_per_unit
-        for unit, name in _UNITS.items():
-            if not np.isclose(unit, meters_per_unit) and 0.03 <= raw * unit / max_depth_m <= 0.95:
-                fix = f"Set {key}.meters_per_unit: {unit:.10g} ({where})"
-                return f"{found}: looks like {name}", f"{fix}; if {meters_per_unit:.10g} is right, {right_range}"
-    return found, f"Set {right_range}, or mend the entry {key} ({where})"
+    if meters_per_unit is None:
+        return "max_depth", found, f"Set {range_to_set(name_of_limit, end_m)}, or mend the entry {key} ({where})"
+    kept = f"; if {unit_name(meters_per_unit)} are right, set {range_to_set(name_of_limit, end_m)}"
+    if depth.facts and all(one.numbers.scale for one in depth.facts):
+        return "unit", f"{found}: the numbers look like shares of a range", what_shares_may_be(key, where)
+    units = fitting_units(median_m / meters_per_unit, end_m / meters_per_unit, max_depth_m, meters_per_unit)
+    numbers = either([f"{unit.meters:.10g}" for unit in units])
+    if _USUAL_MEDIAN_M[0] <= median_m <= _USUAL_MEDIAN_M[1] and end_m <= _USUAL_END_M:
+        # With the unit as it stands, this is what cameras see: the range is what is odd.
+        fix = f"Set {range_to_set(name_of_limit, end_m)}, where nearly all of it ends, or mend the entry {key}"
+        others = f"; {key}.meters_per_unit: {numbers} would fit too: the device or the data set says" if units else ""
+        return "max_depth", found, f"{fix}{others} ({where})"
+    if not units:
+        return "unit", found, f"Set {range_to_set(name_of_limit, end_m)}, or mend the entry {key} ({where})"
+    found += f": looks like {either([f'{unit.name} (median {unit.median_m:.3g} m)' for unit in units])}"
+    which = ", whichever the device or the data set says" if len(units) > 1 else ""
+    fix = f"Set {key}.meters_per_unit: {numbers}{which} ({where})"
+    return "unit", found, fix + (kept if end_m <= _FARTHEST_SEEN_M else "")

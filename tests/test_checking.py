@@ -80,3 +80,10 @@ def test_train_stops_on_the_same_findings_unless_they_are_accepted(
     assert "If it is as it should be, set data.accept: [focal]" in said
     assert not (tmp_path / "runs").exists()
     assert train.main([*arguments, "data.accept=[focal]"]) == 0
+    # And check says the same of both.
+    overrides = [arguments[1]]
+    stopping = check_recipe(load_recipe(recipe, overrides), str(recipe), step=False)
+    assert stopping.findings[0].sentence().endswith("If it is as it should be, set data.accept: [focal].")
+    accepting = check_recipe(load_recipe(recipe, [*overrides, "data.accept=[focal]"]), str(recipe), step=False)
+    (focal,) = [one for one in accepting.findings if one.name == "focal"]
+    assert (focal.severity, accepting.stops) == ("note", False)

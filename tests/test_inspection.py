@@ -1,5 +1,6 @@
 """One recipe, one entry made wrong at a time; the sentence must name the file, the key and the fix."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -8,7 +9,7 @@ import pytest
 
 from finetune import registry
 from finetune.errors import DataError, ListError
-from finetune.inspection import entry_of, inspect_before_training
+from finetune.inspection import entry_of, inspect_before_training, quick_warnings
 from finetune.readers import pairs
 from finetune.recipe import load_recipe
 from tests.conftest import write_frame
@@ -17,8 +18,12 @@ from tests.conftest import write_frame
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [
-        (["data.train.0.meters_per_unit=1.0"], "looks like millimeters. Set data.train.0.meters_per_unit: 0.001"),
-        (["data.val.0.meters_per_unit=1.0"], "data.val.0.meters_per_unit: 0.001"),
+        (
+            ["data.train.0.meters_per_unit=1.0"],
+            "looks like millimeters (median 4.02 m), TUM's 1/5000 m (median 0.803 m), the 1/4000 m",
+        ),
+        (["data.val.0.meters_per_unit=1.0"], "data.val.0.meters_per_unit: 0.001, 0.0002, "),
+        (["data.val.0.meters_per_unit=1.0"], "whichever the device or the data set says"),
         (["data.train.0.meters_per_unit=1.0", "data.train.0.max_depth_m=20.0"], "meters_per_unit: 0.001"),
         (["data.train.0.meters_per_unit=1e-6"], "looks like millimeters"),
         (["data.train.0.meters_per_unit=0.00390625"], "looks like millimeters"),
@@ -94,14 +99,25 @@ def test_limits_that_leave_nothing_are_named_and_no_unit_is(recipe: Path) -> Non
     with pytest.raises(DataError) as stopped:
         inspect_before_training(load_recipe(recipe, ["data.val.0.max_depth_m=0.3"]))
     said = str(stopped.value)
-    assert "0.00% of the pixels are valid over 3 depth maps of data.val.0" in said
+    assert "0% of the pixels are valid over 3 depth maps of data.val.0" in said
     assert "Check data.val.0: invalid (0.0,), min_depth_m 0.0, max_depth_m 0.3" in said
     assert "looks like" not in said
     assert "meters_per_unit" not in said
 
 
-@pytest.mark.parametrize("elsewhere_m", [0.0, 65.535])
-def test_one_valid_pixel_a_frame_is_no_wrong_unit(recipe: Path, tmp_path: Path, elsewhere_m: float) -> None:
+@pytest.mark.parametrize(
+    ("elsewhere_m", "expected"),
+    [
+        (0.0, "1 measured pixel an image (0.033%) in the median of 1 depth maps of data.train.0. Check data.train.0: "),
+        (
+            65.535,
+            "0.033% of the pixels are valid over 1 depth maps of data.train.0, though depth of median 3 m is there",
+        ),
+    ],
+)
+def test_one_valid_pixel_a_frame_is_no_wrong_unit(
+    recipe: Path, tmp_path: Path, elsewhere_m: float, expected: str
+) -> None:
     folder = tmp_path / "sparse"
     folder.mkdir()
     depth_m = np.full((48, 64), elsewhere_m)
@@ -113,7 +129,9 @@ def test_one_valid_pixel_a_frame_is_no_wrong_unit(recipe: Path, tmp_path: Path, 
         inspect_before_training(load_recipe(recipe, overrides))
     said = str(stopped.value)
     # 1 of 48 x 64 is 0.0326 %.
-    assert "0.03% of the pixels are valid over 1 depth maps of data.train.0, though depth of median 3 m" in said
+    assert expected in said
+    assert "If it is as it should be, set data.accept: [few_points]." in said
+    inspect_before_training(load_recipe(recipe, [*overrides, "data.accept=[few_points]"]))
     assert "invalid (0.0, 65535.0)" in said
     assert "looks like" not in said
 
@@ -148,3 +166,77 @@ def test_missing_files_are_counted_before_anything_is_decoded(
         with pytest.raises(ListError) as stopped:
             inspect_before_training(sound)
         assert f"does not exist, nor do files of {expected}" in str(stopped.value)
+
+
+def written(folder: Path, store: Callable[[np.ndarray], np.ndarray], count: int = 4) -> str:
+    """A folder of frames of a tilted wall, stored as millimeters become by ``store``; the override that names it."""
+    folder.mkdir()
+    lines = []
+    for number in range(count):
+        across = np.linspace(1 / (2.0 + number / 4), 1 / 5.0, 64)[None]
+        depth_m = 1 / (across + np.linspace(0, 0.2, 48)[:, None])
+        write_frame(folder, str(number), depth_m)
+        cv2.imwrite(str(folder / f"{number}.png"), store(np.rint(1000 * depth_m).astype(np.uint16)))
+        lines.append(f"{number}.jpg {number}.png\n")
+    (folder / "train.txt").write_text("".join(lines))
+    return f"data.train.0.root={folder}"
+
+
+def points(count: int) -> Callable[[np.ndarray], np.ndarray]:
+    def store(raw: np.ndarray) -> np.ndarray:
+        kept = np.zeros_like(raw)
+        kept.flat[:: raw.size // count] = raw.flat[:: raw.size // count]
+        return kept
+
+    return store
+
+
+# What is stored, other overrides, the name that accepts it, and a piece of what is said.
+JUDGED: dict[str, tuple[Callable[[np.ndarray], np.ndarray], list[str], str, str]] = {
+    "turned bits": (lambda raw: (raw << 3) | (raw >> 13), [], "bits", "Set data.train.0.bits: rotated"),
+    "eight points": (points(8), [], "few_points", "8 measured pixels an image (0.26%) in the median of 4 depth maps"),
+    "nothing": (np.zeros_like, [], "few_points", "none of 4 depth maps of data.train.0 has a measured pixel"),
+    "one depth": (lambda raw: np.full_like(raw, 2000), [], "constant", "the same depth at all its pixels"),
+    "wrong unit": (lambda raw: raw, ["data.train.0.meters_per_unit=1.0"], "unit", "looks like millimeters"),
+    "short range": (lambda raw: raw, ["model.max_depth_m=1.0"], "max_depth", "Set model.max_depth_m: 5"),
+}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_every_judgment_has_a_name_that_accepts_it(recipe: Path, tmp_path: Path, name: str) -> None:
+    store, others, accept, said = JUDGED[name]
+    # The validation frames are those of the fixture, which are sound.
+    overrides = [written(tmp_path / "judged", store), *others]
+    with pytest.raises(DataError) as stopped:
+        inspect_before_training(load_recipe(recipe, overrides))
+    assert said in str(stopped.value)
+    assert str(stopped.value).endswith(f"If it is as it should be, set data.accept: [{accept}].")
+    names = {accept, "max_depth"} if name == "short range" else {accept}
+    train, _ = inspect_before_training(load_recipe(recipe, [*overrides, f"data.accept=[{', '.join(sorted(names))}]"]))
+    assert train.key == "data.train.0"
+
+
+def test_turned_bits_are_read_by_the_keys_that_are_suggested(recipe: Path, tmp_path: Path) -> None:
+    overrides = [written(tmp_path / "turned", lambda raw: (raw << 3) | (raw >> 13)), "data.train.0.bits=rotated"]
+    train, _ = inspect_before_training(load_recipe(recipe, overrides))
+    assert 2.0 < np.median(train.depth_m) < 5.0
+
+
+def test_what_counts_is_the_number_of_points_and_not_their_share(recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "large"
+    folder.mkdir()
+    raw = np.zeros((1080, 1920), np.uint16)
+    raw[::90, ::190] = np.arange(132).reshape(12, 11) * 10 + 1500  # 132 points, 0.0064 %
+    cv2.imwrite(str(folder / "a.png"), raw)
+    cv2.imwrite(str(folder / "a.bmp"), np.zeros((1080, 1920, 3), np.uint8))
+    (folder / "train.txt").write_text("a.bmp a.png\n")
+    train, _ = inspect_before_training(load_recipe(recipe, [f"data.train.0.root={folder}"]))
+    assert (train.points, train.valid_share) == (132, pytest.approx(132 / (1080 * 1920)))
+
+
+def test_a_unit_that_differs_between_train_and_val_is_said_before_training(recipe: Path) -> None:
+    read = load_recipe(recipe, ["data.train.0.meters_per_unit=0.0002"])
+    (said,) = [one for one in quick_warnings(inspect_before_training(read), read) if "times apart" in one]
+    assert said.startswith("data.val.0: the median depth of data.train.0 is 0.721 m and that of data.val.0 3.34 m, ")
+    accepting = load_recipe(recipe, ["data.train.0.meters_per_unit=0.0002", "data.accept=[unit]"])
+    assert not [one for one in quick_warnings(inspect_before_training(accepting), accepting) if "times apart" in one]

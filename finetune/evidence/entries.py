@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from finetune.evidence.coding import bits, shares_of_a_range
+from finetune.evidence.entry import Entry
 from finetune.evidence.facts import Facts
 from finetune.evidence.findings import Finding
+from finetune.evidence.ranges import depth_range, sentinel
 from finetune.evidence.registration import REACH_PX, WIDTH_PX, Fit, fit
 
 # By how much, as a natural log, the largest plane of another reading must hold more pixels in the median frame.
@@ -25,33 +25,11 @@ _FITS = 0.12
 _REACH = f"{REACH_PX} px, at a width of {WIDTH_PX},"
 _LEAST_FOCAL = 0.1  # of the width: a field of view of 157 degrees
 _MOST_DIFFERENT_BITS = 12  # of 256, between images that look alike
-_TOO_MUCH_HEADROOM = 5.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Entry:
-    """A data entry and what was found in its samples.
-
-    Attributes:
-        key: dotted, ``data.train.0``.
-        where: its place in the recipe, for a fix.
-        reader: with its options.
-        facts: of the samples that could be read.
-        ceiling: depth beyond the range is taught as the end of it.
-        limit: key and meters of the range.
-    """
-
-    key: str
-    where: str
-    reader: Any
-    facts: Sequence[Facts]
-    ceiling: bool
-    limit: tuple[str, float]
 
 
 def findings_of(entry: Entry) -> Iterator[Finding]:
     """Everything but what a wrong unit is, which ``inspection`` tells."""
-    for look in (_focal, _reading, _registration, _sentinel, _constant, _range):
+    for look in (_focal, bits, shares_of_a_range, _reading, _registration, sentinel, _constant, depth_range):
         yield from look(entry)
 
 
@@ -71,6 +49,8 @@ def _focal(entry: Entry) -> Iterator[Finding]:
 
 def _reading(entry: Entry) -> Iterator[Finding]:
     """Disparity, or distance along the ray, taken for depth."""
+    if any(one.numbers.bits or one.numbers.scale == "z_buffer" for one in entry.facts):
+        return  # whose surfaces bend for another reason
     planes = [
         {name: share for name, share in one.plane.items() if name != "range" or not _is_short(one)}
         for one in entry.facts
@@ -152,31 +132,6 @@ def _toward(found: Fit) -> str:
     return " and ".join(text for text, moved in ((across, found.across_px), (down, found.down_px)) if moved)
 
 
-def _sentinel(entry: Entry) -> Iterator[Finding]:
-    """One far value that many pixels share, with nothing near it, is a code and not a distance."""
-    suspects = [one.most_m for one in entry.facts if one.has_code]
-    if not suspects:
-        return
-    (value_m, count), *_ = Counter(suspects).most_common(1)
-    if count < max(2, 0.2 * len(entry.facts)):
-        return
-    unit = getattr(entry.reader, "meters_per_unit", None)
-    raw = value_m / unit if unit else value_m
-    raw = round(raw) if math.isclose(raw, round(raw), rel_tol=1e-6) else raw  # depth is float32, raw values often whole
-    share = float(np.median([one.most_share for one in entry.facts if one.most_m == value_m]))
-    listed = [*getattr(entry.reader, "invalid", ()), raw]
-    yield Finding(
-        severity="stop" if entry.ceiling else "warn",
-        name="sentinel",
-        key=entry.key,
-        evidence=f"{count} of {len(entry.facts)} depth maps have {share:.1%} of their pixels at exactly {raw:.10g} "
-        f"({value_m:.4g} m) and nothing near it: it looks like a code for 'not measured'",
-        fix=f"Set {entry.key}.invalid: [{', '.join(f'{value:.10g}' for value in listed)}] ({entry.where})"
-        if hasattr(entry.reader, "invalid")
-        else f"Leave that value out when the data of {entry.key} are written ({entry.where})",
-    )
-
-
 def _constant(entry: Entry) -> Iterator[Finding]:
     flat = [one.source for one in entry.facts if one.constant]
     if len(flat) > 0.05 * len(entry.facts):
@@ -188,50 +143,6 @@ def _constant(entry: Entry) -> Iterator[Finding]:
             f"{flat[0]}",
             fix=f"Leave these frames out of {entry.key}, or export what was measured ({entry.where})",
         )
-
-
-def _range(entry: Entry) -> Iterator[Finding]:
-    key, limit_m = entry.limit
-    depths = [one.depth_m[one.depth_m < one.most_m] if one.has_code else one.depth_m for one in entry.facts]
-    depth_m = np.concatenate(depths) if depths else np.empty(0, np.float32)
-    if not depth_m.size:
-        return
-    end_m = float(np.percentile(depth_m, 99.5))
-    suggested_m = suggested_max_depth_m(end_m)
-    beyond = float(np.mean(depth_m > limit_m))
-    if beyond > 0.01 and not entry.ceiling:
-        yield Finding(
-            severity="stop" if beyond > 0.5 else "warn",
-            name="max_depth",
-            key=entry.key,
-            evidence=f"{beyond:.0%} of the measured depth is beyond {key} {limit_m:g} and lost",
-            fix=f"Set {key}: {suggested_m:g}, or more if the camera is to answer farther",
-        )
-    elif limit_m > _TOO_MUCH_HEADROOM * suggested_m:
-        yield Finding(
-            severity="warn",
-            name="max_depth",
-            key=entry.key,
-            evidence=f"99.5 % of the measured depth ends at {end_m:.3g} m, {end_m / limit_m:.0%} of {key} {limit_m:g}: "
-            "the head has to learn the rest of its range from nothing, and answers with little resolution near by",
-            fix=f"Set {key}: {suggested_m:g}, unless the camera is to answer farther",
-        )
-    elif entry.key.startswith("data.train"):
-        lost = float(np.mean(depth_m > suggested_m))
-        yield Finding(
-            severity="note",
-            name="max_depth",
-            key=entry.key,
-            evidence=f"99.5 % of the measured depth ends at {end_m:.3g} m: {key} {suggested_m:g} would lose {lost:.2%} "
-            f"above it; at {limit_m:g}, {1 - min(1.0, suggested_m / limit_m):.0%} of the range is headroom",
-        )
-
-
-def suggested_max_depth_m(end_m: float) -> float:
-    """The 99.5th percentile of depth rounded up, to two digits below 10 m and to whole meters, or fives, above."""
-    if end_m < 10:
-        return math.ceil(end_m * 10) / 10 if end_m < 2 else math.ceil(end_m * 2) / 2
-    return float(math.ceil(end_m)) if end_m < 30 else math.ceil(end_m / 5) * 5.0
 
 
 def apart(train: Entry, val: Entry, file_name: Callable[[str], str] = lambda source: source) -> Iterator[Finding]:

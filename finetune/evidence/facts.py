@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.evidence.numbers import Numbers, numbers_of
 from finetune.evidence.registration import Edges, find_edges
 from finetune.evidence.surfaces import Reading, largest_plane
 from finetune.sample import DepthSample
@@ -28,12 +30,14 @@ class Facts:
         size: (height, width), pixels.
         focal_px: fx; None without intrinsics.
         valid_share: of the pixels.
+        left_out_share: of the pixels, those that have a positive number and are not valid.
         depth_m: at most 2048 measured depths, evenly picked, meters; what is infinitely far is not among them.
         most_m, most_share: the largest measured depth and the share of measured pixels that have exactly it.
         next_m: the largest depth below it.
         constant: more than one pixel is measured, and all have one depth.
         edges: None where depth has too few.
         plane: see ``surfaces.largest_plane``.
+        numbers: what the stored numbers look like.
         look: 256 bits, by which images that look alike are found.
     """
 
@@ -41,6 +45,7 @@ class Facts:
     size: tuple[int, int]
     focal_px: float | None
     valid_share: float
+    left_out_share: float
     depth_m: NDArray[np.float32]
     most_m: float
     most_share: float
@@ -48,7 +53,13 @@ class Facts:
     constant: bool
     edges: Edges | None
     plane: Mapping[Reading, float] | None
+    numbers: Numbers
     look: NDArray[np.bool_]
+
+    @property
+    def points(self) -> int:
+        """How many pixels are measured."""
+        return round(self.valid_share * self.size[0] * self.size[1])
 
     @property
     def has_code(self) -> bool:
@@ -56,8 +67,14 @@ class Facts:
         return self.next_m > 0 and self.most_share > _FEW and self.most_m > _APART * self.next_m
 
 
-def facts_of(sample: DepthSample) -> Facts:
-    """Look at a sample."""
+def facts_of(sample: DepthSample, meters_per_unit: float | None = None) -> Facts:
+    """
+    Look at a sample.
+
+    Args:
+        sample: as a reader gives it.
+        meters_per_unit: by which the reader multiplied what the file stores; None where it did something else.
+    """
     measured = sample.depth_m[sample.valid & np.isfinite(sample.depth_m)]
     most_m = float(measured.max()) if measured.size else 0.0
     below = measured[measured < most_m]
@@ -69,6 +86,7 @@ def facts_of(sample: DepthSample) -> Facts:
         size=sample.depth_m.shape,
         focal_px=sample.camera.fx_px if sample.camera else None,
         valid_share=float(sample.valid.mean()),
+        left_out_share=left_out_share(sample),
         depth_m=measured[:: max(1, -(-len(measured) // _DEPTHS))],
         most_m=most_m,
         most_share=1.0 - len(below) / len(measured) if measured.size else 0.0,
@@ -76,8 +94,22 @@ def facts_of(sample: DepthSample) -> Facts:
         constant=measured.size > 1 and not below.size,
         edges=find_edges(sample.image, sample.depth_m, surface),
         plane=largest_plane(sample.depth_m, surface, sample.camera),
+        numbers=numbers_of(sample.depth_m, sample.valid, meters_per_unit),
         look=look_of(sample.image),
     )
+
+
+def left_out_share(sample: DepthSample) -> float:
+    """Share of the pixels that have a positive number and are not valid."""
+    return float(np.mean(~sample.valid & (sample.depth_m > 0)))
+
+
+def plain_unit(reader: Any) -> float | None:
+    """Meters by which a reader multiplies what a file stores; None where it does more than that, or does not say."""
+    if getattr(reader, "depth_is", "z") != "z" or getattr(reader, "bits", None):
+        return None
+    unit = getattr(reader, "meters_per_unit", None)
+    return None if unit is None else float(unit)
 
 
 def look_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -26,7 +26,7 @@ class Numbers(NamedTuple):
     Attributes:
         bits: how the 16 bits are to be read; None: as they are.
         matters: whether that reading is more than another unit: some value wraps around, or has other bits in front.
-        scale: what numbers from 0 to 1 are; None where some are above 1.
+        scale: what numbers from 0 to 1, or shares of 65535, are; None where they are neither.
     """
 
     bits: Bits | None = None
@@ -61,6 +61,9 @@ def numbers_of(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], meters_pe
         return Numbers(bits="android_confidence", matters=True)
     if _is_half_floats(stored, known):
         return Numbers(bits="float16", matters=True)
+    # A depth buffer of 16 bits; most of a camera's depth is not near 65 m.
+    if np.median(stored[known]) > 0.8 * 65535 and _scale_of(raw / 65535, known) == "z_buffer":
+        return Numbers(scale="z_buffer")
     return Numbers()
 
 
@@ -77,7 +80,8 @@ def _has_confidence(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> boo
     if levels[4:].max() == 1.0:
         # One confidence everywhere: from 32.8 m on, in eight meters, no scene has depths that are many times apart.
         low, high = np.percentile(millimeters[known], (5, 95))
-        return bool(high > 1.5 * low > 0)
+        shares = flat_shares(known, 1.0 / np.maximum(millimeters, 1), stored.astype(np.float64))
+        return bool(high > 1.5 * low > 0 and shares and shares[0] > shares[1])
     if levels.max() > 0.99:
         return False
     with_them, without = _roughness(stored, known), _roughness(millimeters, known)

@@ -12,8 +12,10 @@ import cv2
 import numpy as np
 import pytest
 
-from finetune.evidence.entries import Entry, apart, findings_of, suggested_max_depth_m
+from finetune.evidence.entries import apart, findings_of
+from finetune.evidence.entry import Entry
 from finetune.evidence.facts import Facts, facts_of
+from finetune.evidence.units import suggested_max_depth_m
 from finetune.sample import DepthSample
 from tests.synthetic import tilted_plane
 
@@ -56,7 +58,7 @@ def test_a_code_needs_several_maps_and_its_raw_value_is_the_fix() -> None:
     plain = plane(most_m=4.0, most_share=0.001, next_m=3.9)
     options: dict[str, Any] = {"meters_per_unit": 0.001, "invalid": (0.0,)}
     (said,) = named(entry([coded, coded, plain], **options), "sentinel")
-    assert "2 of 3 depth maps have 2.0% of their pixels at exactly 65535 (65.54 m)" in said
+    assert "2 of 3 depth maps have 2% of their pixels at exactly 65535 (65.54 m)" in said
     assert "Set data.train.0.invalid: [0, 65535]" in said
     assert not named(entry([coded, plain, plain], **options), "sentinel")  # one strange map is no rule
 
