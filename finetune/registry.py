@@ -31,6 +31,7 @@ CHECKPOINTS = {
     "official": "finetune.checkpoints.official:Official",
     "huggingface": "finetune.checkpoints.huggingface:HuggingFace",
     "dinov2": "finetune.checkpoints.dinov2:DinoV2",
+    "dinov2_transformers": "finetune.checkpoints.dinov2_transformers:DinoV2Transformers",
     "adapter": "finetune.checkpoints.adapter:Adapter",
 }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,8 @@ from finetune.checkpoints.hub import (
     published_as,
 )
 from finetune.checkpoints.native import FORMAT, VERSION, Native
-from finetune.checkpoints.wrapping import unwrap
+from finetune.checkpoints.plain_tensors import require_plain
+from finetune.checkpoints.wrapping import Network, networks_in, tensors_in
 from finetune.errors import CheckpointError, first_line
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
 from finetune.networks.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
@@ -41,6 +42,9 @@ from finetune.written_files import finish, remove, unfinished_name, write_file, 
 LAST_LAYER = "head.last."
 # Keys of what torch.optim gives, alone or under a name.
 _OF_OPTIMIZERS = frozenset(("param_groups", "optimizer", "optimizer_state_dict"))
+_ENCODERS_ALONE = frozenset(("dinov2", "dinov2_transformers"))
+# What stands beside an encoder that was trained for something else than depth.
+_HEADS = ("head", "classifier", "prototypes")
 # What the network never reads; a file without them is whole.
 UNUSED = ("encoder.mask_token", f"{UNUSED_UNIT}.")
 
@@ -154,6 +158,7 @@ def read_checkpoint(
         license=found_license,
         notes=(
             *contents.notes,
+            *contents.chosen,
             *_assumptions(source, assumed, in_brackets, wording),
             *_license_notes(source, found_license, known.caveat if known else ""),
         ),
@@ -169,19 +174,29 @@ class _Contents:
     described: Description
     sha256: str
     notes: tuple[str, ...]
+    chosen: tuple[str, ...]
 
 
 def _contents_of(path: Path, source: str) -> _Contents:
     content, raw_metadata = read_file(path, source)
-    plain, nested = unwrap(content)
-    tensors = {name: tensor for name, tensor in plain.items() if isinstance(tensor, Tensor)}
     own_metadata = {key: decoded(text) for key, text in raw_metadata.items()}
-    name, format_class = _format_of(tensors, content, own_metadata, source)
+    tensors, nested = tensors_in(content, lambda value: isinstance(value, Tensor))
+    network, chosen = _network_in(tensors, content, own_metadata, source)
+    require_plain(network.tensors, source)
+    format_class = registry.find(registry.CHECKPOINTS, network.format)
     sha256 = file_digest(path)
     described = format_class.description(path, source, own_metadata, sha256)
-    ours = {key: value.float() for key, value in (format_class.to_ours(tensors) | described.tensors).items()}
+    require_plain(described.tensors, described.file)
+    ours = {key: value.float() for key, value in (format_class.to_ours(network.tensors) | described.tensors).items()}
     training = (f"training checkpoint{_epoch_of(content)}: using its model weights",) if nested else ()
-    return _Contents(format=name, tensors=ours, described=described, sha256=sha256, notes=(*described.notes, *training))
+    return _Contents(
+        format=network.format,
+        tensors=ours,
+        described=described,
+        sha256=sha256,
+        notes=(*described.notes, *training),
+        chosen=chosen,
+    )
 
 
 def _on_its_base(adapter: _Contents, path: Path, source: str) -> _Contents:
@@ -266,26 +281,84 @@ def _offset_in(described: Description) -> float:
     return float(offset)
 
 
-def _format_of(
+def _network_in(
     tensors: Mapping[str, Tensor], content: Mapping[Any, Any], metadata: Mapping[str, Any], source: str
-) -> tuple[str, Any]:
-    for name in registry.CHECKPOINTS:
-        format_class = registry.find(registry.CHECKPOINTS, name)
-        if format_class.recognises(tensors, metadata):
-            _require_known_version(metadata, source)
-            return name, format_class
-    if any(name.startswith("encoder.") for name in tensors):
+) -> tuple[Network, tuple[str, ...]]:
+    """
+    Returns:
+        The network of a file, and sentences about what else is in it.
+
+    Raises:
+        CheckpointError: there is none, or several and nothing says which is meant.
+    """
+
+    def format_of(names: Iterable[str]) -> str | None:
+        names = list(names)
+        known = registry.CHECKPOINTS
+        return next((name for name in known if registry.find(known, name).recognises(names, metadata)), None)
+
+    found = networks_in(tensors, format_of)
+    # Beside whole networks an encoder is a part of something.
+    found = [one for one in found if one.format not in _ENCODERS_ALONE] or found
+    if not found:
+        raise _unknown(tensors, content, source)
+    averages = [one for one in found if one.averaged]
+    network, *others = averages or found
+    if any(not _same(network, other) for other in others):
+        places = " and ".join(one.place for one in (network, *others))
         raise CheckpointError(
+            source,
+            f"holds {1 + len(others)} networks ({places}), and nothing says which is meant",
+            "Save the one you mean alone: torch.save({name: tensor, ...}, path)",
+        )
+    _require_known_version(metadata, source)
+    raw = [one.place or "the top" for one in found if not one.averaged]
+    chosen = (f"{source}: using the averaged weights ({network.place}), not those of {' and '.join(raw)}",)
+    return network, (*(chosen if averages and raw else ()), *_left_out(tensors, found, network, source))
+
+
+def _same(one: Network, other: Network) -> bool:
+    return one.tensors.keys() == other.tensors.keys() and all(
+        tensor.shape == other.tensors[name].shape and torch.equal(tensor, other.tensors[name])
+        for name, tensor in one.tensors.items()
+    )
+
+
+def _left_out(
+    tensors: Mapping[str, Tensor], found: Sequence[Network], network: Network, source: str
+) -> tuple[str, ...]:
+    """
+    Raises:
+        CheckpointError: an encoder lies inside a network that is none of ours, which it must not be taken for.
+    """
+    places = tuple(f"{one.place}." for one in found)
+    left = [] if not network.place else [name for name in tensors if not name.startswith(places)]
+    if not left:
+        return ()
+    names = f"{', '.join(left[:3])}{', ...' if len(left) > 3 else ''}"
+    if network.format in _ENCODERS_ALONE and not all(any(head in name for head in _HEADS) for name in left):
+        raise CheckpointError(
+            source,
+            f"holds an encoder of DINOv2 ({network.place}) inside another network ({names})",
+            "Use a Depth Anything file, or save that encoder alone to train a decoder on it",
+        )
+    return (f"{source}: using what is below {network.place}; {len(left)} other tensors are left out ({names})",)
+
+
+def _unknown(tensors: Mapping[str, Tensor], content: Mapping[Any, Any], source: str) -> CheckpointError:
+    """What is wrong with a file that holds no network of a known format."""
+    if any(name.startswith("encoder.") or ".encoder.blocks." in name for name in tensors):
+        return CheckpointError(
             source, "has our tensors but does not say what they are", "Use best/model.safetensors of the run folder"
         )
     if not tensors and _OF_OPTIMIZERS & content.keys():
-        raise CheckpointError(
+        return CheckpointError(
             source,
             "is the state of an optimizer, without the weights of a model",
             "Name the file with the model's weights",
         )
     names = ", ".join(list(tensors)[:3]) or "no tensors"
-    raise CheckpointError(
+    return CheckpointError(
         source,
         f"has {len(tensors)} tensors ({names}, ...), the names of no known format",
         "Use a Depth Anything file, official or of transformers, a DINOv2 encoder, or one of ours",

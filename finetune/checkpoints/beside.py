@@ -23,8 +23,8 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
         return {}
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(path, f"is not JSON ({first_line(error)})", fix) from error
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(path, f"cannot be read as JSON ({first_line(error)})", fix) from error
     return content if isinstance(content, dict) else {}
 
 

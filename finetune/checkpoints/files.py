@@ -6,7 +6,6 @@ import json
 import os
 import pickle
 import warnings
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from finetune import registry
+from finetune.checkpoints.archives import inspect_archive
 from finetune.checkpoints.hub import HUB_FILES, closest_id
 from finetune.errors import CheckpointError, first_line
 from finetune.paths import expand_path, is_file, is_folder, missing
@@ -27,6 +27,16 @@ _ARCHIVES = {
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf": "a 7z archive",
 }
+# Models of other programs, by their first bytes or by the end of their names.
+_OTHERS = {
+    b"\x89HDF": "an HDF5 file, such as Keras writes",
+    b"GGUF": "a GGUF file",
+    ".onnx": "an ONNX file, which runtimes run",
+    ".tflite": "a TensorFlow Lite file",
+    ".engine": "an engine of TensorRT",
+    ".ckpt.index": "a TensorFlow checkpoint",
+}
+_NAME_WEIGHTS = "Name the run folder, the .pth or the .safetensors file that it was made from"
 # What torch.load raises over bytes that nobody wrote, besides its own UnpicklingError; seen by reading mutated files.
 _BROKEN = (
     RuntimeError,
@@ -91,36 +101,61 @@ def read_file(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str
         raise CheckpointError(source, "is a Git LFS pointer, not the weights", "Run git lfs pull where it came from")
     if start.lstrip().lower().startswith((b"<!doctype", b"<html")):
         raise CheckpointError(source, "is a web page, not weights", "Download the file itself, not the page about it")
-    archive = next((name for signature, name in _ARCHIVES.items() if start.startswith(signature)), None)
-    if archive or (start.startswith(b"PK\x03\x04") and not _is_of_torch(path)):
-        raise CheckpointError(
-            source,
-            f"is {archive or 'a zip archive'}, not a weights file",
-            "Unpack it, and name the .pth or .safetensors file that was in it",
-        )
+    packed = next((name for signature, name in _ARCHIVES.items() if start.startswith(signature)), None)
+    if packed:
+        raise _to_unpack(source, packed)
     if start[8:9] == b"{":
         return _read_safetensors(path, source)
-    if start.startswith(b"PK\x03\x04") or start.startswith(b"\x80"):
-        return _read_pickle(path, source, mapped=start.startswith(b"PK")), {}
+    if start.startswith(b"PK\x03\x04"):
+        return _read_archive(path, source), {}
+    if start.startswith(b"\x80"):
+        return _read_pickle(path, source, mapped=False), {}
+    other = next(
+        (
+            name
+            for sign, name in _OTHERS.items()
+            if (start.startswith(sign) if isinstance(sign, bytes) else path.name.lower().endswith(sign))
+        ),
+        None,
+    )
+    if other:
+        raise CheckpointError(source, f"is {other}, not a weights file", _NAME_WEIGHTS)
     raise CheckpointError(
         source, "is neither a .pth nor a .safetensors file", "Name a weights file in one of the two formats"
     )
 
 
-def _is_of_torch(path: Path) -> bool:
-    """Whether a zip archive is one that torch writes; one that is cut short lacks its table, and may have been."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith("data.pkl") for name in archive.namelist())
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
-        return True
+def _to_unpack(source: str, packed: str) -> CheckpointError:
+    return CheckpointError(
+        source,
+        f"is {packed}, not a weights file",
+        "Unpack it, and name the .pth or .safetensors file that was in it",
+    )
+
+
+def _read_archive(path: Path, source: str) -> Mapping[str, Any]:
+    """A zip archive, where it is one of weights; one whose table is cut off may have been, which torch will say."""
+    archive = inspect_archive(path)
+    if archive is None:
+        return _read_pickle(path, source, mapped=False)
+    if archive.kind in ("TorchScript", "exported"):
+        of_what = "TorchScript" if archive.kind == "TorchScript" else "torch.export"
+        raise CheckpointError(
+            source, f"is a program of {of_what}, whose weights come with code; it stays closed", _NAME_WEIGHTS
+        )
+    if archive.kind == "other":
+        raise _to_unpack(source, "a zip archive")
+    if archive.fault:
+        raise CheckpointError(source, f"is cut short or damaged ({archive.fault})", "Fetch or export it again")
+    # What is compressed cannot be used in place: torch would take the compressed bytes for numbers.
+    return _read_pickle(path, source, mapped=not archive.compressed)
 
 
 def _read_safetensors(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-    except (SafetensorError, ValueError) as error:
+    except (SafetensorError, *_BROKEN) as error:
         raise CheckpointError(
             source, f"is cut short or damaged ({first_line(error)})", "Fetch or export it again"
         ) from error
@@ -137,10 +172,10 @@ def _read_pickle(path: Path, source: str, mapped: bool) -> Mapping[str, Any]:
             "holds more than tensors and plain values, or is damaged; opening it could run code, so it stays closed",
             "Write its weights alone: torch.save(model.state_dict(), path)",
         ) from error
-    except _BROKEN as error:
-        raise CheckpointError(
-            source, f"is cut short or damaged ({first_line(error)})", "Fetch or export it again"
-        ) from error
+    except (*_BROKEN, RecursionError) as error:
+        # Some sentences of torch say how to let the file run code, which no fix of ours may be.
+        reason = "torch cannot read it" if "weights_only" in str(error) else first_line(error)
+        raise CheckpointError(source, f"is cut short or damaged ({reason})", "Fetch or export it again") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(
             source,
@@ -151,8 +186,8 @@ def _read_pickle(path: Path, source: str, mapped: bool) -> Mapping[str, Any]:
 
 
 def decoded(text: str) -> Any:
-    """A metadata value: JSON in our files, anything in others."""
+    """A metadata value: JSON in our files, anything in others; numbers and nesting without end are no JSON of ours."""
     try:
         return json.loads(text)
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return text
