@@ -5,15 +5,21 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.predictor import load_model
+    from finetune.predictor import adapter_base, load_model
 
-__all__ = ["load_model"]
+__version__ = "0.1.0"
+__all__ = ["__version__", "adapter_base", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
-    """``load_model``, on first use: it imports torch, which takes seconds."""
-    if name == "load_model":
-        from finetune.predictor import load_model
+    """What is imported on first use, because it imports torch, which takes seconds."""
+    if name in ("adapter_base", "load_model"):
+        from finetune import predictor
 
-        return load_model
+        return getattr(predictor, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    """With what is not imported yet, for whoever looks what there is."""
+    return sorted({*globals(), *__all__})

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from finetune import __version__
 from finetune.spelling import did_you_mean, nearest
 
 COMMANDS = {
@@ -23,10 +24,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; exit status 2 when there is no such one."""
     arguments = sys.argv[1:] if argv is None else list(argv)
     lines = ["usage: finetune COMMAND ...", "", *(f"  {name:10}{does}" for name, does in COMMANDS.items())]
-    usage = "\n".join([*lines, "", "finetune COMMAND --help says more of each."])
+    usage = "\n".join([*lines, "", "finetune COMMAND --help says more of each; finetune --version."])
     if not arguments or arguments[0] in ("-h", "--help"):
         print(usage)
         return 0 if arguments else 2
+    if arguments == ["--version"]:
+        print(f"finetune {__version__}")
+        return 0
     name, *rest = arguments
     if name not in COMMANDS:
         perhaps = did_you_mean(nearest(name, list(COMMANDS)))

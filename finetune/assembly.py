@@ -24,7 +24,7 @@ from finetune.baselines import (
 )
 from finetune.batches import Batch, Range, Reader, StepBatches, TrainingSamples, training_batches
 from finetune.decoder_init import CALIBRATION_IMAGES, drawn_model, resolved_decoder_init, solve_last_layer, start_model
-from finetune.errors import FinetuneError
+from finetune.errors import CheckpointError, FinetuneError
 from finetune.evaluation import (
     Answer,
     Asked,
@@ -91,7 +91,7 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
         DataError: no training pixel is usable.
     """
     checkpoint = _checkpoint(recipe)
-    preprocessing = Preprocessing(input_size=recipe.data.input_size)
+    preprocessing = _preprocessing(recipe, checkpoint)
     model, notes = _model(recipe, checkpoint)
     shared: list[Any] = [None, None, ()]
     # A relative head needs no baselines; they are looked at all the same where the checkpoint's kind is in doubt.
@@ -113,6 +113,31 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
     )
 
 
+def _preprocessing(recipe: Recipe, checkpoint: Checkpoint | None) -> Preprocessing:
+    """That of the run: the recipe's size, and the colors that the checkpoint has seen, where it says them."""
+    wanted = Preprocessing(input_size=recipe.data.input_size)
+    said = checkpoint.metadata.get("preprocessing") if checkpoint else None
+    if checkpoint is None or said is None:
+        return wanted
+    try:
+        colors = Preprocessing.from_mapping(said)
+    except ValueError as error:
+        raise CheckpointError(checkpoint.metadata_file, str(error), "Export it again from its run folder") from error
+    return replace(wanted, mean=colors.mean, std=colors.std)
+
+
+def _size_kept(recipe: Recipe, checkpoint: Checkpoint, decoder_init: str) -> tuple[str, ...]:
+    """That a network that is kept whole is fed another size than it was trained at, where it is."""
+    trained, fed = checkpoint.input_size, recipe.data.input_size
+    if decoder_init != "keep" or trained in (None, fed):
+        return ()
+    assert trained is not None
+    return (
+        f"{checkpoint.source} was trained at {trained[0]}x{trained[1]} (height x width), data.input_size is "
+        f"{fed[0]}x{fed[1]}: its answers change with the size, and training starts from those at data.input_size",
+    )
+
+
 def _in_doubt(checkpoint: Checkpoint | None) -> bool:
     """Whether a checkpoint's kind is somebody's word; a file of ours says it itself, whatever the frames look like."""
     return checkpoint is not None and checkpoint.answers and checkpoint.format != "native"
@@ -128,6 +153,7 @@ def _checkpoint(recipe: Recipe) -> Checkpoint | None:
         max_depth_m=options.checkpoint_max_depth_m,
         version=options.checkpoint_version,
         encoder=options.encoder,
+        input_size=options.checkpoint_input_size,
         where=recipe.where("model.checkpoint"),
     )
 
@@ -156,7 +182,12 @@ def _model(recipe: Recipe, checkpoint: Checkpoint | None) -> tuple[DepthModel, t
         f"{checkpoint.source}: {checkpoint.format}, {checkpoint.kind} {checkpoint.encoder}, {coverage}; decoder_init "
         f"{decoder_init}; {license_sentence(checkpoint.license)}"
     )
-    return model, (*checkpoint.notes, described, *_rescaled(checkpoint, decoder_init, options.head_max_depth_m))
+    return model, (
+        *checkpoint.notes,
+        described,
+        *_rescaled(checkpoint, decoder_init, options.head_max_depth_m),
+        *_size_kept(recipe, checkpoint, decoder_init),
+    )
 
 
 def _rescaled(checkpoint: Checkpoint, decoder_init: str, max_depth_m: float | None) -> tuple[str, ...]:

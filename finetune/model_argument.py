@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 import sys
 from typing import TYPE_CHECKING
 
-from finetune.networks.encoder_specs import VERSIONS
+from finetune.networks.encoder_specs import MOST_SIDE_PX, PATCH, VERSIONS
 
 if TYPE_CHECKING:
     from finetune.predictor import Predictor
 
 
 def add_model_argument(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """Add MODEL, which may be left out where it is ``optional``, ``--kind``, ``--max-depth`` and ``--version``."""
+    """Add MODEL, which may be left out where it is ``optional``, ``--kind``, ``--max-depth``, ``--version`` and
+    ``--input-size``."""
     parser.add_argument(
         "model",
         nargs="?" if optional else None,
@@ -40,6 +42,13 @@ def add_model_argument(parser: argparse.ArgumentParser, *, optional: bool = Fals
         default="auto",
         help="of such a .pth: whether it is Depth Anything V1 or V2, whose files look alike; auto is V2",
     )
+    parser.add_argument(
+        "--input-size",
+        type=input_size,
+        metavar="HEIGHTxWIDTH",
+        help="of such a .pth, or a folder of transformers without its processor: the size it was trained at, such as "
+        "252x336; without it 518x518 is assumed",
+    )
 
 
 def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
@@ -64,6 +73,8 @@ def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
         max_depth_m="--max-depth",
         version="--version",
         no_max_depth="Leave --max-depth out",
+        input_size="--input-size",
+        no_input_size="Leave --input-size out",
     )
     found = chosen_device(device)
     checkpoint = read_checkpoint(
@@ -71,9 +82,10 @@ def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
         kind=arguments.kind,
         max_depth_m=arguments.max_depth,
         version=arguments.version,
+        input_size=arguments.input_size,
         wording=wording,
     )
-    predictor = predictor_of(checkpoint, found)
+    predictor = predictor_of(checkpoint, found, wording)
     for note in predictor.notes:
         print(note, file=sys.stderr)
     return predictor
@@ -81,7 +93,12 @@ def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
 
 def claims_of(arguments: argparse.Namespace) -> dict[str, object]:
     """Of what ``add_model_argument`` added, that which was told, as arguments of ``load_model``."""
-    told = {"kind": arguments.kind, "max_depth_m": arguments.max_depth, "version": arguments.version}
+    told = {
+        "kind": arguments.kind,
+        "max_depth_m": arguments.max_depth,
+        "version": arguments.version,
+        "input_size": arguments.input_size,
+    }
     return {name: value for name, value in told.items() if value not in (None, "auto")}
 
 
@@ -94,3 +111,14 @@ def positive_meters(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of meters")
     return value
+
+
+def input_size(text: str) -> tuple[int, int]:
+    """What argparse makes of a height and a width: ``252x336``."""
+    found = re.fullmatch(r"(\d{1,5})[x,](\d{1,5})", text.strip().lower())
+    sides = tuple(int(side) for side in found.groups()) if found else ()
+    if len(sides) != 2 or not all(0 < side <= MOST_SIDE_PX and side % PATCH == 0 for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a height and a width such as 252x336, multiples of {PATCH} up to {MOST_SIDE_PX}"
+        )
+    return sides[0], sides[1]

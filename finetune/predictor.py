@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,28 +16,32 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.camera import Camera
-from finetune.checkpoints.claims import Wording
+from finetune.checkpoints.claims import IN_RECIPE, ORIGINAL_INPUT_SIZE, Wording
 from finetune.errors import CheckpointError, FinetuneError
 from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
-from finetune.networks.encoder_specs import VERSIONS
+from finetune.networks.encoder_specs import MOST_SIDE_PX, PATCH, VERSIONS
 from finetune.point_cloud import PointCloud, camera_of, point_cloud
 from finetune.preprocessing import Preprocessing
+from finetune.readers.files import read_image
 from finetune.weights import Checkpoint, read_checkpoint, whole_network
 
-# What the published weights were trained at; their files cannot say it.
-ORIGINAL_INPUT_SIZE = (518, 518)
 DEVICES = ("auto", "cpu", "cuda")
+# Of PIL, those that become RGB without a change of scale.
+_PIL_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr", "HSV", "LAB")
+ImageLike = NDArray[np.uint8] | str | os.PathLike[str] | Any
 _IN_PYTHON = Wording(
     source="name",
     kind="kind",
     max_depth_m="max_depth_m",
     version="version",
     no_max_depth="Leave max_depth_m out",
+    input_size="input_size",
+    no_input_size="Leave input_size out",
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Predictor:
     """A network and the preprocessing that belongs to it.
 
@@ -56,6 +61,15 @@ class Predictor:
     metadata: Mapping[str, Any]
     notes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        """One line; the network has its own."""
+        height, width = self.preprocessing.input_size
+        depth = "" if self.max_depth_m is None else f"max_depth_m={self.max_depth_m:g}, "
+        return (
+            f"Predictor({self.source!r}, {self.kind}, {self.network.encoder_name}, {depth}input_size={height}x{width}, "
+            f"device={self.device})"
+        )
+
     @property
     def kind(self) -> str:
         """``metric`` (answers are meters) or ``relative`` (answers are inverse depth, bigger is nearer, no unit)."""
@@ -71,19 +85,21 @@ class Predictor:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    def predict(self, image: NDArray[np.uint8], *, flip: bool = False) -> NDArray[np.float32]:
+    def predict(self, image: ImageLike, *, flip: bool = False) -> NDArray[np.float32]:
         """
         Args:
-            image: (H, W, 3) uint8, RGB. OpenCV reads BGR, which no check can tell: turn it with ``image[..., ::-1]``.
+            image: (H, W, 3) uint8, RGB; or the path of an image file, or an image of PIL, both turned upright as their
+                EXIF tag says. OpenCV reads BGR, which no check can tell: turn it with ``image[..., ::-1]``.
             flip: average the answer with that to the mirrored image, mirrored back; twice the time.
 
         Returns:
             (H, W): meters along the optical axis for a metric model, inverse depth >= 0 for a relative one.
 
         Raises:
-            ValueError: the image is not such an array.
+            ValueError: the image is none of these.
+            DataError: there is no such file, or it is no image.
         """
-        _require_image(image)
+        image = image_array(image)
         size = (image.shape[0], image.shape[1])
         batch = torch.from_numpy(self.preprocessing(image))[None]
         answer = resized_answer(self(batch), size)
@@ -94,7 +110,7 @@ class Predictor:
 
     def points(
         self,
-        image: NDArray[np.uint8],
+        image: ImageLike,
         intrinsics: tuple[float, float, float, float] | Camera,
         *,
         edge_ratio: float | None = None,
@@ -110,11 +126,12 @@ class Predictor:
             Colored points in meters; ``.save("cloud.ply")`` writes them.
 
         Raises:
-            ValueError: the image is not such an array, or the model is relative and knows no meters.
+            ValueError: the image is none of those, or the model is relative and knows no meters.
             FinetuneError: the intrinsics cannot be those of the image.
         """
         if self.kind == "relative":
             raise ValueError(f"{self.source} is relative: its answers are no meters, so there are no points")
+        image = image_array(image)
         depth_m = self.predict(image)
         camera = camera_of(intrinsics, *image.shape[:2])
         return point_cloud(depth_m, image, camera, edge_ratio=edge_ratio, max_points=max_points)
@@ -143,6 +160,7 @@ def load_model(
     kind: str = "auto",
     max_depth_m: float | None = None,
     version: str = "auto",
+    input_size: tuple[int, int] | None = None,
 ) -> Predictor:
     """
     Args:
@@ -152,6 +170,8 @@ def load_model(
         kind: of an official ``.pth`` without the ``.json`` that our export writes: ``relative`` or ``metric``.
         max_depth_m: of a metric one of these, meters.
         version: of one of these, ``v1`` or ``v2`` of Depth Anything, whose files look alike; ``auto`` is V2.
+        input_size: height and width in pixels that one of these, or a folder of transformers without its processor,
+            was trained at; without it 518x518 is assumed, except for ``tiny``, of which none was published.
 
     Returns:
         A model to call ``.predict(image)`` on. What it assumed about a file that cannot say it is a warning.
@@ -167,30 +187,67 @@ def load_model(
         raise ValueError(f"max_depth_m is {max_depth_m}; expected a positive number of meters")
     if version not in ("auto", *VERSIONS):
         raise ValueError(f"version is {version!r}; expected auto, v1 or v2")
+    if input_size is not None:
+        try:
+            input_size = Preprocessing.from_mapping(Preprocessing(input_size=input_size).to_mapping()).input_size
+        except (TypeError, ValueError):
+            expected = f"height and width, multiples of {PATCH} up to {MOST_SIDE_PX}"
+            raise ValueError(f"input_size is {input_size!r}; expected {expected}") from None
     checkpoint = read_checkpoint(
-        os.fspath(source), kind=kind, max_depth_m=max_depth_m, version=version, wording=_IN_PYTHON
+        os.fspath(source),
+        kind=kind,
+        max_depth_m=max_depth_m,
+        version=version,
+        input_size=input_size,
+        wording=_IN_PYTHON,
     )
-    if checkpoint.kind_assumed or checkpoint.version_assumed:
-        for note in checkpoint.notes:
+    predictor = predictor_of(checkpoint, chosen_device(device), _IN_PYTHON)
+    if checkpoint.kind_assumed or checkpoint.version_assumed or checkpoint.input_size is None or checkpoint.chosen:
+        for note in predictor.notes:
             warnings.warn(note, stacklevel=2)
-    return predictor_of(checkpoint, chosen_device(device))
+    return predictor
 
 
-def predictor_of(checkpoint: Checkpoint, device: torch.device) -> Predictor:
+def adapter_base(source: str | os.PathLike[str], device: str = "cpu") -> DepthModel:
     """
+    Args:
+        source: a folder of adapters, as ``finetune export --to adapter`` writes it.
+        device: as of ``load_model``.
+
+    Returns:
+        The network that ``peft.PeftModel.from_pretrained(network, folder)`` lays them over: the encoder of the base
+        that the folder names, with the head, the max depth and the version that the adapters were trained for.
+
     Raises:
-        CheckpointError: the checkpoint does not cover the network.
+        CheckpointError: it is no such folder, or its base is not to be had or another one.
+        FinetuneError: there is no such device.
+    """
+    checkpoint = read_checkpoint(os.fspath(source), adapters=False, wording=_IN_PYTHON)
+    if checkpoint.format != "adapter":
+        raise CheckpointError(checkpoint.source, "holds no adapters", "Use load_model, or name a folder that has some")
+    return whole_network(checkpoint).to(chosen_device(device))
+
+
+def predictor_of(checkpoint: Checkpoint, device: torch.device, wording: Wording = IN_RECIPE) -> Predictor:
+    """
+    Args:
+        checkpoint: as read.
+        device: where the network goes.
+        wording: what an error or a note calls the arguments of ``read_checkpoint``.
+
+    Raises:
+        CheckpointError: the checkpoint does not cover the network, or nothing says the input size of a ``tiny`` one.
     """
     base = checkpoint.metadata.get("base")
     itself = {"source": checkpoint.source, "sha256": checkpoint.sha256, "license": checkpoint.license}
     return Predictor(
         network=whole_network(checkpoint).to(device),
-        preprocessing=_preprocessing_of(checkpoint),
+        preprocessing=_preprocessing_of(checkpoint, wording),
         source=checkpoint.source,
         # Published weights stand for themselves.
         base=base if isinstance(base, dict) and base else itself,
         metadata=checkpoint.metadata,
-        notes=checkpoint.notes,
+        notes=(*checkpoint.notes, *_size_assumed(checkpoint, wording)),
     )
 
 
@@ -214,18 +271,63 @@ def chosen_device(name: str) -> torch.device:
     return device
 
 
-def _preprocessing_of(checkpoint: Checkpoint) -> Preprocessing:
+def _size_assumed(checkpoint: Checkpoint, wording: Wording) -> tuple[str, ...]:
+    """That nothing says the input size, where nothing does: at another one than it was trained at, depth is wrong."""
+    if checkpoint.input_size is not None:
+        return ()
+    height, width = ORIGINAL_INPUT_SIZE
+    return (
+        f"{checkpoint.source} cannot say at which input size it was trained: taken as {height}x{width}, that of the "
+        f"published weights. If it is another, set {wording.input_size}",
+    )
+
+
+def _preprocessing_of(checkpoint: Checkpoint, wording: Wording) -> Preprocessing:
     """
     Raises:
-        CheckpointError: the file, or the ``.json`` beside it, says it, but not as we would have written it.
+        CheckpointError: the file, or the ``.json`` beside it, says it, but not as we would have written it; or nothing
+            says the size of a ``tiny`` one, of which none was published that could tell it.
     """
     mapping = checkpoint.metadata.get("preprocessing")
+    if mapping is None and checkpoint.input_size is None and checkpoint.encoder == "tiny":
+        raise CheckpointError(
+            checkpoint.source,
+            "is of the encoder tiny, and nothing says at which input size it was trained",
+            f"Set {wording.input_size} to its height and width, or put the .json that was exported with it beside it",
+        )
     if mapping is None:
-        return Preprocessing(input_size=ORIGINAL_INPUT_SIZE)
+        return Preprocessing(input_size=checkpoint.input_size or ORIGINAL_INPUT_SIZE)
     try:
         return Preprocessing.from_mapping(mapping)
     except ValueError as error:
         raise CheckpointError(checkpoint.metadata_file, str(error), "Export it again from its run folder") from error
+
+
+def image_array(image: ImageLike) -> NDArray[np.uint8]:
+    """
+    Args:
+        image: an array, the path of an image file, or an image of PIL.
+
+    Returns:
+        (H, W, 3) uint8, RGB; a file and an image of PIL upright as their EXIF tag says.
+
+    Raises:
+        ValueError: it is none of these; names the fix.
+        DataError: there is no such file, or it is no image.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, upright=True)
+    pil = sys.modules.get("PIL.Image")  # whoever has such an image has imported it
+    if pil is not None and isinstance(image, pil.Image):
+        from PIL import ImageOps
+
+        if image.mode not in _PIL_MODES:
+            raise ValueError(
+                f"image has PIL's mode {image.mode}, whose values say no scale; expected RGB: give the path of the file"
+            )
+        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    _require_image(image)
+    return np.asarray(image)
 
 
 def _require_image(image: Any) -> None:
@@ -234,7 +336,9 @@ def _require_image(image: Any) -> None:
         ValueError: not (H, W, 3) uint8; names the fix.
     """
     if not isinstance(image, np.ndarray):
-        raise ValueError(f"image is a {type(image).__name__}; expected an array, such as np.asarray(image)")
+        raise ValueError(
+            f"image is a {type(image).__name__}; expected an array, such as np.asarray(image), a path, or an image of PIL"
+        )
     found = f"image is {image.dtype} of shape {image.shape}; expected (height, width, 3) uint8, RGB"
     if image.dtype.kind == "f":
         raise ValueError(f"{found}: where its values are 0 to 1, use (image * 255).round().astype(np.uint8)")

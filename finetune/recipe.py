@@ -154,6 +154,8 @@ class ModelOptions:
     checkpoint_max_depth_m: Meters | None = None  # meters; of a metric .pth that has no .json beside it
     # Of Depth Anything, for a .pth that has no .json beside it: both have the same names and shapes. auto: V2.
     checkpoint_version: Literal["auto", "v1", "v2"] = "auto"
+    # Height and width in pixels that a .pth without a .json, or a folder without its processor, was trained at.
+    checkpoint_input_size: Size | None = None
     encoder: Literal["auto", "tiny", "vits", "vitb", "vitl", "vitg"] = "auto"  # auto: told from the checkpoint
     # metric: answers in meters; relative: in inverse depth of unknown scale and shift.
     head: Literal["metric", "relative"] = "metric"

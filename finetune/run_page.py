@@ -391,7 +391,7 @@ def _use(content: PageContent) -> list[str]:
     unit = "depth in meters" if content.kind == "metric" else "inverse depth"
     path = Path(content.model)
     exported = path / "export" / f"{path.name}.onnx" if is_folder(path) else f"{path.stem}.onnx"
-    claims = [word for name, value in content.claims.items() for word in (_FLAGS[name], value)]
+    claims = [word for name, value in content.claims.items() for word in (_FLAGS[name], _typed(value))]
     again = [content.model, *claims, "--recipe", content.recipe_file, *content.overrides]
     commands = [
         _line("cd", Path.cwd()),
@@ -421,7 +421,12 @@ def _line(*words: object) -> str:
 
 
 # Of the commands, for the arguments of ``load_model``.
-_FLAGS = {"kind": "--kind", "max_depth_m": "--max-depth", "version": "--version"}
+_FLAGS = {"kind": "--kind", "max_depth_m": "--max-depth", "version": "--version", "input_size": "--input-size"}
+
+
+def _typed(value: object) -> object:
+    """A claim as it is typed on the command line; a size is HEIGHTxWIDTH there."""
+    return "x".join(map(str, value)) if isinstance(value, tuple) else value
 
 
 def _what_ran(content: PageContent) -> list[str]:

@@ -18,7 +18,17 @@ from finetune import registry
 from finetune.checkpoints.adapter import CONFIG_FILE, WEIGHTS_FILE, base_of, config_text, laid_over
 from finetune.checkpoints.adapter import FORMAT as ADAPTER_FORMAT
 from finetune.checkpoints.beside import file_digest
-from finetune.checkpoints.claims import IN_RECIPE, Meaning, Wording, claimed, settled
+from finetune.checkpoints.claims import (
+    IN_RECIPE,
+    LEAST_DEPTH_M,
+    MOST_DEPTH_M,
+    Meaning,
+    Wording,
+    claimed,
+    is_depth,
+    settled,
+    settled_size,
+)
 from finetune.checkpoints.files import decoded, find_file, read_file
 from finetune.checkpoints.format import Description
 from finetune.checkpoints.hub import (
@@ -64,6 +74,8 @@ class Checkpoint:
         max_depth_m: of a metric one, meters; None for the others.
         version: ``v1`` or ``v2`` of Depth Anything.
         position_offset: patches; how its network samples the position embedding.
+        input_size: height and width in pixels that it was trained at; None where nothing says it.
+        chosen: sentences about what was chosen out of a file that holds more; they are among the notes.
         tensors: by our name, float32.
         metadata: what the file, or what stands beside it, says by the names of ours; empty where nothing does.
         metadata_file: what the metadata was, or would be, read from, as the user can open it.
@@ -82,6 +94,8 @@ class Checkpoint:
     max_depth_m: float | None
     version: str
     position_offset: float
+    input_size: tuple[int, int] | None
+    chosen: tuple[str, ...]
     tensors: dict[str, Tensor]
     metadata: dict[str, Any]
     metadata_file: str
@@ -102,6 +116,8 @@ def read_checkpoint(
     max_depth_m: float | None = None,
     version: str = "auto",
     encoder: str = "auto",
+    input_size: tuple[int, int] | None = None,
+    adapters: bool = True,
     where: str = "",
     wording: Wording = IN_RECIPE,
 ) -> Checkpoint:
@@ -112,6 +128,8 @@ def read_checkpoint(
         max_depth_m: of a metric official file without that ``.json``, meters.
         version: ``auto``, ``v1`` or ``v2``, of such a file.
         encoder: ``auto``, or the key of ``ENCODERS`` that the file must be.
+        input_size: height and width in pixels that it was trained at, of a file that does not say it.
+        adapters: of a folder of adapters; False leaves them out, and gives the network that peft lays them over.
         where: what an error that names a recipe key adds in brackets, such as ``recipe.yaml:2``.
         wording: what an error calls these arguments.
 
@@ -124,11 +142,17 @@ def read_checkpoint(
     entry, path = _found(source, wording)
     contents = _contents_of(path, source)
     if contents.format == "adapter":
-        contents = _on_its_base(contents, path, source)
+        contents = _on_its_base(contents, path, source, adapters)
     _require_merged(contents.tensors, source)
     ours, described = contents.tensors, contents.described
     in_brackets = f" ({where})" if where else ""
     claim = claimed(described.says, entry, described.file)
+    if max_depth_m is not None and not is_depth(max_depth_m):
+        raise CheckpointError(
+            source,
+            f"{wording.max_depth_m} is {max_depth_m:g}; expected {LEAST_DEPTH_M:g} to {MOST_DEPTH_M:g} meters",
+            f"Write the meters it was trained with{in_brackets}",
+        )
     told = Meaning(
         kind=None if kind == "auto" else kind, max_depth_m=max_depth_m, version=None if version == "auto" else version
     )
@@ -151,6 +175,8 @@ def read_checkpoint(
         max_depth_m=found_max_depth_m,
         version=found_version,
         position_offset=_offset_in(described),
+        input_size=settled_size(described.says, input_size, entry, source, in_brackets, wording),
+        chosen=contents.chosen,
         tensors=ours,
         metadata=described.says,
         metadata_file=described.file,
@@ -199,7 +225,7 @@ def _contents_of(path: Path, source: str) -> _Contents:
     )
 
 
-def _on_its_base(adapter: _Contents, path: Path, source: str) -> _Contents:
+def _on_its_base(adapter: _Contents, path: Path, source: str, adapters: bool) -> _Contents:
     """
     Raises:
         CheckpointError: the base is not there, is another file than the adapter was trained on, or does not fit.
@@ -218,7 +244,7 @@ def _on_its_base(adapter: _Contents, path: Path, source: str) -> _Contents:
             source, f"was trained on another file than its base {base_source} (sha256 {expected[:12]} expected)", fix
         )
     try:
-        tensors = laid_over(base.tensors, adapter.tensors, scale)
+        tensors = laid_over(base.tensors, adapter.tensors, scale if adapters else 0.0)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(source, f"does not fit its base {base_source} ({first_line(error)})", fix) from error
     note = f"adapter over its base {base_source}"

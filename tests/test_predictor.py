@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +14,16 @@ import torch
 from torch.nn import functional
 
 import finetune
+from finetune import predict
 from finetune.checkpoints.official import Official
-from finetune.errors import CheckpointError, FinetuneError
+from finetune.errors import CheckpointError, DataError, FinetuneError
+from finetune.networks.depth_model import DepthModel
 from finetune.networks.encoder_specs import ENCODERS
 from finetune.predictor import load_model
 from finetune.preprocessing import Preprocessing
 from finetune.weights import save_native
 from tests.drawn_weights import adjusted, draw, drawn_model, last_layer_that_varies, require_varied
-from tests.small_models import BASE, INPUT_SIZE, small_model, write_model
+from tests.small_models import BASE, INPUT_SIZE, small_model, write_adapted, write_model
 
 
 def picture(height: int = 40, width: int = 50) -> np.ndarray:
@@ -84,12 +87,11 @@ def test_bare_official_file_is_taken_as_relative_with_a_warning(tmp_path: Path) 
     path = tmp_path / "bare.pth"
     torch.save(Official.from_ours(small_model(None).state_dict()), path)
     with pytest.warns(UserWarning, match=r"bare\.pth cannot say .* If it is metric, set kind and max_depth_m"):
-        relative = load_model(path, version="v2")
+        relative = load_model(path, version="v2", input_size=(28, 42))
     assert (relative.kind, relative.max_depth_m) == ("relative", None)
-    # Such a file carries no size: that of the published weights.
-    assert relative.preprocessing == Preprocessing(input_size=(518, 518))
+    assert relative.preprocessing == Preprocessing(input_size=(28, 42))
     assert relative.base["source"] == str(path)
-    metric = load_model(path, kind="metric", max_depth_m=20.0, version="v2")
+    metric = load_model(path, kind="metric", max_depth_m=20.0, version="v2", input_size=(28, 42))
     assert (metric.kind, metric.max_depth_m) == ("metric", 20.0)
     with pytest.raises(CheckpointError, match="Set max_depth_m to the meters it was trained with"):
         load_model(path, kind="metric")
@@ -99,8 +101,8 @@ def test_bare_official_file_is_taken_as_v2_with_a_warning(tmp_path: Path) -> Non
     path = tmp_path / "bare.pth"
     torch.save(Official.from_ours(small_model(None).state_dict()), path)
     with pytest.warns(UserWarning, match="taken as V2. If it is V1, set version to v1$"):
-        assert load_model(path, kind="relative").network.version == "v2"
-    assert load_model(path, kind="relative", version="v1").network.encoder.taps == (4, 5, 6, 7)
+        assert load_model(path, kind="relative", input_size=INPUT_SIZE).network.version == "v2"
+    assert load_model(path, kind="relative", version="v1", input_size=INPUT_SIZE).network.encoder.taps == (4, 5, 6, 7)
     with pytest.raises(ValueError, match="version is 'v3'; expected auto, v1 or v2"):
         load_model(path, version="v3")
 
@@ -131,6 +133,10 @@ def test_a_wrong_image_names_the_fix(tmp_path: Path, image: Any, fix: str) -> No
         ({"max_depth_m": -1.0}, ValueError, "a positive number"),
         ({"max_depth_m": 5.0}, CheckpointError, "has max depth 10 m, max_depth_m says 5. Leave max_depth_m out"),
         ({"kind": "relative"}, CheckpointError, "is metric, kind says relative. Set kind to auto"),
+        ({"input_size": (28, 56)}, CheckpointError, "was trained at 28x42 .*, input_size says 28x56. Leave input_size"),
+        ({"input_size": (28, 43)}, ValueError, "expected height and width, multiples of 14 up to 4200"),
+        ({"input_size": 518}, ValueError, "expected height and width, multiples of 14 up to 4200"),
+        ({"max_depth_m": 1e9}, CheckpointError, "expected 0.001 to 100000 meters"),
         ({"device": "abacus"}, FinetuneError, "device abacus: not usable here .* Use the device cpu or auto"),
     ],
 )
@@ -160,8 +166,103 @@ def test_a_preprocessing_beside_an_official_file_is_named_with_its_own_file(tmp_
 
 
 def test_a_base_that_is_no_mapping_stands_for_nothing(tmp_path: Path) -> None:
-    save_native(tmp_path / "m.safetensors", small_model(10.0), {"base": "vits"})
+    metadata = {"base": "vits", "preprocessing": Preprocessing(input_size=INPUT_SIZE).to_mapping()}
+    save_native(tmp_path / "m.safetensors", small_model(10.0), metadata)
     assert load_model(tmp_path / "m.safetensors").base["source"] == str(tmp_path / "m.safetensors")
+
+
+def test_what_nothing_says_the_size_of_is_said_each_time_and_never_guessed_for_tiny(tmp_path: Path) -> None:
+    tiny, vits = tmp_path / "tiny.pth", tmp_path / "vits.pth"
+    torch.save(Official.from_ours(small_model(None).state_dict()), tiny)
+    with pytest.raises(
+        CheckpointError, match=r"tiny\.pth: is of the encoder tiny, .* Set input_size to its height and"
+    ):
+        load_model(tiny, kind="relative", version="v2")
+    torch.save(Official.from_ours(drawn_model("vits", None).state_dict()), vits)
+    with pytest.warns(UserWarning, match=r"vits\.pth cannot say at which input size .* 518x518.* set input_size"):
+        assert load_model(vits, kind="relative", version="v2").preprocessing.input_size == (518, 518)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        told = load_model(vits, kind="relative", version="v2", input_size=(252, 336))
+    assert told.preprocessing.input_size == (252, 336)
+
+
+def test_on_the_command_line_the_size_is_told_by_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, photo = tmp_path / "tiny.pth", tmp_path / "photo.png"
+    torch.save(Official.from_ours(small_model(10.0).state_dict()), path)
+    cv2.imwrite(str(photo), picture()[..., ::-1])
+    call = [str(path), str(photo), "--kind", "metric", "--max-depth", "10", "--output", str(tmp_path / "out")]
+    assert predict.main(call) == 2
+    assert "Set --input-size to its height and width" in capsys.readouterr().err
+    assert predict.main([*call, "--input-size", "28x42"]) == 0
+    told = load_model(path, kind="metric", max_depth_m=10.0, input_size=(28, 42))
+    assert np.array_equal(np.load(tmp_path / "out" / "photo.npy"), told.predict(picture()))
+    with pytest.raises(SystemExit):
+        predict.main([*call, "--input-size", "28x43"])
+    assert "28x43 is not a height and a width such as 252x336, multiples of 14" in capsys.readouterr().err
+
+
+def test_a_path_and_an_image_of_pil_are_what_their_array_is(tmp_path: Path) -> None:
+    from PIL import Image
+
+    model = load_model(write_model(tmp_path / "m.safetensors"))
+    expected = model.predict(picture())
+    path = tmp_path / "photo.png"
+    Image.fromarray(picture()).save(path)
+    for image in (path, str(path), Image.fromarray(picture()), Image.open(path)):
+        assert np.array_equal(model.predict(image), expected)
+    gray = Image.fromarray(picture()).convert("L")
+    assert np.array_equal(model.predict(gray), model.predict(np.repeat(np.asarray(gray)[..., None], 3, axis=2)))
+    # Lying on its side as stored, with the tag that says so: seen upright, from the file and from PIL alike.
+    turned = Image.fromarray(np.rot90(picture()).copy())
+    tag = Image.Exif()
+    tag[0x0112] = 6
+    turned.save(tmp_path / "turned.png", exif=tag)
+    for image in (tmp_path / "turned.png", Image.open(tmp_path / "turned.png")):
+        assert np.array_equal(model.predict(image), expected)
+    assert model.points(path, (40.0, 40.0, 25.0, 20.0)).points_m.shape[1] == 3
+    with pytest.raises(ValueError, match=r"PIL's mode I;16.*give the path of the file"):
+        model.predict(Image.fromarray(np.zeros((4, 5), np.uint16)))
+    with pytest.raises(DataError, match=r"none\.jpg"):
+        model.predict("none.jpg")
+
+
+def test_a_model_is_one_line_and_the_package_shows_what_it_has(tmp_path: Path) -> None:
+    path = write_model(tmp_path / "m.safetensors")
+    model = load_model(path, device="auto")
+    assert model.device.type == ("cuda" if torch.cuda.is_available() else "cpu")
+    shown = f"Predictor({str(path)!r}, metric, tiny, max_depth_m=10, input_size=28x42, device={model.device})"
+    assert repr(model) == shown
+    assert {"load_model", "adapter_base", "__version__"} <= set(dir(finetune))
+    assert (Path(finetune.__file__).parent / "py.typed").is_file()
+    assert finetune.__version__ == "0.1.0"
+    with pytest.raises(AttributeError, match="no attribute 'load_models'"):
+        finetune.load_models  # noqa: B018
+
+
+def test_an_adapter_is_laid_over_the_network_it_belongs_to_and_no_other(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    merged = load_model(write_adapted(tmp_path))
+    folder = str(tmp_path / "adapter")
+    network = finetune.adapter_base(folder)
+    assert (network.kind, network.max_depth_m) == ("metric", 10.0)
+    batch = torch.from_numpy(merged.preprocessing(picture()))[None]
+    with torch.no_grad():
+        bare = network(batch).clone()
+        laid = PeftModel.from_pretrained(network, folder).eval()(batch)
+    expected = merged(batch)
+    spread = float(expected.max() - expected.min())
+    assert (laid - expected).abs().max() <= 1e-5 * spread < (bare - expected).abs().max()
+    for other, found in ((None, "this one has 0"), (20.0, "this one has 20")):
+        with pytest.raises(ValueError, match=rf"belongs to a network with max_depth_m 10 .*{found}.*adapter_base"):
+            PeftModel.from_pretrained(small_model(other), folder)
+    v1 = DepthModel("tiny", 10.0, version="v1")
+    v1.load_state_dict(small_model(10.0).state_dict())
+    with pytest.raises(ValueError, match="checkpoint_version 2 .*, this one has 1"):
+        PeftModel.from_pretrained(v1, folder)
+    with pytest.raises(CheckpointError, match="holds no adapters"):
+        finetune.adapter_base(tmp_path / "base.safetensors")
 
 
 @pytest.mark.original

@@ -112,13 +112,13 @@ def test_file_beside_it_that_is_broken_or_another_program_s(official: str) -> No
     sidecar.write_text("[1, 2]")
     assert read_checkpoint(official).kind_assumed
     sidecar.write_text("{")
-    assert refusal(official).startswith(f"{sidecar}: is not JSON (")
+    assert refusal(official).startswith(f"{sidecar}: cannot be read as JSON (")
     sidecar.write_text('{"kind": "relative", "base": {"license": 5}}')
     assert read_checkpoint(official).license is None
 
 
 @pytest.mark.parametrize("kind", ["metric", "relative"])
-@pytest.mark.parametrize("value", ["-3", "0", "NaN", "Infinity", "true", '"3"', "[3]", "1" + 400 * "0"])
+@pytest.mark.parametrize("value", ["-3", "0", "NaN", "Infinity", "true", '"3"', "[3]", "1" + 400 * "0", "1e9", "1e-30"])
 def test_max_depth_that_is_none(official: str, kind: str, value: str) -> None:
     sidecar = Path(official).with_suffix(".json")
     sidecar.write_text(f'{{"kind": "{kind}", "max_depth_m": {value}}}')
@@ -129,7 +129,7 @@ def test_max_depth_that_is_none(official: str, kind: str, value: str) -> None:
 @pytest.mark.parametrize("says", ['{"kind": "metric", "max_depth_m": null}', '{"kind": "meters"}', '{"kind": [1]}'])
 def test_kind_and_max_depth_that_do_not_go_together(official: str, says: str) -> None:
     Path(official).with_suffix(".json").write_text(says)
-    assert "a positive number of meters, or relative and none. Export it again" in refusal(official)
+    assert "expected metric and 0.001 to 100000 meters, or relative and none. Export it again" in refusal(official)
 
 
 def test_metric_needs_its_max_depth(official: str) -> None:

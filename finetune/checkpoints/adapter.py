@@ -10,6 +10,7 @@ from typing import Any
 from finetune.checkpoints.beside import read_json
 from finetune.checkpoints.format import Description, Format
 from finetune.errors import CheckpointError
+from finetune.networks.depth_model import MAX_DEPTH, VERSION
 
 FORMAT = "finetune-adapter"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -28,7 +29,7 @@ class Adapter(Format):
     @staticmethod
     def to_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
         """The tensors, as they are; ``laid_over`` a base they become a whole network."""
-        return dict(tensors)
+        return {name: tensor for name, tensor in tensors.items() if name not in (MAX_DEPTH, VERSION)}
 
     @staticmethod
     def from_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeGuard
 
-import torch
-
 from finetune.checkpoints.hub import HubFile, published
 from finetune.errors import CheckpointError
 from finetune.networks.encoder_specs import VERSIONS
@@ -20,8 +18,8 @@ class Wording:
 
     Attributes:
         source: to write another source.
-        kind, max_depth_m, version: the arguments.
-        no_max_depth: to write none.
+        kind, max_depth_m, version, input_size: the arguments.
+        no_max_depth, no_input_size: to write none.
     """
 
     source: str = "set model.checkpoint:"
@@ -29,9 +27,15 @@ class Wording:
     max_depth_m: str = "model.checkpoint_max_depth_m"
     version: str = "model.checkpoint_version"
     no_max_depth: str = "Set model.checkpoint_max_depth_m to null"
+    input_size: str = "model.checkpoint_input_size"
+    no_input_size: str = "Set model.checkpoint_input_size to null"
 
 
 IN_RECIPE = Wording()
+# What the published weights were trained at, height and width in pixels; their files cannot say it.
+ORIGINAL_INPUT_SIZE = (518, 518)
+# From what an endoscope sees to what is seen from an airplane; outside of it, it is another unit, or damage.
+LEAST_DEPTH_M, MOST_DEPTH_M = 1e-3, 1e5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +63,7 @@ def claimed(says: Mapping[str, Any], entry: HubFile | None, file: str) -> Meanin
     Raises:
         CheckpointError: kind, max depth and version are not ones that a network can have.
     """
-    if says.keys() <= {"position_offset"}:
+    if says.keys() <= {"position_offset", "preprocessing"}:
         if entry is None:
             return Meaning()
         return Meaning(kind=entry.kind, max_depth_m=entry.max_depth_m, version=entry.version)
@@ -72,12 +76,12 @@ def claimed(says: Mapping[str, Any], entry: HubFile | None, file: str) -> Meanin
         )
     if kind in ("relative", "encoder") and max_depth_m is None:
         return Meaning(kind=kind, version=version if kind == "relative" else None)
-    if kind == "metric" and _is_depth(max_depth_m):
+    if kind == "metric" and is_depth(max_depth_m):
         return Meaning(kind=kind, max_depth_m=float(max_depth_m), version=version)
     raise CheckpointError(
         file,
-        f"says kind {kind!r} and max_depth_m {max_depth_m!r}; expected metric and a positive number of meters, or "
-        "relative and none",
+        f"says kind {kind!r} and max_depth_m {max_depth_m!r}; expected metric and {LEAST_DEPTH_M:g} to "
+        f"{MOST_DEPTH_M:g} meters, or relative and none",
         "Export it again from its run folder",
     )
 
@@ -154,8 +158,42 @@ def _settled_version(claim: Meaning, told: Meaning, source: str, path: Path, in_
     return claim.version or told.version or "v2"
 
 
-def _is_depth(value: object) -> TypeGuard[float]:
-    """Whether it is a positive number that the network can compute with; JSON also has NaN, Infinity and true."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    return 0 < value <= torch.finfo(torch.float32).max
+def is_depth(value: object) -> TypeGuard[float]:
+    """Whether it is a number of meters that a camera can see to; JSON also has NaN, Infinity and true."""
+    return type(value) in (int, float) and LEAST_DEPTH_M <= value <= MOST_DEPTH_M  # type: ignore[operator]
+
+
+def settled_size(
+    says: Mapping[str, Any],
+    told: tuple[int, int] | None,
+    entry: HubFile | None,
+    source: str,
+    in_brackets: str,
+    wording: Wording,
+) -> tuple[int, int] | None:
+    """
+    Args:
+        says: of a ``Description``.
+        told: by the recipe or the command; None where it leaves it open.
+        entry: what the hub's table knows.
+
+    Returns:
+        Height and width in pixels that the weights were trained at; None where nothing says it.
+
+    Raises:
+        CheckpointError: the file and the recipe contradict each other.
+    """
+    preprocessing = says.get("preprocessing")
+    sides = preprocessing.get("input_size") if isinstance(preprocessing, Mapping) else None
+    claim = None
+    if isinstance(sides, list | tuple) and len(sides) == 2 and all(isinstance(side, int) for side in sides):
+        claim = (sides[0], sides[1])
+    elif entry is not None and entry.kind != "encoder":
+        claim = ORIGINAL_INPUT_SIZE
+    if told is not None and claim not in (None, told):
+        raise CheckpointError(
+            source,
+            f"was trained at {claim[0]}x{claim[1]} (height x width), {wording.input_size} says {told[0]}x{told[1]}",
+            f"{wording.no_input_size}{in_brackets}",
+        )
+    return told or claim

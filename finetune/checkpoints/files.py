@@ -7,6 +7,7 @@ import os
 import pickle
 import warnings
 from collections.abc import Mapping
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from finetune import registry
 from finetune.checkpoints.archives import inspect_archive
 from finetune.checkpoints.hub import HUB_FILES, closest_id
 from finetune.errors import CheckpointError, first_line
-from finetune.paths import expand_path, is_file, is_folder, missing
+from finetune.paths import expand_path, is_file, is_folder, list_folder, missing
 
 # First bytes of what weights are sent around in, but are not read from.
 _ARCHIVES = {
@@ -74,11 +75,24 @@ def find_file(source: str) -> Path:
         )
     if is_file(path):
         return path
-    closest = closest_id(source)
-    fix = (
-        f"Did you mean the hub id {closest}" if closest else f"Check the path, or name a hub id: {', '.join(HUB_FILES)}"
-    )
+    closest, near = closest_id(source), _nearest_path(path)
+    if closest:
+        fix = f"Did you mean the hub id {closest}"
+    elif near:
+        fix = f"Did you mean {near}"
+    else:
+        fix = f"Check the path, or name a hub id: {', '.join(HUB_FILES)}"
     raise CheckpointError(source, missing(path), fix)
+
+
+def _nearest_path(path: Path) -> Path | None:
+    """What lies beside a path that is not there, and is called much like it."""
+    try:
+        by_name = {found.name: found for found in list_folder(path.parent)}
+    except OSError:
+        return None
+    names = get_close_matches(path.name, by_name, n=1)
+    return by_name[names[0]] if names else None
 
 
 def read_file(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:

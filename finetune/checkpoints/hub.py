@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 
 from finetune.errors import CheckpointError
+from finetune.paths import is_folder
 
 NONCOMMERCIAL = "CC-BY-NC-4.0"
 # The files of a model that transformers published, the weights last.
 TRANSFORMERS_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
+# What is read beside the weights of a model that is not in the table, where it is there; and the weights themselves.
+_BESIDE = (
+    "config.json",
+    "preprocessor_config.json",
+    "finetune.json",
+    "finetune_positions.safetensors",
+    "adapter_config.json",
+)
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors")
+# What the hub takes for a name: no dot or dash first.
+_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
+_MAX_ID_LENGTH = 96
+_OF_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 _SIZES = (("Small", "vits"), ("Base", "vitb"), ("Large", "vitl"))
 
 
@@ -134,12 +151,16 @@ def published_as(file_name: str, encoder: str) -> HubFile | None:
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether ``source`` may be the id of a model: of the table, or ``owner/name`` without a file's suffix."""
-    suffix = Path(source).suffix
+    """Whether ``source`` may be the id of a model: of the table, or ``owner/name`` that does not look like a path.
+
+    It looks like a path where it ends in a file's suffix, and where ``owner`` is a folder that is here.
+    """
+    if source in HUB_FILES:
+        return True
+    if not _ID.fullmatch(source) or len(source) > _MAX_ID_LENGTH or ".." in source or "--" in source:
+        return False
     # .pth, but not the .5 of a model-v1.5
-    return source in HUB_FILES or bool(
-        re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not re.fullmatch(r"\.[A-Za-z]\w*", suffix)
-    )
+    return not re.fullmatch(r"\.[A-Za-z]\w*", Path(source).suffix) and not is_folder(source.partition("/")[0])
 
 
 def closest_id(source: str) -> str | None:
@@ -169,29 +190,81 @@ def fetch(entry: HubFile, naming: str = "set model.checkpoint:") -> Path:
 
 
 def fetch_transformers(repository: str, naming: str = "set model.checkpoint:") -> Path:
-    """As ``fetch``, of a hub id that is not in the table: a model that somebody wrote with transformers."""
+    """As ``fetch``, of a hub id that is not in the table: what somebody wrote with transformers, or exported from here.
+
+    All that is read beside the weights is fetched too; without it they would mean something else.
+    """
     folder = f"weights/{repository.rpartition('/')[2]}"
-    config, _, weights = TRANSFORMERS_FILES
-    for file in (config, weights):
-        path = _fetched(repository, file, f"put the repository's files into {folder}/ and {naming} {folder}")
-    return path
+    instead = f"put the repository's files into {folder}/ and {naming} {folder}"
+    weights = next((name for name in _WEIGHTS if _cached(repository, name) is not None), None)
+    for file in _BESIDE:
+        _fetched_if_there(repository, file, instead, may_be_unknown=weights is not None and file != _BESIDE[0])
+    for file in (weights,) if weights else _WEIGHTS:
+        path = _fetched_if_there(repository, file, instead)
+        if path is not None:
+            return path
+    raise CheckpointError(
+        repository, f"holds none of {', '.join(_WEIGHTS)}", "Name a repository that holds the weights of one model"
+    )
+
+
+def _cached(repository: str, file: str) -> Path | None:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = try_to_load_from_cache(repository, file)
+    return Path(path) if isinstance(path, str) else None
+
+
+def _fetched_if_there(repository: str, file: str, instead: str, may_be_unknown: bool = False) -> Path | None:
+    """
+    Returns:
+        The file, or None where the repository has none of that name.
+
+    Raises:
+        CheckpointError: that cannot be found out, and ``may_be_unknown`` is False.
+    """
+    from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if try_to_load_from_cache(repository, file) is _CACHED_NO_EXIST:
+        return None
+    try:
+        return _fetched(repository, file, instead)
+    except CheckpointError as error:
+        if isinstance(error.__cause__, EntryNotFoundError):
+            # That it is not there is kept in the cache by the download alone; without a network it is known then.
+            with suppress(EntryNotFoundError):
+                hf_hub_download(repository, file)
+            return None
+        if may_be_unknown:
+            return None
+        raise
 
 
 def _fetched(repository: str, file: str, instead: str) -> Path:
-    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url, try_to_load_from_cache
+    # The hub's client would send what it runs beside; it reads this when it is imported.
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
-    cached = try_to_load_from_cache(repository, file)
-    if isinstance(cached, str):
-        return Path(cached)
+    cached = _cached(repository, file)
+    if cached is not None:
+        return cached
     try:
         # Asked first, because the download repeats a refused connection for half a minute.
         get_hf_file_metadata(hf_hub_url(repository, file))
         return Path(hf_hub_download(repository, file))
     # The hub's client has changed its transport twice, and each has errors of its own.
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in _OF_DISK:
+            raise CheckpointError(
+                repository,
+                f"{file} cannot be written to the cache {constants.HF_HUB_CACHE} ({error.strerror})",
+                "Free space there, or set HF_HOME to a folder that this user may write to",
+            ) from error
+        here = "" if repository in HUB_FILES else "no such file or folder here, and as a hub id its "
         raise CheckpointError(
             repository,
-            f"{file} is not in the cache and could not be fetched from {constants.ENDPOINT} "
+            f"{here}{file} is not in the cache and could not be fetched from {constants.ENDPOINT} "
             f"({type(error.__cause__ or error).__name__})",
             f"Download {constants.ENDPOINT}/{repository}/resolve/main/{file} where there is a network, {instead}",
         ) from error

@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from finetune.checkpoints.beside import read_json
 from finetune.checkpoints.format import Description, Format
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, first_line
 from finetune.networks.encoder_specs import ENCODERS, GRID, PATCH, TRANSFORMERS_OFFSET
-from finetune.paths import is_file
+from finetune.paths import is_file, missing
 
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 # What our export writes beside the weights: what they are, and the position embedding as it was trained.
@@ -129,11 +129,12 @@ class HuggingFace(Format):
             stale = (f"{path.with_name(OURS_FILE)} is about other weights than {path.name}: left aside",)
         config_file = path.with_name(CONFIG_FILE)
         config = read_json(config_file, retry)
+        processor = _of_processor(read_json(path.with_name(PROCESSOR_FILE), retry))
         if not config:
-            return Description(says={"position_offset": TRANSFORMERS_OFFSET}, file=str(config_file), notes=stale)
+            says = {"position_offset": TRANSFORMERS_OFFSET} | processor
+            return Description(says=says, file=str(config_file), notes=stale)
         says, notes = _of_config(config, config_file)
-        processor = read_json(path.with_name(PROCESSOR_FILE), retry)
-        says |= _of_processor(processor)
+        says |= processor
         return Description(says=says, file=str(config_file), notes=stale + notes)
 
 
@@ -172,15 +173,21 @@ def _trained_positions(path: Path, ours: Mapping[str, Any]) -> dict[str, Any]:
     """The position embedding as it was before it was fitted to the way transformers samples it."""
     if not ours.get("positions_fitted_to"):
         return {}
-    if not is_file(path):
-        raise CheckpointError(
-            path,
-            "no such file, and the weights beside it hold a position embedding fitted to one size",
-            f"Export the folder again, or remove {OURS_FILE} to read it as transformers does",
-        )
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    return dict(load_file(path))
+    again = f"Export the folder again, or remove {OURS_FILE} to read it as transformers does"
+    if not is_file(path):
+        raise CheckpointError(
+            path, f"{missing(path)}, and the weights beside it hold a position embedding fitted to one size", again
+        )
+    try:
+        found = dict(load_file(path))
+    except (SafetensorError, OSError, ValueError, LookupError) as error:
+        raise CheckpointError(path, f"is cut short or damaged ({first_line(error)})", again) from error
+    if set(found) != {POSITIONS}:
+        raise CheckpointError(path, f"holds {', '.join(found) or 'nothing'} instead of {POSITIONS}", again)
+    return found
 
 
 def _of_config(config: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
@@ -243,10 +250,26 @@ def _version_of(backbone: Mapping[str, Any], file: Path) -> str:
 def _of_processor(processor: Mapping[str, Any]) -> dict[str, Any]:
     """Our preprocessing with the size and the colors that the processor has, where it is one we can take over."""
     size = processor.get("size")
-    sides = [size.get("height"), size.get("width")] if isinstance(size, Mapping) else []
-    if not sides or not all(isinstance(side, int) and side > 0 and side % PATCH == 0 for side in sides):
+    if isinstance(size, Mapping):
+        sides = [size.get(side, size.get("shortest_edge")) for side in ("height", "width")]
+    else:
+        sides = [size, size]
+    if not processor.get("do_resize", True) or not all(_is_whole(side) and side % PATCH == 0 for side in sides):
         return {}
+    # We scale to 0 to 1 first; a processor that does not has its colors on another scale.
+    factor = 255 * processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 255.0
     mean, std = processor.get("image_mean"), processor.get("image_std")
-    if not all(isinstance(values, list) and len(values) == 3 for values in (mean, std)):
+    if not processor.get("do_normalize", True):
+        mean, std = [0.0] * 3, [1.0] * 3
+    if not _are_colors(mean) or not _are_colors(std) or not _are_colors([factor] * 3) or not factor > 0:
         return {}
-    return {"preprocessing": {"input_size": sides, "mean": mean, "std": std}}
+    scaled = [[value / factor for value in values] if abs(factor - 1) > 1e-9 else values for values in (mean, std)]
+    return {"preprocessing": {"input_size": sides, "mean": scaled[0], "std": scaled[1]}}
+
+
+def _is_whole(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _are_colors(values: object) -> TypeGuard[list[float]]:
+    return isinstance(values, list) and len(values) == 3 and all(type(value) in (int, float) for value in values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,9 @@ from finetune.networks.heads import MetricHead, RelativeHead
 # The deepest fusion block is called without a second map, so its first unit never runs and never gets a gradient;
 # frozen, DistributedDataParallel needs no find_unused_parameters. It is kept because official files hold it.
 UNUSED_UNIT = "decoder.fuse.3.skip_unit"
+# What an adapter's file says of the network that it belongs to, each as one number: meters, 0 of a relative one, and
+# the version of Depth Anything.
+MAX_DEPTH, VERSION = "max_depth_m", "checkpoint_version"
 
 
 class DepthModel(nn.Module):
@@ -106,6 +110,29 @@ class DepthModel(nn.Module):
                 f"the nearest are {nearest[0]}x{nearest[1]}"
             )
         return self.head.features(self.decoder(self.encoder(image)), (height, width))
+
+    def meaning(self) -> dict[str, Tensor]:
+        """What the names and shapes of the weights cannot say, as tensors for an adapter's file."""
+        return {
+            MAX_DEPTH: torch.tensor([self.max_depth_m or 0.0]),
+            VERSION: torch.tensor([float(self.version.removeprefix("v"))]),
+        }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """
+        Called for every loading of weights, by peft too, which knows nothing of meters and would load in silence.
+
+        Raises:
+            ValueError: the weights say that they belong to a network with another head, max depth or version.
+        """
+        for name, own in self.meaning().items():
+            told = state_dict.pop(f"{prefix}{name}", None)
+            if told is not None and not torch.equal(told.cpu().float(), own):
+                raise ValueError(
+                    f"the adapter belongs to a network with {name} {told.item():g} (0: relative), this one has "
+                    f"{own.item():g}: make the network by finetune.adapter_base(folder)"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
 
     def encoder_parameters(self) -> list[nn.Parameter]:
         """The encoder's parameters."""

@@ -104,8 +104,12 @@ def merged(network: DepthModel) -> DepthModel:
 
 
 def adapter_tensors(network: DepthModel) -> dict[str, Tensor]:
-    """The adapters, and decoder and head in full, by the names that peft gives them in a file."""
-    kept = {}
+    """
+    The adapters, and decoder and head in full, by the names that peft gives them in a file.
+
+    Two numbers beside them say what network they belong to; ``DepthModel`` refuses others when peft loads them.
+    """
+    kept = {f"base_model.model.{name}": tensor for name, tensor in network.meaning().items()}
     for name, tensor in network.state_dict().items():
         if ".lora_" in name or not name.startswith("encoder."):
             kept[f"base_model.model.{name.replace(f'.{ADAPTER}.', '.')}"] = tensor

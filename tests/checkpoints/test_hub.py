@@ -13,12 +13,28 @@ from pathlib import Path
 
 import pytest
 
-from finetune.checkpoints.hub import HUB_FILES, closest_id, is_hub_id, published
+from finetune.checkpoints.hub import HUB_FILES, closest_id, fetch_transformers, is_hub_id, published
+from finetune.errors import CheckpointError
+from finetune.weights import read_checkpoint
 
 SMALL = "depth-anything/Depth-Anything-V2-Small"
 OF_V2 = "depth-anything/Depth-Anything-V2"
 METRIC, METRIC_FILE = f"{OF_V2}-Metric", "depth_anything_v2_metric"
 CONTENT = b"the weights"
+# Of somebody who is not in the table.
+THEIRS = {
+    "someone/their-depth": ("config.json", "model.safetensors"),
+    "someone/whole": (
+        "config.json",
+        "preprocessor_config.json",
+        "finetune.json",
+        "finetune_positions.safetensors",
+        "model.safetensors",
+    ),
+    "someone/bin": ("config.json", "preprocessor_config.json", "pytorch_model.bin"),
+    "someone/adapter": ("adapter_config.json", "adapter_model.safetensors"),
+    "someone/nothing": ("config.json",),
+}
 FETCH = """
 import sys
 from finetune.checkpoints.hub import HUB_FILES, fetch, fetch_transformers
@@ -42,10 +58,12 @@ class HubHandler(BaseHTTPRequestHandler):
 
     def answer(self, body: bytes) -> None:
         names = {repository: HUB_FILES[repository].files for repository in (SMALL, f"{SMALL}-hf")}
-        names["someone/their-depth"] = ("config.json", "model.safetensors")
+        names |= THEIRS
         paths = [f"/{repository}/resolve/main/{file}" for repository, files in names.items() for file in files]
         known = self.path in paths or "/resolve/" + "1" * 40 in self.path
         self.send_response(200 if known else 404)
+        if not known and self.path.split("/resolve/")[0][1:] in names:
+            self.send_header("X-Error-Code", "EntryNotFound")
         self.send_header("X-Repo-Commit", "1" * 40)
         self.send_header("ETag", f'"{hashlib.sha256(CONTENT).hexdigest()}"')
         self.send_header("Content-Length", str(len(CONTENT) if known else 0))
@@ -158,11 +176,57 @@ def test_what_belongs_beside_the_weights_is_fetched_too(hub: str, tmp_path: Path
 def test_an_id_of_somebody_else(hub: str, tmp_path: Path) -> None:
     run = fetched("someone/their-depth", hub, tmp_path)
     assert (run.returncode, run.stdout.strip()) == (0, str(CONTENT)), run.stderr
+    # What is not there is remembered, so that nothing is asked of the hub again.
+    again = fetched("someone/their-depth", "http://127.0.0.1:9", tmp_path)
+    assert (again.returncode, again.stdout.strip()) == (0, str(CONTENT)), again.stderr
     gone = fetched("someone/gone", hub, tmp_path)
     assert (
-        gone.stderr.strip().splitlines()[-1].startswith("someone/gone: config.json is not in the cache and could not")
+        gone.stderr.strip()
+        .splitlines()[-1]
+        .startswith(
+            "someone/gone: no such file or folder here, and as a hub id its config.json is not in the cache and could not"
+        )
     )
     assert gone.stderr.strip().endswith("files into weights/gone/ and set model.checkpoint: weights/gone.")
+
+
+@pytest.mark.parametrize("name", ["someone/whole", "someone/bin", "someone/adapter", "someone/nothing"])
+def test_all_that_is_read_of_somebody_else_is_fetched(
+    name: str, hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In this process, where the hub's client has read its settings: they are set in it."""
+    from huggingface_hub import constants, file_download
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    for module in (constants, file_download.constants):
+        monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", hub + "/{repo_id}/resolve/{revision}/{filename}")
+        monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path))
+    if name == "someone/nothing":
+        with pytest.raises(
+            CheckpointError, match="someone/nothing: holds none of model.safetensors, pytorch_model.bin"
+        ):
+            fetch_transformers(name)
+        return
+    path = fetch_transformers(name)
+    assert path.name == THEIRS[name][-1]
+    assert {beside.name for beside in path.parent.iterdir()} == set(THEIRS[name])
+
+
+def test_what_looks_like_a_path_is_none_of_the_hub_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert is_hub_id("runs/desc")
+    (tmp_path / "runs" / "desk").mkdir(parents=True)
+    for path in ("runs/desc", "../x", "./a", "~/x", "runs/desc/", "a/../b", "..", "-a/b", "a/.b", "a/b--c", "a/b.pth"):
+        assert not is_hub_id(path), path
+    # A clone of the model's own program does not hide the weights of that name.
+    (tmp_path / "depth-anything").mkdir()
+    assert is_hub_id(SMALL)
+    for path in ("runs/desc", "../x", "./a"):
+        with pytest.raises(CheckpointError) as caught:
+            read_checkpoint(path)
+        assert str(caught.value).startswith(f"{path}: no such file. ")
+        assert (path == "runs/desc") == str(caught.value).endswith("Did you mean runs/desk.")
 
 
 @pytest.mark.parametrize("case", ["refused", "offline", "not there"])
