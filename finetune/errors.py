@@ -90,3 +90,12 @@ class ProcessError(ResultError):
 def first_line(error: BaseException) -> str:
     """Of what an error of a library says, without its full stop; or its name, where it says nothing."""
     return next((line.strip().rstrip(". ") for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def shown(value: object, most: int = 200) -> str:
+    """The value as Python writes it, up to a length that fits a sentence."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # whole numbers and nesting without end
+        return f"a {type(value).__name__} without end"
+    return text if len(text) <= most else f"{text[:most]}..."

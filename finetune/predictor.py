@@ -337,7 +337,7 @@ def _require_image(image: Any) -> None:
     """
     if not isinstance(image, np.ndarray):
         raise ValueError(
-            f"image is a {type(image).__name__}; expected an array, such as np.asarray(image), a path, or an image of PIL"
+            f"image is a {type(image).__name__}; expected an array, such as np.asarray(image), a path, or a PIL image"
         )
     found = f"image is {image.dtype} of shape {image.shape}; expected (height, width, 3) uint8, RGB"
     if image.dtype.kind == "f":

@@ -12,12 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.camera import Camera
+from finetune.errors import shown
 from finetune.networks.encoder_specs import MOST_SIDE_PX
 from finetune.sample import DepthSample, is_sparse
 
 PATCH_PX = 14
 _MOST_COLOR = 1000  # of mean and std: beyond it no image could be told from another
-_MOST_SHOWN = 200  # characters of a wrong value in a sentence
 # Times as elongated as the input size that an image may be before its longer side is bounded; see network_size.
 MOST_ELONGATED = 4.0
 _FARTHEST_M = np.finfo(np.float32).max
@@ -117,11 +117,11 @@ class Preprocessing:
             ValueError: ``to_mapping`` gives no such mapping.
         """
         if not isinstance(mapping, Mapping) or set(mapping) != set(_SAVED):
-            raise ValueError(f"preprocessing is {_shown(mapping)}; expected {', '.join(_SAVED)} and nothing else")
+            raise ValueError(f"preprocessing is {shown(mapping)}; expected {', '.join(_SAVED)} and nothing else")
         for name, (count, expected, holds) in _SAVED.items():
             values = mapping[name]
             if not isinstance(values, list | tuple) or len(values) != count or not all(map(holds, values)):
-                raise ValueError(f"preprocessing.{name} is {_shown(values)}; expected {expected}")
+                raise ValueError(f"preprocessing.{name} is {shown(values)}; expected {expected}")
         return cls(**{name: tuple(mapping[name]) for name in _SAVED})
 
 
@@ -135,12 +135,6 @@ def _is_spread(value: Any) -> bool:
 
 def _is_whole_patches(value: Any) -> bool:
     return type(value) is int and 0 < value <= MOST_SIDE_PX and value % PATCH_PX == 0
-
-
-def _shown(value: object) -> str:
-    """The value as it is written, up to a length that fits a sentence."""
-    text = repr(value)
-    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
 
 
 # Each field as a weights file holds it: how many values, what they are, and whether one value is that.

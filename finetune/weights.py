@@ -43,7 +43,7 @@ from finetune.checkpoints.hub import (
 from finetune.checkpoints.native import FORMAT, VERSION, Native
 from finetune.checkpoints.plain_tensors import require_plain
 from finetune.checkpoints.wrapping import Network, networks_in, tensors_in
-from finetune.errors import CheckpointError, first_line
+from finetune.errors import CheckpointError, first_line, shown
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
 from finetune.networks.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
 from finetune.paths import expand_path, path_exists
@@ -301,7 +301,7 @@ def _offset_in(described: Description) -> float:
     if offset not in (ORIGINAL_OFFSET, TRANSFORMERS_OFFSET):
         raise CheckpointError(
             described.file,
-            f"says position_offset {offset!r}; expected {ORIGINAL_OFFSET} or {TRANSFORMERS_OFFSET}",
+            f"says position_offset {shown(offset)}; expected {ORIGINAL_OFFSET} or {TRANSFORMERS_OFFSET}",
             "Export it again from its run folder",
         )
     return float(offset)
@@ -409,7 +409,7 @@ def _require_known_version(metadata: Mapping[str, Any], source: str) -> None:
     if metadata.get("format") == FORMAT and metadata.get("version") != VERSION:
         raise CheckpointError(
             source,
-            f"is version {metadata.get('version')} of our format, this program reads version {VERSION}",
+            f"is version {shown(metadata.get('version'))} of our format, this program reads version {VERSION}",
             "Use the program that wrote it, or export it from there as official",
         )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 from finetune.checkpoints.hub import HubFile, published
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, shown
 from finetune.networks.encoder_specs import VERSIONS
 
 
@@ -72,7 +72,7 @@ def claimed(says: Mapping[str, Any], entry: HubFile | None, file: str) -> Meanin
     version = says.get("checkpoint_version", "v2")
     if version not in VERSIONS:
         raise CheckpointError(
-            file, f"says checkpoint_version {version!r}; expected v1 or v2", "Export it again from its run folder"
+            file, f"says checkpoint_version {shown(version)}; expected v1 or v2", "Export it again from its run folder"
         )
     if kind in ("relative", "encoder") and max_depth_m is None:
         return Meaning(kind=kind, version=version if kind == "relative" else None)
@@ -80,7 +80,7 @@ def claimed(says: Mapping[str, Any], entry: HubFile | None, file: str) -> Meanin
         return Meaning(kind=kind, max_depth_m=float(max_depth_m), version=version)
     raise CheckpointError(
         file,
-        f"says kind {kind!r} and max_depth_m {max_depth_m!r}; expected metric and {LEAST_DEPTH_M:g} to "
+        f"says kind {shown(kind)} and max_depth_m {shown(max_depth_m)}; expected metric and {LEAST_DEPTH_M:g} to "
         f"{MOST_DEPTH_M:g} meters, or relative and none",
         "Export it again from its run folder",
     )

@@ -183,9 +183,7 @@ def test_an_id_of_somebody_else(hub: str, tmp_path: Path) -> None:
     assert (
         gone.stderr.strip()
         .splitlines()[-1]
-        .startswith(
-            "someone/gone: no such file or folder here, and as a hub id its config.json is not in the cache and could not"
-        )
+        .startswith("someone/gone: no such file or folder here, and as a hub id its config.json is not in the cache")
     )
     assert gone.stderr.strip().endswith("files into weights/gone/ and set model.checkpoint: weights/gone.")
 
@@ -203,9 +201,7 @@ def test_all_that_is_read_of_somebody_else_is_fetched(
         monkeypatch.setattr(module, "HUGGINGFACE_CO_URL_TEMPLATE", hub + "/{repo_id}/resolve/{revision}/{filename}")
         monkeypatch.setattr(module, "HF_HUB_CACHE", str(tmp_path))
     if name == "someone/nothing":
-        with pytest.raises(
-            CheckpointError, match="someone/nothing: holds none of model.safetensors, pytorch_model.bin"
-        ):
+        with pytest.raises(CheckpointError, match=r"nothing: holds none of model\.safetensors, pytorch_model"):
             fetch_transformers(name)
         return
     path = fetch_transformers(name)
