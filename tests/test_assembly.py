@@ -253,16 +253,19 @@ def test_a_run_from_v1_and_another_max_depth_says_and_keeps_both(
     base = tmp_path / "mine.pth"
     torch.save(Official.from_ours(small_model(5.0).state_dict()), base)
     told = ("model.checkpoint_kind=metric", "model.checkpoint_max_depth_m=5.0", "model.checkpoint_version=v1")
+    told = (*told, "model.checkpoint_input_size=[84, 112]")
     arguments = (f"model.checkpoint={base}", *told, "run.steps=2", "optim.lr=1e-9", "optim.lr_decoder=1e-9")
     assert launch(recipe, *arguments) == 2
     assert "model.on_max_depth: rescale to have them scaled" in capsys.readouterr().err
     assert launch(recipe, *arguments, "model.on_max_depth=rescale") == 0
-    assert "max depth 5 m becomes 10 m, so every answer starts 2 times as far" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "max depth 5 m becomes 10 m, so every answer starts 2 times as far" in printed
+    assert "was trained at 84x112 (height x width), data.input_size is 56x70: its answers change with" in printed
     run = tmp_path / "runs" / "small"
     metadata = read_checkpoint(str(run)).metadata
     assert (metadata["checkpoint_version"], metadata["max_depth_m"]) == ("v1", 10.0)
     image = np.random.default_rng(0).integers(0, 255, (48, 64, 3), dtype=np.uint8)
-    before = load_model(base, kind="metric", max_depth_m=5.0, version="v1")
+    before = load_model(base, kind="metric", max_depth_m=5.0, version="v1", input_size=(56, 70))
     before = replace(before, preprocessing=load_model(run).preprocessing)
     assert load_model(run).predict(image) == pytest.approx(2 * before.predict(image), rel=1e-4)
     exported = load_model(run / "export" / "small.pth")

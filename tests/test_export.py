@@ -69,7 +69,7 @@ def test_an_official_file_is_told_what_it_is(metric: str, tmp_path: Path, capsys
     assert main([metric, "--to", "official", "--output", str(tmp_path / "a.pth")]) == 0
     (tmp_path / "a.json").unlink()
     arguments = [str(tmp_path / "a.pth"), "--to", "official", "--output", str(tmp_path / "b.pth")]
-    assert main([*arguments, "--kind", "metric", "--max-depth", "25", "--version", "v1"]) == 0
+    assert main([*arguments, "--kind", "metric", "--max-depth", "25", "--version", "v1", "--input-size", "28x42"]) == 0
     content = json.loads((tmp_path / "b.json").read_text())
     assert (content["max_depth_m"], content["checkpoint_version"]) == (25.0, "v1")
     assert content["backbone"]["taps"] == [4, 5, 6, 7]

@@ -219,9 +219,10 @@ def test_an_official_file_is_told_what_it_is_on_the_command_line(
     torch.save(Official.from_ours(small_model(10.0).state_dict()), path)
     assert main([str(path), str(image), "--output", out, "--kind", "metric"]) == 2
     assert capsys.readouterr().err.endswith("Set --max-depth to the meters it was trained with.\n")
-    assert main([str(path), str(image), "--output", out, "--kind", "metric", "--max-depth", "5"]) == 0
+    size = ["--input-size", "28x42"]
+    assert main([str(path), str(image), "--output", out, "--kind", "metric", "--max-depth", "5", *size]) == 0
     assert np.load(tmp_path / "out" / "a.npy").max() < 5.0
-    assert main([str(path), str(image), "--output", out]) == 0
+    assert main([str(path), str(image), "--output", out, *size]) == 0
     assert "If it is metric, set --kind and --max-depth" in capsys.readouterr().err
     for value in ("-5", "nan", "abc"):
         with pytest.raises(SystemExit):
