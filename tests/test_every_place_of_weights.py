@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -139,28 +140,22 @@ def test_an_encoder_inside_another_network_is_not_taken_for_one_of_ours(tmp_path
     assert read_checkpoint(str(tmp_path / "w.pth")).kind == "encoder"
 
 
-def plus(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    return {**OFFICIAL, name: tensor}
-
-
-BIAS, WEIGHT = "depth_head.projects.0.bias", "depth_head.projects.0.weight"
-
-
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize(
-    ("tensors", "found"),
+    ("make", "found"),
     [
-        (plus(WEIGHT, OFFICIAL[WEIGHT].to_sparse()), f"{WEIGHT} is sparse (sparse_coo), not plain weights"),
-        (plus(BIAS, torch.quantize_per_tensor(OFFICIAL[BIAS], 0.1, 0, torch.qint8)), f"{BIAS} is quantized"),
-        (plus(BIAS, OFFICIAL[BIAS].to("meta")), f"{BIAS} has no numbers in the file (device meta)"),
-        (plus(BIAS, OFFICIAL[BIAS].to(torch.int8)), f"{BIAS} holds whole numbers, as quantized weights are (int8)"),
-        (plus(BIAS, OFFICIAL[BIAS].to(torch.complex64)), f"{BIAS} holds complex numbers (complex64)"),
-        (plus(BIAS, torch.ones(1).expand(1 << 40)), f"{BIAS} repeats 1 stored numbers 1099511627776 times"),
+        (lambda bias: bias.to_sparse(), "is sparse (sparse_coo), not plain weights"),
+        (lambda bias: torch.quantize_per_tensor(bias, 0.1, 0, torch.qint8), "is quantized"),
+        (lambda bias: bias.to("meta"), "has no numbers in the file (device meta)"),
+        (lambda bias: bias.to(torch.int8), "holds whole numbers, as quantized weights are (int8)"),
+        (lambda bias: bias.to(torch.complex64), "holds complex numbers (complex64)"),
+        (lambda bias: bias[:1].clone().expand(1 << 40), "repeats 1 stored numbers 1099511627776 times"),
     ],
     ids=["sparse", "quantized", "meta", "int8", "complex", "expanded"],
 )
-def test_tensors_that_are_no_plain_weights(tensors: dict[str, Tensor], found: str, tmp_path: Path) -> None:
-    assert f"{found}" in refusal(tmp_path / "w.pth", tensors)
+def test_tensors_that_are_no_plain_weights(make: Callable[[Tensor], Tensor], found: str, tmp_path: Path) -> None:
+    name = "depth_head.projects.0.bias"
+    assert f"{name} {found}" in refusal(tmp_path / "w.pth", {**OFFICIAL, name: make(OFFICIAL[name])})
 
 
 def zipped_again(data: bytes, method: int, names: bool = False) -> bytes:

@@ -61,10 +61,16 @@ def tensors_in(content: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> 
             if is_tensor(value):
                 nested = nested or bool(before)
                 found.setdefault(_plain(".".join(path)), value)
-            elif isinstance(value, Mapping) and id(value) not in seen and len(path) < _DEPTH and _may_hold(path, value):
+            elif (
+                isinstance(value, Mapping)
+                and id(value) not in seen
+                and len(path) < _DEPTH
+                and _may_hold(path[-1], value)
+            ):
                 walk(value, path)
 
-    walk(content, ())
+    if "param_groups" not in content:  # an optimizer's own state
+        walk(content, ())
     return {name: value for name, value in found.items() if name not in _COUNTERS}, nested
 
 
@@ -97,8 +103,8 @@ def networks_in(tensors: Mapping[str, Any], format_of: Callable[[Iterable[str]],
     return found
 
 
-def _may_hold(path: tuple[str, ...], value: Mapping[Any, Any]) -> bool:
-    return not _OF_OPTIMIZERS.search(path[-1]) and "param_groups" not in value
+def _may_hold(key: str, value: Mapping[Any, Any]) -> bool:
+    return not _OF_OPTIMIZERS.search(key) and "param_groups" not in value
 
 
 def _plain(name: str) -> str:
