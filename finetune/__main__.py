@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
-from finetune import __version__
+import finetune
 from finetune.spelling import did_you_mean, nearest
 
 COMMANDS = {
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(usage)
         return 0 if arguments else 2
     if arguments == ["--version"]:
-        print(f"finetune {__version__}")
+        print(f"finetune {finetune.__version__}")
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
