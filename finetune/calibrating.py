@@ -18,6 +18,7 @@ from finetune.networks.depth_model import DepthModel
 from finetune.paths import is_file
 from finetune.predictor import Predictor
 from finetune.readers.files import read_image
+from finetune.readers.list_lines import read_rows
 from finetune.recipe import Recipe
 from finetune.weights import save_native
 from finetune.written_files import disk_faults
@@ -152,21 +153,14 @@ def known_distances(predictor: Predictor, path: Path) -> list[Labeled]:
 
 
 def _lines(path: Path) -> Iterable[tuple[int, str, int, int, float]]:
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FinetuneError(f"{path}: cannot be read ({error}). Name a text file.") from error
-    for number, line in enumerate(lines, start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        columns = [column.strip() for column in line.split(",")] if "," in line else line.split()
+    for number, columns in read_rows(str(path), ("image", "x", "y", "meters")):
         try:
             image, x, y, meters = columns
             values = (round(float(x)), round(float(y)), float(meters))
         except (ValueError, OverflowError):
             values = (0, 0, 0.0)
         if not 0 < values[2] < math.inf:
-            raise FinetuneError(f"{path}:{number}: is {line.strip()!r}; expected image, x, y, meters.")
+            raise FinetuneError(f"{path}:{number}: is {', '.join(columns)!r}; expected image, x, y, meters.")
         yield number, image, *values
 
 

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import glob
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from finetune.errors import FinetuneError
-from finetune.paths import is_file, is_folder, list_folder, missing, path_exists, read_bytes, real_path
+from finetune.errors import FinetuneError, ListError
+from finetune.paths import expand_path, is_file, is_folder, list_folder, missing, path_exists, real_path
+from finetune.readers.list_lines import read_rows
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
 ENDINGS = (".npy", ".png", "_preview.png", "_inverse.npy", ".ply")
 VIDEO_ENDINGS = ("_preview.mp4",)
-_COLUMNS = re.compile(r"\s+")
+LIST_SUFFIXES = (".txt", ".csv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,8 +39,8 @@ def found_inputs(paths: Sequence[Path], output: Path) -> list[Input]:
     """
     Args:
         paths: images and videos; folders, of which all are taken, but not those of folders within; patterns such as
-            ``photos/**/*.jpg``; ``.txt`` lists with an image a line, below the list's folder or from the current one,
-            and perhaps fx, fy, cx, cy in pixels.
+            ``photos/**/*.jpg``; ``.txt`` and ``.csv`` lists with an image a line, below the list's folder or from the
+            current one, and perhaps fx, fy, cx, cy in pixels, as the last columns or by a header.
         output: the folder that answers go to.
 
     Returns:
@@ -78,7 +78,7 @@ def _of_path(path: Path, output: Path) -> list[Input]:
         except OSError as error:
             fix = "Make it a folder that this user may read, or name another"
             raise FinetuneError(f"{path}: cannot be listed ({error.strerror}). {fix}.") from error
-    if is_file(path) and path.suffix.lower() == ".txt":
+    if is_file(path) and path.suffix.lower() in LIST_SUFFIXES:
         return _listed(path)
     if path_exists(path):
         return [Input(path=path)]
@@ -101,22 +101,20 @@ def _listed(path: Path) -> list[Input]:
     Raises:
         FinetuneError: the list cannot be read, or a line names no file; says which line.
     """
-    try:
-        lines = read_bytes(path).decode("utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FinetuneError(f"{path}: cannot be read as a list ({error}). Save it as UTF-8 text.") from error
     found = []
-    for number, line in enumerate(lines, start=1):
-        columns = [column for column in (line.split("\t") if "\t" in line else _COLUMNS.split(line.strip())) if column]
-        if not columns or columns[0].startswith("#"):
-            continue
-        name, *rest = columns
-        image = next((place for place in (path.parent / name, Path(name)) if is_file(place)), None)
+    for number, columns in read_rows(str(path), ("image",), optional=("fx", "fy", "cx", "cy")):
+        # A line may be the name of an image as it is, with spaces and commas in it.
+        names = (columns[0], *([] if len(columns) == 1 else [" ".join(columns), ",".join(columns)]))
+        places = ((name, place) for name in names for place in (path.parent / expand_path(name), expand_path(name)))
+        image = next(((name, place) for name, place in places if is_file(place)), None)
         if image is None:
-            raise FinetuneError(
-                f"{path}:{number}: {name} is no file below {path.parent} or from here. Mend the line, one image a line."
+            raise ListError(
+                f"{path}:{number}",
+                f"{columns[0]} is no file below {path.parent} or from here",
+                "Mend the line, one image a line, in quotes if it has spaces",
             )
-        found.append(Input(path=image, intrinsics=_four_numbers(rest)))
+        name, place = image
+        found.append(Input(path=place, intrinsics=_four_numbers(columns[1:]) if name == columns[0] else None))
     return found
 
 

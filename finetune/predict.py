@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         nargs="+",
         type=expand_path,
         metavar="PATH",
-        help="an image or a video, a folder of them, a pattern in quotes, or a .txt list with an image a line",
+        help="an image or a video, a folder of them, a pattern in quotes, or a .txt or .csv list with an image a line",
     )
     parser.add_argument("--output", type=expand_path, required=True, metavar="DIR", help="the folder to write into")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")

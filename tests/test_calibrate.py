@@ -111,7 +111,8 @@ def test_known_distances_by_hand(camera: Path, tmp_path: Path, capsys: pytest.Ca
     labels, out = camera / "known.csv", tmp_path / "out.safetensors"
     # Two points of image 0 at 1.1 and 1.3 times the answer, one of image 1 at 1.2: medians 1.196 and 1.2 in logarithms.
     labels.write_text(
-        f"# x to the right\n0.png, 3, 5, {1.1 * answers[0][5, 3]}\n0.png 60 40 {1.3 * answers[0][40, 60]}\n\n"
+        f"# x to the right\nimage, x, y, depth_m\n0.png, 3, 5, {1.1 * answers[0][5, 3]}\n"
+        f"0.png 60 40 {1.3 * answers[0][40, 60]}\n\n"
         f"1.png, 10, 20, {1.2 * answers[1][20, 10]}\n"
     )
     assert main([str(camera / "model.safetensors"), "--known-distances", str(labels), "--output", str(out)]) == 0

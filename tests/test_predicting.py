@@ -16,6 +16,7 @@ from plyfile import PlyData  # type: ignore[import-untyped]
 from finetune.camera import Camera
 from finetune.depth_files import inverse_preview, spread_range
 from finetune.errors import FinetuneError
+from finetune.image_paths import found_inputs
 from finetune.pictures import colored
 from finetune.point_cloud import CameraOptions, camera_of, depth_edges, point_cloud
 from finetune.predict import main
@@ -88,6 +89,34 @@ def test_a_list_is_read_from_where_it_lies_and_then_from_here(
     assert np.load(tmp_path / "out" / "z.npy").shape == (30, 44)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        '"a 1.png" "depth/a 1.png" 40 40 20 15\nb.png depth/b.png 40 40 20 15\n',
+        "depth,image,fx,fy,cx,cy\nd/a.png,a 1.png,40,40,20,15\nd/b.png,b.png,40,40,20,15\n",
+        "a 1.png\tnone\t40\t40\t20\t15\rb.png\tnone\t40\t40\t20\t15\r",
+        "a 1.png,40,40,20,15\u2028b.png,40,40,20,15",
+    ],
+)
+def test_lists_are_read_as_those_for_training(tmp_path: Path, text: str) -> None:
+    (tmp_path / ("list.csv" if text.startswith("depth") else "list.txt")).write_bytes(text.encode())
+    for name in ("a 1.png", "b.png"):
+        write_image(tmp_path / name)
+    found = found_inputs([next(tmp_path.glob("list.*"))], tmp_path / "out")
+    assert [(one.path.name, one.intrinsics) for one in found] == [
+        ("a 1.png", (40, 40, 20, 15)),
+        ("b.png", (40, 40, 20, 15)),
+    ]
+
+
+def test_a_line_may_be_a_name_with_spaces_or_a_comma(tmp_path: Path) -> None:
+    (tmp_path / "list.txt").write_text("my photo.png\nits, depth.png\nx,y.png\n")
+    for name in ("my photo.png", "its, depth.png", "x,y.png"):
+        write_image(tmp_path / name)
+    found = found_inputs([tmp_path / "list.txt"], tmp_path / "out")
+    assert [one.path.name for one in found] == ["my photo.png", "its, depth.png", "x,y.png"]
+
+
 def test_depth_beside_images_is_not_taken_for_one(metric: str, tmp_path: Path) -> None:
     write_image(tmp_path / "in" / "x.png")
     np.save(tmp_path / "in" / "y.npy", np.ones((30, 44), np.float32))
@@ -108,7 +137,11 @@ def test_frames_of_a_video_are_seen_in_their_colors(metric: str, tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("path", "said"),
-    [("*.jpg", "fits no image"), ("wrong.txt", "wrong.txt:2: gone.png is no file below"), ("bytes.txt", "as a list")],
+    [
+        ("*.jpg", "fits no image"),
+        ("wrong.txt", "wrong.txt:2: gone.png is no file below"),
+        ("bytes.txt", "is not UTF-8 text. Save the list"),
+    ],
 )
 def test_paths_that_name_nothing(
     metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], path: str, said: str

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import re
 from abc import ABC, abstractmethod
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.errors import ListError, RecipeError
 from finetune.paths import expand_path, is_file, is_folder, list_folder, missing, path_exists
 from finetune.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
+from finetune.readers.list_lines import is_number, read_rows
 
-# A quote counts only around a whole column, and a backslash is a character of a path, as on Windows: not shlex.
-_COLUMN = re.compile(r""""([^"]+)"(?=\s|$)|'([^']+)'(?=\s|$)|(\S+)""")
-_NUMBER = re.compile(r"[-+]?\d+\.?\d*")
+# What the first two columns of a list are.
+PATHS = ("image", "depth")
 _FIX = "Write `image depth`, two paths a line; quotes around a path with spaces, or a tab between the two"
 
 
@@ -165,9 +164,8 @@ def entries_of(folder: str | Path) -> list[Path]:
 def read_list(path: str) -> Iterator[tuple[int, str, str]]:
     """
     Args:
-        path: text, a frame a line: image, depth, and further columns that are not read (lists of BTS hold the focal
-            length there). Columns are parted by white space, or by tabs where there is one; a path with spaces may
-            stand in quotes. Blank lines, and lines that begin with ``#``, are left out.
+        path: text, a frame a line, as ``read_rows`` takes it: image, depth, and further columns that are not read
+            (lists of BTS hold the focal length there).
 
     Returns:
         (line number, image, depth), in the order of the file.
@@ -175,14 +173,14 @@ def read_list(path: str) -> Iterator[tuple[int, str, str]]:
     Raises:
         ListError: the file cannot be read, or a line is not of this form; names the line.
     """
-    for number, (image, depth, *_) in read_columns(path):
+    for number, (image, depth, *_) in read_columns(path, PATHS):
         yield number, image, depth
 
 
-def read_columns(path: str) -> Iterator[tuple[int, list[str]]]:
+def read_columns(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """
     Args:
-        path: as of ``read_list``.
+        path, names: as of ``read_rows``; the first two names are ``PATHS``.
 
     Returns:
         (line number, its columns), in the order of the file; the first two are paths.
@@ -190,36 +188,15 @@ def read_columns(path: str) -> Iterator[tuple[int, list[str]]]:
     Raises:
         ListError: as ``read_list``.
     """
-    try:
-        # utf-8-sig: editors on Windows begin a file with a byte-order mark. Line by line: a list may have millions.
-        with Path(path).open(encoding="utf-8-sig", newline="\n") as file:
-            yield from _parsed(path, file)
-    except UnicodeDecodeError:
-        raise ListError(path, "is not UTF-8 text", "Save the list as UTF-8") from None
-    except OSError as error:
-        raise ListError(path, f"cannot be read ({error.strerror})", "Correct the key list") from None
-
-
-def _parsed(path: str, lines: Iterable[str]) -> Iterator[tuple[int, list[str]]]:
-    for number, line in enumerate(lines, start=1):
-        line = line.strip()
-        if not line or line.startswith("#"):
-            continue
-        columns = _columns(line)
+    for number, columns in read_rows(path, names):
         if len(columns) < 2:
-            raise ListError(f"{path}:{number}", f"has one column, {line!r}", _FIX)
+            raise ListError(f"{path}:{number}", f"has one column, {columns[0]!r}", _FIX)
         image, depth = columns[:2]
-        if _NUMBER.fullmatch(image) or _NUMBER.fullmatch(depth):
-            raise ListError(f"{path}:{number}", f"has a number where a path belongs, {line!r}", _FIX)
+        if not image or not depth:
+            raise ListError(f"{path}:{number}", f"lacks {'a depth map' if image else 'an image'}", _FIX)
+        if is_number(image) or is_number(depth):
+            raise ListError(f"{path}:{number}", f"has a number where a path belongs, {' '.join(columns)!r}", _FIX)
         yield number, columns
-
-
-def _columns(line: str) -> list[str]:
-    if "\t" in line:
-        return [column.strip().strip("\"'") for column in line.split("\t") if column.strip()]
-    if '"' in line or "'" in line:
-        return ["".join(groups) for groups in _COLUMN.findall(line)]
-    return line.split()
 
 
 def match_by_stem(image_dir: str, depth_dir: str) -> list[tuple[str, str]]:

@@ -23,6 +23,7 @@ from finetune.readers.channels import DepthChannels
 from finetune.readers.files import DepthCoding, read_frame, read_image, require_depth_range
 from finetune.readers.intrinsics import Intrinsics, read_intrinsics_of_images
 from finetune.readers.listing import (
+    PATHS,
     ListedFrames,
     Listing,
     locate,
@@ -363,7 +364,7 @@ class Pairs(ListedFrames):
         assert self.list is not None
         path = locate(self.root, self.list)
         numbers = array("d")
-        for line, columns in read_columns(path):
+        for line, columns in read_columns(path, (*PATHS, "fx", "fy", "cx", "cy")):
             try:
                 fx, fy, cx, cy = (float(column) for column in columns[2:6])
             except ValueError:
