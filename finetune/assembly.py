@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -289,8 +289,9 @@ def make_run(
         # In place: what is saved and evaluated stays the network itself, under its own names.
         model.compile()
     protocol, *_ = make_protocols(recipe)
+    chooses = recipe.choosing_entries
     validation = ValidationSamples(
-        _readers(recipe.data.val), begin.preprocessing, image_crops=[protocol.settings.image_crop]
+        _readers(chooses.values()), begin.preprocessing, [protocol.settings.image_crop], names=list(chooses)
     )
     alarms = Alarms(
         metric=recipe.evaluation.best,
@@ -311,7 +312,7 @@ def make_run(
         metadata=weights_metadata(recipe, begin),
         total_steps=total_steps(recipe, accelerator.num_processes),
         alarms=alarms,
-        constant_median=_constant(begin.baselines),
+        free_rows=lambda: free_rows(recipe, accelerator, begin),
         average=average,
         notes=notes,
     )
@@ -490,18 +491,70 @@ def weights_metadata(recipe: Recipe, begin: Start) -> dict[str, Any]:
 
 
 def evaluate_with_baselines(
-    recipe: Recipe, accelerator: Accelerator, begin: Start, weights: Path
+    recipe: Recipe, accelerator: Accelerator, begin: Start, weights: Path, last: Path
 ) -> tuple[list[Evaluation], ShownFrames]:
     """The tables at the end of a run: the baselines and the weights, in one pass over the same pixels."""
     network = whole_network(read_checkpoint(str(weights))).to(accelerator.device)
-    return evaluate_answer(recipe, accelerator, begin, "finetuned", network_answer(network))
+    answer = network_answer(network)
+    of_last = last_answer(weights, last, answer, accelerator.device)
+    return evaluate_answer(recipe, accelerator, begin, "finetuned", answer, of_last)
+
+
+def last_answer(best: Path, last: Path, of_best: Answer, device: torch.device) -> Answer | None:
+    """
+    Args:
+        best, last: weights files of one run.
+        of_best: the answer of the first.
+        device: to use.
+
+    Returns:
+        The answer of the last weights, which is ``of_best`` where both are of one step; None where there are none.
+
+    Raises:
+        CheckpointError: they are damaged.
+    """
+    if not last.is_file():
+        return None
+    checkpoint = read_checkpoint(str(last))
+    if checkpoint.metadata.get("step") == read_checkpoint(str(best)).metadata.get("step"):
+        return of_best
+    return network_answer(whole_network(checkpoint).to(device))
 
 
 def evaluate_answer(
-    recipe: Recipe, accelerator: Accelerator, begin: Start, name: str, answer: Answer
+    recipe: Recipe, accelerator: Accelerator, begin: Start, name: str, answer: Answer, of_last: Answer | None = None
 ) -> tuple[list[Evaluation], ShownFrames]:
-    """The baselines and one answer, which is given what the preprocessing of ``begin`` makes of an image, and which is
-    the table's row ``name``; a table for each protocol, and the frames to look at under the first."""
+    """
+    Args:
+        recipe: its ``data.val``, but for the entry that only chooses, is scored by its protocols.
+        accelerator: all its processes must call.
+        begin: gives the baselines, and what the network sees of an image.
+        name: row of the table.
+        answer: of this row.
+        of_last: of the row ``last``; None: there is no such row.
+
+    Returns:
+        The answers beside the baselines, a table for each protocol; and the frames to look at under the first.
+    """
+    rows = free_rows(recipe, accelerator, begin)
+    if begin.solved:
+        rows["calibrated_start"] = network_answer(_calibrated_start(recipe, begin).to(accelerator.device))
+    rows[name] = answer
+    if of_last:
+        rows["last"] = of_last
+    protocols = make_protocols(recipe)
+    crops = [protocol.settings.image_crop for protocol in protocols]
+    scored = recipe.scored_entries
+    samples = ValidationSamples(_readers(scored.values()), begin.preprocessing, image_crops=crops, names=list(scored))
+    shown = {row: rows[row] for row in ("base_fitted_scale", name) if row in rows}
+    evaluations = evaluate(
+        accelerator, samples, rows, protocols, workers=recipe.data.workers, batch_size=recipe.run.batch_size
+    )
+    return evaluations, ShownFrames(samples=samples, rows=shown, protocol=protocols[0])
+
+
+def free_rows(recipe: Recipe, accelerator: Accelerator, begin: Start) -> dict[str, Row]:
+    """What costs nothing but a fit: constants, and the base."""
     rows: dict[str, Row] = {"constant_median": _constant(begin.baselines)}
     if begin.baselines:
         rows["best_constant"] = _everywhere(begin.baselines.best_m)
@@ -512,17 +565,7 @@ def evaluate_answer(
         # In a relative run it is left to the protocol to align it.
         fitted = begin.baselines and Fitted(answer=base, depth_m=begin.baselines.base_depth_m)
         rows["base_fitted_scale"] = fitted or base
-    if begin.solved:
-        rows["calibrated_start"] = network_answer(_calibrated_start(recipe, begin).to(accelerator.device))
-    rows[name] = answer
-    protocols = make_protocols(recipe)
-    crops = [protocol.settings.image_crop for protocol in protocols]
-    samples = ValidationSamples(_readers(recipe.data.val), begin.preprocessing, image_crops=crops)
-    shown = {row: rows[row] for row in ("base_fitted_scale", name) if row in rows}
-    evaluations = evaluate(
-        accelerator, samples, rows, protocols, workers=recipe.data.workers, batch_size=recipe.run.batch_size
-    )
-    return evaluations, ShownFrames(samples=samples, rows=shown, protocol=protocols[0])
+    return rows
 
 
 def _calibrated_start(recipe: Recipe, begin: Start) -> DepthModel:
@@ -547,5 +590,5 @@ def _everywhere(value: float) -> Answer:
     return answer
 
 
-def _readers(entries: Sequence[Any]) -> list[Reader]:
+def _readers(entries: Iterable[Any]) -> list[Reader]:
     return [entry.source for entry in entries]

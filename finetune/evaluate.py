@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from finetune.console import ended, long_imports, settle_threads
 from finetune.model_argument import add_model_argument, claims_of, load_from, positive_meters
-from finetune.paths import expand_path
+from finetune.paths import expand_path, is_folder
 from finetune.written_files import NAME_A_FILE, disk_faults, write_file
 
 
@@ -103,19 +103,27 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     # Only now what takes seconds to import: a wrong recipe has been answered.
     with long_imports():
         from finetune.evaluating import evaluate_model, evaluate_predictions, image_rows
+        from finetune.run_folder import RunFolder
+        from finetune.verdicts import verdicts
 
     if arguments.predictions:
         evaluations, frames = evaluate_predictions(recipe, arguments.predictions, arguments.meters_per_unit)
     else:
-        evaluations, frames = evaluate_model(recipe, load_from(arguments, arguments.device))
+        run = RunFolder(Path(arguments.model)) if is_folder(Path(arguments.model)) else None
+        run = run if run and run.best.is_file() else None
+        evaluations, frames = evaluate_model(recipe, load_from(arguments, arguments.device), run)
     if os.environ.get("RANK", "0") != "0":
         return  # the first process of a launcher has the tables of all
     for evaluation in evaluations:
         print(evaluation.table())
+    own = "predictions" if arguments.predictions else "finetuned"
+    found = verdicts(evaluations[0], own, recipe.evaluation.best)
+    for one in found:
+        print(one)
     if arguments.json:
         _write(arguments.json, json.dumps([one.to_mapping() for one in evaluations], indent=2) + "\n")
     if arguments.csv:
-        _write(arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.data.val]))
+        _write(arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.scored_entries.values()]))
     if arguments.html:
         from finetune.run_page import page_content, report_page
 
@@ -126,6 +134,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             arguments.recipe,
             evaluations,
             frames,
+            found=found,
             claims=claims_of(arguments),
             overrides=overrides,
         )

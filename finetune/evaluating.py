@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -13,24 +14,28 @@ from typing import Any
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from finetune.assembly import Start, evaluate_answer, start
+from finetune.assembly import Start, evaluate_answer, last_answer, start
 from finetune.environment import make_accelerator, sources
 from finetune.errors import FinetuneError
-from finetune.evaluation import Evaluation, ValidationSamples, network_answer
+from finetune.evaluation import Chosen, Evaluation, ValidationSamples, network_answer
 from finetune.metrics import METRICS
 from finetune.paths import is_folder
 from finetune.predictions import Predictions
 from finetune.predictor import Predictor
 from finetune.protocol_settings import protocol_settings
 from finetune.recipe import Recipe
+from finetune.run_folder import ENVIRONMENT_FILE, EVALUATION_FILE, RunFolder, digest
 from finetune.shown_frames import ShownFrames
 
 
-def evaluate_model(recipe: Recipe, predictor: Predictor) -> tuple[list[Evaluation], ShownFrames]:
+def evaluate_model(
+    recipe: Recipe, predictor: Predictor, run: RunFolder | None = None
+) -> tuple[list[Evaluation], ShownFrames]:
     """
     Args:
         recipe: ``data.val`` is scored by its protocols; ``data.train`` and ``model.checkpoint`` give the baselines.
         predictor: what is evaluated, with its own preprocessing, which the base then gets as well.
+        run: whose ``best/`` it is, so that its ``last/`` stands beside it; None where it is of no run folder.
 
     Returns:
         The tables that a run with this recipe ends with, if these are its weights; and the frames, for a page.
@@ -47,7 +52,28 @@ def evaluate_model(recipe: Recipe, predictor: Predictor) -> tuple[list[Evaluatio
     with _begun(recipe) as (accelerator, begin):
         network = predictor.network.to(accelerator.device).eval()
         began = replace(begin, preprocessing=predictor.preprocessing)
-        return evaluate_answer(recipe, accelerator, began, "finetuned", network_answer(network))
+        answer = network_answer(network)
+        of_last = last_answer(run.best, run.last, answer, accelerator.device) if run else None
+        evaluations, frames = evaluate_answer(recipe, accelerator, began, "finetuned", answer, of_last)
+        chosen = _chosen(run, recipe) if run else None
+        return [replace(one, chosen=chosen) for one in evaluations], frames
+
+
+def _chosen(run: RunFolder, recipe: Recipe) -> Chosen | None:
+    """How a run chose its weights, where it did so on frames of this recipe; None where it does not say so."""
+    try:
+        (first, *_) = json.loads((run.path / EVALUATION_FILE).read_text(encoding="utf-8"))
+        frames = json.loads((run.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))["frames"]
+        on = first["chosen"]["on"]
+        of_run = {one["sha256"] for name, one in frames.items() if name == on or name.startswith(f"{on}.")}
+        chosen = Chosen(
+            evaluations=int(first["chosen"]["evaluations"]), step=int(first["chosen"]["step"]), on=str(on), shown=True
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None  # of an older run, or of one that was changed by hand
+    if of_run != {digest(sources(entry.source)) for entry in recipe.choosing_entries.values()}:
+        return None
+    return replace(chosen, shown=recipe.evaluation.choose_on is None)
 
 
 def evaluate_predictions(
@@ -70,10 +96,10 @@ def evaluate_predictions(
     for name in recipe.protocols:
         if protocol_settings(name).flip:
             raise FinetuneError(f"{name} asks for mirrored images, which files cannot answer. Leave out +flip=true.")
-    readers = [entry.source for entry in recipe.data.val]
-    for place, reader in enumerate(readers):
+    readers = [entry.source for entry in recipe.scored_entries.values()]
+    for name, reader in zip(recipe.scored_entries, readers, strict=True):
         if not hasattr(reader, "files") or getattr(reader, "labeled", None):
-            raise FinetuneError(f"data.val.{place} has no file for each image. Name data that lies in files.")
+            raise FinetuneError(f"{name} has no file for each image. Name data that lies in files.")
     with _begun(recipe) as (accelerator, begin):
         samples = ValidationSamples(readers, begin.preprocessing)
         answer = Predictions(folder=folder, readers=readers, samples=samples, meters_per_unit=meters_per_unit)
@@ -94,7 +120,7 @@ def image_rows(evaluations: Sequence[Evaluation], readers: Sequence[Any]) -> str
     """
     Args:
         evaluations: with their images.
-        readers: of ``data.val``, in order.
+        readers: of the entries of ``data.val`` that were scored, in order.
 
     Returns:
         CSV: a line for each protocol, image and row of the table, with its source, its pixels that count, every metric,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
 
@@ -99,6 +99,32 @@ class ScoredImage(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """How the weights of ``best/`` were chosen.
+
+    Attributes:
+        evaluations: out of how many.
+        step: of the chosen one.
+        on: the frames that chose, as the recipe names them: ``data.val``, or one of its entries.
+        shown: whether these frames are those of the table.
+    """
+
+    evaluations: int
+    step: int
+    on: str
+    shown: bool
+
+    def __str__(self) -> str:
+        chosen = f"finetuned is best/, of step {self.step}, the best of {self.evaluations} evaluations on"
+        if self.shown:
+            return (
+                f"{chosen} the very frames of this table, so its row flatters a little; last is the network after the "
+                "last step, which no score chose. Let evaluation.choose_on name other frames for an honest row"
+            )
+        return f"{chosen} {self.on}, whose frames are not in this table; last is the network after the last step"
+
+
+@dataclass(frozen=True, kw_only=True)
 class EntryEvaluation:
     """The table over the images of one entry of ``data.val`` alone."""
 
@@ -132,6 +158,7 @@ class Evaluation:
             error in meters over these pixels, which are None where there is none.
         entries: entry of ``data.val`` -> its table, where there are several.
         images: each image used.
+        chosen: how the weights of the row ``finetuned`` were chosen; None where it is not known, or nothing chose.
     """
 
     protocol: Protocol
@@ -143,6 +170,7 @@ class Evaluation:
     bins: Mapping[str, Sequence[Mapping[str, float | None]]] = field(default_factory=dict)
     entries: Mapping[str, EntryEvaluation] = field(default_factory=dict)
     images: Sequence[ScoredImage] = field(default=(), compare=False)
+    chosen: Chosen | None = None
 
     def to_mapping(self) -> dict[str, Any]:
         """The object of ``evaluation.json``."""
@@ -157,6 +185,8 @@ class Evaluation:
         }
         if self.entries:
             found["entries"] = {name: entry.to_mapping() for name, entry in self.entries.items()}
+        if self.chosen:
+            found["chosen"] = asdict(self.chosen)
         return found
 
     def only(self, row: str) -> Evaluation:
@@ -183,6 +213,8 @@ class Evaluation:
         lines.append(
             f"{self.protocol}; {self.images_used} images used, {self.images_skipped} skipped, {self.pixels_used} pixels"
         )
+        if self.chosen:
+            lines.append(f"{self.chosen}.")
         return "\n".join([*lines, *self._by_distance(width)])
 
     def _by_distance(self, width: int) -> list[str]:
@@ -195,7 +227,9 @@ class Evaluation:
         near = self.protocol.max_depth_m <= NEAR_RANGE_M
         told = "".join(f"{name:>10}" for name in ("mean mm", "median mm", "p90 mm")) if near else ""
         start = self.bins[shown[0]][places[0]]["from_m"]
-        lines = [f"AbsRel by measured distance, from {start:g} m" + ", absolute error of an image" * near]
+        # Images differ in what they see of a distance, so a mean over images would be one over few pixels at times.
+        pooled = f"AbsRel by measured distance, from {start:g} m, pooled over the pixels of all images"
+        lines = [pooled + "; absolute error of an image" * near]
         lines.append(f"{'':{width}}" + "".join(f"{'to ' + end:>10}" for end in ends) + told)
         for row in shown:
             of_bins = "".join(f"{self.bins[row][place]['abs_rel']:>10.4f}" for place in places)
@@ -262,8 +296,20 @@ class ValidationSamples(Dataset[ValidationSample]):
     """The frames of all validation readers, one after the other."""
 
     def __init__(
-        self, readers: Sequence[Reader], preprocessing: Preprocessing, image_crops: Iterable[str] = ("none",)
+        self,
+        readers: Sequence[Reader],
+        preprocessing: Preprocessing,
+        image_crops: Iterable[str] = ("none",),
+        names: Sequence[str] | None = None,
     ) -> None:
+        """
+        Args:
+            readers: of the entries.
+            preprocessing: what the network sees of an image.
+            image_crops: of the protocols.
+            names: of the entries, as the recipe has them; None: ``data.val.0`` and so on.
+        """
+        self.names = names or [f"data.val.{place}" for place in range(len(readers))]
         self._readers = readers
         self._preprocessing = preprocessing
         self._image_crops = tuple(dict.fromkeys(image_crops))
@@ -466,7 +512,7 @@ def _evaluation(
     entries: dict[str, EntryEvaluation] = {}
     for entry in range(samples.entries) if samples.entries > 1 else ():
         of_entry = [one for one in images if samples.place(one.number)[0] == entry]
-        entries[f"data.val.{entry}"] = EntryEvaluation(
+        entries[samples.names[entry]] = EntryEvaluation(
             rows=_rows(protocol, of_entry, names) if of_entry else {},
             images_used=len(of_entry),
             images_skipped=sum(samples.place(number)[0] == entry for number in skipped),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import signal
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -120,7 +120,7 @@ class Run:
         validation: what every evaluation looks at.
         metadata: what every weights file of this run says of itself.
         alarms: what is wrong with the run, in plain words; part of every resume point.
-        constant_median: the answer that costs nothing, which every evaluation must beat.
+        free_rows: makes the answers that cost nothing; every evaluation must beat ``constant_median`` among them.
         average: of the weights over the steps, which then is what is evaluated and saved; None without one.
         step: optimizer steps taken.
         interrupts: signals that came in this process.
@@ -143,7 +143,7 @@ class Run:
     metadata: dict[str, Any]
     total_steps: int
     alarms: Alarms
-    constant_median: Answer
+    free_rows: Callable[[], Mapping[str, Row]]
     average: AverageWeights | None = None
     batches: Iterator[Batch] = field(default_factory=lambda: iter(()))
     log: RunLog | None = None
@@ -293,8 +293,9 @@ class Run:
         """The row of the network as it is now; what its answers look like goes to the alarms."""
         seen: list[AnswerSpread] = []
         answers: dict[str, Row] = {"finetuned": watched(answer, self.network.max_depth_m, seen)}
-        if self.alarms.constant_score is None:
-            answers["constant_median"] = self.constant_median
+        # Once a run: they do not change.
+        free = dict(self.free_rows()) if self.alarms.constant_score is None else {}
+        answers |= free
         workers = self.recipe.data.workers
         (evaluation,) = evaluate(
             self.accelerator,
@@ -305,8 +306,10 @@ class Run:
             batch_size=self.recipe.run.batch_size,
             stop=lambda: self.interrupts.number > 0,
         )
-        if self.alarms.constant_score is None:
+        if free:
             self.alarms.constant_score = evaluation.rows["constant_median"][self.recipe.evaluation.best]
+            if self.log:
+                self.log.free_rows({row: evaluation.rows[row] for row in free})
         if self.accelerator.num_processes > 1:
             seen = gather_object(seen)
         value = evaluation.rows["finetuned"][self.recipe.evaluation.best]

@@ -360,12 +360,17 @@ class EvaluationOptions:
     # were fitted to each image in inverse depth. Published tables: nyu_eigen, kitti_eigen_garg, kitti_garg_full,
     # kitti_eigen, reference_script. Any with keys changed: kitti_eigen_garg+flip=true. null: the one for model.head.
     protocols: Protocols | None = None
+    # The entry of data.val, such as data.val.1, whose frames alone choose best/ and are evaluated while training; the
+    # tables at the end are then over the other entries. null: all frames of data.val do both, which flatters a little.
+    choose_on: str | None = None
     # The metric, under the first protocol, by which best/ is chosen.
     best: Literal["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3"] = "abs_rel"
     min_depth_m: Meters = 0.001  # meters; nearer measurements are not scored, unless a protocol has its own range
     max_depth_m: Meters | None = None  # meters; farther measurements are not scored; null: model.max_depth_m
 
     def __post_init__(self) -> None:
+        if self.choose_on is not None and not re.fullmatch(r"data\.val\.\d{1,3}", self.choose_on):
+            raise RecipeError("choose_on", self.choose_on, "an entry of data.val such as data.val.1, or null")
         if self.max_depth_m is not None and self.max_depth_m <= self.min_depth_m:
             raise Contradiction(
                 "max_depth_m",
@@ -411,6 +416,19 @@ class Recipe:
     def protocols(self) -> tuple[str, ...]:
         """Names of the protocols it is scored by."""
         return self.evaluation.protocols or (PROTOCOL_OF_HEAD[self.model.head],)
+
+    @property
+    def choosing_entries(self) -> dict[str, DataEntry]:
+        """Name -> entry of those of ``data.val`` that choose ``best/``."""
+        named = {f"data.val.{place}": entry for place, entry in enumerate(self.data.val)}
+        key = self.evaluation.choose_on
+        return {key: named[key]} if key else named
+
+    @property
+    def scored_entries(self) -> dict[str, DataEntry]:
+        """Name -> entry of those of ``data.val`` that the tables are over."""
+        named = {f"data.val.{place}": entry for place, entry in enumerate(self.data.val)}
+        return {name: entry for name, entry in named.items() if name != self.evaluation.choose_on}
 
     def where(self, key: str) -> str:
         """
@@ -532,6 +550,27 @@ def require_scored_range(sections: Mapping[str, Any]) -> None:
         )
 
 
+def require_entry_to_choose_on(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: the entry that is to choose is not there, or no other is left to score.
+    """
+    data, evaluation = sections.get("data"), sections.get("evaluation")
+    if data is None or evaluation is None or evaluation.choose_on is None:
+        return
+    count = len(data.val)
+    if int(evaluation.choose_on.rpartition(".")[2]) >= count or count == 1:
+        right = (
+            "a second entry of data.val, so that one chooses and one is scored"
+            if count == 1
+            else f"one of data.val.0 to data.val.{count - 1}"
+        )
+        raise RecipeError("evaluation.choose_on", evaluation.choose_on, right)
+
+
 def require_protocols_of_head(sections: Mapping[str, Any]) -> None:
     """
     Args:
@@ -587,6 +626,7 @@ CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     require_one_scored_range,
     require_scored_range,
     require_protocols_of_head,
+    require_entry_to_choose_on,
     require_losses_of_head,
 )
 

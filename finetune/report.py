@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -66,6 +67,8 @@ class RunLog:
         self._writer = SummaryWriter(str(folder.tensorboard), purge_step=whole + 1 if step else 0)
         self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True)
         self._validation = validation
+        self._tensorboard = folder.tensorboard
+        self._total_steps = total_steps
         self._max_depth_m = max_depth_m
         self._of_step: list[Said] = []
         for one in pending or ():
@@ -115,6 +118,18 @@ class RunLog:
             picture = panel(sample.image, target_m, measured, pred_m, self._max_depth_m)
             self._writer.add_image(f"validation/{place}", picture, step, dataformats="HWC")
         self._writer.flush()
+
+    def free_rows(self, rows: Mapping[str, Mapping[str, float]]) -> None:
+        """Row -> metric -> value of what costs nothing: a level line each in TensorBoard's charts of validation, where
+        it is a run of the row's name beside this one."""
+        for row, scores in rows.items():
+            folder = self._tensorboard / row
+            # Of a launch that was killed before its first resume point.
+            shutil.rmtree(folder, ignore_errors=True)
+            with SummaryWriter(str(folder)) as writer:
+                for metric, value in scores.items():
+                    for step in (0, self._total_steps):
+                        writer.add_scalar(f"validation/{metric}", value, step)
 
     def end_step(self, step: int) -> None:
         """Write the step's row, if it has one."""

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from finetune import charts
 from finetune.batches import evenly_spread
 from finetune.charts import Bars, bar_chart, histogram
-from finetune.evaluation import NEAR_RANGE_M, Evaluation
+from finetune.evaluation import NEAR_RANGE_M, Chosen, Evaluation
 from finetune.metrics import HIGHER_IS_BETTER
 from finetune.page import contents, document, escaped, facts, folded, paragraph, picture, preformatted, section, table
 from finetune.paths import is_file, is_folder
@@ -34,6 +34,7 @@ from finetune.score_tables import (
     score_table,
 )
 from finetune.shown_frames import DepthCounts, ShownFrame, ShownFrames, reduced, worst_and_best
+from finetune.verdicts import Verdict
 
 OF_A_KIND = 6  # frames among the worst, the best and the evenly picked
 COUNTED_FRAMES = 24  # over so many evenly picked ones goes what the charts of depth say
@@ -57,6 +58,7 @@ class PageContent:
         evaluations: a table each; the frames are those of the first.
         frames: of ``data.val``.
         alarms: sentences of those that stood at the end of a run; None where nothing ran.
+        found: what the first table means.
         environment: of ``environment.json``; empty where nothing was trained.
         metrics: columns of ``metrics.csv``; empty where there are none.
         files: what was written besides, weights and exports, name -> path.
@@ -73,6 +75,7 @@ class PageContent:
     evaluations: Sequence[Evaluation]
     frames: ShownFrames
     alarms: Sequence[str] | None = None
+    found: Sequence[Verdict] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
@@ -98,6 +101,7 @@ def page_content(
     frames: ShownFrames,
     *,
     alarms: Sequence[str] | None = None,
+    found: Sequence[Verdict] = (),
     files: Mapping[str, Path] | None = None,
     claims: Mapping[str, Any] | None = None,
     overrides: Sequence[str] = (),
@@ -114,6 +118,7 @@ def page_content(
         evaluations=evaluations,
         frames=frames,
         alarms=alarms,
+        found=found,
         environment=_read(folder / ENVIRONMENT_FILE) if folder else {},
         metrics=read_metrics(folder / METRICS_FILE) if folder else {},
         files={name: str(path) for name, path in (files or {}).items()},
@@ -139,6 +144,7 @@ def report_page(content: PageContent) -> str:
     chosen = _chosen(content)
     kept, counts = _looked_at(content, chosen)
     sections = {
+        "Verdict": _verdict(content.found),
         "Alarms": _alarms(content.alarms),
         "Table": _tables(mappings),
         "Curves": _curves(content, mappings[0]["rows"]),
@@ -181,6 +187,18 @@ def _own_row(content: PageContent) -> str:
     return list(content.frames.rows)[-1]
 
 
+def _verdict(found: Sequence[Verdict]) -> list[str]:
+    """What the table means and what to try next."""
+    if not found:
+        return []
+    lines = [
+        f"<li>{escaped(one.found[:1].upper() + one.found[1:])}.<br>"
+        f'<span class="soft">Next: {escaped(one.try_next)}.</span></li>'
+        for one in found
+    ]
+    return [f'<ul class="findings">{"".join(lines)}</ul>']
+
+
 def _alarms(alarms: Sequence[str] | None) -> list[str]:
     if alarms is None:
         return []
@@ -196,6 +214,8 @@ def _tables(mappings: Sequence[Mapping[str, Any]]) -> list[str]:
         if len(mappings) > 1:
             parts.append(f"<h3>{escaped(mapping['protocol']['name'])}</h3>")
         parts += [score_table(mapping["rows"]), protocol_line(mapping)]
+        if "chosen" in mapping:
+            parts.append(paragraph(f"{Chosen(**mapping['chosen'])}.", "soft"))
         if mapping["protocol"]["max_depth_m"] <= NEAR_RANGE_M:
             parts.append(error_table(mapping["errors_mm"]))
         for name, entry in mapping.get("entries", {}).items():
@@ -209,7 +229,10 @@ def _tables(mappings: Sequence[Mapping[str, Any]]) -> list[str]:
 def _curves(content: PageContent, rows: Mapping[str, Mapping[str, float]]) -> list[str]:
     if not content.metrics:
         return []
-    constant = {row: rows[row] for row in ("base_fitted_scale",) if row in rows}
+    chosen = content.evaluations[0].chosen
+    # The curves are over the frames that choose, and a level line must be over the same.
+    alike = chosen is None or chosen.shown
+    constant = {row: rows[row] for row in ("best_constant", "base_fitted_scale") if row in rows and alike}
     return [curves({"finetuned": content.metrics}, constant)]
 
 
@@ -264,7 +287,9 @@ def _depths(content: PageContent, counts: DepthCounts) -> list[str]:
             Bars(name=row, values=[found[place][key] for place in places], color=_color(content, row))
             for row, found in of_rows.items()
         ]
-        drawn.append(bar_chart(f"{title}, by measured distance", names, groups, x_name="meters"))
+        drawn.append(
+            bar_chart(f"{title}, by measured distance, over the pixels of all images", names, groups, x_name="meters")
+        )
     edges, measured, predicted = counts.shares(_BINS)
     outlines = [
         Bars(name=f"predicted, {row}", values=shares, color=_color(content, row)) for row, shares in predicted.items()

@@ -17,7 +17,8 @@ ROWS_EXPLAINED = (
     "constant_median answers the median depth of the training frames everywhere, best_constant the depth with the "
     "least AbsRel on them; base_fitted_scale is the checkpoint that training began with, with the one scale and the "
     "one shift in inverse depth (of a metric checkpoint the one scale in depth) that have the least AbsRel on the "
-    "training frames; calibrated_start is the network before step 1, its last layer solved for on the training frames."
+    "training frames; calibrated_start is the network before step 1, its last layer solved for on the training frames; "
+    "finetuned is best/, last the network after the last step."
 )
 
 

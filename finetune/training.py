@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,12 +31,11 @@ from finetune.environment import (
     try_compiler,
 )
 from finetune.errors import FinetuneError, ProcessError, first_line
-from finetune.evaluation import UNALIGNED, Evaluation
+from finetune.evaluation import Chosen, Evaluation
 from finetune.exporting import export_model
 from finetune.inspection import beyond_range_notes, inspect_before_training, quick_warnings, skipped_notes
 from finetune.interrupts import Interrupts
 from finetune.loop import Run
-from finetune.metrics import is_better
 from finetune.overfitting import require_learned_by_heart
 from finetune.paths import expand_path, path_exists
 from finetune.predictor import load_model
@@ -44,6 +44,7 @@ from finetune.run_folder import ENVIRONMENT_FILE, EVALUATION_FILE, REPORT_FILE, 
 from finetune.run_page import page_content, report_page
 from finetune.shortages import shortage
 from finetune.shown_frames import ShownFrames
+from finetune.verdicts import Verdict, verdicts
 
 
 def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
@@ -119,7 +120,9 @@ def _run(run: Run, begin: Start, record: Mapping[str, Any], notes: Sequence[str]
         if run.recipe.run.overfit_batches:
             _say_overfit(run, require_learned_by_heart(run))
         run.give_memory_back()
-        evaluations, frames = evaluate_with_baselines(run.recipe, run.accelerator, begin, run.folder.best)
+        evaluations, frames = evaluate_with_baselines(
+            run.recipe, run.accelerator, begin, run.folder.best, run.folder.last
+        )
         if run.log:
             _close(run, evaluations, frames)
     finally:
@@ -159,27 +162,28 @@ def _close(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> 
     """The tables, the page, and the exports that the recipe asks for."""
     assert run.log is not None
     alarms = run.alarms.sentences()
-    run.folder.write_json(EVALUATION_FILE, [one.to_mapping() | {"alarms": alarms} for one in evaluations])
-    table = "\n".join([*(one.table() for one in evaluations), *alarms])
+    metric = run.recipe.evaluation.best
+    evaluations = [replace(one, chosen=_chosen(run)) for one in evaluations]
+    found = verdicts(
+        evaluations[0],
+        "finetuned",
+        metric,
+        history=run.alarms.history,
+        training_frames=sum(len(entry.source) for entry in run.recipe.data.train),
+    )
+    said = [str(one) for one in found]
+    contents = [one.to_mapping() | {"alarms": alarms, "verdicts": said} for one in evaluations]
+    run.folder.write_json(EVALUATION_FILE, contents)
+    table = "\n".join([*(one.table() for one in evaluations), *said, *alarms])
     # One step beyond the last: a finished run that is resumed drops it and writes it again.
     run.log.text("evaluation", table, run.total_steps + 1)
     run.log.close()
     if run.bad_samples.count:
         print(run.bad_samples.summary(run.samples_asked))
     print(table)
-    metric = run.recipe.evaluation.best
-    rows = evaluations[0].rows
-    free = [name for name in rows if not name.endswith(UNALIGNED) and name not in ("finetuned", "calibrated_start")]
-    rival = free[-1]  # the base, or a constant without one
-    finetuned, base = (rows[row][metric] for row in ("finetuned", rival))
-    if not is_better(metric, finetuned, base):
-        print(
-            f"finetuned does not beat {rival} ({metric} {finetuned:.4f} against {base:.4f}): "
-            "train longer, or look at the panels and at data.train"
-        )
     if run.best and run.best.step == 0:
         print(f"no evaluation beat the start ({metric} {run.best.value:.4f}): best/ holds the weights of step 0")
-    _write_page(run, evaluations, frames, alarms)
+    _write_page(run, evaluations, frames, alarms, found)
     sample = run.validation[0].sample
     for name, target in _exports(run).items():
         # A resumed run ends a second time; what stands there is its own.
@@ -189,6 +193,14 @@ def _close(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> 
         print(f"{len(alarms)} alarm(s) stood at the end of the run; they are below the table")
 
 
+def _chosen(run: Run) -> Chosen | None:
+    """How ``best/`` came to be."""
+    if run.best is None:
+        return None
+    on = run.recipe.evaluation.choose_on
+    return Chosen(evaluations=len(run.alarms.history), step=run.best.step, on=on or "data.val", shown=on is None)
+
+
 def _exports(run: Run) -> dict[str, Path]:
     """Format -> the file or folder it goes to."""
     suffixes = {name: registry.find(registry.EXPORTERS, name).suffix for name in run.recipe.export}
@@ -196,7 +208,13 @@ def _exports(run: Run) -> dict[str, Path]:
     return {name: folder / (f"{run.recipe.name}{suffix}" if suffix else name) for name, suffix in suffixes.items()}
 
 
-def _write_page(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames, alarms: Sequence[str]) -> None:
+def _write_page(
+    run: Run,
+    evaluations: Sequence[Evaluation],
+    frames: ShownFrames,
+    alarms: Sequence[str],
+    found: Sequence[Verdict],
+) -> None:
     """``report.html``, by which nothing of a run may be lost."""
     folder = run.folder
     weights = f"weights, step {run.best.step if run.best else run.step}"
@@ -204,7 +222,15 @@ def _write_page(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames
     try:
         title = f"Run {run.recipe.name}"
         content = page_content(
-            title, str(folder.path), run.recipe, str(folder.recipe), evaluations, frames, alarms=alarms, files=files
+            title,
+            str(folder.path),
+            run.recipe,
+            str(folder.recipe),
+            evaluations,
+            frames,
+            alarms=alarms,
+            found=found,
+            files=files,
         )
         folder.write_text(REPORT_FILE, report_page(content))
     except Exception as error:  # noqa: BLE001  whatever it is: after hours of training the exports are still to come

@@ -63,7 +63,7 @@ def test_a_relative_run_from_nothing(relative: Path, tmp_path: Path, capsys: pyt
     assert launch(relative) == 0
     run = tmp_path / "runs" / "relative"
     rows = table_of(run)
-    assert list(rows) == ["constant_median", "finetuned"]
+    assert list(rows) == ["constant_median", "finetuned", "last"]
     printed = capsys.readouterr().out
     assert "every weight drawn from seed 0" in printed
     assert f"protocol {ALIGNED}" in printed
@@ -117,7 +117,7 @@ def test_a_relative_run_from_a_relative_checkpoint_stands_beside_it(
     assert launch(relative, *arguments, "run.steps=2", "export=[]") == 0
     run = tmp_path / "runs" / "relative"
     rows = table_of(run)
-    assert list(rows) == ["constant_median", "base_fitted_scale", "finetuned"]
+    assert list(rows) == ["constant_median", "base_fitted_scale", "finetuned", "last"]
     # Hardly a step was taken, so both are the same model.
     assert rows["finetuned"]["abs_rel"] == pytest.approx(rows["base_fitted_scale"]["abs_rel"], rel=1e-3)
     assert not (run / "export").exists()
@@ -201,7 +201,7 @@ def test_what_a_metric_loss_sees_of_sky(
         0.0 if out_of_range == "ignore" else 0.6, abs=0.25
     )
     rows = table_of(tmp_path / "runs" / "relative")
-    assert list(rows) == ["constant_median", "best_constant", "finetuned"]  # drawn weights have no base
+    assert list(rows) == ["constant_median", "best_constant", "finetuned", "last"]  # drawn weights have no base
 
 
 def test_panels_of_a_relative_run_are_in_meters_and_an_image_of_sky_has_none(
@@ -240,7 +240,7 @@ def test_a_run_from_an_encoder_alone_stands_beside_the_constant(
     )
     run = tmp_path / "runs" / "small"
     (table,) = json.loads((run / "evaluation.json").read_text())
-    assert list(table["rows"]) == ["constant_median", "best_constant", "finetuned"]
+    assert list(table["rows"]) == ["constant_median", "best_constant", "finetuned", "last"]
     written = yaml.safe_load((run / "recipe.yaml").read_text())["model"]
     assert (written["checkpoint_kind"], written["checkpoint_version"]) == ("auto", "v2")
     # What it ran as can be launched again.

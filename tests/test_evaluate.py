@@ -44,7 +44,7 @@ def test_images_by_themselves_add_up_to_the_table(
     assert "protocol plain: depth 0.001 to 10 m" in capsys.readouterr().out
     with out.open(newline="") as file:
         lines = list(csv.DictReader(file))
-    assert len(lines) == 3 * 5  # images, rows
+    assert len(lines) == 3 * 6  # images, rows
     assert {Path(line["source"]).name for line in lines} == {"10.png", "11.png", "12.png"}
     for row, scores in table(run / "evaluation.json").items():
         of_row = [line for line in lines if line["row"] == row]
@@ -217,6 +217,6 @@ def test_a_metric_base_stands_in_the_table_as_it_is(run: Path, tmp_path: Path) -
     call = [str(run), "--recipe", str(run / "recipe.yaml"), base, "model.decoder_init=keep", "--json", str(out)]
     assert evaluate.main([*call, "model.checkpoint_kind=metric"]) == 0
     rows = table(out)
-    assert list(rows) == ["constant_median", "best_constant", "base", "base_fitted_scale", "finetuned"]
+    assert list(rows) == ["constant_median", "best_constant", "base", "base_fitted_scale", "finetuned", "last"]
     assert rows["base"] == rows["finetuned"]
     assert rows["base_fitted_scale"] != rows["base"]

@@ -31,6 +31,7 @@ ORDER = [
     "overfitting",
     "assembly",
     "loop",
+    "verdicts",
     "alarms",
     "averaging",
     "report",

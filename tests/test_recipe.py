@@ -203,6 +203,7 @@ def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> 
     assert mapping["run"]["epochs"] is None
     assert mapping["evaluation"] == {
         "protocols": None,
+        "choose_on": None,
         "best": "abs_rel",
         "min_depth_m": 0.001,
         "max_depth_m": None,
@@ -487,6 +488,11 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("run:", "evaluation: {best: absrel}\nrun:", 16,
          "evaluation.best is 'absrel'; expected one of abs_rel, sq_rel, rmse, rmse_log, log10, silog, delta1, "
          "delta2, delta3. Did you mean abs_rel?"),
+        ("run:", "evaluation: {choose_on: val}\nrun:", 16,
+         "evaluation.choose_on is 'val'; expected an entry of data.val such as data.val.1, or null."),
+        ("run:", "evaluation: {choose_on: data.val.0}\nrun:", 16,
+         "evaluation.choose_on is 'data.val.0'; expected a second entry of data.val, so that one chooses and one is "
+         "scored."),
         # Ranges.
         ("    lam: 0.5", "    lam: 2", 15, "loss.0.lam is 2; expected a number from 0 to 1; start with 0.5."),
         ("    lam: 0.5", "    weight: 0", 15, "loss.0.weight is 0; expected a number above 0."),

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch._dynamo.exc import TorchDynamoException
 
+from finetune import evaluate
 from finetune.errors import ProcessError
 from finetune.loop import Run
 from finetune.losses.silog import SiLog
@@ -34,7 +36,7 @@ def test_what_a_run_leaves_behind(recipe: Path, tmp_path: Path, capsys: pytest.C
     assert float(rows(finished)[0]["val_abs_rel"]) > 0
     (table,) = json.loads((finished / "evaluation.json").read_text())
     free = ["constant_median", "best_constant", "base_fitted_scale", "calibrated_start"]
-    assert list(table["rows"]) == [*free, "finetuned"]
+    assert list(table["rows"]) == [*free, "finetuned", "last"]
     # Before step 1, though the network was trained since; in training its memory is laid out in another way.
     before, start = rows(finished)[0], table["rows"]["calibrated_start"]
     assert start == pytest.approx({name: float(before[f"val_{name}"]) for name in start}, rel=1e-5)
@@ -44,10 +46,38 @@ def test_what_a_run_leaves_behind(recipe: Path, tmp_path: Path, capsys: pytest.C
     assert table["protocol"]["name"] == "plain"
     printed = capsys.readouterr().out
     assert "encoder" in printed
+    events = EventAccumulator(str(finished / "tensorboard" / "base_fitted_scale"))
+    levels = events.Reload().Scalars("validation/abs_rel")
+    assert [event.step for event in levels] == [0, 6]
+    assert levels[0].value == pytest.approx(table["rows"]["base_fitted_scale"]["abs_rel"], rel=1e-5)
+    assert table["verdicts"][0].startswith("verdict: finetuned ") and table["verdicts"][0] in printed
+    assert (table["chosen"]["evaluations"], table["chosen"]["on"]) == (3, "data.val")
+    assert "the best of 3 evaluations on the very frames of this table" in printed
+    assert "by measured distance, from 1 m, pooled over the pixels of all images" in printed
     assert "protocol plain" in printed
     record = json.loads((finished / "environment.json").read_text())
     assert (record["processes"], record["precision"], record["frames"]["data.train.0"]["count"]) == (1, "fp32", 10)
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
+
+
+def test_an_entry_that_chooses_is_not_scored(
+    recipe: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    entry = f"reader: pairs, root: {frames}, meters_per_unit: 0.001"
+    entries = f"data.val=[{{{entry}, list: train.txt}}, {{{entry}, list: val.txt}}]"
+    asked = (entries, "evaluation.choose_on=data.val.0", "data.val_may_repeat_train=true")
+    assert launch(recipe, *asked, "run.evaluate_every_steps=6", "export=[]") == 0
+    run = tmp_path / "runs" / "small"
+    (table,) = json.loads((run / "evaluation.json").read_text())
+    assert table["images_used"] == 3
+    assert (table["chosen"]["on"], table["chosen"]["shown"]) == ("data.val.0", False)
+    assert "evaluations on data.val.0, whose frames are not in this table" in capsys.readouterr().out
+    # What chose is of other frames.
+    chose = [float(row["val_abs_rel"]) for row in rows(run) if row["val_abs_rel"]]
+    assert min(abs(one - table["rows"]["finetuned"]["abs_rel"]) for one in chose) > 1e-4
+    again = tmp_path / "again.json"
+    assert evaluate.main([str(run), "--recipe", str(run / "recipe.yaml"), "--json", str(again)]) == 0
+    assert json.loads(again.read_text())[0].items() <= table.items()
 
 
 def test_the_resolved_recipe_repeats_the_run_to_the_last_digit(finished: Path) -> None:
