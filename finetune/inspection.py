@@ -272,12 +272,12 @@ def _span_m(sample: DepthSample) -> float | None:
     return float(np.ptp(depths)) if len(depths) > 1 else None
 
 
-def _nothing_measured(source: str) -> tuple[str, str]:
+def _nothing_measured(source: str, reader: Any) -> tuple[str, str]:
     """What the numbers in a depth file without any measured pixel are, and how to mend them; empty if unknown."""
     path = Path(source)
     if path.suffix.lower() not in DEPTH_SUFFIXES or not is_file(path):
         return "", ""
-    raw = read_depth(source)
+    raw = read_depth(source, getattr(reader, "depth_channels", None))
     finite = raw[np.isfinite(raw)]
     if not finite.size:
         return "; all numbers in this one are NaN or infinite", "Export depth as numbers above 0. "
@@ -299,7 +299,7 @@ def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> Finding 
         return Finding(severity="stop", name=name, key=depth.key, evidence=evidence, fix=fix)
 
     if not depth.depth_m.size:
-        numbers, mend = _nothing_measured(source)
+        numbers, mend = _nothing_measured(source, reader)
         return finding(
             "few_points",
             f"none of {maps} has a measured pixel{numbers}",

@@ -614,6 +614,29 @@ def require_losses_of_head(sections: Mapping[str, Any]) -> None:
             raise Contradiction(f"loss.{place}.{key}", found, right, other="model.head", other_value=model.head)
 
 
+def require_labels_of_head(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: labels of no unit would teach, or score, meters.
+    """
+    model, data = sections.get("model"), sections.get("data")
+    if model is None or data is None or model.head == "relative":
+        return
+    for part in ("train", "val"):
+        for place, entry in enumerate(getattr(data, part)):
+            if getattr(entry.source, "depth_is", None) == "affine_inverse":
+                raise Contradiction(
+                    f"data.{part}.{place}.depth_is",
+                    "affine_inverse",
+                    "labels in meters, or inverse with inverse_per_unit: numbers without a unit teach no meters",
+                    other="model.head",
+                    other_value=model.head,
+                )
+
+
 PROTOCOL_OF_HEAD = {"metric": "plain", "relative": "plain+align=scale_shift_inverse"}
 _LOSSES_OF_HEAD = {
     "metric": {"kind": "a loss of depth in meters, such as silog", "of": "log"},
@@ -628,6 +651,7 @@ CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
     require_protocols_of_head,
     require_entry_to_choose_on,
     require_losses_of_head,
+    require_labels_of_head,
 )
 
 

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from finetune.camera import Camera
 from finetune.errors import DataError, RecipeError
+from finetune.paths import read_bytes, require_regular
 from finetune.readers.bits import Bits, decode_bits, has_16_bits
 from finetune.readers.channels import DepthChannels, one_channel
-from finetune.readers.contents import read_bytes, require_regular, unreadable
 from finetune.readers.exr import read_exr
 from finetune.readers.formats import EXR_SIGNATURE, JPEG_SIGNATURE, fault_of
 from finetune.readers.intrinsics import Intrinsics
@@ -57,13 +57,13 @@ class DepthCoding:
     Attributes:
         meters_per_unit: raw value times this is meters along the optical axis.
         invalid: raw values that mean "nothing measured", compared before scaling.
-        min_depth_m: depths up to and including this are not valid; at 0.0 only zero and negative ones are not, at minus
-            infinity all numbers are valid.
+        min_depth_m: depths up to and including this are not valid; at 0.0 only zero and negative ones are not.
         max_depth_m: depths beyond this are not valid; None for no limit.
         bits: how 16 bits are to be read that are no plain whole number; ``invalid`` is of what they mean.
         offset: added to raw values after they were scaled; of disparity, in pixels.
         channels: which channel of several is depth; None where there is one.
         allow_8_bit: also read depth in 256 steps, whose unit is known.
+        affine_inverse: they are inverse depth of unknown scale and shift, of which 0 and less are numbers like others.
     """
 
     meters_per_unit: float
@@ -74,6 +74,7 @@ class DepthCoding:
     offset: float = 0.0
     channels: DepthChannels | None = None
     allow_8_bit: bool = False
+    affine_inverse: bool = False
 
     def to_meters(self, raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """
@@ -88,17 +89,30 @@ class DepthCoding:
             raw, confident = decode_bits(raw, self.bits)
         # In float64 a raw 7900 in mm is exactly the nearest float32 to 7.9, and so on the right side of a limit of 7.9.
         with np.errstate(over="ignore"):
-            depth_m = (np.multiply(raw, self.meters_per_unit, dtype=np.float64) + self.offset).astype(np.float32)
+            scaled = np.multiply(raw, self.meters_per_unit, dtype=np.float64) + self.offset
+            depth_m = scaled.astype(np.float32)
         finite = np.isfinite(depth_m)
-        valid = finite & (depth_m > self.min_depth_m)
+        valid = finite & ((depth_m > self.min_depth_m) | self.affine_inverse)
         if self.max_depth_m is not None:
             valid &= depth_m <= self.max_depth_m
         if confident is not None:
             valid &= confident
         for value in self.invalid:
             valid &= raw != value
+        if self.affine_inverse:
+            depth_m = _from_1_to_10(scaled, valid)
         depth_m[~finite] = 0.0
         return depth_m, valid
+
+
+def _from_1_to_10(inverse: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(H, W) inverse depth of unknown scale and shift -> (H, W) depth whose inverse is the same but for both, so that
+    it is positive: from 1, the nearest of the map, to 10, the farthest; 0 where nothing is valid."""
+    if not valid.any():
+        return np.zeros(inverse.shape, np.float32)
+    least, most = float(inverse[valid].min()), float(inverse[valid].max())
+    share = (np.where(valid, inverse, least) - least) / ((most - least) or 1.0)
+    return np.where(valid, 1.0 / (0.1 + 0.9 * np.clip(share, 0.0, 1.0)), 0.0).astype(np.float32)
 
 
 def require_depth_range(min_depth_m: float, max_depth_m: float | None) -> None:
@@ -203,7 +217,7 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> NDArra
         # The depth map of a frame has no EXIF tag: turning the image by its own would part the two.
         as_stored = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
         flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | as_stored
-        pixels = _decoded(path, read_bytes(path), flags, turned=upright)
+        pixels = _decoded(path, _content(path), flags, turned=upright)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.dtype not in (np.uint8, np.uint16):
@@ -242,8 +256,8 @@ def _decoded_depth(path: str | os.PathLike[str]) -> NDArray[Any]:
     """(H, W), or (H, W, C) in the order red, green, blue, alpha; the numbers that the file stores."""
     import cv2
 
-    data = read_bytes(path)
-    if data.startswith(JPEG_SIGNATURE) or str(path).lower().endswith((".jpg", ".jpeg")):
+    data = _content(path)
+    if data.startswith(JPEG_SIGNATURE):  # whatever its name
         raise DataError(path, "is a JPEG, which changes depth values", "Export depth as 16-bit PNG or .npy")
     if data.startswith(EXR_SIGNATURE):
         return read_exr(path)
@@ -299,7 +313,10 @@ def _undecodable(path: str | os.PathLike[str], data: bytes, heard: str = "") -> 
 
 def _stored_array(path: str | os.PathLike[str], names: tuple[str, ...]) -> NDArray[Any]:
     """The array of a ``.npy``, or the only one or the first of ``names`` of a ``.npz``."""
-    require_regular(path)
+    try:
+        require_regular(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
     try:
         # Opened here: NumPy leaves a file open whose archive is broken.
         with Path(path).open("rb") as file:
@@ -313,8 +330,8 @@ def _stored_array(path: str | os.PathLike[str], names: tuple[str, ...]) -> NDArr
             if len(present) == 1 or (present and present[0] in names):
                 return _not_empty(loaded[present[0]], path)
             listed = ", ".join(arrays)
-    except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
-        raise unreadable(path, error) from None
+    except PermissionError as error:
+        raise _unreadable(path, error) from None
     except _BROKEN_ARRAYS:
         raise DataError(
             path, "is no NumPy file of numbers, or is truncated", "Write it again, or leave the frame out"
@@ -330,3 +347,17 @@ def _not_empty(array: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[Any
             path, f"is an array of shape {array.shape}, without a number", "Write it again, or leave the frame out"
         )
     return array
+
+
+def _content(path: str | os.PathLike[str]) -> bytes:
+    """Not by ``cv2.imread``, which cannot open every Unicode path on Windows."""
+    try:
+        return read_bytes(path)
+    except OSError as error:
+        raise _unreadable(path, error) from None
+
+
+def _unreadable(path: str | os.PathLike[str], error: OSError) -> DataError:
+    if isinstance(error, FileNotFoundError):
+        return DataError(path, "does not exist", "Restore it, or correct what names it")
+    return DataError(path, f"cannot be read ({error.strerror})", "Make it a file that this user may read")

@@ -14,7 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
-from finetune.paths import expand_path
+from finetune.paths import expand_path, require_regular
 from finetune.readers.files import DepthCoding, read_image, require_depth_range
 from finetune.readers.intrinsics import Intrinsics
 from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
@@ -95,6 +95,7 @@ class Hypersim(ListedFrames):
     def _rows(self, path: str) -> list[tuple[int, dict[str, str]]]:
         """(line number, row) of the frames that were released."""
         try:
+            require_regular(path)
             with Path(path).open(newline="", encoding="utf-8") as file:
                 reader = csv.DictReader(file)
                 missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]

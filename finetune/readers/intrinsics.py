@@ -7,6 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from finetune.camera import Camera
 from finetune.errors import DataError, ListError
-from finetune.readers.contents import read_text
+from finetune.paths import read_bytes
 
 _FIX = 'Write {"width": 640, "height": 480, "fx": 615.2, "fy": 615.4, "cx": 319.1, "cy": 241.7}, in pixels'
 # Beyond this share of a depth, a pinhole is not what the camera is.
@@ -58,18 +59,21 @@ class Lens:
 
     def cosines(self, height: int, width: int, camera: Camera) -> NDArray[np.float64]:
         """(H, W) of the angle between the ray of a pixel and the optical axis; 0 where the model has no ray."""
-        x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
-        bent_x, bent_y = (x - camera.cx_px) / camera.fx_px, (y - camera.cy_px) / camera.fy_px
-        if self.fisheye:
-            return np.cos(self._angles(np.hypot(bent_x, bent_y)))
+        return _cosines(self, height, width, camera)
+
+    def _tangents(self, bent: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N, 2) places on the image at focal length 1 -> (N,) tangent of the angle to the axis; infinity where the
+        polynomial gives that place to no ray, as beyond where it turns back."""
         import cv2
 
-        pixels = np.stack([bent_x, bent_y], axis=-1).reshape(-1, 1, 2)
-        # Four steps, its default, leave a percent at the rim of wide lenses.
+        coefficients = np.array(self.coefficients)
+        # Its default of five steps leaves a percent at the rim of wide lenses.
         steps = (cv2.TERM_CRITERIA_COUNT | cv2.TERM_CRITERIA_EPS, 50, 1e-10)
-        straight = cv2.undistortPointsIter(pixels, np.eye(3), np.array(self.coefficients), None, None, steps)
-        squares = np.square(straight.reshape(height, width, 2)).sum(-1)
-        return np.where(np.isfinite(squares), 1 / np.sqrt(1 + squares), 0.0)
+        straight = cv2.undistortPoints(bent[:, None], np.eye(3), coefficients, None, None, None, steps)
+        points = np.concatenate([straight, np.ones_like(straight[..., :1])], axis=-1)
+        again, _ = cv2.projectPoints(points, np.zeros(3), np.zeros(3), np.eye(3), coefficients)
+        found = np.abs(again[:, 0] - bent).max(-1) < 1e-3
+        return np.where(found, np.hypot(*straight[:, 0].T), np.inf)
 
     def _angles(self, bent: NDArray[np.float64]) -> NDArray[np.float64]:
         """The angle a that a + k1 a^3 + k2 a^5 + k3 a^7 + k4 a^9 equals, by a table; at most a right angle, beyond
@@ -79,6 +83,17 @@ class Lens:
         # A polynomial that turns back has no ray beyond.
         table = np.maximum.accumulate(angles + powers)
         return np.interp(bent, table, angles, right=math.pi / 2)
+
+
+@lru_cache(maxsize=4)  # a camera has the same rays in each frame, and they take half a second
+def _cosines(lens: Lens, height: int, width: int, camera: Camera) -> NDArray[np.float64]:
+    x, y = np.meshgrid(np.arange(width, dtype=np.float64), np.arange(height, dtype=np.float64))
+    bent = np.stack([(x - camera.cx_px) / camera.fx_px, (y - camera.cy_px) / camera.fy_px], axis=-1).reshape(-1, 2)
+    angles = lens._angles(np.hypot(*bent.T)) if lens.fisheye else np.arctan(lens._tangents(bent))
+    # Of a right angle the cosine is 6e-17, which would be a depth.
+    cosines = np.where(angles < math.pi / 2, np.cos(angles), 0.0).reshape(height, width)
+    cosines.setflags(write=False)
+    return cosines
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,7 +190,12 @@ def _of_frames(content: dict[str, Any], path: str) -> Mapping[str, Intrinsics] |
 
 
 def _content_of(path: str | os.PathLike[str]) -> Any:
-    text = read_text(path, _FIX)
+    try:
+        text = read_bytes(path).decode("utf-8-sig")
+    except OSError as error:
+        raise ListError(path, f"cannot be read as intrinsics ({error.strerror})", _FIX) from None
+    except UnicodeDecodeError as error:
+        raise ListError(path, f"cannot be read as intrinsics ({error.reason})", _FIX) from None
     if str(path).lower().endswith((".csv", ".txt")):
         raise _matrix_alone(path, text)
     try:

@@ -263,16 +263,16 @@ class Pairs(ListedFrames):
     def _along_the_axis(self, sample: DepthSample) -> DepthSample:
         """The sample with depth where the files hold distance along the ray, disparity or inverse depth."""
         depth_m = sample.depth_m
-        if self.depth_is == "affine_inverse":
-            depth_m = _from_1_to_10(depth_m, sample.valid)
-        elif self.depth_is != "range":
+        if self.depth_is in ("disparity", "inverse"):
             focal_px = self.focal_px or (sample.camera.fx_px if sample.camera else None)
             meters = self._depth_of(np.where(sample.valid, depth_m, 1.0), focal_px)
             depth_m = np.where(sample.valid, meters, 0.0).astype(np.float32)
         in_range = depth_m > self.min_depth_m
         if self.max_depth_m is not None:
             in_range &= depth_m <= self.max_depth_m
-        return replace(sample, depth_m=depth_m, valid=sample.valid & in_range)
+        # Without a unit there are no places in space, for which a camera would be.
+        camera = None if self.depth_is == "affine_inverse" else sample.camera
+        return replace(sample, depth_m=depth_m, valid=sample.valid & in_range, camera=camera)
 
     def _masked(self, sample: DepthSample, image_path: str) -> DepthSample:
         """
@@ -334,8 +334,6 @@ class Pairs(ListedFrames):
     def _coding(self) -> DepthCoding:
         if self.depth_is == "z":
             limits: dict[str, float | None] = {"min_depth_m": self.min_depth_m, "max_depth_m": self.max_depth_m}
-        elif self.depth_is == "affine_inverse":
-            limits = {"min_depth_m": -math.inf}  # all finite numbers are labels, also 0 and below
         else:
             limits = {}  # which are of depth, and not of what the file holds
         unit = {
@@ -351,6 +349,7 @@ class Pairs(ListedFrames):
             bits=self.bits,
             channels=self.depth_channels,
             allow_8_bit=self.allow_8_bit,
+            affine_inverse=self.depth_is == "affine_inverse",
             **limits,  # type: ignore[arg-type]
         )
 
@@ -383,13 +382,3 @@ class Pairs(ListedFrames):
         assert self.image_dir is not None and self.depth_dir is not None
         image_root, depth_root = str(Path(self._root, self.image_dir)), str(Path(self._root, self.depth_dir))
         return Listing(pairs=match_by_stem(image_root, depth_root), image_root=image_root, depth_root=depth_root)
-
-
-def _from_1_to_10(inverse: NDArray[np.float32], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(H, W) inverse depth of unknown scale and shift -> (H, W) depth whose inverse is the same but for both, so that
-    it is positive: from 1, the nearest of the map, to 10, the farthest; 0 where nothing is valid."""
-    if not valid.any():
-        return np.zeros_like(inverse)
-    least, most = float(inverse[valid].min()), float(inverse[valid].max())
-    share = (inverse.astype(np.float64) - least) / ((most - least) or 1.0)
-    return np.where(valid, 1.0 / (0.1 + 0.9 * np.clip(share, 0.0, 1.0)), 0.0).astype(np.float32)

@@ -11,7 +11,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.errors import ListError, RecipeError
-from finetune.paths import expand_path, is_file
+from finetune.paths import expand_path, is_file, read_bytes
 from finetune.readers.files import DepthCoding, read_frame, require_depth_range
 from finetune.readers.intrinsics import Intrinsics, read_intrinsics
 from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
@@ -187,7 +187,7 @@ def _seconds(path: str, number: int, text: str) -> float:
 def _lines(path: str, columns: int) -> list[tuple[int, list[str]]]:
     """(line number, columns) of what is no comment."""
     try:
-        text = Path(path).read_text(encoding="utf-8-sig")
+        text = read_bytes(path).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ListError(path, f"cannot be read ({error})", "Restore it from the recording") from None
     found = []
