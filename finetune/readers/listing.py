@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import zipfile
 from abc import ABC, abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,11 +12,12 @@ from pathlib import Path
 
 from finetune.errors import ListError, RecipeError
 from finetune.paths import expand_path, is_file, is_folder, list_folder, missing, path_exists
-from finetune.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
 from finetune.readers.list_lines import is_number, read_rows
 
 # What the first two columns of a list are.
 PATHS = ("image", "depth")
+# One file of it may hold the image and the depth of a frame, as the arrays rgb and depth.
+ARCHIVE_SUFFIX = ".npz"
 _FIX = "Write `image depth`, two paths a line; quotes around a path with spaces, or a tab between the two"
 
 
@@ -44,11 +47,15 @@ class Listing:
             image_root, depth_root: what the paths start from.
 
         Raises:
-            ListError: there is no frame.
+            ListError: there is no frame, or one is its own depth.
         """
         pairs: list[tuple[str, str]] = []
         lines = array("L")
         for line, image, depth in rows:
+            # Of an archive of two arrays it may be; it is looked into when the frame is read.
+            if image == depth and image_root == depth_root and not image.endswith(ARCHIVE_SUFFIX):
+                fix = "Name the file of each"
+                raise ListError(f"{path}:{line}", f"its image and its depth map are one file, {image}", fix)
             pairs.append((image, depth))
             lines.append(line)
         if not pairs:
@@ -68,7 +75,7 @@ class Listing:
             The image and the depth file of a frame; both exist.
 
         Raises:
-            ListError: one of them is missing; names the line of the list.
+            ListError: one of them is missing, or both are one file; names the line of the list.
         """
         image_path, depth_path = str(Path(self.image_root, self.pairs[index][0])), self.depth_path(index)
         for path in (image_path, depth_path):
@@ -77,9 +84,35 @@ class Listing:
             found = "does not exist" if (why := missing(path)) == "no such file" else why
             if self.list_path is None:
                 raise ListError(path, found, "Restore it, or name the frames you have in a list file")
-            place = f"{self.list_path}:{self.lines[index]}"
-            raise ListError(place, f"{path} {found}", "Correct the line, or the folder its paths start from")
+            fix = "Correct the line, or the folder its paths start from"
+            raise ListError(self.place(index), f"{path} {found}", fix)
+        require_other_file(image_path, depth_path, self.place(index), "its image and its depth map")
         return image_path, depth_path
+
+    def place(self, index: int) -> str:
+        """Where a frame is named, as a user can find it: a line of a list, or its depth map."""
+        return self.depth_path(index) if self.list_path is None else f"{self.list_path}:{self.lines[index]}"
+
+
+def require_other_file(path: str | Path, other: str | Path, place: str, what: str) -> None:
+    """
+    Args:
+        path, other: two files that exist.
+        place: where they are named.
+        what: what they are meant to be, as "its image and its depth map".
+
+    Raises:
+        ListError: they are one file, by links or by name, and no archive of several arrays.
+    """
+    try:
+        same = os.path.samefile(path, other)  # noqa: PTH121 - the other questions about paths take strings, too
+        if same and str(path).endswith(ARCHIVE_SUFFIX):
+            with zipfile.ZipFile(path) as archive:
+                same = len(archive.namelist()) < 2
+    except (OSError, ValueError, zipfile.BadZipFile):
+        return  # reading it says more
+    if same:
+        raise ListError(place, f"{what} are one file, {path}", "Name the file of each")
 
 
 class ListedFrames(ABC):
@@ -197,51 +230,3 @@ def read_columns(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[st
         if is_number(image) or is_number(depth):
             raise ListError(f"{path}:{number}", f"has a number where a path belongs, {' '.join(columns)!r}", _FIX)
         yield number, columns
-
-
-def match_by_stem(image_dir: str, depth_dir: str) -> list[tuple[str, str]]:
-    """
-    Args:
-        image_dir, depth_dir: two folders; the image and the depth map of a frame have one stem, ``0412.jpg`` and
-            ``0412.png``. Folders in them, hidden files and files of other kinds are left out.
-
-    Returns:
-        (image, depth) names in their folders, sorted by stem.
-
-    Raises:
-        ListError: a folder cannot be read, holds nothing of the kind, or two files of one stem; or a stem has no
-            counterpart.
-    """
-    images, depths = _by_stem(image_dir, IMAGE_SUFFIXES), _by_stem(depth_dir, DEPTH_SUFFIXES)
-    alone = []
-    for found, others, kind, other in (
-        (images, depths, "images", "depth map"),
-        (depths, images, "depth maps", "image"),
-    ):
-        stems = sorted(found.keys() - others.keys())
-        if stems:
-            dots = ", ..." if len(stems) > 3 else ""
-            alone.append(f"{len(stems)} of {len(found)} {kind} have no {other} ({', '.join(stems[:3])}{dots})")
-    if alone:
-        fix = "Give both files of a frame one stem, or name the pairs in a list file"
-        raise ListError(f"{image_dir}, {depth_dir}", "; ".join(alone), fix)
-    return [(images[stem], depths[stem]) for stem in sorted(images)]
-
-
-def _by_stem(folder: str, suffixes: tuple[str, ...]) -> dict[str, str]:
-    """Stem -> name of every file of these kinds in a folder."""
-    found: dict[str, str] = {}
-    try:
-        paths = list_folder(folder)
-    except OSError as error:
-        raise ListError(folder, f"cannot be read ({error.strerror})", "Correct image_dir and depth_dir") from None
-    for path in paths:
-        if path.name.startswith(".") or path.suffix.lower() not in suffixes:
-            continue
-        if path.stem in found:
-            fix = "Leave one of them, or name the pairs in a list file"
-            raise ListError(folder, f"holds {found[path.stem]} and {path.name}, of one stem", fix)
-        found[path.stem] = path.name
-    if not found:
-        raise ListError(folder, f"holds no {', '.join(suffixes)}", "Correct image_dir and depth_dir")
-    return found

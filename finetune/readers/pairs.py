@@ -27,13 +27,13 @@ from finetune.readers.listing import (
     ListedFrames,
     Listing,
     locate,
-    match_by_stem,
     read_columns,
     read_list,
     require_file,
     require_folder,
 )
 from finetune.readers.masks import eroded, mask_of, read_mask
+from finetune.readers.matching import match_frames
 from finetune.sample import DepthSample
 
 DepthIs = Literal["z", "range", "disparity", "inverse", "affine_inverse"]
@@ -68,7 +68,8 @@ class Pairs(ListedFrames):
     """Images and depth maps of one size, registered to each other, in any folders.
 
     A list file names a frame a line, ``image depth``, paths below ``root``; without a list, the files of ``image_dir``
-    and ``depth_dir`` that have one stem are a frame. Frames stand in the order of the list, or sorted by stem: the same
+    and ``depth_dir`` that have one stem are a frame, or stems that differ in a word for their kind, as ``0412_color``
+    and ``0412_depth``; then they may be one folder. Frames stand in the order of the list, or sorted by stem: the same
     each time. Making the reader opens nothing; the list is read at first use, a frame when it is asked for.
 
     ``bits`` says what the 16 bits of a file mean where they are no plain number: ``rotated`` by three places (SUN
@@ -381,4 +382,4 @@ class Pairs(ListedFrames):
             return Listing.of_list(path, read_list(path), self._root, self._root)
         assert self.image_dir is not None and self.depth_dir is not None
         image_root, depth_root = str(Path(self._root, self.image_dir)), str(Path(self._root, self.depth_dir))
-        return Listing(pairs=match_by_stem(image_root, depth_root), image_root=image_root, depth_root=depth_root)
+        return Listing(pairs=match_frames(image_root, depth_root), image_root=image_root, depth_root=depth_root)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from finetune.errors import ListError, RecipeError
-from finetune.readers.listing import Listing, locate, match_by_stem, read_list, require_file, require_folder
+from finetune.readers.listing import Listing, locate, read_list, require_file, require_folder
 from finetune.readers.pairs import Pairs
 
 
@@ -109,37 +109,6 @@ def test_a_list_that_cannot_be_read(tmp_path: Path) -> None:
         list(read_list(str(tmp_path / "list.txt")))
     with pytest.raises(ListError, match="cannot be read"):
         list(read_list(str(tmp_path)))
-
-
-def test_stems_are_matched_and_sorted(tmp_path: Path) -> None:
-    for name in ("rgb/10.jpg", "rgb/2.PNG", "rgb/.hidden.jpg", "rgb/notes.txt", "rgb/sub/x.jpg"):
-        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).touch()
-    (tmp_path / "depth").mkdir()
-    (tmp_path / "depth/2.npy").touch()
-    (tmp_path / "depth/10.png").touch()
-    pairs = match_by_stem(str(tmp_path / "rgb"), str(tmp_path / "depth"))
-    assert pairs == [("10.jpg", "10.png"), ("2.PNG", "2.npy")]
-
-
-def test_stems_without_counterpart_are_counted_and_named_both_ways(tmp_path: Path) -> None:
-    (tmp_path / "rgb").mkdir()
-    (tmp_path / "depth").mkdir()
-    for stem in ("a", "b", "c", "d", "e"):
-        (tmp_path / f"rgb/{stem}.jpg").touch()
-    for stem in ("e", "f"):
-        (tmp_path / f"depth/{stem}.png").touch()
-    with pytest.raises(ListError) as caught:
-        match_by_stem(str(tmp_path / "rgb"), str(tmp_path / "depth"))
-    assert "4 of 5 images have no depth map (a, b, c, ...); 1 of 2 depth maps have no image (f)" in str(caught.value)
-    (tmp_path / "rgb/e.png").touch()
-    with pytest.raises(ListError, match=r"rgb: holds e\.jpg and e\.png, of one stem"):
-        match_by_stem(str(tmp_path / "rgb"), str(tmp_path / "depth"))
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(ListError, match=r"empty: holds no \.png"):
-        match_by_stem(str(tmp_path / "empty"), str(tmp_path / "depth"))
-    with pytest.raises(ListError, match=r"nowhere: cannot be read"):
-        match_by_stem(str(tmp_path / "nowhere"), str(tmp_path / "depth"))
 
 
 def test_a_file_is_looked_for_below_root_and_then_from_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

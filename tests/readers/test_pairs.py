@@ -79,6 +79,33 @@ def test_a_missing_file_of_a_pair_names_line_and_path(tmp_path: Path) -> None:
     assert message.startswith(f"{tmp_path / 'train.txt'}:4: {tmp_path / 'rgb/7.png'} does not exist. ")
 
 
+def test_an_image_is_never_its_own_depth(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    (tmp_path / "train.txt").write_text("rgb/0.png depth/0.png\ndepth/1.png depth/1.png\n")
+    with pytest.raises(ListError, match=r"train\.txt:2: its image and its depth map are one file, depth/1\.png"):
+        len(Pairs(**options))
+    (tmp_path / "again").symlink_to(tmp_path / "depth")
+    (tmp_path / "hard.png").hardlink_to(tmp_path / "depth" / "2.png")
+    lines = ("depth/0.png again/0.png", "rgb/../depth/1.png depth/1.png", "hard.png depth/2.png")
+    (tmp_path / "train.txt").write_text("\n".join(lines))
+    reader = Pairs(**options)
+    for index in range(3):
+        with pytest.raises(ListError, match=rf"train\.txt:{index + 1}: its image and its depth map are one file"):
+            reader[index]
+    one_array, two_arrays = tmp_path / "one.npz", tmp_path / "two.npz"
+    depth = np.full((12, 16), 1000, np.uint16)
+    np.savez(one_array, depth)
+    np.savez(two_arrays, rgb=np.zeros((12, 16, 3), np.uint8), depth=depth)
+    (tmp_path / "train.txt").write_text("one.npz one.npz\ntwo.npz two.npz\n")
+    reader = Pairs(**options)
+    with pytest.raises(ListError, match=r"train\.txt:1: its image and its depth map are one file"):
+        reader[0]
+    assert reader[1].depth_m[5, 5] == 1.0
+    both = {"root": str(tmp_path), "image_dir": "depth", "depth_dir": "again", "meters_per_unit": 0.001}
+    with pytest.raises(ListError, match="do not tell which file is an image and which is depth"):
+        len(Pairs(**both))
+
+
 def test_an_empty_list_is_refused(tmp_path: Path) -> None:
     options = example(tmp_path)
     (tmp_path / "train.txt").write_text("# nothing yet\n")
