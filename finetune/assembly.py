@@ -225,7 +225,7 @@ def _baselines(
         skip_bad=recipe.data.on_bad_sample == "skip",
     )
     kind = checkpoint.kind if checkpoint and checkpoint.answers else None
-    if checkpoint and _in_doubt(checkpoint):
+    if checkpoint and _in_doubt(checkpoint) and "checkpoint_kind" not in recipe.data.accept:
         require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
     if options.head == "relative":
         return None, None, pixels.skipped

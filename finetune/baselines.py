@@ -220,7 +220,7 @@ def require_kind(pixels: LabeledPixels, kind: str, source: str, where: str) -> N
         source,
         f"taken for a {kind} model, but on {len(numbers)} labeled images its answer rises with {rises} "
         f"(rank correlation {-median:.2f})",
-        f"Set model.checkpoint_kind: {other} ({where})",
+        f"Set model.checkpoint_kind: {other} ({where}). If it is as it should be, set data.accept: [checkpoint_kind]",
     )
 
 

@@ -6,7 +6,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from finetune.assembly import make_run, resolved, start, total_steps
+from finetune.assembly import Start, make_run, resolved, start, total_steps
 from finetune.batches import Caught, attempt, calm_worker, evenly_spread
-from finetune.environment import make_accelerator
-from finetune.errors import DataError, FileFault, FinetuneError, ListError
+from finetune.environment import make_accelerator, try_compiler
+from finetune.errors import CheckpointError, DataError, FileFault, FinetuneError, ListError
 from finetune.evidence.coding import differing_units
 from finetune.evidence.entries import apart
 from finetune.evidence.entry import Entry, without_ends
@@ -29,8 +29,9 @@ from finetune.evidence.findings import Finding, accepted, in_order
 from finetune.inspection import EntryDepth, entry_of, judged, missing_files, require_apart
 from finetune.networks.encoder_specs import PATCH
 from finetune.paths import expand_path
+from finetune.promised import require_exports, require_protocols
 from finetune.readers.files import read_depth
-from finetune.recipe import DataEntry, Recipe, default_notes
+from finetune.recipe import LEAST_PATCHES, MOST_PATCHES, DataEntry, Recipe, default_notes
 from finetune.run_folder import RunFolder
 from finetune.sample import DepthSample
 
@@ -109,10 +110,36 @@ def check_recipe(recipe: Recipe, path: str, *, samples: int = SAMPLES, step: boo
             if found:
                 entries[key] = found
     _look_across(recipe, entries, checked)
+    begin = None
     if not any(finding.severity == "stop" for finding in checked.findings):
-        _try_model(recipe, step, checked)
+        checked.findings += _of_promise("evaluation", "evaluation.protocols", lambda: require_protocols(recipe))
+        begin = _try_model(recipe, step, checked)
+    checked.findings += _of_promise("export", "export", lambda: require_exports(recipe, begin))
+    checked.findings += _taken_folder(recipe)
     checked.findings = in_order(checked.findings)
     return checked
+
+
+def _of_promise(name: str, key: str, require: Callable[[], None]) -> list[Finding]:
+    """What ``train`` would refuse before step 1, as findings, one a line."""
+    try:
+        require()
+    except FinetuneError as fault:
+        return [
+            Finding(severity="stop", name=name, key=key, evidence=line.rstrip(".")) for line in str(fault).splitlines()
+        ]
+    return []
+
+
+def _taken_folder(recipe: Recipe) -> list[Finding]:
+    """That there is a run in the run folder, which ``train`` does not touch; or that it cannot be written to."""
+    folder = RunFolder(expand_path(recipe.output) / recipe.name)
+    for severity, resume in (("stop", True), ("note", False)):
+        try:
+            folder.require_free(resume=resume, overwrite=False)
+        except FinetuneError as fault:
+            return [Finding(severity=severity, name="run", key="output", evidence=str(fault).rstrip("."))]  # type: ignore[arg-type]
+    return []
 
 
 def _look(recipe: Recipe, key: str, entry: DataEntry, samples: int, checked: Checked) -> Entry | None:
@@ -264,12 +291,11 @@ def _look_across(recipe: Recipe, entries: dict[str, Entry], checked: Checked) ->
         try:
             require_apart(recipe)
         except FileFault as fault:
-            key = "data.val"
-            checked.findings.append(
-                Finding(
-                    severity="stop", name="repeated", key=key, evidence=fault.found, fix=f"{fault.fix} ({fault.source})"
-                )
-            )
+            # A list that cannot be read was named when its entry was looked at.
+            if not any(fault.found in one.evidence for one in checked.findings):
+                fix = f"{fault.fix} ({fault.source})"
+                repeated = Finding(severity="stop", name="repeated", key="data.val", evidence=fault.found, fix=fix)
+                checked.findings.append(repeated)
         for key, train in entries.items():
             for other, val in entries.items():
                 if key.startswith("data.train") and other.startswith("data.val"):
@@ -292,28 +318,39 @@ def _look_across(recipe: Recipe, entries: dict[str, Entry], checked: Checked) ->
 
 
 def fitting_size(height: int, width: int, short_px: int) -> tuple[int, int]:
-    """(height, width), multiples of the patch, of the shape of an image and ``short_px`` at its short side."""
-    scale = short_px / min(height, width)
-    return round(height * scale / PATCH) * PATCH, round(width * scale / PATCH) * PATCH
+    """(height, width) that a recipe takes, multiples of the patch, of the shape of an image and ``short_px`` at its
+    short side; less where the long one would be too long."""
+    scale = min(short_px / min(height, width), MOST_PATCHES * PATCH / max(height, width))
+    sides = (min(MOST_PATCHES, max(LEAST_PATCHES, round(side * scale / PATCH))) * PATCH for side in (height, width))
+    rows, columns = sides
+    return rows, columns
 
 
-def _try_model(recipe: Recipe, step: bool, checked: Checked) -> None:
-    """Read the checkpoint, hold it against labeled pixels, and take real steps."""
+def _try_model(recipe: Recipe, step: bool, checked: Checked) -> Start | None:
+    """Read the checkpoint, hold it against labeled pixels, and take real steps; what a run would start from."""
+    begin = None
     try:
         accelerator, notes = make_accelerator(recipe)
+        if recipe.run.compile:
+            try_compiler(accelerator.device)
         begin = start(recipe, accelerator)
-        checked.notes += [*default_notes(recipe), *notes, *begin.notes]
+        entries = (*recipe.data.train, *recipe.data.val)
+        of_readers = dict.fromkeys(note for entry in entries for note in getattr(entry.source, "notes", ()))
+        checked.notes += [*of_readers, *default_notes(recipe), *notes, *begin.notes]
         if begin.checkpoint and begin.checkpoint.license:
             checked.notes.append(f"license of the base: {begin.checkpoint.license}")
+        recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
+        steps = total_steps(recipe, accelerator.num_processes)
+        run = make_run(recipe, accelerator, begin, RunFolder(expand_path(recipe.output) / recipe.name), log=False)
         if step:
-            recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
-            run = make_run(recipe, accelerator, begin, RunFolder(expand_path(recipe.output) / recipe.name), log=False)
-            _take_steps(run, total_steps(recipe, accelerator.num_processes), checked)
+            _take_steps(run, steps, checked)
     except FinetuneError as fault:
-        key = "model.checkpoint"
-        checked.findings.append(Finding(severity="stop", name="checkpoint", key=key, evidence=str(fault).rstrip(".")))
+        of_checkpoint = isinstance(fault, CheckpointError)
+        name, key = ("checkpoint", "model.checkpoint") if of_checkpoint else ("run", "")
+        checked.findings.append(Finding(severity="stop", name=name, key=key, evidence=str(fault).rstrip(".")))
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
+    return begin
 
 
 def _take_steps(run: Any, steps: int, checked: Checked) -> None:

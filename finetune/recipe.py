@@ -35,6 +35,7 @@ DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "relative": ({"kind": "ssi"}, {"kind": "gradient", "weight": 2.0, "of": "aligned"}),
 }
 PATCH = 14  # pixels; the side of a patch of every encoder
+LEAST_PATCHES, MOST_PATCHES = 4, 300  # a side of the input
 
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -57,7 +58,7 @@ def _require_checkpoint(checkpoint: str | None) -> None:
 
 
 def _whole_patches(size: tuple[int, int]) -> tuple[int, int]:
-    least, most = 4, 300  # patches
+    least, most = LEAST_PATCHES, MOST_PATCHES
     wrong = [side for side in size if side % PATCH or not least <= side // PATCH <= most]
     if wrong:
         lowers = {side: min(max(side // PATCH, least), most - 1) * PATCH for side in wrong}
@@ -123,6 +124,7 @@ Accepted = Literal[
     "few_points",
     "constant",
     "max_depth",
+    "checkpoint_kind",
 ]
 LoraTarget = Literal["qkv", "proj", "fc1", "fc2"]
 

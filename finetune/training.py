@@ -39,6 +39,7 @@ from finetune.loop import Run
 from finetune.overfitting import require_learned_by_heart
 from finetune.paths import expand_path, path_exists
 from finetune.predictor import load_model
+from finetune.promised import require_exports, require_protocols
 from finetune.recipe import Recipe, default_notes, recipe_mapping, recipe_text
 from finetune.run_folder import ENVIRONMENT_FILE, EVALUATION_FILE, REPORT_FILE, RunFolder, require_same_run
 from finetune.run_page import page_content, report_page
@@ -66,17 +67,18 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
 
 
 def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume: bool, overwrite: bool) -> None:
-    for name in recipe.export:
-        registry.find(registry.EXPORTERS, name)().require_writable(recipe.model.head_max_depth_m)
+    require_exports(recipe)
     accelerator, notes = make_accelerator(recipe)
     # Every process looks, so that a bad run ends in each of them and none waits for another.
     looked_at = inspect_before_training(recipe)
+    require_protocols(recipe)
     entries = (*recipe.data.train, *recipe.data.val)
     notes += dict.fromkeys(note for entry in entries for note in getattr(entry.source, "notes", ()))
     notes += default_notes(recipe) + skipped_notes(looked_at) + quick_warnings(looked_at, recipe)
     if recipe.run.compile:
         try_compiler(accelerator.device)
     begin = start(recipe, accelerator)
+    require_exports(recipe, begin)
     recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
     total = total_steps(recipe, accelerator.num_processes)
     record = environment_record(recipe, accelerator, begin.base["sha256"], total)

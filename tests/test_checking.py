@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune import train
+from finetune import checking, train
 from finetune.checking import check_recipe, fitting_size
 from finetune.recipe import load_recipe
 from tests.conftest import CHECKPOINT
@@ -61,14 +61,21 @@ def test_a_checkpoint_that_cannot_start_the_model_is_a_finding(recipe: Path, tmp
 
 
 @pytest.mark.parametrize(
-    ("size", "fits"), [((480, 640), (252, 336)), ((375, 1242), (252, 840)), ((1344, 756), (448, 252))]
+    ("size", "fits"),
+    [
+        ((480, 640), (252, 336)),
+        ((375, 1242), (252, 840)),
+        ((1344, 756), (448, 252)),
+        ((64, 2048), (126, 4200)),  # a recipe takes 300 patches at most
+        ((8, 2048), (56, 4200)),  # and 4 at least
+    ],
 )
 def test_sizes_of_the_sensors_shape(size: tuple[int, int], fits: tuple[int, int]) -> None:
     assert fitting_size(*size, 252) == fits
 
 
 def test_train_stops_on_the_same_findings_unless_they_are_accepted(
-    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     camera = tmp_path / "camera.json"
     camera.write_text('{"width": 64, "height": 48, "fx": 4.6, "fy": 4.6, "cx": 32, "cy": 24}')
@@ -81,9 +88,43 @@ def test_train_stops_on_the_same_findings_unless_they_are_accepted(
     assert not (tmp_path / "runs").exists()
     assert train.main([*arguments, "data.accept=[focal]"]) == 0
     # And check says the same of both.
+    monkeypatch.setattr(checking, "_try_model", lambda *_: None)
     overrides = [arguments[1]]
     stopping = check_recipe(load_recipe(recipe, overrides), str(recipe), step=False)
     assert stopping.findings[0].sentence().endswith("If it is as it should be, set data.accept: [focal].")
     accepting = check_recipe(load_recipe(recipe, [*overrides, "data.accept=[focal]"]), str(recipe), step=False)
     (focal,) = [one for one in accepting.findings if one.name == "focal"]
     assert (focal.severity, accepting.stops) == ("note", False)
+
+
+def test_a_list_that_cannot_be_read_is_named_once(recipe: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    checked = check_recipe(load_recipe(recipe, [f"data.train.0.list={tmp_path}/empty.txt"]), str(recipe), step=False)
+    assert [(one.name, one.key) for one in checked.findings if one.severity == "stop"] == [("files", "data.train.0")]
+
+
+def test_without_a_step_what_a_run_is_made_of_is_looked_at_too(recipe: Path) -> None:
+    overrides = ["model.train=lora", "model.lora.last_blocks=99"]
+    checked = check_recipe(load_recipe(recipe, overrides), str(recipe), step=False)
+    assert (checked.findings[0].name, checked.findings[0].severity) == ("run", "stop")
+    assert "model.lora.last_blocks is 99, but encoder tiny has" in checked.findings[0].evidence
+
+
+def test_a_run_folder_that_is_taken_is_a_note(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checking, "_try_model", lambda *_: None)
+    (tmp_path / "runs" / "small").mkdir(parents=True)
+    (tmp_path / "runs" / "small" / "recipe.yaml").write_text("name: small\n")
+    checked = check_recipe(load_recipe(recipe), str(recipe), step=False)
+    (note,) = [one for one in checked.findings if one.name == "run"]
+    assert (note.severity, checked.stops) == ("note", False)
+    assert "--resume" in note.evidence
+    (tmp_path / "runs" / "small" / "recipe.yaml").rename(tmp_path / "runs" / "small" / "photograph.jpg")
+    checked = check_recipe(load_recipe(recipe), str(recipe), step=False)
+    (stop,) = [one for one in checked.findings if one.name == "run"]
+    assert (stop.severity, checked.stops) == ("stop", True)
+    assert "holds files but no run" in stop.evidence
+
+
+def test_what_a_sensor_stands_for_is_said_as_train_says_it(recipe: Path) -> None:
+    checked = check_recipe(load_recipe(recipe, ["data.train.0.sensor=realsense"]), str(recipe), step=False)
+    assert any("sensor realsense means meters_per_unit 0.001" in note for note in checked.notes)

@@ -16,6 +16,7 @@ ORDER = [
     "training",
     "check_report",
     "checking",
+    "promised",
     "evaluating",
     "run_page",
     "comparing",

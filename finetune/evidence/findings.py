@@ -24,8 +24,11 @@ NAMES = (
     "near_duplicates",
     "one_recording",
     "checkpoint",
-    "input_size",
+    "checkpoint_kind",
     "export",
+    "evaluation",
+    "run",
+    "input_size",
     "step",
 )
 # What a look at samples concludes, and may be wrong about: ``data.accept`` takes these names. The others are facts.
@@ -40,6 +43,7 @@ JUDGMENTS = (
     "few_points",
     "constant",
     "max_depth",
+    "checkpoint_kind",
 )
 
 

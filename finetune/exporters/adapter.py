@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.checkpoints.adapter import WEIGHTS_FILE
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, FinetuneError
 from finetune.exporters.exporter import Answer, Exporter
 from finetune.paths import is_file
 
@@ -23,6 +23,14 @@ class Adapter(Exporter):
 
     suffix = ""
     limit = 1e-4
+
+    def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
+        """Only a run that trains adapters has any."""
+        if adapters is False:
+            raise FinetuneError(
+                "format adapter is of runs with model.train: lora, and this one trains the weights themselves. Set "
+                "model.train: lora, or take adapter out of export."
+            )
 
     def targets(self, output: Path) -> list[Path]:
         """The folder."""

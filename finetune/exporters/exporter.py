@@ -43,13 +43,26 @@ class Exporter(Protocol):
         self.half = half
         self.dynamic = dynamic
 
-    def require_writable(self, max_depth_m: float | None) -> None:
+    def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """
         Args:
             max_depth_m: of the model, meters; None for a relative one.
+            adapters: whether adapters stand beside its weights; None where that is not known yet.
 
         Raises:
             FinetuneError: the format cannot hold such a model, or what writes it is not installed.
+        """
+        return
+
+    def require_positions(self, source: str, position_offset: float, network_size: tuple[int, int]) -> None:
+        """
+        Args:
+            source: names the model in errors.
+            position_offset: with which it samples its position embedding.
+            network_size: height and width that the network sees, pixels.
+
+        Raises:
+            FinetuneError: in this format it cannot give the same answers at that size.
         """
         return
 

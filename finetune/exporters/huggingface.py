@@ -46,7 +46,7 @@ class HuggingFace(Exporter):
     suffix = ""
     limit = 1e-3
 
-    def require_writable(self, max_depth_m: float | None) -> None:
+    def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """Whole meters only, and transformers must be there."""
         if max_depth_m is not None and not float(max_depth_m).is_integer():
             below, above = max(1, math.floor(max_depth_m)), math.ceil(max_depth_m)

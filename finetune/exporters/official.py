@@ -33,6 +33,15 @@ class Official(Exporter):
     suffix = ".pth"
     limit = 1e-4
 
+    def require_positions(self, source: str, position_offset: float, network_size: tuple[int, int]) -> None:
+        """The original has an embedding of one size, which cannot be fitted to a larger one."""
+        if position_offset != ORIGINAL_OFFSET and max(network_size) > GRID * PATCH:
+            raise FinetuneError(
+                f"{source}: samples its position embedding as transformers does, and the original could be given the "
+                f"same answers up to {GRID * PATCH}x{GRID * PATCH} only; here the network sees "
+                f"{network_size[0]}x{network_size[1]}. Export it to huggingface."
+            )
+
     def targets(self, output: Path) -> list[Path]:
         """The description and the weights."""
         return [output.with_suffix(".json"), output]
@@ -67,16 +76,9 @@ class Official(Exporter):
         from finetune.networks.positions import refitted_positions
 
         height, width = predictor.preprocessing.network_size(*self.image_size)
-        rows, columns = height // PATCH, width // PATCH
         offset = predictor.network.position_offset
-        fitted = refitted_positions(stored, rows, columns, offset=offset, other=ORIGINAL_OFFSET)
-        if fitted.shape != stored.shape:
-            raise FinetuneError(
-                f"{predictor.source}: samples its position embedding as transformers does, and the original could be "
-                f"given the same answers up to {GRID * PATCH}x{GRID * PATCH} only; here the network sees "
-                f"{height}x{width}. Export it to huggingface."
-            )
-        return fitted
+        self.require_positions(predictor.source, offset, (height, width))
+        return refitted_positions(stored, height // PATCH, width // PATCH, offset=offset, other=ORIGINAL_OFFSET)
 
 
 def description(predictor: Predictor) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Onnx(Exporter):
     suffix = ".onnx"
     limit = 1e-3
 
-    def require_writable(self, max_depth_m: float | None) -> None:
+    def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """
         Raises:
             FinetuneError: what writes and runs such a file is not installed, or half precision is asked for.

@@ -31,6 +31,8 @@ from finetune.sample import DepthSample
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".npy", ".npz")
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".pfm", ".exr", ".npy", ".npz")
 
+# By how much, as a share, the sides of two sizes of one shape may differ, since each is rounded.
+_ONE_SHAPE = 0.01
 # What NumPy raises over bytes that nobody wrote, found by reading mutated files: its header is an expression in Python.
 _BROKEN_ARRAYS = (
     OSError,
@@ -170,7 +172,7 @@ def read_frame(
             depth_path,
             f"depth is {raw.shape[0]}x{raw.shape[1]} (height x width), its image {image_path} is "
             f"{image.shape[0]}x{image.shape[1]}",
-            "Export both at one size; of a larger image that shows the same, set reduce_image: true in pairs",
+            _fix_of_sizes(image.shape[:2], raw.shape, reduce_image),
         )
     depth_m, valid = coding.to_meters(raw)
     lens = intrinsics.lens if intrinsics else None
@@ -183,6 +185,22 @@ def read_frame(
     return DepthSample(image=image, depth_m=depth_m, valid=valid, source=depth_path, camera=camera)
 
 
+def _fix_of_sizes(image: tuple[int, ...], depth: tuple[int, ...], reduce_image: bool) -> str:
+    """What to do about an image and a depth map of two sizes; ``reduce_image`` is no help but for a larger image."""
+    only = "reduce_image makes larger images of the same shape smaller, and nothing else. " if reduce_image else ""
+    if image == depth[::-1]:
+        return f"{only}One of the two lies on its side: turn it, and export both at one size"
+    down, across = depth[0] / image[0], depth[1] / image[1]
+    if abs(down / across - 1) > _ONE_SHAPE:
+        return f"{only}Their shapes differ, so one shows more than the other: export both of one view and at one size"
+    if max(down, across) < 1:
+        return "Export both at one size; of a larger image that shows the same, set reduce_image: true in pairs"
+    return (
+        f"{only}The image is the smaller one: export both at one size, or write depth at the size of the image, its "
+        "values picked and never averaged"
+    )
+
+
 def _reduced(
     image: NDArray[np.uint8], camera: Camera | None, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], Camera | None]:
@@ -190,7 +208,7 @@ def _reduced(
     import cv2
 
     down, across = shape[0] / image.shape[0], shape[1] / image.shape[1]
-    if max(down, across) >= 1 or abs(down / across - 1) > 0.01:
+    if max(down, across) >= 1 or abs(down / across - 1) > _ONE_SHAPE:
         return image, camera
     smaller = cv2.resize(image, (shape[1], shape[0]), interpolation=cv2.INTER_AREA)
     return np.asarray(smaller, dtype=np.uint8), camera and camera.resized(down, across)

@@ -404,3 +404,25 @@ def test_a_larger_image_is_reduced_to_its_depth(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "rgb/2.png"), np.zeros((36, 60, 3), np.uint8))
     with pytest.raises(DataError, match=r"its image .* is 36x60"):
         Pairs(**options | {"reduce_image": True})[0]
+
+
+@pytest.mark.parametrize("reduce_image", [False, True])
+@pytest.mark.parametrize(
+    ("size", "advice"),
+    [
+        ((6, 8), "The image is the smaller one"),
+        ((12, 15), "Their shapes differ"),
+        ((24, 40), "Their shapes differ"),
+        ((16, 12), "One of the two lies on its side"),
+    ],
+)
+def test_reduce_image_is_not_advised_where_it_does_not_help(
+    tmp_path: Path, size: tuple[int, int], advice: str, reduce_image: bool
+) -> None:
+    options: dict[str, Any] = dict(example(tmp_path)) | {"intrinsics": None, "reduce_image": reduce_image}
+    cv2.imwrite(str(tmp_path / "rgb/2.png"), np.zeros((*size, 3), np.uint8))
+    with pytest.raises(DataError) as stopped:
+        Pairs(**options)[0]
+    assert advice in str(stopped.value)
+    assert "set reduce_image" not in str(stopped.value)
+    assert ("reduce_image makes larger images" in str(stopped.value)) == reduce_image
