@@ -11,6 +11,7 @@ import sys
 import warnings
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,13 @@ from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
 from finetune.errors import FinetuneError, first_line
+from finetune.launchers import (
+    LAUNCH,
+    precision_of_launcher,
+    processes_asked_for,
+    require_short_temporary_path,
+    usable_cores,
+)
 from finetune.recipe import Recipe, recipe_mapping
 from finetune.run_folder import digest
 
@@ -34,55 +42,73 @@ PACKAGES = (
     "safetensors",
 )
 
-# What every launcher of several processes says to each of them.
-_OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-
-
 # What torch warns of an operation, with its name.
 _WITHOUT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
-def make_accelerator(recipe: Recipe) -> tuple[Accelerator, list[str]]:
+def make_accelerator(recipe: Recipe, *, trains: bool = True) -> tuple[Accelerator, list[str]]:
     """
-    Accelerate as the recipe and the launcher say, and the threads of this process.
+    Accelerate as the recipe and the launcher say, and the threads and the arithmetic of this process.
+
+    Args:
+        recipe: what it leaves open, the launcher decides.
+        trains: without it the precision of training does not matter: everything else is calculated in float32.
 
     Returns:
         The accelerator, and sentences to print.
 
     Raises:
-        FinetuneError: the launcher asks for what has not been run yet, or its processes do not find each other.
+        FinetuneError: the launcher asks for what has not been run yet, its processes do not find each other, or the
+            precision is not to be had here.
     """
-    for flag, name in (("ACCELERATE_USE_FSDP", "FSDP"), ("ACCELERATE_USE_DEEPSPEED", "DeepSpeed")):
-        if os.environ.get(flag, "false").lower() in ("true", "1", "yes"):
-            raise FinetuneError(f"{name} has not been run with this program; launch with --multi_gpu (DDP) instead.")
-    asked = int(os.environ.get("WORLD_SIZE", "1"))
-    missing = [name for name in _OF_A_LAUNCHER if name not in os.environ]
-    if asked > 1 and missing:
-        raise FinetuneError(
-            f"The environment says that there are {asked} processes (WORLD_SIZE), but not how they find each other "
-            f"({', '.join(missing)}). Launch with torchrun --nproc_per_node or accelerate launch --multi_gpu; for one "
-            "process, unset WORLD_SIZE."
-        )
-    precision, notes = _precision(recipe)
+    asked = processes_asked_for()
+    if recipe.data.workers:
+        require_short_temporary_path()
+    precision, notes = _precision(recipe) if trains else ("fp32", [])
+    notes += _compiler_of_launcher(recipe)
+    allow_tf32(recipe.run.tf32)
     has_device = torch.cuda.is_available() or torch.backends.mps.is_available()
-    accelerator = Accelerator(
-        cpu=not has_device,
-        mixed_precision={"fp32": "no"}.get(precision, precision),
-        # The loader is endless; told otherwise, Accelerate skips optimizer steps at ends that are none.
-        gradient_accumulation_plugin=GradientAccumulationPlugin(
-            num_steps=recipe.run.accumulate, sync_with_dataloader=False
-        ),
-    )
+    try:
+        accelerator = Accelerator(
+            cpu=not has_device,
+            mixed_precision={"fp32": "no"}.get(precision, precision),
+            dynamo_backend="no",  # else that of the launcher, whatever run.compile says
+            # The loader is endless; told otherwise, Accelerate skips optimizer steps at ends that are none.
+            gradient_accumulation_plugin=GradientAccumulationPlugin(
+                num_steps=recipe.run.accumulate, sync_with_dataloader=False
+            ),
+        )
+    except (ValueError, ImportError, RuntimeError, NotImplementedError) as error:
+        raise FinetuneError(
+            f"Accelerate cannot start as the launcher and run.precision {precision} say ({first_line(error)}). Launch "
+            f"one process with finetune train, or several with {LAUNCH}."
+        ) from error
+    if precision != "fp32" and not accelerator.native_amp:
+        raise FinetuneError(
+            f"run.precision is {precision}, but nothing is calculated in it on this device "
+            f"({accelerator.device.type}). Set run.precision: fp32, or bf16 on a CPU that is good at it."
+        )
     if asked != accelerator.num_processes:
         raise FinetuneError(
             f"The launcher started {asked} processes, but Accelerate sees {accelerator.num_processes}: they would "
-            "train apart. Launch with torchrun --nproc_per_node, or accelerate launch --multi_gpu."
+            f"train apart. Launch with {LAUNCH}."
         )
-    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    threads = recipe.run.threads or max(1, _usable_cores() // local_processes)
+    local_processes = int(os.environ.get("LOCAL_WORLD_SIZE") or "1")
+    threads = recipe.run.threads or max(1, usable_cores() // local_processes)
     # The launcher sets OMP_NUM_THREADS=1, which would leave all cores but one idle on a CPU.
     torch.set_num_threads(threads)
     return accelerator, notes
+
+
+def allow_tf32(allowed: bool) -> None:
+    """
+    Whether a GPU may round the factors of float32 products to the 10 bits of TF32, in matrices and convolutions alike.
+
+    PyTorch's own default is no for the ones and yes for the others, so that tables differ from a CPU's by more than
+    rounding: https://docs.pytorch.org/docs/stable/notes/cuda.html#tf32-on-ampere
+    """
+    torch.backends.cuda.matmul.allow_tf32 = allowed
+    torch.backends.cudnn.allow_tf32 = allowed
 
 
 def try_compiler(device: torch.device) -> None:
@@ -101,22 +127,38 @@ def try_compiler(device: torch.device) -> None:
         ) from error
 
 
-def _usable_cores() -> int:
-    # What a container or a scheduler leaves to this process; only Linux says it.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def _precision(recipe: Recipe) -> tuple[str, list[str]]:
     """fp32, fp16 or bf16, and what there is to say about it. An explicit value wins over the launcher's."""
-    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     wanted = recipe.run.precision
     if wanted != "auto":
+        told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
         contradicts = told not in ("no", wanted)
-        return wanted, [f"run.precision {wanted} wins over the launcher's {told}"] if contradicts else []
+        notes = [f"run.precision {wanted} wins over the launcher's {told}"] if contradicts else []
+        return wanted, notes + _emulated(wanted)
+    told = precision_of_launcher()
     if told != "no":
-        return told, []
-    # bf16 on a CPU can be several times slower than fp32.
-    return ("bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported() else "fp32"), []
+        return told, _emulated(told)
+    # bf16 on a CPU can be several times slower than fp32; so can it be on a GPU that is older than it.
+    if not torch.cuda.is_available():
+        return "fp32", []
+    if torch.cuda.is_bf16_supported(including_emulation=False):
+        return "bf16", []
+    return "fp32", [f"run.precision auto is fp32: {torch.cuda.get_device_name()} has no bf16; fp16 is faster on it"]
+
+
+def _emulated(precision: str) -> list[str]:
+    if precision != "bf16" or not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+        return []
+    return [
+        f"bf16 is emulated on {torch.cuda.get_device_name()}, which is slower than fp32; run.precision fp16 is faster"
+    ]
+
+
+def _compiler_of_launcher(recipe: Recipe) -> list[str]:
+    told = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    if told in ("no", ""):
+        return []
+    return [f"run.compile {str(recipe.run.compile).lower()} wins over the launcher's dynamo backend {told}"]
 
 
 def environment_record(
@@ -138,6 +180,7 @@ def environment_record(
         "machines": accelerator.num_processes // int(os.environ.get("LOCAL_WORLD_SIZE", accelerator.num_processes)),
         "threads": torch.get_num_threads(),
         "precision": recipe.run.precision,
+        "tf32": recipe.run.tf32,
         "deterministic": recipe.run.deterministic,
         "seed": recipe.seed,
         "steps": total_steps,
@@ -168,9 +211,15 @@ def sources(reader: Any) -> list[str]:
 
 def _git(*arguments: str) -> str | None:
     """What git says of the checkout the program runs from; None when it is not one."""
-    command = ["git", "-C", str(Path(__file__).parent), *arguments]
+    package = Path(__file__).resolve().parent
+    # Not the repository that somebody's environment names; and no lock on its index, which another command may want.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
+    call = partial(subprocess.run, capture_output=True, text=True, check=True, env=environment, errors="replace")
     try:
-        answer = subprocess.run(command, capture_output=True, text=True, check=True)
+        # Installed below somebody's own repository, the program is none of its files.
+        call(["git", "-C", str(package), "ls-files", "--error-unmatch", "--", Path(__file__).name])
+        answer = call(["git", "-C", str(package), *arguments])
     except (OSError, subprocess.CalledProcessError):
         return None
     return answer.stdout.strip()
@@ -193,9 +242,11 @@ def log_head(record: Mapping[str, Any]) -> list[str]:
     code = f"commit {commit[:12]}{' with changes' if record['git_changed'] else ''}" if commit else "no checkout"
     frames = ", ".join(f"{key} {one['count']} frames {one['sha256'][:12]}" for key, one in record["frames"].items())
     base = record["base_sha256"]
+    # Only GPUs have it.
+    tf32 = f" {'with' if record['tf32'] else 'without'} TF32" if record["cuda"] else ""
     return [
-        f"device {record['device']}, {record['precision']}, {record['processes']} process(es) on {record['machines']} "
-        f"machine(s), {record['threads']} threads each, total batch {record['total_batch']}",
+        f"device {record['device']}, {record['precision']}{tf32}, {record['processes']} process(es) on "
+        f"{record['machines']} machine(s), {record['threads']} threads each, total batch {record['total_batch']}",
         f"python {record['python']}, {packages}, finetune {record['packages']['finetune'] or 'not installed'}, {code}",
         f"seed {record['seed']}, recipe {record['recipe_sha256'][:12]}, base {base[:12] if base else 'none'}, {frames}",
     ]

@@ -110,7 +110,7 @@ def evaluate_predictions(
 def _begun(recipe: Recipe) -> Iterator[tuple[Accelerator, Start]]:
     """The recipe's base and baselines, in a process of its own."""
     try:
-        accelerator, _ = make_accelerator(recipe)
+        accelerator, _ = make_accelerator(recipe, trains=False)
         yield accelerator, start(recipe, accelerator)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)

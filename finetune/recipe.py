@@ -319,6 +319,9 @@ class RunOptions:
     accumulate: Count = 1  # micro-batches added up to one step
     # auto: as accelerate was told, else bf16 where the device is good at it, else fp32.
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    # A GPU rounds the factors of float32 products to 10 bits, in matrix products and convolutions alike: faster, in the
+    # evaluation as well, whose tables then differ from a CPU's in the third digit.
+    tf32: bool = False
     # Ask for kernels that give the same bits each time, and name those that do not exist; slower on a GPU.
     deterministic: bool = False
     compile: bool = False  # torch.compile of what is trained; minutes at the start, then faster steps where it runs

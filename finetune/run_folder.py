@@ -9,21 +9,24 @@ import io
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import yaml
 
 from finetune.errors import FinetuneError, first_line
-from finetune.paths import is_folder, path_exists
-from finetune.written_files import finish, sync, write_file
+from finetune.paths import is_folder, is_link, path_exists
+from finetune.written_files import finish, remove, sync, write_file
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.csv"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
+_SECONDS_TO_BE_SEEN = 15.0  # NFS keeps what it knows of a folder for up to so long
 ADAPTER_FOLDER = "adapter"  # beside the merged weights of a run with train: lora, as peft loads it
 # What may differ between a run and its resumption, as dotted keys.
 # Skipping bad samples is what a run that one of them stopped needs to go on: none was skipped before it.
@@ -39,12 +42,20 @@ MAY_CHANGE = (
 MUST_STAY = ("base_sha256", "total_batch", "frames")
 
 
+def _is_that_file(path: Path, descriptor: int) -> bool:
+    """Whether an open file is the one of that name."""
+    try:
+        return os.path.samestat(path.lstat(), os.fstat(descriptor))
+    except OSError:
+        return False
+
+
 class RunFolder:
     """``<output>/<name>``: every path in it, and files written whole or not at all."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._claim: IO[str] | None = None
+        self._claim: int | None = None  # an open file
         self._kept_against_will: set[Path] = set()  # resume points that cannot be deleted
 
     @property
@@ -116,32 +127,66 @@ class RunFolder:
             return None
         # Beside the folder, which --overwrite empties. Of a process, not of a file handle: the workers of a loader
         # inherit those, and outlive by seconds a run that was killed.
-        beside = self.path.with_name(f".{self.path.name}.lock")
-        try:
-            beside.parent.mkdir(parents=True, exist_ok=True)
-            file = beside.open("w")
-        except OSError as error:
-            return f"{beside}: {error.strerror}. Choose another folder by output=..."
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError):
-            file.close()
-            return (
-                f"{self.path}: another process is running in it. Wait until it ends or stop it, or start this one with "
-                "name=..."
-            )
-        except OSError:
-            # A file system without locks keeps nobody out, and nobody in.
-            file.close()
-            return None
-        self._claim = file
-        return None
+        beside = self._beside("lock")
+        while True:
+            try:
+                beside.parent.mkdir(parents=True, exist_ok=True)
+                # Neither emptied nor followed: a link may lead to somebody's file.
+                file = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+            except OSError as error:
+                if is_link(beside):
+                    return f"{beside} is a link, and a lock cannot be one. Delete it, or choose another name=..."
+                return f"{beside}: {error.strerror}. Choose another folder by output=..."
+            try:
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except (BlockingIOError, PermissionError):
+                os.close(file)
+                return (
+                    f"{self.path}: another process is running in it. Wait until it ends or stop it, or start this one "
+                    "with name=..."
+                )
+            except OSError:
+                # A file system without locks keeps nobody out, and nobody in.
+                os.close(file)
+                return None
+            # Who had it may have removed it meanwhile; then the lock is on a file that nobody else will find.
+            if _is_that_file(beside, file):
+                self._claim = file
+                return None
+            os.close(file)
 
     def release(self) -> None:
         """Let others in again."""
         if self._claim is not None:
-            self._claim.close()
+            # Before it is closed, while nobody else can have it.
+            with suppress(OSError):
+                self._beside("lock").unlink()
+            os.close(self._claim)
             self._claim = None
+
+    def leave(self, word: str) -> None:
+        """Leave a word beside the folder, for other processes to find."""
+        remove(self._beside("word"))  # it may be a link, through which another file would be written
+        write_file(self._beside("word"), word)
+
+    def finds(self, word: str) -> bool:
+        """Whether the word is there, which a network's file system may show some seconds late."""
+        until = time.monotonic() + _SECONDS_TO_BE_SEEN
+        while True:
+            with suppress(OSError, UnicodeDecodeError):
+                if self._beside("word").read_text(encoding="utf-8") == word:
+                    return True
+            if time.monotonic() > until:
+                return False
+            time.sleep(0.2)
+
+    def take_back(self) -> None:
+        """Remove the word."""
+        with suppress(OSError):
+            self._beside("word").unlink()
+
+    def _beside(self, ending: str) -> Path:
+        return self.path.with_name(f".{self.path.name}.{ending}")
 
     def prepare(self, recipe: str, *, overwrite: bool) -> None:
         """
@@ -156,7 +201,10 @@ class RunFolder:
         """
         try:
             if overwrite and path_exists(self.path):
-                shutil.rmtree(self.path)
+                # Emptied, not removed: it may be a link to where there is room. What makes it a run's folder goes last,
+                # so that a launch which is killed meanwhile can be repeated.
+                for inside in sorted(self.path.iterdir(), key=lambda path: path.name == RECIPE_FILE):
+                    remove(inside)
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_text(RECIPE_FILE, recipe)
         except OSError as error:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import platform
+import secrets
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import gather_object
+from accelerate.utils import broadcast_object_list, gather_object
 from torch._dynamo.exc import TorchDynamoException
 
 from finetune import registry
@@ -89,6 +92,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     refusals = [one for one in gather_object([sentence]) if one]
     if refusals:
         raise FinetuneError(refusals[0])
+    require_shared_disk(accelerator, folder)
     if accelerator.is_main_process:
         folder.prepare(recipe_text(recipe), overwrite=overwrite)
         folder.write_json(ENVIRONMENT_FILE, record)
@@ -98,6 +102,33 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     run.alarms.lasting = tuple(beyond_range_notes(looked_at, recipe))
     _run(run, begin, record, [*notes, *begin.notes, *run.notes])
     accelerator.end_training()
+
+
+def require_shared_disk(accelerator: Accelerator, folder: RunFolder) -> None:
+    """
+    See, before anything else is written, that every process finds what the main one writes.
+
+    Raises:
+        FinetuneError: one does not, in each of them; says on which machine.
+    """
+    if accelerator.num_processes == 1:
+        return
+    words = [secrets.token_hex(16)]
+    broadcast_object_list(words)
+    if accelerator.is_main_process:
+        folder.leave(words[0])
+    accelerator.wait_for_everyone()
+    fault = None
+    if not folder.finds(words[0]):
+        fault = f"process {accelerator.process_index} on {platform.node()}"
+    faults = [one for one in gather_object([fault]) if one]
+    if accelerator.is_main_process:
+        folder.take_back()
+    if faults:
+        raise FinetuneError(
+            f"{folder.path}: what the main process writes there is not seen by {', '.join(faults)}. All machines of a "
+            "launch need the run folder on one disk that they share, by the same path: set output=... to one."
+        )
 
 
 def _refusal(folder: RunFolder, *, resume: bool, overwrite: bool) -> str | None:

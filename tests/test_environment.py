@@ -1,11 +1,18 @@
+import os
+import shutil
+import subprocess
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 
+from finetune import environment
 from finetune.environment import (
+    _precision,
+    allow_tf32,
     determinism,
     determinism_sentence,
     digest,
@@ -20,8 +27,6 @@ from finetune.recipe import load_recipe
 
 @pytest.fixture(autouse=True)
 def fresh_accelerator() -> Iterator[None]:
-    from accelerate.state import AcceleratorState
-
     # Accelerate keeps its state for the process; each test is a launch of its own.
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
@@ -56,23 +61,111 @@ def test_an_explicit_precision_wins_and_the_contradiction_is_said(
     assert notes == ["run.precision fp32 wins over the launcher's bf16"]
 
 
-@pytest.mark.parametrize("flag", ["ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"])
-def test_what_has_not_been_run_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch, flag: str) -> None:
-    monkeypatch.setenv(flag, "true")
-    with pytest.raises(FinetuneError, match="has not been run"):
+def test_a_precision_that_nothing_is_calculated_in_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sentence = r"run\.precision is fp16, but nothing is calculated in it on this device \(cpu\)"
+    with pytest.raises(FinetuneError, match=sentence):
+        make_accelerator(load_recipe(recipe, ["run.precision=fp16"]))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    # A run in fp16 on a GPU is evaluated on a CPU all the same.
+    accelerator, notes = make_accelerator(load_recipe(recipe, ["run.precision=fp16"]), trains=False)
+    assert (accelerator.mixed_precision, notes) == ("no", [])
+
+
+def test_a_launchers_precision_that_a_cpu_has_not_is_refused(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp16")
+    with pytest.raises(FinetuneError, match=r"run\.precision is fp16, but nothing"):
         make_accelerator(load_recipe(recipe))
 
 
-def test_processes_that_do_not_find_each_other_stop(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("wanted", "own", "precision", "note"),
+    [
+        ("auto", True, "bf16", ""),
+        ("auto", False, "fp32", "run.precision auto is fp32: Old has no bf16; fp16 is faster on it"),
+        ("bf16", False, "bf16", "bf16 is emulated on Old, which is slower than fp32"),
+        ("bf16", True, "bf16", ""),
+        ("fp16", False, "fp16", ""),
+    ],
+)
+def test_bf16_that_a_gpu_only_emulates_is_not_chosen_and_said(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, wanted: str, own: bool, precision: str, note: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_device_name", lambda: "Old")
+    # As on a T4, a V100 and an RTX 20: it says yes where it may emulate.
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda including_emulation=True: including_emulation or own)
+    found, notes = _precision(load_recipe(recipe, [f"run.precision={wanted}"]))
+    assert (found, "".join(notes)[: len(note)], bool(notes)) == (precision, note, bool(note))
+
+
+def test_the_launchers_compiler_does_not_compile_what_the_recipe_does_not(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ACCELERATE_DYNAMO_BACKEND", "inductor")
+    accelerator, notes = make_accelerator(load_recipe(recipe))
+    assert notes == ["run.compile false wins over the launcher's dynamo backend inductor"]
+    network = torch.nn.Linear(2, 2)
+    assert accelerator.prepare(network) is network
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_one_setting_rounds_products_and_convolutions_alike(recipe: Path, allowed: bool) -> None:
+    make_accelerator(load_recipe(recipe, [f"run.tf32={str(allowed).lower()}"]))
+    try:
+        assert torch.backends.cuda.matmul.allow_tf32 is torch.backends.cudnn.allow_tf32 is allowed
+    finally:
+        allow_tf32(False)
+
+
+def test_what_the_launcher_says_wrongly_is_one_sentence(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ACCELERATE_TORCH_DEVICE", "nonsense")
+    with pytest.raises(FinetuneError, match="Accelerate cannot start as the launcher and run"):
+        make_accelerator(load_recipe(recipe))
+
+
+def test_processes_that_train_apart_stop(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accelerator, _ = make_accelerator(load_recipe(recipe))
     assert accelerator.num_processes == 1
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(FinetuneError, match=r"find each other \(RANK, LOCAL_RANK, MASTER_ADDR, MASTER_PORT"):
-        make_accelerator(load_recipe(recipe))
-    for name, value in {"RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}.items():
+    # Accelerate has made up its mind for this process.
+    told = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in told.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(FinetuneError, match="2 processes, but Accelerate sees 1"):
         make_accelerator(load_recipe(recipe))
+
+
+def test_the_commit_is_that_of_the_program_and_not_of_the_repository_around_it(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def git(*arguments: str) -> None:
+        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *name, *arguments], check=True, capture_output=True)
+
+    # A wheel in the environment of somebody's own repository, which does not track it.
+    place = tmp_path / "venv" / "finetune"
+    place.mkdir(parents=True)
+    shutil.copy(environment.__file__, place)
+    (tmp_path / "theirs.txt").write_text("a")
+    git("init")
+    git("add", "theirs.txt")
+    git("commit", "-m", "theirs")
+    monkeypatch.setattr(environment, "__file__", str(place / "environment.py"))
+    assert environment._git("rev-parse", "HEAD") is None
+    # Tracked, it is theirs; and whatever the environment names, it is the repository that it lies in.
+    git("add", "venv")
+    git("commit", "-m", "with the program")
+    monkeypatch.setenv("GIT_DIR", "/nowhere")
+    lock = tmp_path / ".git" / "index.lock"
+    lock.touch()
+    assert len(environment._git("rev-parse", "HEAD") or "") == 40
+    before = (tmp_path / ".git" / "index").stat().st_mtime_ns
+    os.utime(tmp_path / "theirs.txt")
+    assert environment._git("status", "--porcelain", "-uno") == ""
+    assert (tmp_path / ".git" / "index").stat().st_mtime_ns == before
+    lock.unlink()
+    assert environment._git("status", "--porcelain", "-uno") == ""
+    assert (tmp_path / ".git" / "index").stat().st_mtime_ns == before
 
 
 def test_digests_see_content_and_not_order() -> None:

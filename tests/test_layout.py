@@ -71,6 +71,7 @@ ORDER = [
     "registry",
     "run_folder",
     "seals",
+    "launchers",
     "interrupts",
     "console",
     "shortages",

@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 from accelerate.commands.config.config_args import load_config_from_file
-from accelerate.commands.launch import launch_command_parser
 from accelerate.utils import DistributedType
 from safetensors.torch import load_file
 
@@ -136,35 +135,35 @@ def test_processes_that_do_not_find_each_other_stop(runs: Path) -> None:
     assert not (runs / "apart").exists()
 
 
-def launch_lines(script: str, tmp_path: Path, **environment: str) -> list[str]:
-    """What a script of ``recipes/accelerate`` launches, by stand-ins for the programs of the cluster."""
+def test_slurm_starts_a_run_for_each_gpu_that_knows_the_others(tmp_path: Path) -> None:
+    told = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT"
+    # Stand-ins for the programs of the cluster.
     for name, body in (
         # It is not done when the first name is there: who does not read on ends it, and with it the job.
         ("scontrol", "echo node-a; sleep 0.2; echo node-b"),
-        ("srun", 'for rank in 0 1; do SLURM_NODEID=$rank "$@"; done'),
-        ("accelerate", 'printf "%s|" "$@"; echo'),
+        (
+            "srun",
+            'echo "$1 $2 $3 $4"; shift 4; '
+            'for rank in 0 1 2 3 4 5 6 7; do SLURM_PROCID=$rank SLURM_LOCALID=$((rank % 4)) "$@"; done',
+        ),
+        ("python", f'for one in {told}; do printf "%s=%s|" $one "${{!one}}"; done; printf "%s|" "$@"; echo'),
     ):
         path = tmp_path / name
         path.write_text(f"#!/bin/bash\n{body}\n")
         path.chmod(0o755)
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", **environment}
-    command = ["bash", str(ROOT / "recipes" / "accelerate" / script), "my recipe.yaml", "--resume"]
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
-    return ended.stdout.splitlines()
-
-
-def test_slurm_launches_each_machine_with_its_rank(tmp_path: Path) -> None:
     nodes = {"SLURM_JOB_NODELIST": "node-[a-b]", "SLURM_NNODES": "2", "SLURM_GPUS_ON_NODE": "4"}
-    lines = launch_lines("slurm.sh", tmp_path, **nodes)
-    parsed = [launch_command_parser().parse_args(line.rstrip("|").split("|")[1:]) for line in lines]
-    assert [line.startswith("launch|") for line in lines] == [True, True]
-    assert [arguments.machine_rank for arguments in parsed] == [0, 1]
-    for arguments in parsed:
-        assert (arguments.num_machines, arguments.num_processes, arguments.main_process_ip) == (2, 8, "node-a")
-        assert (arguments.training_script, arguments.training_script_args) == (
-            "finetune/train.py",
-            ["my recipe.yaml", "--resume"],
-        )
+    nodes |= {"SLURM_JOB_ID": "123456", "SLURM_CPUS_ON_NODE": "64"}
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", **nodes}
+    command = ["bash", str(ROOT / "recipes" / "accelerate" / "slurm.sh"), "my recipe.yaml", "--resume"]
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60, check=True)
+    options, *lines = ended.stdout.splitlines()
+    assert options == "--ntasks=8 --ntasks-per-node=4 --cpus-per-task=16 --gpu-bind=none"
+    assert len(lines) == 8
+    for rank, line in enumerate(lines):
+        *found, script, recipe, flag, _ = line.split("|")
+        ranks = [f"RANK={rank}", f"LOCAL_RANK={rank % 4}", "WORLD_SIZE=8", "LOCAL_WORLD_SIZE=4"]
+        assert found == [*ranks, "MASTER_ADDR=node-a", "MASTER_PORT=23456"]
+        assert (script, recipe, flag) == ("finetune/train.py", "my recipe.yaml", "--resume")
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import csv
+import os
 import shutil
 import subprocess
 import sys
@@ -147,6 +148,58 @@ def test_a_recipe_that_is_damaged_is_one_sentence(tmp_path: Path, text: str) -> 
     run.write_text("recipe.yaml", text)
     with pytest.raises(FinetuneError, match=r"recipe\.yaml is .*damaged"):
         require_same_run(run, {}, RECORD)
+
+
+def test_a_folder_that_is_a_link_is_emptied_where_it_leads_and_stays_a_link(tmp_path: Path) -> None:
+    room = tmp_path / "large disk" / "one"
+    room.mkdir(parents=True)
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs" / "one").symlink_to(room)
+    run = RunFolder(tmp_path / "runs" / "one")
+    run.prepare("name: one\n", overwrite=False)
+    (room / "tensorboard").mkdir()
+    run.prepare("name: two\n", overwrite=True)
+    assert run.path.is_symlink()
+    assert {path.name: path.read_text() for path in room.iterdir()} == {"recipe.yaml": "name: two\n"}
+
+
+def test_a_lock_is_no_link_is_not_emptied_and_goes(tmp_path: Path) -> None:
+    run, lock = folder(tmp_path), tmp_path / "runs" / ".one.lock"
+    (tmp_path / "theirs").write_text("precious")
+    lock.symlink_to(tmp_path / "theirs")
+    assert "is a link" in (run.claim() or "")
+    assert (tmp_path / "theirs").read_text() == "precious"
+    lock.unlink()
+    assert run.claim() is None
+    assert lock.exists()
+    run.release()
+    assert not lock.exists()
+    # Removed while another launch was about to take it: that one takes the new file.
+    real, taken = os.open, []
+
+    def removed_meanwhile(path: Path, *arguments: int) -> int:
+        file = real(path, *arguments)
+        if not taken:
+            path.unlink()
+        taken.append(file)
+        return file
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("finetune.run_folder.os.open", removed_meanwhile)
+        assert run.claim() is None
+    assert len(taken) == 2 and lock.exists()
+    run.release()
+
+
+def test_a_word_is_found_by_whoever_sees_the_same_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("finetune.run_folder._SECONDS_TO_BE_SEEN", 0.0)
+    run, other = folder(tmp_path), RunFolder(tmp_path / "another disk" / "one")
+    run.leave("a word")
+    assert run.finds("a word") and RunFolder(run.path).finds("a word")
+    assert not run.finds("another word") and not other.finds("a word")
+    run.take_back()
+    assert not run.finds("a word")
+    assert [path.name for path in run.path.parent.iterdir()] == ["one"]
 
 
 HOLDER = """

@@ -37,6 +37,16 @@ class OfAnAccelerator(RuntimeError):
         (OfAnAccelerator("CUDA error: out of memory\nCUDA kernel errors might be"), "Memory ran out. Wait."),
         (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling"), "Memory ran out. Wait."),
         (RuntimeError("Pin memory thread exited unexpectedly"), "A process that reads data died (Pin memory thread"),
+        (
+            OSError(errno.EMFILE, "Too many open files"),
+            "may not open more files (Too many open files). Raise the limit",
+        ),
+        (RuntimeError("unable to open shared memory object: Too many open files (24)"), "may not open more files"),
+        (SafetensorError("I/O error: Too many open files (os error 24)"), "may not open more files"),
+        (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "temporary files can be written"),
+        (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "No further process can be started"),
+        (RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer"), "has ended"),
+        (torch.distributed.DistBackendError("NCCL error: remote process exited"), "Another process of this launch"),
     ],
 )
 def test_what_a_machine_lacks_is_known_by_its_errors(error: Exception, said: str) -> None:
@@ -80,6 +90,14 @@ def test_faults_of_the_code_are_not_taken_for_it(error: Exception) -> None:
 
     with pytest.raises(type(error)):
         ended(action)
+
+
+def test_a_worker_that_dies_where_few_files_may_be_opened_died_of_that(monkeypatch: pytest.MonkeyPatch) -> None:
+    died = RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
+    monkeypatch.setattr("resource.getrlimit", lambda _: (24, 4096))
+    assert "may not open more files" in str(shortage(died, of_disk="", of_memory=""))
+    monkeypatch.setattr("resource.getrlimit", lambda _: (4096, 4096))
+    assert "may not open more files" not in str(shortage(died, of_disk="", of_memory=""))
 
 
 def test_what_pytorch_does_not_know_of_a_worker_is_left_out() -> None:
