@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from finetune import charts
 from finetune.charts import COLORS
@@ -22,11 +20,15 @@ from finetune.score_tables import (
     curves,
     environment_facts,
     metric_head,
+    of_a_run,
+    parsed,
     protocol_line,
+    read_environment,
     read_metrics,
     score_table,
 )
 
+_LEAVE_OUT = "Leave its run out"
 _BASELINES = ("constant_median", "best_constant", "base_fitted_scale", "calibrated_start")
 
 
@@ -78,22 +80,28 @@ def _read_run(path: Path, name: str) -> EndedRun:
         raise FinetuneError(
             f"{path} has no {EVALUATION_FILE}: its run has not ended. Go on with it by --resume, or leave it out."
         )
-    environment = path / ENVIRONMENT_FILE
-    return EndedRun(
-        name=name,
-        recipe=_parsed(path / RECIPE_FILE),
-        environment=_parsed(environment) if is_file(environment) else {},
-        evaluations=_parsed(path / EVALUATION_FILE),
-        metrics=read_metrics(path / METRICS_FILE),
-    )
-
-
-def _parsed(path: Path) -> Any:
-    try:
-        text = path.read_text(encoding="utf-8")
-        return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise FinetuneError(f"{path} cannot be read ({type(error).__name__}). Leave its run out.") from error
+    recipe, evaluations = path / RECIPE_FILE, path / EVALUATION_FILE
+    environment, metrics = path / ENVIRONMENT_FILE, path / METRICS_FILE
+    # Each is drawn once here, so that what cannot be drawn is named before the page is made of many.
+    with of_a_run(recipe, _LEAVE_OUT):
+        of_recipe = parsed(recipe)
+        if not isinstance(of_recipe, Mapping):
+            raise ValueError("no recipe")
+        differing_keys(of_recipe, {})
+    with of_a_run(environment, _LEAVE_OUT):
+        of_environment = read_environment(environment)
+    run = EndedRun(name=name, recipe=of_recipe, environment=of_environment, evaluations=(), metrics={})
+    with of_a_run(evaluations, _LEAVE_OUT):
+        run = replace(run, evaluations=list(parsed(evaluations)))
+        if not run.evaluations:
+            raise ValueError("no table")
+        as_text([run])
+        _tables([run])
+        _side_by_side([run])
+    with of_a_run(metrics, f"{_LEAVE_OUT}, or move the file away to compare the tables alone"):
+        run = replace(run, metrics=read_metrics(metrics))
+        curves({name: run.metrics}, {})
+    return run
 
 
 def as_text(runs: Sequence[EndedRun]) -> str:

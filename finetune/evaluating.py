@@ -103,6 +103,8 @@ def evaluate_predictions(
     with _begun(recipe) as (accelerator, begin):
         samples = ValidationSamples(readers, begin.preprocessing)
         answer = Predictions(folder=folder, readers=readers, samples=samples, meters_per_unit=meters_per_unit)
+        if recipe.model.head == "metric":
+            answer.require_unit()
         return evaluate_answer(recipe, accelerator, begin, "predictions", answer)
 
 

@@ -12,12 +12,20 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from finetune.batches import evenly_spread
 from finetune.errors import DataError
 from finetune.evaluation import Asked, ValidationSamples
 from finetune.networks.answers import resized_answer
 from finetune.paths import expand_path, is_file
 from finetune.protocols import KB_HEIGHT, KB_WIDTH
 from finetune.readers.files import read_depth
+
+# Frames that are looked at for the unit.
+_LOOKED_AT = 8
+# How far the aspect may be off: sides are rounded to patches of 14 pixels, and 4:3 is 12 % from 3:2.
+_MOST_OFF = 0.1
+# A network answers at least one number for a patch of 14 pixels.
+_LEAST_SIDE = 1 / 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +56,46 @@ class Predictions:
         """
         return [self._one(one) for one in asked]
 
-    def _one(self, asked: Asked) -> NDArray[np.floating]:
-        path = self._path(asked.number)
+    def require_unit(self) -> None:
+        """
+        Look at a few frames, whether their files are in the unit that is said.
+
+        A clamp to the range of the protocol would hide it: millimeters taken for meters all become the far end.
+
+        Raises:
+            DataError: the files are about a thousand times, or a thousandth of, what was measured; or as of a call.
+        """
+        ratios = []
+        for number in evenly_spread(len(self.samples), _LOOKED_AT):
+            sample = self.samples[number].sample
+            valid = sample.valid & np.isfinite(sample.depth_m) & (sample.depth_m > 0)
+            if valid.any():
+                _, found = self._read(number)
+                ratios.append(float(np.median(found) / np.median(sample.depth_m[valid])))
+        ratio = float(np.median(ratios)) if ratios else 1.0
+        unit = self.meters_per_unit or 1.0
+        for factor in (1000.0, 0.001):
+            if factor / 2.5 < ratio < factor * 2.5:
+                raise DataError(
+                    self.folder,
+                    f"the predictions of {len(ratios)} frames are {ratio:.4g} times the measured depth in the median, "
+                    f"so a stored 1 is no {unit:g} m",
+                    f"Say --meters-per-unit {unit / factor:g}",
+                )
+
+    def _read(self, number: int) -> tuple[Path, NDArray[np.float64]]:
+        """The file of a frame, and what it says, (height, width), meters."""
+        path = self._path(number)
         found = read_depth(path).astype(np.float64) * (self.meters_per_unit or 1.0)
-        if found.ndim != 2:
+        if found.ndim != 2 or not found.size:
             raise DataError(path, f"is of shape {found.shape}", "Write one number a pixel, height x width")
         if not np.isfinite(found).all():
             share = np.mean(~np.isfinite(found))
             raise DataError(path, f"{share:.1%} of it is no finite number", "Write a depth for every pixel")
+        return path, found
+
+    def _one(self, asked: Asked) -> NDArray[np.floating]:
+        path, found = self._read(asked.number)
         if asked.image_crop == "kb" and found.shape != asked.size:
             height, width = found.shape
             if height < KB_HEIGHT or width < KB_WIDTH:
@@ -63,6 +103,7 @@ class Predictions:
                 raise DataError(path, f"is {height}x{width}, smaller than the KB crop of the protocol", fix)
             top, left = height - KB_HEIGHT, (width - KB_WIDTH) // 2
             found = found[top : top + KB_HEIGHT, left : left + KB_WIDTH]
+        _require_shape(path, found.shape, asked.size)
         return resized_answer(torch.from_numpy(found)[None, None], asked.size, align_corners=asked.align_corners)
 
     def _path(self, number: int) -> Path:
@@ -99,3 +140,29 @@ class Predictions:
         image = Path(reader.files(frame)[0])  # type: ignore[attr-defined]
         root = expand_path(reader.root)  # type: ignore[attr-defined]
         return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)
+
+
+def _require_shape(path: Path, shape: tuple[int, ...], size: tuple[int, int]) -> None:
+    """
+    Raises:
+        DataError: the shape is not that of the whole frame, larger or smaller: resized, it would be another picture.
+    """
+    (height, width), (frame_height, frame_width) = shape, size
+    ratio = height / width * frame_width / frame_height
+    if max(ratio, 1 / ratio) <= 1 + _MOST_OFF and height >= _LEAST_SIDE * frame_height:
+        return
+    turned = max(ratio, 1 / ratio) > 1 + _MOST_OFF and abs(width / height * frame_width / frame_height - 1) <= _MOST_OFF
+    raise DataError(
+        path,
+        f"is {height}x{width}, its frame {frame_height}x{frame_width}"
+        + (
+            ": it lies on its side"
+            if turned
+            else ", which is another aspect"
+            if max(ratio, 1 / ratio) > 1 + _MOST_OFF
+            else ""
+        ),
+        "Write it height x width, upright as the frame"
+        if turned
+        else "Write the whole frame, at its size or a scale of it",
+    )

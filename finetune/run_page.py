@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,7 @@ from finetune.charts import Bars, bar_chart, histogram
 from finetune.evaluation import NEAR_RANGE_M, Chosen, Evaluation
 from finetune.metrics import HIGHER_IS_BETTER
 from finetune.page import contents, document, escaped, facts, folded, paragraph, picture, preformatted, section, table
-from finetune.paths import is_file, is_folder
+from finetune.paths import is_folder
 from finetune.pictures import ERROR_COLORS, colored
 from finetune.recipe import Recipe, recipe_text
 from finetune.run_folder import ENVIRONMENT_FILE, METRICS_FILE
@@ -29,7 +28,9 @@ from finetune.score_tables import (
     environment_facts,
     error_table,
     metric_head,
+    of_a_run,
     protocol_line,
+    read_environment,
     read_metrics,
     score_table,
 )
@@ -108,6 +109,15 @@ def page_content(
 ) -> PageContent:
     """What the page of a model is made of; where the model is a run folder, with what the run wrote down."""
     folder = Path(model) if model and is_folder(model) else None
+    environment: dict[str, Any] = {}
+    metrics: dict[str, list[float]] = {}
+    if folder:
+        move_away = "Move it away: the page is then made without it"
+        with of_a_run(folder / ENVIRONMENT_FILE, move_away):
+            environment = read_environment(folder / ENVIRONMENT_FILE)
+        with of_a_run(folder / METRICS_FILE, move_away):
+            metrics = read_metrics(folder / METRICS_FILE)
+            curves({"finetuned": metrics}, {})
     return PageContent(
         title=title,
         model=model,
@@ -119,17 +129,12 @@ def page_content(
         frames=frames,
         alarms=alarms,
         found=found,
-        environment=_read(folder / ENVIRONMENT_FILE) if folder else {},
-        metrics=read_metrics(folder / METRICS_FILE) if folder else {},
+        environment=environment,
+        metrics=metrics,
         files={name: str(path) for name, path in (files or {}).items()},
         claims=claims or {},
         overrides=overrides,
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    """A mapping from a JSON file; nothing where there is no such file."""
-    return json.loads(path.read_text(encoding="utf-8")) if is_file(path) else {}
 
 
 def report_page(content: PageContent) -> str:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import csv
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from finetune.charts import Line, line_chart
+from finetune.errors import FinetuneError, first_line
 from finetune.metrics import HIGHER_IS_BETTER, METRICS, is_better
 from finetune.page import escaped, table
 from finetune.paths import is_file
@@ -79,19 +84,77 @@ def _plain(settings: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
             yield key, f"{value:g}" if isinstance(value, float) else str(value)
 
 
+# What reading or drawing content raises that no run has written.
+_STRANGE = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
+
+
+@contextmanager
+def of_a_run(path: Path, fix: str) -> Iterator[None]:
+    """
+    Around reading and drawing a file of a run folder, which people and full disks change.
+
+    Args:
+        path: of the file.
+        fix: what to do, without a full stop.
+
+    Raises:
+        FinetuneError: it cannot be read, or holds what no run writes.
+    """
+    try:
+        yield
+    except FinetuneError:
+        raise
+    except (*_STRANGE, csv.Error, yaml.YAMLError) as error:
+        unreadable = isinstance(error, OSError | UnicodeError | json.JSONDecodeError | yaml.YAMLError)
+        what = "cannot be read" if unreadable else "holds what no run writes"
+        raise FinetuneError(f"{path} {what} ({type(error).__name__}: {first_line(error)[:100]}). {fix}.") from error
+
+
+def parsed(path: Path) -> Any:
+    """What a JSON or YAML file of a run folder holds; within ``of_a_run``."""
+    text = path.read_text(encoding="utf-8")
+    return yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
+
+
+def read_environment(path: Path) -> dict[str, Any]:
+    """
+    Args:
+        path: of ``environment.json``.
+
+    Returns:
+        What it holds, which ``environment_facts`` can tell; nothing where there is no such file. Within ``of_a_run``.
+    """
+    if not is_file(path):
+        return {}
+    record = parsed(path)
+    if not isinstance(record, dict):
+        raise ValueError("no record of a run")
+    environment_facts(record)
+    return record
+
+
 def read_metrics(path: Path) -> dict[str, list[float]]:
     """
     Args:
         path: of ``metrics.csv``.
 
     Returns:
-        Column -> one number a row, NaN where it is empty; nothing where there is no such file.
+        Column -> one number a row, NaN where it is empty; nothing where there is no such file. Within ``of_a_run``.
+
+    Raises:
+        ValueError: there is no column of steps, or a row has more columns than the head.
     """
     if not is_file(path):
         return {}
     columns: dict[str, list[float]] = {}
     with path.open(newline="", encoding="utf-8") as file:
-        for row in csv.DictReader(file):
+        reader = csv.DictReader(file)
+        names = reader.fieldnames or []
+        if "step" not in names or len(set(names)) < len(names):
+            raise ValueError("its head has no column step, or one name twice")
+        for row in reader:
+            if None in row:
+                raise ValueError(f"line {reader.line_num} has more columns than the head")
             for name, value in row.items():
                 columns.setdefault(name, []).append(_number(value))
     return columns

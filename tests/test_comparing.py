@@ -1,6 +1,8 @@
 """Runs beside each other: only what was measured alike stands in one table, and what differs is said."""
 
+import copy
 import json
+import random
 import re
 from pathlib import Path
 from typing import Any
@@ -151,3 +153,82 @@ def test_the_command_writes_a_page_that_a_browser_likes(tmp_path: Path, capsys: 
     assert f"{page} is written" in capsys.readouterr().out
     with chromium() as browser:
         require_sound(browser, page)
+
+
+# What a hand, a full disk or another program makes of a file of a run folder.
+STRANGE = (None, [], {}, "x", 7, -1.5, True, [[]], {"a": None}, "9" * 400, 10**400)
+
+
+def places_of(content: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place in plain values, itself among them."""
+    found = [place]
+    if isinstance(content, dict | list):
+        for key, value in content.items() if isinstance(content, dict) else enumerate(content):
+            found += places_of(value, (*place, key))
+    return found
+
+
+def changed(content: Any, place: tuple[Any, ...], value: Any) -> Any:
+    """The same with another value at a place."""
+    if not place:
+        return value
+    copied = copy.deepcopy(content)
+    part = copied
+    for key in place[:-1]:
+        part = part[key]
+    part[place[-1]] = value
+    return copied
+
+
+@pytest.mark.parametrize("name", ["evaluation.json", "environment.json", "recipe.yaml"])
+def test_a_tampered_file_is_a_page_or_one_sentence(tmp_path: Path, name: str) -> None:
+    runs = [written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125)]
+    path = runs[1] / name
+    content = yaml.safe_load(path.read_text())
+    dump = yaml.safe_dump if name.endswith("yaml") else json.dumps
+    every = [(place, value) for place in places_of(content) for value in STRANGE]
+    generator = random.Random(0)
+    refused = 0
+    for place, value in generator.sample(every, min(len(every), 50)):
+        path.write_text(dump(changed(content, place, value)))
+        try:
+            found = read_runs(runs)
+            compare_page(found)
+            as_text(found)
+        except FinetuneError as error:
+            refused += 1
+            assert str(path) in str(error) and "Leave its run out." in str(error)
+    assert refused > 3
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("metrics.csv", "step,loss\n1,2,3\n"),
+        ("metrics.csv", "loss,lr\n1,2\n"),
+        ("metrics.csv", "step,step\n1,2\n"),
+        ("metrics.csv", "step,loss\n0," + 200_000 * "1" + "\n"),
+        ("evaluation.json", "[" * 100_000),
+        ("evaluation.json", "[]"),
+        ("evaluation.json", "9" * 5_000),
+        ("environment.json", '{"frames": {"data.val.0": 3}}'),
+        ("recipe.yaml", "[" * 1_000),
+        ("recipe.yaml", "- a\n"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(tmp_path: Path, name: str, text: str) -> None:
+    runs = [written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125)]
+    (runs[1] / name).write_text(text)
+    with pytest.raises(
+        FinetuneError, match=rf"b/{name} (holds what no run writes|cannot be read) \(.*Leave its run out"
+    ):
+        read_runs(runs)
+
+
+def test_metrics_that_are_no_text_or_odd_numbers(tmp_path: Path) -> None:
+    run = written(tmp_path / "a", 0.25)
+    (run / "metrics.csv").write_bytes(b"step,loss\n\xff\xfe,1\n")
+    with pytest.raises(FinetuneError, match=r"metrics\.csv cannot be read"):
+        read_runs([run])
+    (run / "metrics.csv").write_text("step,loss,val_abs_rel\n0,x,1e300\n1,,-1e300\n,inf,nan\n2,3\n")
+    require_valid(compare_page(read_runs([run])))

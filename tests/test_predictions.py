@@ -91,3 +91,57 @@ def test_a_file_that_could_be_of_two_frames_is_of_none(tmp_path: Path) -> None:
     np.save(tmp_path / "depth" / "0.npy", np.ones((4, 6)))
     with pytest.raises(DataError, match=r"0\.npy: could be of 2 frames of data\.val.*such as \S+depth/b/0\.npy"):
         one(found, asked((4, 6), 1))
+
+
+@pytest.mark.parametrize(
+    ("shape", "said"),
+    [
+        ((6, 4), "is 6x4, its frame 4x6: it lies on its side. Write it height x width, upright"),
+        ((1, 1), "is 1x1, its frame 4x6, which is another aspect. Write the whole frame"),
+        ((3, 6), "is 3x6, its frame 4x6, which is another aspect"),
+        ((0, 6), "of shape"),
+    ],
+)
+def test_a_file_of_another_aspect_is_refused(tmp_path: Path, shape: tuple[int, int], said: str) -> None:
+    found = predictions(tmp_path / "data", tmp_path / "depth", ["0"])
+    np.save(tmp_path / "depth" / "0.npy", np.ones(shape))
+    with pytest.raises(DataError, match=said):
+        one(found, asked((4, 6)))
+
+
+def test_a_file_that_is_hardly_a_picture_is_refused_and_one_of_the_network_is_not(tmp_path: Path) -> None:
+    found = predictions(tmp_path / "data", tmp_path / "depth", ["0"])
+    np.save(tmp_path / "depth" / "0.npy", np.ones((1, 1)))
+    with pytest.raises(DataError, match=r"is 1x1, its frame 90x90\. Write the whole frame"):
+        one(found, asked((90, 90)))
+    # 48x64 as the network sees it: both sides rounded to patches.
+    np.save(tmp_path / "depth" / "0.npy", np.ones((56, 70)))
+    assert one(found, asked((48, 64))).shape == (48, 64)
+
+
+@pytest.mark.parametrize(
+    ("stored", "unit", "said"),
+    [
+        (
+            1300.0,
+            None,
+            "1300 times the measured depth in the median, so a stored 1 is no 1 m. Say --meters-per-unit 0.001",
+        ),
+        (
+            0.8,
+            0.001,
+            "0.0008 times the measured depth in the median, so a stored 1 is no 0.001 m. Say --meters-per-unit 1",
+        ),
+        (2.0, None, None),
+        (200.0, None, None),  # wrong, but no unit that we know
+    ],
+)
+def test_millimeters_are_not_meters(tmp_path: Path, stored: float, unit: float | None, said: str | None) -> None:
+    found = predictions(tmp_path / "data", tmp_path / "depth", ["0", "1"], unit)
+    for name in ("0", "1"):
+        np.save(tmp_path / "depth" / f"{name}.npy", np.full((4, 6), stored))
+    if said is None:
+        found.require_unit()
+        return
+    with pytest.raises(DataError, match=said):
+        found.require_unit()
