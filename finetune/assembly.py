@@ -115,7 +115,7 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
 
 def _preprocessing(recipe: Recipe, checkpoint: Checkpoint | None) -> Preprocessing:
     """That of the run: the recipe's size, and the colors that the checkpoint has seen, where it says them."""
-    wanted = Preprocessing(input_size=recipe.data.input_size)
+    wanted = Preprocessing(input_size=recipe.data.input_size, image_levels=recipe.data.image_levels)
     said = checkpoint.metadata.get("preprocessing") if checkpoint else None
     if checkpoint is None or said is None:
         return wanted
@@ -123,6 +123,10 @@ def _preprocessing(recipe: Recipe, checkpoint: Checkpoint | None) -> Preprocessi
         colors = Preprocessing.from_mapping(said)
     except ValueError as error:
         raise CheckpointError(checkpoint.metadata_file, str(error), "Export it again from its run folder") from error
+    if colors.image_levels is not None and wanted.image_levels is None:
+        found = f"was trained with images of the levels {colors.image_levels.to_mapping()}, and the recipe says none"
+        fix = f"Set data.image_black and data.image_white, or data.image_percentiles ({recipe.where('data')})"
+        raise CheckpointError(checkpoint.source, found, fix)
     return replace(wanted, mean=colors.mean, std=colors.std)
 
 

@@ -18,6 +18,7 @@ from finetune.networks.depth_model import DepthModel
 from finetune.paths import is_file
 from finetune.predictor import Predictor
 from finetune.readers.files import read_image
+from finetune.readers.image_levels import give_levels
 from finetune.readers.list_lines import read_rows
 from finetune.recipe import Recipe
 from finetune.weights import save_native
@@ -105,6 +106,7 @@ def labeled_frames(predictor: Predictor, recipe: Recipe, frames: int) -> list[La
         FileFault: a frame cannot be read.
     """
     entries = recipe.data.train
+    give_levels([entry.source for entry in entries], predictor.preprocessing.image_levels)
     found = []
     for entry in entries:
         reader = entry.source
@@ -139,7 +141,7 @@ def known_distances(predictor: Predictor, path: Path) -> list[Labeled]:
         raise FinetuneError(f"{path}: holds no distance. Write `image, x, y, meters`, one a line.")
     found = []
     for place, of_image in points.items():
-        image = read_image(place, upright=True)
+        image = read_image(place, upright=True, levels=predictor.preprocessing.image_levels)
         height, width = image.shape[:2]
         for x, y, _, number in of_image:
             if not (0 <= x < width and 0 <= y < height):

@@ -23,6 +23,7 @@ from finetune.paths import is_folder
 from finetune.predictions import Predictions
 from finetune.predictor import Predictor
 from finetune.protocol_settings import protocol_settings
+from finetune.readers.image_levels import give_levels
 from finetune.recipe import Recipe
 from finetune.run_folder import ENVIRONMENT_FILE, EVALUATION_FILE, RunFolder, digest
 from finetune.shown_frames import ShownFrames
@@ -49,6 +50,9 @@ def evaluate_model(
             f"({recipe.where('model.head')}): their numbers do not compare. Name a recipe with "
             f"model.head: {predictor.kind}."
         )
+    # Its own, as all of its preprocessing; the recipe may be of another.
+    entries = (*recipe.data.train, *recipe.data.val)
+    give_levels([entry.source for entry in entries], predictor.preprocessing.image_levels)
     with _begun(recipe) as (accelerator, begin):
         network = predictor.network.to(accelerator.device).eval()
         began = replace(begin, preprocessing=predictor.preprocessing)

@@ -50,12 +50,13 @@ def _export(arguments: argparse.Namespace) -> None:
     exporter_for(arguments.to, arguments.output, arguments.force, **wanted).require_writable(None)
     if arguments.image and not is_file(arguments.image):
         raise FinetuneError(f"{arguments.image}: no such file. Name an image with --image, or leave it out.")
-    image = read_image(arguments.image, upright=True) if arguments.image else None
     # Only now what takes seconds to import: a wrong call has been answered.
     with long_imports():
         from finetune.weights import license_sentence
 
     predictor = load_from(arguments, "cpu")
+    levels = predictor.preprocessing.image_levels
+    image = read_image(arguments.image, upright=True, levels=levels) if arguments.image else None
     print(f"{predictor.source}: {license_sentence(predictor.base.get('license'))}", file=sys.stderr)
     print(export_model(predictor, arguments.to, arguments.output, image, arguments.force, **wanted))
 

@@ -210,7 +210,8 @@ class _Work:
         """Predict images, in their order."""
         written: deque[tuple[Input, Future[bool]]] = deque()
         with ThreadPoolExecutor(2) as pool:
-            for one, decoded in _ahead(pool, inputs, lambda one: read_image(one.path, upright=True)):
+            levels = self._predictor.preprocessing.image_levels
+            for one, decoded in _ahead(pool, inputs, lambda one: read_image(one.path, upright=True, levels=levels)):
                 try:
                     image = decoded.result()
                     task = self._answered(one, image, self._options.output / one.path.stem)

@@ -24,6 +24,7 @@ from finetune.networks.encoder_specs import MOST_SIDE_PX, PATCH, VERSIONS
 from finetune.point_cloud import PointCloud, camera_of, point_cloud
 from finetune.preprocessing import Preprocessing
 from finetune.readers.files import read_image
+from finetune.readers.image_levels import ImageLevels
 from finetune.weights import Checkpoint, read_checkpoint, whole_network
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -99,7 +100,7 @@ class Predictor:
             ValueError: the image is none of these.
             DataError: there is no such file, or it is no image.
         """
-        image = image_array(image)
+        image = image_array(image, self.preprocessing.image_levels)
         size = (image.shape[0], image.shape[1])
         batch = torch.from_numpy(self.preprocessing(image))[None]
         answer = resized_answer(self(batch), size)
@@ -131,7 +132,7 @@ class Predictor:
         """
         if self.kind == "relative":
             raise ValueError(f"{self.source} is relative: its answers are no meters, so there are no points")
-        image = image_array(image)
+        image = image_array(image, self.preprocessing.image_levels)
         depth_m = self.predict(image)
         camera = camera_of(intrinsics, *image.shape[:2])
         return point_cloud(depth_m, image, camera, edge_ratio=edge_ratio, max_points=max_points)
@@ -303,10 +304,11 @@ def _preprocessing_of(checkpoint: Checkpoint, wording: Wording) -> Preprocessing
         raise CheckpointError(checkpoint.metadata_file, str(error), "Export it again from its run folder") from error
 
 
-def image_array(image: ImageLike) -> NDArray[np.uint8]:
+def image_array(image: ImageLike, levels: ImageLevels | None = None) -> NDArray[np.uint8]:
     """
     Args:
         image: an array, the path of an image file, or an image of PIL.
+        levels: what is black and white of a file of more than 8 bits.
 
     Returns:
         (H, W, 3) uint8, RGB; a file and an image of PIL upright as their EXIF tag says.
@@ -316,7 +318,7 @@ def image_array(image: ImageLike) -> NDArray[np.uint8]:
         DataError: there is no such file, or it is no image.
     """
     if isinstance(image, str | os.PathLike):
-        return read_image(image, upright=True)
+        return read_image(image, upright=True, levels=levels)
     pil = sys.modules.get("PIL.Image")  # whoever has such an image has imported it
     if pil is not None and isinstance(image, pil.Image):
         from PIL import ImageOps

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import cv2
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from finetune.camera import Camera
 from finetune.errors import shown
 from finetune.networks.encoder_specs import MOST_SIDE_PX
+from finetune.readers.image_levels import ImageLevels
 from finetune.sample import DepthSample, is_sparse
 
 PATCH_PX = 14
+_LEVELS = "image_levels"
 _MOST_COLOR = 1000  # of mean and std: beyond it no image could be told from another
 # Times as elongated as the input size that an image may be before its longer side is bounded; see network_size.
 MOST_ELONGATED = 4.0
@@ -33,11 +35,13 @@ class Preprocessing:
     Attributes:
         input_size: (height, width) that the resized image reaches at least, pixels; multiples of 14.
         mean, std: per RGB channel, of values from 0 to 1.
+        image_levels: what is black and white of image files of more than 8 bits; used where they are read.
     """
 
     input_size: tuple[int, int]
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    image_levels: ImageLevels | None = None
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """
@@ -106,7 +110,9 @@ class Preprocessing:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, for the metadata of a weights file."""
-        return {name: list(value) for name, value in asdict(self).items()}
+        saved: dict[str, Any] = {name: list(getattr(self, name)) for name in _SAVED}
+        # Only where there are any: older versions know no such key.
+        return saved if self.image_levels is None else saved | {_LEVELS: self.image_levels.to_mapping()}
 
     @classmethod
     def from_mapping(cls, mapping: object) -> Preprocessing:
@@ -116,13 +122,14 @@ class Preprocessing:
         Raises:
             ValueError: ``to_mapping`` gives no such mapping.
         """
-        if not isinstance(mapping, Mapping) or set(mapping) != set(_SAVED):
+        if not isinstance(mapping, Mapping) or set(mapping) - {_LEVELS} != set(_SAVED):
             raise ValueError(f"preprocessing is {shown(mapping)}; expected {', '.join(_SAVED)} and nothing else")
         for name, (count, expected, holds) in _SAVED.items():
             values = mapping[name]
             if not isinstance(values, list | tuple) or len(values) != count or not all(map(holds, values)):
                 raise ValueError(f"preprocessing.{name} is {shown(values)}; expected {expected}")
-        return cls(**{name: tuple(mapping[name]) for name in _SAVED})
+        levels = ImageLevels.from_mapping(mapping[_LEVELS]) if _LEVELS in mapping else None
+        return cls(**{name: tuple(mapping[name]) for name in _SAVED}, image_levels=levels)
 
 
 def _is_color(value: Any) -> bool:

@@ -21,6 +21,7 @@ from finetune.errors import RecipeError, RecipeFaults
 from finetune.losses.shapes import Reduction
 from finetune.paths import LONGEST_NAME, expand_path, is_possible, path_exists
 from finetune.protocol_settings import protocol_settings
+from finetune.readers.image_levels import ImageLevels, give_levels
 from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, plain_values
 from finetune.recipe_yaml import Document, dotted, nearest_path, read_document, yaml_text
 from finetune.registry import EXPORTERS, LOSSES, READERS
@@ -40,6 +41,7 @@ LEAST_PATCHES, MOST_PATCHES = 4, 300  # a side of the input
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
 # Aerial images show 1,400 m. What is beyond no camera measures, and is a slip of the pen.
@@ -125,6 +127,7 @@ Accepted = Literal[
     "constant",
     "max_depth",
     "checkpoint_kind",
+    "image_levels",
 ]
 LoraTarget = Literal["qkv", "proj", "fc1", "fc2"]
 
@@ -269,6 +272,37 @@ class DataOptions:
     accept: tuple[Accepted, ...] = ()
     # true: a frame may stand in train and in val, whose scores then say nothing about frames that were not trained on.
     val_may_repeat_train: bool = False
+    # Of images of more than 8 bits: the stored numbers that become black and white, such as 7200 and 8100 of a thermal
+    # camera; or percentiles of each image's own numbers. Saved in the weights, and what predict does. null: 16-bit
+    # values are divided by 257, as of a camera that uses them all.
+    image_black: float | None = None
+    image_white: float | None = None
+    image_percentiles: tuple[Percent, Percent] | None = None  # instead of the two, such as [1, 99]
+
+    def __post_init__(self) -> None:
+        if self.image_percentiles is not None:
+            for key in ("image_black", "image_white"):
+                value = getattr(self, key)
+                if value is not None:
+                    other = {"other": "image_percentiles", "other_value": list(self.image_percentiles)}
+                    raise Contradiction(key, value, "only one of them; remove the other or make it null", **other)
+            if not self.image_percentiles[0] < self.image_percentiles[1]:
+                raise RecipeError("image_percentiles", list(self.image_percentiles), "the lower first, such as [1, 99]")
+        elif (self.image_black is None) != (self.image_white is None):
+            key = "image_black" if self.image_black is None else "image_white"
+            raise RecipeError(key, None, "a number beside the other of image_black and image_white")
+        elif self.image_black is not None and self.image_white is not None and self.image_black >= self.image_white:
+            raise RecipeError("image_white", self.image_white, f"more than image_black, {self.image_black:g}")
+        give_levels([entry.source for entry in (*self.train, *self.val)], self.image_levels)
+
+    @property
+    def image_levels(self) -> ImageLevels | None:
+        """What is black and white of images of more than 8 bits; None where nothing is said."""
+        if self.image_percentiles is not None:
+            return ImageLevels(percentiles=self.image_percentiles)
+        if self.image_black is None:
+            return None
+        return ImageLevels(black=self.image_black, white=self.image_white)
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)

@@ -23,13 +23,24 @@ _LEAST_IN_PLACE = 0.1
 _SURELY_NOT_IN_PLACE = 0.06
 _FITS = 0.12
 _REACH = f"{REACH_PX} px, at a width of {WIDTH_PX},"
+_FEW_LEVELS = 16  # of 256; photographs, also dark ones, use more than a hundred
 _LEAST_FOCAL = 0.1  # of the width: a field of view of 157 degrees
 _MOST_DIFFERENT_BITS = 12  # of 256, between images that look alike
 
 
 def findings_of(entry: Entry) -> Iterator[Finding]:
     """Everything but what a wrong unit is, which ``inspection`` tells."""
-    for look in (_focal, bits, shares_of_a_range, _reading, _registration, sentinel, _constant, depth_range):
+    for look in (
+        _focal,
+        bits,
+        shares_of_a_range,
+        _reading,
+        _registration,
+        sentinel,
+        _constant,
+        depth_range,
+        _image_levels,
+    ):
         yield from look(entry)
 
 
@@ -45,6 +56,21 @@ def _focal(entry: Entry) -> Iterator[Finding]:
             "millimeters",
             fix=f"Write fx and fy in pixels, millimeters * {width} / the sensor's width in millimeters ({entry.where})",
         )
+
+
+def _image_levels(entry: Entry) -> Iterator[Finding]:
+    """Images of more than 8 bits that use few of them: divided by 257, a thermal camera's 900 counts are four grays."""
+    levels = [one.image_levels for one in entry.facts]
+    if len(levels) < _FEWEST_FRAMES or not 1 < np.median(levels) <= _FEW_LEVELS:
+        return
+    yield Finding(
+        severity="warn",
+        name="image_levels",
+        key=entry.key,
+        evidence=f"its images use {np.median(levels):.0f} of 256 levels, {entry.facts[0].source} first",
+        fix="Of images of more than 8 bits set data.image_black and data.image_white to the stored numbers of both, or "
+        "data.image_percentiles: [1, 99]; of 8 bits, export them with more contrast",
+    )
 
 
 def _reading(entry: Entry) -> Iterator[Finding]:

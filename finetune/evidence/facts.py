@@ -38,6 +38,7 @@ class Facts:
         edges: None where depth has too few.
         plane: see ``surfaces.largest_plane``.
         numbers: what the stored numbers look like.
+        image_levels: how many of 256 levels the image uses.
         look: 256 bits, by which images that look alike are found.
     """
 
@@ -54,6 +55,7 @@ class Facts:
     edges: Edges | None
     plane: Mapping[Reading, float] | None
     numbers: Numbers
+    image_levels: int
     look: NDArray[np.bool_]
 
     @property
@@ -95,6 +97,7 @@ def facts_of(sample: DepthSample, meters_per_unit: float | None = None) -> Facts
         edges=find_edges(sample.image, sample.depth_m, surface),
         plane=largest_plane(sample.depth_m, surface, sample.camera),
         numbers=numbers_of(sample.depth_m, sample.valid, meters_per_unit),
+        image_levels=int(np.count_nonzero(np.bincount(sample.image.reshape(-1), minlength=256))),
         look=look_of(sample.image),
     )
 

@@ -20,6 +20,7 @@ NAMES = (
     "few_points",
     "constant",
     "max_depth",
+    "image_levels",
     "repeated",
     "near_duplicates",
     "one_recording",
@@ -44,6 +45,7 @@ JUDGMENTS = (
     "constant",
     "max_depth",
     "checkpoint_kind",
+    "image_levels",
 )
 
 

@@ -97,7 +97,7 @@ class Diml(ListedFrames):
         coding = DepthCoding(
             meters_per_unit=_METERS_PER_UNIT, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m
         )
-        sample = read_frame(image_path, depth_path, coding, self._intrinsics)
+        sample = read_frame(image_path, depth_path, coding, self._intrinsics, levels=self.image_levels)
         if self.scene == "indoor" or self.confidence is None:
             return sample
         sure = self._confidence(Path(depth_path), sample.valid.shape) > self.confidence * MOST_CONFIDENCE

@@ -22,6 +22,7 @@ from finetune.readers.bits import Bits, decode_bits, has_16_bits
 from finetune.readers.channels import DepthChannels, one_channel
 from finetune.readers.exr import read_exr
 from finetune.readers.formats import EXR_SIGNATURE, JPEG_SIGNATURE, fault_of
+from finetune.readers.image_levels import ImageLevels
 from finetune.readers.intrinsics import Intrinsics
 from finetune.readers.jpeg import jpeg_is_cut, with_warnings
 from finetune.readers.pfm import PFM_SIGNATURES, decode_pfm
@@ -136,6 +137,7 @@ def read_frame(
     *,
     reduce_image: bool = False,
     along_rays: bool = False,
+    levels: ImageLevels | None = None,
 ) -> DepthSample:
     """
     Args:
@@ -145,6 +147,7 @@ def read_frame(
         reduce_image: bring a larger image to the size of its depth map, by area; both show the same view.
         along_rays: the file holds distances from the camera's center, which become depth along the axis; needs
             intrinsics. Limits of ``coding`` are of the distances.
+        levels: as of ``read_image``.
 
     Returns:
         The sample; without camera where its lens bends rays so far that no pinhole describes it.
@@ -152,7 +155,7 @@ def read_frame(
     Raises:
         DataError: a file cannot be decoded, depth has 8 bits, or image, depth and intrinsics are not of one size.
     """
-    image, raw = read_image(image_path), read_depth(depth_path, coding.channels)
+    image, raw = read_image(image_path, levels=levels), read_depth(depth_path, coding.channels)
     if raw.dtype.itemsize == 1 and not coding.allow_8_bit:  # 256 steps, and no unit
         raise DataError(
             depth_path,
@@ -214,15 +217,19 @@ def _reduced(
     return np.asarray(smaller, dtype=np.uint8), camera and camera.resized(down, across)
 
 
-def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> NDArray[np.uint8]:
+def read_image(
+    path: str | os.PathLike[str], *, upright: bool = False, levels: ImageLevels | None = None
+) -> NDArray[np.uint8]:
     """
     Args:
         path: PNG, JPEG or what else OpenCV decodes, 8 or 16 bit, gray, color or with an alpha channel, which is
             dropped; ``.npy``; ``.npz`` with one array, or the array ``rgb`` or ``image``.
         upright: turn the image as its EXIF tag says, as viewers do.
+        levels: which numbers become black and white, of an image of more than 8 bits or of floats; one of 8 bits stays
+            as it is.
 
     Returns:
-        (H, W, 3) uint8, RGB; 16-bit values are divided by 257 and rounded, so that 65535 becomes 255.
+        (H, W, 3) uint8, RGB; without levels 16-bit values are divided by 257 and rounded, so that 65535 becomes 255.
 
     Raises:
         DataError: the file is missing, damaged, or holds something else.
@@ -238,13 +245,17 @@ def read_image(path: str | os.PathLike[str], *, upright: bool = False) -> NDArra
         pixels = _decoded(path, _content(path), flags, turned=upright)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or pixels.dtype not in (np.uint8, np.uint16):
+    known = pixels.dtype in (np.uint8, np.uint16) or (levels is not None and pixels.dtype.kind in "uif")
+    if pixels.ndim != 3 or pixels.shape[2] not in (1, 3, 4) or not known:
         raise DataError(
             path,
             f"its image is {pixels.dtype} of shape {pixels.shape}",
-            "Write images as height x width x 3, RGB, 8 or 16 bit",
+            "Write images as height x width x 3, RGB, 8 or 16 bit; of other numbers, set data.image_black and "
+            "data.image_white",
         )
-    if pixels.dtype == np.uint16:
+    if pixels.dtype != np.uint8 and levels is not None:
+        pixels = levels.to_8_bit(pixels[..., :3])
+    elif pixels.dtype == np.uint16:
         pixels = (pixels.astype(np.uint32) + 128) // 257
     color = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3]
     return np.ascontiguousarray(color, dtype=np.uint8)

@@ -72,7 +72,7 @@ class Hypersim(ListedFrames):
             DataError: a file of this frame cannot be decoded, or is not of the size published.
         """
         image_path, depth_path = self._listing.files(index)
-        image, ray_m = read_image(image_path), _read_hdf5(depth_path)
+        image, ray_m = read_image(image_path, levels=self.image_levels), _read_hdf5(depth_path)
         camera = _INTRINSICS.camera_of(image, image_path)
         if ray_m.shape != image.shape[:2]:
             raise DataError(

@@ -95,7 +95,8 @@ class Kitti(ListedFrames):
         coding = DepthCoding(
             meters_per_unit=_METERS_PER_UNIT, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m
         )
-        sample = read_frame(image_path, depth_path, coding, self._intrinsics_of(index, image_path))
+        intrinsics = self._intrinsics_of(index, image_path)
+        sample = read_frame(image_path, depth_path, coding, intrinsics, levels=self.image_levels)
         if self.crop == "none" or sample.depth_m.shape == (KB_HEIGHT, KB_WIDTH):
             return sample
         height, width = sample.depth_m.shape

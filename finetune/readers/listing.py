@@ -9,9 +9,11 @@ from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 from finetune.errors import ListError, RecipeError
 from finetune.paths import expand_path, is_file, is_folder, list_folder, missing, path_exists
+from finetune.readers.image_levels import ImageLevels
 from finetune.readers.list_lines import is_number, read_rows
 
 # What the first two columns of a list are.
@@ -117,6 +119,9 @@ def require_other_file(path: str | Path, other: str | Path, place: str, what: st
 
 class ListedFrames(ABC):
     """What every reader of files does with its listing, which it makes at first use as ``_listing``."""
+
+    # Of the run, not of the entry: see ``give_levels``.
+    image_levels: ClassVar[ImageLevels | None] = None
 
     @property
     @abstractmethod

@@ -109,7 +109,7 @@ class NyuV2(ListedFrames):
             return self._bordered(self._labeled(index))
         image_path, depth_path = self._listing.files(index)
         coding = DepthCoding(meters_per_unit=0.001, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m)
-        return self._bordered(read_frame(image_path, depth_path, coding, _INTRINSICS))
+        return self._bordered(read_frame(image_path, depth_path, coding, _INTRINSICS, levels=self.image_levels))
 
     def _labeled(self, index: int) -> DepthSample:
         image, depth_m = self._labeled_file(self._labeled_frames[index])

@@ -256,6 +256,7 @@ class Pairs(ListedFrames):
             intrinsics,
             reduce_image=self.reduce_image,
             along_rays=self.depth_is == "range",
+            levels=self.image_levels,
         )
         if self.depth_is != "z":
             sample = self._along_the_axis(sample)
@@ -311,7 +312,7 @@ class Pairs(ListedFrames):
             fx, fy, cx, cy = found[4 * index : 4 * index + 4]
             camera = Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)
             # A line says no size, so they are those of the image as it is.
-            height, width = read_image(image_path).shape[:2]
+            height, width = read_image(image_path, levels=self.image_levels).shape[:2]
             return Intrinsics(camera=camera, height=height, width=width, source=image_path)
         image = Path(image_path)
         below = image.relative_to(self._root).as_posix() if image.is_relative_to(self._root) else image.name

@@ -96,7 +96,7 @@ class Tum(ListedFrames):
             max_depth_m=self.max_depth_m,
             bits="rotated" if self._layout.rotated else None,
         )
-        return read_frame(image_path, depth_path, coding, self._intrinsics)
+        return read_frame(image_path, depth_path, coding, self._intrinsics, levels=self.image_levels)
 
     @property
     def _layout(self) -> RecordingLayout:
