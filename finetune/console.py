@@ -112,9 +112,13 @@ def _stopped(error: FinetuneError) -> int:
     return error.exit_status
 
 
+_MOST_LINES = 40  # what fits a screen
+
+
 def say_stopped(sentence: str) -> None:
     """Print why on standard error."""
     lines = sentence.splitlines()
     if len(lines) > 1:
-        lines = [f"{len(lines)} faults", *(f"  {line}" for line in lines)]
+        more = [f"  and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
+        lines = [f"{len(lines)} faults", *(f"  {line}" for line in lines[:_MOST_LINES]), *more]
     print("finetune stopped: " + "\n".join(lines), file=sys.stderr, flush=True)

@@ -39,6 +39,7 @@ PATCH = 14  # pixels; the side of a patch of every encoder
 LEAST_PATCHES, MOST_PATCHES = 4, 300  # a side of the input
 
 Count = Annotated[int, Field(ge=1)]
+FewerThanMemory = Annotated[int, Field(ge=1, le=65536)]  # of what is held at once
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -349,8 +350,8 @@ class RunOptions:
 
     steps: Count | None = None  # optimizer steps of the whole run; this or epochs; without both 2000
     epochs: Count | None = None  # passes over the training data; this or steps
-    batch_size: Count = 4  # samples for each process and micro-batch
-    accumulate: Count = 1  # micro-batches added up to one step
+    batch_size: FewerThanMemory = 4  # samples for each process and micro-batch
+    accumulate: FewerThanMemory = 1  # micro-batches added up to one step
     # auto: as accelerate was told, else bf16 where the device is good at it, else fp32.
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     # A GPU rounds the factors of float32 products to 10 bits, in matrix products and convolutions alike: faster, in the
@@ -360,7 +361,9 @@ class RunOptions:
     deterministic: bool = False
     compile: bool = False  # torch.compile of what is trained; minutes at the start, then faster steps where it runs
     gradient_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory, more time
-    threads: Count | None = None  # CPU threads of each process; null: usable cores / processes on this machine
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = (
+        None  # CPU threads of each process; null: usable cores / processes on this machine
+    )
     log_every_steps: Count = 10  # rows of metrics.csv
     evaluate_every_steps: Count = 100  # evaluations on data.val, each of which can become best/
     save_every_steps: Count = 100  # checkpoints to resume from

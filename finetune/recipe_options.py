@@ -180,9 +180,8 @@ class Checker:
         """
         name = error.key.split(".")[0]
         involved = {(*path, *_parts(key)) for key in (error.key, getattr(error, "other", error.key))}
-        known = {fault.path for fault in self.document.faults}
         named = any(re.search(rf"\b{re.escape(str(key))}\b", error.expected) for key in at_fault)
-        if not (name in at_fault or named or involved & known):
+        if not (name in at_fault or named or involved & self.document.at_fault):
             key_path = (*path, *_parts(error.key))
             self.document.fault(key_path, f"{dotted(key_path)} is {self._complaint(error, path, key_path)}")
         at_fault.add(name)
@@ -453,9 +452,18 @@ def _choices(annotation: Any) -> tuple[Any, ...]:
     return tuple(choice for part in get_args(annotation) for choice in _choices(part))
 
 
+# With the field, so that no other one gets its number.
+_ADAPTERS: dict[int, tuple[FieldInfo, TypeAdapter[Any]]] = {}
+
+
 def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
-    annotation: Any = field.annotation
-    return TypeAdapter(Annotated[(annotation, *field.metadata)] if field.metadata else annotation)
+    # Made once for each field of a class, and kept with it: a recipe may have thousands of entries.
+    made = _ADAPTERS.get(id(field))
+    if made is None:
+        annotation: Any = field.annotation
+        adapter = TypeAdapter(Annotated[(annotation, *field.metadata)] if field.metadata else annotation)
+        made = _ADAPTERS[id(field)] = field, adapter
+    return made[1]
 
 
 def _names(field: FieldInfo) -> Names | None:

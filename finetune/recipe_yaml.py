@@ -48,6 +48,8 @@ _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 _VARIABLE_BODY = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?")
 
 _LINE_WIDTH = 120
+_LONGEST_LINE = 1000  # characters of a sentence
+_DEEPEST = 30  # levels; the deepest key of a recipe stands on the fifth
 _COMMAND_LINE = "command line"
 
 
@@ -82,11 +84,14 @@ class Document:
         Args:
             values: mappings, lists and scalars; ``WRONG`` where a scalar could not be read.
             places: for every key path in ``values``, and for ``()``, where it was written.
-            faults: what was wrong in reading; later checks append to it.
+            faults: what was wrong in reading.
         """
         self.values = values
         self.places = places
-        self.faults = faults
+        self.faults: list[Fault] = []
+        self.at_fault: set[KeyPath] = set()  # paths of the faults
+        for fault in faults:
+            self.note(fault)
 
     def place(self, path: KeyPath) -> Place:
         """Where ``path`` was written, or its nearest parent that was."""
@@ -106,17 +111,23 @@ class Document:
 
     def fault(self, path: KeyPath, sentence: str) -> None:
         """Note a fault of the key at ``path``; ``sentence`` starts with the dotted key and ends with a full stop."""
-        self.faults.append(Fault(path, self.place(path), sentence))
+        self.note(Fault(path, self.place(path), sentence))
+
+    def note(self, fault: Fault) -> None:
+        """Keep a fault."""
+        self.faults.append(fault)
+        self.at_fault.add(fault.path)
 
     def drop(self, path: KeyPath) -> None:
         """Forget the places and faults of ``path`` and of everything below it."""
         self.places = {key: place for key, place in self.places.items() if key[: len(path)] != path}
         self.faults = [fault for fault in self.faults if fault.path[: len(path)] != path]
+        self.at_fault = {fault.path for fault in self.faults}
 
     def sorted_faults(self) -> list[str]:
         """All faults, a line each: those of the file in order of line, then those of the command line."""
         in_order = sorted(self.faults, key=lambda fault: fault.place.rank)
-        return [" ".join(str(fault).splitlines()) for fault in in_order]
+        return [_on_a_line(str(fault)) for fault in in_order]
 
 
 def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
@@ -236,8 +247,6 @@ class _Source:
             problem = self._as_written(", ".join(filter(None, [error.context, error.problem])))
         except yaml.reader.ReaderError as error:
             line, problem = self.text[: error.position].count("\n") + 1, f"{chr(error.character)!r} is not allowed"
-        except RecursionError:
-            line, problem = 1, "brackets are nested too deeply"
         place = self.name if self.name == _COMMAND_LINE else f"{self.name}:{line}"
         fix = "Look at the indentation, quotes and brackets here and just above"
         raise RecipeFaults([f"{place}: cannot be read as YAML: {problem}. {fix}."])
@@ -260,13 +269,13 @@ class _Source:
             place = self.place(key_node)
             if not isinstance(key_node, yaml.ScalarNode) or _PLACEHOLDER.search(key_node.value):
                 sentence = f"{self._as_written(_shown(key_node))} cannot be a key; expected a plain word."
-                document.faults.append(Fault(path, place, sentence))
+                document.note(Fault(path, place, sentence))
                 continue
             key = str(key_node.value)
             if key in values:
                 first = f"{_shown(written[key])} ({document.places[*path, key].text})"
                 sentence = f"{dotted((*path, key))} is given twice, as {first} and as {_shown(value_node)}; keep one."
-                document.faults.append(Fault((*path, key), place, self._as_written(sentence)))
+                document.note(Fault((*path, key), place, self._as_written(sentence)))
                 continue
             document.places[*path, key] = place
             written[key] = value_node
@@ -316,13 +325,22 @@ def _variable(body: str) -> str:
 class _Composer(yaml.SafeLoader):
     """YAML nodes, without the parts of YAML that make one key depend on another or change its type."""
 
+    _depth = 0
+
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
             raise _unread("anchors and aliases (& and *) are not used in recipes: write the value out", event)
         if event.tag is not None:
             raise _unread(f"tags such as {event.tag} are not used in recipes: remove it", event)
-        return super().compose_node(parent, index)
+        # Long before Python's own limit, which depends on who calls.
+        if self._depth > _DEEPEST:
+            raise _unread("brackets and indented blocks are nested too deeply", event)
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
 
 
 def _unread(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
@@ -357,19 +375,30 @@ def _override(document: Document, overrides: Sequence[str]) -> None:
     taken: list[KeyPath] = []
     for override in overrides:
         key, equals, text = override.partition("=")
-        path = tuple(int(part) if part.isdecimal() else part for part in key.strip().split("."))
-        if not equals or "" in path:
-            sentence = f"{override!r} is not an override; expected key=value, such as optim.lr=1e-5."
-            document.faults.append(_on_command_line((), sentence))
+        path = tuple(map(_part, key.strip().split(".")))
+        if not equals or "" in path or len(path) > _DEEPEST:
+            sentence = f"{spelled(override)} is not an override; expected key=value, such as optim.lr=1e-5."
+            document.note(_on_command_line((), sentence))
             continue
         clash = next((other for other in taken if other[: len(path)] == path[: len(other)]), None)
         if clash is not None:
             both = "is given twice" if clash == path else f"and {dotted(clash)} are both given"
             sentence = f"{key} {both}, here {spelled(plain_scalar(text))}; keep one."
-            document.faults.append(_on_command_line(path, sentence))
+            document.note(_on_command_line(path, sentence))
             continue
         taken.append(path)
         _set(document, path, text)
+
+
+def _part(text: str) -> str | int:
+    """A part of a dotted key; that of a list is a number, which is short."""
+    return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text
+
+
+def _on_a_line(sentence: str) -> str:
+    """Without line breaks; of a key or a value that goes on and on, the beginning, with the fix at the end."""
+    line = " ".join(sentence.splitlines())
+    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 300]} ... {line[-300:]}"
 
 
 def _set(document: Document, path: KeyPath, text: str) -> None:
@@ -379,14 +408,14 @@ def _set(document: Document, path: KeyPath, text: str) -> None:
         node = source.compose()
     except RecipeFaults as error:
         found = error.faults[0].removeprefix(f"{_COMMAND_LINE}: ")
-        document.faults.append(_on_command_line(path, f"{dotted(path)} is {text!r}, which {found}"))
+        document.note(_on_command_line(path, f"{dotted(path)} is {spelled(text)}, which {found}"))
         return
     container: Any = document.values
     for depth, part in enumerate(path):
         here = path[:depth]
         problem = _no_way_on(container, here, part)
         if problem is not None:
-            document.faults.append(_on_command_line(path, f"{dotted(path)} leads nowhere: {problem}."))
+            document.note(_on_command_line(path, f"{dotted(path)} leads nowhere: {problem}."))
             return
         if isinstance(container, dict):
             path = (*here, str(part), *path[depth + 1 :])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
+from functools import lru_cache
 
 # Longer words are no slip of a finger, and comparing them takes the square of their length.
 _LONGEST = 80
@@ -21,6 +22,11 @@ def nearest(word: str, known: Sequence[str], cutoff: float = 0.5) -> str | None:
     Returns:
         The one of ``known`` that is spelled most like ``word``, whatever its case; None when none is near.
     """
+    return _nearest(word, tuple(known), cutoff)
+
+
+@lru_cache(maxsize=256)  # in a long recipe one slip is made again and again
+def _nearest(word: str, known: tuple[str, ...], cutoff: float) -> str | None:
     found, best = None, cutoff
     for name in known:
         score = similarity(word.casefold(), name.casefold(), at_least=best)

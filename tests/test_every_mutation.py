@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from finetune.errors import FinetuneError
+from finetune.errors import FinetuneError, RecipeFaults
 from finetune.readers.files import read_depth, read_image
 from finetune.readers.pairs import Pairs
 from finetune.recipe import Recipe, load_recipe, recipe_mapping, recipe_text
@@ -131,6 +132,62 @@ def test_mutated_text_of_a_recipe(recipe_values: tuple[str, Path], data: st.Data
     recipe = loaded(path)
     if recipe is not None:
         require_sound(recipe, path)
+
+
+# What no person types, and a script may: too long, too deep, too large, and what no path can have.
+HOSTILE = st.one_of(
+    st.sampled_from(["[]", "{}", "[ ", '["']).map(lambda brackets: brackets[0] * 200 + brackets[1] * 200),
+    st.sampled_from("9fx'").map(lambda letter: letter * 5000),
+    st.sampled_from(["1e18", "1e999", "-1e18", "0x" + "f" * 5000, "1" + "0" * 17, "!!python/x", "\x85", "\u2028"]),
+    st.sampled_from(["'a\0b'", '"a\\0b"', '"\\ud800"', "\udcff", "~no_such_user/x", "/dev/zero", "a/" * 3000]),
+)
+HOSTILE_KEYS = ["data.train." + "9" * 5000, "data.train.٣.root", "a." * 5000 + "b", "x" * 5000, "run..steps", "."]
+KEYS = [
+    *("name", "output", "seed", "model.checkpoint", "model.encoder", "model.max_depth_m", "model.lora.targets"),
+    *("data.input_size", "data.train", "data.train.0.root", "data.train.0.list", "data.val.0.invalid", "data.workers"),
+    *("loss", "loss.0.kind", "loss.0.lam", "optim.betas", "run.steps", "run.epochs", "run.batch_size", "run.threads"),
+    *("data.accept", "run.overfit_batches", "evaluation.protocols", "export"),
+]
+
+
+@settings(FIXED, max_examples=30, phases=[Phase.generate])  # an example says enough, and shrinking a slow one is slow
+@given(overrides=st.lists(st.tuples(st.sampled_from(KEYS + HOSTILE_KEYS), HOSTILE), min_size=1, max_size=2))
+def test_hostile_overrides(recipe_values: tuple[str, Path], overrides: list[tuple[str, str]]) -> None:
+    text, path = recipe_values
+    path.write_text(text, encoding="utf-8")
+    before = time.process_time()
+    try:
+        recipe = load_recipe(path, [f"{key}={value}" for key, value in overrides])
+    except FinetuneError as error:
+        lines = str(error).splitlines()
+        assert all(len(line) <= 1100 and "command line" in line for line in lines), lines
+    else:
+        require_sound(recipe, path)
+    assert time.process_time() - before < 3.0
+
+
+@pytest.mark.parametrize("depth", [31, 100_000])
+@pytest.mark.parametrize("brackets", ["[]", "{}"])
+def test_a_recipe_nested_deeply_is_one_sentence(recipe_values: tuple[str, Path], depth: int, brackets: str) -> None:
+    text, path = recipe_values
+    inner = "{a: " * depth + "}" * depth if brackets == "{}" else brackets[0] * depth + brackets[1] * depth
+    path.write_text(f"{text}extra: {inner}\n")
+    with pytest.raises(FinetuneError, match="nested too deeply") as error:
+        load_recipe(path)
+    assert len(str(error.value)) < 300
+
+
+def test_thousands_of_entries_and_faults_take_seconds(recipe_values: tuple[str, Path]) -> None:
+    text, path = recipe_values
+    entry = next(line for line in text.splitlines() if line.startswith("  train:")).removeprefix("  train: ")[1:-1]
+    entries = "".join(f"    - {entry.replace('reader', 'colour: 1, weight: x, reader')}\n" for _ in range(400))
+    path.write_text(text.replace(f"  train: [{entry}]", f"  train:\n{entries}"))
+    before = time.process_time()
+    with pytest.raises(RecipeFaults) as error:
+        load_recipe(path)
+    assert len(error.value.faults) == 800
+    # Half of it is reading YAML. It took four times as long when each fault was compared with all before it.
+    assert time.process_time() - before < 5.0
 
 
 def mutated_bytes(content: bytes, draw: Callable[[st.SearchStrategy[Any]], Any], most_inserted: int = 64) -> bytes:
