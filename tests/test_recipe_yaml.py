@@ -165,7 +165,7 @@ def test_scalars_that_cannot_be_read(text: str, fault: str, tmp_path: Path, monk
         ("a: 1\nb: !!float 1\n", 2, "tags such as tag:yaml.org,2002:float are not used in recipes"),
         ("a: 1\n---\na: 2\n", 2, "expected a single document"),
         ("a: 1\nb: '\x07'\n", 2, "'\\x07' is not allowed"),
-        ("a: " + "[" * 5000, 1, "brackets are nested too deeply"),
+        ("a: " + "[" * 5000, 1, "brackets and indented blocks are nested too deeply"),
     ],
 )
 def test_text_that_is_not_a_recipe_in_yaml(text: str, line: int, said: str, tmp_path: Path) -> None:
