@@ -40,6 +40,7 @@ from finetune.loop import Run
 from finetune.metrics import METRICS
 from finetune.networks.depth_model import DepthModel
 from finetune.networks.lora import add_adapters, lora_config
+from finetune.paths import is_file
 from finetune.preprocessing import Preprocessing
 from finetune.protocol_settings import protocol_settings
 from finetune.protocols import Protocol
@@ -517,7 +518,7 @@ def last_answer(best: Path, last: Path, of_best: Answer, device: torch.device) -
     Raises:
         CheckpointError: they are damaged.
     """
-    if not last.is_file():
+    if not is_file(last):
         return None
     checkpoint = read_checkpoint(str(last))
     if checkpoint.metadata.get("step") == read_checkpoint(str(best)).metadata.get("step"):

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 
 from finetune.console import ended, long_imports, settle_threads
 from finetune.model_argument import add_model_argument, claims_of, load_from, positive_meters
-from finetune.paths import expand_path, is_folder
+from finetune.paths import expand_path, is_file, is_folder
 from finetune.written_files import NAME_A_FILE, disk_faults, write_file
 
 
@@ -110,7 +110,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         evaluations, frames = evaluate_predictions(recipe, arguments.predictions, arguments.meters_per_unit)
     else:
         run = RunFolder(Path(arguments.model)) if is_folder(Path(arguments.model)) else None
-        run = run if run and run.best.is_file() else None
+        run = run if run and is_file(run.best) else None
         evaluations, frames = evaluate_model(recipe, load_from(arguments, arguments.device), run)
     if os.environ.get("RANK", "0") != "0":
         return  # the first process of a launcher has the tables of all

@@ -257,7 +257,7 @@ class RunFolder:
 
     def sync_metrics(self) -> None:
         """Wait until the disk has the rows so far: a resume point counts on those of the steps before it."""
-        if (self.path / METRICS_FILE).exists():
+        if path_exists(self.path / METRICS_FILE):
             sync(self.path / METRICS_FILE)
 
     def newest_first(self) -> list[Path]:

@@ -1,6 +1,7 @@
 """Imports point down one list, nothing imports a command, and no file bears the name of a standard module."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -134,3 +135,14 @@ def test_tests_mirror_the_package() -> None:
         mirrored = (PACKAGE / parent / name, PACKAGE / parent / stem, ROOT / parent / stem, ROOT / parent / name)
         known = Path(name).stem in whole or test.stem.startswith("test_every_")
         assert known or any(path.exists() for path in mirrored), f"{test} mirrors nothing"
+
+
+def test_files_of_users_are_asked_for_by_questions_that_never_raise() -> None:
+    raises = re.compile(r"\.(exists|is_file|is_dir|is_symlink|expanduser|resolve)\(\)")
+    asked = [
+        f"{file.relative_to(ROOT)}:{number}: {line.strip()}"
+        for file in FILES
+        for number, line in enumerate(file.read_text().splitlines(), start=1)
+        if raises.search(line) and "__file__" not in line
+    ]
+    assert not asked, "take path_exists, is_file, is_folder, ... of finetune/paths.py:\n" + "\n".join(asked)
