@@ -28,7 +28,7 @@ from finetune.recipe import DataEntry, Recipe
 from finetune.sample import DepthSample
 
 SAMPLES = 24
-SAMPLES_LOOKED_INTO = 8  # of these, for edges and surfaces: 50 ms each
+SAMPLES_LOOKED_INTO = 12  # of these, for edges and surfaces: 50 ms each; some have no edges, and eight must
 FILES_LOOKED_FOR = 20_000  # frames of an entry; half a second
 # With fewer measured pixels an image, in the median, a run learns scale and hardly any shape.
 _FEW_POINTS = 50

@@ -11,18 +11,13 @@ import numpy as np
 from finetune.evidence.coding import bits, shares_of_a_range
 from finetune.evidence.entry import Entry
 from finetune.evidence.facts import Facts
-from finetune.evidence.findings import Finding
+from finetune.evidence.findings import Finding, percent
 from finetune.evidence.ranges import depth_range, sentinel
-from finetune.evidence.registration import REACH_PX, WIDTH_PX, Fit, fit
+from finetune.evidence.registration import FEWEST_FRAMES, Fit, fit
 
 # By how much, as a natural log, the largest plane of another reading must hold more pixels in the median frame.
 _CLEARLY_OTHER = 0.3
 _FEWEST_FRAMES = 4  # to be sure of what single frames only suggest
-# Registered frames of seventeen cameras gave 0.13 to 0.36, unregistered ones -0.01 to 0.08.
-_LEAST_IN_PLACE = 0.1
-_SURELY_NOT_IN_PLACE = 0.06
-_FITS = 0.12
-_REACH = f"{REACH_PX} px, at a width of {WIDTH_PX},"
 _FEW_LEVELS = 16  # of 256; photographs, also dark ones, use more than a hundred
 _LEAST_FOCAL = 0.1  # of the width: a field of view of 157 degrees
 _MOST_DIFFERENT_BITS = 12  # of 256, between images that look alike
@@ -106,45 +101,58 @@ def _is_short(one: Facts) -> bool:
 
 
 def _registration(entry: Entry) -> Iterator[Finding]:
-    frames = [one.edges for one in entry.facts if one.edges]
-    found = fit(frames)
-    if not found or found.in_place >= _LEAST_IN_PLACE:
+    found = fit([one.edges for one in entry.facts if one.edges])
+    if not found:
+        if entry.facts and all(one.sparse for one in entry.facts):
+            yield _not_judged(entry)
         return
-    sure = found.frames >= _FEWEST_FRAMES
+    if found.verdict == "unknown":
+        return
+    sure = found.frames >= FEWEST_FRAMES
     numbers = (
-        f"over {found.frames} frames color changes at depth edges by {_percent(found.in_place)} of its range more than "
-        "by chance"
+        f"over {found.frames} frames color changes at depth edges by {_percent(found.rise.in_place)} of its range more "
+        "than around them"
     )
-    mirrored = fit(frames, mirrored=True)
-    if mirrored and mirrored.in_place >= _FITS:
+    mirrored = fit([one.edges for one in entry.facts if one.edges], mirrored=True)
+    if mirrored and mirrored.fits and found.rise.in_place < 0.5 * mirrored.rise.in_place:
         yield Finding(
             severity="stop" if sure else "warn",
             name="mirrored",
             key=entry.key,
-            evidence=f"depth is mirrored left to right: {numbers}, and by {_percent(mirrored.in_place)} once it is "
-            "turned",
+            evidence=f"depth is mirrored left to right: {numbers}, and by {_percent(mirrored.rise.in_place)} once it "
+            "is turned",
             fix=f"Mirror the depth maps, or the images, of {entry.key} ({entry.where})",
         )
-        return
-    distance = math.hypot(found.across_px, found.down_px)
-    if found.best >= _LEAST_IN_PLACE and distance >= 2:
+    elif found.verdict == "moved":
         yield Finding(
-            severity="stop" if sure and found.best >= _FITS else "warn",
+            severity="stop" if sure else "warn",
             name="registration",
             key=entry.key,
-            evidence=f"depth does not lie on its image: {numbers}, and by {_percent(found.best)} once it is moved "
+            evidence=f"depth does not lie on its image: {numbers}, and by {_percent(found.rise.best)} once it is moved "
             f"{_toward(found)}",
             fix="Register depth to color with the two cameras' calibration, as the sensor's own software does "
             f"({entry.where})",
         )
-        return
-    yield Finding(
-        severity="stop" if found.frames >= 2 * _FEWEST_FRAMES and found.in_place < _SURELY_NOT_IN_PLACE else "warn",
+    else:
+        yield Finding(
+            severity="stop" if sure else "warn",
+            name="registration",
+            key=entry.key,
+            evidence=f"depth does not belong to its image: {numbers}, and moved by up to a sixth of the width by no "
+            f"more than {_percent(found.rise.best)}, which is chance",
+            fix=f"Check that each line of {entry.key} names the depth of its own image, registered to it "
+            f"({entry.where})",
+        )
+
+
+def _not_judged(entry: Entry) -> Finding:
+    share = float(np.median([one.valid_share for one in entry.facts]))
+    return Finding(
+        severity="note",
         name="registration",
         key=entry.key,
-        evidence=f"depth does not belong to its image: {numbers}, and no shift up to {_REACH} brings "
-        f"them together (at most {_percent(found.best)})",
-        fix=f"Check that each line of {entry.key} names the depth of its own image, registered to it ({entry.where})",
+        evidence=f"depth is sparse, {percent(share)} of the pixels in the median frame: between its points an edge "
+        "lies anywhere, so whether depth lies on its image is not judged; the page of finetune check --html shows it",
     )
 
 
@@ -153,9 +161,10 @@ def _percent(share: float) -> str:
 
 
 def _toward(found: Fit) -> str:
-    across = f"{abs(found.across_px)} px {'right' if found.across_px > 0 else 'left'}"
-    down = f"{abs(found.down_px)} px {'down' if found.down_px > 0 else 'up'}"
-    return " and ".join(text for text, moved in ((across, found.across_px), (down, found.down_px)) if moved)
+    across_px, down_px = found.shift_px
+    across = f"{abs(across_px)} px {'right' if across_px > 0 else 'left'}"
+    down = f"{abs(down_px)} px {'down' if down_px > 0 else 'up'}"
+    return " and ".join(text for text, moved in ((across, across_px), (down, down_px)) if moved)
 
 
 def _constant(entry: Entry) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from finetune.evidence.numbers import Numbers, numbers_of
 from finetune.evidence.registration import Edges, find_edges
 from finetune.evidence.surfaces import Reading, largest_plane
-from finetune.sample import DepthSample
+from finetune.sample import DepthSample, is_sparse
 
 _DEPTHS = 2048
 _HASH_SIDE = 16
@@ -35,7 +35,8 @@ class Facts:
         most_m, most_share: the largest measured depth and the share of measured pixels that have exactly it.
         next_m: the largest depth below it.
         constant: more than one pixel is measured, and all have one depth.
-        edges: None where depth has too few.
+        sparse: depth is a scatter of points.
+        edges: None where depth has too few, or is sparse.
         plane: see ``surfaces.largest_plane``.
         numbers: what the stored numbers look like.
         image_levels: how many of 256 levels the image uses.
@@ -52,6 +53,7 @@ class Facts:
     most_share: float
     next_m: float
     constant: bool
+    sparse: bool
     edges: Edges | None
     plane: Mapping[Reading, float] | None
     numbers: Numbers
@@ -94,6 +96,7 @@ def facts_of(sample: DepthSample, meters_per_unit: float | None = None) -> Facts
         most_share=1.0 - len(below) / len(measured) if measured.size else 0.0,
         next_m=next_m,
         constant=measured.size > 1 and not below.size,
+        sparse=is_sparse(surface),
         edges=find_edges(sample.image, sample.depth_m, surface),
         plane=largest_plane(sample.depth_m, surface, sample.camera),
         numbers=numbers_of(sample.depth_m, sample.valid, meters_per_unit),

@@ -77,8 +77,8 @@ class Finding:
 
     @property
     def way_on(self) -> str:
-        """The fix, and of a judgment that stops a run the key that accepts it."""
-        if self.severity != "stop" or self.name not in JUDGMENTS:
+        """The fix, and of a judgment the key that accepts it."""
+        if self.severity == "note" or self.name not in JUDGMENTS:
             return self.fix
         return f"{self.fix}. If it is as it should be, set data.accept: [{self.name}]"
 

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import os
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +12,14 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from finetune.evidence.entries import apart, findings_of
 from finetune.evidence.entry import Entry
 from finetune.evidence.facts import Facts, facts_of
+from finetune.evidence.registration import find_edges
 from finetune.evidence.units import suggested_max_depth_m
-from finetune.sample import DepthSample
+from finetune.sample import DepthSample, is_sparse
 from tests.synthetic import tilted_plane
 
 SAMPLES = os.environ.get("DEPTH_SAMPLES")
@@ -117,13 +120,166 @@ def real_pairs() -> dict[tuple[str, bool], list[DepthSample]]:
     return pairs
 
 
+Pair = tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.bool_]]
+
+
+def room_pairs() -> list[Pair]:
+    """The frames of ``data/room``."""
+    root = Path(__file__).resolve().parents[2] / "data" / "room"
+    found = []
+    for line in (root / "train.txt").read_text().splitlines():
+        names = line.split()
+        raw: Any = cv2.imread(str(root / names[1]), cv2.IMREAD_UNCHANGED)
+        image: Any = cv2.imread(str(root / names[0]))
+        found.append((image[..., ::-1].copy(), (raw / 1000.0).astype(np.float32), raw > 0))
+    return found
+
+
+def flipped(pair: Pair) -> Pair:
+    return tuple(np.ascontiguousarray(part[:, ::-1]) for part in pair)  # type: ignore[return-value]
+
+
+def cut(pair: Pair, draw: np.random.Generator) -> Pair:
+    """A crop of 0.6 to 0.95 of the sides, mirrored every other time."""
+    height, width = pair[1].shape
+    share = draw.uniform(0.6, 0.95)
+    rows, columns = int(height * share), int(width * share)
+    top, left = draw.integers(height - rows + 1), draw.integers(width - columns + 1)
+    found: Any = tuple(np.ascontiguousarray(part[top : top + rows, left : left + columns]) for part in pair)
+    return flipped(found) if draw.random() < 0.5 else found
+
+
+def moved(pair: Pair, across: float, down: float) -> Pair:
+    """Depth moved by pixels of an image 320 wide; where it came from nothing is measured."""
+    image, depth_m, valid = pair
+    zoom = max(1.0, image.shape[1] / 320)
+    shift = np.array([[1, 0, round(across * zoom)], [0, 1, round(down * zoom)]], dtype=np.float64)
+    size = depth_m.shape[::-1]
+    depth_m = np.asarray(cv2.warpAffine(depth_m, shift, size, flags=cv2.INTER_NEAREST), dtype=np.float32)
+    valid = cv2.warpAffine(valid.astype(np.uint8), shift, size, flags=cv2.INTER_NEAREST) > 0
+    return image, depth_m, valid
+
+
+def judged(pairs: list[Pair]) -> list[str]:
+    """``stop registration`` and the like, of what is no note."""
+    base = plane()
+    facts = [dataclasses.replace(base, edges=find_edges(*pair), sparse=is_sparse(pair[2])) for pair in pairs]
+    found = [one for one in findings_of(entry(facts)) if one.name in ("registration", "mirrored")]
+    return [f"{one.severity} {one.name}" for one in found if one.severity != "note"]
+
+
+def wrong_ways(pairs: list[Pair], draw: np.random.Generator) -> Iterator[list[Pair]]:
+    """The pairs moved by 8, 16 and 40 px, across and in another direction, and mirrored in depth alone."""
+    for pixels in (8, 16, 40):
+        side, angle = draw.choice((-1, 1)), draw.uniform(0, 2 * np.pi)
+        yield [moved(pair, side * pixels, 0) for pair in pairs]
+        yield [moved(pair, pixels * np.cos(angle), min(pixels, 20) * np.sin(angle)) for pair in pairs]
+    yield [(image, *flipped((image, depth_m, valid))[1:]) for image, depth_m, valid in pairs]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_room_cut_anew_is_told_to_be_in_place_moved_or_mirrored(seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    pairs = [cut(pair, draw) for pair in room_pairs()[seed::5]]
+    assert judged(pairs) == []
+    *shifts, mirrored = wrong_ways(pairs, draw)
+    assert all(judged(shift) == ["stop registration"] for shift in shifts[seed::2])
+    assert judged(mirrored) == ["stop mirrored"]
+
+
+def test_depth_of_another_frame_of_the_room_is_told() -> None:
+    pairs = room_pairs()[::4]
+    other = [(image, *pairs[(place + 6) % len(pairs)][1:]) for place, (image, _, _) in enumerate(pairs)]
+    assert judged(other) == ["stop registration"]
+
+
+def test_sparse_depth_is_not_judged_and_that_is_said() -> None:
+    draw = np.random.default_rng(0)
+    pairs = [(image, depth_m, valid & (draw.random(valid.shape) < 0.3)) for image, depth_m, valid in room_pairs()[:8]]
+    assert judged(pairs) == []
+    assert judged([moved(pair, 16, 0) for pair in pairs]) == []
+    (said,) = named(entry([plane(sparse=True, valid_share=0.27)]), "registration")
+    assert said.startswith("note data.train.0: depth is sparse, 27% of the pixels in the median frame")
+    assert not named(entry([plane(sparse=True), plane(sparse=False)]), "registration")
+
+
+def sample_pairs() -> dict[tuple[str, bool], list[Pair]]:
+    """Every pair of the samples that can be read as it is, sparse ones too, by data set and whether registered."""
+    assert SAMPLES
+    root = Path(SAMPLES)
+    pairs: dict[tuple[str, bool], list[Pair]] = defaultdict(list)
+    with (root / "manifest.csv").open(newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["aligned"] in ("yes", "no")]
+    for row in rows:
+        image: Any = cv2.imread(str(root / row["rgb"]))
+        path = root / row["depth"]
+        if row["encoding"] == "npz-float32":
+            arrays = np.load(root / row["depth"].rpartition(":")[0])
+            image, raw = arrays["rgb"][..., ::-1], np.nan_to_num(arrays["depth"])
+        elif image is None or not path.is_file() or row["dataset"] in ("middlebury2014", "nyu_raw"):
+            continue  # which store disparity
+        else:
+            raw = np.load(path) if path.suffix == ".npy" else cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+        if "rotated" in row["encoding"]:
+            raw = (raw >> 3) | (raw << 13)
+        if raw.shape != image.shape[:2]:
+            image = cv2.resize(image, raw.shape[::-1], interpolation=cv2.INTER_AREA)  # ARKit's depth is smaller
+        depth_m = raw.astype(np.float32) / np.float32(row["units_per_meter"] or 1)
+        valid = np.isfinite(depth_m) & (raw > 0) & (raw < 65535)
+        pairs[row["dataset"], row["aligned"] == "yes"].append((image[..., ::-1].copy(), depth_m, valid))
+    return pairs
+
+
+def repeated(pairs: list[Pair], count: int) -> list[Pair]:
+    """Evenly spread where there are enough; else all of them again and again, mirrored every other time."""
+    if len(pairs) >= count:
+        return [pairs[int(place)] for place in np.linspace(0, len(pairs) - 1, count).round()]
+    return [
+        pairs[place % len(pairs)] if place // len(pairs) % 2 == 0 else flipped(pairs[place % len(pairs)])
+        for place in range(count)
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not SAMPLES, reason="set DEPTH_SAMPLES to the folder of real RGB-D samples to run this")
+@pytest.mark.parametrize("count", [8, 20, 50])
+def test_no_sound_sample_is_stopped_and_wrong_ones_are_found(count: int) -> None:
+    draw = np.random.default_rng(count)
+    asked, found = 0, 0
+    for (name, registered), pairs in sample_pairs().items():
+        whole = repeated(pairs, count)
+        cuts = (
+            [cut(pair, draw) for pair in (pairs * count)[:count]]
+            if len(pairs) < count
+            else [cut(pair, draw) for pair in whole]
+        )
+        if not registered:
+            assert judged(whole) == ["stop registration"] and judged(cuts) == ["stop registration"], name
+            continue
+        assert judged(whole) == judged(cuts) == [], name
+        sparse = is_sparse(pairs[0][2])
+        if sparse or (name == "arkit_lidar" or count == 50):  # an ARKit frame has 174 edges, its crops fewer
+            continue
+        found_here = [bool(judged(wrong)) for wrong in wrong_ways(whole, draw)]
+        if len(pairs) >= 16:
+            other = [
+                (image, *pairs[(place * (len(pairs) // count) + 7) % len(pairs)][1:])
+                for place, (image, _, _) in enumerate(repeated(pairs, count))
+            ]
+            found_here.append(bool(judged(other)))
+        asked, found = asked + len(found_here), found + sum(found_here)
+    assert found >= 0.95 * asked, f"{found} of {asked}"
+
+
 @pytest.mark.skipif(not SAMPLES, reason="set DEPTH_SAMPLES to the folder of real RGB-D samples to run this")
 def test_real_pairs_are_told_to_be_registered_or_not() -> None:
     told: dict[bool, set[str]] = {True: set(), False: set()}
     for (name, registered), samples in real_pairs().items():
         if "raw" in name or not samples:  # disparity of another kind than any reader's
             continue
-        found = {one.name for one in findings_of(entry([facts_of(sample) for sample in samples]))}
+        # One pair or two say nothing: a verdict takes eight.
+        facts = ([facts_of(sample) for sample in samples] * 8)[: max(8, len(samples))]
+        found = {one.name for one in findings_of(entry(facts)) if one.severity != "note"}
         assert ("registration" not in found) == registered, f"{name}: {found}"
         assert ("depth_is" in found) == (name == "middlebury2014"), f"{name}: {found}"  # which stores disparity
         assert not found & {"mirrored", "focal"}, f"{name}: {found}"

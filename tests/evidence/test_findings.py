@@ -24,16 +24,17 @@ def test_a_finding_is_a_sentence_with_its_fix() -> None:
     assert finding.to_mapping()["severity"] == "stop"
 
 
-def test_a_judgment_that_stops_says_how_it_is_accepted() -> None:
+def test_a_judgment_says_how_it_is_accepted() -> None:
     found = [
         Finding(severity=severity, name=name, key="data.val.0", evidence="far", fix="Set it")  # type: ignore[arg-type]
-        for severity, name in (("stop", "unit"), ("warn", "unit"), ("stop", "files"))
+        for severity, name in (("stop", "unit"), ("warn", "unit"), ("stop", "files"), ("note", "unit"))
     ]
     sentences = [one.sentence() for one in found]
-    assert sentences[0] == "data.val.0: far. Set it. If it is as it should be, set data.accept: [unit]."
-    assert sentences[1:] == ["data.val.0: far. Set it."] * 2
+    # What only warns says it too: else it returns with every launch.
+    assert sentences[:2] == ["data.val.0: far. Set it. If it is as it should be, set data.accept: [unit]."] * 2
+    assert sentences[2:] == ["data.val.0: far. Set it."] * 2
     after = accepted(found, ["unit", "files_are_no_judgment"])
-    assert [one.severity for one in after] == ["note", "note", "stop"]
+    assert [one.severity for one in after] == ["note", "note", "stop", "note"]
     assert after[0].sentence() == "data.val.0: accepted by data.accept: far."
 
 
