@@ -57,6 +57,19 @@ def _strips_are_short(tags: dict[int, _Tag], counts: tuple[int, ...]) -> bool:
     return sum(counts) < (width * bits + 7) // 8 * height
 
 
+def tag_values(data: bytes, key: int) -> tuple[float, ...]:
+    """
+    The numbers of a field in the first directory; none where it has no such field.
+
+    Raises:
+        struct.error: the file ends within the directory.
+    """
+    for found, tag in _tags(data):
+        if found == key:
+            return tag.values
+    return ()
+
+
 def tiff_as_stored(data: bytes) -> bytes:
     """The file with its orientation set to "as stored": OpenCV turns a TIFF even where it is told not to."""
     try:
