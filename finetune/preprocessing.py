@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -19,6 +19,7 @@ from finetune.sample import DepthSample, is_sparse
 
 PATCH_PX = 14
 _LEVELS = "image_levels"
+_ORIENTATION = "orientation"
 _MOST_COLOR = 1000  # of mean and std: beyond it no image could be told from another
 # Times as elongated as the input size that an image may be before its longer side is bounded; see network_size.
 MOST_ELONGATED = 4.0
@@ -36,12 +37,16 @@ class Preprocessing:
         input_size: (height, width) that the resized image reaches at least, pixels; multiples of 14.
         mean, std: per RGB channel, of values from 0 to 1.
         image_levels: what is black and white of image files of more than 8 bits; used where they are read.
+        orientation: how the images of training lay: ``upright``, turned as their EXIF tag says, or ``stored``, which is
+            said of weights that were written before training turned images. Images without a tag are the same in both.
+            Every command turns images upright, whatever the weights say.
     """
 
     input_size: tuple[int, int]
     mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     image_levels: ImageLevels | None = None
+    orientation: Literal["upright", "stored"] = "upright"
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """
@@ -111,8 +116,12 @@ class Preprocessing:
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, for the metadata of a weights file."""
         saved: dict[str, Any] = {name: list(getattr(self, name)) for name in _SAVED}
-        # Only where there are any: older versions know no such key.
-        return saved if self.image_levels is None else saved | {_LEVELS: self.image_levels.to_mapping()}
+        # Only where there is anything to say: older versions know no such keys.
+        if self.image_levels is not None:
+            saved[_LEVELS] = self.image_levels.to_mapping()
+        if self.orientation != "stored":
+            saved[_ORIENTATION] = self.orientation
+        return saved
 
     @classmethod
     def from_mapping(cls, mapping: object) -> Preprocessing:
@@ -122,14 +131,18 @@ class Preprocessing:
         Raises:
             ValueError: ``to_mapping`` gives no such mapping.
         """
-        if not isinstance(mapping, Mapping) or set(mapping) - {_LEVELS} != set(_SAVED):
+        if not isinstance(mapping, Mapping) or set(mapping) - {_LEVELS, _ORIENTATION} != set(_SAVED):
             raise ValueError(f"preprocessing is {shown(mapping)}; expected {', '.join(_SAVED)} and nothing else")
+        orientation = mapping.get(_ORIENTATION, "stored")
+        if orientation not in ("upright", "stored"):
+            raise ValueError(f"preprocessing.orientation is {shown(orientation)}; expected upright or stored")
         for name, (count, expected, holds) in _SAVED.items():
             values = mapping[name]
             if not isinstance(values, list | tuple) or len(values) != count or not all(map(holds, values)):
                 raise ValueError(f"preprocessing.{name} is {shown(values)}; expected {expected}")
         levels = ImageLevels.from_mapping(mapping[_LEVELS]) if _LEVELS in mapping else None
-        return cls(**{name: tuple(mapping[name]) for name in _SAVED}, image_levels=levels)
+        saved = {name: tuple(mapping[name]) for name in _SAVED}
+        return cls(**saved, image_levels=levels, orientation=orientation)
 
 
 def _is_color(value: Any) -> bool:

@@ -231,6 +231,12 @@ def test_camera_moves_with_the_window() -> None:
 def test_survives_the_metadata_of_a_weights_file() -> None:
     preprocessing = Preprocessing(input_size=(252, 336))
     assert Preprocessing.from_mapping(preprocessing.to_mapping()) == preprocessing
+    # Weights from before images were turned in training say nothing of it, and go on saying nothing.
+    older = {name: value for name, value in preprocessing.to_mapping().items() if name != "orientation"}
+    assert Preprocessing.from_mapping(older).orientation == "stored"
+    assert Preprocessing.from_mapping(older).to_mapping() == older
+    with pytest.raises(ValueError, match=r"preprocessing\.orientation is 'sideways'; expected upright or stored"):
+        Preprocessing.from_mapping({**older, "orientation": "sideways"})
 
 
 NOT_OURS = [

@@ -25,6 +25,7 @@ from finetune.readers.formats import EXR_SIGNATURE, JPEG_SIGNATURE, fault_of
 from finetune.readers.image_levels import ImageLevels
 from finetune.readers.intrinsics import Intrinsics
 from finetune.readers.jpeg import jpeg_is_cut, with_warnings
+from finetune.readers.orientation import UPRIGHT, ExifTurns, Turn, orientation_of, turn_like_depth, turned
 from finetune.readers.pfm import PFM_SIGNATURES, decode_pfm
 from finetune.readers.tiff import tiff_as_stored, tiff_is_short
 from finetune.sample import DepthSample
@@ -135,10 +136,24 @@ def read_frame(
     coding: DepthCoding,
     intrinsics: Intrinsics | None,
     *,
+    levels: ImageLevels | None = None,
+) -> DepthSample:
+    """The frame of two files, upright; arguments and errors as of ``read_stored_frame``."""
+    sample, turn = read_stored_frame(image_path, depth_path, coding, intrinsics, levels=levels)
+    return turn.apply(sample)
+
+
+def read_stored_frame(
+    image_path: str,
+    depth_path: str,
+    coding: DepthCoding,
+    intrinsics: Intrinsics | None,
+    *,
     reduce_image: bool = False,
     along_rays: bool = False,
     levels: ImageLevels | None = None,
-) -> DepthSample:
+    exif_turns: ExifTurns | None = None,
+) -> tuple[DepthSample, Turn]:
     """
     Args:
         image_path, depth_path: the two files of a frame.
@@ -148,14 +163,17 @@ def read_frame(
         along_rays: the file holds distances from the camera's center, which become depth along the axis; needs
             intrinsics. Limits of ``coding`` are of the distances.
         levels: as of ``read_image``.
+        exif_turns: what the EXIF tag of an image turns, where sizes do not tell.
 
     Returns:
-        The sample; without camera where its lens bends rays so far that no pinhole describes it.
+        The sample as its depth map is stored, and what is still to be done until it is upright; without camera where
+        its lens bends rays so far that no pinhole describes it.
 
     Raises:
         DataError: a file cannot be decoded, depth has 8 bits, or image, depth and intrinsics are not of one size.
     """
-    image, raw = read_image(image_path, levels=levels), read_depth(depth_path, coding.channels)
+    image, orientation = read_stored_image(image_path, levels=levels)
+    raw = read_depth(depth_path, coding.channels)
     if raw.dtype.itemsize == 1 and not coding.allow_8_bit:  # 256 steps, and no unit
         raise DataError(
             depth_path,
@@ -167,6 +185,8 @@ def read_frame(
         raise DataError(
             depth_path, f"holds {raw.dtype}, and bits: {coding.bits} is of unsigned 16 bits", "Leave out bits"
         )
+    image, turn = turn_like_depth(image, orientation, raw.shape, exif_turns, image_path)
+    intrinsics = turn.intrinsics(intrinsics, image.shape[:2])
     camera = intrinsics.camera_of(image, image_path) if intrinsics else None
     if reduce_image and raw.ndim == 2:
         image, camera = _reduced(image, camera, raw.shape)
@@ -185,7 +205,7 @@ def read_frame(
         valid &= depth_m > 0  # a fisheye sees what lies beside and behind it
     if lens is not None:
         camera = None
-    return DepthSample(image=image, depth_m=depth_m, valid=valid, source=depth_path, camera=camera)
+    return DepthSample(image=image, depth_m=depth_m, valid=valid, source=depth_path, camera=camera), turn
 
 
 def _fix_of_sizes(image: tuple[int, ...], depth: tuple[int, ...], reduce_image: bool) -> str:
@@ -234,15 +254,29 @@ def read_image(
     Raises:
         DataError: the file is missing, damaged, or holds something else.
     """
+    image, orientation = read_stored_image(path, levels=levels)
+    return turned(image, orientation) if upright else image
+
+
+def read_stored_image(
+    path: str | os.PathLike[str], *, levels: ImageLevels | None = None
+) -> tuple[NDArray[np.uint8], int]:
+    """
+    Returns:
+        (H, W, 3) uint8, RGB, as ``read_image`` describes it, as stored; and the EXIF orientation.
+
+    Raises:
+        DataError: as ``read_image``.
+    """
     import cv2
 
+    orientation = UPRIGHT
     if _is_array_file(path):
         pixels = _stored_array(path, ("rgb", "image"))
     else:
-        # The depth map of a frame has no EXIF tag: turning the image by its own would part the two.
-        as_stored = 0 if upright else cv2.IMREAD_IGNORE_ORIENTATION
-        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | as_stored
-        pixels = _decoded(path, _content(path), flags, turned=upright)
+        data = _content(path)
+        pixels = _decoded(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+        orientation = orientation_of(data)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     known = pixels.dtype in (np.uint8, np.uint16) or (levels is not None and pixels.dtype.kind in "uif")
@@ -258,7 +292,7 @@ def read_image(
     elif pixels.dtype == np.uint16:
         pixels = (pixels.astype(np.uint32) + 128) // 257
     color = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3]
-    return np.ascontiguousarray(color, dtype=np.uint8)
+    return np.ascontiguousarray(color, dtype=np.uint8), orientation
 
 
 def read_depth(path: str | os.PathLike[str], channels: DepthChannels | None = None) -> NDArray[Any]:
@@ -306,9 +340,9 @@ def _is_array_file(path: str | os.PathLike[str]) -> bool:
     return str(path).lower().endswith((".npy", ".npz"))
 
 
-def _decoded(path: str | os.PathLike[str], data: bytes, flags: int, *, turned: bool = False) -> NDArray[Any]:
+def _decoded(path: str | os.PathLike[str], data: bytes, flags: int) -> NDArray[Any]:
     """
-    The pixels of an image file, as stored unless it is to be turned as its tag says.
+    The pixels of an image file, as stored.
 
     Raises:
         DataError: it is damaged, or of a format that is not read here. OpenCV itself answers None, raises, or fills up
@@ -317,7 +351,7 @@ def _decoded(path: str | os.PathLike[str], data: bytes, flags: int, *, turned: b
     import cv2
 
     heard, pixels = "", None
-    whole = data if turned else tiff_as_stored(data)
+    whole = tiff_as_stored(data)
 
     def decode() -> NDArray[Any] | None:
         try:

@@ -23,7 +23,7 @@ _ALIASES = {
     "image": ("img", "rgb", "color", "colour", "photo", "picture", "left", "input", ""),
     "depth": ("depth_map", "depthmap", "gt", "gt_depth", "depth_gt", "ground_truth", "groundtruth", "target", "label"),
     "mask": ("valid", "valid_mask", "depth_mask", "confidence", "conf"),
-    "sky": ("sky_mask",),
+    "sky_mask": ("sky",),
     "meters": ("m", "distance", "depth", "z"),
 }
 

@@ -106,15 +106,23 @@ def require_other_file(path: str | Path, other: str | Path, place: str, what: st
     Raises:
         ListError: they are one file, by links or by name, and no archive of several arrays.
     """
-    try:
-        same = os.path.samefile(path, other)  # noqa: PTH121 - the other questions about paths take strings, too
-        if same and str(path).endswith(ARCHIVE_SUFFIX):
-            with zipfile.ZipFile(path) as archive:
-                same = len(archive.namelist()) < 2
-    except (OSError, ValueError, zipfile.BadZipFile):
-        return  # reading it says more
-    if same:
+    if same_file(path, other):
+        if str(path).endswith(ARCHIVE_SUFFIX):
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    if len(archive.namelist()) > 1:
+                        return
+            except (OSError, zipfile.BadZipFile):
+                return  # reading it says more
         raise ListError(place, f"{what} are one file, {path}", "Name the file of each")
+
+
+def same_file(path: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to one file, also by links; False where one cannot be found."""
+    try:
+        return os.path.samefile(path, other)  # noqa: PTH121 - Path.samefile raises for what is no path
+    except (OSError, ValueError):
+        return False
 
 
 class ListedFrames(ABC):

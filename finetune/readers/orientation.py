@@ -8,19 +8,24 @@ its image if it has the size of the image as stored, and left alone if it has th
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.camera import Camera
+from finetune.errors import DataError
+from finetune.readers.intrinsics import Intrinsics
 from finetune.readers.tiff import TIFF_SIGNATURES, tag_values
 from finetune.sample import DepthSample
 
 UPRIGHT = 1
 # Those that swap height and width.
 TRANSPOSING = (5, 6, 7, 8)
+# What the tag of an image turns: image and depth map, or the image alone since depth is upright already.
+ExifTurns = Literal["both", "image"]
+_BACK = {6: 8, 8: 6}  # the others are their own inverse
 _ORIENTATION_TAG = 0x0112
 _EXIF = b"Exif\0\0"
 
@@ -86,6 +91,79 @@ def turned_sample(sample: DepthSample, orientation: int) -> DepthSample:
     )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """What is still to be done to a frame until it is upright.
+
+    Attributes:
+        orientation: of the image's tag.
+        done: whether the image has been turned already, to lie as its depth map.
+    """
+
+    orientation: int
+    done: bool
+
+    def apply(self, sample: DepthSample) -> DepthSample:
+        """The frame, upright."""
+        return sample if self.done else turned_sample(sample, self.orientation)
+
+    def like_depth(self, pixels: NDArray[Any], shape: tuple[int, ...]) -> NDArray[Any]:
+        """A mask of the frame, brought to lie as its depth map of ``shape`` where its size says that it does not."""
+        return turned(pixels, self._to_depth) if self._lies_across(pixels.shape, shape) else pixels
+
+    def intrinsics(self, intrinsics: Intrinsics | None, shape: tuple[int, ...]) -> Intrinsics | None:
+        """Those of the image as it lies now, of ``shape``, where their size says that they are of the other way."""
+        if intrinsics is None or not self._lies_across(given := (intrinsics.height, intrinsics.width), shape):
+            return intrinsics
+        if intrinsics.lens is not None:
+            return intrinsics  # refused for its size: a lens that is turned is another one
+        camera = turned_camera(intrinsics.camera, self._to_depth, *given)
+        return replace(intrinsics, camera=camera, height=shape[0], width=shape[1])
+
+    @property
+    def _to_depth(self) -> int:
+        return self.orientation if self.done else _BACK.get(self.orientation, self.orientation)
+
+    def _lies_across(self, given: tuple[int, ...], shape: tuple[int, ...]) -> bool:
+        return self.orientation in TRANSPOSING and given == shape[::-1] != shape
+
+
+def turn_like_depth(
+    image: NDArray[np.uint8], orientation: int, depth_shape: tuple[int, ...], turns: ExifTurns | None, path: str
+) -> tuple[NDArray[np.uint8], Turn]:
+    """
+    Args:
+        image: (H, W, 3), as stored.
+        orientation: of its tag.
+        depth_shape: of its depth map, as stored.
+        turns: what the tag turns; None: told from the sizes.
+        path: of the image, for the error.
+
+    Returns:
+        The image as its depth map lies, and what is still to be done.
+
+    Raises:
+        DataError: the sizes do not tell whether depth lies as the stored image or as the upright one.
+    """
+    if orientation == UPRIGHT:
+        return image, Turn(orientation=UPRIGHT, done=True)
+    if turns is None:
+        height, width = image.shape[:2]
+        if orientation not in TRANSPOSING or height == width:
+            raise DataError(
+                path,
+                f"has the EXIF orientation {orientation}, and sizes do not tell whether its depth map is turned, too",
+                "Set exif_turns: both in pairs if depth is stored as the image is, or image if depth is upright; or "
+                "write the images without the tag",
+            )
+        # Sizes may differ where the larger image is to be reduced; shapes do not.
+        stands = (depth_shape[0] > depth_shape[1]) if len(depth_shape) == 2 else height > width
+        turns = "both" if stands == (height > width) else "image"
+    if turns == "both":
+        return image, Turn(orientation=orientation, done=False)
+    return turned(image, orientation), Turn(orientation=orientation, done=True)
+
+
 def _exif_block(data: bytes) -> bytes:
     """The EXIF data of a JPEG, PNG or WebP file, which is a TIFF file of tags; a TIFF file itself; else nothing."""
     if data.startswith(TIFF_SIGNATURES):
@@ -110,7 +188,7 @@ def _in_jpeg(data: bytes) -> bytes:
 
 
 def _in_chunks(data: bytes, place: int, order: str, wanted: bytes) -> bytes:
-    """Of PNG the size comes before the name of a chunk and a checksum behind it; of WebP the name, the size, padding."""
+    """Content of a chunk. In PNG its size comes before its name, and a checksum last; in WebP its name comes first."""
     png = order == ">"
     while place + 8 <= len(data):
         (size,) = struct.unpack_from(f"{order}I", data, place if png else place + 4)

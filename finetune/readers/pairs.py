@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import builtins
 import math
+import os
 from array import array
 from collections.abc import Mapping
 from dataclasses import replace
@@ -17,10 +19,10 @@ from pydantic.dataclasses import dataclass
 
 from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
-from finetune.paths import expand_path, is_folder, path_exists
+from finetune.paths import expand_path, is_file, is_folder, path_exists
 from finetune.readers.bits import Bits
 from finetune.readers.channels import DepthChannels
-from finetune.readers.files import DepthCoding, read_frame, read_image, require_depth_range
+from finetune.readers.files import DepthCoding, read_image, read_stored_frame, require_depth_range
 from finetune.readers.intrinsics import Intrinsics, read_intrinsics_of_images
 from finetune.readers.listing import (
     PATHS,
@@ -31,9 +33,11 @@ from finetune.readers.listing import (
     read_list,
     require_file,
     require_folder,
+    require_other_file,
 )
-from finetune.readers.masks import eroded, mask_of, read_mask
+from finetune.readers.masks import STEM, eroded, read_mask, side_file
 from finetune.readers.matching import match_frames
+from finetune.readers.orientation import ExifTurns, Turn
 from finetune.sample import DepthSample
 
 DepthIs = Literal["z", "range", "disparity", "inverse", "affine_inverse"]
@@ -90,6 +94,10 @@ class Pairs(ListedFrames):
     an alpha that is left aside), or that three of 8 bits make up one number: ``rgb24``, red lowest, as CARLA and
     SYNTHIA write it; ``bgr24``, blue lowest.
 
+    An image with an EXIF tag is turned upright with its depth map, mask and intrinsics, as ``predict`` turns it. Depth
+    that has the size of the upright image already is left as it is; where sizes do not tell, of a turn by 180 degrees
+    or a square image, ``exif_turns`` does. ``mask_at_least`` is 1 or 2 of ARKit's confidence, 54 or 255 of Polycam's.
+
     Files of intrinsics and masks lie below ``root`` or in the current directory. Intrinsics of each image are JSON
     objects by its path below ``root``, file name or stem, or, as ``intrinsics: list``, the four columns fx, fy, cx, cy
     after the two paths. Sky is valid and infinitely far: ``out_of_range: ceiling`` teaches it, ``ignore`` leaves out.
@@ -118,8 +126,11 @@ class Pairs(ListedFrames):
     inverse_per_unit: float | None = None  # of inverse: raw value times this is 1 / meters
     depth_channels: DepthChannels | None = None  # which of several is depth, or rgb24 | bgr24: 24 bits of three
     allow_8_bit: bool = False  # also read depth in 256 steps, whose unit is known; says how large a step is
-    mask: str | None = None  # file for all frames, or folder with one of each image's stem; what is 0 is not valid
-    sky_mask: str | None = None  # likewise; what is not 0 is sky, farther than any measurement
+    mask: str | None = None  # file for all frames; folder; *_mask.png by stem; or: list. What is 0 is not valid
+    mask_at_least: float | None = None  # of a mask of confidence: lower values are not valid; null: 0 is not
+    mask_at_most: float | None = None  # higher values are not valid, as of ZED, whose 100 is the least sure
+    sky_mask: str | None = None  # as mask; what is not 0 is sky, farther than any measurement
+    exif_turns: ExifTurns | None = None  # what an image's EXIF tag turns, both or image; null: told by the sizes
     min_valid_share: float = 0.0  # of a frame's pixels; one with fewer cannot be read: see data.on_bad_sample
     edge_erosion_px: int = 0  # leave out pixels so near to a hole or a jump of depth: of dense depth, whose edges fly
     reduce_image: bool = False  # bring larger images to the size of their depth map; both must show the same view
@@ -142,11 +153,23 @@ class Pairs(ListedFrames):
             raise RecipeError("edge_erosion_px", self.edge_erosion_px, "pixels from 0 to 50, such as 2")
         if self.intrinsics == IN_LIST and self.list is None:
             raise RecipeError("intrinsics", IN_LIST, "a JSON file, since there is no list")
+        self._require_masks()
         for key, folder in (("image_dir", self.image_dir), ("depth_dir", self.depth_dir)):
             if self.list is None and folder is None:
                 raise RecipeError(key, None, "a folder below root, since there is no list; or give a list file as list")
             if self.list is not None and folder is not None:
                 raise RecipeError(key, folder, "nothing, since list names the pairs; leave out one of the two")
+
+    def _require_masks(self) -> None:
+        for key in ("mask", "sky_mask"):
+            if getattr(self, key) == IN_LIST and self.list is None:
+                raise RecipeError(key, IN_LIST, f"a file or folder, or a name with {STEM}, since there is no list")
+        for key in ("mask_at_least", "mask_at_most"):
+            level = getattr(self, key)
+            if level is not None and (self.mask is None or not math.isfinite(level)):
+                raise RecipeError(key, level, "a number, beside mask; or leave it out")
+        if None not in (self.mask_at_least, self.mask_at_most) and self.mask_at_least > self.mask_at_most:  # type: ignore[operator]
+            raise RecipeError("mask_at_least", self.mask_at_least, f"at most mask_at_most, {self.mask_at_most:g}")
 
     def _fill(self) -> None:
         """Write out what ``sensor`` and the defaults leave open; what is given wins."""
@@ -235,7 +258,10 @@ class Pairs(ListedFrames):
             require_file("intrinsics", self.root, str(self.intrinsics))
         for key in ("mask", "sky_mask"):
             place = getattr(self, key)
-            if place is not None and not path_exists(locate(self.root, place)):
+            if place is None or place == IN_LIST:
+                continue
+            there = os.path.split(place)[0] if STEM in place else place
+            if there and not path_exists(locate(self.root, there)):
                 raise RecipeError(key, place, f"an existing file or folder, below {self.root} or from {Path.cwd()}")
 
     def __getitem__(self, index: int) -> DepthSample:
@@ -245,11 +271,12 @@ class Pairs(ListedFrames):
             DataError: a file of this frame cannot be decoded, or sizes differ.
         """
         image_path, depth_path = self._listing.files(index)
+        sides = {key: self._side_file(key, index, image_path, depth_path) for key in ("mask", "sky_mask")}
         intrinsics = self._intrinsics_of(index, image_path)
         if self.depth_is == "disparity" and intrinsics and intrinsics.lens:
             found = "describes a lens that bends rays, and disparity is of images that were rectified"
             raise ListError(intrinsics.source, found, "Name the intrinsics of the rectified images, or focal_px alone")
-        sample = read_frame(
+        sample, turn = read_stored_frame(
             image_path,
             depth_path,
             self._coding,
@@ -257,10 +284,11 @@ class Pairs(ListedFrames):
             reduce_image=self.reduce_image,
             along_rays=self.depth_is == "range",
             levels=self.image_levels,
+            exif_turns=self.exif_turns,
         )
         if self.depth_is != "z":
             sample = self._along_the_axis(sample)
-        return self._masked(sample, image_path)
+        return turn.apply(self._masked(sample, turn, sides["mask"], sides["sky_mask"]))
 
     def _along_the_axis(self, sample: DepthSample) -> DepthSample:
         """The sample with depth where the files hold distance along the ray, disparity or inverse depth."""
@@ -276,7 +304,28 @@ class Pairs(ListedFrames):
         camera = None if self.depth_is == "affine_inverse" else sample.camera
         return replace(sample, depth_m=depth_m, valid=sample.valid & in_range, camera=camera)
 
-    def _masked(self, sample: DepthSample, image_path: str) -> DepthSample:
+    def _side_file(self, key: str, index: int, image_path: str, depth_path: str) -> Path | None:
+        """
+        The mask of a frame, if the entry has masks.
+
+        Raises:
+            ListError: it is the image or the depth map, or the list names none.
+            DataError: there is none for this frame.
+        """
+        place: str | None = getattr(self, key)
+        if place is None:
+            return None
+        if place != IN_LIST:
+            path = side_file(place, self.root, image_path, depth_path)
+        else:
+            path = Path(self._root, self._side_columns[key][index])
+            if not is_file(path):
+                raise ListError(self._listing.place(index), f"{path} is no file", f"Correct the column of {key}")
+        for other, what in ((image_path, "image"), (depth_path, "depth map")):
+            require_other_file(path, other, self._listing.place(index), f"its {what} and its {key}")
+        return path
+
+    def _masked(self, sample: DepthSample, turn: Turn, mask: Path | None, sky_mask: Path | None) -> DepthSample:
         """
         The sample without what masks and edges take, and with sky.
 
@@ -286,8 +335,8 @@ class Pairs(ListedFrames):
         depth_m, valid = sample.depth_m, sample.valid
         if self.edge_erosion_px:
             valid = eroded(valid, depth_m, self.edge_erosion_px)
-        if self.mask is not None:
-            valid = valid & read_mask(mask_of(Path(locate(self.root, self.mask)), image_path), valid.shape)
+        if mask is not None:
+            valid = valid & read_mask(mask, valid.shape, turn, self.mask_at_least, self.mask_at_most)
         share = float(valid.mean())
         if share < self.min_valid_share:
             raise DataError(
@@ -295,8 +344,8 @@ class Pairs(ListedFrames):
                 f"{share:.2%} of it was measured, less than min_valid_share {self.min_valid_share:g}",
                 "Leave the frame out of the list, or set data.on_bad_sample: skip",
             )
-        if self.sky_mask is not None:
-            sky = read_mask(mask_of(Path(locate(self.root, self.sky_mask)), image_path), valid.shape)
+        if sky_mask is not None:
+            sky = read_mask(sky_mask, valid.shape, turn)
             depth_m, valid = np.where(sky, np.float32(np.inf), depth_m), valid | sky
         return replace(sample, depth_m=depth_m, valid=valid)
 
@@ -365,7 +414,7 @@ class Pairs(ListedFrames):
         assert self.list is not None
         path = locate(self.root, self.list)
         numbers = array("d")
-        for line, columns in read_columns(path, (*PATHS, "fx", "fy", "cx", "cy")):
+        for line, columns in read_columns(path, self._columns):
             try:
                 fx, fy, cx, cy = (float(column) for column in columns[2:6])
             except ValueError:
@@ -375,6 +424,27 @@ class Pairs(ListedFrames):
                 raise ListError(f"{path}:{line}", f"has fx {fx:g}, fy {fy:g}", "Write focal lengths above 0, in pixels")
             numbers.extend((fx, fy, cx, cy))
         return numbers
+
+    @property
+    def _columns(self) -> tuple[str, ...]:
+        """Names of the columns of the list that are read."""
+        intrinsics = ("fx", "fy", "cx", "cy") if self.intrinsics == IN_LIST else ()
+        return (*PATHS, *intrinsics, *(key for key in ("mask", "sky_mask") if getattr(self, key) == IN_LIST))
+
+    @cached_property
+    def _side_columns(self) -> dict[str, builtins.list[str]]:
+        """Key -> the file of each frame, of the keys that are columns of the list."""
+        assert self.list is not None
+        path, names = locate(self.root, self.list), self._columns
+        found: dict[str, builtins.list[str]] = {key: [] for key in ("mask", "sky_mask") if key in names}
+        for line, columns in read_columns(path, names):
+            for key, files in found.items():
+                place = names.index(key)
+                if len(columns) <= place or not columns[place]:
+                    fix = f"Write {' '.join(names)} in each line"
+                    raise ListError(f"{path}:{line}", f"has no {key}", fix)
+                files.append(columns[place])
+        return found
 
     @cached_property
     def _listing(self) -> Listing:

@@ -57,7 +57,7 @@ def _strips_are_short(tags: dict[int, _Tag], counts: tuple[int, ...]) -> bool:
     return sum(counts) < (width * bits + 7) // 8 * height
 
 
-def tag_values(data: bytes, key: int) -> tuple[float, ...]:
+def tag_values(data: bytes, key: int) -> tuple[int, ...]:
     """
     The numbers of a field in the first directory; none where it has no such field.
 

@@ -21,7 +21,7 @@ def test_best_weights_are_kept_in_float16_with_license_and_evaluation(tmp_path: 
     spec.loader.exec_module(keep)
     run, kept = tmp_path / "run", tmp_path / "kept.safetensors"
     metadata = {
-        "preprocessing": Preprocessing(input_size=(84, 112)).to_mapping(),
+        "preprocessing": Preprocessing(input_size=(84, 112), orientation="stored").to_mapping(),
         "base": {"source": None, "sha256": None, "license": None},
         "evaluation": {"rows": {}},
         "step": 7,

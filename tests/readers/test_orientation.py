@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
 from finetune.camera import Camera
+from finetune.errors import DataError
+from finetune.predictor import image_array
 from finetune.readers.files import read_image
 from finetune.readers.orientation import orientation_of, turned, turned_camera, turned_sample
+from finetune.readers.pairs import Pairs
 from finetune.sample import DepthSample
 
 
@@ -71,3 +77,68 @@ def test_a_turn_to_the_right_by_hand() -> None:
     camera = turned_camera(Camera(fx_px=20.0, fy_px=30.0, cx_px=2.0, cy_px=0.0), 6, 2, 3)
     # The pixel in row 0, column 2, value 3, is now in row 2, column 1.
     assert camera == Camera(fx_px=30.0, fy_px=20.0, cx_px=1.0, cy_px=2.0)
+
+
+DEPTH = np.arange(1000, 1000 + 12 * 16, dtype=np.uint16).reshape(12, 16)
+IMAGE = np.stack([np.arange(12 * 16, dtype=np.uint8).reshape(12, 16)] * 3, axis=-1)
+CAMERA = Camera(fx_px=15.0, fy_px=14.0, cx_px=7.0, cy_px=4.0)
+
+
+def write_tagged(folder: Path, orientation: int, depth: np.ndarray, camera: tuple[int, int, Camera]) -> dict[str, Any]:
+    """A frame whose image is stored as the sensor lay; the options that read it."""
+    save_tagged(folder / "a.png", IMAGE, orientation)
+    cv2.imwrite(str(folder / "d.png"), depth)
+    height, width, of = camera
+    values = {"width": width, "height": height, "fx": of.fx_px, "fy": of.fy_px, "cx": of.cx_px, "cy": of.cy_px}
+    (folder / "camera.json").write_text(json.dumps(values))
+    (folder / "list.txt").write_text("a.png d.png\n")
+    return {"root": str(folder), "list": "list.txt", "meters_per_unit": 0.001, "intrinsics": "camera.json"}
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("depth_is_upright", [False, True])
+@pytest.mark.parametrize("camera_is_upright", [False, True])
+def test_a_frame_is_upright_with_all_that_belongs_to_it(
+    tmp_path: Path, orientation: int, depth_is_upright: bool, camera_is_upright: bool
+) -> None:
+    upright_camera = turned_camera(CAMERA, orientation, 12, 16)
+    upright_shape = (16, 12) if orientation > 4 else (12, 16)
+    # Of a flip or a half turn the sizes do not tell: there, intrinsics are taken for those of the depth map.
+    camera_is_upright = camera_is_upright if orientation > 4 else depth_is_upright
+    camera = (*upright_shape, upright_camera) if camera_is_upright else (12, 16, CAMERA)
+    depth = turned(DEPTH, orientation) if depth_is_upright else DEPTH
+    options = write_tagged(tmp_path, orientation, depth, camera)
+    mask = np.full(IMAGE.shape[:2], 255, np.uint8)
+    mask[:, :5] = 0
+    cv2.imwrite(str(tmp_path / "mask.png"), turned(mask, orientation) if depth_is_upright else mask)
+    if 1 < orientation < 5:
+        with pytest.raises(DataError, match=rf"a\.png: has the EXIF orientation {orientation}, and sizes do not tell"):
+            Pairs(**options)[0]
+        options |= {"exif_turns": "image" if depth_is_upright else "both"}
+    sample = Pairs(**options, mask="mask.png")[0]
+    assert (sample.image == read_image(tmp_path / "a.png", upright=True)).all()
+    assert (sample.depth_m == (turned(DEPTH, orientation) * 0.001).astype(np.float32)).all()
+    assert (sample.valid == turned(mask > 0, orientation)).all()
+    assert sample.camera == upright_camera
+
+
+def test_a_square_image_and_a_larger_one(tmp_path: Path) -> None:
+    options = write_tagged(tmp_path, 6, DEPTH, (12, 16, CAMERA))
+    # An image of twice the size stands or lies as its depth map.
+    save_tagged(tmp_path / "a.png", IMAGE.repeat(2, 0).repeat(2, 1), 6)
+    del options["intrinsics"]
+    for depth in (DEPTH, turned(DEPTH, 6)):
+        cv2.imwrite(str(tmp_path / "d.png"), depth)
+        sample = Pairs(**options, reduce_image=True)[0]
+        assert (sample.image == turned(IMAGE, 6)).all()
+        assert sample.depth_m[0, 0] == np.float32(DEPTH[-1, 0] / 1000)
+    save_tagged(tmp_path / "a.png", IMAGE[:, :12], 6)
+    cv2.imwrite(str(tmp_path / "d.png"), DEPTH[:, :12])
+    with pytest.raises(DataError, match="sizes do not tell"):
+        Pairs(**options)[0]
+    assert (Pairs(**options, exif_turns="both")[0].image == turned(IMAGE[:, :12], 6)).all()
+
+
+def test_a_phone_s_frames_are_evaluated_as_predict_sees_them(tmp_path: Path) -> None:
+    options = write_tagged(tmp_path, 6, DEPTH, (12, 16, CAMERA))
+    assert (Pairs(**options)[0].image == image_array(tmp_path / "a.png")).all()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -291,6 +292,95 @@ def test_what_a_mask_covers_is_not_valid(tmp_path: Path) -> None:
     assert reader[0].valid.sum() == 4 * 16  # frame 2 is the first of the list
     with pytest.raises(DataError, match=r"0\.png: has no mask of its stem in .*masks\. Write 0\.png there"):
         reader[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "options", "kept"),
+    [
+        ((0, 1, 2), {}, (False, True, True)),
+        ((0, 1, 2), {"mask_at_least": 2}, (False, False, True)),  # ARKit
+        ((0, 54, 255), {"mask_at_least": 255}, (False, False, True)),  # Polycam
+        ((0, 54, 255), {"mask_at_least": 54}, (False, True, True)),
+        ((1, 50, 100), {"mask_at_most": 50}, (True, True, False)),  # ZED
+        ((0.2, 0.9, np.nan), {"mask_at_least": 0.5}, (False, True, False)),
+        ((0.2, np.nan, np.inf), {"mask_at_most": 0.5}, (True, False, False)),
+        ((0.0, np.nan, 1.0), {}, (False, False, True)),
+        ((10, 20, 30), {"mask_at_least": 20, "mask_at_most": 20}, (False, True, False)),
+    ],
+)
+def test_levels_of_confidence(
+    tmp_path: Path, values: tuple[float, ...], options: dict[str, Any], kept: tuple[bool, ...]
+) -> None:
+    confidence = np.zeros((12, 16), np.float32 if any(map(math.isnan, values)) or 0.2 in values else np.uint8)
+    for row, value in enumerate(values):
+        confidence[row + 1] = value
+    np.save(tmp_path / "confidence.npy", confidence)
+    sample = Pairs(**{**example(tmp_path), "mask": "confidence.npy", **options})[0]  # type: ignore[arg-type]
+    assert tuple(sample.valid[1:4, 0]) == kept
+
+
+def test_levels_that_cannot_be_meant(tmp_path: Path) -> None:
+    options: dict[str, Any] = {**example(tmp_path), "mask_at_least": 2}
+    with pytest.raises(RecipeError, match=r"mask_at_least is 2\.0; expected a number, beside mask"):
+        Pairs(**options)
+    with pytest.raises(RecipeError, match="expected at most mask_at_most, 1"):
+        Pairs(**options | {"mask": "m.png", "mask_at_most": 1})
+
+
+def test_side_files_by_ending_folder_and_column(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    mask = np.zeros((12, 16), np.float32)
+    mask[4:8] = 1
+    expected = int(mask.sum())
+
+    def kept(place: str, name: str, **others: Any) -> int:
+        path = tmp_path / name
+        path.parent.mkdir(exist_ok=True)
+        np.save(path, mask)
+        reader = Pairs(**options | {"mask": place} | others)
+        reader.check_paths()
+        found = int(reader[0].valid.sum())  # of frame 2
+        path.unlink()
+        return found
+
+    # Beside the image, beside the depth map, in a folder of its own, with one of the usual endings.
+    assert kept("*_depth_mask.npy", "rgb/2_depth_mask.npy") == expected
+    assert kept("*_depth_mask.npy", "depth/2_depth_mask.npy") == expected
+    assert kept("masks/*-m.npy", "masks/2-m.npy") == expected
+    assert kept("masks", "masks/2_depth_mask.npy") == expected
+    # A folder with the images in it: their masks, never themselves.
+    assert kept("rgb", "rgb/2_depth_mask.npy") == expected
+    with pytest.raises(DataError, match=r"2\.png: has no mask of its stem in .*rgb"):
+        kept("rgb", "masks/2.npy")
+    with pytest.raises(DataError, match=r"has no mask of its stem in .*rgb or .*depth\. Write 2_conf\.npy"):
+        kept("*_conf.npy", "masks/2.npy")
+    with pytest.raises(RecipeError, match="mask is 'nowhere/"):
+        Pairs(**options | {"mask": "nowhere/*.npy"}).check_paths()
+
+    def listed(text: str, **others: Any) -> int:
+        (tmp_path / "train.txt").write_text(text)
+        return kept("list", "masks/m.npy", **others)
+
+    assert listed("rgb/2.png depth/2.png masks/m.npy") == expected
+    assert listed("rgb/2.png depth/2.png 15 15 7 5 masks/m.npy", intrinsics="list") == expected
+    assert listed("image,confidence,depth\nrgb/2.png,masks/m.npy,depth/2.png") == expected
+    with pytest.raises(ListError, match=r"train\.txt:1: has no mask\. Write image depth mask in each line"):
+        listed("rgb/2.png depth/2.png")
+    with pytest.raises(ListError, match=r"train\.txt:1: .*gone\.npy is no file\. Correct the column of mask"):
+        listed("rgb/2.png depth/2.png gone.npy")
+    with pytest.raises(RecipeError, match="since there is no list"):
+        Pairs(root=str(tmp_path), image_dir="rgb", depth_dir="depth", meters_per_unit=0.001, mask="list")
+
+
+@pytest.mark.parametrize("key", ["mask", "sky_mask"])
+def test_a_mask_is_neither_image_nor_depth(tmp_path: Path, key: str) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    (tmp_path / "link.png").symlink_to(tmp_path / "rgb" / "2.png")
+    with pytest.raises(ListError, match=rf"train\.txt:1: its image and its {key} are one file"):
+        Pairs(**options | {key: "link.png"})[0]
+    (tmp_path / "train.txt").write_text("rgb/2.png depth/2.png depth/../depth/2.png")
+    with pytest.raises(ListError, match=rf"train\.txt:1: its depth map and its {key} are one file"):
+        Pairs(**options | {key: "list"})[0]
 
 
 def test_sky_is_valid_and_infinitely_far(tmp_path: Path) -> None:
