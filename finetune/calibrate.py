@@ -12,7 +12,7 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from finetune.console import ended, long_imports
+from finetune.console import CommandParser, ended, long_imports
 from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, load_from
 from finetune.paths import expand_path, path_exists
@@ -20,13 +20,15 @@ from finetune.paths import expand_path, path_exists
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Understand the call, calibrate; the exit status is that of ``console.ended``."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="finetune calibrate",
         description="Fit one scale to a few labeled frames of the camera at hand, and fold it into the model's max "
         "depth, so that predict, evaluate and every export carry it. A new weights file is written.",
     )
     add_model_argument(parser)
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the recipe: data.train.0.root=/x")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="any key of the recipe: data.train.0.root=/x"
+    )
     labels = parser.add_mutually_exclusive_group(required=True)
     labels.add_argument("--recipe", metavar="FILE", help="its data.train is of the camera; data.val is for evaluate")
     labels.add_argument(

@@ -12,20 +12,20 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from finetune.console import ended, long_imports, settle_threads
+from finetune.console import CommandParser, ended, long_imports, settle_threads
 from finetune.paths import expand_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Understand the call, look; exit status 1 where a run would be wasted, else that of ``console.ended``."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="finetune check",
         description="Look at recipe, data and checkpoint before anything is trained: what is wrong, how one can tell, "
         "and the line to write. Nothing is written but the files asked for.",
     )
     parser.add_argument("recipe", help="YAML file, such as recipes/room_tiny.yaml")
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="any key of the recipe: data.train.0.root=/mnt"
+        "overrides", nargs="*", default=[], metavar="key=value", help="any key of the recipe: data.train.0.root=/mnt"
     )
     parser.add_argument(
         "--samples", type=_count, default=200, metavar="N", help="of each entry, at most; 200 unless told"

@@ -12,13 +12,13 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from finetune.console import ended
+from finetune.console import CommandParser, ended
 from finetune.paths import expand_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Understand the call, compare; the exit status is that of ``console.ended``."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="finetune compare",
         description="Put runs that have ended on one page: tables with their protocols, curves over each other, and "
         "what differs in their recipes.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import errno
 import gc
@@ -10,8 +11,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any, NoReturn
 
 from finetune.errors import DataError, FileFault, FinetuneError, ProcessError
+from finetune.streams import lasting_streams
 
 
 def settle_threads() -> None:
@@ -45,6 +48,20 @@ def long_imports() -> Iterator[None]:
             atexit.register(gc.unfreeze)
 
 
+class CommandParser(argparse.ArgumentParser):
+    """Of a command: a wrong call ends as everything wrong does, in a sentence."""
+
+    def error(self, message: str) -> NoReturn:
+        """End with exit status 2."""
+        self.print_usage(sys.stderr)
+        self.exit(2, f"finetune stopped: {message.rstrip('.')}. {self.prog} --help says more.\n")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        to_error = file is None or file is sys.stderr
+        with lasting_streams():
+            super()._print_message(message, sys.stderr if to_error else sys.stdout)
+
+
 class Interrupted(KeyboardInterrupt):
     """A signal asked the process to end; ``saved`` is what the run can go on from, as a sentence."""
 
@@ -71,6 +88,11 @@ def ended(
         Its exit status: 0 done, 1 the data or the result is not acceptable, 2 the call, the recipe or a file it names
         is wrong, 130 interrupted by SIGINT, 143 by SIGTERM.
     """
+    with lasting_streams():
+        return _ended(action, after_interrupt, of_memory)
+
+
+def _ended(action: Callable[[], int | None], after_interrupt: str, of_memory: str) -> int:
     try:
         return action() or 0
     except FinetuneError as error:

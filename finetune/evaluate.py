@@ -14,7 +14,7 @@ import json
 import os
 from collections.abc import Sequence
 
-from finetune.console import ended, long_imports, settle_threads
+from finetune.console import CommandParser, ended, long_imports, settle_threads
 from finetune.model_argument import add_model_argument, claims_of, load_from, positive_meters
 from finetune.paths import expand_path, is_file, is_folder
 from finetune.written_files import NAME_A_FILE, disk_faults, write_file
@@ -22,14 +22,14 @@ from finetune.written_files import NAME_A_FILE, disk_faults, write_file
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Understand the call, evaluate; the exit status is that of ``console.ended``."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="finetune evaluate",
         description="Score a model on a recipe's data.val, by the recipe's protocols, beside the training median and "
         "the recipe's checkpoint with one scale and shift.",
     )
     add_model_argument(parser, optional=True)
     parser.add_argument(
-        "overrides", nargs="*", metavar="key=value", help="any key of the recipe: data.val.0.root=/mnt/x"
+        "overrides", nargs="*", default=[], metavar="key=value", help="any key of the recipe: data.val.0.root=/mnt/x"
     )
     parser.add_argument("--recipe", required=True, metavar="FILE", help="YAML file that names data and protocol")
     parser.add_argument(

@@ -12,7 +12,7 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from finetune.console import ended, long_imports
+from finetune.console import CommandParser, ended, long_imports
 from finetune.errors import FinetuneError
 from finetune.model_argument import add_model_argument, load_from
 from finetune.paths import expand_path, is_file
@@ -21,7 +21,7 @@ from finetune.registry import EXPORTERS
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Understand the call, export; the exit status is that of ``console.ended``."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="finetune export",
         description="The weights in another format: written, reloaded and compared on an image, and only then kept.",
     )

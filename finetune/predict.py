@@ -13,7 +13,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 
-from finetune.console import ended, long_imports
+from finetune.console import CommandParser, ended, long_imports
 from finetune.errors import FinetuneError, ResultError
 from finetune.model_argument import add_model_argument, load_from
 from finetune.paths import expand_path, make_folder
@@ -21,7 +21,7 @@ from finetune.paths import expand_path, make_folder
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Understand the call, predict; the exit status is that of ``console.ended``."""
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog="finetune predict",
         description="Images to depth: <name>.npy in meters (float32), <name>.png in millimeters (16 bit), "
         "<name>_preview.png in color. A relative model knows no meters: <name>_inverse.npy and the preview. Of a video "

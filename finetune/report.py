@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import NamedTuple
 
 from tqdm import tqdm
@@ -65,7 +67,9 @@ class RunLog:
         whole = step - (pending is not None)
         self._metrics = MetricsLog(folder, columns, from_step=whole if step else -1)
         self._writer = SummaryWriter(str(folder.tensorboard), purge_step=whole + 1 if step else 0)
-        self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True)
+        # Where no terminal is looked at, which can write over a line: a line for each logged step instead.
+        self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, disable=None)
+        self._begun = step, time.monotonic()
         self._validation = validation
         self._tensorboard = folder.tensorboard
         self._total_steps = total_steps
@@ -95,6 +99,13 @@ class RunLog:
     def trained(self, step: int, values: Mapping[str, float]) -> None:
         """What a logged step has to say of training."""
         self._record("train", step, values)
+        if self._bar.disable:
+            first, began_s = self._begun
+            left_s = (time.monotonic() - began_s) / max(step - first, 1) * (self._total_steps - step)
+            self.say(
+                f"step {step} of {self._total_steps}: loss {values['loss']:.4f}, "
+                f"{values['images_per_second']:.1f} images/s, {timedelta(seconds=round(left_s))} left"
+            )
 
     def evaluated(self, step: int, evaluation: Evaluation, answer: Answer) -> None:
         """The metrics of the network as it is now, and its panels."""

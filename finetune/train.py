@@ -12,14 +12,16 @@ if not __package__:
 import argparse
 from collections.abc import Sequence
 
-from finetune.console import ended, long_imports, settle_threads
+from finetune.console import CommandParser, ended, long_imports, settle_threads
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Understand the call, read the recipe, train; the exit status is that of ``console.ended``."""
-    parser = argparse.ArgumentParser(prog="finetune train", description=__doc__)
+    parser = CommandParser(prog="finetune train", description=__doc__)
     parser.add_argument("recipe", help="YAML file, such as recipes/room_tiny.yaml")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="any key of the recipe: optim.lr=1e-5")
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="any key of the recipe: optim.lr=1e-5"
+    )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in the run folder")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in the run folder")

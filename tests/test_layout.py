@@ -76,6 +76,7 @@ ORDER = [
     "interrupts",
     "console",
     "shortages",
+    "streams",
     "written_files",
     "errors",
     "paths",
