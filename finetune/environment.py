@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import os
 import platform
@@ -15,10 +16,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
+from finetune.batches import attempt, evenly_spread
 from finetune.errors import FinetuneError, first_line
 from finetune.launchers import (
     LAUNCH,
@@ -29,6 +32,7 @@ from finetune.launchers import (
 )
 from finetune.recipe import Recipe, recipe_mapping
 from finetune.run_folder import digest
+from finetune.sample import DepthSample
 
 PACKAGES = (
     "finetune",
@@ -42,6 +46,7 @@ PACKAGES = (
     "safetensors",
 )
 
+_FRAMES_HASHED = 8
 # What torch warns of an operation, with its name.
 _WITHOUT_DETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
@@ -188,7 +193,11 @@ def environment_record(
         "recipe_sha256": digest(recipe_mapping(recipe)),
         "base_sha256": base_sha256,
         "frames": {
-            f"data.{part}.{place}": {"count": len(entry.source), "sha256": digest(sources(entry.source))}
+            f"data.{part}.{place}": {
+                "count": len(entry.source),
+                "sha256": digest(sources(entry.source)),
+                "content_sha256": content_digest(entry.source),
+            }
             for part, entries in (("train", recipe.data.train), ("val", recipe.data.val))
             for place, entry in enumerate(entries)
         },
@@ -207,6 +216,28 @@ def _version(package: str) -> str | None:
 def sources(reader: Any) -> list[str]:
     """Of all frames of a reader, none of which is opened."""
     return [reader.source(index) for index in range(len(reader))]
+
+
+def content_digest(reader: Any) -> str:
+    """SHA-256 of all names of its frames below the folder they share, and of what some of them hold: the same wherever
+    the data lie."""
+    names = sources(reader)
+    try:
+        shared = os.path.commonpath(names)
+        # With one frame it is the frame itself.
+        names = [os.path.relpath(name, shared if len(names) > 1 else Path(shared).parent) for name in names]
+    except ValueError:  # names that are no paths of one kind
+        pass
+    hashed = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape"))
+    for index in evenly_spread(len(reader), _FRAMES_HASHED):
+        frame = attempt(reader, index)
+        if isinstance(frame, DepthSample):
+            for part in (frame.image, np.where(frame.valid, frame.depth_m, 0), frame.valid):
+                hashed.update(np.ascontiguousarray(part).data)
+            hashed.update(repr(frame.camera).encode())
+        else:
+            hashed.update(b"unreadable")
+    return hashed.hexdigest()
 
 
 def _git(*arguments: str) -> str | None:

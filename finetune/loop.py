@@ -365,6 +365,7 @@ class Run:
 
     def _write_checkpoint(self) -> None:
         if self.accelerator.is_main_process:
+            self.folder.require_there()
             self.folder.start_writing(self.step)
         self.accelerator.wait_for_everyone()
         writing = self.folder.writing(self.step)
@@ -452,9 +453,15 @@ class Run:
         """What ``best/`` holds, which may be of a later step than the resume point: it says so itself."""
         if not path_exists(self.folder.best):
             return None
-        metadata = read_checkpoint(str(self.folder.best)).metadata
-        (row,) = metadata["evaluation"]["rows"].values()
-        return Best(value=row[self.recipe.evaluation.best], step=metadata["step"])
+        try:
+            metadata = read_checkpoint(str(self.folder.best)).metadata
+            (row,) = metadata["evaluation"]["rows"].values()
+            return Best(value=float(row[self.recipe.evaluation.best]), step=int(metadata["step"]))
+        except (FinetuneError, LookupError, TypeError, ValueError, AttributeError) as error:
+            self.notes.append(
+                f"{self.folder.best} is damaged ({first_line(error)}): the next evaluation writes it again"
+            )
+            return None
 
     def _accumulate_gradients(self) -> tuple[Tensor, StepSamples]:
         """

@@ -6,6 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import timedelta
 from typing import NamedTuple
 
@@ -66,6 +67,7 @@ class RunLog:
         # A run that starts, also one that was killed before its first resume point, evaluates step 0 itself.
         whole = step - (pending is not None)
         self._metrics = MetricsLog(folder, columns, from_step=whole if step else -1)
+        self._folder = folder
         self._writer = SummaryWriter(str(folder.tensorboard), purge_step=whole + 1 if step else 0)
         # Where no terminal is looked at, which can write over a line: a line for each logged step instead.
         self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, disable=None)
@@ -152,13 +154,21 @@ class RunLog:
     def close(self) -> None:
         """Finish the bar and the event file."""
         self._bar.close()
-        self._writer.close()
+        # Where the folder is gone, there is nothing to finish, and whoever wrote to it has said so.
+        with suppress(OSError):
+            self._writer.close()
+
+    def _require_folder(self) -> None:
+        """TensorBoard's writer opens its file anew each time: a folder that was tidied away comes back."""
+        self._folder.require_there()
+        self._folder.tensorboard.mkdir(exist_ok=True)
 
     def _record(self, group: str, step: int, values: Mapping[str, float], prefix: str = "") -> None:
         for name, value in values.items():
             self._note(step, Said(f"{group}/{name}", value, f"{prefix}{name}"))
 
     def _note(self, step: int, said: Said) -> None:
+        self._require_folder()
         if isinstance(said.value, str):
             self._writer.add_text(said.name, f"```\n{said.value}\n```", step)
         else:

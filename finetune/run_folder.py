@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -17,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from finetune.errors import FinetuneError, first_line
-from finetune.paths import is_folder, is_link, path_exists
+from finetune.errors import FinetuneError, ProcessError, first_line
+from finetune.paths import is_file, is_folder, is_link, path_exists
 from finetune.written_files import finish, remove, sync, write_file
 
 RECIPE_FILE = "recipe.yaml"
@@ -38,8 +39,25 @@ MAY_CHANGE = (
     "data.workers",
     "data.on_bad_sample",
 )
-# What must be as it was, in ``environment.json``.
-MUST_STAY = ("base_sha256", "total_batch", "frames")
+# Keys of a recipe that say where something lies. They may differ: what lies there is compared by its content.
+PLACES = ("name", "output", "model.checkpoint")
+# The same of an entry of ``data.train`` and ``data.val``.
+PLACES_OF_DATA = (
+    "root",
+    "image_root",
+    "depth_root",
+    "image_dir",
+    "depth_dir",
+    "list",
+    "associations",
+    "labeled",
+    "mask",
+    "sky_mask",
+    "split_file",
+    "intrinsics",
+)
+# What must be as it was, in ``environment.json``, and what of the recipe it comes from.
+MUST_STAY = {"base_sha256": "model.checkpoint", "total_batch": "run.batch_size x run.accumulate x processes"}
 
 
 def _is_that_file(path: Path, descriptor: int) -> bool:
@@ -88,6 +106,17 @@ class RunFolder:
         """Resume points."""
         return self.path / "checkpoints"
 
+    def require_there(self) -> None:
+        """
+        Raises:
+            ProcessError: the folder was deleted, moved or replaced while the run wrote to it.
+        """
+        if not is_folder(self.path):
+            raise ProcessError(
+                f"{self.path} was deleted or moved while the run wrote to it. If it was moved, move it back and go on "
+                "with --resume."
+            )
+
     def holds_something(self) -> bool:
         """Whether anything is in the folder besides a file whose writing was cut off."""
         return path_exists(self.path) and any(not path.name.endswith(".writing") for path in self.path.iterdir())
@@ -108,6 +137,9 @@ class RunFolder:
         if not path_exists(self.recipe):
             # A typing error in output= must not delete somebody's photographs.
             raise FinetuneError(f"{self.path} holds files but no run. Choose another folder by output=... or name=...")
+        for inside in (self.tensorboard, self.checkpoints, self.best.parent, self.last.parent):
+            if resume and path_exists(inside) and not is_folder(inside):
+                raise FinetuneError(f"{inside} is no folder, and the run needs one there. Delete it, or move it away.")
         if not resume and not overwrite:
             raise FinetuneError(
                 f"{self.path} holds a run. Go on with --resume, start another with name=..., "
@@ -275,22 +307,37 @@ class MetricsLog:
             columns: besides ``step``.
             from_step: rows of later steps are dropped: they are about to be written again.
         """
+        self._folder = folder
         self._path = folder.path / METRICS_FILE
         self._columns = ["step", *columns]
-        kept: list[dict[str, str]] = []
-        if path_exists(self._path):
-            with self._path.open(newline="", encoding="utf-8") as file:
-                # A row cut off by a kill lacks its last columns; it is of a step that will be written again.
-                rows = [row for row in csv.DictReader(file) if None not in row.values() and row["step"].isdigit()]
-            kept = [row for row in rows if int(row["step"]) <= from_step]
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, self._columns)
+        # Somebody's further columns are left out, and a place that is missing stays empty.
+        writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
         writer.writeheader()
-        writer.writerows(kept)
+        writer.writerows(row for row in self._rows() if int(row["step"]) <= from_step)
         write_file(self._path, text.getvalue())
 
+    def _rows(self) -> list[dict[str, str]]:
+        """Of the file as it is, those that are whole."""
+        if not path_exists(self._path):
+            return []
+        try:
+            with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
+                # A row cut off by a kill lacks its last columns; it is of a step that will be written again.
+                rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        except csv.Error:  # what follows quotation marks that are never closed is too long for it
+            return []
+        # Up to as many digits as a step may have.
+        return [row for row in rows if re.fullmatch("[0-9]{1,18}", row.get("step", ""))]
+
     def write(self, step: int, values: Mapping[str, Any]) -> None:
-        """Append a row; columns that ``values`` lacks stay empty."""
+        """
+        Append a row; columns that ``values`` lacks stay empty.
+
+        Raises:
+            ProcessError: the run folder is gone.
+        """
+        self._folder.require_there()
         with self._path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerow({"step": step, **values})
 
@@ -301,12 +348,27 @@ def digest(content: Any) -> str:
 
 
 def lasting_digest(recipe: Mapping[str, Any]) -> str:
-    """SHA-256 of what a recipe must keep from a run to its resumption, wherever its folder stands."""
-    lasting = {name: copy.deepcopy(value) for name, value in recipe.items() if name not in ("name", "output")}
-    for key in MAY_CHANGE:
-        section, name = key.split(".")
-        lasting.get(section, {}).pop(name, None)
-    return digest(lasting)
+    """SHA-256 of what a recipe must keep from a run to its resumption, wherever its folder, data and base lie."""
+    return digest(_lasting(recipe))
+
+
+def _lasting(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """A recipe without what may change and without places."""
+    lasting = {name: copy.deepcopy(value) for name, value in recipe.items()}
+    for key in (*MAY_CHANGE, *PLACES):
+        *section, name = key.split(".")
+        inside = lasting.get(section[0]) if section else lasting
+        if isinstance(inside, dict):
+            inside.pop(name, None)
+    data = lasting.get("data")
+    for part in ("train", "val"):
+        entries = data.get(part) if isinstance(data, dict) else None
+        for entry in entries if isinstance(entries, list) else ():
+            for name in PLACES_OF_DATA if isinstance(entry, dict) else ():
+                # Whether there is one says how the data are laid out.
+                if isinstance(entry.get(name), str):
+                    entry[name] = "somewhere"
+    return lasting
 
 
 def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
@@ -331,21 +393,39 @@ def require_same_run(folder: RunFolder, recipe: Mapping[str, Any], record: Mappi
         record: what ``environment.json`` would say of this launch.
 
     Raises:
-        FinetuneError: the run was made by another recipe, on other data or weights, or with another total batch.
+        FinetuneError: the run was made by another recipe, on other data or weights, or with another total batch. Where
+            they lie does not count.
     """
-    differing = [key for key in differing_keys(_read(folder.recipe), recipe) if key not in MAY_CHANGE]
+    try:
+        _require_same(folder, recipe, record)
+    except RecursionError as error:
+        raise _damaged(folder.environment) from error
+
+
+def _require_same(folder: RunFolder, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+    differing = differing_keys(_lasting(_read(folder.recipe)), _lasting(recipe))
     if differing:
         raise FinetuneError(
             f"{folder.recipe}: the run was made with another {', '.join(differing)}. Resume with the same values "
-            f"(only {', '.join(MAY_CHANGE)} may differ), or start another run with name=..."
+            f"(only {', '.join(MAY_CHANGE)} may differ, and where data, base and run folder lie), or start another run "
+            "with name=..."
         )
-    if not path_exists(folder.environment):
+    if not is_file(folder.environment):
         return
     old = _read(folder.environment)
-    for key in differing_keys({name: old.get(name) for name in MUST_STAY}, {name: record[name] for name in MUST_STAY}):
+    differing = [key for name, key in MUST_STAY.items() if old.get(name) != record[name]]
+    frames = old.get("frames")
+    for key, now in record["frames"].items():
+        before = frames.get(key) if isinstance(frames, dict) else None
+        # A run of an older version has no digest of their content.
+        seen = "content_sha256" if isinstance(before, dict) and "content_sha256" in before else "sha256"
+        if not isinstance(before, dict) or (before.get("count"), before.get(seen)) != (now["count"], now[seen]):
+            count = before.get("count") if isinstance(before, dict) else "unknown"
+            differing.append(f"{key} ({count} frames then, {now['count']} now, of other names or content)")
+    if differing:
         raise FinetuneError(
-            f"{folder.environment}: {key} is not what it was when the run began: the same samples would not follow. "
-            "Bring the old files and processes back, or start another run with name=..."
+            f"{folder.environment}: what {', '.join(differing)} stands for is not what it was when the run began: the "
+            "same samples would not follow. Bring the old files and processes back, or start another run with name=..."
         )
 
 
@@ -355,9 +435,17 @@ def _read(path: Path) -> dict[str, Any]:
         FinetuneError: the file does not hold a mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise FinetuneError(f"{path} is damaged, so the run cannot go on. Start another with name=...") from error
+        text = path.read_text(encoding="utf-8")
+        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
+    except OSError as error:
+        raise FinetuneError(f"{path}: {error.strerror}. Start another run with name=...") from error
+    # A date that there is not, and a number of too many digits, are plain ValueErrors.
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _damaged(path) from error
     if not isinstance(content, dict):
         raise FinetuneError(f"{path} is empty or damaged, so the run cannot go on. Start another with name=...")
     return content
+
+
+def _damaged(path: Path) -> FinetuneError:
+    return FinetuneError(f"{path} is damaged, so the run cannot go on. Start another with name=...")

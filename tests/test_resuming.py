@@ -299,7 +299,28 @@ def test_resuming_on_another_file_list_is_refused(
     assert launch(recipe, *arguments) == 0
     (folder / "train.txt").write_text("00.jpg 00.png\n01.jpg 01.png\n")
     assert launch(recipe, *arguments, "--resume") == 2
-    assert "frames.data.train.0" in capsys.readouterr().err
+    assert "what data.train.0 (10 frames then, 2 now" in capsys.readouterr().err
+
+
+def test_moved_with_its_data_and_with_a_cut_best_a_run_goes_on(
+    averaged: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = load_file(averaged / "last" / "model.safetensors")
+    shutil.rmtree(averaged / "checkpoints" / "step_00000006")
+    best = averaged / "best" / "model.safetensors"
+    best.write_bytes(best.read_bytes()[:1000])
+    # Another disk for the run, another for its data; and the folder is said by a path from here.
+    shutil.move(averaged, tmp_path / "scratch" / "small")
+    data = shutil.copytree(frames, tmp_path / "staged")
+    recipe = tmp_path / "scratch" / "small" / "recipe.yaml"
+    monkeypatch.chdir(tmp_path)
+    arguments = ("output=scratch", f"data.train.0.root={data}", f"data.val.0.root={data}")
+    assert launch(recipe, *arguments, "--resume") == 0
+    said = capsys.readouterr().out
+    assert "step 3 of 6" in said and "left out" not in said
+    assert "model.safetensors is damaged (" in said and "the next evaluation writes it again" in said
+    after = load_file(tmp_path / "scratch" / "small" / "last" / "model.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
 def test_resume_and_overwrite_exclude_each_other(recipe: Path) -> None:

@@ -1,15 +1,20 @@
+import copy
 import csv
 import os
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from finetune import train
-from finetune.errors import FinetuneError
+from finetune import registry, train
+from finetune.errors import FinetuneError, ProcessError
 from finetune.run_folder import (
+    PLACES_OF_DATA,
     MetricsLog,
     RunFolder,
     differing_keys,
@@ -126,7 +131,8 @@ def test_differences_are_named_by_their_dotted_keys() -> None:
     assert differing_keys(old, old) == []
 
 
-RECORD = {"base_sha256": "0", "total_batch": 4, "frames": {"data.train.0": {"count": 2, "sha256": "1"}}, "python": "3"}
+FRAMES = {"data.train.0": {"count": 2, "sha256": "1", "content_sha256": "2"}}
+RECORD: dict[str, Any] = {"base_sha256": "0", "total_batch": 4, "frames": FRAMES, "python": "3"}
 
 
 def test_a_resumption_may_change_steps_and_python_but_not_recipe_data_or_weights(tmp_path: Path) -> None:
@@ -137,12 +143,109 @@ def test_a_resumption_may_change_steps_and_python_but_not_recipe_data_or_weights
     require_same_run(run, recipe, RECORD | {"python": "4"})
     with pytest.raises(FinetuneError, match=r"optim\.lr"):
         require_same_run(run, {"run": {"steps": 1}, "optim": {"lr": 2.0}}, RECORD)
-    for key, value in (("base_sha256", "9"), ("total_batch", 8), ("frames", {"data.train.0": {"count": 3}})):
-        with pytest.raises(FinetuneError, match=rf"environment\.json: {key}"):
+    for key, value, named in (
+        ("base_sha256", "9", r"model\.checkpoint"),
+        ("total_batch", 8, r"run\.batch_size x run\.accumulate x processes"),
+        (
+            "frames",
+            {"data.train.0": {"count": 3, "sha256": "1", "content_sha256": "2"}},
+            r"data\.train\.0 \(2 .* 3 now",
+        ),
+        (
+            "frames",
+            {"data.train.0": {"count": 2, "sha256": "1", "content_sha256": "3"}},
+            r"data\.train\.0 \(2 .* 2 now",
+        ),
+    ):
+        with pytest.raises(FinetuneError, match=rf"environment\.json: what {named}"):
             require_same_run(run, recipe, RECORD | {key: value})
 
 
-@pytest.mark.parametrize("text", ["", "- a list\n", "a: [1\n"])
+def test_where_things_lie_may_change_and_what_they_are_may_not(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    entry = {"reader": "pairs", "root": "/a", "list": "train.txt", "mask": None, "meters_per_unit": 0.001}
+    old: dict[str, Any] = {
+        "name": "one",
+        "output": "runs",
+        "model": {"checkpoint": "a.pth", "head": "metric"},
+        "data": {"train": [entry], "val": []},
+    }
+    run.write_text("recipe.yaml", yaml.safe_dump(old))
+    run.write_json("environment.json", RECORD)
+    moved = copy.deepcopy(old)
+    moved |= {"name": "two", "output": "/scratch/runs"}
+    moved["model"]["checkpoint"] = "/weights/a.pth"
+    moved["data"]["train"][0] |= {"root": "/local", "list": "/local/lists/train.txt"}
+    elsewhere = {"data.train.0": {"count": 2, "sha256": "of other paths", "content_sha256": "2"}}
+    require_same_run(run, moved, RECORD | {"frames": elsewhere})
+    assert lasting_digest(moved) == lasting_digest(old)
+    for key, value in (("meters_per_unit", 0.01), ("mask", "masks"), ("reader", "tum")):
+        other = copy.deepcopy(moved)
+        other["data"]["train"][0][key] = value
+        assert lasting_digest(other) != lasting_digest(old)
+        with pytest.raises(FinetuneError, match=rf"another data\.train\.0\.{key}\. Resume"):
+            require_same_run(run, other, RECORD)
+
+
+def test_a_run_of_an_older_version_is_told_by_its_paths(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.write_json("environment.json", RECORD | {"frames": {"data.train.0": {"count": 2, "sha256": "1"}}})
+    require_same_run(run, {}, RECORD)
+    other = {"data.train.0": {"count": 2, "sha256": "4", "content_sha256": "2"}}
+    with pytest.raises(FinetuneError, match=r"data\.train\.0"):
+        require_same_run(run, {}, RECORD | {"frames": other})
+
+
+def test_every_place_that_a_reader_is_told_is_known_for_one() -> None:
+    no_places = {"depth", "rgb", "scenes", "variations"}  # names of what lies below the root
+    for name in registry.READERS:
+        for option in fields(registry.find(registry.READERS, name)):
+            if "str" in str(option.type).replace("Literal", "").split("[")[0] or option.name in no_places:
+                assert (option.name in PLACES_OF_DATA) != (option.name in no_places), f"{name}.{option.name}"
+
+
+@pytest.mark.parametrize(
+    ("text", "kept"),
+    [
+        ("step,loss,theirs\n10,0.5,x\n20,0.4,y\n30,0.3,z\n", [("10", "0.5"), ("20", "0.4")]),
+        ("loss,step\n0.5,10\n", [("10", "0.5")]),
+        ("step\n10\n", [("10", "")]),
+        ("a,b\n1,2\n", []),
+        ("", []),
+        ("step,loss\n" + "9" * 5000 + ",1\n\u00b2,1\n-1,1\n10,0.5,more,than,columns\n", [("10", "0.5")]),
+        ('step,loss\n"' + "x" * 200_000, []),
+        ("\0\0\0\n", []),
+        ("\udcff\n1", []),
+    ],
+    ids=repr,
+)
+def test_metrics_of_any_columns_are_gone_on_with(tmp_path: Path, text: str, kept: list[tuple[str, str]]) -> None:
+    run = folder(tmp_path)
+    (run.path / "metrics.csv").write_text(text, encoding="utf-8", errors="surrogateescape")
+    MetricsLog(run, ["loss"], from_step=20).write(30, {"loss": 0.1})
+    assert [(row["step"], row["loss"]) for row in rows(run)] == [*kept, ("30", "0.1")]
+
+
+def test_a_folder_that_is_gone_while_it_is_written_to_is_one_sentence(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    log = MetricsLog(run, ["loss"], from_step=0)
+    run.path.rename(tmp_path / "moved")
+    with pytest.raises(ProcessError, match="one was deleted or moved while the run wrote to it"):
+        log.write(1, {"loss": 0.1})
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "checkpoints", "best", "last"])
+def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path: Path, name: str) -> None:
+    run = folder(tmp_path)
+    (run.path / name).write_text("a file")
+    with pytest.raises(FinetuneError, match=f"{name} is no folder"):
+        run.require_free(resume=True, overwrite=False)
+    run.require_free(resume=False, overwrite=True)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "- a list\n", "a: [1\n", "a: " + "[" * 1500, "a: 2026-99-99\n", f"a: {'9' * 5000}\n"]
+)
 def test_a_recipe_that_is_damaged_is_one_sentence(tmp_path: Path, text: str) -> None:
     run = folder(tmp_path)
     run.write_text("recipe.yaml", text)
