@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import signal
+import stat
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune import registry
+from finetune.console import Interrupted
 from finetune.errors import FinetuneError, ResultError
 from finetune.exporters.comparison import Comparison
 from finetune.exporters.exporter import Answer, Exporter
@@ -23,6 +32,9 @@ if TYPE_CHECKING:
     from finetune.predictor import Predictor
 
 HALF_LIMIT = 0.02  # share of the spread
+# Of the hidden folder that an export is written in, and the file there whose lock says that its process lives.
+PREFIX, _LOCK = ".export-", "lock"
+_LEFT_FOR_GOOD_S = 24 * 3600.0
 
 
 def export_model(
@@ -57,12 +69,14 @@ def export_model(
     image = usual_image() if image is None else image
     exporter = exporter_for(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half, dynamic=dynamic)
     exporter.require_writable(predictor.max_depth_m)
-    with disk_faults(output), tempfile.TemporaryDirectory(dir=_nearest_folder(output), prefix=".export-") as aside:
+    with disk_faults(output), _aside(_nearest_folder(output)) as aside:
         written = Path(aside, "written", output.name)
         written.parent.mkdir()
         exporter.write(predictor, written)
+        _give_usual_modes(written.parent)
         comparison = _compared(predictor, exporter.read(written, str(predictor.device)), image, output, to, exporter)
         comparison = replace(comparison, notes=tuple(exporter.conclude(predictor, written, image, comparison)))
+        _give_usual_modes(written.parent)
         make_folder(output.parent)
         # Set aside before, not replaced one by one: old weights must not stand beside a new description.
         for target in exporter.targets(output):
@@ -173,6 +187,81 @@ def _compared(
 def _largest_and_mean(difference: NDArray[np.float64]) -> tuple[float, float]:
     """0 of no pixel: where half of the image or more has one depth, nothing is farther than the median."""
     return (float(difference.max()), float(difference.mean())) if difference.size else (0.0, 0.0)
+
+
+@contextmanager
+def _aside(folder: Path) -> Iterator[Path]:
+    """A hidden folder in ``folder``, gone at the end; after a kill that nothing can answer, with the next export."""
+    _sweep(folder)
+    with (
+        _ends_by_sigterm(),
+        tempfile.TemporaryDirectory(dir=folder, prefix=PREFIX, ignore_cleanup_errors=True) as name,
+        Path(name, _LOCK).open("w") as lock,
+    ):
+        _lock(lock)
+        yield Path(name)
+
+
+def _sweep(folder: Path) -> None:
+    """Remove what exports left that were killed: what no process holds the lock of any more."""
+    for left in folder.glob(f"{PREFIX}*"):
+        # One that cannot be looked at, such as another user's, stays.
+        with suppress(OSError):
+            if left.is_symlink() or not left.is_dir():
+                continue
+            lock = left / _LOCK
+            if not is_file(lock):
+                # Being made just now, or left by a program that made no locks.
+                if time.time() - left.stat().st_mtime > _LEFT_FOR_GOOD_S:
+                    shutil.rmtree(left)
+                continue
+            with lock.open("r") as file:
+                if _lock(file):
+                    shutil.rmtree(left)
+
+
+def _lock(file: IO[str]) -> bool:
+    """Whether this process has the lock of a file now; where there are no locks, never."""
+    try:
+        import fcntl
+    except ImportError:  # not on Windows
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _ends_by_sigterm() -> Iterator[None]:
+    """While something lies aside, SIGTERM ends the process by an exception, unless somebody else handles it."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        yield
+        return
+
+    def interrupt(number: int, frame: object) -> None:
+        raise Interrupted(number)
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _give_usual_modes(folder: Path) -> None:
+    """All that is in a folder gets the mode that the umask asks for: libraries make files for their user alone."""
+    for parent, folders, files in os.walk(folder):
+        probe = Path(parent, f".mode{len(files)}")
+        probe.touch()
+        of_files = stat.S_IMODE(probe.stat().st_mode)
+        probe.unlink()
+        for name in files:
+            Path(parent, name).chmod(of_files)
+        for name in folders:
+            # Who may read a file of it may enter the folder.
+            Path(parent, name).chmod(of_files | (of_files & 0o444) >> 2)
 
 
 def _nearest_folder(output: Path) -> Path:

@@ -246,10 +246,14 @@ def predictor_of(checkpoint: Checkpoint, device: torch.device, wording: Wording 
         preprocessing=_preprocessing_of(checkpoint, wording),
         source=checkpoint.source,
         # Published weights stand for themselves.
-        base=base if isinstance(base, dict) and base else itself,
+        base=base if isinstance(base, dict) and base and _are_texts(base) else itself,
         metadata=checkpoint.metadata,
         notes=(*checkpoint.notes, *_size_assumed(checkpoint, wording)),
     )
+
+
+def _are_texts(base: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, str | None) for value in base.values())
 
 
 def chosen_device(name: str) -> torch.device:

@@ -42,6 +42,7 @@ from finetune.checkpoints.hub import (
 )
 from finetune.checkpoints.native import FORMAT, VERSION, Native
 from finetune.checkpoints.plain_tensors import require_plain
+from finetune.checkpoints.said import require_sound
 from finetune.checkpoints.wrapping import Network, networks_in, tensors_in
 from finetune.errors import CheckpointError, first_line, shown
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
@@ -212,6 +213,7 @@ def _contents_of(path: Path, source: str) -> _Contents:
     format_class = registry.find(registry.CHECKPOINTS, network.format)
     sha256 = file_digest(path)
     described = format_class.description(path, source, own_metadata, sha256)
+    require_sound(described.says, described.file)
     require_plain(described.tensors, described.file)
     ours = {key: value.float() for key, value in (format_class.to_ours(network.tensors) | described.tensors).items()}
     training = (f"training checkpoint{_epoch_of(content)}: using its model weights",) if nested else ()

@@ -32,12 +32,34 @@ def disk_faults(path: Path, fix: str = NAME_A_FOLDER) -> Iterator[None]:
         fix: what to do, a sentence.
 
     Raises:
-        FinetuneError: the block raised an ``OSError``.
+        FinetuneError: the block raised an ``OSError``, or what a library makes of one.
     """
     try:
         yield
-    except OSError as error:
-        raise FinetuneError(f"{path}: cannot be written ({error.strerror or error}). {fix}") from error
+    except FinetuneError:
+        raise
+    except Exception as error:
+        reason = refusal_of_the_disk(error)
+        if reason is None:
+            raise
+        raise FinetuneError(f"{path}: cannot be written ({reason}). {fix}") from error
+
+
+def refusal_of_the_disk(error: Exception) -> str | None:
+    """
+    What the disk said, where that is what ended the work; None for another error.
+
+    ``shutil.copytree``, safetensors and torch raise errors of their own, with the system's words or number in the text;
+    torch's writer says only that it could not write all.
+    """
+    told = str(error)
+    for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+        if any(sign in told for sign in (f"os error {number})", f"[Errno {number}]", os.strerror(number))):
+            return os.strerror(number)
+    if isinstance(error, OSError):
+        return error.strerror or told
+    writers = ("unexpected pos", "failed writing", "file write failed")
+    return os.strerror(errno.ENOSPC) if isinstance(error, RuntimeError) and any(w in told for w in writers) else None
 
 
 def write_file(path: Path, content: str | bytes) -> None:

@@ -132,6 +132,33 @@ def test_kind_and_max_depth_that_do_not_go_together(official: str, says: str) ->
     assert "expected metric and 0.001 to 100000 meters, or relative and none. Export it again" in refusal(official)
 
 
+ROWS = {"protocol": {"name": "plain"}, "rows": {"finetuned": {"abs_rel": 0.1, "rmse": None}}}
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad"),
+    [
+        ("step", 3, [-1, "3", True, None, [3]]),
+        ("evaluation", ROWS, [3, "x", {"rows": {}}, {**ROWS, "rows": [1]}, {**ROWS, "rows": {"a": {"abs_rel": "x"}}}]),
+        ("evaluation", [ROWS, ROWS], [[3], {**ROWS, "protocol": None}]),
+        (
+            "calibration",
+            {"scale": 1.1, "original_max_depth_m": 10.0, "original_evaluation": None},
+            [3, {}, {"scale": -1, "original_max_depth_m": 10.0}, {"scale": 1.1, "original_max_depth_m": "10"}],
+        ),
+    ],
+)
+def test_what_a_file_says_of_itself_is_what_we_write(
+    name: str, good: object, bad: list[object], tmp_path: Path
+) -> None:
+    path = tmp_path / "model.safetensors"
+    save_native(path, drawn_model("tiny", 10.0), {name: good})
+    assert read_checkpoint(str(path)).metadata[name] == good
+    for value in bad:
+        save_native(path, drawn_model("tiny", 10.0), {name: value})
+        assert refusal(str(path)).startswith(f"{path}: says {name} ")
+
+
 def test_metric_needs_its_max_depth(official: str) -> None:
     assert refusal(official, kind="metric", where="r.yaml:3") == (
         f"{official}: is metric, but nothing says its max depth. "

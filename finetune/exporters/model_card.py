@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import yaml
+
+from finetune.checkpoints.said import require_sound
+from finetune.errors import CheckpointError
 from finetune.exporters.comparison import Comparison
 from finetune.paths import is_file
+from finetune.recipe_yaml import yaml_text
 
 if TYPE_CHECKING:
     from finetune.predictor import Predictor
@@ -105,33 +111,72 @@ The picture that the pipeline also gives, under `depth`, is stretched from black
 def _recipe(predictor: Predictor, run: RunFolder) -> list[str]:
     digest = predictor.metadata.get("recipe_sha256")
     if is_file(run.recipe):
-        text = run.recipe.read_text(encoding="utf-8").rstrip()
-        return [f"The recipe as it ran (sha256 {digest}), which says the data and the base:", f"```yaml\n{text}\n```"]
-    base = predictor.base.get("source")
+        text, shortened = _published(run.recipe.read_text(encoding="utf-8"))
+        but = "; of whole paths only the last name is kept" if shortened else ""
+        said = f"The recipe as it ran (sha256 {digest}), which says the data and the base{but}:"
+        return [said, f"```yaml\n{text.rstrip()}\n```"]
+    base = published_source(predictor.base.get("source"))
     made = f"Recipe with sha256 {digest}." if digest else "Not trained by this program."
     return [f"{made} Made from {base}." if base else made]
 
 
+def _published(text: str) -> tuple[str, bool]:
+    """A recipe's text without the folders of the machine that trained, and whether it had some."""
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        return "(it cannot be read)", True
+    shortened = _without_folders(content)
+    if shortened == content or not isinstance(shortened, Mapping):
+        return text, False
+    return yaml_text(shortened), True
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    return published_source(value)
+
+
+def published_source(source: Any) -> Any:
+    """A path as it is published: where a whole one, its last name, since the folders above tell of a machine alone."""
+    if not isinstance(source, str) or not re.match(r"/|~|[A-Za-z]:[\\/]", source):
+        return source
+    return re.split(r"[\\/]", source.rstrip("\\/"))[-1]
+
+
 def _score(predictor: Predictor, run: RunFolder) -> list[str]:
     table = run.path / "evaluation.json"
-    found = json.loads(table.read_text(encoding="utf-8")) if is_file(table) else predictor.metadata.get("evaluation")
+    found = predictor.metadata.get("evaluation")
+    if is_file(table):
+        try:
+            found = json.loads(table.read_text(encoding="utf-8"))
+            require_sound({"evaluation": found}, str(table))
+        except (ValueError, RecursionError, OSError, CheckpointError):
+            return [f"{table.name} of the run cannot be read."]
     evaluations = found if isinstance(found, list) else [found] if isinstance(found, Mapping) else []
     return [part for each in evaluations for part in _one_score(each)] or ["Not scored."]
 
 
 def _one_score(evaluation: Mapping[str, Any]) -> list[str]:
     rows = evaluation["rows"]
-    metrics = list(next(iter(rows.values())))
+    metrics = list(next(iter(rows.values()), {}))
     lines = [f"| | {' | '.join(metrics)} |", f"| --- |{' --- |' * len(metrics)}"]
-    lines += [f"| {name} | {' | '.join(f'{row[metric]:.4f}' for metric in metrics)} |" for name, row in rows.items()]
+    lines += [f"| {name} | {' | '.join(_cell(row.get(metric)) for metric in metrics)} |" for name, row in rows.items()]
     protocol = ", ".join(f"{key} {value}" for key, value in evaluation["protocol"].items())
     images = evaluation.get("images_used")
     on = f" on {images} images" if images is not None else ""
     return [f"Protocol: {protocol}{on}.", "\n".join(lines)]
 
 
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
 def _license(predictor: Predictor) -> str:
-    base, name = predictor.base.get("source"), predictor.base.get("license")
+    base, name = published_source(predictor.base.get("source")), predictor.base.get("license")
     if not name:
         return f"That of the base ({base}), which is not known here." if base else "Not known here."
     return (f"{name}, that of the base, {base}." if base else f"{name}.") + (

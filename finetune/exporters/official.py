@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from finetune.checkpoints.official import Official as OfficialNames
 from finetune.errors import FinetuneError
 from finetune.exporters.exporter import Answer, Exporter
+from finetune.exporters.model_card import published_source
 from finetune.networks.encoder_specs import ENCODERS, GRID, ORIGINAL_OFFSET, PATCH
 
 if TYPE_CHECKING:
@@ -102,6 +103,6 @@ def description(predictor: Predictor) -> dict[str, Any]:
         "preprocessing": predictor.preprocessing.to_mapping(),
         "network": {"encoder": network.encoder_name, **of_decoder},
         "backbone": sizes,
-        "base": dict(predictor.base),
+        "base": {**predictor.base, "source": published_source(predictor.base.get("source"))},
         **{name: predictor.metadata[name] for name in CARRIED if name in predictor.metadata},
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -57,6 +58,8 @@ class Onnx(Exporter):
         """By PyTorch's own exporter, with the position embedding worked out beforehand, or in the graph."""
         import onnx
         import torch
+
+        imported_runtime()  # before torch's exporter could import it
 
         from finetune.networks.traced import TracedNetwork
 
@@ -143,14 +146,22 @@ def output_name(kind: str) -> str:
     return "depth_m" if kind == "metric" else "inverse_depth"
 
 
+def imported_runtime() -> Any:
+    """onnxruntime, told to report nothing to its maker: it reads this when it is imported, and reports otherwise."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
 class OnnxAnswer:
     """An exported file, run by onnxruntime; called with an image, it answers as ``Predictor.predict`` does."""
 
     def __init__(self, path: Path) -> None:
-        import onnxruntime
-
         from finetune.preprocessing import Preprocessing
 
+        onnxruntime = imported_runtime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; it warns of every constant it folds
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

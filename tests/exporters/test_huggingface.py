@@ -31,6 +31,9 @@ TOLERANCE = 1e-4  # of the spread
 CAMERA = (480, 640)
 
 
+SIZE = {"preprocessing": Preprocessing(input_size=(112, 154)).to_mapping()}
+
+
 def varied_model(
     folder: Path, encoder: str, max_depth_m: float | None, input_size: tuple[int, int], **variant: Any
 ) -> Predictor:
@@ -208,7 +211,7 @@ def test_a_folder_that_stands_is_replaced_when_asked_by_what_the_card_says(
 def test_the_card_of_a_run_has_its_recipe_and_its_table(tmp_path: Path) -> None:
     run = tmp_path / "run"
     model = varied_model(tmp_path, "tiny", 10.0, (112, 154))
-    save_native(run / "best" / "model.safetensors", model.network, {"name": "mine", "recipe_sha256": "abc"})
+    save_native(run / "best" / "model.safetensors", model.network, {"name": "mine", "recipe_sha256": "abc", **SIZE})
     (run / "recipe.yaml").write_text("name: mine\ndata: {train: [{reader: pairs}]}\n")
     rows = {"constant_median": {"abs_rel": 0.5}, "finetuned": {"abs_rel": 0.1}}
     (run / "evaluation.json").write_text(json.dumps([{"protocol": {"name": "plain"}, "rows": rows, "images_used": 7}]))
@@ -218,6 +221,27 @@ def test_the_card_of_a_run_has_its_recipe_and_its_table(tmp_path: Path) -> None:
     for part in ("# mine", "reader: pairs", "sha256 abc", "name plain on 7 images", "| finetuned | 0.1000 |"):
         assert part in card
     assert json.loads((output / "finetune.json").read_text())["name"] == "mine"
+
+
+def test_nothing_that_is_published_holds_a_folder_of_the_machine_that_trained(tmp_path: Path) -> None:
+    run, home = tmp_path / "run", "/home/someone/secret project"
+    model = varied_model(tmp_path, "tiny", 10.0, (112, 154))
+    base = {"source": f"{home}/weights/base.pth", "sha256": "0" * 64, "license": "Apache-2.0"}
+    save_native(run / "best" / "model.safetensors", model.network, {"name": "mine", "base": base, **SIZE})
+    (run / "recipe.yaml").write_text(
+        f"name: mine\noutput: {home}/runs\nmodel: {{checkpoint: '{home}/weights/base.pth', max_depth_m: 10.0}}\n"
+        f"data: {{train: [{{reader: pairs, root: ~/data/room, list: lists/train.txt, meters_per_unit: 1/1000}}]}}\n"
+    )
+    (run / "evaluation.json").write_text("{")
+    output = tmp_path / "hf"
+    HuggingFace().write(load_model(run), output)
+    card = (output / "README.md").read_text()
+    for part in ("base.pth", "root: room", "list: lists/train.txt", "meters_per_unit: 1/1000", "only the last name is"):
+        assert part in card
+    assert "evaluation.json of the run cannot be read" in card
+    texts = [path.read_text() for path in output.iterdir() if path.suffix in (".md", ".json")]
+    assert len(texts) == 4 and not any("secret" in text or "~/" in text for text in texts)
+    assert json.loads((output / "finetune.json").read_text())["base"]["source"] == "base.pth"
 
 
 @pytest.mark.parametrize(("max_depth_m", "nearest"), [(7.5, "7 or 8"), (0.4, "1")])
