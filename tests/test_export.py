@@ -16,6 +16,7 @@ from finetune.export import main
 from finetune.exporters import official
 from finetune.exporting import dead_leaves, export_model, exporter_for
 from finetune.predictor import load_model
+from finetune.preprocessing import Preprocessing
 from finetune.weights import save_native
 from tests.small_models import make_overflow, set_last_bias, small_model, write_model
 
@@ -146,7 +147,7 @@ def test_an_answer_that_is_not_a_number_is_no_agreement(metric: str, tmp_path: P
 def test_an_answer_that_never_varies_proves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dead = small_model(None)
     set_last_bias(dead, -100.0)
-    save_native(tmp_path / "dead.safetensors", dead, {})
+    save_native(tmp_path / "dead.safetensors", dead, {"preprocessing": Preprocessing(input_size=(28, 42)).to_mapping()})
     arguments = [str(tmp_path / "dead.safetensors"), "--to", "official", "--output", str(tmp_path / "out.pth")]
     cv2.imwrite(str(tmp_path / "small.png"), dead_leaves(28, 42))
     assert main([*arguments, "--image", str(tmp_path / "small.png")]) == 1

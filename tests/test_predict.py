@@ -13,6 +13,7 @@ import torch
 from finetune.pictures import colored
 from finetune.predict import main
 from finetune.predictor import load_model
+from finetune.preprocessing import Preprocessing
 from finetune.readers.files import read_depth, read_image
 from finetune.weights import save_native
 from tests.small_models import make_overflow, small_model, write_model
@@ -162,10 +163,13 @@ def test_beyond_what_16_bits_hold_there_is_no_png(tmp_path: Path, capsys: pytest
     assert sentence.endswith("they have no .png. Use their .npy, which is in meters, or --png-units-per-meter 327.\n")
 
 
+SIZE = {"preprocessing": Preprocessing(input_size=(28, 42)).to_mapping()}
+
+
 def test_damaged_weights_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     network = small_model(10.0)
     make_overflow(network)
-    save_native(tmp_path / "m.safetensors", network, {})
+    save_native(tmp_path / "m.safetensors", network, SIZE)
     image, out = write_image(tmp_path / "a.png", picture(8, 8)), tmp_path / "out"
     assert main([str(tmp_path / "m.safetensors"), str(image), "--output", str(out)]) == 1
     assert names(out) == []

@@ -44,7 +44,7 @@ def _is_evaluation(value: object) -> bool:
         return all(isinstance(one, Mapping) and _is_evaluation(one) for one in value)
     if value is None:
         return True
-    if not isinstance(value, Mapping) or not isinstance(value.get("protocol"), Mapping):
+    if not isinstance(value, Mapping) or not isinstance(value.get("protocol", {}), Mapping):
         return False
     rows = value.get("rows")
     return isinstance(rows, Mapping) and all(isinstance(row, Mapping) and _is_row(row) for row in rows.values())

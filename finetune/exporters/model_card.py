@@ -165,7 +165,7 @@ def _one_score(evaluation: Mapping[str, Any]) -> list[str]:
     metrics = list(next(iter(rows.values()), {}))
     lines = [f"| | {' | '.join(metrics)} |", f"| --- |{' --- |' * len(metrics)}"]
     lines += [f"| {name} | {' | '.join(_cell(row.get(metric)) for metric in metrics)} |" for name, row in rows.items()]
-    protocol = ", ".join(f"{key} {value}" for key, value in evaluation["protocol"].items())
+    protocol = ", ".join(f"{key} {value}" for key, value in evaluation.get("protocol", {}).items())
     images = evaluation.get("images_used")
     on = f" on {images} images" if images is not None else ""
     return [f"Protocol: {protocol}{on}.", "\n".join(lines)]
