@@ -207,7 +207,7 @@ def _sweep(folder: Path) -> None:
     for left in folder.glob(f"{PREFIX}*"):
         # One that cannot be looked at, such as another user's, stays.
         with suppress(OSError):
-            if left.is_symlink() or not left.is_dir():
+            if left.is_symlink() or not is_folder(left):
                 continue
             lock = left / _LOCK
             if not is_file(lock):
