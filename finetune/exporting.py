@@ -24,7 +24,7 @@ from finetune.console import Interrupted
 from finetune.errors import FinetuneError, ResultError
 from finetune.exporters.comparison import Comparison
 from finetune.exporters.exporter import Answer, Exporter
-from finetune.paths import is_file, is_folder, make_folder, path_exists
+from finetune.paths import is_file, is_folder, is_link, make_folder, path_exists
 from finetune.readers.files import read_image
 from finetune.written_files import disk_faults, finish
 
@@ -207,7 +207,7 @@ def _sweep(folder: Path) -> None:
     for left in folder.glob(f"{PREFIX}*"):
         # One that cannot be looked at, such as another user's, stays.
         with suppress(OSError):
-            if left.is_symlink() or not is_folder(left):
+            if is_link(left) or not is_folder(left):
                 continue
             lock = left / _LOCK
             if not is_file(lock):
