@@ -17,7 +17,7 @@ from torch import Tensor
 
 from finetune.checkpoints.claims import Wording
 from finetune.checkpoints.official import Official
-from finetune.errors import CheckpointError
+from finetune.errors import CheckpointError, shown
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
 from finetune.weights import Checkpoint, fill, read_checkpoint, save_native
 from tests.drawn_weights import drawn_image, drawn_model
@@ -123,7 +123,7 @@ def test_max_depth_that_is_none(official: str, kind: str, value: str) -> None:
     sidecar = Path(official).with_suffix(".json")
     sidecar.write_text(f'{{"kind": "{kind}", "max_depth_m": {value}}}')
     sentence = refusal(official)
-    assert sentence.startswith(f"{sidecar}: says kind '{kind}' and max_depth_m {json.loads(value)!r}; expected metric ")
+    assert sentence.startswith(f"{sidecar}: says kind '{kind}' and max_depth_m {shown(json.loads(value))}; expected ")
 
 
 @pytest.mark.parametrize("says", ['{"kind": "metric", "max_depth_m": null}', '{"kind": "meters"}', '{"kind": [1]}'])
