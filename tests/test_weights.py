@@ -139,7 +139,11 @@ ROWS = {"protocol": {"name": "plain"}, "rows": {"finetuned": {"abs_rel": 0.1, "r
     ("name", "good", "bad"),
     [
         ("step", 3, [-1, "3", True, None, [3]]),
-        ("evaluation", ROWS, [3, "x", {"rows": {}}, {**ROWS, "rows": [1]}, {**ROWS, "rows": {"a": {"abs_rel": "x"}}}]),
+        (
+            "evaluation",
+            ROWS,
+            [3, "x", {"protocol": {}}, {**ROWS, "rows": [1]}, {**ROWS, "rows": {"a": {"abs_rel": "x"}}}],
+        ),
         ("evaluation", [ROWS, ROWS], [[3], {**ROWS, "protocol": None}]),
         (
             "calibration",
