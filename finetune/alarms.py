@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.evaluation import Answer, Asked
+from finetune.figures import percent
 from finetune.metrics import is_better
 from finetune.networks.depth_model import DepthModel
 
@@ -200,7 +201,7 @@ class Alarms:
             if max(at_zero, at_max) > MOST_AT_END
             else None,
             "narrow range": (
-                f"answers go from {low:.3g} to {high:.3g} m, {used:.0%} of the range up to model.max_depth_m "
+                f"answers go from {low:.3g} to {high:.3g} m, {percent(used)} of the range up to model.max_depth_m "
                 f"{self.max_depth_m:g} m. If the camera sees no more than that, lower model.max_depth_m; else train "
                 "longer"
             )

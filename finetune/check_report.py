@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from finetune import charts
 from finetune.checking import Checked, Summary
-from finetune.evidence.findings import percent
 from finetune.evidence.registration import find_edges
+from finetune.figures import meters, percent
 from finetune.page import document, escaped, paragraph, picture, section, table
 from finetune.sample import DepthSample
 
@@ -38,7 +38,7 @@ def _entry_lines(checked: Checked) -> Iterator[str]:
 
 
 def _row(summary: Summary) -> tuple[str, ...]:
-    depths = [f"{summary.percentiles_m[name]:.3g} m" if summary.percentiles_m else "-" for name in _SHOWN]
+    depths = [meters(summary.percentiles_m[name]) if summary.percentiles_m else "-" for name in _SHOWN]
     sizes = ", ".join(summary.sizes) if len(summary.sizes) < 3 else f"{len(summary.sizes)} sizes"
     return summary.key, str(summary.frames), str(summary.looked_at), sizes, percent(summary.valid_share), *depths
 

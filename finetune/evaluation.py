@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from finetune.batches import Caught, Reader, calm_worker, sound
 from finetune.errors import DataError, ResultError
+from finetune.figures import percent
 from finetune.interrupts import StopAsked
 from finetune.metrics import METRICS
 from finetune.networks.answers import resized_answer
@@ -487,7 +488,7 @@ def _require_finite(row: str, answer: NDArray[np.floating], source: str) -> None
     wrong = 1 - np.mean(np.isfinite(answer))
     if wrong:
         raise ResultError(
-            f"{source}: {row} answers NaN or infinite at {wrong:.1%} of the pixels that count. "
+            f"{source}: {row} answers NaN or infinite at {percent(wrong, 1)} of the pixels that count. "
             "Its weights are broken, or overflow at this size; train again from weights that answer, at a lower rate."
         )
 

@@ -19,9 +19,10 @@ from finetune.evidence.coding import differing_units, what_shares_may_be
 from finetune.evidence.entries import findings_of
 from finetune.evidence.entry import Entry, without_ends
 from finetune.evidence.facts import Facts, facts_of, left_out_share, plain_unit
-from finetune.evidence.findings import JUDGMENTS, Finding, accepted, in_order, percent
+from finetune.evidence.findings import JUDGMENTS, Finding, accepted, in_order
 from finetune.evidence.ranges import way_with_what_is_beyond
 from finetune.evidence.units import either, fitting_units, range_to_set, unit_name
+from finetune.figures import meters, percent
 from finetune.paths import is_file
 from finetune.readers.files import DEPTH_SUFFIXES, read_depth
 from finetune.recipe import DataEntry, Recipe
@@ -307,7 +308,7 @@ def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> Finding 
         )
     median_m = float(np.median(depth.depth_m))
     beyond = float(np.mean(depth.depth_m > max_depth_m))
-    found = f"median {median_m:.4g} m over {maps}"
+    found = f"median {meters(median_m, 4)} over {maps}"
     if beyond > 0.5 or median_m < 0.01 * max_depth_m:
         found += (
             f", {percent(beyond)} of it beyond {limit} {max_depth_m:g}"
@@ -319,7 +320,7 @@ def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> Finding 
     # A plausible median rules out a wrong unit.
     if depth.points < _FEW_POINTS and depth.left_out_share > _MOSTLY_LEFT_OUT * depth.valid_share:
         share = percent(depth.valid_share)
-        found = f"{share} of the pixels are valid over {maps}, though depth of median {median_m:.4g} m is there"
+        found = f"{share} of the pixels are valid over {maps}, though depth of median {meters(median_m, 4)} is there"
         return finding("few_points", found, _check_limits(depth.key, reader))
     if depth.points < _FEW_POINTS:
         pixels = f"{depth.points:.3g} measured pixel{'s' * (depth.points != 1)}"
@@ -327,7 +328,7 @@ def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> Finding 
         fix = "a rangefinder, a radar or a reconstruction gives so few, which teach the scale and hardly any shape"
         return finding("few_points", found, f"{_check_limits(depth.key, reader)}; {fix}")
     if depth.constant:
-        found = f"each of {maps} has the same depth at all its pixels, {median_m:.4g} m in the median"
+        found = f"each of {maps} has the same depth at all its pixels, {meters(median_m, 4)} in the median"
         return finding("constant", found, f"Export the depth that was measured, or mend the entry {depth.key}")
     return None
 
@@ -382,7 +383,7 @@ def _likely(
         return "max_depth", found, f"{fix}{others} ({where})"
     if not units:
         return "unit", found, f"Set {range_to_set(name_of_limit, end_m)}, or mend the entry {key} ({where})"
-    found += f": looks like {either([f'{unit.name} (median {unit.median_m:.3g} m)' for unit in units])}"
+    found += f": looks like {either([f'{unit.name} (median {meters(unit.median_m)})' for unit in units])}"
     which = ", whichever the device or the data set says" if len(units) > 1 else ""
     fix = f"Set {key}.meters_per_unit: {numbers}{which} ({where})"
     return "unit", found, fix + (kept if end_m <= _FARTHEST_SEEN_M else "")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from finetune.batches import evenly_spread
 from finetune.errors import DataError
 from finetune.evaluation import Asked, ValidationSamples
+from finetune.figures import percent
 from finetune.networks.answers import resized_answer
 from finetune.paths import expand_path, is_file
 from finetune.protocols import KB_HEIGHT, KB_WIDTH
@@ -91,7 +92,7 @@ class Predictions:
             raise DataError(path, f"is of shape {found.shape}", "Write one number a pixel, height x width")
         if not np.isfinite(found).all():
             share = np.mean(~np.isfinite(found))
-            raise DataError(path, f"{share:.1%} of it is no finite number", "Write a depth for every pixel")
+            raise DataError(path, f"{percent(share, 1)} of it is no finite number", "Write a depth for every pixel")
         return path, found
 
     def _one(self, asked: Asked) -> NDArray[np.floating]:

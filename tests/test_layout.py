@@ -78,6 +78,7 @@ ORDER = [
     "shortages",
     "streams",
     "written_files",
+    "figures",
     "errors",
     "paths",
     "spelling",

@@ -10,9 +10,10 @@ import numpy as np
 
 from finetune.evidence.entry import Entry, without_ends
 from finetune.evidence.findings import Finding
+from finetune.figures import meters
 from finetune.readers.bits import Bits
 
-_FEWEST_FRAMES = 4  # to be sure of what single frames only suggest
+_FAR_BEYOND = 5.0  # a range that ends so many times farther than all depth
 # What the bits are called, and the unit of the numbers that they mean.
 _BITS: dict[Bits, tuple[str, float]] = {
     "rotated": ("millimeters turned by three bits, as SUN RGB-D and SUN3D write them", 0.001),
@@ -71,8 +72,9 @@ def evidence_of_shares(entry: Entry) -> str | None:
     evidence = f"all numbers are from 0 to {end}, and {ends} of {len(told)} depth maps end at exactly {end}"
     if sum(one.numbers.scale == "z_buffer" for one in told) > 0.5 * len(told):
         return f"{evidence}; most of them are near {end}, as in a renderer's depth buffer"
-    # As meters of what is near they are nothing strange.
-    return evidence if ends or unit < 1.0 else None
+    # As meters of what is near they are nothing strange, unless a much wider range was meant.
+    meant_farther = entry.limit[1] > _FAR_BEYOND * max(one.most_m for one in told)
+    return evidence if ends or unit < 1.0 or meant_farther else None
 
 
 def what_shares_may_be(key: str, where: str) -> str:
@@ -94,12 +96,13 @@ def differing_units(entries: Sequence[Entry]) -> Iterator[Finding]:
             ratio = medians[entry.key] / medians[first.key]
             if not _differ_as_units(ratio, _unit(first), _unit(entry)):
                 continue
+            times = f"{max(ratio, 1 / ratio):.3g}" if 0.001 < ratio < 1000 else f"{max(ratio, 1 / ratio):.0f}"
             yield Finding(
                 severity="warn",
                 name="unit",
                 key=entry.key,
-                evidence=f"the median depth of {first.key} is {medians[first.key]:.3g} m and that of {entry.key} "
-                f"{medians[entry.key]:.3g} m, {max(ratio, 1 / ratio):.3g} times apart, as where one unit is wrong",
+                evidence=f"the median depth of {first.key} is {meters(medians[first.key])} and that of {entry.key} "
+                f"{meters(medians[entry.key])}, {times} times apart, as where one unit is wrong",
                 fix=f"Check meters_per_unit of both ({first.where}; {entry.where}); if one of them does show what is "
                 "so much nearer, set data.accept: [unit]",
             )

@@ -11,14 +11,21 @@ import numpy as np
 from finetune.evidence.coding import bits, shares_of_a_range
 from finetune.evidence.entry import Entry
 from finetune.evidence.facts import Facts
-from finetune.evidence.findings import Finding, percent
+from finetune.evidence.findings import Finding
 from finetune.evidence.ranges import depth_range, sentinel
 from finetune.evidence.registration import FEWEST_FRAMES, Fit, fit
+from finetune.evidence.surfaces import Reading
+from finetune.figures import percent
 
 # By how much, as a natural log, the largest plane of another reading must hold more pixels in the median frame.
 _CLEARLY_OTHER = 0.3
 _FEWEST_FRAMES = 4  # to be sure of what single frames only suggest
 _FEW_LEVELS = 16  # of 256; photographs, also dark ones, use more than a hundred
+# Another reading, and what ``depth_is`` needs with it.
+_READINGS: tuple[tuple[Reading, str], ...] = (
+    ("disparity", "with baseline_m and intrinsics; of inverse depth depth_is: inverse, with inverse_per_unit"),
+    ("range", "with intrinsics"),
+)
 _LEAST_FOCAL = 0.1  # of the width: a field of view of 157 degrees
 _MOST_DIFFERENT_BITS = 12  # of 256, between images that look alike
 
@@ -77,7 +84,7 @@ def _reading(entry: Entry) -> Iterator[Finding]:
         for one in entry.facts
         if one.plane
     ]
-    for name, needed in (("disparity", "with baseline_m and intrinsics"), ("range", "with intrinsics")):
+    for name, needed in _READINGS:
         shares = [(one[name], one["z"]) for one in planes if name in one]
         if not shares:
             continue
@@ -85,7 +92,9 @@ def _reading(entry: Entry) -> Iterator[Finding]:
         if np.median(logs) < _CLEARLY_OTHER or np.mean([log > 0 for log in logs]) < 2 / 3:
             continue
         other, z = np.median(shares, axis=0)
-        meaning = "disparity, which falls with distance" if name == "disparity" else "distance along the ray"
+        meaning = (
+            "disparity or inverse depth, which fall with distance" if name == "disparity" else "distance along the ray"
+        )
         yield Finding(
             severity="stop" if len(shares) >= _FEWEST_FRAMES else "warn",
             name="depth_is",

@@ -97,13 +97,6 @@ def accepted(findings: Iterable[Finding], names: Collection[str]) -> list[Findin
     ]
 
 
-def percent(share: float) -> str:
-    """A share, 0 to 1, with two digits where it is below 1 %: 0.00012 is "0.012%", and only nothing is "0%"."""
-    if share <= 0:
-        return "0%"
-    return f"{share:.0%}" if share >= 0.01 else f"{float(f'{100 * share:.2g}'):.12f}".rstrip("0").rstrip(".") + "%"
-
-
 def in_order(findings: Iterable[Finding]) -> list[Finding]:
     """The worst first, among these causes before what follows from them."""
     return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), NAMES.index(one.name)))

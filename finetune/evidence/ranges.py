@@ -10,8 +10,9 @@ import numpy as np
 
 from finetune.evidence.coding import evidence_of_shares
 from finetune.evidence.entry import Entry, ends_of_sensor, without_ends
-from finetune.evidence.findings import Finding, percent
+from finetune.evidence.findings import Finding
 from finetune.evidence.units import range_to_set, suggested_max_depth_m
+from finetune.figures import meters, percent
 
 _TOO_MUCH_HEADROOM = 5.0
 # Where so much of the depth lies in the range, what is beyond may be a sensor's noise.
@@ -44,7 +45,7 @@ def sentinel(entry: Entry) -> Iterator[Finding]:
         name="sentinel",
         key=entry.key,
         evidence=f"{count} of {len(entry.facts)} depth maps have {percent(share)} of their pixels at exactly "
-        f"{raw:.10g} ({value_m:.4g} m) and {nature}",
+        f"{raw:.10g} ({meters(value_m, 4)}) and {nature}",
         fix=f"Set {entry.key}.invalid: [{', '.join(f'{value:.10g}' for value in listed)}] ({entry.where})"
         if hasattr(entry.reader, "invalid")
         else f"Leave that value out when the data of {entry.key} are written ({entry.where})",
@@ -81,7 +82,7 @@ def depth_range(entry: Entry) -> Iterator[Finding]:
             severity="warn",
             name="max_depth",
             key=entry.key,
-            evidence=f"99.5 % of the measured depth ends at {end_m:.3g} m, {percent(end_m / limit_m)} of {key} "
+            evidence=f"99.5 % of the measured depth ends at {meters(end_m)}, {percent(end_m / limit_m)} of {key} "
             f"{limit_m:g}: the head has to learn the rest of its range from nothing, and answers with little "
             "resolution near by",
             fix=f"Set {key}: {suggested_m:g}, unless the camera is to answer farther",
@@ -92,7 +93,7 @@ def depth_range(entry: Entry) -> Iterator[Finding]:
             severity="note",
             name="max_depth",
             key=entry.key,
-            evidence=f"99.5 % of the measured depth ends at {end_m:.3g} m: {key} {suggested_m:g} would lose "
+            evidence=f"99.5 % of the measured depth ends at {meters(end_m)}: {key} {suggested_m:g} would lose "
             f"{percent(lost)} above it; at {limit_m:g}, {percent(1 - min(1.0, suggested_m / limit_m))} of the range "
             "is headroom",
         )
@@ -103,6 +104,10 @@ def way_with_what_is_beyond(
 ) -> str:
     """What to set where a share of the depth is beyond the limit: a sensor's noise is to raise no range."""
     key, limit_m = limit
+    if getattr(reader, "depth_is", "z") == "disparity" and not getattr(reader, "disparity_offset_px", None):
+        # Middlebury's doffs: without it, what is far is many times too far.
+        set_offset = f"If the calibration names an offset (doffs), set {entry_key}.disparity_offset_px; if not, set"
+        return f"{set_offset} {range_to_set(key, end_m)}, or more if the camera is to answer farther"
     farther = f"Set {range_to_set(key, end_m)}, or more if the camera is to answer farther"
     if beyond > 1 - _MOSTLY_WITHIN or not hasattr(reader, "max_depth_m"):
         return farther

@@ -19,6 +19,7 @@ from pydantic.dataclasses import dataclass
 
 from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
+from finetune.figures import percent
 from finetune.paths import expand_path, is_file, is_folder, path_exists
 from finetune.readers.bits import Bits
 from finetune.readers.channels import DepthChannels
@@ -341,7 +342,7 @@ class Pairs(ListedFrames):
         if share < self.min_valid_share:
             raise DataError(
                 sample.source,
-                f"{share:.2%} of it was measured, less than min_valid_share {self.min_valid_share:g}",
+                f"{percent(share, 2)} of it was measured, less than min_valid_share {self.min_valid_share:g}",
                 "Leave the frame out of the list, or set data.on_bad_sample: skip",
             )
         if sky_mask is not None:

@@ -20,9 +20,9 @@ def facts(**changes: Any) -> Facts:
     return dataclasses.replace(facts_of(tilted_plane()), **{"edges": None, "plane": None, **changes})
 
 
-def entry(found: list[Facts], key: str = "data.train.0", **options: Any) -> Entry:
+def entry(found: list[Facts], key: str = "data.train.0", limit_m: float = 10.0, **options: Any) -> Entry:
     reader = SimpleNamespace(**options)
-    limit = ("model.max_depth_m", 10.0)
+    limit = ("model.max_depth_m", limit_m)
     return Entry(key=key, where="x.yaml:3", reader=reader, facts=found, ceiling=False, limit=limit)
 
 
@@ -45,19 +45,22 @@ def test_bits_that_most_maps_have_are_named_with_the_two_keys() -> None:
 
 
 @pytest.mark.parametrize(
-    ("scale", "most_m", "unit", "said"),
+    ("scale", "most_m", "unit", "limit_m", "said"),
     [
-        ("normalized", 1.0, 1.0, "from 0 to 1, and 4 of 4 depth maps end at exactly 1"),
-        ("z_buffer", 0.98, 1.0, "0 of 4 depth maps end at exactly 1; most of them are near 1, as in a renderer's"),
-        ("z_buffer", 65.535, 0.001, "from 0 to 65535, and 4 of 4 depth maps end at exactly 65535"),
-        ("normalized", 0.8, 1.0, None),  # meters of what is near
+        ("normalized", 1.0, 1.0, 2.0, "from 0 to 1, and 4 of 4 depth maps end at exactly 1"),
+        ("z_buffer", 0.98, 1.0, 2.0, "0 of 4 depth maps end at exactly 1; most of them are near 1, as in a renderer's"),
+        ("z_buffer", 65.535, 0.001, 10.0, "from 0 to 65535, and 4 of 4 depth maps end at exactly 65535"),
+        ("normalized", 0.8, 1.0, 10.0, "from 0 to 1, and 0 of 4 depth maps end at exactly 1"),
+        ("normalized", 0.8, 1.0, 2.0, None),  # meters of what is near
     ],
 )
-def test_numbers_from_0_to_1_may_be_three_things(scale: Any, most_m: float, unit: float, said: str | None) -> None:
+def test_numbers_from_0_to_1_may_be_three_things(
+    scale: Any, most_m: float, unit: float, limit_m: float, said: str | None
+) -> None:
     told = facts(
         numbers=Numbers(scale=scale), most_m=most_m, depth_m=np.linspace(0.4, 1, 50, dtype=np.float32) * most_m
     )
-    found = named(entry([told] * 4, meters_per_unit=unit), "unit", "max_depth")
+    found = named(entry([told] * 4, limit_m=limit_m, meters_per_unit=unit), "unit", "max_depth")
     if said is None:
         assert not [one for one in found if one.name == "unit"]
         return
@@ -76,7 +79,7 @@ def depths(median_m: float) -> Facts:
     [
         ((0.0002, 0.155), (0.001, 1.17), "0.155 m and that of data.val.0 1.17 m, 7.55 times apart"),
         ((0.001, 2.0), (0.001, 0.4), "5 times apart"),
-        ((0.001, 2.0), (0.001, 2000.0), "1e+03 times apart"),
+        ((0.001, 2.0), (0.001, 2000.0), "1000 times apart"),
         ((0.001, 2.0), (0.00390625, 8.0), "4 times apart"),
         ((0.001, 2.0), (0.001, 7.0), None),
         ((0.001, 2.0), (0.001, 20.0), None),

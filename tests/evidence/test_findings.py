@@ -1,8 +1,6 @@
 from typing import get_args
 
-import pytest
-
-from finetune.evidence.findings import JUDGMENTS, NAMES, Finding, accepted, in_order, percent
+from finetune.evidence.findings import JUDGMENTS, NAMES, Finding, accepted, in_order
 from finetune.recipe import Accepted
 
 
@@ -41,21 +39,3 @@ def test_a_judgment_says_how_it_is_accepted() -> None:
 def test_data_accept_takes_every_judgment() -> None:
     assert get_args(Accepted) == JUDGMENTS
     assert set(JUDGMENTS) <= set(NAMES)
-
-
-@pytest.mark.parametrize(
-    ("share", "text"),
-    [
-        (0.0, "0%"),
-        (8 / 76800, "0.01%"),
-        (1 / 76800, "0.0013%"),
-        (0.0005, "0.05%"),
-        (0.0099, "0.99%"),
-        (0.01, "1%"),
-        (0.123, "12%"),
-        (1.0, "100%"),
-        (1e-9, "0.0000001%"),
-    ],
-)
-def test_a_share_below_one_percent_has_two_digits(share: float, text: str) -> None:
-    assert percent(share) == text

@@ -47,6 +47,15 @@ def test_noise_beyond_the_range_raises_no_range() -> None:
     assert found.fix.startswith("Set model.max_depth_m: ")
 
 
+def test_disparity_without_its_offset_is_thought_of_where_depth_ends_too_far() -> None:
+    far = facts([*np.linspace(2, 9, 80), *np.linspace(11, 20, 20)], most_m=20.0, next_m=19.0)
+    options: dict[str, Any] = {"depth_is": "disparity", "max_depth_m": None}
+    found = only(depth_range(entry([far], 10.0, disparity_offset_px=None, **options)))
+    assert found.fix.startswith("If the calibration names an offset (doffs), set data.train.0.disparity_offset_px")
+    found = only(depth_range(entry([far], 10.0, disparity_offset_px=31.2, **options)))
+    assert found.fix.startswith("Set model.max_depth_m: 20")
+
+
 def test_less_than_one_percent_beyond_is_a_note_that_raises_nothing() -> None:
     noisy = facts([*np.linspace(0.5, 4, 992), *np.linspace(20, 60, 8)], most_m=60.0, next_m=59.0)
     found = only(depth_range(entry([noisy], 10.0, max_depth_m=None)))
