@@ -39,6 +39,7 @@ from finetune.readers.listing import (
 from finetune.readers.masks import STEM, eroded, read_mask, side_file
 from finetune.readers.matching import match_frames
 from finetune.readers.orientation import ExifTurns, Turn
+from finetune.readers.sensors import SENSORS, Sensor, sensor_note
 from finetune.sample import DepthSample
 
 DepthIs = Literal["z", "range", "disparity", "inverse", "affine_inverse"]
@@ -56,16 +57,6 @@ _UNIT_OF = {
 }
 # The value of ``intrinsics`` that means columns of the list.
 IN_LIST = "list"
-Sensor = Literal["realsense", "kinect_v2", "azure_kinect", "zed", "arkit", "lidar_png"]
-# Meters for a raw unit of a 16-bit PNG, raw values that mean "nothing measured", and what else to know.
-SENSORS: dict[str, tuple[float, tuple[float, ...], str]] = {
-    "realsense": (0.001, (0.0,), "; a RealSense's unit is configurable: read depth_units from the device"),
-    "kinect_v2": (0.001, (0.0,), ""),
-    "azure_kinect": (0.001, (0.0,), ""),
-    "zed": (0.001, (0.0,), ", of 16-bit PNG; of float files, whose NaN and infinity are not valid, it is 1.0"),
-    "arkit": (0.001, (0.0,), ""),
-    "lidar_png": (1 / 256, (0.0,), ", as KITTI writes projected scans"),
-}
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -239,10 +230,7 @@ class Pairs(ListedFrames):
     def _note_on_sensor(self) -> tuple[str, ...]:
         if self.sensor is None:
             return ()
-        _, _, caveat = SENSORS[self.sensor]
-        invalid = ", ".join(f"{value:g}" for value in self.invalid or ())
-        unit = "" if self.meters_per_unit is None else f"meters_per_unit {self.meters_per_unit:g}, "
-        return (f"{self.root}: sensor {self.sensor} means {unit}invalid [{invalid}]{caveat}",)
+        return (sensor_note(self.root, self.sensor, self.meters_per_unit, self.invalid or ()),)
 
     def check_paths(self) -> None:
         """

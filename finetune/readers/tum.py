@@ -15,6 +15,7 @@ from finetune.paths import expand_path, is_file, read_bytes
 from finetune.readers.files import DepthCoding, read_frame, require_depth_range
 from finetune.readers.intrinsics import Intrinsics, read_intrinsics
 from finetune.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
+from finetune.readers.sensors import SENSORS, Sensor, sensor_note
 from finetune.readers.tum_layouts import LAYOUTS, RecordingLayout, camera_beside, paired_by_name
 from finetune.sample import DepthSample
 
@@ -36,6 +37,9 @@ class Tum(ListedFrames):
     three lowest bits stand before the others), YCB-Video (``N-color`` beside ``N-depth``). Color and depth of 7-Scenes
     are not registered.
 
+    Recordings of other devices come in the layout ``tum`` too, with units of their own: ``sensor`` or
+    ``meters_per_unit`` says theirs; without either, the unit that is assumed is printed.
+
     Source: the data set's own description of its file formats, Sturm et al. 2012, doi:10.1109/IROS.2012.6385773.
     """
 
@@ -45,14 +49,23 @@ class Tum(ListedFrames):
         None  # file of pairs instead: time, color, time, depth a line, in this or the other order
     )
     tolerance_s: float = 0.02  # seconds that color and depth of a frame may lie apart
-    meters_per_unit: float | None = None  # raw depth times this is meters; null: that of the layout, 1/5000 of tum
+    sensor: Sensor | None = None  # another device's recording in this layout: fills the next two, and says so
+    meters_per_unit: float | None = None  # raw value to meters; null: sensor's, or the layout's, 1/5000 of tum
+    invalid: tuple[float, ...] | None = None  # raw values that mean "nothing measured"; null: sensor's, or the layout's
     min_depth_m: float = 0.0  # depths up to this are not valid
     max_depth_m: float | None = None  # depths beyond this are not valid; null for no limit
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy in pixels, below root or from here
 
     def __post_init__(self) -> None:
+        unit, invalid = self._layout.meters_per_unit, self._layout.invalid
+        if self.sensor is not None:
+            unit, invalid, _ = SENSORS[self.sensor]
+        # Nothing but the data set's own recordings has TUM's unit, and many others come in its layout.
+        object.__setattr__(self, "_assumed", self.sensor is None and self.meters_per_unit is None)
         if self.meters_per_unit is None:
-            object.__setattr__(self, "meters_per_unit", self._layout.meters_per_unit)
+            object.__setattr__(self, "meters_per_unit", unit)
+        if self.invalid is None:
+            object.__setattr__(self, "invalid", invalid)
         assert self.meters_per_unit is not None
         if not 0.0 < self.meters_per_unit < math.inf:
             raise RecipeError("meters_per_unit", self.meters_per_unit, "a number above 0; 0.0002 for TUM RGB-D")
@@ -61,6 +74,18 @@ class Tum(ListedFrames):
         if not 0.0 <= self.tolerance_s < math.inf:
             raise RecipeError("tolerance_s", self.tolerance_s, "seconds from 0 up; 0.02 is usual")
         require_depth_range(self.min_depth_m, self.max_depth_m)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a sensor's name stands for, or which unit is assumed, to be printed."""
+        if self.sensor is not None:
+            return (sensor_note(self.root, self.sensor, self.meters_per_unit, self.invalid or ()),)
+        if not self._assumed or self.layout != "tum":
+            return ()
+        return (
+            f"{self.root}: meters_per_unit is that of TUM RGB-D, {self.meters_per_unit:g}; of a recording by another "
+            "device in this layout, set sensor, or meters_per_unit (0.001 of a RealSense)",
+        )
 
     def check_paths(self) -> None:
         """
@@ -91,7 +116,7 @@ class Tum(ListedFrames):
         assert self.meters_per_unit is not None, "filled when it was made"
         coding = DepthCoding(
             meters_per_unit=self.meters_per_unit,
-            invalid=self._layout.invalid,
+            invalid=self.invalid or (),
             min_depth_m=self.min_depth_m,
             max_depth_m=self.max_depth_m,
             bits="rotated" if self._layout.rotated else None,

@@ -229,3 +229,35 @@ def test_pixels_of_real_recordings(
     for (row, column), depth_m in points.items():
         assert sample.valid[row, column]
         assert sample.depth_m[row, column] == pytest.approx(depth_m, abs=1e-6)
+
+
+def test_a_recording_of_another_sensor_has_its_own_unit(tmp_path: Path) -> None:
+    options: dict[str, Any] = example(tmp_path)
+    raw = np.full((12, 16), 5000, np.uint16)
+    raw[0], raw[1] = 0, 65535
+    cv2.imwrite(str(tmp_path / "depth/10.012.png"), raw)
+    sample = Tum(**options, sensor="realsense")[0]
+    assert sample.depth_m[5, 5] == np.float32(5.0) and not sample.valid[0].any() and sample.valid[1].all()
+    named = Tum(**options, sensor="realsense", invalid=(0.0, 65535.0))
+    assert not named[0].valid[:2].any() and named[0].valid[2:].all()
+    assert Tum(**options, sensor="realsense", meters_per_unit=0.00025)[0].depth_m[5, 5] == np.float32(1.25)
+    assert named.notes[0].startswith(
+        f"{tmp_path}: sensor realsense means meters_per_unit 0.001, invalid [0, 65535]; a Re"
+    )
+
+
+def test_the_unit_that_is_assumed_is_printed(tmp_path: Path) -> None:
+    options: dict[str, Any] = example(tmp_path)
+    (note,) = Tum(**options).notes
+    assert note.startswith(
+        f"{tmp_path}: meters_per_unit is that of TUM RGB-D, 0.0002; of a recording by another device"
+    )
+    assert "set sensor, or meters_per_unit (0.001 of a RealSense)" in note
+    assert Tum(**options, meters_per_unit=0.0002).notes == ()
+    assert Tum(root=str(tmp_path), layout="redwood").notes == ()
+
+
+def test_values_that_are_invalid_can_be_said_of_every_layout(tmp_path: Path) -> None:
+    assert Tum(root=str(tmp_path), layout="sevenscenes").invalid == (0.0, 65535.0)
+    assert Tum(root=str(tmp_path), layout="sevenscenes", invalid=(0.0, 1.0)).invalid == (0.0, 1.0)
+    assert Tum(root=str(tmp_path)).invalid == (0.0,)
