@@ -144,7 +144,7 @@ def read_intrinsics(path: str | os.PathLike[str]) -> Intrinsics:
             cy, as nerfstudio writes it; ``K`` or ``camera_matrix``, row by row as ROS and OpenCV write it;
             ``intrinsic_matrix``, column by column as Open3D writes it. Pixels. What it says of the lens (k1 and
             others, ``D``, ``distortion_coefficients``, ``camera_model``, ...) is read too; all else is not. YAML with
-            the same keys, as ROS' camera_info has them, is read likewise.
+            the same keys, as ROS' camera_info has them, is read likewise, as is Middlebury's ``calib.txt``.
 
     Raises:
         ListError: the file is missing, is neither, lacks a key, a focal length is not above 0, or the lens is of a
@@ -196,6 +196,8 @@ def _content_of(path: str | os.PathLike[str]) -> Any:
         raise ListError(path, f"cannot be read as intrinsics ({error.strerror})", _FIX) from None
     except UnicodeDecodeError as error:
         raise ListError(path, f"cannot be read as intrinsics ({error.reason})", _FIX) from None
+    if "cam0=" in text:
+        return _of_middlebury(text)
     if str(path).lower().endswith((".csv", ".txt")):
         raise _matrix_alone(path, text)
     try:
@@ -210,6 +212,13 @@ def _content_of(path: str | os.PathLike[str]) -> Any:
         if type(error).__module__.startswith("yaml"):
             raise ListError(path, f"cannot be read as intrinsics ({_short(error)})", _FIX) from None
         raise
+
+
+def _of_middlebury(text: str) -> dict[str, Any]:
+    """The left camera of ``calib.txt``, ``cam0=[fx 0 cx; 0 fy cy; 0 0 1]``, with width and height, as of JSON."""
+    values = {key.strip(): value for key, _, value in (line.partition("=") for line in text.splitlines())}
+    matrix = values.pop("cam0").strip(" []").replace(";", " ").split()
+    return {**{key: value.strip() for key, value in values.items() if key in ("width", "height")}, "K": matrix}
 
 
 def _short(error: BaseException) -> str:

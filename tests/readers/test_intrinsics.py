@@ -59,6 +59,14 @@ def test_camera_info_of_ros_in_yaml(tmp_path: Path) -> None:
         read_intrinsics(written(tmp_path, "%YAML:1.0\n---\nK: !!opencv-matrix\n", "bad.yaml"))
 
 
+def test_calibration_of_middlebury(tmp_path: Path) -> None:
+    text = "cam0=[80 0 79.5; 0 80 59.5; 0 0 1]\ncam1=[80 0 99.5; 0 80 59.5; 0 0 1]\ndoffs=20\nbaseline=193.001\n"
+    found = read_intrinsics(written(tmp_path, text + "width=160\nheight=120\n", "calib.txt"))
+    assert found.camera == CAMERA and (found.height, found.width) == (120, 160)
+    with pytest.raises(ListError, match="has no width"):
+        read_intrinsics(written(tmp_path, text, "calib.txt"))
+
+
 @pytest.mark.parametrize(
     "said",
     [
