@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import os
+import re
+from contextlib import redirect_stdout
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import DataError
+from finetune.readers.decoder_words import with_words
 
+# What the library writes to stderr, beside the exception that it raises.
+_WORDS = re.compile(r".*\(EXR_ERR_")
 _COLORS = ("R", "G", "B", "A")
 # Names that programs give to depth, in lower case; the last part of a layered name counts.
 _DEPTH_NAMES = ("z", "depth", "d", "v", "y", "distance", "depthplanar")
@@ -32,9 +38,14 @@ def read_exr(path: str | os.PathLike[str]) -> NDArray[Any]:
     except ImportError:
         fix = "Run `pip install -e '.[exr]'` in the folder of this repository, or write depth as .npy"
         raise DataError(path, "is OpenEXR, and the package OpenEXR is not installed", fix) from None
+
+    def decode() -> dict[str, NDArray[Any]]:
+        # It prints that it raised.
+        with redirect_stdout(io.StringIO()), OpenEXR.File(os.fspath(path), separate_channels=True) as file:
+            return {name: np.array(channel.pixels) for name, channel in file.channels().items()}
+
     try:
-        with OpenEXR.File(os.fspath(path), separate_channels=True) as file:
-            channels = {name: np.array(channel.pixels) for name, channel in file.channels().items()}
+        channels, _ = with_words(decode, _WORDS)  # a damaged file has it say a line for each chunk
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, MemoryError) as error:
         found = " ".join(str(error).split())[:120]
         raise DataError(

@@ -404,7 +404,9 @@ def _stored_array(path: str | os.PathLike[str], names: tuple[str, ...]) -> NDArr
     raise DataError(path, f"holds the arrays {listed}", f"Name the one to read {names[0]}")
 
 
-def _not_empty(array: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[Any]:
+def _not_empty(array: Any, path: str | os.PathLike[str]) -> NDArray[Any]:
+    if not isinstance(array, np.ndarray):  # NumPy gives a member whose own first bytes are damaged as bytes
+        raise DataError(path, "is no NumPy file of numbers, or is truncated", "Write it again, or leave the frame out")
     if not array.size:
         raise DataError(
             path, f"is an array of shape {array.shape}, without a number", "Write it again, or leave the frame out"

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-import tempfile
 from collections.abc import Callable
-from threading import Lock
-from typing import IO, TypeVar
+from typing import TypeVar
 
+from finetune.readers.decoder_words import with_words
 from finetune.readers.formats import JPEG_SIGNATURE
 
 _T = TypeVar("_T")
@@ -24,7 +21,6 @@ _PADDING = re.compile(r"^Corrupt JPEG data: [12] extraneous bytes before marker 
 _WARNING = re.compile(
     r"^(Corrupt JPEG|Premature end of JPEG|Warning: |Invalid SOS|Inconsistent progression|Unknown Adobe)"
 )
-_ONE_AT_A_TIME = Lock()
 
 
 def jpeg_is_cut(data: bytes) -> bool:
@@ -50,51 +46,11 @@ def jpeg_is_cut(data: bytes) -> bool:
 
 def with_warnings(decode: Callable[[], _T]) -> tuple[_T, str]:
     """
-    Call what decodes a JPEG, and hear what the decoder says of it: that goes to the process' stderr, and nowhere else.
-    What others write there meanwhile is passed on.
-
     Args:
-        decode: gives the pixels.
+        decode: gives the pixels of a JPEG.
 
     Returns:
         What it gave, and the first thing the decoder said about damage; "" where it said nothing.
     """
-    with _ONE_AT_A_TIME:
-        try:
-            sys.stderr.flush()
-            kept = os.dup(2)
-        except (OSError, ValueError, AttributeError):  # there is no stderr
-            return decode(), ""
-        try:
-            with _memory() as heard:
-                os.dup2(heard.fileno(), 2)
-                try:
-                    decoded = decode()
-                finally:
-                    os.dup2(kept, 2)
-                heard.seek(0)
-                said = heard.read()
-        except OSError:  # no room for a temporary file
-            return decode(), ""
-        finally:
-            os.close(kept)
-    return decoded, _damage(said)
-
-
-def _memory() -> IO[bytes]:
-    """A file of no name, in memory where the system has such files: a temporary one costs a millisecond."""
-    if hasattr(os, "memfd_create"):
-        return os.fdopen(os.memfd_create("warnings"), "w+b")
-    return tempfile.TemporaryFile()
-
-
-def _damage(said: bytes) -> str:
-    """The first warning that tells of damage; what is no warning of the decoder is written to stderr again."""
-    found = ""
-    for line in said.splitlines(keepends=True):
-        text = line.decode("utf-8", "replace").strip()
-        if not _WARNING.match(text):
-            os.write(2, line)
-        elif not found and _DAMAGE.match(text) and not _PADDING.match(text):
-            found = text
-    return found
+    decoded, lines = with_words(decode, _WARNING)
+    return decoded, next((line for line in lines if _DAMAGE.match(line) and not _PADDING.match(line)), "")

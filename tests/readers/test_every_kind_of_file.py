@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,8 +59,6 @@ def test_names_that_no_file_can_have(tmp_path: Path, name: str) -> None:
 
 
 def test_archives_with_members_that_are_no_arrays(tmp_path: Path) -> None:
-    import zipfile
-
     path = tmp_path / "a.npz"
     np.savez(path, depth=np.ones((2, 3)))
     with zipfile.ZipFile(path, "a") as archive:
@@ -69,6 +68,17 @@ def test_archives_with_members_that_are_no_arrays(tmp_path: Path) -> None:
         archive.writestr("depth", "no array")
         archive.writestr("notes.txt", "no array either")
     with pytest.raises(DataError, match=r"a\.npz: holds no array"):
+        read_depth(path)
+
+
+def test_a_member_whose_first_bytes_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    np.savez(path, depth=np.ones((2, 3)))
+    with zipfile.ZipFile(path) as archive:
+        content = archive.read("depth.npy")
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("depth.npy", b"?" + content[1:])
+    with pytest.raises(DataError, match=r"a\.npz: is no NumPy file of numbers"):
         read_depth(path)
 
 

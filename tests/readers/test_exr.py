@@ -10,7 +10,7 @@ import pytest
 
 from finetune.errors import DataError
 from finetune.readers.files import read_depth
-from finetune.readers.listing import match_by_stem
+from finetune.readers.matching import match_frames
 
 DEPTH = np.array([[1.5, 2.5, 3.5], [4.5, 0.25, 0.0]], np.float32)
 
@@ -45,13 +45,14 @@ def test_three_colors_are_gray_or_a_channel_that_is_named(tmp_path: Path) -> Non
         read_depth(write(tmp_path / "other.exr", near=DEPTH, other=DEPTH))
 
 
-def test_a_damaged_file_is_a_sentence(tmp_path: Path) -> None:
+def test_a_damaged_file_is_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     path = write(tmp_path / "a.exr", Z=np.random.default_rng(0).random((40, 40), dtype=np.float32))
     whole = path.read_bytes()
     for content in (whole[: len(whole) // 2], whole[:20], whole[:4]):
         path.write_bytes(content)
         with pytest.raises(DataError, match=r"a\.exr: is a damaged OpenEXR file"):
             read_depth(path)
+    assert capfd.readouterr() == ("", "")  # of the library, which says a line for each chunk
 
 
 def test_without_the_package_the_line_to_install_it_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -65,5 +66,5 @@ def test_exr_and_pfm_are_found_in_folders(tmp_path: Path) -> None:
     for name in ("rgb/1.jpg", "rgb/2.jpg", "depth/1.exr", "depth/2.PFM"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_bytes(b"x")
-    found = match_by_stem(str(tmp_path / "rgb"), str(tmp_path / "depth"))
+    found = match_frames(str(tmp_path / "rgb"), str(tmp_path / "depth"))
     assert found == [("1.jpg", "1.exr"), ("2.jpg", "2.PFM")]
