@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import time
 import warnings
 from collections.abc import Callable
@@ -241,6 +242,22 @@ DEPTHS = {
         (".npz", np.uint16),
         (".pgm", np.uint16),
     )
+} | {
+    ".points.tiff": encoded(GENERATOR.random((24, 32, 3), dtype=np.float32), ".tiff"),
+    ".24bits.png": encoded(GENERATOR.integers(0, 255, (24, 32, 4), np.uint8), ".png"),
+    ".pfm": b"Pf\n32 24\n-1.0\n" + GENERATOR.random((24, 32), dtype=np.float32).tobytes(),
+    ".8bits.png": encoded(GENERATOR.integers(0, 255, (24, 32), np.uint8), ".png"),
+}
+INTRINSICS: dict[str, dict[str, Any]] = {
+    "nerfstudio": {
+        **{"w": 32, "h": 24, "fl_x": 30.0, "fl_y": 30.5, "cx": 15.5, "cy": 11.5, "camera_model": "OPENCV_FISHEYE"},
+        **{"k1": 0.1, "k2": 0.2, "frames": [{"file_path": "image.png", "fl_x": 30.5}]},
+    },
+    "ros": {
+        **{"width": 32, "height": 24, "K": [[30, 0, 15.5], [0, 30, 11.5], [0, 0, 1]]},
+        **{"distortion_model": "plumb_bob", "D": [0.1, 0.1, 0.0, 0.01, 0.0]},
+    },
+    "of each image": {"image.png": {"width": 32, "height": 24, "fx": 30, "fy": 30, "cx": 15.5, "cy": 11.5}},
 }
 
 
@@ -258,7 +275,7 @@ def test_mutated_images(tmp_path_factory: pytest.TempPathFactory, data: st.DataO
         assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
-@settings(FIXED, max_examples=100)
+@settings(FIXED, max_examples=150)
 @given(data=st.data())
 def test_mutated_depth_maps(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
     folder = tmp_path_factory.getbasetemp()
@@ -270,13 +287,36 @@ def test_mutated_depth_maps(tmp_path_factory: pytest.TempPathFactory, data: st.D
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of NumPy, over numbers that nobody measured
         try:
-            read_depth(path)
-            sample = Pairs(root=str(folder), list="list.txt", meters_per_unit=0.001)[0]
+            channels = data.draw(st.sampled_from([None, None, "z", "r", "gray", "rgb24", "bgr24"]))
+            read_depth(path, channels)
+            options = {"meters_per_unit": 0.001, "allow_8_bit": True, "depth_channels": channels}
+            sample = Pairs(root=str(folder), list="list.txt", **options)[0]  # type: ignore[arg-type]
         except FinetuneError as error:
             assert path.name in str(error)
         else:
             assert sample.depth_m.dtype == np.float32 and sample.depth_m.shape == (24, 32)
             assert np.isfinite(sample.depth_m[sample.valid]).all() and (sample.depth_m[sample.valid] > 0).all()
+
+
+@settings(FIXED, max_examples=60)
+@given(data=st.data())
+def test_mutated_intrinsics(tmp_path_factory: pytest.TempPathFactory, data: st.DataObject) -> None:
+    folder = tmp_path_factory.getbasetemp()
+    content = json.loads(json.dumps(INTRINSICS[data.draw(st.sampled_from(sorted(INTRINSICS)))]))
+    mutated_mapping(content, data.draw)
+    text = json.dumps(content).encode()
+    path = folder / data.draw(st.sampled_from(["i.json", "i.yaml", "i.csv"]))
+    path.write_bytes(mutated_bytes(text, data.draw) if data.draw(st.booleans()) else text)
+    (folder / "image.png").write_bytes(IMAGES[".png"])
+    (folder / "range.png").write_bytes(DEPTHS[".png"])
+    (folder / "list.txt").write_text("image.png range.png\n")
+    options = {"meters_per_unit": 0.001, "depth_is": "range", "intrinsics": path.name}
+    try:
+        sample = Pairs(root=str(folder), list="list.txt", **options)[0]  # type: ignore[arg-type]
+    except FinetuneError as error:
+        assert "\n" not in str(error) and len(str(error)) < 1000
+    else:
+        assert np.isfinite(sample.depth_m).all() and (sample.depth_m[sample.valid] > 0).all()
 
 
 def weights_files() -> dict[str, bytes]:
