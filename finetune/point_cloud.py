@@ -138,7 +138,9 @@ def camera_of(
         The camera of the image.
 
     Raises:
-        FinetuneError: it is of another shape, its center lies outside, or its focal length is no number of pixels.
+        FinetuneError: it is of another shape, its center lies outside of the middle third, or its focal length is no
+            number of pixels. Where ``size`` says that the intrinsics are of this very image, its center may lie
+            anywhere in it.
     """
     if not isinstance(intrinsics, Camera):
         fx, fy, cx, cy = intrinsics
@@ -156,9 +158,36 @@ def camera_of(
             f"a focal length of {min(intrinsics.fx_px, intrinsics.fy_px):g} px is under a tenth of the width, {width}: "
             "millimeters? In pixels it is millimeters times image width over sensor width; or give --hfov degrees."
         )
-    if not (0 <= intrinsics.cx_px <= width and 0 <= intrinsics.cy_px <= height):
+    if size != (width, height):
+        _require_center(intrinsics, height, width)
+    elif not (0 <= intrinsics.cx_px <= width and 0 <= intrinsics.cy_px <= height):
         raise FinetuneError(
             f"the center ({intrinsics.cx_px:g}, {intrinsics.cy_px:g}) lies outside of an image of {width}x{height}. "
             "Give the size that the intrinsics are for: --intrinsics-size W,H."
         )
     return intrinsics
+
+
+def _require_center(camera: Camera, height: int, width: int) -> None:
+    """
+    Raises:
+        FinetuneError: the center lies outside of the middle third of the image, as no camera's does: the intrinsics are
+            for images of another size.
+    """
+    if width <= 3 * camera.cx_px <= 2 * width and height <= 3 * camera.cy_px <= 2 * height:
+        return
+    # Of images of another size the center is near the middle, too.
+    whole_width, whole_height = round(2 * camera.cx_px), round(2 * camera.cy_px)
+    fix = f"Give the size that they are for, --intrinsics-size W,H; {width},{height} if they are for these images"
+    if min(whole_width, whole_height) >= 1 and abs(whole_width / whole_height / (width / height) - 1) < 0.1:
+        scaled = camera.resized(height / whole_height, width / whole_width)
+        values = (scaled.fx_px, scaled.fy_px, scaled.cx_px, scaled.cy_px)
+        fix = (
+            f"If they are for {whole_width}x{whole_height}, give --intrinsics-size {whole_width},{whole_height}, which "
+            f"makes them {','.join(f'{value:.5g}' for value in values)}; if for {width}x{height}, --intrinsics-size "
+            f"{width},{height}"
+        )
+    raise FinetuneError(
+        f"the center ({camera.cx_px:g}, {camera.cy_px:g}) of the intrinsics is not in the middle third of an image of "
+        f"{width}x{height}, so they are for images of another size. {fix}."
+    )

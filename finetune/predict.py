@@ -66,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--intrinsics-size",
         type=_numbers(2, "W,H in pixels", lambda found: min(found) >= 1),
         metavar="W,H",
-        help="size of the images that the intrinsics are for, if another than that of the images here",
+        help="size of the images that the intrinsics, or those of a list, are for, if another than that of the images",
     )
     points.add_argument(
         "--hfov",
@@ -86,9 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.intrinsics and arguments.hfov:
         parser.error("--intrinsics and --hfov say the same thing: give one of them")
-    if arguments.intrinsics_size and not arguments.intrinsics:
-        parser.error("--intrinsics-size is of --intrinsics: give both")
-    given = [name for name in ("intrinsics", "hfov", "edge_filter", "max_points") if getattr(arguments, name)]
+    if arguments.intrinsics_size and arguments.hfov:
+        parser.error("--intrinsics-size is of intrinsics, and --hfov needs no size: leave out one of them")
+    given = [
+        name
+        for name in ("intrinsics", "intrinsics_size", "hfov", "edge_filter", "max_points")
+        if getattr(arguments, name)
+    ]
     if given and not arguments.points:
         parser.error(f"--{given[0].replace('_', '-')} is of points: add --points")
     return ended(

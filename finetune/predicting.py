@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -23,14 +24,14 @@ from finetune.depth_files import (
     write_inverse,
 )
 from finetune.errors import DataError, FinetuneError, ResultError
-from finetune.image_paths import Input
+from finetune.image_paths import ENDINGS, VIDEO_ENDINGS, Input
 from finetune.paths import path_exists
 from finetune.point_cloud import CameraOptions, PointCloud, camera_of, point_cloud
 from finetune.predictor import Predictor
 from finetune.preprocessing import MOST_ELONGATED
 from finetune.readers.files import read_image
 from finetune.videos import VideoFrames, written_video
-from finetune.written_files import disk_faults
+from finetune.written_files import MAX_NAME_BYTES, disk_faults
 
 # Images that are decoded, or wait to be written, at any time.
 _AHEAD = 3
@@ -127,8 +128,8 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: Predi
     _require_steps(predictor, options.units_per_meter)
     _require_cameras(predictor, inputs, options)
     work = _Work(predictor, options)
-    todo = [one for one in inputs if not work.stands(one)]
-    work.outcome.skipped = len(inputs) - len(todo)
+    todo = [one for one in work.nameable(inputs) if not work.stands(one)]
+    work.outcome.skipped = len(inputs) - len(todo) - len(work.outcome.faults)
     images = [one for one in todo if not one.is_video]
     # On no terminal a bar is one long line.
     with tqdm(total=len(images), unit="image", dynamic_ncols=True, disable=None if images else True) as bar:
@@ -189,6 +190,18 @@ class _Work:
         self._files: MeterFiles | None = None
         if predictor.max_depth_m is not None:
             self._files = MeterFiles(units_per_meter=options.units_per_meter)
+
+    def nameable(self, inputs: Sequence[Input]) -> list[Input]:
+        """The inputs without those, noted as faults, whose answers would have a name that no file can have."""
+        found = []
+        for one in inputs:
+            longest = f"{one.path.stem}{max((*ENDINGS, *VIDEO_ENDINGS), key=len)}"
+            if len(os.fsencode(longest)) <= MAX_NAME_BYTES:
+                found.append(one)
+            else:
+                said = f"{one.path}: its answers would have names of more than {MAX_NAME_BYTES} bytes. Rename it."
+                self.outcome.faults.append(said)
+        return found
 
     def stands(self, one: Input) -> bool:
         """Whether it is done from an earlier call, and may be left."""
@@ -329,7 +342,8 @@ class _Work:
         height, width = image.shape[:2]
         try:
             listed = one.intrinsics
-            camera = camera_of(listed, height, width) if listed else points.cameras.camera(height, width)
+            cameras = points.cameras
+            camera = camera_of(listed, height, width, cameras.size) if listed else cameras.camera(height, width)
         except FinetuneError as error:
             raise ResultError(f"{one.path}: {error}") from error
         assert camera is not None, "looked at before the first image"

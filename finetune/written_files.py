@@ -19,7 +19,7 @@ NAME_A_FOLDER = "Name an --output where this user may write and there is room."
 NAME_A_FILE = "Name another file."
 # What a file system answers that has no fsync, such as some that are mounted over a network.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-_MAX_NAME_BYTES = 255
+MAX_NAME_BYTES = 255  # on almost every file system
 
 
 @contextmanager
@@ -115,10 +115,10 @@ def written_aside(path: Path, *, ending: str = "") -> Iterator[Path]:
 def unfinished_name(path: Path, ending: str = "") -> Path:
     """The name of a file while it is being written: ``.NAME.writing``. It is the same for every write."""
     name = f".{path.name}.writing{ending}"
-    if len(os.fsencode(name)) > _MAX_NAME_BYTES:
+    if len(os.fsencode(name)) > MAX_NAME_BYTES:
         # The checksum keeps long names apart that begin alike.
         tail = f".{zlib.crc32(os.fsencode(path.name)):08x}.writing{ending}"
-        name = os.fsdecode(os.fsencode(f".{path.name}")[: _MAX_NAME_BYTES - len(tail)]) + tail
+        name = os.fsdecode(os.fsencode(f".{path.name}")[: MAX_NAME_BYTES - len(tail)]) + tail
     return path.with_name(name)
 
 

@@ -486,6 +486,26 @@ def test_the_point_cloud_script_of_the_original_with_the_right_focal_length(metr
     assert cloud_of(out / "a.ply")[0] == pytest.approx(expected, rel=1e-5, abs=1e-6)
 
 
+def test_intrinsics_of_another_size_are_told_by_their_center() -> None:
+    # Focal length 615 at 640x480 is 307.5 at 320x240; the center (320 + 0.5) / 2 - 0.5 = 159.75.
+    with pytest.raises(FinetuneError) as caught:
+        camera_of((615, 615, 320, 240), 240, 320)
+    said = str(caught.value)
+    assert "the center (320, 240) of the intrinsics is not in the middle third of an image of 320x240" in said
+    assert "give --intrinsics-size 640,480, which makes them 307.5,307.5,159.75,119.75" in said
+    assert camera_of((615, 615, 320, 240), 240, 320, (640, 480)) == Camera(
+        fx_px=307.5, fy_px=307.5, cx_px=159.75, cy_px=119.75
+    )
+    # Too small as well as too large, and of a shape that no other size explains.
+    with pytest.raises(FinetuneError, match=r"makes them 1230,1230,640\.5,480\.5; if for 1280x960"):
+        camera_of((615, 615, 320, 240), 960, 1280)
+    with pytest.raises(FinetuneError, match=r"Give the size that they are for, --intrinsics-size W,H; 320,240 if"):
+        camera_of((300, 300, 160, 20), 240, 320)
+    # A crop may have its center anywhere, if it is said.
+    assert camera_of((300, 300, 160, 20), 240, 320, (320, 240)).cy_px == 20
+    assert camera_of((300, 300, 110, 155), 240, 320).cx_px == 110
+
+
 def test_intrinsics_of_a_list_and_of_another_size(metric: str, tmp_path: Path) -> None:
     write_image(tmp_path / "a.png")
     listed = tmp_path / "list.txt"
@@ -506,13 +526,17 @@ def test_intrinsics_of_a_list_and_of_another_size(metric: str, tmp_path: Path) -
     [
         (["--points"], 2, "--points needs its camera. Give --intrinsics"),
         (["--points", "--intrinsics", "4,4,20,15"], 1, "under a tenth of the width, 44: millimeters?"),
-        (["--points", "--intrinsics", "400,400,320,240"], 1, "lies outside of an image of 44x30"),
+        (["--points", "--intrinsics", "400,400,320,240"], 1, "is not in the middle third of an image of 44x30"),
+        (["--points", "--intrinsics", "40,40,80,30", "--intrinsics-size", "88,60"], 1, "not in the middle third"),
+        (["--points", "--intrinsics", "40,40,45,15", "--intrinsics-size", "44,30"], 1, "lies outside of an image of"),
         (["--points", "--intrinsics", "400,400,320,240", "--intrinsics-size", "640,640"], 1, "has another shape"),
         (["--points", "--intrinsics", "1,2,3"], 2, "is not fx,fy,cx,cy in pixels"),
         (["--points", "--hfov", "190"], 2, "is not degrees above 0"),
         (["--hfov", "60"], 2, "--hfov is of points: add --points"),
         (["--points", "--hfov", "60", "--intrinsics", "40,40,20,15"], 2, "give one of them"),
-        (["--points", "--intrinsics-size", "44,30"], 2, "is of --intrinsics"),
+        (["--points", "--intrinsics-size", "44,30"], 2, "--points needs its camera"),
+        (["--points", "--hfov", "60", "--intrinsics-size", "44,30"], 2, "leave out one of them"),
+        (["--intrinsics-size", "44,30"], 2, "is of points: add --points"),
         (["--range", "5,2"], 2, "NEAR below FAR"),
         (["--png-units-per-meter", "0"], 2, "is not a number above 0"),
         (["--points", "--hfov", "60", "--max-points", "1.5"], 2, "is not a whole number above 0"),
