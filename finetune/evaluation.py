@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from itertools import islice, pairwise
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from finetune.batches import Caught, Reader, calm_worker, sound
 from finetune.errors import DataError, ResultError
 from finetune.figures import percent
 from finetune.interrupts import StopAsked
-from finetune.metrics import METRICS
+from finetune.metrics import METRICS, TargetDepth
 from finetune.networks.answers import resized_answer
 from finetune.networks.depth_model import DepthModel
 from finetune.preprocessing import Preprocessing
@@ -373,14 +374,13 @@ def evaluate(
     scored: list[list[ScoredImage]] = [[] for _ in protocols]
     skipped: list[list[int]] = [[] for _ in protocols]
     share = _share(accelerator, samples, workers, batch_size)
-    while not (stopped := stop()) and (batch := list(islice(share, batch_size))):
-        found = _answers(batch, rows, protocols)
-        for turn, protocol in enumerate(protocols):
-            for place, one in enumerate(batch):
-                of_rows = {name: _of_row(row, protocol, found, place) for name, row in rows.items()}
-                scores = _score(protocol, one, of_rows)
+    # As many threads as the networks have, which rest meanwhile.
+    with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+        while not (stopped := stop()) and (batch := list(islice(share, batch_size))):
+            found = _answers(batch, rows, protocols)
+            for turn, number, scores in _score(batch, rows, protocols, found, pool):
                 if scores is None:
-                    skipped[turn].append(one.number)
+                    skipped[turn].append(number)
                 else:
                     scored[turn].append(scores)
     if any(gather_object([stopped]) if accelerator.num_processes > 1 else [stopped]):
@@ -451,32 +451,103 @@ def _of_row(
     return answer
 
 
-def _score(
-    protocol: Protocol, one: ValidationSample, answers: Mapping[str, NDArray[np.floating]]
-) -> ScoredImage | None:
-    """The image under the protocol; None where no pixel of it counts."""
+class _Target(NamedTuple):
+    """What an image measured under a protocol, for all rows.
+
+    Attributes:
+        sample: the view that the protocol sees.
+        usable: (H, W), the pixels that count.
+        depth: of these pixels.
+        places: the bin of each by measured distance.
+    """
+
+    sample: DepthSample
+    usable: NDArray[np.bool_]
+    depth: TargetDepth
+    places: NDArray[np.intp]
+
+
+class _ScoredRow(NamedTuple):
+    """One row on one image; as the parts of ``ScoredImage``."""
+
+    scores: Mapping[str, float]
+    mean_log: float
+    errors_mm: tuple[float, float, float]
+    bins: NDArray[np.float64]
+
+
+def _target(protocol: Protocol, one: ValidationSample) -> _Target | None:
+    """None where no pixel of the image counts."""
     _, sample = one.views[protocol.settings.image_crop]
     usable = protocol.usable(sample.depth_m, sample.valid, sample.source)
     if not usable.any():
         return None
-    for name, answer in answers.items():
-        _require_finite(name, answer[usable], sample.source)
-    compared = {name: protocol.depth_m(answer, sample.depth_m, usable) for name, answer in answers.items()}
-    if protocol.aligns and protocol.kind == "metric":
-        compared |= {f"{name}{UNALIGNED}": answer for name, answer in answers.items()}
-    rows, mean_logs, errors_mm, bins = {}, {}, {}, {}
+    depth_m = sample.depth_m[usable].astype(np.float64)
     ends = np.array(BIN_ENDS[1:-1]) * protocol.max_depth_m
-    for name, pred_m in compared.items():
-        rows[name] = protocol.score(pred_m, sample.depth_m, usable)
-        pred, target = protocol.compared(pred_m, sample.depth_m, usable)
-        mean_logs[name] = float(np.mean(np.log(pred) - np.log(target)))
-        error = np.abs(pred - target)
-        median, p90 = np.percentile(error, (50, 90))
-        errors_mm[name] = (1000 * float(error.mean()), 1000 * float(median), 1000 * float(p90))
-        places = np.searchsorted(ends, target, side="left")
-        sums = [np.bincount(places, weights, len(BIN_ENDS) - 1) for weights in (None, error, error / target)]
-        bins[name] = np.stack(sums, axis=1).astype(np.float64)
-    return ScoredImage(one.number, int(usable.sum()), rows, mean_logs, errors_mm, bins)
+    return _Target(sample, usable, TargetDepth(depth_m), np.searchsorted(ends, depth_m, side="left"))
+
+
+def _scored_rows(protocol: Protocol, target: _Target, name: str, answer: NDArray[np.floating]) -> dict[str, _ScoredRow]:
+    """The row on the image, and where the protocol aligns meters, also as it is."""
+    _require_finite(name, answer[target.usable], target.sample.source)
+    compared = {name: protocol.depth_m(answer, target.sample.depth_m, target.usable)}
+    if protocol.aligns and protocol.kind == "metric":
+        compared[f"{name}{UNALIGNED}"] = answer
+    return {row: _scored_row(protocol, target, pred_m[target.usable]) for row, pred_m in compared.items()}
+
+
+def _scored_row(protocol: Protocol, target: _Target, pred_m: NDArray[np.floating]) -> _ScoredRow:
+    found = protocol.compared(pred_m, target.depth)
+    error_m = found.error_m
+    median, p90 = np.percentile(error_m, (50, 90))
+    errors_mm = (1000 * float(error_m.mean()), 1000 * float(median), 1000 * float(p90))
+    weights = (None, error_m, found.relative)
+    sums = [np.bincount(target.places, weight, len(BIN_ENDS) - 1) for weight in weights]
+    bins = np.stack(sums, axis=1).astype(np.float64)
+    return _ScoredRow(protocol.scores(found), found.mean_log, errors_mm, bins)
+
+
+def _score(
+    batch: Sequence[ValidationSample],
+    rows: Mapping[str, Row],
+    protocols: Sequence[Protocol],
+    found: Mapping[_Key, Sequence[NDArray[np.floating]]],
+    pool: ThreadPoolExecutor,
+) -> Iterator[tuple[int, int, ScoredImage | None]]:
+    """Place of the protocol, number of the image, and its scores; None where no pixel of it counts.
+
+    A row on an image is a piece of work by itself, so that threads share them out; NumPy lets others run meanwhile, and
+    no sum goes over more than one piece, so that the bits do not depend on how many threads there are.
+    """
+    images = [(turn, place) for turn in range(len(protocols)) for place in range(len(batch))]
+    targets = list(pool.map(lambda image: _target(protocols[image[0]], batch[image[1]]), images))
+
+    def scored(work: tuple[int, int, _Target, str]) -> dict[str, _ScoredRow]:
+        turn, place, target, name = work
+        return _scored_rows(protocols[turn], target, name, _of_row(rows[name], protocols[turn], found, place))
+
+    pieces = [(*image, target, name) for image, target in zip(images, targets, strict=True) if target for name in rows]
+    done = pool.map(scored, pieces)
+    for (turn, place), target in zip(images, targets, strict=True):
+        if target is None:
+            yield turn, batch[place].number, None
+            continue
+        of_rows = [next(done) for _ in rows]
+        aligned_first = sorted(
+            (row for one in of_rows for row in one.items()), key=lambda row: row[0].endswith(UNALIGNED)
+        )
+        yield (
+            turn,
+            batch[place].number,
+            ScoredImage(
+                batch[place].number,
+                int(target.usable.sum()),
+                {name: row.scores for name, row in aligned_first},
+                {name: row.mean_log for name, row in aligned_first},
+                {name: row.errors_mm for name, row in aligned_first},
+                {name: row.bins for name, row in aligned_first},
+            ),
+        )
 
 
 def _require_finite(row: str, answer: NDArray[np.floating], source: str) -> None:

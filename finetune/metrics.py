@@ -81,6 +81,60 @@ def is_better(name: str, value: float, than: float | None) -> bool:
     return value > than if name in HIGHER_IS_BETTER else value < than
 
 
+class TargetDepth:
+    """Measured depth of one image with what every row of a table needs of it, taken once.
+
+    Attributes:
+        depth_m: (N,) float64 meters, > 0, N > 0.
+        ln, log10: its logarithms.
+    """
+
+    def __init__(self, depth_m: NDArray[np.float64]) -> None:
+        self.depth_m = depth_m
+        self.ln = np.log(depth_m)
+        self.log10 = np.log10(depth_m)
+
+
+class Compared:
+    """
+    Every metric of one row at once, the same bits as the functions above: what several of them need is taken once.
+
+    Attributes:
+        error_m: (N,) absolute error, meters.
+        relative: (N,) the same over target.
+        scores: metric -> value.
+        reference_silog: as the function.
+        mean_log: mean of ln pred - ln target.
+    """
+
+    def __init__(self, pred_m: NDArray[np.float64], target: TargetDepth) -> None:
+        """
+        Args:
+            pred_m: (N,) float64 meters, > 0.
+            target: as many.
+        """
+        target_m = target.depth_m
+        self.error_m = np.abs(pred_m - target_m)
+        self.relative = self.error_m / target_m
+        squares = np.square(self.error_m)
+        log_error = np.log(pred_m) - target.ln
+        mean_square, self.mean_log = np.mean(np.square(log_error)), float(np.mean(log_error))
+        square_of_mean = np.square(np.mean(log_error))
+        ratio = np.maximum(pred_m / target_m, target_m / pred_m)
+        self.scores = {
+            "abs_rel": float(np.mean(self.relative)),
+            "sq_rel": float(np.mean(squares / target_m)),
+            "rmse": float(np.sqrt(np.mean(squares))),
+            "rmse_log": float(np.sqrt(mean_square)),
+            "log10": float(np.mean(np.abs(np.log10(pred_m) - target.log10))),
+            "silog": float(100.0 * np.sqrt(max(0.0, mean_square - square_of_mean))),
+            "delta1": float(np.mean(ratio < 1.25)),
+            "delta2": float(np.mean(ratio < 1.25**2)),
+            "delta3": float(np.mean(ratio < 1.25**3)),
+        }
+        self.reference_silog = float(np.sqrt(max(0.0, mean_square - 0.5 * square_of_mean)))
+
+
 def pooled(
     scores: Sequence[Mapping[str, float]], pixels: Sequence[int], mean_logs: Sequence[float], *, by: str, silog: str
 ) -> dict[str, float]:

@@ -16,7 +16,7 @@ from finetune.alignment import (
     fit_scale_of_medians,
 )
 from finetune.errors import DataError
-from finetune.metrics import METRICS, pooled, reference_silog
+from finetune.metrics import Compared, TargetDepth, pooled
 from finetune.protocol_settings import ProtocolSettings, protocol_settings
 from finetune.sample import DepthSample
 
@@ -183,21 +183,26 @@ class Protocol:
         Returns:
             Every metric of this image.
         """
-        pred, target = self.compared(pred_m, target_m, usable)
-        scores = {name: metric(pred, target) for name, metric in METRICS.items()}
-        if self.settings.silog == "reference":
-            scores["silog"] = reference_silog(pred, target)
-        return scores
+        return self.scores(self.compared(pred_m[usable], TargetDepth(target_m[usable].astype(np.float64))))
 
-    def compared(
-        self, pred_m: NDArray[np.floating], target_m: NDArray[np.float32], usable: NDArray[np.bool_]
-    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """(N,) meters each, predicted, and clamped as the protocol says, and measured, of the pixels that count."""
+    def compared(self, pred_m: NDArray[np.floating], target: TargetDepth) -> Compared:
+        """
+        Args:
+            pred_m: (N,) what ``depth_m`` answered at the pixels that count.
+            target: what was measured there.
+
+        Returns:
+            Both compared, the prediction clamped as the protocol says.
+        """
         if self.settings.clamp == "range":
-            pred = np.clip(pred_m[usable].astype(np.float64), self.min_depth_m, self.max_depth_m)
-        else:
-            pred = np.maximum(pred_m[usable].astype(np.float64), LEAST_M)
-        return pred, target_m[usable].astype(np.float64)
+            return Compared(np.clip(pred_m.astype(np.float64), self.min_depth_m, self.max_depth_m), target)
+        return Compared(np.maximum(pred_m.astype(np.float64), LEAST_M), target)
+
+    def scores(self, compared: Compared) -> dict[str, float]:
+        """Every metric of an image, silog as the protocol defines it."""
+        if self.settings.silog == "reference":
+            return {**compared.scores, "silog": compared.reference_silog}
+        return dict(compared.scores)
 
     def mean(
         self, scores: Sequence[Mapping[str, float]], pixels: Sequence[int], mean_logs: Sequence[float]

@@ -132,6 +132,23 @@ def test_workers_change_nothing() -> None:
     assert tables[0] == tables[1]
 
 
+def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = ValidationSamples([Planes(3, "a"), Skies()], SMALL)
+    rows = {
+        "two": two_meters,
+        "four": four_meters,
+        "tilted": lambda asked: [np.indices(x.size)[1] + 0.5 for x in asked],
+    }
+    protocols = [PLAIN, Protocol(name="plain+align=median", min_depth_m=0.1, max_depth_m=10.0)]
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr("torch.get_num_threads", lambda threads=threads: threads)
+        tables = evaluate(one_process(), samples, rows, protocols, workers=0, batch_size=2)
+        found.append([table.to_mapping() for table in tables])
+    assert found[0] == found[1]
+    assert list(found[0][1]["rows"]) == [*rows, *(f"{row}_unaligned" for row in rows)]
+
+
 def test_answers_are_resized_with_aligned_corners() -> None:
     corners = torch.tensor([[0.0, 3.0], [6.0, 9.0]]).view(1, 1, 2, 2)
     assert resized_answer(corners, (4, 4))[0].tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])

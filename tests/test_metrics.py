@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from finetune.metrics import METRICS, is_better
+from finetune.metrics import METRICS, Compared, TargetDepth, is_better, reference_silog
 
 PRED_M, TARGET_M = np.array([2.0, 3.0]), np.array([1.0, 4.0])
 
@@ -50,3 +50,15 @@ def test_which_direction_is_better() -> None:
     # Documented with each metric, so that nobody has to look here.
     for name, metric in METRICS.items():
         assert f"{'higher' if is_better(name, 1.0, 0.0) else 'lower'} is better" in str(metric.__doc__)
+
+
+@pytest.mark.parametrize("count", [1, 7, 10_000])
+def test_all_at_once_they_are_the_same_bits(count: int) -> None:
+    generator = np.random.default_rng(count)
+    target_m = generator.uniform(0.3, 9, count)
+    for spread in (0.0, 0.2, 2.0):
+        pred_m = target_m * generator.lognormal(0.1, spread, count)
+        found = Compared(pred_m, TargetDepth(target_m))
+        assert found.scores == {name: metric(pred_m, target_m) for name, metric in METRICS.items()}
+        assert found.reference_silog == reference_silog(pred_m, target_m)
+        assert found.mean_log == float(np.mean(np.log(pred_m) - np.log(target_m)))

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 
+from finetune.metrics import TargetDepth
 from finetune.protocol_settings import PROTOCOLS
 from finetune.protocols import Protocol
 from finetune.recipe import PROTOCOL_OF_HEAD, EvaluationOptions
@@ -58,8 +59,9 @@ def test_the_clamp_comes_after_the_alignment() -> None:
     pred_m = median.depth_m(answer, target_m, usable)
     assert pred_m.tolist() == [[2.5, 5.0, 15.0]]
     everywhere = Protocol(name="plain+align=median", min_depth_m=0.1, max_depth_m=15.0)
-    pred, _ = everywhere.compared(everywhere.depth_m(answer, target_m, EVERYWHERE), target_m, EVERYWHERE)
-    assert pred.tolist() == [2.5, 5.0, 15.0]
+    aligned_m = everywhere.depth_m(answer, target_m, EVERYWHERE)[EVERYWHERE]
+    found = everywhere.compared(aligned_m, TargetDepth(target_m[EVERYWHERE].astype(float)))
+    assert found.error_m.tolist() == [0.0, 0.0, 0.0]
 
 
 def test_sky_is_never_compared() -> None:

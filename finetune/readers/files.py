@@ -8,7 +8,7 @@ import struct
 import tokenize
 import zipfile
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -173,6 +173,8 @@ def read_stored_frame(
         DataError: a file cannot be decoded, depth has 8 bits, or image, depth and intrinsics are not of one size.
     """
     image, orientation = read_stored_image(image_path, levels=levels)
+    if intrinsics and intrinsics.height is None:
+        intrinsics = replace(intrinsics, height=image.shape[0], width=image.shape[1])
     raw = read_depth(depth_path, coding.channels)
     if raw.dtype.itemsize == 1 and not coding.allow_8_bit:  # 256 steps, and no unit
         raise DataError(

@@ -102,15 +102,15 @@ class Intrinsics:
 
     Attributes:
         camera: focal lengths and principal point, pixels.
-        height, width: size of the images, pixels.
+        height, width: size of the images, pixels; None: that of each image as stored.
         source: where it comes from, as a person can find it.
         fix: what to do when an image has another size; "" to suggest the scaled values.
         lens: what bends its rays; None of a pinhole, or where a pinhole's depth would be off by less than 1 %.
     """
 
     camera: Camera
-    height: int
-    width: int
+    height: int | None
+    width: int | None
     source: str
     fix: str = ""
     lens: Lens | None = None
@@ -127,6 +127,7 @@ class Intrinsics:
         height, width = image.shape[:2]
         if (height, width) == (self.height, self.width):
             return self.camera
+        assert self.height and self.width, "filled in where the image is read"
         scaled = self.camera.resized(height / self.height, width / self.width)
         fix = self.fix or (
             f"If the images were resized, write width {width}, height {height}, fx {scaled.fx_px:.3f}, "

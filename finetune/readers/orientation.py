@@ -113,7 +113,9 @@ class Turn:
 
     def intrinsics(self, intrinsics: Intrinsics | None, shape: tuple[int, ...]) -> Intrinsics | None:
         """Those of the image as it lies now, of ``shape``, where their size says that they are of the other way."""
-        if intrinsics is None or not self._lies_across(given := (intrinsics.height, intrinsics.width), shape):
+        if intrinsics is None or intrinsics.height is None or intrinsics.width is None:
+            return intrinsics
+        if not self._lies_across(given := (intrinsics.height, intrinsics.width), shape):
             return intrinsics
         if intrinsics.lens is not None:
             return intrinsics  # refused for its size: a lens that is turned is another one

@@ -23,7 +23,7 @@ from finetune.figures import percent
 from finetune.paths import expand_path, is_file, is_folder, path_exists
 from finetune.readers.bits import Bits
 from finetune.readers.channels import DepthChannels
-from finetune.readers.files import DepthCoding, read_image, read_stored_frame, require_depth_range
+from finetune.readers.files import DepthCoding, read_stored_frame, require_depth_range
 from finetune.readers.intrinsics import Intrinsics, read_intrinsics_of_images
 from finetune.readers.listing import (
     PATHS,
@@ -349,9 +349,8 @@ class Pairs(ListedFrames):
         if isinstance(found, array):
             fx, fy, cx, cy = found[4 * index : 4 * index + 4]
             camera = Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)
-            # A line says no size, so they are those of the image as it is.
-            height, width = read_image(image_path, levels=self.image_levels).shape[:2]
-            return Intrinsics(camera=camera, height=height, width=width, source=image_path)
+            # A line says no size, so they are those of the image as it is, which is not decoded for that.
+            return Intrinsics(camera=camera, height=None, width=None, source=image_path)
         image = Path(image_path)
         below = image.relative_to(self._root).as_posix() if image.is_relative_to(self._root) else image.name
         for name in (below, image.name, image.stem):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from finetune.camera import Camera
 from finetune.errors import DataError, ListError, RecipeError
 from finetune.readers.pairs import SENSORS, Pairs, Sensor
 
@@ -464,6 +465,17 @@ def test_intrinsics_as_columns_of_the_list(tmp_path: Path) -> None:
     (tmp_path / "train.txt").write_text("rgb/0.png depth/0.png 20 21 8 6\nrgb/1.png depth/1.png 20 -21 8 6\n")
     with pytest.raises(ListError, match=r"train\.txt:2: has fx 20, fy -21"):
         Pairs(**options)[0]
+
+
+def test_with_intrinsics_in_the_list_an_image_is_decoded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options: dict[str, Any] = dict(example(tmp_path)) | {"intrinsics": "list"}
+    (tmp_path / "train.txt").write_text("rgb/0.png depth/0.png 10 11 7.5 5.5\n")
+    decoded: list[Any] = []
+    right = cv2.imdecode
+    monkeypatch.setattr(cv2, "imdecode", lambda data, *rest: decoded.append(data) or right(data, *rest))
+    sample = Pairs(**options)[0]
+    assert sample.camera == Camera(fx_px=10, fy_px=11, cx_px=7.5, cy_px=5.5)
+    assert len(decoded) == 2  # the image and its depth
 
 
 def test_the_range_of_a_stereo_camera_is_of_depth_and_ends_as_that_of_others(tmp_path: Path) -> None:
