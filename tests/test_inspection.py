@@ -150,7 +150,7 @@ def test_missing_files_are_counted_before_anything_is_decoded(
     def decoded(*arguments: object) -> None:
         raise AssertionError(f"decoded {arguments}")
 
-    monkeypatch.setattr(pairs, "read_frame", decoded)
+    monkeypatch.setattr(pairs, "read_stored_frame", decoded)
     # None of the 24 samples of 60 frames is the 31st.
     (folder / "30.jpg").unlink()
     with pytest.raises(ListError) as stopped:

@@ -42,8 +42,8 @@ def _is_number(value: object) -> bool:
 def _is_evaluation(value: object) -> bool:
     if isinstance(value, list):
         return all(isinstance(one, Mapping) and _is_evaluation(one) for one in value)
-    if value is None:
-        return True
+    if value is None or value == {}:
+        return True  # as of last/, which was saved before anything scored it
     if not isinstance(value, Mapping) or not isinstance(value.get("protocol", {}), Mapping):
         return False
     rows = value.get("rows")
