@@ -3,12 +3,18 @@
 import configparser
 import importlib.metadata
 import re
+import shlex
 import subprocess
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
+import yaml
+from accelerate.commands.config.config_args import load_config_from_file
+from accelerate.commands.launch import launch_command_parser
 
-from finetune import environment
+from finetune import __main__, environment
+from finetune.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -65,3 +71,88 @@ def test_the_version_is_that_of_our_distribution(monkeypatch: pytest.MonkeyPatch
         importlib.metadata, "version", lambda name: {"depth-finetune": "ours"}.get(name, "a stranger's")
     )
     assert environment._version("finetune") == "ours"
+
+
+class Block(NamedTuple):
+    """A block of code of a README: ``kind`` is the word after its fence, or "" where it is indented or has none."""
+
+    place: str
+    kind: str
+    text: str
+    before: str
+
+
+def blocks() -> list[Block]:
+    """All of all READMEs."""
+    found = []
+    for path in (ROOT / "README.md", *sorted((ROOT / "data").rglob("README.md")), *(ROOT / "recipes").rglob("*.md")):
+        text = path.read_text()
+        fenced_or_indented = r"^```(\w*)\n(.*?)^```$|(?<=\n\n)((?:    [^\n]*\n)+)"
+        for match in re.finditer(fenced_or_indented, text, flags=re.S | re.M):
+            place = f"{path.relative_to(ROOT)}:{text[: match.start()].count(chr(10)) + 1}"
+            found.append(Block(place, match[1] or "", match[2] or match[3], text[: match.start()]))
+    return found
+
+
+def lines_of(block: Block) -> list[list[str]]:
+    """The words of each command."""
+    joined = block.text.replace("\\\n", " ").replace(" && ", "\n")
+    return [words for line in joined.splitlines() if (words := shlex.split(line, comments=True))]
+
+
+BLOCKS = blocks()
+COMMANDS = [block for block in BLOCKS if re.match(r"\s*(finetune (?!stopped)|accelerate |python3 -m venv)", block.text)]
+ENTRIES = [block for block in BLOCKS if block.text.lstrip().startswith("- {reader")]
+SENTENCES = [block for block in BLOCKS if block.text.lstrip().startswith("finetune stopped: ")]
+YAMLS = [block for block in BLOCKS if block.kind == "yaml"]
+PYTHONS = [block for block in BLOCKS if block.kind == "python"]
+# CI runs these word for word in a fresh environment.
+INSTALLATION = (["python3", "-m", "venv"], [".", ".venv/bin/activate"], ["pip", "install"], ["pytest", "-n"])
+
+
+def test_every_block_is_run_by_one_of_these_tests() -> None:
+    assert len(BLOCKS) >= 9
+    run = [*COMMANDS, *ENTRIES, *SENTENCES, *YAMLS, *PYTHONS]
+    assert sorted(block.place for block in run) == sorted(block.place for block in BLOCKS)
+
+
+def test_recipes_and_entries_of_a_readme_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    for block in YAMLS:
+        path = tmp_path / "mine.yaml"
+        path.write_text(block.text)
+        recipe = load_recipe(path)
+        assert len(recipe.data.train[0].source) == 50
+    for block in ENTRIES:
+        path.write_text(re.sub(r"train: \[.*\]", f"train: {yaml.safe_load(block.text)}", YAMLS[0].text))
+        (entry,) = load_recipe(path).data.train
+        assert entry.source[0].valid.any()
+        assert entry.source[0].camera is not None
+    assert YAMLS and ENTRIES
+
+
+def test_a_sentence_that_a_readme_shows_is_what_its_command_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(ROOT)
+    for block in SENTENCES:
+        command = re.findall(r"`finetune ([^`]+)`", block.before)[-1]
+        assert __main__.main([*shlex.split(command), f"output={tmp_path}"]) in (1, 2)
+        assert capsys.readouterr().err.split() == block.text.split()
+    assert SENTENCES
+
+
+def test_launch_lines_for_machines_that_are_not_here_are_understood() -> None:
+    launched = [words for block in COMMANDS for words in lines_of(block) if "--config_file" in words]
+    assert len(launched) == 3
+    for words in launched:
+        arguments = launch_command_parser().parse_args(words[2:])
+        config = load_config_from_file(str(ROOT / arguments.config_file))
+        assert config.num_processes >= 1
+        assert (ROOT / arguments.training_script).is_file()
+        (recipe,) = arguments.training_script_args
+        load_recipe(ROOT / recipe, check_files=False)
+    (batched,) = [words for block in COMMANDS for words in lines_of(block) if words[0] == "sbatch"]
+    *_, script, recipe = batched
+    subprocess.run(["bash", "-n", ROOT / script], check=True)
+    load_recipe(ROOT / recipe, check_files=False)
