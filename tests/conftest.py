@@ -15,6 +15,8 @@ from finetune.console import settle_threads
 # As the commands do, before anything imports torch: spinning threads make a busy machine many times slower, and bits of
 # equal calculations may differ.
 settle_threads()
+# Some tests import onnxruntime themselves, which reports to its maker unless this is set before.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Of two workers on two cores, with two threads each, the threads wait for each other: a third of the CPU time.
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

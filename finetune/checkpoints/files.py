@@ -28,10 +28,9 @@ _ARCHIVES = {
     b"Rar!": "a RAR archive",
     b"7z\xbc\xaf": "a 7z archive",
 }
-# Models of other programs, by their first bytes or by the end of their names.
-_OTHERS = {
-    b"\x89HDF": "an HDF5 file, such as Keras writes",
-    b"GGUF": "a GGUF file",
+# Models of other programs, by their first bytes, and by the end of their names.
+_OTHERS = {b"\x89HDF": "an HDF5 file, such as Keras writes", b"GGUF": "a GGUF file"}
+_OTHERS_BY_NAME = {
     ".onnx": "an ONNX file, which runtimes run",
     ".tflite": "a TensorFlow Lite file",
     ".engine": "an engine of TensorRT",
@@ -124,13 +123,8 @@ def read_file(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str
         return _read_archive(path, source), {}
     if start.startswith(b"\x80"):
         return _read_pickle(path, source, mapped=False), {}
-    other = next(
-        (
-            name
-            for sign, name in _OTHERS.items()
-            if (start.startswith(sign) if isinstance(sign, bytes) else path.name.lower().endswith(sign))
-        ),
-        None,
+    other = next((name for signature, name in _OTHERS.items() if start.startswith(signature)), None) or next(
+        (name for ending, name in _OTHERS_BY_NAME.items() if path.name.lower().endswith(ending)), None
     )
     if other:
         raise CheckpointError(source, f"is {other}, not a weights file", _NAME_WEIGHTS)
