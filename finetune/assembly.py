@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from accelerate import Accelerator
@@ -24,7 +24,7 @@ from finetune.baselines import (
 )
 from finetune.batches import Batch, Range, Reader, StepBatches, TrainingSamples, training_batches
 from finetune.decoder_init import CALIBRATION_IMAGES, drawn_model, resolved_decoder_init, solve_last_layer, start_model
-from finetune.errors import CheckpointError, FinetuneError
+from finetune.errors import CheckpointError, FinetuneError, first_line
 from finetune.evaluation import (
     Answer,
     Asked,
@@ -50,6 +50,9 @@ from finetune.run_folder import RunFolder, digest
 from finetune.schedules import warmup_within
 from finetune.shown_frames import ShownFrames
 from finetune.weights import Checkpoint, license_sentence, read_checkpoint, whole_network
+
+if TYPE_CHECKING:
+    from finetune.augment import Augmentation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -381,23 +384,34 @@ def _movement(network: DepthModel, average: AverageWeights | None, validation: V
     return movement
 
 
+def make_augmentation(recipe: Recipe) -> Augmentation:
+    """
+    Raises:
+        FinetuneError: the library that is installed cannot do it.
+    """
+    # albumentations takes seconds to import, and only what trains needs it.
+    try:
+        from finetune.augment import Augmentation
+
+        told = recipe.augment
+        return Augmentation(flip=told.flip, color=told.color, color_strength=told.color_strength, degrade=told.degrade)
+    except (TypeError, ValueError, AttributeError, ImportError) as error:
+        # AlbumentationsX is another library that is imported by the same name, with other arguments.
+        raise FinetuneError(
+            f"augment: the albumentations that is installed here is not the one that is meant ({first_line(error)}). "
+            "Call: pip uninstall albumentationsx albumentations, then pip install 'albumentations>=2.0.8'."
+        ) from error
+
+
 def make_batches(
     recipe: Recipe, accelerator: Accelerator, preprocessing: Preprocessing, first_step: int
 ) -> Iterator[Batch]:
     """This process's training batches, without end, from ``first_step`` on."""
-    # albumentations takes seconds to import, and only what trains needs it.
-    from finetune.augment import Augmentation
-
     samples = TrainingSamples(
         _readers(recipe.data.train),
         [entry.weight for entry in recipe.data.train],
         preprocessing=preprocessing,
-        augmentation=Augmentation(
-            flip=recipe.augment.flip,
-            color=recipe.augment.color,
-            color_strength=recipe.augment.color_strength,
-            degrade=recipe.augment.degrade,
-        ),
+        augmentation=make_augmentation(recipe),
         ranges=[_range(recipe.model, entry.out_of_range) for entry in recipe.data.train],
         seed=recipe.seed,
         skip_bad=recipe.data.on_bad_sample == "skip",

@@ -106,6 +106,13 @@ def _ended(action: Callable[[], int | None], after_interrupt: str, of_memory: st
         say_stopped(f"interrupted. {after_interrupt}")
         return 130
     except Exception as error:
+        if _loading_ran_out(error):
+            return _stopped(
+                ProcessError(
+                    "Memory ran out while the program was loaded: this process may not have as much as torch alone "
+                    "takes (ulimit -v, a container's limit, or other programs). Raise the limit."
+                )
+            )
         # Here, because torch takes longer to import than most calls that end with an error.
         from finetune.shortages import shortage
 
@@ -114,6 +121,15 @@ def _ended(action: Callable[[], int | None], after_interrupt: str, of_memory: st
         if short is None:
             raise
         return _stopped(short)
+
+
+def _loading_ran_out(error: Exception) -> bool:
+    """Whether a library could not be loaded for want of memory. To import torch once more would hide that: it says that
+    it can be initialized but once."""
+    told = ("cannot allocate memory", "failed to map segment", "Cannot allocate memory")
+    short = isinstance(error, MemoryError) or any(part in str(error) for part in told)
+    # What is half loaded lacks what it sets last.
+    return short and not hasattr(sys.modules.get("torch"), "nn")
 
 
 # What only a path, or who may use it, can be at fault for.

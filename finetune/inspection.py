@@ -225,12 +225,24 @@ def require_apart(recipe: Recipe) -> None:
 def _place(source: str) -> tuple[str, str]:
     """The real folder of a source, which a recipe may name in several ways, and its name there."""
     folder, name = os.path.split(source)
+    if name in _links_in(folder):
+        folder, name = os.path.split(os.path.realpath(source))
     return _real_folder(folder), name
 
 
 @lru_cache(maxsize=100_000)
 def _real_folder(folder: str) -> str:
     return os.path.realpath(folder)
+
+
+@lru_cache(maxsize=100_000)
+def _links_in(folder: str) -> frozenset[str]:
+    """Names of the links in a folder: read at once, since to ask for each file takes minutes over a network."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            return frozenset(entry.name for entry in entries if entry.is_symlink())
+    except (OSError, ValueError):
+        return frozenset()
 
 
 def _look(entry: DataEntry, key: str, missing: Sequence[FileFault], *, may_skip: bool) -> EntryDepth:

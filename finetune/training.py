@@ -19,6 +19,7 @@ from finetune import registry
 from finetune.assembly import (
     Start,
     evaluate_with_baselines,
+    make_augmentation,
     make_run,
     resolved,
     start,
@@ -74,6 +75,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     accelerator, notes = make_accelerator(recipe)
     # Every process looks, so that a bad run ends in each of them and none waits for another.
     looked_at = inspect_before_training(recipe)
+    make_augmentation(recipe)
     require_protocols(recipe)
     entries = (*recipe.data.train, *recipe.data.val)
     notes += dict.fromkeys(note for entry in entries for note in getattr(entry.source, "notes", ()))

@@ -270,3 +270,17 @@ def test_a_run_from_v1_and_another_max_depth_says_and_keeps_both(
     assert load_model(run).predict(image) == pytest.approx(2 * before.predict(image), rel=1e-4)
     exported = load_model(run / "export" / "small.pth")
     assert (exported.network.version, exported.notes) == ("v1", ())
+
+
+def test_another_library_by_the_name_of_albumentations_is_one_sentence(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def other(*_: object, **options: object) -> None:
+        raise TypeError("KeypointParams.__init__() got an unexpected keyword argument 'format'")
+
+    monkeypatch.setattr("albumentations.KeypointParams", other)
+    assert launch(recipe) == 2
+    said = capsys.readouterr().err
+    assert "augment: the albumentations that is installed here is not the one that is meant (KeypointParams" in said
+    assert "pip uninstall albumentationsx" in said and "Traceback" not in said
+    assert not (tmp_path / "runs").exists()

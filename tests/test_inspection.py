@@ -1,5 +1,6 @@
 """One recipe, one entry made wrong at a time; the sentence must name the file, the key and the fix."""
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 
 from finetune import registry
 from finetune.errors import DataError, ListError
-from finetune.inspection import entry_of, inspect_before_training, quick_warnings
+from finetune.inspection import entry_of, inspect_before_training, quick_warnings, require_apart
 from finetune.readers import pairs
 from finetune.recipe import load_recipe
 from tests.conftest import write_frame
@@ -240,3 +241,22 @@ def test_a_unit_that_differs_between_train_and_val_is_said_before_training(recip
     assert said.startswith("data.val.0: the median depth of data.train.0 is 0.721 m and that of data.val.0 3.34 m, ")
     accepting = load_recipe(recipe, ["data.train.0.meters_per_unit=0.0002", "data.accept=[unit]"])
     assert not [one for one in quick_warnings(inspect_before_training(accepting), accepting) if "times apart" in one]
+
+
+def test_a_link_to_a_training_frame_is_that_frame(frames: Path, recipe: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "val"
+    folder.mkdir()
+    lines = []
+    for number in (10, 11):
+        for ending in ("jpg", "png"):
+            shutil.copy(frames / f"{number}.{ending}", folder)
+        lines.append(f"{number}.jpg {number}.png\n")
+    (folder / "val.txt").write_text("".join(lines))
+    require_apart(load_recipe(recipe, [f"data.val.0.root={folder}"]))
+    # By another name, and in another folder.
+    linked = shutil.copytree(folder, tmp_path / "linked")
+    for ending in ("jpg", "png"):
+        (linked / f"11.{ending}").unlink()
+        (linked / f"11.{ending}").symlink_to(frames / f"03.{ending}")
+    with pytest.raises(ListError, match=r"data\.val\.0 and data\.train\.0 .* share 1 frame, "):
+        require_apart(load_recipe(recipe, [f"data.val.0.root={linked}"]))

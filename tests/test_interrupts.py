@@ -3,6 +3,7 @@
 import os
 import random
 import signal
+import socket
 import subprocess
 import time
 from contextlib import suppress
@@ -14,8 +15,9 @@ import pytest
 
 from finetune.console import Interrupted
 from finetune.interrupts import Interrupts
+from finetune.seals import sealed
 from tests.conftest import ROOT, write_recipe
-from tests.runs import require_same, rows, train_command
+from tests.runs import require_same, rows, train_command, without_gpu
 
 STEPS = "run.steps=12"
 
@@ -102,6 +104,54 @@ def test_a_closed_standard_error_does_not_lose_the_resume_point(monkeypatch: pyt
         interrupts.patient = True
         os.kill(os.getpid(), signal.SIGTERM)
         assert interrupts.number == signal.SIGTERM
+
+
+@pytest.mark.slow
+def test_two_processes_end_together_when_one_of_them_is_told_to(recipe: Path, tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "small"
+    # In the middle of a step of many micro-batches, in each of which both could wait for the other for ever.
+    arguments = ["run.steps=500", "run.accumulate=50", "run.batch_size=1", "run.save_every_steps=500", "run.threads=1"]
+    process = start(recipe, *arguments, "run.log_every_steps=1", "run.evaluate_every_steps=500", processes=2)
+    wait_for_step(process, run, 1)
+    trained = [one for one in psutil.Process(process.pid).children(recursive=True) if "train.py" in str(one.cmdline())]
+    told = next(one for one in trained if one.environ().get("RANK") == "1")
+    told.send_signal(signal.SIGTERM)
+    said, errors = process.communicate(timeout=60)
+    assert process.returncode != 0
+    (saved,) = (run / "checkpoints").iterdir()
+    assert f"finetune stopped: interrupted by SIGTERM. {saved} is saved: go on with --resume." in errors
+    assert sealed(saved)["step"] >= 1
+    assert "gloo" not in said + errors
+
+
+@pytest.mark.slow
+def test_machines_without_a_shared_disk_are_told_before_anything_is_written(recipe: Path, tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        together = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    processes = []
+    for rank in ("0", "1"):
+        # The same words, and another place on each of them.
+        here = tmp_path / rank
+        here.mkdir()
+        ranks = {"RANK": rank, "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "PYTHONPATH": str(ROOT)}
+        command = train_command(recipe, "output=runs", "run.steps=2", "run.threads=1")
+        processes.append(
+            subprocess.Popen(
+                command,
+                cwd=here,
+                env={**without_gpu(), **together, **ranks},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+    ended = [process.communicate(timeout=120) for process in processes]
+    assert [process.returncode for process in processes] == [2, 2]
+    for _, errors in ended:
+        assert "what the main process writes there is not seen by process 1 on " in errors
+        assert "on one disk that they share" in errors and "Traceback" not in errors
+    assert not any((tmp_path / rank / "runs" / "small").exists() for rank in ("0", "1"))
 
 
 def test_killed_and_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, straight: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -113,6 +113,29 @@ def test_any_command_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) ->
     assert ended(action) == 1
     said = capsys.readouterr().err
     assert said.startswith("finetune stopped: Memory ran out. ") and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        ImportError("libtorch_cpu.so: failed to map segment from shared object"),
+        OSError("[Errno 12] Cannot allocate memory"),
+    ],
+)
+def test_memory_that_ends_while_torch_is_loaded_is_told_without_torch(
+    error: Exception, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Half loaded; to import it again would raise "torch can only be initialized once".
+    monkeypatch.setitem(sys.modules, "torch", ModuleType("torch"))
+    monkeypatch.setitem(sys.modules, "finetune.shortages", None)
+
+    def action() -> None:
+        raise error
+
+    assert ended(action) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("finetune stopped: Memory ran out while the program was loaded") and said.count("\n") == 1
 
 
 def test_full_shared_memory_ends_a_command_instead_of_hanging_it(tmp_path: Path) -> None:
