@@ -240,7 +240,7 @@ def _links_in(folder: str) -> frozenset[str]:
     """Names of the links in a folder: read at once, since to ask for each file takes minutes over a network."""
     try:
         with os.scandir(folder or ".") as entries:
-            return frozenset(entry.name for entry in entries if entry.is_symlink())
+            return frozenset(entry.name for entry in entries if os.DirEntry.is_symlink(entry))
     except (OSError, ValueError):
         return frozenset()
 
