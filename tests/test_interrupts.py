@@ -146,7 +146,7 @@ def test_machines_without_a_shared_disk_are_told_before_anything_is_written(reci
                 text=True,
             )
         )
-    ended = [process.communicate(timeout=120) for process in processes]
+    ended = [process.communicate(timeout=300) for process in processes]
     assert [process.returncode for process in processes] == [2, 2]
     for _, errors in ended:
         assert "what the main process writes there is not seen by process 1 on " in errors
