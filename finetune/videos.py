@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import DataError, FinetuneError
+from finetune.paths import require_regular
 from finetune.written_files import NAME_A_FOLDER, disk_faults, written_aside
 
 # FFmpeg prints lines of its own about damaged files, next to our sentences. OpenCV reads this at its first video.
@@ -37,6 +38,10 @@ class VideoFrames:
             DataError: it is no video that OpenCV can decode.
         """
         self._path = path
+        try:
+            require_regular(path)  # OpenCV waits for a pipe for ever
+        except OSError as error:
+            raise DataError(path, f"cannot be read ({error.strerror})", "Name a video file") from None
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise DataError(path, "cannot be decoded as a video", "Convert it, for example to H.264 in .mp4")

@@ -120,8 +120,22 @@ def fault_of(data: bytes, name: str) -> Fault:
     if decoded:
         return Fault(found=f"is a damaged or truncated {decoded}", fix=again)
     if Path(name).suffix.lower() in RAW_SUFFIXES:
-        return _raw(data)
+        return _raw(len(data))
     return Fault(found=f"is no image: it begins with {data[:12]!r}", fix=again)
+
+
+def foreign_fault(data: bytes, name: str, size_bytes: int) -> Fault | None:
+    """
+    Args:
+        data: the first bytes of a file.
+        name: of the file.
+        size_bytes: of all of it.
+
+    Returns:
+        What it is, where that is a format that is not read here; None where it is one that is, or is not known.
+    """
+    named = _named(data)
+    return named or (_raw(size_bytes) if Path(name).suffix.lower() in RAW_SUFFIXES else None)
 
 
 def _named(data: bytes) -> Fault | None:
@@ -175,18 +189,18 @@ def _colmap(width: int, height: int, channels: int) -> Fault:
     )
 
 
-def _raw(data: bytes) -> Fault:
+def _raw(size_bytes: int) -> Fault:
     """A buffer without a header, whose size may say what it holds."""
     fits = [
         (kind, width, height)
         for kind, size in (("<u2", 2), ("<f4", 4))
         for width, height in _SIZES
-        if width * height * size == len(data)
+        if width * height * size == size_bytes
     ]
     kind, width, height = fits[0] if fits else ("<u2", 640, 480)
     perhaps = f"; {width}x{height} of {kind} are as many" if fits else ""
     return Fault(
-        found=f"is {len(data)} bytes of numbers without a header, which say neither size nor type{perhaps}",
+        found=f"is {size_bytes} bytes of numbers without a header, which say neither size nor type{perhaps}",
         fix="Write it with both as .npy, such as "
         f"np.save('depth.npy', np.fromfile(FILE, '{kind}').reshape({height}, {width}))",
     )

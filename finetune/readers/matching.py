@@ -8,8 +8,9 @@ from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
 from finetune.errors import ListError
-from finetune.paths import list_folder, real_path
+from finetune.paths import is_file, list_folder, real_path
 from finetune.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
+from finetune.readers.formats import foreign_fault
 
 _IMAGE_WORDS = {"rgb", "bgr", "color", "colour", "image", "img", "photo", "left", "gray", "grey", "ir", "infrared"}
 _DEPTH_WORDS = {"depth", "depthmap", "dpt", "disp", "disparity", "range"}
@@ -19,6 +20,7 @@ _OTHER_WORDS = {"mask", "conf", "confidence", "valid", "sky", "normal", "normals
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 # Files that only ever hold an image; of the other two kinds of one stem, the second holds depth.
 _IMAGES_ONLY = (".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+_HEAD_BYTES = 1024  # which say what format a file has
 _LIST = "name the pairs in a list file"
 
 
@@ -124,8 +126,28 @@ def _names(folder: str, suffixes: tuple[str, ...]) -> list[str]:
         raise ListError(folder, f"cannot be read ({error.strerror})", "Correct image_dir and depth_dir") from None
     found = [path.name for path in paths if not path.name.startswith(".") and path.suffix.lower() in suffixes]
     if not found:
-        raise ListError(folder, f"holds no {', '.join(suffixes)}", "Correct image_dir and depth_dir")
+        raise _of_other_kinds(folder, paths, suffixes)
     return found
+
+
+def _of_other_kinds(folder: str, paths: Sequence[Path], suffixes: tuple[str, ...]) -> ListError:
+    """Of a folder without a file of these kinds: what its files are instead, and what to do with such."""
+    others = [path for path in paths if is_file(path) and not path.name.startswith(".") and path.suffix]
+    counts = Counter(path.suffix.lower() for path in others)
+    found, fix = f"holds no {', '.join(suffixes)}", "Correct image_dir and depth_dir"
+    if not counts:
+        return ListError(folder, found, fix)
+    ending, count = counts.most_common(1)[0]
+    found += f", but {count} file{'s' * (count > 1)} whose name ends in {ending}"
+    first = next(path for path in others if path.suffix.lower() == ending)
+    try:
+        with first.open("rb") as file:
+            fault = foreign_fault(file.read(_HEAD_BYTES), first.name, first.stat().st_size)
+    except OSError:
+        fault = None
+    if fault is None:
+        return ListError(folder, found, f"{fix}, or write the files as one of these kinds")
+    return ListError(folder, f"{found}: {first.name} {fault.found}", fault.fix)
 
 
 def _by_stem(names: Iterable[str], folder: str) -> dict[str, str]:

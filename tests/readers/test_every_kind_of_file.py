@@ -33,6 +33,14 @@ def test_pipes_as_list_and_intrinsics(tmp_path: Path) -> None:
             read()
 
 
+def test_a_pipe_as_video_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    from finetune.videos import VideoFrames
+
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(DataError, match=r"a\.mp4: cannot be read \(is a pipe, not a file\)"):
+        VideoFrames(tmp_path / "a.mp4")
+
+
 def test_sockets_and_devices_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # the name of a socket has a limit
     with socket.socket(socket.AF_UNIX) as bound:

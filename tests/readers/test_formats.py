@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from finetune.errors import DataError
+from finetune.errors import DataError, ListError
 from finetune.readers.files import read_depth, read_image
 from finetune.readers.formats import fault_of
+from finetune.readers.matching import match_frames
 
 MM = np.full((240, 320), 1500, np.uint16)
 PNG = cv2.imencode(".png", MM)[1].tobytes()
@@ -72,3 +73,31 @@ def test_a_jpeg_under_another_ending_is_no_depth(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="is a JPEG, which changes depth values"):
         read_depth(tmp_path / "a.png")
     assert read_image(tmp_path / "a.png").shape == (16, 16, 3)
+
+
+def test_a_folder_of_another_format_is_named(tmp_path: Path) -> None:
+    for folder in ("rgb", "colmap", "raw", "lossy", "scans"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        (tmp_path / f"rgb/{number}.jpg").write_bytes(b"x")
+        (tmp_path / f"colmap/{number}.jpg.geometric.bin").write_bytes(b"320&240&1&" + bytes(4 * 320 * 240))
+        (tmp_path / f"raw/{number}.raw").write_bytes(MM.tobytes())
+        (tmp_path / f"lossy/{number}.jpg").write_bytes(b"\xff\xd8\xff")
+        (tmp_path / f"scans/{number}.h5").write_bytes(CASES["a.h5"][0])
+    for folder, found, fix in (
+        (
+            "colmap",
+            r"3 files whose name ends in \.bin: 0\.jpg\.geometric\.bin is a depth map of COLMAP",
+            "fromfile",
+        ),
+        (
+            "raw",
+            r"3 files whose name ends in \.raw: 0\.raw is 153600 bytes of numbers without a header",
+            "fromfile",
+        ),
+        ("lossy", r"but 3 files whose name ends in \.jpg\. Correct", "write the files as one of these kinds"),
+        ("scans", r"but 3 files whose name ends in \.h5: 0\.h5 is HDF5", "h5py"),
+    ):
+        with pytest.raises(ListError, match=rf"{folder}: holds no \.png.*{found}") as caught:
+            match_frames(str(tmp_path / "rgb"), str(tmp_path / folder))
+        assert fix in str(caught.value) and "damaged" not in str(caught.value)
