@@ -55,7 +55,8 @@ class Lens:
 
     def depth_from_ray(self, ray_m: NDArray[np.float32], camera: Camera) -> NDArray[np.float32]:
         """(H, W) meters from the camera's center -> (H, W) meters along the optical axis; 0 of rays behind it."""
-        return (ray_m * self.cosines(*ray_m.shape, camera)).astype(np.float32)
+        height, width = ray_m.shape
+        return (ray_m * self.cosines(height, width, camera)).astype(np.float32)
 
     def cosines(self, height: int, width: int, camera: Camera) -> NDArray[np.float64]:
         """(H, W) of the angle between the ray of a pixel and the optical axis; 0 where the model has no ray."""
