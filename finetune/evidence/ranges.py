@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 
@@ -35,8 +36,12 @@ def sentinel(entry: Entry) -> Iterator[Finding]:
         value_m = max(ends)
         count = sum(one.most_m == value_m for one in entry.facts)
         nature = "nothing beyond it: it looks like the end of the sensor, or of what was drawn, and not like a distance"
-    unit = getattr(entry.reader, "meters_per_unit", None)
-    raw = value_m / unit if unit else value_m
+    raw = _stored(entry.reader, value_m)
+    if raw is None:
+        evidence = f"{count} of {len(entry.facts)} depth maps have many pixels at their farthest value, and {nature}"
+        fix = f"If it is a code, add the number that the files have there to {entry.key}.invalid ({entry.where})"
+        yield Finding(severity="warn", name="sentinel", key=entry.key, evidence=evidence, fix=fix)
+        return
     raw = round(raw) if math.isclose(raw, round(raw), rel_tol=1e-6) else raw  # depth is float32, raw values often whole
     share = float(np.median([one.most_share for one in entry.facts if one.most_m == value_m]))
     listed = [*getattr(entry.reader, "invalid", ()), raw]
@@ -50,6 +55,14 @@ def sentinel(entry: Entry) -> Iterator[Finding]:
         if hasattr(entry.reader, "invalid")
         else f"Leave that value out when the data of {entry.key} are written ({entry.where})",
     )
+
+
+def _stored(reader: Any, depth_m: float) -> float | None:
+    """The number in a file that a reader made this depth of; None where there is no one such number."""
+    if hasattr(reader, "stored_number"):
+        return reader.stored_number(depth_m)
+    unit = getattr(reader, "meters_per_unit", None)
+    return depth_m / unit if unit else depth_m
 
 
 def depth_range(entry: Entry) -> Iterator[Finding]:

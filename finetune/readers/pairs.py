@@ -365,6 +365,18 @@ class Pairs(ListedFrames):
         assert focal_px is not None and self.baseline_m is not None, "disparity is refused without the two"
         return focal_px * self.baseline_m / numbers
 
+    def stored_number(self, depth_m: float) -> float | None:
+        """The number in a file that becomes this depth, meters; None where that differs from pixel to pixel or map to
+        map."""
+        if self.depth_is == "z":
+            return depth_m / (self.meters_per_unit or 1.0)
+        if self.depth_is == "inverse":
+            return 1.0 / depth_m / (self.inverse_per_unit or 1.0)
+        if self.depth_is == "disparity" and self.focal_px is not None and self.baseline_m is not None:
+            disparity_px = self.focal_px * self.baseline_m / depth_m
+            return (disparity_px - (self.disparity_offset_px or 0.0)) / (self.px_per_unit or 1.0)
+        return None
+
     @property
     def _root(self) -> str:
         return str(expand_path(self.root))

@@ -153,3 +153,29 @@ def test_labels_without_a_unit_are_for_a_relative_head(frames: Path, tmp_path: P
         load_recipe(path, check_files=False)
     said = str(caught.value)
     assert "data.train.0.depth_is is 'affine_inverse' and model.head is 'metric'" in said and "inverse_per_unit" in said
+
+
+@pytest.mark.parametrize(
+    ("options", "raw"),
+    [
+        ({"meters_per_unit": 0.001}, 2500),
+        ({"depth_is": "inverse", "inverse_per_unit": 0.0001}, 4000),
+        (
+            {
+                "depth_is": "disparity",
+                "baseline_m": 0.1,
+                "focal_px": 500.0,
+                "px_per_unit": 0.5,
+                "disparity_offset_px": 5.0,
+            },
+            30,
+        ),
+    ],
+)
+def test_the_stored_number_of_a_depth(tmp_path: Path, options: dict[str, Any], raw: int) -> None:
+    # 1 / 4000 * 10000 = 2.5; 500 * 0.1 / (30 * 0.5 + 5) = 2.5
+    reader = reader_of(tmp_path, np.full(16, raw, np.uint16), **options)
+    assert reader[0].depth_m[0, 0] == np.float32(2.5)
+    assert reader.stored_number(2.5) == pytest.approx(raw)
+    labels = Pairs(root="room", list="list.txt", depth_is="affine_inverse")
+    assert labels.stored_number(2.5) is None
