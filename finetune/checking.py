@@ -26,10 +26,13 @@ from finetune.evidence.entries import apart
 from finetune.evidence.entry import Entry, without_ends
 from finetune.evidence.facts import Facts, facts_of, plain_unit
 from finetune.evidence.findings import Finding, accepted, in_order
+from finetune.evidence.zoom import differing_zoom, too_elongated
 from finetune.inspection import EntryDepth, entry_of, judged, missing_files, require_apart
 from finetune.networks.encoder_specs import PATCH
 from finetune.paths import expand_path
+from finetune.preprocessing import Preprocessing
 from finetune.promised import require_exports, require_protocols
+from finetune.protocol_settings import protocol_settings
 from finetune.readers.files import read_depth
 from finetune.recipe import LEAST_PATCHES, MOST_PATCHES, DataEntry, Recipe, default_notes
 from finetune.run_folder import RunFolder
@@ -301,6 +304,7 @@ def _look_across(recipe: Recipe, entries: dict[str, Entry], checked: Checked) ->
                 if key.startswith("data.train") and other.startswith("data.val"):
                     checked.findings += apart(train, val)
     checked.findings += accepted(differing_units(list(entries.values())), recipe.data.accept)
+    checked.findings += _zooms(recipe, entries)
     sizes = [one.size for entry in entries.values() for one in entry.facts]
     if sizes:
         height, width = max(set(sizes), key=sizes.count)
@@ -315,6 +319,17 @@ def _look_across(recipe: Recipe, entries: dict[str, Entry], checked: Checked) ->
                 f"things and {large} as Depth Anything V2 was trained; the recipe has [{ours[0]}, {ours[1]}]",
             )
         )
+
+
+def _zooms(recipe: Recipe, entries: dict[str, Entry]) -> Iterator[Finding]:
+    preprocessing = Preprocessing(input_size=recipe.data.input_size)
+    trained, scored = (
+        [entry for key, entry in entries.items() if key.startswith(f"data.{part}.")] for part in ("train", "val")
+    )
+    for entry in trained:
+        yield from too_elongated(entry, preprocessing)
+    crops = [protocol_settings(name).image_crop for name in recipe.evaluation.protocols or ("plain",)]
+    yield from differing_zoom(trained, scored, preprocessing, crops)
 
 
 def fitting_size(height: int, width: int, short_px: int) -> tuple[int, int]:

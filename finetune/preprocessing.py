@@ -239,8 +239,10 @@ class Window:
             found_m, kept = _nearest(depth_m, valid, cells, centers)
         if found_m.shape == (self.height, self.width):
             return found_m, kept
-        around = ((top - self.top, self.top + self.height - top - height),)
-        around += ((left - self.left, self.left + self.width - left - width),)
+        around = (
+            (top - self.top, self.top + self.height - top - height),
+            (left - self.left, self.left + self.width - left - width),
+        )
         return np.pad(found_m, around), np.pad(kept, around)
 
     def camera(self, camera: Camera) -> Camera:
@@ -272,7 +274,7 @@ def _cells(first: int, count: int, pixels: float, limit: int) -> NDArray[np.intp
 
 def _centers(first: int, count: int, pixels: float) -> NDArray[np.float64]:
     """Where the center of each of ``count`` output cells lies, in source pixels; that of pixel 0 is 0."""
-    return (first + np.arange(count) + 0.5) * pixels - 0.5
+    return (first + np.arange(count, dtype=np.float64) + 0.5) * pixels - 0.5
 
 
 def _inside(first: int, count: int, limit: int) -> tuple[int, int]:

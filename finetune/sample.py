@@ -85,4 +85,4 @@ def is_sparse(valid: NDArray[np.bool_]) -> bool:
     """
     inner = valid[1:-1, 1:-1]
     surrounded = inner & valid[:-2, 1:-1] & valid[2:, 1:-1] & valid[1:-1, :-2] & valid[1:-1, 2:]
-    return 2 * np.count_nonzero(surrounded) < np.count_nonzero(inner)
+    return bool(2 * np.count_nonzero(surrounded) < np.count_nonzero(inner))

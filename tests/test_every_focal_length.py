@@ -118,7 +118,7 @@ def test_kitti_is_trained_as_it_is_scored(day: str, height: int, width: int, foc
         recipe = load_recipe(path, check_files=False)
         train, val = recipe.data.train[0].source, recipe.data.val[0].source
         assert isinstance(train, Kitti) and isinstance(val, Kitti)
-        ours = {"root": str(tmp_path), "split": None, "list": "list.txt"}
+        ours: dict[str, Any] = {"root": str(tmp_path), "split": None, "list": "list.txt"}
         train, val = dataclasses.replace(train, **ours), dataclasses.replace(val, **ours)
         for fx, fy in focal_lengths_px(train, val, recipe.data.input_size, crops_of(recipe)):
             assert fx == pytest.approx(focal_px * 1204 / 1216, rel=1e-6)
