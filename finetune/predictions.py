@@ -91,7 +91,7 @@ class Predictions:
         if found.ndim != 2 or not found.size:
             raise DataError(path, f"is of shape {found.shape}", "Write one number a pixel, height x width")
         if not np.isfinite(found).all():
-            share = np.mean(~np.isfinite(found))
+            share = float(np.mean(~np.isfinite(found)))
             raise DataError(path, f"{percent(share, 1)} of it is no finite number", "Write a depth for every pixel")
         return path, found
 

@@ -156,7 +156,7 @@ def test_the_command_writes_a_page_that_a_browser_likes(tmp_path: Path, capsys: 
 
 
 # What a hand, a full disk or another program makes of a file of a run folder.
-STRANGE = (None, [], {}, "x", 7, -1.5, True, [[]], {"a": None}, "9" * 400, 10**400)
+STRANGE: tuple[Any, ...] = (None, [], {}, "x", 7, -1.5, True, [[]], {"a": None}, "9" * 400, 10**400)
 
 
 def places_of(content: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

@@ -472,7 +472,12 @@ def test_with_intrinsics_in_the_list_an_image_is_decoded_once(tmp_path: Path, mo
     (tmp_path / "train.txt").write_text("rgb/0.png depth/0.png 10 11 7.5 5.5\n")
     decoded: list[Any] = []
     right = cv2.imdecode
-    monkeypatch.setattr(cv2, "imdecode", lambda data, *rest: decoded.append(data) or right(data, *rest))
+
+    def counted(data: Any, *rest: Any) -> Any:
+        decoded.append(data)
+        return right(data, *rest)
+
+    monkeypatch.setattr(cv2, "imdecode", counted)
     sample = Pairs(**options)[0]
     assert sample.camera == Camera(fx_px=10, fy_px=11, cx_px=7.5, cy_px=5.5)
     assert len(decoded) == 2  # the image and its depth
