@@ -240,6 +240,13 @@ def test_a_model_is_one_line_and_the_package_shows_what_it_has(tmp_path: Path) -
         finetune.load_models  # noqa: B018
 
 
+def test_the_program_says_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    from finetune.__main__ import main
+
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"finetune {finetune.__version__}\n"
+
+
 def test_an_adapter_is_laid_over_the_network_it_belongs_to_and_no_other(tmp_path: Path) -> None:
     from peft import PeftModel
 

@@ -182,3 +182,49 @@ def test_a_folder_whose_weights_are_in_several_files(tmp_path: Path) -> None:
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(CheckpointError, match=r"holds its weights in several files\. Write them into one: "):
         read_checkpoint(str(tmp_path))
+
+
+COLORS = {"image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}
+
+
+@pytest.mark.parametrize(
+    ("processor", "input_size", "mean", "std"),
+    [
+        ({"size": {"height": 252, "width": 336}, **COLORS}, [252, 336], 0.5, 0.25),
+        ({"size": {"shortest_edge": 518}, **COLORS}, [518, 518], 0.5, 0.25),
+        ({"size": 518, **COLORS, "do_normalize": False}, [518, 518], 0.0, 1.0),
+        # Colors of values from 0 to 255, where ours are from 0 to 1.
+        ({"size": 518, "do_rescale": False, "image_mean": [127.5] * 3, "image_std": [51.0] * 3}, [518, 518], 0.5, 0.2),
+        ({"size": 518, "rescale_factor": 2 / 255, **COLORS}, [518, 518], 0.25, 0.125),
+        ({"size": {"height": 384, "width": 384}, **COLORS}, None, 0.0, 0.0),
+        ({"size": 518, **COLORS, "do_resize": False}, None, 0.0, 0.0),
+        ({"size": 518}, None, 0.0, 0.0),
+        ({"size": 518, **COLORS, "rescale_factor": -1.0}, None, 0.0, 0.0),
+    ],
+)
+def test_what_the_processor_of_somebody_else_does(
+    processor: dict[str, Any], input_size: list[int] | None, mean: float, std: float, tmp_path: Path
+) -> None:
+    source = folder(tmp_path / "theirs")
+    (Path(source) / "preprocessor_config.json").write_text(json.dumps(processor))
+    checkpoint = read_checkpoint(source)
+    if input_size is None:
+        # What cannot be taken over is not said to be known.
+        assert checkpoint.input_size is None and "preprocessing" not in checkpoint.metadata
+        return
+    said = checkpoint.metadata["preprocessing"]
+    assert checkpoint.input_size == tuple(input_size) and said["input_size"] == input_size
+    assert said["mean"] == pytest.approx([mean] * 3) and said["std"] == pytest.approx([std] * 3)
+
+
+def test_the_colors_that_a_checkpoint_has_seen_are_those_of_the_run(tmp_path: Path) -> None:
+    from finetune.assembly import _preprocessing
+    from finetune.recipe import load_recipe
+    from tests.conftest import ROOT
+
+    source = folder(tmp_path / "theirs")
+    (Path(source) / "preprocessor_config.json").write_text(json.dumps({"size": 518, **COLORS}))
+    recipe = load_recipe(ROOT / "recipes" / "room_tiny.yaml", [])
+    found = _preprocessing(recipe, read_checkpoint(source))
+    assert (found.input_size, found.mean, found.std) == (recipe.data.input_size, (0.5,) * 3, (0.25,) * 3)
+    assert _preprocessing(recipe, None).mean == (0.485, 0.456, 0.406)
