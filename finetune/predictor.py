@@ -6,7 +6,8 @@ import math
 import os
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -150,8 +151,22 @@ class Predictor:
         """
         device = self.device
         # float32 whatever autocast says around us, so that every command gives one answer.
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(device.type, enabled=False), _without_tf32():
             return self.network(batch.to(device, torch.float32))
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """PyTorch would round the factors of a GPU's convolutions, and not those of its matrix products, to TF32."""
+    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [kind.allow_tf32 for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.allow_tf32 = False
+        yield
+    finally:
+        for kind, allowed in zip(kinds, before, strict=True):
+            kind.allow_tf32 = allowed
 
 
 def load_model(

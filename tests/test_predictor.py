@@ -294,3 +294,22 @@ def test_official_file_answers_as_the_original(tmp_path: Path, size: tuple[int, 
     assert share <= 1e-4
     # The same image in BGR is another image: the comparison can fail.
     assert np.abs(model.predict(image[..., ::-1]) - theirs).max() / np.ptp(theirs) > 1e-4
+
+
+def test_an_answer_is_in_full_float32_and_leaves_the_setting_as_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = load_model(str(write_model(tmp_path / "m.safetensors")))
+    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    seen = []
+    model.network.register_forward_hook(lambda *_: seen.append([kind.allow_tf32 for kind in kinds]))
+    before = [kind.allow_tf32 for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.allow_tf32 = True
+        model.predict(picture())
+        assert [kind.allow_tf32 for kind in kinds] == [True, True]
+    finally:
+        for kind, allowed in zip(kinds, before, strict=True):
+            kind.allow_tf32 = allowed
+    assert seen == [[False, False]]
