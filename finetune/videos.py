@@ -89,7 +89,7 @@ class _Encoder:
             codec = cv2.VideoWriter.fourcc(*CODEC)
             self._writer = cv2.VideoWriter(str(self._path), codec, self._rate, (even.shape[1], even.shape[0]))
         self._wait()
-        self._coming = self._pool.submit(self._writer.write, even)
+        self._coming = self._pool.submit(self._encode, even)
         self._frames += 1
 
     def close(self) -> None:
@@ -109,6 +109,10 @@ class _Encoder:
             found += 1
         capture.release()
         return self._frames - found
+
+    def _encode(self, frame: NDArray[np.uint8]) -> None:
+        assert self._writer is not None, "made with the first frame"
+        self._writer.write(frame)
 
     def _wait(self) -> None:
         if self._coming is not None:
