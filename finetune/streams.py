@@ -30,7 +30,7 @@ def lasting_streams() -> Iterator[None]:
     for stream in (out, error):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = _Lasting(out), _Lasting(error)  # type: ignore[assignment]
+    sys.stdout, sys.stderr = _Lasting(out), _Lasting(error)
     try:
         yield
     finally:
