@@ -1,19 +1,22 @@
 """The README is a promise: its commands are those that CI runs."""
 
 import configparser
+import contextlib
 import importlib.metadata
 import re
 import shlex
+import shutil
 import subprocess
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from finetune import __main__, environment
+from finetune import __main__, environment, train
 from finetune.recipe import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -156,3 +159,61 @@ def test_launch_lines_for_machines_that_are_not_here_are_understood() -> None:
     *_, script, recipe = batched
     subprocess.run(["bash", "-n", ROOT / script], check=True)
     load_recipe(ROOT / recipe, check_files=False)
+
+
+@pytest.fixture
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a user has beside the README: the clone, with recipes of few steps, and photographs, a video and a list."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").symlink_to(ROOT / "data")
+    for name in ("room_tiny", "room_tiny_lora"):
+        text = (ROOT / "recipes" / f"{name}.yaml").read_text()
+        text = re.sub(r"steps: 400, batch_size: 4", "steps: 4, batch_size: 2", text)
+        text = text.replace("warmup_steps: 20", "warmup_steps: 1").replace("[126, 168]", "[56, 70]")
+        assert "steps: 4, " in text and "[56, 70]" in text
+        (tmp_path / "recipes").mkdir(exist_ok=True)
+        (tmp_path / "recipes" / f"{name}.yaml").write_text(text)
+    for number, name in enumerate(("photos/one", "more/deep/two", "three")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / "data" / "room" / "color" / f"{number:04}.jpg", f"{name}.jpg")
+    (tmp_path / "list.txt").write_text("three.jpg\n")
+    video = cv2.VideoWriter("drive.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (320, 240))
+    for number in range(3):
+        video.write(cv2.imread(str(ROOT / "data" / "room" / "color" / f"{number:04}.jpg")))
+    video.release()
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_every_command_and_every_program_of_a_readme_runs_as_written(
+    clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert train.main(["recipes/room_tiny_lora.yaml"]) == 0
+    ran: list[str] = []
+    trained: list[list[str]] = []
+    for block in COMMANDS:
+        for words in lines_of(block):
+            if words[:3] in map(list, INSTALLATION) or words[:2] in map(list, INSTALLATION) or "--config_file" in words:
+                continue
+            if words[0] == "sbatch":
+                continue
+            if words[0] == "accelerate":
+                arguments = launch_command_parser().parse_args(words[2:])
+                words = ["finetune", "train", *arguments.training_script_args]
+            if words[:2] == ["finetune", "train"]:
+                if words in trained:
+                    continue
+                trained.append(words)
+                shutil.rmtree(clone / "runs" / "room_tiny", ignore_errors=True)
+            assert words[0] == "finetune", words
+            status = __main__.main(words[1:])
+            said = capsys.readouterr()
+            assert status == 0, (block.place, words, said.err)
+            assert "nanobind" not in said.err and "Traceback" not in said.err
+            ran.append(words[1])
+    assert set(ran) == {"check", "train", "predict", "evaluate", "compare", "calibrate"}
+    for block in PYTHONS:
+        with contextlib.chdir(clone):
+            exec(compile(block.text, block.place, "exec"), {})
+    for name in ("depth/one.npy", "depth/one.ply", "depth/two.png", "depth/three.npy", "cloud.ply", "page.html"):
+        assert (clone / name).is_file(), name
