@@ -103,7 +103,7 @@ def test_an_image_is_never_its_own_depth(tmp_path: Path) -> None:
     with pytest.raises(ListError, match=r"train\.txt:1: its image and its depth map are one file"):
         reader[0]
     assert reader[1].depth_m[5, 5] == 1.0
-    both = {"root": str(tmp_path), "image_dir": "depth", "depth_dir": "again", "meters_per_unit": 0.001}
+    both: dict[str, Any] = {"root": str(tmp_path), "image_dir": "depth", "depth_dir": "again", "meters_per_unit": 0.001}
     with pytest.raises(ListError, match="do not tell which file is an image and which is depth"):
         len(Pairs(**both))
 
