@@ -116,8 +116,8 @@ def _ended(action: Callable[[], int | None], after_interrupt: str, of_memory: st
         # Here, because torch takes longer to import than most calls that end with an error.
         from finetune.shortages import shortage
 
-        short = shortage(error, of_disk="Free space and call again.", of_memory=of_memory)
-        short = short or _closed_path(error)
+        of_machine = shortage(error, of_disk="Free space and call again.", of_memory=of_memory)
+        short = of_machine or _closed_path(error)
         if short is None:
             raise
         return _stopped(short)

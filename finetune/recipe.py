@@ -285,8 +285,13 @@ class DataOptions:
             for key in ("image_black", "image_white"):
                 value = getattr(self, key)
                 if value is not None:
-                    other = {"other": "image_percentiles", "other_value": list(self.image_percentiles)}
-                    raise Contradiction(key, value, "only one of them; remove the other or make it null", **other)
+                    raise Contradiction(
+                        key,
+                        value,
+                        "only one of them; remove the other or make it null",
+                        other="image_percentiles",
+                        other_value=list(self.image_percentiles),
+                    )
             if not self.image_percentiles[0] < self.image_percentiles[1]:
                 raise RecipeError("image_percentiles", list(self.image_percentiles), "the lower first, such as [1, 99]")
         elif (self.image_black is None) != (self.image_white is None):
