@@ -316,7 +316,7 @@ def test_levels_of_confidence(
     for row, value in enumerate(values):
         confidence[row + 1] = value
     np.save(tmp_path / "confidence.npy", confidence)
-    sample = Pairs(**{**example(tmp_path), "mask": "confidence.npy", **options})[0]  # type: ignore[arg-type]
+    sample = Pairs(**{**example(tmp_path), "mask": "confidence.npy", **options})[0]
     assert tuple(sample.valid[1:4, 0]) == kept
 
 
