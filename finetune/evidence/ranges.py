@@ -23,6 +23,8 @@ _MOSTLY_WITHIN = 0.95
 def sentinel(entry: Entry) -> Iterator[Finding]:
     """One far value that many pixels share, with nothing near it, is a code and not a distance; and where the maps all
     end at one value that many pixels share, the sensor or the file ends there."""
+    if evidence_of_shares(entry):
+        return  # which end where their range ends
     suspects = [one.most_m for one in entry.facts if one.has_code]
     if suspects:
         (value_m, count), *_ = Counter(suspects).most_common(1)

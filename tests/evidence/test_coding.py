@@ -60,14 +60,15 @@ def test_numbers_from_0_to_1_may_be_three_things(
     told = facts(
         numbers=Numbers(scale=scale), most_m=most_m, depth_m=np.linspace(0.4, 1, 50, dtype=np.float32) * most_m
     )
-    found = named(entry([told] * 4, limit_m=limit_m, meters_per_unit=unit), "unit", "max_depth")
+    told = dataclasses.replace(told, most_share=0.1)  # the sky, at the end of the range
+    found = named(entry([told] * 4, limit_m=limit_m, meters_per_unit=unit), "unit", "max_depth", "sentinel")
     if said is None:
         assert not [one for one in found if one.name == "unit"]
         return
     (unit_finding,) = [one for one in found if one.name == "unit"]
     assert said in unit_finding.evidence
     assert "near * far / (far - number * (far - near))" in unit_finding.fix
-    assert not any(one.fix.startswith("Set model.max_depth_m") for one in found)
+    assert not any(one.fix.startswith("Set model.max_depth_m") or one.name == "sentinel" for one in found)
 
 
 def depths(median_m: float) -> Facts:
