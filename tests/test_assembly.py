@@ -151,7 +151,13 @@ def test_a_relative_run_from_a_metric_checkpoint_is_refused(
 
 def test_training_that_does_not_beat_a_constant_is_said(relative: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # What counts is 1 m and a bit, which a constant fits to within 2 %.
-    narrow = ("evaluation.max_depth_m=1.05", "optim.lr=1e-9", "optim.lr_decoder=1e-9", "export=[]")
+    narrow = (
+        "evaluation.max_depth_m=1.05",
+        "optim.lr=1e-9",
+        "optim.lr_decoder=1e-9",
+        "export=[]",
+        "data.accept=[depth_is, max_depth]",
+    )
     assert launch(relative, *narrow, "evaluation.best=delta1", "model.max_depth_m=4.0") == 0
     assert "finetuned does not beat constant_median (delta1 1.0000 against 1.0000)" in capsys.readouterr().out
 
