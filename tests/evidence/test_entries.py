@@ -4,7 +4,8 @@ import csv
 import dataclasses
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -160,10 +161,16 @@ def moved(pair: Pair, across: float, down: float) -> Pair:
     return image, depth_m, valid
 
 
+def each(change: Callable[[Pair], Any], pairs: list[Pair]) -> list[Any]:
+    """What becomes of each pair; of one that stands there several times it is worked out once."""
+    changed = {id(pair): change(pair) for pair in {id(pair): pair for pair in pairs}.values()}
+    return [changed[id(pair)] for pair in pairs]
+
+
 def judged(pairs: list[Pair]) -> list[str]:
     """``stop registration`` and the like, of what is no note."""
     base = plane()
-    facts = [dataclasses.replace(base, edges=find_edges(*pair), sparse=is_sparse(pair[2])) for pair in pairs]
+    facts = each(lambda pair: dataclasses.replace(base, edges=find_edges(*pair), sparse=is_sparse(pair[2])), pairs)
     found = [one for one in findings_of(entry(facts)) if one.name in ("registration", "mirrored")]
     return [f"{one.severity} {one.name}" for one in found if one.severity != "note"]
 
@@ -172,9 +179,9 @@ def wrong_ways(pairs: list[Pair], draw: np.random.Generator) -> Iterator[list[Pa
     """The pairs moved by 8, 16 and 40 px, across and in another direction, and mirrored in depth alone."""
     for pixels in (8, 16, 40):
         side, angle = draw.choice((-1, 1)), draw.uniform(0, 2 * np.pi)
-        yield [moved(pair, side * pixels, 0) for pair in pairs]
-        yield [moved(pair, pixels * np.cos(angle), min(pixels, 20) * np.sin(angle)) for pair in pairs]
-    yield [(image, *flipped((image, depth_m, valid))[1:]) for image, depth_m, valid in pairs]
+        for across, down in ((side * pixels, 0.0), (pixels * np.cos(angle), min(pixels, 20) * np.sin(angle))):
+            yield each(partial(moved, across=across, down=down), pairs)
+    yield each(lambda pair: (pair[0], *flipped(pair)[1:]), pairs)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -234,39 +241,32 @@ def repeated(pairs: list[Pair], count: int) -> list[Pair]:
     """Evenly spread where there are enough; else all of them again and again, mirrored every other time."""
     if len(pairs) >= count:
         return [pairs[int(place)] for place in np.linspace(0, len(pairs) - 1, count).round()]
-    return [
-        pairs[place % len(pairs)] if place // len(pairs) % 2 == 0 else flipped(pairs[place % len(pairs)])
-        for place in range(count)
-    ]
+    both = [*pairs, *each(flipped, pairs)]
+    return [both[place % len(both)] for place in range(count)]
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(not SAMPLES, reason="set DEPTH_SAMPLES to the folder of real RGB-D samples to run this")
-@pytest.mark.parametrize("count", [8, 20, 50])
+@pytest.mark.parametrize("count", [8, 50])
 def test_no_sound_sample_is_stopped_and_wrong_ones_are_found(count: int) -> None:
     draw = np.random.default_rng(count)
     asked, found = 0, 0
     for (name, registered), pairs in sample_pairs().items():
         whole = repeated(pairs, count)
-        cuts = (
-            [cut(pair, draw) for pair in (pairs * count)[:count]]
-            if len(pairs) < count
-            else [cut(pair, draw) for pair in whole]
-        )
+        cuts = [cut(pair, draw) for pair in whole]
         if not registered:
             assert judged(whole) == ["stop registration"] and judged(cuts) == ["stop registration"], name
             continue
         assert judged(whole) == judged(cuts) == [], name
-        sparse = is_sparse(pairs[0][2])
-        if sparse or (name == "arkit_lidar" or count == 50):  # an ARKit frame has 174 edges, its crops fewer
+        # The ARKit frame has 174 edges, its crops fewer: too little to find a shift in.
+        if count == 50 or name == "arkit_lidar" or is_sparse(pairs[0][2]):
             continue
         found_here = [bool(judged(wrong)) for wrong in wrong_ways(whole, draw)]
         if len(pairs) >= 16:
-            other = [
-                (image, *pairs[(place * (len(pairs) // count) + 7) % len(pairs)][1:])
-                for place, (image, _, _) in enumerate(repeated(pairs, count))
-            ]
-            found_here.append(bool(judged(other)))
+            other = [pairs[(place * (len(pairs) - 1) // (count - 1) + 7) % len(pairs)] for place in range(count)]
+            found_here.append(
+                bool(judged([(image, *two[1:]) for (image, _, _), two in zip(whole, other, strict=True)]))
+            )
         asked, found = asked + len(found_here), found + sum(found_here)
     assert found >= 0.95 * asked, f"{found} of {asked}"
 
