@@ -37,7 +37,7 @@ from finetune.report import RunLog, Said
 from finetune.run_folder import ADAPTER_FOLDER, RunFolder, lasting_digest
 from finetune.schedules import rate_factor, warmup_within
 from finetune.seals import seal, sealed
-from finetune.shortages import is_of_a_worker
+from finetune.shortages import is_of_a_worker, is_of_another_process
 from finetune.weights import read_checkpoint, save_adapter, save_native
 
 # What reading a damaged resume point raises, in one library or another.
@@ -353,7 +353,8 @@ class Run:
             self._write_checkpoint()
         except (OSError, RuntimeError, SafetensorError) as error:
             # PyTorch has no class of its own for a file that cannot be written; memory and other processes have theirs.
-            if isinstance(error, RuntimeError) and (type(error) is not RuntimeError or is_of_a_worker(error)):
+            elsewhere = is_of_a_worker(error) or is_of_another_process(error)
+            if isinstance(error, RuntimeError) and (type(error) is not RuntimeError or elsewhere):
                 raise
             if self.accelerator.is_main_process:
                 self.folder.drop_unfinished()

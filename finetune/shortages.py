@@ -44,7 +44,7 @@ def shortage(error: Exception, *, of_disk: str, of_memory: str) -> ProcessError 
         return ProcessError(f"The disk is full, or a quota is used up ({error}). {of_disk}")
     told = first_line(error)
     if is_of_another_process(error):
-        return ProcessError(f"Another process of this launch has ended ({told}): what it said is the cause.")
+        return ProcessError("Another process of this launch has ended: what it said is the cause.")
     if "Too many open files" in str(error):
         return ProcessError(_OF_FILES)
     # What a worker met comes in its own class, "Caught MemoryError in DataLoader worker process 0".

@@ -319,6 +319,8 @@ def test_only_a_file_that_cannot_be_written_is_called_one(tmp_path: Path) -> Non
     for fault in (RuntimeError("PytorchStreamWriter failed writing file"), OSError(28, "No space left on device")):
         with pytest.raises(ProcessError, match="3 cannot be written"):
             Run.save_checkpoint(stand_in(fault))
-    for other in (torch.OutOfMemoryError("CUDA out of memory"), RuntimeError("DataLoader worker (pid 7) is killed")):
+    gone = RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
+    killed = RuntimeError("DataLoader worker (pid 7) is killed")
+    for other in (torch.OutOfMemoryError("CUDA out of memory"), killed, gone):
         with pytest.raises(type(other), match=re.escape(str(other))):
             Run.save_checkpoint(stand_in(other))
