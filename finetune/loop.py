@@ -171,7 +171,7 @@ class Run:
         self._dropouts = [module for module in self.network.modules() if isinstance(module, SampleDropout)]
         # With one micro-batch a step, its end is soon enough to hear of the others' signals.
         several = self.accelerator.num_processes > 1 and accumulate > 1
-        self._signals = torch.distributed.new_group(backend="gloo") if several else None
+        self._signals: Any = torch.distributed.new_group(backend="gloo") if several else None
 
     def train(self) -> None:
         """

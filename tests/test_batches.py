@@ -383,12 +383,12 @@ class Endless(Dataset[int]):
 
 def test_a_worker_heeds_the_signal_of_its_parent_alone() -> None:
     items = iter(DataLoader(Endless(), num_workers=1, worker_init_fn=calm_worker, timeout=30))
-    assert next(items).item() == 0  # type: ignore[attr-defined]
+    assert next(items).item() == 0
     (worker,) = items._workers  # type: ignore[attr-defined]
     # By another process, as a scheduler or a launcher does it.
     for _ in range(3):
         subprocess.run(["kill", "-TERM", str(worker.pid)], check=True)
-    assert [next(items).item() for _ in range(50)] == list(range(1, 51))  # type: ignore[attr-defined]
+    assert [next(items).item() for _ in range(50)] == list(range(1, 51))
     worker.terminate()
     worker.join(timeout=10)
     assert worker.exitcode == 0

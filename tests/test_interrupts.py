@@ -80,7 +80,8 @@ def test_a_signal_finishes_the_step_and_saves_and_the_run_goes_on(
 
 
 def test_a_signal_told_twice_is_one_and_a_later_one_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, ended = [100.0], []
+    now = [100.0]
+    ended: list[int] = []
     monkeypatch.setattr("finetune.interrupts.time.monotonic", lambda: now[0])
     monkeypatch.setattr("finetune.interrupts.os._exit", ended.append)
     with Interrupts() as interrupts:

@@ -236,7 +236,7 @@ def test_a_signal_within_the_first_step_leaves_nothing_to_go_on_from(
 ) -> None:
     backward = Run._backward
 
-    def told(run: Run, *arguments: object) -> torch.Tensor:
+    def told(run: Run, *arguments: Any) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGINT)
         return backward(run, *arguments)
 

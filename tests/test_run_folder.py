@@ -87,7 +87,7 @@ def test_an_old_resume_point_that_cannot_be_deleted_is_said_once_and_the_new_one
     run = folder(tmp_path)
     remove = shutil.rmtree
 
-    def not_the_first(path: Path, **options: bool) -> None:
+    def not_the_first(path: Path, **options: Any) -> None:
         if path == run.checkpoint(1) and not options:
             raise PermissionError(13, "Permission denied", str(path))
         remove(path, **options)
@@ -278,7 +278,8 @@ def test_a_lock_is_no_link_is_not_emptied_and_goes(tmp_path: Path) -> None:
     run.release()
     assert not lock.exists()
     # Removed while another launch was about to take it: that one takes the new file.
-    real, taken = os.open, []
+    real = os.open
+    taken: list[int] = []
 
     def removed_meanwhile(path: Path, *arguments: int) -> int:
         file = real(path, *arguments)
