@@ -158,7 +158,7 @@ class Predictor:
 @contextmanager
 def _without_tf32() -> Iterator[None]:
     """PyTorch would round the factors of a GPU's convolutions, and not those of its matrix products, to TF32."""
-    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [kind.allow_tf32 for kind in kinds]
     try:
         for kind in kinds:

@@ -287,7 +287,7 @@ def test_mutated_depth_maps(tmp_path_factory: pytest.TempPathFactory, data: st.D
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # of NumPy, over numbers that nobody measured
         try:
-            channels = data.draw(st.sampled_from([None, None, "z", "r", "gray", "rgb24", "bgr24"]))
+            channels: Any = data.draw(st.sampled_from([None, None, "z", "r", "gray", "rgb24", "bgr24"]))
             read_depth(path, channels)
             options = {"meters_per_unit": 0.001, "allow_8_bit": True, "depth_channels": channels}
             sample = Pairs(root=str(folder), list="list.txt", **options)[0]  # type: ignore[arg-type]

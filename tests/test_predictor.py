@@ -300,7 +300,7 @@ def test_an_answer_is_in_full_float32_and_leaves_the_setting_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(str(write_model(tmp_path / "m.safetensors")))
-    kinds = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     seen = []
     model.network.register_forward_hook(lambda *_: seen.append([kind.allow_tf32 for kind in kinds]))
     before = [kind.allow_tf32 for kind in kinds]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -55,6 +55,8 @@ class Tum(ListedFrames):
     min_depth_m: float = 0.0  # depths up to this are not valid
     max_depth_m: float | None = None  # depths beyond this are not valid; null for no limit
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy in pixels, below root or from here
+
+    _assumed: ClassVar[bool] = False  # of an object: whether nobody said the unit; no option of a recipe
 
     def __post_init__(self) -> None:
         unit, invalid = self._layout.meters_per_unit, self._layout.invalid

@@ -64,7 +64,7 @@ def test_the_step_of_8_bits_that_are_no_meters(tmp_path: Path, options: dict[str
 def test_inverse_depth_needs_no_baseline(tmp_path: Path) -> None:
     # 1/m = raw / 32767.5: 65535 is 0.5 m, 32767.5 is 1 m, 1 is 32.8 km.
     raw = np.array([0, 1, 13107, 65535] * 4, np.uint16)
-    options = {"depth_is": "inverse", "inverse_per_unit": 1 / 32767.5, "max_depth_m": 10.0}
+    options: dict[str, Any] = {"depth_is": "inverse", "inverse_per_unit": 1 / 32767.5, "max_depth_m": 10.0}
     sample = reader_of(tmp_path, raw, **options)[0]
     np.testing.assert_allclose(sample.depth_m[0, :4], [0, 32767.5, 2.5, 0.5], rtol=1e-6)
     assert sample.valid[0, :4].tolist() == [False, False, True, True]
@@ -73,7 +73,12 @@ def test_inverse_depth_needs_no_baseline(tmp_path: Path) -> None:
 def test_the_offset_of_middlebury_is_added_to_the_disparity(tmp_path: Path) -> None:
     # Middlebury: Z = baseline * f / (d + doffs). 0.2 * 1000 / (48.9 + 31.1) = 2.5; without the offset it is 4.09.
     raw = np.array([48.9, np.inf, -11.1, -31.1] * 4, np.float32)
-    options = {"depth_is": "disparity", "baseline_m": 0.2, "focal_px": 1000.0, "disparity_offset_px": 31.1}
+    options: dict[str, Any] = {
+        "depth_is": "disparity",
+        "baseline_m": 0.2,
+        "focal_px": 1000.0,
+        "disparity_offset_px": 31.1,
+    }
     sample = reader_of(tmp_path, raw, **options)[0]
     # A disparity below 0 is in front of infinity, as long as it is above minus the offset.
     assert sample.valid[0, :4].tolist() == [True, False, True, False]

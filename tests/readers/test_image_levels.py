@@ -59,7 +59,8 @@ def test_alpha_is_no_part_of_the_percentiles(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "a.png"), np.dstack([color, np.full((4, 5), 65535, np.uint16)]))
     cv2.imwrite(str(tmp_path / "b.png"), color)
     levels = ImageLevels(percentiles=(0, 100))
-    np.testing.assert_array_equal(*(read_image(tmp_path / name, levels=levels) for name in ("a.png", "b.png")))
+    with_alpha, without = (read_image(tmp_path / name, levels=levels) for name in ("a.png", "b.png"))
+    np.testing.assert_array_equal(with_alpha, without)
 
 
 @pytest.mark.parametrize("levels", [None, ImageLevels(black=7200, white=8100), ImageLevels(percentiles=(1, 99.5))])

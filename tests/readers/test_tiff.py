@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -17,7 +18,12 @@ DEPTH = np.arange(40 * 30, dtype=np.uint16).reshape(40, 30)
 
 
 def tiff(
-    pixels: np.ndarray, *, orientation: int = 1, order: str = "<", strips: int = 1, count: int | None = None
+    pixels: np.ndarray,
+    *,
+    orientation: int = 1,
+    order: Literal["<", ">"] = "<",
+    strips: int = 1,
+    count: int | None = None,
 ) -> bytes:
     """One gray image, not compressed, as the specification's first example; ``count``: bytes that a strip claims."""
     height, width = pixels.shape
