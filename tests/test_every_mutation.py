@@ -289,8 +289,8 @@ def test_mutated_depth_maps(tmp_path_factory: pytest.TempPathFactory, data: st.D
         try:
             channels: Any = data.draw(st.sampled_from([None, None, "z", "r", "gray", "rgb24", "bgr24"]))
             read_depth(path, channels)
-            options = {"meters_per_unit": 0.001, "allow_8_bit": True, "depth_channels": channels}
-            sample = Pairs(root=str(folder), list="list.txt", **options)[0]  # type: ignore[arg-type]
+            options: dict[str, Any] = {"meters_per_unit": 0.001, "allow_8_bit": True, "depth_channels": channels}
+            sample = Pairs(root=str(folder), list="list.txt", **options)[0]
         except FinetuneError as error:
             assert path.name in str(error)
         else:

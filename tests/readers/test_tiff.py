@@ -61,7 +61,9 @@ def tiff(
 
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_depth_and_images_come_as_stored_whatever_the_orientation(tmp_path: Path, orientation: int, order: str) -> None:
+def test_depth_and_images_come_as_stored_whatever_the_orientation(
+    tmp_path: Path, orientation: int, order: Literal["<", ">"]
+) -> None:
     (tmp_path / "a.tif").write_bytes(tiff(DEPTH, orientation=orientation, order=order))
     np.testing.assert_array_equal(read_depth(tmp_path / "a.tif"), DEPTH)
     image = (DEPTH % 251).astype(np.uint8)
