@@ -38,6 +38,7 @@ from finetune.readers.listing import (
 )
 from finetune.readers.masks import STEM, eroded, read_mask, side_file
 from finetune.readers.matching import match_frames
+from finetune.readers.middlebury import require_offset_told
 from finetune.readers.orientation import ExifTurns, Turn
 from finetune.readers.sensors import SENSORS, Sensor, sensor_note
 from finetune.sample import DepthSample
@@ -212,8 +213,16 @@ class Pairs(ListedFrames):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a sensor's name stands for, and how coarse 8 bits are, to be printed."""
-        return (*self._note_on_sensor(), *self._note_on_8_bits())
+        """What a sensor's name stands for, how coarse 8 bits are, and what disparity begins at, to be printed."""
+        return (*self._note_on_sensor(), *self._note_on_8_bits(), *self._note_on_offset())
+
+    def _note_on_offset(self) -> tuple[str, ...]:
+        if self.depth_is != "disparity" or self.disparity_offset_px is not None:
+            return ()
+        return (
+            f"{self.root}: disparity without disparity_offset_px is taken as 0 infinitely far; where a calibration "
+            "names an offset (doffs), depth is too large without it",
+        )
 
     def _note_on_8_bits(self) -> tuple[str, ...]:
         if not self.allow_8_bit:
@@ -265,6 +274,9 @@ class Pairs(ListedFrames):
         if self.depth_is == "disparity" and intrinsics and intrinsics.lens:
             found = "describes a lens that bends rays, and disparity is of images that were rectified"
             raise ListError(intrinsics.source, found, "Name the intrinsics of the rectified images, or focal_px alone")
+        if self.depth_is == "disparity" and self.disparity_offset_px is None:
+            calibration = [locate(self.root, self.intrinsics)] if self.intrinsics not in (None, IN_LIST) else []
+            require_offset_told(depth_path, image_path, *calibration)
         sample, turn = read_stored_frame(
             image_path,
             depth_path,

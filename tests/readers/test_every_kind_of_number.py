@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.errors import DataError, RecipeError, RecipeFaults
+from finetune.errors import DataError, ListError, RecipeError, RecipeFaults
 from finetune.losses.ssi import Ssi
 from finetune.readers.pairs import Pairs
 from finetune.recipe import load_recipe
@@ -85,6 +85,41 @@ def test_the_offset_of_middlebury_is_added_to_the_disparity(tmp_path: Path) -> N
     np.testing.assert_allclose(sample.depth_m[0, [0, 2]], [2.5, 10.0], rtol=1e-5)
     scaled = reader_of(tmp_path, np.round(raw[:1] * 256).repeat(16).astype(np.uint16), px_per_unit=1 / 256, **options)
     assert scaled[0].depth_m[0, 0] == pytest.approx(2.5, rel=1e-4)
+
+
+@pytest.mark.parametrize("beside", ["depth", "image", "intrinsics"])
+def test_an_offset_that_a_calibration_names_is_not_left_out_in_silence(tmp_path: Path, beside: str) -> None:
+    for folder in ("depth", "image", "intrinsics"):
+        (tmp_path / folder).mkdir()
+    calibration = (
+        "cam0=[1000 0 8; 0 1000 6; 0 0 1]\ncam1=[1000 0 39.1; 0 1000 6; 0 0 1]\n doffs= 31.1 \nbaseline= 200\n"
+    )
+    (tmp_path / beside / "calib.txt").write_text(f"{calibration}width=16\nheight=12\n")
+    np.save(tmp_path / "depth/0.npy", np.full((12, 16), 48.9, np.float32))
+    cv2.imwrite(str(tmp_path / "image/0.png"), np.zeros((12, 16, 3), np.uint8))
+    (tmp_path / "list.txt").write_text("image/0.png depth/0.npy\n")
+    options: dict[str, Any] = {"root": str(tmp_path), "list": "list.txt", "depth_is": "disparity", "baseline_m": 0.2}
+    if beside == "intrinsics":
+        (tmp_path / "intrinsics/calib.txt").rename(tmp_path / "intrinsics/scene.txt")
+        options["intrinsics"] = "intrinsics/scene.txt"
+    else:
+        options["focal_px"] = 1000.0
+    with pytest.raises(ListError, match=r"doffs 31\.1.* Set disparity_offset_px: 31\.1 in pairs"):
+        Pairs(**options)[0]
+    # 0.2 * 1000 / (48.9 + 31.1), and without an offset, which may be in the numbers already.
+    for offset_px, depth_m in ((31.1, 2.5), (0.0, 200 / 48.9)):
+        reader = Pairs(**options, disparity_offset_px=offset_px)
+        assert reader[0].depth_m[0, 0] == pytest.approx(depth_m, rel=1e-5) and not reader.notes
+
+
+def test_disparity_without_an_offset_is_noted_and_needs_no_calibration(tmp_path: Path) -> None:
+    (tmp_path / "calib.txt").write_text("P0: 7.2e+02 0 6.1e+02 0\n")  # of KITTI
+    reader = reader_of(tmp_path, np.full(16, 50.0, np.float32), depth_is="disparity", baseline_m=0.2, focal_px=1000.0)
+    assert reader[0].depth_m[0, 0] == pytest.approx(4.0, rel=1e-6)
+    (note,) = reader.notes
+    assert "disparity_offset_px" in note and "doffs" in note
+    (tmp_path / "calib.txt").write_text("cam0=[1000 0 8; 0 1000 6; 0 0 1]\ndoffs=0\n")
+    assert reader[0].valid.all()
 
 
 @pytest.mark.parametrize("shift_and_scale", [(0.0, 1.0), (-3.0, 0.25), (5000.0, 7.0)])
