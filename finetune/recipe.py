@@ -23,7 +23,7 @@ from finetune.paths import LONGEST_NAME, expand_path, is_possible, path_exists
 from finetune.protocol_settings import protocol_settings
 from finetune.readers.image_levels import ImageLevels, give_levels
 from finetune.recipe_options import Checker, Contradiction, Names, OnDisk, plain_values
-from finetune.recipe_yaml import Document, dotted, nearest_path, read_document, yaml_text
+from finetune.recipe_yaml import WRONG, Document, dotted, nearest_path, read_document, spelled, yaml_text
 from finetune.registry import EXPORTERS, LOSSES, READERS
 from finetune.spelling import nearest
 
@@ -109,7 +109,10 @@ def _exporters(names: tuple[str, ...]) -> tuple[str, ...]:
     return names
 
 
-Checkpoint = Annotated[Annotated[str, Field(min_length=1)] | None, OnDisk(_require_checkpoint)]
+Checkpoint = Annotated[
+    Annotated[str, Field(min_length=1)] | None,
+    OnDisk(_require_checkpoint, f"a file, a hub id {HUB_ID_EXAMPLE}, or null"),
+]
 Size = Annotated[tuple[int, int], AfterValidator(_whole_patches)]
 FolderName = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
 Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_protocols)]
@@ -295,8 +298,11 @@ class DataOptions:
             if not self.image_percentiles[0] < self.image_percentiles[1]:
                 raise RecipeError("image_percentiles", list(self.image_percentiles), "the lower first, such as [1, 99]")
         elif (self.image_black is None) != (self.image_white is None):
-            key = "image_black" if self.image_black is None else "image_white"
-            raise RecipeError(key, None, "a number beside the other of image_black and image_white")
+            given, lacking = ("image_white", "image_black")[:: 1 if self.image_black is None else -1]
+            value = getattr(self, given)
+            raise Contradiction(
+                given, value, f"both of them, or neither; write {lacking} too", other=lacking, other_value=None
+            )
         elif self.image_black is not None and self.image_white is not None and self.image_black >= self.image_white:
             raise RecipeError("image_white", self.image_white, f"more than image_black, {self.image_black:g}")
         give_levels([entry.source for entry in (*self.train, *self.val)], self.image_levels)
@@ -735,11 +741,22 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files:
 
 def _put_defaults(document: Document, path: Path) -> None:
     """Put in what a recipe may leave out and what follows from other things than its own key."""
-    document.values.setdefault("name", path.stem)
+    if "name" not in document.values:
+        document.values["name"] = path.stem if _can_name_a_run(path.stem) else WRONG
+        if document.values["name"] is WRONG:
+            after_file = f"the file's own, {spelled(path.stem)}, which cannot be a folder's"
+            document.fault(("name",), f"name is missing, and would be {after_file}; expected name: and a word.")
     model = document.values.get("model")
     head = model.get("head", "metric") if isinstance(model, dict) else "metric"
     if isinstance(head, str) and head in DEFAULT_LOSS:
         document.values.setdefault("loss", [dict(term) for term in DEFAULT_LOSS[head]])
+
+
+def _can_name_a_run(name: str) -> bool:
+    try:
+        return bool(_folder_name(name).encode())
+    except (RecipeError, UnicodeEncodeError):
+        return False
 
 
 def default_notes(recipe: Recipe) -> list[str]:

@@ -48,9 +48,11 @@ class OnDisk:
 
     Attributes:
         require: raises ``RecipeError`` where the file is missing.
+        what: what to write, in words that follow "expected".
     """
 
     require: Callable[[str], None]
+    what: str
 
 
 @dataclass(frozen=True)
@@ -349,6 +351,9 @@ def expected(field: FieldInfo) -> str:
     names = _names(field)
     if names is not None:
         return f"one of {', '.join(sorted(names.table))}"
+    on_disk = next((item for item in field.metadata if isinstance(item, OnDisk)), None)
+    if on_disk is not None:
+        return on_disk.what
     return _in_words(field.annotation, field.metadata, many=False)
 
 

@@ -147,7 +147,7 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
     root = source.compose()
     if not isinstance(root, yaml.MappingNode):
         found = "is empty" if root is None else f"is {_shown(root)} at its top level"
-        raise RecipeFaults([f"{path}: {found}; expected a mapping with name, model, data, loss, run and more."])
+        raise RecipeFaults([f"{path}: {found}; expected a mapping with model, data and more."])
     document = Document({}, {(): source.place(root)}, [])
     document.values = source.value(root, (), document)
     _override(document, overrides)

@@ -20,7 +20,8 @@ def nearest(word: str, known: Sequence[str], cutoff: float = 0.5) -> str | None:
         cutoff: the least ``similarity``.
 
     Returns:
-        The one of ``known`` that is spelled most like ``word``, whatever its case; None when none is near.
+        The one of ``known`` that is spelled most like ``word``, whatever its case and between its parts: ``batchSize``
+        and ``batch-size`` are ``batch_size``. None when none is near.
     """
     return _nearest(word, tuple(known), cutoff)
 
@@ -29,10 +30,15 @@ def nearest(word: str, known: Sequence[str], cutoff: float = 0.5) -> str | None:
 def _nearest(word: str, known: tuple[str, ...], cutoff: float) -> str | None:
     found, best = None, cutoff
     for name in known:
-        score = similarity(word.casefold(), name.casefold(), at_least=best)
+        score = similarity(_letters(word), _letters(name), at_least=best)
         if score > best or (found is None and score >= best):
             found, best = name, score
     return found
+
+
+def _letters(word: str) -> str:
+    # Of a word of one or two letters, such as a file's name, an underscore may be the most of it.
+    return "".join(letter for letter in word.casefold() if letter not in "-_") or word
 
 
 def similarity(one: str, other: str, at_least: float = 0.0) -> float:

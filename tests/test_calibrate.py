@@ -105,7 +105,10 @@ def test_undo_gives_the_same_file_back(camera: Path, calibrated: Path, tmp_path:
     assert undone.read_bytes() == (camera / "model.safetensors").read_bytes()
 
 
-def test_known_distances_by_hand(camera: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_known_distances_by_hand(
+    camera: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(camera))
     model = load_model(camera / "model.safetensors")
     answers = [model.predict(read_image(camera / f"{number}.png")) for number in range(2)]
     labels, out = camera / "known.csv", tmp_path / "out.safetensors"
@@ -113,7 +116,7 @@ def test_known_distances_by_hand(camera: Path, tmp_path: Path, capsys: pytest.Ca
     labels.write_text(
         f"# x to the right\nimage, x, y, depth_m\n0.png, 3, 5, {1.1 * answers[0][5, 3]}\n"
         f"0.png 60 40 {1.3 * answers[0][40, 60]}\n\n"
-        f"1.png, 10, 20, {1.2 * answers[1][20, 10]}\n"
+        f"~/1.png, 10, 20, {1.2 * answers[1][20, 10]}\n"
     )
     assert main([str(camera / "model.safetensors"), "--known-distances", str(labels), "--output", str(out)]) == 0
     expected = np.sqrt(np.sqrt(1.1 * 1.3) * 1.2)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import pickle
 import subprocess
 import sys
@@ -165,6 +166,18 @@ def faults(tmp_path: Path, text: str, *overrides: str, check_files: bool = False
     return [fault.replace(f"{tmp_path}/", "") for fault in caught.value.faults]
 
 
+@pytest.mark.parametrize("name", [".yaml", "con .yaml", "a\nb.yaml", os.fsdecode(b"caf\xe9.yaml"), "x" * 250])
+def test_a_file_whose_name_cannot_be_the_run_s_is_told_what_to_write(tmp_path: Path, name: str) -> None:
+    text = SMALL.replace("name: small\n", "")
+    assert text != SMALL
+    (tmp_path / name).write_text(text)
+    with pytest.raises(
+        RecipeFaults, match=r"name is missing, and would be the file's own, .*expected name: and a word"
+    ):
+        load_recipe(tmp_path / name, check_files=False)
+    assert load_recipe(tmp_path / name, ["name=room"], check_files=False).name == "room"
+
+
 def test_full_example(tmp_path: Path) -> None:
     recipe = load(tmp_path, FULL)
     assert recipe.data.train[0].source == FakeReader(
@@ -195,7 +208,7 @@ def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> 
     mapping = recipe_mapping(load(tmp_path, SMALL))
     assert " ".join(mapping) == "name output seed model data augment loss optim run evaluation export"
     keys = ["input_size", "train", "val", "workers", "on_bad_sample", "accept", "val_may_repeat_train"]
-    assert list(mapping["data"]) == keys
+    assert list(mapping["data"]) == [*keys, "image_black", "image_white", "image_percentiles"]
     entry = {"root": ".", "list": None, "meters_per_unit": 0.001, "invalid": [0.0], "depth_is": "z", "count": 5}
     assert mapping["data"]["train"] == [{"reader": "pairs", **entry, "weight": 1.0, "out_of_range": "ignore"}]
     assert mapping["loss"] == [{"kind": "silog", "weight": 1.0, "reduction": "image", "lam": 0.5}]
@@ -512,7 +525,7 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("name: small", "name: ../small", 1,
          "name is '../small'; expected the name of one folder: no slash, no dot or space at either end, at most 249 "),
         # Missing keys.
-        ("  checkpoint: org/name\n", "", 2, "model.checkpoint is missing; expected text that is not empty, or null."),
+        ("  checkpoint: org/name\n", "", 2, "model.checkpoint is missing; expected a file, a hub id such as "),
         ("      meters_per_unit: 0.001\n", "", 8,
          "data.train.0.meters_per_unit is missing; expected a number."),
         ("  - kind: silog\n    lam", "  - knid: silog\n    lam", 14,

@@ -96,7 +96,7 @@ class Validated:
     near_m: float = 1.0
     far_m: float = 2.0
     even: int = 0
-    file: Annotated[str, OnDisk(lambda name: _require_present(name))] = "present"
+    file: Annotated[str, OnDisk(lambda name: _require_present(name), "a file that is there")] = "present"
     folder: str = "present"
 
     @field_validator("even")

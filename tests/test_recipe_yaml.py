@@ -184,7 +184,7 @@ def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"a: 1\nb: caf\xe9\n")
     assert refusal(tmp_path / "latin.yaml") == "latin.yaml:2: is not UTF-8 text; save the file as UTF-8."
     for text, found in (("", "is empty"), ("# only\n", "is empty"), ("- 1\n", "is a list at its top level")):
-        expected = "expected a mapping with name, model, data, loss, run and more"
+        expected = "expected a mapping with model, data and more"
         assert refusal(write(tmp_path, text)) == f"x.yaml: {found}; {expected}."
     assert "U+E000" in refusal(write(tmp_path, "a: \ue000"))
 

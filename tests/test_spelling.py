@@ -30,6 +30,9 @@ def test_similarity_by_hand(one: str, other: str, expected: float) -> None:
         ("step", "steps"),
         ("epoch", "epochs"),
         ("batchsize", "batch_size"),
+        ("batchSize", "batch_size"),
+        ("batch-size", "batch_size"),
+        ("evaluateEverySteps", "evaluate_every_steps"),
         ("batch", "batch_size"),
         ("btach_size", "batch_size"),
         ("evalute_every_steps", "evaluate_every_steps"),
@@ -40,6 +43,11 @@ def test_similarity_by_hand(one: str, other: str, expected: float) -> None:
 )
 def test_what_was_meant_by_a_key_of_run(word: str, expected: str | None) -> None:
     assert nearest(word, list(option_fields(RunOptions))) == expected
+
+
+@pytest.mark.parametrize("word", ["checkpoint-max-depth-m", "checkpointMaxDepthM", "checkpoint_max_depth"])
+def test_a_key_in_another_style_is_not_the_shorter_one_that_it_begins_with(word: str) -> None:
+    assert nearest(word, ["checkpoint", "checkpoint_kind", "checkpoint_max_depth_m"]) == "checkpoint_max_depth_m"
 
 
 def test_of_two_that_are_as_near_it_is_the_first() -> None:

@@ -69,7 +69,7 @@ class Listing:
 
     def depth_path(self, index: int) -> str:
         """The depth file of a frame, whether or not it exists."""
-        return str(Path(self.depth_root, self.pairs[index][1]))
+        return str(Path(self.depth_root, expand_path(self.pairs[index][1])))
 
     def files(self, index: int) -> tuple[str, str]:
         """
@@ -79,7 +79,8 @@ class Listing:
         Raises:
             ListError: one of them is missing, or both are one file; names the line of the list.
         """
-        image_path, depth_path = str(Path(self.image_root, self.pairs[index][0])), self.depth_path(index)
+        image_path = str(Path(self.image_root, expand_path(self.pairs[index][0])))
+        depth_path = self.depth_path(index)
         for path in (image_path, depth_path):
             if path_exists(path):
                 continue
@@ -173,7 +174,8 @@ def require_folder(key: str, value: str) -> None:
     """
     if not is_folder(expand_path(value)):
         closed = _of_permission(expand_path(value))
-        raise RecipeError(key, value, f"an existing folder (from {Path.cwd()} unless it starts with /){closed}")
+        start = f"here {expand_path(value)}" if value.startswith("~") else f"from {Path.cwd()} unless it starts with /"
+        raise RecipeError(key, value, f"an existing folder ({start}){closed}")
 
 
 def require_file(key: str, root: str, name: str) -> None:

@@ -250,7 +250,7 @@ class Pairs(ListedFrames):
         if self.list is not None:
             require_file("list", self.root, self.list)
         for key, folder in (("image_dir", self.image_dir), ("depth_dir", self.depth_dir)):
-            if folder is not None and not is_folder(Path(self._root, folder)):
+            if folder is not None and not is_folder(Path(self._root, expand_path(folder))):
                 raise RecipeError(key, folder, f"an existing folder below {self.root}")
         if self.intrinsics not in (None, IN_LIST):
             require_file("intrinsics", self.root, str(self.intrinsics))
@@ -319,7 +319,7 @@ class Pairs(ListedFrames):
         if place != IN_LIST:
             path = side_file(place, self.root, image_path, depth_path)
         else:
-            path = Path(self._root, self._side_columns[key][index])
+            path = Path(self._root, expand_path(self._side_columns[key][index]))
             if not is_file(path):
                 raise ListError(self._listing.place(index), f"{path} is no file", f"Correct the column of {key}")
         for other, what in ((image_path, "image"), (depth_path, "depth map")):
@@ -464,5 +464,5 @@ class Pairs(ListedFrames):
             path = locate(self.root, self.list)
             return Listing.of_list(path, read_list(path), self._root, self._root)
         assert self.image_dir is not None and self.depth_dir is not None
-        image_root, depth_root = str(Path(self._root, self.image_dir)), str(Path(self._root, self.depth_dir))
+        image_root, depth_root = (str(Path(self._root, expand_path(name))) for name in (self.image_dir, self.depth_dir))
         return Listing(pairs=match_frames(image_root, depth_root), image_root=image_root, depth_root=depth_root)

@@ -23,7 +23,7 @@ OPTIONS: dict[str, Any] = {"root": "room", "list": "train.txt", "meters_per_unit
 def example(folder: Path) -> dict[str, object]:
     """Writes three frames of 12x16 with intrinsics; the options that read them."""
     for name in ("rgb", "depth"):
-        (folder / name).mkdir(parents=True)
+        (folder / name).mkdir(parents=True, exist_ok=True)
     for number in range(3):
         image = np.full((12, 16, 3), (10 * number, 20, 200), np.uint8)
         depth = np.full((12, 16), 1000 + number, np.uint16)
@@ -59,6 +59,26 @@ def test_two_folders_are_matched_by_stem(tmp_path: Path) -> None:
     again = Pairs(root=str(tmp_path), image_dir="rgb", depth_dir="depth", meters_per_unit=0.001)
     with pytest.raises(ListError, match=r"1 of 3 images have no depth map \(1\)"):
         len(again)
+
+
+def test_the_home_folder_is_put_in_wherever_a_path_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    options = example(tmp_path / "home" / "room")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home/room/depth").rename(tmp_path / "home/room/sky")
+    example(tmp_path / "home" / "room")
+    (tmp_path / "list.txt").write_text("~/room/rgb/0.png ~/room/depth/0.png ~/room/depth/1.png\n")
+    unit = {"meters_per_unit": 0.001, "root": str(tmp_path)}
+    for written in (
+        {**options, "root": "~/room"},
+        {**unit, "list": "list.txt", "intrinsics": "~/room/intrinsics.json"},
+        {**unit, "list": "list.txt", "mask": "list"},
+        {**unit, "image_dir": "~/room/rgb", "depth_dir": "~/room/depth", "sky_mask": "~/room/sky"},
+    ):
+        reader = Pairs(**written)
+        reader.check_paths()
+        assert reader[0].image.shape == (12, 16, 3)
+    with pytest.raises(RecipeError, match=rf"root is '~/nothing'; expected .*\(here {tmp_path}/home/nothing\)"):
+        Pairs(**{**options, "root": "~/nothing"}).check_paths()
 
 
 def test_paths_of_a_list_may_be_absolute_and_the_list_may_lie_elsewhere(
