@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     name, *rest = arguments
     if name not in COMMANDS:
-        perhaps = did_you_mean(nearest(name, list(COMMANDS)))
+        perhaps = did_you_mean(nearest(name, [*COMMANDS, "--version", "--help"]))
         expected = f"expected one of {', '.join(COMMANDS)}"
         print(f"finetune stopped: {name!r} is not a command; {expected}.{perhaps}", file=sys.stderr)
         return 2

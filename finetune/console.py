@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from typing import Any, NoReturn
 
 from finetune.errors import DataError, FileFault, FinetuneError, ProcessError
+from finetune.spelling import did_you_mean, nearest
 from finetune.streams import lasting_streams
 
 
@@ -54,7 +55,13 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """End with exit status 2."""
         self.print_usage(sys.stderr)
-        self.exit(2, f"finetune stopped: {message.rstrip('.')}. {self.prog} --help says more.\n")
+        perhaps = did_you_mean(self._option_meant(message.removeprefix("unrecognized arguments: ")))
+        self.exit(2, f"finetune stopped: {message.rstrip('.')}.{perhaps} {self.prog} --help says more.\n")
+
+    def _option_meant(self, words: str) -> str | None:
+        """The option that was probably meant by the first word, if it is written as one."""
+        word = words.split(" ")[0].partition("=")[0]
+        return nearest(word, list(self._option_string_actions)) if word.startswith("--") else None
 
     def _print_message(self, message: str, file: Any = None) -> None:
         to_error = file is None or file is sys.stderr
