@@ -43,7 +43,7 @@ from finetune.checkpoints.hub import (
 from finetune.checkpoints.native import FORMAT, VERSION, Native
 from finetune.checkpoints.plain_tensors import require_plain
 from finetune.checkpoints.said import require_sound
-from finetune.checkpoints.wrapping import Network, networks_in, tensors_in
+from finetune.checkpoints.wrapping import Network, nameless_averages, networks_in, tensors_in
 from finetune.errors import CheckpointError, first_line, shown
 from finetune.networks.depth_model import UNUSED_UNIT, DepthModel
 from finetune.networks.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
@@ -342,7 +342,14 @@ def _network_in(
     _require_known_version(metadata, source)
     raw = [one.place or "the top" for one in found if not one.averaged]
     chosen = (f"{source}: using the averaged weights ({network.place}), not those of {' and '.join(raw)}",)
-    return network, (*(chosen if averages and raw else ()), *_left_out(tensors, found, network, source))
+    nameless = nameless_averages(content, lambda value: isinstance(value, Tensor)) if not averages else []
+    if nameless:
+        chosen = (
+            f"{source}: using the weights of {network.place or 'the top'}, not the averaged ones, which are a list "
+            f"without names ({nameless[0]})",
+        )
+    said = chosen if nameless or (averages and raw) else ()
+    return network, (*said, *_left_out(tensors, found, network, source))
 
 
 def _same(one: Network, other: Network) -> bool:

@@ -68,6 +68,7 @@ def require_same(checkpoint: Checkpoint, state: dict[str, Tensor] = STATE) -> No
         {"pretrained": {name.partition(".")[2]: OFFICIAL[name] for name in OFFICIAL if name.startswith("pretrained.")},
          "depth_head": {name.partition(".")[2]: OFFICIAL[name] for name in OFFICIAL if name.startswith("depth_head.")}},
         {"model": OFFICIAL, "best_model": dict(OFFICIAL)},
+        {"swa_state_dict": {**below("module."), "n_averaged": torch.tensor(9)}},
     ],
     ids=lambda content: "-".join(list(content)[:2])[:40],
 )  # fmt: skip
@@ -103,6 +104,33 @@ def test_an_average_is_preferred_aloud(average: str, raw: str, prefix: str, tmp_
         (note,) = checkpoint.chosen
         assert f"using the averaged weights ({average}" in note and f"not those of {raw}" in note
         assert note in checkpoint.notes
+
+
+def test_an_average_without_names_is_not_taken_and_that_is_said(tmp_path: Path) -> None:
+    """torch_ema keeps a list of tensors."""
+    ema = {"decay": 0.99, "num_updates": 4, "shadow_params": list(OTHER.values())}
+    checkpoint = read(tmp_path / "w.pth", {"model": OFFICIAL, "ema": ema})
+    require_same(checkpoint)
+    (note,) = checkpoint.chosen
+    assert (
+        "using the weights of model, not the averaged ones, which are a list without names (ema.shadow_params)" in note
+    )
+
+
+def test_what_is_no_file_is_not_suggested_for_itself(tmp_path: Path) -> None:
+    path = tmp_path / "loop.pth"
+    path.symlink_to(path)
+    with pytest.raises(CheckpointError, match=r"links lead in a circle\. Check the path"):
+        read_checkpoint(str(path))
+
+
+@pytest.mark.parametrize("source", ["runs/desc", "weights/desc"])
+def test_a_folder_of_ours_is_a_path_where_there_is_none_yet(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CheckpointError, match=rf"^{source}: no such file\. Check the path"):
+        read_checkpoint(source)
 
 
 def test_what_stands_beside_it_is_named_and_two_networks_are_not_chosen_from(tmp_path: Path) -> None:

@@ -87,7 +87,7 @@ def find_file(source: str) -> Path:
 def _nearest_path(path: Path) -> Path | None:
     """What lies beside a path that is not there, and is called much like it."""
     try:
-        by_name = {found.name: found for found in list_folder(path.parent)}
+        by_name = {found.name: found for found in list_folder(path.parent) if found.name != path.name}
     except OSError:
         return None
     names = get_close_matches(path.name, by_name, n=1)

@@ -29,6 +29,8 @@ _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors
 _ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 _MAX_ID_LENGTH = 96
 _OF_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
+# What recipes and sentences of ours call folders: "runs/desc" is a run, also where no run has been made yet.
+_OUR_FOLDERS = frozenset(("runs", "weights"))
 _SIZES = (("Small", "vits"), ("Base", "vitb"), ("Large", "vitl"))
 
 
@@ -153,14 +155,18 @@ def published_as(file_name: str, encoder: str) -> HubFile | None:
 def is_hub_id(source: str) -> bool:
     """Whether ``source`` may be the id of a model: of the table, or ``owner/name`` that does not look like a path.
 
-    It looks like a path where it ends in a file's suffix, and where ``owner`` is a folder that is here.
+    It looks like a path where it ends in a file's suffix, and where ``owner`` is a folder that is here, or one that our
+    recipes write to.
     """
     if source in HUB_FILES:
         return True
     if not _ID.fullmatch(source) or len(source) > _MAX_ID_LENGTH or ".." in source or "--" in source:
         return False
     # .pth, but not the .5 of a model-v1.5
-    return not re.fullmatch(r"\.[A-Za-z]\w*", Path(source).suffix) and not is_folder(source.partition("/")[0])
+    owner = source.partition("/")[0]
+    return (
+        not re.fullmatch(r"\.[A-Za-z]\w*", Path(source).suffix) and owner not in _OUR_FOLDERS and not is_folder(owner)
+    )
 
 
 def closest_id(source: str) -> str | None:

@@ -71,7 +71,35 @@ def tensors_in(content: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> 
 
     if "param_groups" not in content:  # an optimizer's own state
         walk(content, ())
-    return {name: value for name, value in found.items() if name not in _COUNTERS}, nested
+    return {name: value for name, value in found.items() if name.rpartition(".")[2] not in _COUNTERS}, nested
+
+
+def nameless_averages(content: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> list[str]:
+    """
+    Returns:
+        The places of lists of tensors that are called an average, as torch_ema writes them: without names nothing says
+        which tensor is which.
+    """
+    found: list[str] = []
+    seen: set[int] = set()
+
+    def walk(mapping: Mapping[Any, Any], before: tuple[str, ...]) -> None:
+        seen.add(id(mapping))
+        for key, value in mapping.items():
+            path = (*before, str(key))
+            if isinstance(value, list | tuple):
+                if any(is_tensor(one) for one in value) and _AVERAGED.search(".".join(path)):
+                    found.append(".".join(path))
+            elif (
+                isinstance(value, Mapping)
+                and id(value) not in seen
+                and len(path) < _DEPTH
+                and _may_hold(path[-1], value)
+            ):
+                walk(value, path)
+
+    walk(content, ())
+    return found
 
 
 def networks_in(tensors: Mapping[str, Any], format_of: Callable[[Iterable[str]], str | None]) -> list[Network]:
