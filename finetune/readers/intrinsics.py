@@ -31,11 +31,21 @@ _FISHEYE = (
     *("opencv_fisheye", "fisheye", "equidistant", "kannala_brandt", "kannala_brandt4", "kb4"),
     *("simple_radial_fisheye", "radial_fisheye"),
 )
-_MODEL_KEYS = ("camera_model", "distortion_model", "model", "projection", "projection_model", "camera_type")
-_LIST_KEYS = (
-    *("distortion_coefficients", "dist_coeffs", "distCoeffs", "dist_coeff", "dist", "distortion", "distortion_params"),
-    *("distortion_parameters", "distortion_coeffs", "coeffs", "D", "d"),
+_MODEL_KEYS = (
+    *("camera_model", "distortion_model", "lens_model", "model", "model_type", "projection", "projection_model"),
+    *("camera_type", "type"),
 )
+_LIST_KEYS = (
+    *("distortion_coefficients", "dist_coeffs", "distcoeffs", "dist_coeff", "dist", "distortion", "distortion_params"),
+    *("distortion_parameters", "distortion_coeffs", "coeffs", "d", "kc"),
+)
+_FISHEYE_FLAGS = ("is_fisheye", "fisheye")
+# Models that have no coefficients of ours, and what only they say of a lens.
+_OTHER_MODELS = (
+    *("mei", "omni", "omnidirectional", "unified", "ucm", "eucm", "double_sphere", "ocam", "scaramuzza", "fov"),
+    *("equirectangular", "equirect", "spherical", "panorama", "cylindrical"),
+)
+_OTHER_KEYS = ("mirror_parameters", "xi", "radial_distortion", "radial")
 # In OpenCV's order; the models of COLMAP and of nerfstudio have the same names.
 _NAMED_KEYS = ("k1", "k2", "p1", "p2", "k3", "k4", "k5", "k6")
 _FISHEYE_KEYS = ("k1", "k2", "k3", "k4")
@@ -336,21 +346,25 @@ def _lens_in(content: Mapping[str, Any], source: str) -> Lens | None:
     Raises:
         ListError: coefficients that are not 0 of a model that is not known here, or are no numbers.
     """
-    inner = content.get("distortion")
-    if isinstance(inner, dict):  # nerfstudio's newer form, and others: the names one level below
-        content = {key: value for key, value in content.items() if key != "distortion"} | inner
+    content = _of_one_level(content, source)
     model = next((str(content[key]) for key in _MODEL_KEYS if isinstance(content.get(key), str)), "")
     name = model.lower()
-    fisheye = name in _FISHEYE
+    fisheye = name in _FISHEYE or any(content.get(key) is True for key in _FISHEYE_FLAGS)
+    if any(_says_something(content.get(key)) for key in _OTHER_KEYS) or name in _OTHER_MODELS:
+        return _unknown(model, source)
     try:
         coefficients = _coefficients(content, _FISHEYE_KEYS if fisheye else _NAMED_KEYS)
     except ValueError as error:
         raise ListError(source, f"has coefficients of distortion that cannot be read ({_short(error)})", _FIX) from None
     if not fisheye and not any(coefficients):
         # Without a word on the lens it is a pinhole; a fisheye bends rays with all its coefficients at 0 too.
+        if name in _POLYNOMIAL and _says_something(content.get("params")):  # COLMAP's own list, focal length first
+            return _unknown(model, source)
         if name in (*_PINHOLE, *_POLYNOMIAL):
             return None
-        return _unknown(model, source) if "fish" in name or name in ("fov", "omni", "equirectangular") else None
+        return _unknown(model, source) if "fish" in name else None
+    if fisheye and not coefficients and _says_something(content.get("params")):
+        return _unknown(model, source)
     known = fisheye or name in (*_POLYNOMIAL, *_PINHOLE)
     if not known or not all(map(math.isfinite, coefficients)):
         return _unknown(model, source)
@@ -361,6 +375,36 @@ def _lens_in(content: Mapping[str, Any], source: str) -> Lens | None:
     if not fisheye and len(kept) not in (4, 5, 8):
         kept += (0.0,) * (next(count for count in (4, 5, 8) if count >= len(kept)) - len(kept))
     return Lens(fisheye=fisheye, coefficients=kept)
+
+
+def _says_something(value: Any) -> bool:
+    """Whether a value holds anything but zeros."""
+    if isinstance(value, dict):
+        return any(_says_something(part) for part in value.values())
+    if isinstance(value, list):
+        return any(_says_something(part) for part in value)
+    return bool(value)
+
+
+def _of_one_level(content: Mapping[str, Any], source: str) -> dict[str, Any]:
+    """
+    The names of coefficients that stand one level below, as of nerfstudio's newer form and KITTI-360's, beside the
+    others.
+
+    Raises:
+        ListError: both levels name a coefficient, and not the same.
+    """
+    flat = dict(content)
+    for key, inner in content.items():
+        if str(key).lower() not in _LIST_KEYS or not isinstance(inner, dict) or "data" in inner:
+            continue
+        del flat[key]
+        for name, value in inner.items():
+            if name in content and content[name] != value:
+                found = f"says {name} {str(content[name])[:20]} and, below {key}, {str(value)[:20]}"
+                raise ListError(source, found, "Leave one of the two")
+            flat[name] = value
+    return flat
 
 
 def _unknown(model: str, source: str) -> Lens:
@@ -377,9 +421,9 @@ def _unknown(model: str, source: str) -> Lens:
 
 def _coefficients(content: Mapping[str, Any], names: tuple[str, ...]) -> tuple[float, ...]:
     """In OpenCV's order, out of a list or out of k1, k2, ...; all that are given, and 0 between them."""
-    for key in _LIST_KEYS:
-        if content.get(key) is not None and key in content:
-            found = tuple(_numbers_in(content[key]))
+    for key, value in content.items():
+        if str(key).lower() in _LIST_KEYS and value is not None:
+            found = tuple(_numbers_in(value))
             if any(found):
                 return found
     given = {

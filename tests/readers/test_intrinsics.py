@@ -252,3 +252,65 @@ def test_numbers_that_are_none(tmp_path: Path, text: str, found: str) -> None:
     with pytest.raises(ListError) as caught:
         read_intrinsics(written(tmp_path, text))
     assert found in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+PLAIN = {"width": 320, "height": 240, "fx": 115.0, "fy": 115.0, "cx": 159.5, "cy": 119.5}
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"distortion_params": {"k1": -0.3}},
+        {"distortion_parameters": {"k1": -0.3, "k2": 0.0}, "camera_model": "OPENCV"},
+        {"Distortion": [-0.3, 0.0, 0.0, 0.0]},
+        {"kc": [-0.3, 0.0, 0.0, 0.0, 0.0]},
+    ],
+)
+def test_coefficients_are_read_under_other_names_and_one_level_below(tmp_path: Path, said: dict[str, Any]) -> None:
+    (tmp_path / "i.json").write_text(json.dumps(PLAIN | said))
+    lens = read_intrinsics(tmp_path / "i.json").lens
+    assert lens is not None and not lens.fisheye and lens.coefficients[0] == -0.3
+
+
+@pytest.mark.parametrize("said", [{"is_fisheye": True}, {"lens_model": "fisheye"}, {"type": "FISHEYE"}])
+def test_a_fisheye_is_one_without_coefficients_too(tmp_path: Path, said: dict[str, Any]) -> None:
+    (tmp_path / "i.json").write_text(json.dumps(PLAIN | said))
+    lens = read_intrinsics(tmp_path / "i.json").lens
+    assert lens is not None and lens.fisheye
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"camera_model": "MEI"},
+        {"mirror_parameters": {"xi": 2.2}},
+        {"xi": 1.2, "k1": 0.0},
+        {"radial_distortion": [-0.3, 0.1]},
+        {"camera_model": "SIMPLE_RADIAL", "params": [115.0, 159.5, 119.5, -0.3]},
+        {"model": "kannala_brandt4", "params": [0.01, 0.0, 0.0, 0.0]},
+    ],
+)
+def test_a_lens_that_is_told_in_a_way_not_read_here_is_no_pinhole(tmp_path: Path, said: dict[str, Any]) -> None:
+    (tmp_path / "i.json").write_text(json.dumps(PLAIN | said))
+    with pytest.raises(ListError, match="a lens that is not read here"):
+        read_intrinsics(tmp_path / "i.json")
+
+
+def test_two_levels_that_differ_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "i.json").write_text(json.dumps(PLAIN | {"k1": 0.0, "distortion_params": {"k1": 0.01}}))
+    with pytest.raises(ListError, match=r"says k1 0\.0 and, below distortion_params, 0\.01"):
+        read_intrinsics(tmp_path / "i.json")
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        {"model": "PINHOLE", "params": [115.0, 115.0, 159.5, 119.5]},
+        {"radial_distortion": [0.0, 0.0], "xi": 0.0},
+        {"model": "iPhone 12", "type": "color", "is_fisheye": False},
+        {"distortion_params": {"k1": 0.0}, "k1": 0.0},
+    ],
+)
+def test_what_bends_nothing_is_a_pinhole(tmp_path: Path, said: dict[str, Any]) -> None:
+    (tmp_path / "i.json").write_text(json.dumps(PLAIN | said))
+    assert read_intrinsics(tmp_path / "i.json").lens is None
