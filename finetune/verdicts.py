@@ -97,10 +97,8 @@ def _against_free(evaluation: Evaluation, own: str, metric: str, free: Sequence[
     if worse:
         return Verdict(
             found=f"{own} beats all that costs nothing ({numbers} of {rival}), but only at some distances: "
-            + "; ".join(worse),
-            try_next="train on more frames at these distances, or give near depth more weight by a loss of relative "
-            "error such as silog or log_l1 alone; if they are what you need, set evaluation.max_depth_m and "
-            "model.max_depth_m to them",
+            + "; ".join(sentence for _, sentence in worse),
+            try_next="train on more frames at these distances" + _weighing(evaluation, own, [p for p, _ in worse]),
         )
     chance = _within_chance(evaluation, own, rival, metric)
     if chance:
@@ -115,8 +113,26 @@ def _against_free(evaluation: Evaluation, own: str, metric: str, free: Sequence[
     )
 
 
-def _worse_distances(evaluation: Evaluation, own: str, free: Sequence[str]) -> Iterator[str]:
-    """At which distances some free row has the smaller AbsRel, each with its share of the pixels."""
+def _weighing(evaluation: Evaluation, own: str, worse: Sequence[int]) -> str:
+    """What else helps at the distances that ``worse`` counts: near ones and far ones ask for opposite losses."""
+    bins = evaluation.bins[own]
+    total = sum(one["pixels"] or 0 for one in bins)
+    counted = [place for place, one in enumerate(bins) if (one["pixels"] or 0) >= _LEAST_OF_PIXELS * total]
+    if worse == [place for place in counted if place <= worse[-1]]:
+        return (
+            ", or give near depth more weight by a loss of relative error such as silog or log_l1 alone; if they are "
+            "what you need, set evaluation.max_depth_m and model.max_depth_m to them"
+        )
+    if worse == [place for place in counted if place >= worse[0]]:
+        return (
+            f", or give far depth more weight by adding l1, whose error is in meters; if you need no depth beyond "
+            f"{bins[worse[0]]['from_m']:g} m, set evaluation.max_depth_m and model.max_depth_m to it"
+        )
+    return ""
+
+
+def _worse_distances(evaluation: Evaluation, own: str, free: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """At which distances some free row has the smaller AbsRel, by place, and in words with the share of the pixels."""
     bins = evaluation.bins
     total = sum(one["pixels"] or 0 for one in bins.get(own, ()))
     for place, one in enumerate(bins.get(own, ())):
@@ -131,8 +147,9 @@ def _worse_distances(evaluation: Evaluation, own: str, free: Sequence[str]) -> I
         rival = min(known, key=lambda row: known[row])
         if value >= known[rival]:
             yield (
+                place,
                 f"from {one['from_m']:g} to {one['to_m']:g} m, where {share:.0%} of the pixels are, AbsRel is "
-                f"{value:.4f} against {known[rival]:.4f} of {rival}"
+                f"{value:.4f} against {known[rival]:.4f} of {rival}",
             )
 
 

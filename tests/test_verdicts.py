@@ -108,6 +108,24 @@ def test_worse_at_the_distance_where_the_pixels_are() -> None:
         "best_constant" in text
     )
     assert "from 1 to 2 m" not in text and "at every measured distance" not in text
+    assert "Next: train on more frames at these distances, or give near depth more weight by a loss of relative" in text
+
+
+def test_far_depth_is_not_mended_by_weighing_near_depth() -> None:
+    text = said(made(0.266, distances=(0.05, 0.1, 0.6)))
+    assert "from 2 to 10 m, where 31% of the pixels are, AbsRel is 0.6000 against 0.3500" in text
+    assert "near depth" not in text and "give far depth more weight by adding l1" in text
+    assert "if you need no depth beyond 2 m, set evaluation.max_depth_m and model.max_depth_m to it" in text
+
+
+def test_a_distance_of_few_pixels_does_not_hide_that_it_is_the_far_end() -> None:
+    found = made(0.266, distances=(0.05, 0.5, 0.5), pixels=(690, 300, 10))
+    assert "give far depth more weight by adding l1" in said(found)
+
+
+def test_depth_between_is_mended_by_neither_end() -> None:
+    text = said(made(0.266, distances=(0.05, 0.5, 0.1)))
+    assert "from 1 to 2 m" in text and text.endswith("Next: train on more frames at these distances.")
 
 
 def test_a_distance_of_hardly_any_pixels_decides_nothing() -> None:
