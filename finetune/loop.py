@@ -36,7 +36,7 @@ from finetune.recipe import Recipe, recipe_mapping
 from finetune.report import RunLog, Said
 from finetune.run_folder import ADAPTER_FOLDER, RunFolder, lasting_digest
 from finetune.schedules import rate_factor, warmup_within
-from finetune.seals import seal, sealed
+from finetune.seals import has_checksums, seal, sealed
 from finetune.shortages import is_of_a_worker, is_of_another_process
 from finetune.weights import read_checkpoint, save_adapter, save_native
 
@@ -79,9 +79,10 @@ class Kept:
     unlogged: dict[str, float]
     bad_samples: BadSamples
     alarms: dict[str, Any]
-    evaluation_due: bool
-    pending: list[Said]
     recipe_sha256: str
+    # Older versions evaluated before they saved.
+    evaluation_due: bool = False
+    pending: list[Said] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -414,6 +415,11 @@ class Run:
             if not faults:
                 self.best = self._best_on_disk()
                 self.notes += left_out
+                if not has_checksums(path):
+                    self.notes.append(
+                        f"{path} is of an older version, which wrote no checksums: its files have their sizes, and more "
+                        "is not known of them. What this version does otherwise holds from here on"
+                    )
                 return
             left_out.append(f"{path} is left out: {faults[0]}")
         if left_out:
@@ -423,7 +429,8 @@ class Run:
         """Model, optimizer, generators and scaler, the samples follow from the step; or what is wrong with it."""
         try:
             state = TypeAdapter(Kept).validate_python(sealed(path))
-            if state.recipe_sha256 != self._lasting_digest():
+            # An older version made its digest of other keys; the recipe in the run folder has been compared with.
+            if has_checksums(path) and state.recipe_sha256 != self._lasting_digest():
                 return "it is of another recipe"
             if state.step > self.total_steps:
                 raise FinetuneError(

@@ -11,7 +11,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -385,25 +385,47 @@ def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
     return [] if old == new else [prefix]
 
 
-def require_same_run(folder: RunFolder, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+def _holds(content: Any, key: str) -> bool:
+    """Whether a dotted key is in plain values."""
+    for name in key.split("."):
+        if isinstance(content, list):
+            content = {str(place): value for place, value in enumerate(content)}
+        if not isinstance(content, Mapping) or name not in content:
+            return False
+        content = content[name]
+    return True
+
+
+def require_same_run(
+    folder: RunFolder, recipe: Mapping[str, Any], record: Mapping[str, Any], written: Collection[str] | None = None
+) -> None:
     """
     Args:
         folder: of the run that is to go on.
         recipe: of this launch, as plain values.
         record: what ``environment.json`` would say of this launch.
+        written: dotted keys that somebody has written into the recipe of this launch; None: all. The others have their
+            defaults, and leave what a run of an older version, which did not have them, did.
 
     Raises:
         FinetuneError: the run was made by another recipe, on other data or weights, or with another total batch. Where
             they lie does not count.
     """
     try:
-        _require_same(folder, recipe, record)
+        _require_same(folder, recipe, record, written)
     except RecursionError as error:
         raise _damaged(folder.environment) from error
 
 
-def _require_same(folder: RunFolder, recipe: Mapping[str, Any], record: Mapping[str, Any]) -> None:
-    differing = differing_keys(_lasting(_read(folder.recipe)), _lasting(recipe))
+def _require_same(
+    folder: RunFolder, recipe: Mapping[str, Any], record: Mapping[str, Any], written: Collection[str] | None
+) -> None:
+    before = _lasting(_read(folder.recipe))
+    differing = [
+        key
+        for key in differing_keys(before, _lasting(recipe))
+        if written is None or key in written or _holds(before, key)
+    ]
     if differing:
         raise FinetuneError(
             f"{folder.recipe}: the run was made with another {', '.join(differing)}. Resume with the same values "

@@ -12,6 +12,7 @@ from typing import Any
 from finetune.paths import is_file
 
 SEAL_FILE = "run_state.json"
+_OF_SIZES = {"bytes", "recipe_sha256"}  # what stands in a seal of an older version beside its other content
 _PIECE = 1 << 23  # bytes that are read at once
 
 
@@ -39,20 +40,22 @@ def seal(folder: Path, content: Mapping[str, Any]) -> None:
 def sealed(folder: Path) -> dict[str, Any]:
     """
     Returns:
-        What ``seal`` was given.
+        What ``seal`` was given. Of a seal without checksums (``has_checksums``) only the sizes are known to be right.
 
     Raises:
         ValueError: a file is missing, not of its size, or does not hold what was written; says which.
     """
     try:
-        seal_of_folder = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
-        found = seal_of_folder.pop("crc32", None)
-        if found is None and "bytes" in seal_of_folder:
-            raise ValueError(f"{SEAL_FILE} is of an older version, which wrote no checksums")
-        if found != _checksum_of(seal_of_folder):
-            raise ValueError(f"{SEAL_FILE} does not hold what was written")
-        content: dict[str, Any] = seal_of_folder["content"]
-        files = {name: (of_file["bytes"], of_file["crc32"]) for name, of_file in seal_of_folder["files"].items()}
+        seal_of_folder = _read(folder)
+        content: dict[str, Any]
+        if has_checksums(folder):
+            if seal_of_folder.pop("crc32", None) != _checksum_of(seal_of_folder):
+                raise ValueError(f"{SEAL_FILE} does not hold what was written")
+            content = seal_of_folder["content"]
+            files = {name: (of_file["bytes"], of_file["crc32"]) for name, of_file in seal_of_folder["files"].items()}
+        else:
+            files = {name: (size, None) for name, size in seal_of_folder.pop("bytes").items()}
+            content = seal_of_folder
     except (OSError, KeyError, AttributeError, TypeError, RecursionError, ValueError) as error:
         ours = type(error) is ValueError and str(error).startswith(SEAL_FILE)
         raise ValueError(str(error) if ours else f"{SEAL_FILE} is missing or unreadable") from error
@@ -61,8 +64,23 @@ def sealed(folder: Path) -> dict[str, Any]:
         there = path.stat().st_size if is_file(path) else None
         if there != size:
             raise ValueError(f"{name} is missing" if there is None else f"{name} has {there} bytes of {size}")
-        if checksum(path) != crc32:
+        if crc32 is not None and checksum(path) != crc32:
             raise ValueError(f"{name} does not hold what was written")
+    return content
+
+
+def has_checksums(folder: Path) -> bool:
+    """
+    Whether the seal is of a kind that has them; those of older versions have sizes alone.
+
+    Raises:
+        OSError, ValueError, AttributeError, RecursionError: there is no seal, or it cannot be read.
+    """
+    return not _read(folder).keys() >= _OF_SIZES
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
     return content
 
 

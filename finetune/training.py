@@ -88,7 +88,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     total = total_steps(recipe, accelerator.num_processes)
     record = environment_record(recipe, accelerator, begin.base["sha256"], total)
     if resume and path_exists(folder.recipe):
-        require_same_run(folder, recipe_mapping(recipe), record)
+        require_same_run(folder, recipe_mapping(recipe), record, recipe.places)
     # Not before: until here nothing was written.
     sentence = _refusal(folder, resume=resume, overwrite=overwrite) if accelerator.is_main_process else None
     refusals = [one for one in gather_object([sentence]) if one]

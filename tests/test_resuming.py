@@ -1,5 +1,6 @@
 """What ``--resume`` goes on from, what it refuses, and that a run ends as if it had never stopped."""
 
+import json
 import os
 import random
 import resource
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file
 
 from finetune import loop
@@ -21,7 +23,7 @@ from finetune.alarms import Alarms
 from finetune.batches import BadSamples
 from finetune.loop import Kept, Run
 from finetune.report import Said
-from finetune.seals import SEAL_FILE, seal, sealed
+from finetune.seals import SEAL_FILE, has_checksums, seal, sealed
 from tests.conftest import ended_run, moved_run
 from tests.runs import launch, require_same, rows
 
@@ -147,6 +149,46 @@ def test_a_resume_point_that_says_nonsense_under_a_true_seal_is_left_out(
     (tmp_path / SEAL_FILE).unlink()
     seal(tmp_path, {**asdict(right), **wrong})
     assert (Run._load_checkpoint(run, tmp_path) or "").startswith("it is damaged (")
+
+
+def as_an_older_version_left_it(run: Path) -> None:
+    """Change a run folder into what a version wrote that had fewer keys, no checksums and no digest of the content."""
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    del recipe["run"]["tf32"], recipe["evaluation"]["choose_on"], recipe["data"]["image_black"]
+    for entry in (*recipe["data"]["train"], *recipe["data"]["val"]):
+        del entry["depth_is"], entry["allow_8_bit"]
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe, sort_keys=False))
+    record = json.loads((run / "environment.json").read_text())
+    del record["tf32"]
+    for frames in record["frames"].values():
+        del frames["content_sha256"]
+    (run / "environment.json").write_text(json.dumps(record))
+    for point in (run / "checkpoints").iterdir():
+        content = sealed(point)
+        del content["evaluation_due"], content["pending"]
+        (point / SEAL_FILE).unlink()
+        sizes = {path.name: path.stat().st_size for path in sorted(point.iterdir())}
+        (point / SEAL_FILE).write_text(json.dumps({**content, "recipe_sha256": "0" * 64, "bytes": sizes}))
+
+
+def test_a_run_of_an_older_version_goes_on_and_its_points_are_said_to_be_known_by_size_alone(
+    averaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = load_file(averaged / "last" / "model.safetensors")
+    as_an_older_version_left_it(averaged)
+    newest = averaged / "checkpoints" / "step_00000006" / "optimizer.bin"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    capsys.readouterr()
+    assert launch(averaged / "recipe.yaml", "--resume", "run.tf32=true") == 2
+    assert "the run was made with another run.tf32. Resume with" in capsys.readouterr().err
+    assert launch(averaged / "recipe.yaml", "--resume") == 0
+    said = capsys.readouterr().out
+    assert "step_00000006 is left out: it is damaged (optimizer.bin has " in said
+    assert "step_00000003 is of an older version, which wrote no checksums" in said
+    assert "step 3 of 6" in said
+    after = load_file(averaged / "last" / "model.safetensors")
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert has_checksums(averaged / "checkpoints" / "step_00000006")
 
 
 def spoil(folder: Path, draw: random.Random) -> str:

@@ -1,6 +1,7 @@
 import copy
 import csv
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -194,6 +195,22 @@ def test_a_run_of_an_older_version_is_told_by_its_paths(tmp_path: Path) -> None:
     other = {"data.train.0": {"count": 2, "sha256": "4", "content_sha256": "2"}}
     with pytest.raises(FinetuneError, match=r"data\.train\.0"):
         require_same_run(run, {}, RECORD | {"frames": other})
+
+
+def test_keys_that_an_older_version_did_not_have_count_only_where_somebody_wrote_them(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.write_text("recipe.yaml", "name: one\nrun: {accumulate: 2}\ndata: {train: [{root: a}]}\n")
+    recipe = {
+        "name": "one",
+        "run": {"accumulate": 2, "tf32": False},
+        "data": {"train": [{"root": "a", "depth_is": "z"}], "accept": []},
+    }
+    require_same_run(run, recipe, RECORD, written={"run", "run.accumulate", "data.train.0.root"})
+    for key in ("run.tf32", "data.train.0.depth_is"):
+        with pytest.raises(FinetuneError, match=rf"made with another {re.escape(key)}\. Resume"):
+            require_same_run(run, recipe, RECORD, written={key})
+    with pytest.raises(FinetuneError, match=r"made with another run\.accumulate\. Resume"):
+        require_same_run(run, {**recipe, "run": {"accumulate": 1}}, RECORD, written=())
 
 
 def test_every_place_that_a_reader_is_told_is_known_for_one() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.seals import SEAL_FILE, checksum, seal, sealed
+from finetune.seals import SEAL_FILE, checksum, has_checksums, seal, sealed
 
 
 @pytest.fixture
@@ -39,8 +39,23 @@ def test_what_is_missing_or_cut_is_named(folder: Path) -> None:
     (folder / SEAL_FILE).unlink()
     with pytest.raises(ValueError, match=r"run_state\.json is missing"):
         sealed(folder)
-    (folder / SEAL_FILE).write_text(json.dumps({"step": 3, "bytes": {"weights": 10240}}))
-    with pytest.raises(ValueError, match="older version"):
+
+
+def test_a_seal_of_an_older_version_knows_sizes_alone(folder: Path) -> None:
+    assert has_checksums(folder)
+    kept = {"step": 3, "recipe_sha256": "0"}
+    (folder / SEAL_FILE).write_text(json.dumps({**kept, "bytes": {"weights": 10240, "optimizer": 5}}))
+    assert not has_checksums(folder)
+    assert sealed(folder) == kept
+    (folder / "optimizer").write_bytes(b"1234")
+    with pytest.raises(ValueError, match="optimizer has 4 bytes of 5"):
+        sealed(folder)
+    # Not one of today's that has lost what it is held against.
+    (folder / SEAL_FILE).write_text(json.dumps({"content": kept, "files": {"optimizer": {"bytes": 4, "crc32": "0"}}}))
+    with pytest.raises(ValueError, match="does not hold what was written"):
+        sealed(folder)
+    (folder / SEAL_FILE).write_text(json.dumps({**kept, "bytes": 7}))
+    with pytest.raises(ValueError, match="missing or unreadable"):
         sealed(folder)
 
 
