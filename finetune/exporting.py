@@ -9,7 +9,7 @@ import stat
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +26,7 @@ from finetune.exporters.comparison import Comparison
 from finetune.exporters.exporter import Answer, Exporter
 from finetune.paths import is_file, is_folder, is_link, make_folder, path_exists
 from finetune.readers.files import read_image
-from finetune.written_files import disk_faults, finish
+from finetune.written_files import disk_faults, finish, remove, sync
 
 if TYPE_CHECKING:
     from finetune.predictor import Predictor
@@ -78,13 +78,31 @@ def export_model(
         comparison = replace(comparison, notes=tuple(exporter.conclude(predictor, written, image, comparison)))
         _give_usual_modes(written.parent)
         make_folder(output.parent)
-        # Set aside before, not replaced one by one: old weights must not stand beside a new description.
-        for target in exporter.targets(output):
-            if path_exists(target):
-                target.replace(Path(aside, target.name))
-        for source, target in zip(exporter.targets(written), exporter.targets(output), strict=True):
-            finish(source, target)
+        _take_places(exporter.targets(written), exporter.targets(output), Path(aside, "before"))
     return comparison
+
+
+def _take_places(sources: Sequence[Path], targets: Sequence[Path], aside: Path) -> None:
+    """Give what was written its names, all of them or none: what stood there is set aside, and comes back if a signal
+    or the disk ends it half way."""
+    for source in sources:
+        # Before anything is moved, since it can take seconds.
+        sync(source)
+    aside.mkdir()
+    try:
+        # Not replaced one by one: old weights must not stand beside a new description.
+        for target in targets:
+            if path_exists(target):
+                target.replace(aside / target.name)
+        for source, target in zip(sources, targets, strict=True):
+            finish(source, target)
+    except BaseException:
+        for source, target in zip(sources, targets, strict=True):
+            if not path_exists(source):
+                remove(target)
+            if path_exists(aside / target.name):
+                (aside / target.name).replace(target)
+        raise
 
 
 def exporter_for(

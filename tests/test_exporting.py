@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import stat
@@ -18,7 +19,7 @@ from finetune.errors import FinetuneError
 from finetune.exporters import official
 from finetune.exporting import PREFIX, export_model
 from finetune.predictor import Predictor, load_model
-from finetune.written_files import refusal_of_the_disk
+from finetune.written_files import finish, refusal_of_the_disk
 from tests.small_models import write_adapted, write_model
 from tests.test_written_files import limited_files, names_in
 
@@ -105,6 +106,43 @@ def test_one_that_is_asked_to_end_leaves_nothing(
         export_model(model, "official", out / "m.pth")
     assert names_in(out) == []
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.parametrize("moment", [1, 2])
+def test_one_that_is_asked_to_end_while_it_takes_its_names_leaves_what_stood_there(
+    model: Predictor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: int
+) -> None:
+    out, finishes = tmp_path / "out", itertools.count(1)
+    out.mkdir()
+    for name in ("m.json", "m.pth"):
+        (out / name).write_text(f"older {name}")
+
+    def told(source: Path, target: Path) -> None:
+        if next(finishes) == moment:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finish(source, target)
+
+    monkeypatch.setattr("finetune.exporting.finish", told)
+    with pytest.raises(Interrupted):
+        export_model(model, "official", out / "m.pth", force=True)
+    assert {path.name: path.read_text() for path in out.iterdir()} == {
+        "m.json": "older m.json",
+        "m.pth": "older m.pth",
+    }
+
+
+@pytest.mark.parametrize("name", ["written", "lock", "before"])
+def test_a_folder_of_any_name_is_replaced(
+    name: str, tmp_path: Path, model: Predictor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from finetune.exporters import huggingface
+
+    monkeypatch.setattr(huggingface.HuggingFace, "read", lambda self, output, device: load_model(output).predict)
+    monkeypatch.setattr(huggingface.HuggingFace, "conclude", lambda self, *arguments: ())
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "older").touch()
+    export_model(model, "huggingface", tmp_path / name, force=True)
+    assert "config.json" in names_in(tmp_path / name) and "older" not in names_in(tmp_path / name)
 
 
 @pytest.mark.parametrize("to", ["official", "huggingface", "adapter"])
