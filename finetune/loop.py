@@ -417,8 +417,8 @@ class Run:
                 self.notes += left_out
                 if not has_checksums(path):
                     self.notes.append(
-                        f"{path} is of an older version, which wrote no checksums: its files have their sizes, and more "
-                        "is not known of them. What this version does otherwise holds from here on"
+                        f"{path} is of an older version, which wrote no checksums: its files have their sizes, and "
+                        "more is not known of them. What this version does otherwise holds from here on"
                     )
                 return
             left_out.append(f"{path} is left out: {faults[0]}")
