@@ -27,6 +27,9 @@ _NEAR_PX = 6
 _FEWEST_EDGES = 100
 _LEAST_JUMP = 0.1  # natural log of the ratio of neighboring depths
 _WIDEST_HOLE_PX = 8  # across which two depths still are neighbors: cameras measure nothing beside an edge
+# Depth of which fewer pairs of neighbors differ, and that has more values than a few boxes have, is made of pieces: a
+# coarse sensor's zones made larger, points drawn as blots, or what lies nearest. Of cameras 0.39 to 1 of them differ.
+_PIECES, _FEW_VALUES = 0.25, 16
 # Deviations of blurs over the map of shifts: of what is one place, and of what surrounds it.
 _PLACE_PX, _AROUND_PX = 0.7, 6.0
 
@@ -137,8 +140,8 @@ def find_edges(image: NDArray[np.uint8], depth_m: NDArray[np.float32], valid: ND
         depth_m, valid: (H, W).
 
     Returns:
-        The edges; None where depth has too few, as of a wall, or is sparse: between two points of a sparse scan an edge
-        lies anywhere.
+        The edges; None where depth has too few, as of a wall, or is sparse or made of pieces: between two points of a
+        sparse scan, or two zones of a coarse sensor, an edge lies anywhere.
     """
     if is_sparse(valid):
         return None
@@ -150,7 +153,7 @@ def find_edges(image: NDArray[np.uint8], depth_m: NDArray[np.float32], valid: ND
     log_depth = cv2.resize(log_depth, size, interpolation=cv2.INTER_NEAREST)
     known = cv2.resize(known.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     rows, columns = np.nonzero(_jumps(log_depth, known) | _jumps(log_depth.T, known.T).T)
-    if len(rows) < _FEWEST_EDGES:
+    if len(rows) < _FEWEST_EDGES or _is_in_pieces(log_depth, known):
         return None
     gradient = np.hypot(*(np.abs(np.gradient(small, axis=axis)).max(axis=2) for axis in (0, 1)))
     ranks = np.empty(gradient.size, dtype=np.float64)
@@ -172,6 +175,14 @@ def _jumps(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray
     edges[rows, np.where(nearer, columns, earlier)] = True
     edges[rows, np.where(nearer, columns - 1, earlier + 1)] = True
     return edges
+
+
+def _is_in_pieces(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> bool:
+    """Whether depth is flat between edges that need not be where surfaces end."""
+    pairs = np.count_nonzero(known[:, 1:] & known[:, :-1]) + np.count_nonzero(known[1:] & known[:-1])
+    across = np.count_nonzero((np.diff(log_depth, axis=1) != 0) & known[:, 1:] & known[:, :-1])
+    down = np.count_nonzero((np.diff(log_depth, axis=0) != 0) & known[1:] & known[:-1])
+    return bool(across + down < _PIECES * pairs and len(np.unique(log_depth[known])) > _FEW_VALUES)
 
 
 def fit(frames: Sequence[Edges], *, mirrored: bool = False) -> Fit | None:

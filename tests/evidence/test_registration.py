@@ -102,3 +102,30 @@ def test_a_wall_and_a_sparse_scan_have_no_edges_and_no_fit() -> None:
 def test_in_small_images_there_is_no_room_to_move_edges() -> None:
     frames = [frame(seed, across=20) for seed in range(8)]
     assert fit([edges_of(image[60:180, 80:200], depth_m[60:180, 80:200]) for image, depth_m in frames]) is None
+
+
+def slanted(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Boxes before a floor, of which no two depths are the same, as cameras measure surfaces."""
+    image, depth_m = frame(seed)
+    return image, depth_m * np.linspace(1.2, 0.8, depth_m.size, dtype=np.float32).reshape(depth_m.shape)
+
+
+@pytest.mark.parametrize("zones", [(12, 16), (6, 8)])
+def test_zones_of_a_coarse_sensor_are_not_judged(zones: tuple[int, int]) -> None:
+    for seed in range(4):
+        image, depth_m = slanted(seed)
+        assert find_edges(image, depth_m, depth_m > 0) is not None
+        rows, columns = zones
+        small = depth_m[120 // rows :: 240 // rows, 160 // columns :: 320 // columns]
+        coarse = small.repeat(240 // rows, 0).repeat(320 // columns, 1)
+        assert find_edges(image, coarse, coarse > 0) is None
+
+
+def test_points_that_are_drawn_as_blots_are_not_judged() -> None:
+    image, depth_m = slanted(1)
+    at = np.random.default_rng(0).integers((4, 4), (236, 316), (400, 2))
+    for half in (3, 4):  # wide enough that most pixels have neighbors on all sides
+        blots = np.zeros_like(depth_m)
+        for row, column in at:
+            blots[row - half : row + half + 1, column - half : column + half + 1] = depth_m[row, column]
+        assert find_edges(image, blots, blots > 0) is None
