@@ -129,3 +129,17 @@ def test_points_that_are_drawn_as_blots_are_not_judged() -> None:
         for row, column in at:
             blots[row - half : row + half + 1, column - half : column + half + 1] = depth_m[row, column]
         assert find_edges(image, blots, blots > 0) is None
+
+
+@pytest.mark.parametrize("noise", ["of stereo", "flying points"])
+def test_jumps_of_noise_are_not_judged(noise: str) -> None:
+    draw = np.random.default_rng(0)
+    for seed in range(4):
+        image, depth_m = slanted(seed)
+        if noise == "of stereo":  # 2 % of depth at 1 m, 6 % at 3 m
+            noisy = depth_m + 0.02 * depth_m**2 * draw.normal(size=depth_m.shape)
+        else:
+            noisy = np.where(draw.random(depth_m.shape) < 0.05, depth_m * draw.uniform(0.5, 2, depth_m.shape), depth_m)
+        assert find_edges(image, noisy.astype(np.float32), depth_m > 0) is None
+    little = (depth_m + 0.004 * depth_m**2 * draw.normal(size=depth_m.shape)).astype(np.float32)
+    assert find_edges(image, little, depth_m > 0) is not None
