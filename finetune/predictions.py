@@ -23,6 +23,9 @@ from finetune.readers.files import read_depth
 
 # Frames that are looked at for the unit.
 _LOOKED_AT = 8
+# What files are off by whose unit was mistaken, millimeters, KITTI's 1/256 m and centimeters, and how near to it the
+# median ratio must be. No model is 60 times off.
+_UNITS = ((1000.0, 2.5), (256.0, 1.6), (100.0, 1.6))
 # How far the aspect may be off: sides are rounded to patches of 14 pixels, and 4:3 is 12 % from 3:2.
 _MOST_OFF = 0.1
 # A network answers at least one number for a patch of 14 pixels.
@@ -64,7 +67,7 @@ class Predictions:
         A clamp to the range of the protocol would hide it: millimeters taken for meters all become the far end.
 
         Raises:
-            DataError: the files are about a thousand times, or a thousandth of, what was measured; or as of a call.
+            DataError: the files are about 1000, 256 or 100 times, or that part of, what was measured; or as of a call.
         """
         ratios = []
         for number in evenly_spread(len(self.samples), _LOOKED_AT):
@@ -75,8 +78,9 @@ class Predictions:
                 ratios.append(float(np.median(found) / np.median(sample.depth_m[valid])))
         ratio = float(np.median(ratios)) if ratios else 1.0
         unit = self.meters_per_unit or 1.0
-        for factor in (1000.0, 0.001):
-            if factor / 2.5 < ratio < factor * 2.5:
+        for times, within in _UNITS:
+            factor = times if ratio > 1 else 1 / times
+            if factor / within < ratio < factor * within:
                 raise DataError(
                     self.folder,
                     f"the predictions of {len(ratios)} frames are {ratio:.4g} times the measured depth in the median, "

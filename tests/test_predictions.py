@@ -133,7 +133,10 @@ def test_a_file_that_is_hardly_a_picture_is_refused_and_one_of_the_network_is_no
             "0.0008 times the measured depth in the median, so a stored 1 is no 0.001 m. Say --meters-per-unit 1",
         ),
         (2.0, None, None),
-        (200.0, None, None),  # wrong, but no unit that we know
+        (91.0, None, "so a stored 1 is no 1 m. Say --meters-per-unit 0.01$"),  # centimeters
+        (200.0, None, "so a stored 1 is no 1 m. Say --meters-per-unit 0.00390625$"),  # KITTI's files as they are
+        (1.0, 0.01, "so a stored 1 is no 0.01 m. Say --meters-per-unit 1$"),
+        (30.0, None, None),  # wrong, but no unit that we know
     ],
 )
 def test_millimeters_are_not_meters(tmp_path: Path, stored: float, unit: float | None, said: str | None) -> None:
@@ -143,5 +146,5 @@ def test_millimeters_are_not_meters(tmp_path: Path, stored: float, unit: float |
     if said is None:
         found.require_unit()
         return
-    with pytest.raises(DataError, match=said):
+    with pytest.raises(DataError, match=said.replace("$", r"\.$")):
         found.require_unit()
