@@ -30,7 +30,10 @@ def table(path: Path) -> dict[str, dict[str, float]]:
 def test_the_table_is_that_of_the_run(run: Path, model: str, tmp_path: Path) -> None:
     out = tmp_path / "new" / "table.json"
     assert evaluate.main([str(run / model), "--recipe", str(run / "recipe.yaml"), "--json", str(out)]) == 0
-    assert table(out) == table(run / "evaluation.json")
+    expected = table(run / "evaluation.json")
+    if model:
+        del expected["last"]  # the file alone does not know of the run's last weights
+    assert table(out) == expected
     of_run, found = (json.loads(path.read_text())[0] for path in (run / "evaluation.json", out))
     assert found["protocol"] == of_run["protocol"]
     assert (found["images_used"], found["pixels_used"]) == (of_run["images_used"], of_run["pixels_used"])
@@ -121,7 +124,7 @@ def constant(run: Path) -> dict[str, float]:
     [
         (lambda path: path.unlink(), "does not exist. Write a file for each frame"),
         (lambda path: np.save(path, np.full((48, 64), np.nan)), "100.0% of it is no finite number"),
-        (lambda path: np.save(path, np.ones((48, 64, 3))), "shape"),
+        (lambda path: np.save(path, np.arange(48 * 64 * 3.0).reshape(48, 64, 3)), "3 channels of floats"),
         (lambda path: path.write_text("no array"), "11.npy"),
     ],
 )

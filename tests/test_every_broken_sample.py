@@ -211,7 +211,7 @@ def look_at_two(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def state_of(run: Path, step: int) -> dict[str, object]:
-    state: dict[str, object] = json.loads((run / f"checkpoints/step_{step:08d}/run_state.json").read_text())
+    state: dict[str, object] = json.loads((run / f"checkpoints/step_{step:08d}/run_state.json").read_text())["content"]
     return state
 
 

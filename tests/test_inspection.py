@@ -238,7 +238,7 @@ def test_what_counts_is_the_number_of_points_and_not_their_share(recipe: Path, t
 def test_a_unit_that_differs_between_train_and_val_is_said_before_training(recipe: Path) -> None:
     read = load_recipe(recipe, ["data.train.0.meters_per_unit=0.0002"])
     (said,) = [one for one in quick_warnings(inspect_before_training(read), read) if "times apart" in one]
-    assert said.startswith("data.val.0: the median depth of data.train.0 is 0.721 m and that of data.val.0 3.34 m, ")
+    assert said.startswith("data.val.0: the median depth of data.train.0 is 0.804 m and that of data.val.0 3.34 m, ")
     accepting = load_recipe(recipe, ["data.train.0.meters_per_unit=0.0002", "data.accept=[unit]"])
     assert not [one for one in quick_warnings(inspect_before_training(accepting), accepting) if "times apart" in one]
 
