@@ -15,7 +15,7 @@ from finetune.alignment import fit_log_scale
 from finetune.batches import evenly_spread
 from finetune.errors import CheckpointError, DataError, FinetuneError
 from finetune.networks.depth_model import DepthModel
-from finetune.paths import expand_path, is_file
+from finetune.paths import expand_path, if_closed, is_file
 from finetune.predictor import Predictor
 from finetune.readers.files import read_image
 from finetune.readers.image_levels import give_levels
@@ -135,7 +135,10 @@ def known_distances(predictor: Predictor, path: Path) -> list[Labeled]:
     for number, name, x, y, meters in _lines(path):
         place = next((one for one in (path.parent / expand_path(name), expand_path(name)) if is_file(one)), None)
         if place is None:
-            raise FinetuneError(f"{path}:{number}: {name} is no file below {path.parent} or from here. Mend the line.")
+            closed = if_closed(path.parent / expand_path(name))
+            raise FinetuneError(
+                f"{path}:{number}: {name} is no file below {path.parent} or from here{closed}. Mend the line."
+            )
         points.setdefault(place, []).append((x, y, meters, number))
     if not points:
         raise FinetuneError(f"{path}: holds no distance. Write `image, x, y, meters`, one a line.")

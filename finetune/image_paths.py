@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from finetune.errors import FinetuneError, ListError
-from finetune.paths import expand_path, is_file, is_folder, list_folder, missing, path_exists, real_path
+from finetune.paths import expand_path, if_closed, is_file, is_folder, list_folder, missing, path_exists, real_path
 from finetune.readers.list_lines import read_rows
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
@@ -108,9 +108,10 @@ def _listed(path: Path) -> list[Input]:
         places = ((name, place) for name in names for place in (path.parent / expand_path(name), expand_path(name)))
         image = next(((name, place) for name, place in places if is_file(place)), None)
         if image is None:
+            closed = if_closed(path.parent / expand_path(columns[0]))
             raise ListError(
                 f"{path}:{number}",
-                f"{columns[0]} is no file below {path.parent} or from here",
+                f"{columns[0]} is no file below {path.parent} or from here{closed}",
                 "Mend the line, one image a line, in quotes if it has spaces",
             )
         name, place = image

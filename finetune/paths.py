@@ -151,6 +151,12 @@ def missing(path: str | os.PathLike[str], what: str = "file") -> str:
     return f"is {_KINDS.get(kind, 'a file')}, not a {what}"
 
 
+def if_closed(path: str | os.PathLike[str]) -> str:
+    """What to add to a sentence where nothing was found because nothing may be looked up there; or nothing."""
+    why = missing(path)
+    return f"; there is {why}" if why.startswith("no permission") else ""
+
+
 def _closed_folder(path: Path) -> Path:
     """The folder on the way to ``path``, links followed, that may not be entered."""
     parents = [*reversed(real_path(path).parents)]

@@ -8,6 +8,7 @@ import pytest
 from finetune import calibrate, check, compare, evaluate, export, predict, train
 from tests.conftest import CHECKPOINT, write_recipe
 from tests.normal_user import as_normal_user, closed_folder
+from tests.small_models import write_model
 
 MAINS = {
     "train": train.main,
@@ -78,3 +79,30 @@ def test_a_path_that_cannot_be_had_is_one_sentence(
         said = capsys.readouterr().err
         assert status in (1, 2), (typed, said)
         assert "finetune stopped: " in said
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "train RECIPE data.train.0.list=LIST",
+        "train RECIPE data.train.0.mask=CLOSED",
+        "train RECIPE data.train.0.sky_mask=CLOSED/*.png",
+        "predict MODEL LIST --output OUTPUT",
+        "calibrate MODEL --known-distances LIST --output OUTPUT/a.safetensors",
+    ],
+)
+def test_what_lies_where_one_may_not_look_is_not_told_to_be_missing(
+    call: str, recipe: Path, closed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # A frame of a list, or a point of one.
+    listed = tmp_path / "list.txt"
+    listed.write_text(f"{closed}/file.txt {'3 4 2.5' if 'known' in call else closed / 'file.png'}\n")
+    model = write_model(tmp_path / "metric.safetensors")
+    puts = {"RECIPE": recipe, "MODEL": model, "OUTPUT": tmp_path / "out", "CLOSED": closed, "LIST": listed}
+    name, *arguments = call.split()
+    for word, put in puts.items():
+        arguments = [argument.replace(word, str(put)) for argument in arguments]
+    with as_normal_user():
+        assert MAINS[name](arguments) in (1, 2)
+    said = capsys.readouterr().err
+    assert said.startswith("finetune stopped: ") and f"no permission to look it up in {closed}. " in said

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from finetune.errors import ListError, RecipeError
-from finetune.paths import expand_path, is_file, is_folder, list_folder, missing, path_exists
+from finetune.paths import expand_path, if_closed, is_file, is_folder, list_folder, missing, path_exists
 from finetune.readers.image_levels import ImageLevels
 from finetune.readers.list_lines import is_number, read_rows
 
@@ -84,7 +84,7 @@ class Listing:
         for path in (image_path, depth_path):
             if path_exists(path):
                 continue
-            found = "does not exist" if (why := missing(path)) == "no such file" else why
+            found = "does not exist" if (why := missing(path)) == "no such file" else f"cannot be found: {why}"
             if self.list_path is None:
                 raise ListError(path, found, "Restore it, or name the frames you have in a list file")
             fix = "Correct the line, or the folder its paths start from"
@@ -173,7 +173,7 @@ def require_folder(key: str, value: str) -> None:
         RecipeError: the value of ``key`` is not an existing folder.
     """
     if not is_folder(expand_path(value)):
-        closed = _of_permission(expand_path(value))
+        closed = if_closed(expand_path(value))
         start = f"here {expand_path(value)}" if value.startswith("~") else f"from {Path.cwd()} unless it starts with /"
         raise RecipeError(key, value, f"an existing folder ({start}){closed}")
 
@@ -184,14 +184,8 @@ def require_file(key: str, root: str, name: str) -> None:
         RecipeError: the value of ``key`` is not an existing file, below ``root`` or from the current directory.
     """
     if not is_file(locate(root, name)):
-        closed = _of_permission(locate(root, name))
+        closed = if_closed(locate(root, name))
         raise RecipeError(key, name, f"an existing file, below {root} or from {Path.cwd()}{closed}")
-
-
-def _of_permission(path: str | Path) -> str:
-    """What to add where nothing was found because nothing may be looked up."""
-    why = missing(path)
-    return f"; there is {why}" if why.startswith("no permission") else ""
 
 
 def entries_of(folder: str | Path) -> list[Path]:

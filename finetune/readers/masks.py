@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.errors import DataError
-from finetune.paths import is_file
+from finetune.paths import if_closed, is_file
 from finetune.readers.files import read_depth
 from finetune.readers.listing import locate, same_file
 from finetune.readers.matching import frame_key
@@ -83,7 +83,8 @@ def side_file(place: str, root: str, image: str, depth: str) -> Path:
     for path in dict.fromkeys(folder / name for folder in folders for name in names):
         if is_file(path) and not any(same_file(path, other) for other in (image, depth)):
             return path
-    raise DataError(image, f"has no mask of its stem in {' or '.join(map(str, dict.fromkeys(folders)))}", fix)
+    closed = next(filter(None, (if_closed(folder / names[0]) for folder in folders)), "")
+    raise DataError(image, f"has no mask of its stem in {' or '.join(map(str, dict.fromkeys(folders)))}{closed}", fix)
 
 
 def eroded(valid: NDArray[np.bool_], depth_m: NDArray[np.float32], pixels: int) -> NDArray[np.bool_]:
