@@ -32,6 +32,9 @@ _WIDEST_HOLE_PX = 8  # across which two depths still are neighbors: cameras meas
 _PIECES, _FEW_VALUES = 0.25, 16
 # Where more pairs of neighbors are a jump, it is noise. Of cameras at most 0.03 are, of drawn open ground 0.04.
 _NOISE = 0.05
+# Where the largest piece of what is measured holds a smaller share of it, it is thick scan lines or blots. Of cameras
+# and renderers it holds 0.36 to 1.
+_LARGEST = 0.25
 # Deviations of blurs over the map of shifts: of what is one place, and of what surrounds it.
 _PLACE_PX, _AROUND_PX = 0.7, 6.0
 
@@ -180,7 +183,11 @@ def _jumps(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray
 
 
 def _says_no_edges(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> bool:
-    """Whether jumps need not be where surfaces end: depth is flat pieces, or jumps at random."""
+    """Whether jumps need not be where surfaces end: depth is islands, or flat pieces, or jumps at random."""
+    _, _, stats, _ = cv2.connectedComponentsWithStats(known.astype(np.uint8), connectivity=4)
+    islands = stats[1:, cv2.CC_STAT_AREA]
+    if islands.max(initial=0) < _LARGEST * islands.sum():
+        return True
     steps = [
         np.abs(log_depth[1:] - log_depth[:-1])[known[1:] & known[:-1]],
         np.abs(log_depth[:, 1:] - log_depth[:, :-1])[known[:, 1:] & known[:, :-1]],

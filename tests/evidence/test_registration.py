@@ -143,3 +143,12 @@ def test_jumps_of_noise_are_not_judged(noise: str) -> None:
         assert find_edges(image, noisy.astype(np.float32), depth_m > 0) is None
     little = (depth_m + 0.004 * depth_m**2 * draw.normal(size=depth_m.shape)).astype(np.float32)
     assert find_edges(image, little, depth_m > 0) is not None
+
+
+@pytest.mark.parametrize("thick", [4, 6])
+def test_scan_lines_drawn_thick_are_not_judged(thick: int) -> None:
+    image, depth_m = slanted(2)
+    lines = np.arange(depth_m.shape[0]) % 8 < thick
+    assert find_edges(image, depth_m, np.broadcast_to(lines[:, None], depth_m.shape)) is None
+    # Depth with one large hole is none.
+    assert find_edges(image, depth_m, np.broadcast_to((np.arange(320) < 200)[None], depth_m.shape)) is not None
