@@ -387,12 +387,13 @@ def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
 
 def _holds(content: Any, key: str) -> bool:
     """Whether a dotted key is in plain values."""
+    inside = content
     for name in key.split("."):
-        if isinstance(content, list):
-            content = {str(place): value for place, value in enumerate(content)}
-        if not isinstance(content, Mapping) or name not in content:
+        if isinstance(inside, list):
+            inside = {str(place): value for place, value in enumerate(inside)}
+        if not isinstance(inside, Mapping) or name not in inside:
             return False
-        content = content[name]
+        inside = inside[name]
     return True
 
 
@@ -420,11 +421,9 @@ def require_same_run(
 def _require_same(
     folder: RunFolder, recipe: Mapping[str, Any], record: Mapping[str, Any], written: Collection[str] | None
 ) -> None:
-    before = _lasting(_read(folder.recipe))
+    ran = _lasting(_read(folder.recipe))
     differing = [
-        key
-        for key in differing_keys(before, _lasting(recipe))
-        if written is None or key in written or _holds(before, key)
+        key for key in differing_keys(ran, _lasting(recipe)) if written is None or key in written or _holds(ran, key)
     ]
     if differing:
         raise FinetuneError(
