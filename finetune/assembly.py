@@ -97,6 +97,7 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
     checkpoint = _checkpoint(recipe)
     preprocessing = _preprocessing(recipe, checkpoint)
     model, notes = _model(recipe, checkpoint)
+    notes = (*notes, *scored_without_unit(recipe))
     shared: list[Any] = [None, None, ()]
     # A relative head needs no baselines; they are looked at all the same where the checkpoint's kind is in doubt.
     if accelerator.is_main_process and (recipe.model.head == "metric" or _in_doubt(checkpoint)):
@@ -114,6 +115,21 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
         baselines=baselines,
         notes=notes,
         solved=solved,
+    )
+
+
+def scored_without_unit(recipe: Recipe) -> tuple[str, ...]:
+    """That meters in the tables are none, where the labels that are scored are of unknown scale and shift."""
+    without = [
+        f"data.val.{place}"
+        for place, entry in enumerate(recipe.data.val)
+        if getattr(entry.source, "depth_is", None) == "affine_inverse"
+    ]
+    if not without:
+        return ()
+    return (
+        f"{' and '.join(without)}: labels of unknown scale and shift, each map read as depth from 1 to 10: what is "
+        "scored on them says how right the shape is, and its meters and millimeters are no meters",
     )
 
 

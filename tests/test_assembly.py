@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -14,11 +15,13 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from finetune import registry
+from finetune.assembly import scored_without_unit
 from finetune.checkpoints.dinov2 import DinoV2
 from finetune.checkpoints.official import Official
 from finetune.losses.l1 import L1
 from finetune.losses.ssi import Ssi
 from finetune.predictor import load_model
+from finetune.recipe import load_recipe
 from finetune.weights import read_checkpoint
 from tests.runs import launch
 from tests.small_models import small_model, write_model
@@ -88,6 +91,16 @@ def test_what_a_relative_run_ends_in_is_a_relative_model(relative: Path, tmp_pat
     exported = load_model(run / "export" / "relative.pth")
     assert exported.kind == "relative"
     assert exported.predict(image) == pytest.approx(model.predict(image), abs=1e-5)
+
+
+def test_scores_of_labels_without_a_unit_are_said_to_be_no_meters(relative: Path, tmp_path: Path) -> None:
+    for name, made in (("image.png", np.zeros((6, 8, 3), np.uint8)), ("depth.png", np.full((6, 8), 7, np.uint16))):
+        assert cv2.imwrite(str(tmp_path / name), made)
+    (tmp_path / "list.txt").write_text("image.png depth.png\n")
+    entry = f"{{reader: pairs, root: {tmp_path}, list: list.txt, depth_is: affine_inverse}}"
+    assert scored_without_unit(load_recipe(relative, [])) == ()
+    (note,) = scored_without_unit(load_recipe(relative, [f"data.val=[{{reader: skies}}, {entry}]"]))
+    assert note.startswith("data.val.1: labels of unknown scale and shift") and note.endswith("are no meters")
 
 
 def test_a_relative_run_learns_the_shape(relative: Path, tmp_path: Path) -> None:
