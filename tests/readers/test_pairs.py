@@ -74,11 +74,11 @@ def test_the_home_folder_is_put_in_wherever_a_path_is_written(tmp_path: Path, mo
         {**unit, "list": "list.txt", "mask": "list"},
         {**unit, "image_dir": "~/room/rgb", "depth_dir": "~/room/depth", "sky_mask": "~/room/sky"},
     ):
-        reader = Pairs(**written)
+        reader = Pairs(**written)  # type: ignore[arg-type]
         reader.check_paths()
         assert reader[0].image.shape == (12, 16, 3)
     with pytest.raises(RecipeError, match=rf"root is '~/nothing'; expected .*\(here {tmp_path}/home/nothing\)"):
-        Pairs(**{**options, "root": "~/nothing"}).check_paths()
+        Pairs(**{**options, "root": "~/nothing"}).check_paths()  # type: ignore[arg-type]
 
 
 def test_paths_of_a_list_may_be_absolute_and_the_list_may_lie_elsewhere(
