@@ -437,11 +437,11 @@ def _require_same(
     differing = [key for name, key in MUST_STAY.items() if old.get(name) != record[name]]
     frames = old.get("frames")
     for key, now in record["frames"].items():
-        before = frames.get(key) if isinstance(frames, dict) else None
+        then = frames.get(key) if isinstance(frames, dict) else None
         # A run of an older version has no digest of their content.
-        seen = "content_sha256" if isinstance(before, dict) and "content_sha256" in before else "sha256"
-        if not isinstance(before, dict) or (before.get("count"), before.get(seen)) != (now["count"], now[seen]):
-            count = before.get("count") if isinstance(before, dict) else "unknown"
+        seen = "content_sha256" if isinstance(then, dict) and "content_sha256" in then else "sha256"
+        if not isinstance(then, dict) or (then.get("count"), then.get(seen)) != (now["count"], now[seen]):
+            count = then.get("count") if isinstance(then, dict) else "unknown"
             differing.append(f"{key} ({count} frames then, {now['count']} now, of other names or content)")
     if differing:
         raise FinetuneError(
