@@ -490,6 +490,9 @@ def whole_network(checkpoint: Checkpoint) -> DepthModel:
         position_offset=checkpoint.position_offset,
     )
     fill(network, checkpoint, "all")
+    # As training has it: some processors round convolutions of another layout in another way, and the table of a run
+    # would differ from its own validations in the last digits.
+    network.to(memory_format=torch.channels_last)
     return network.eval()
 
 
