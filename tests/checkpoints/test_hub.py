@@ -211,7 +211,8 @@ def test_all_that_is_read_of_somebody_else_is_fetched(
 
 def test_what_looks_like_a_path_is_none_of_the_hub_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    assert is_hub_id("runs/desc")
+    assert not is_hub_id("runs/desc")  # where our recipes write to, though it is not there yet
+    assert is_hub_id("someone/desc")
     (tmp_path / "runs" / "desk").mkdir(parents=True)
     for path in ("runs/desc", "../x", "./a", "~/x", "runs/desc/", "a/../b", "..", "-a/b", "a/.b", "a/b--c", "a/b.pth"):
         assert not is_hub_id(path), path

@@ -71,11 +71,11 @@ def test_what_it_cannot_is_one_sentence(
     assert "Leave out --half" in capsys.readouterr().err
     assert export.main([str(weights), "--to", "official", "--output", str(tmp_path / "m.pth"), "--dynamic"]) == 2
     assert "--dynamic is for onnx" in capsys.readouterr().err
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setattr("finetune.exporters.onnx.find_spec", lambda name: None if name == "onnxruntime" else name)
-    assert export.main(call) == 2
+    with monkeypatch.context() as absent:
+        absent.setitem(sys.modules, "onnxruntime", None)
+        absent.setattr("finetune.exporters.onnx.find_spec", lambda name: None if name == "onnxruntime" else name)
+        assert export.main(call) == 2
     assert "format onnx needs onnxruntime. Install them: pip install -e '.[onnx]'" in capsys.readouterr().err
-    monkeypatch.setattr("finetune.exporters.onnx.find_spec", lambda name: name)
     monkeypatch.setattr("finetune.exporters.onnx._LARGEST_BYTES", 1000)
     assert export.main(call) == 2
     assert "do not fit into one .onnx file" in capsys.readouterr().err
