@@ -294,6 +294,20 @@ def test_positions_that_are_gone_are_missed(copied: tuple[Predictor, Path]) -> N
         load_model(output)
 
 
+@pytest.mark.parametrize("spoiled", ["cut", "header", "empty", "another"])
+def test_positions_that_are_damaged_are_one_sentence(copied: tuple[Predictor, Path], spoiled: str) -> None:
+    _, output = copied
+    path = output / "finetune_positions.safetensors"
+    content = path.read_bytes()
+    if spoiled == "another":
+        save_file({"something": torch.zeros(3)}, path)
+    else:
+        path.write_bytes({"cut": content[:-100], "header": b"\xff" * 64 + content[64:], "empty": b""}[spoiled])
+    said = "holds something instead of" if spoiled == "another" else "is cut short or damaged"
+    with pytest.raises(CheckpointError, match=rf"finetune_positions\.safetensors: {said}.*Export the folder again"):
+        load_model(output)
+
+
 @pytest.mark.parametrize("input_size", [(518, 518), (112, 154), (252, 448)])
 def test_sizes_are_those_of_the_processor_and_pinned_for_the_camera(
     input_size: tuple[int, int], tmp_path: Path
