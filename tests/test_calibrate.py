@@ -38,6 +38,8 @@ optim: {{warmup_steps: 1}}
 run: {{steps: 2, batch_size: 1, threads: 1}}
 """
 
+AS_STORED = SimpleNamespace(image_levels=None)  # what of a preprocessing is asked before an image is read
+
 
 @pytest.fixture(scope="module")
 def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -180,7 +182,7 @@ def test_only_pixels_that_tell_of_scale_are_compared() -> None:
     depth_m = np.array([[3.0, 77.0, np.inf, 4.0, 14.1, 30.0, 40.0, 7.5]], np.float32)
     valid = np.array([[True, False, True, True, True, True, True, True]])
     sample = DepthSample(image=np.zeros((1, 8, 3), np.uint8), depth_m=depth_m, valid=valid, source="frame")
-    predictor: Any = SimpleNamespace(max_depth_m=10.0, predict=lambda image: answer)
+    predictor: Any = SimpleNamespace(max_depth_m=10.0, predict=lambda image: answer, preprocessing=AS_STORED)
     recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[sample])]))
     (found,) = labeled_frames(predictor, recipe, 20)
     assert found.pred_m.tolist() == pytest.approx([2.0, 9.4, 5.0])
@@ -195,7 +197,9 @@ def test_frames_without_a_pixel_to_compare_are_left_out_and_none_at_all_is_an_er
         valid=np.zeros((1, 2), bool),
         source="",
     )
-    predictor: Any = SimpleNamespace(max_depth_m=10.0, predict=lambda image: np.ones((1, 2), np.float32))
+    predictor: Any = SimpleNamespace(
+        max_depth_m=10.0, predict=lambda image: np.ones((1, 2), np.float32), preprocessing=AS_STORED
+    )
     recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[nothing])]))
     assert labeled_frames(predictor, recipe, 20) == []
     with pytest.raises(DataError, match="no pixel has both a measured depth and an answer"):

@@ -105,7 +105,8 @@ class Fit(NamedTuple):
         The limits were chosen on registered samples of eighteen cameras and on drawn rooms, cut, mirrored and repeated,
         right, moved and paired with the depth of other frames. Of eight such frames or more, right ones rise in place
         by 0.044 to 0.25, and never less than 0.85 times as much as elsewhere, with peaks of 0.017 to 0.15; wrong ones
-        rise in place by at most 0.036, and to 0.094 elsewhere.
+        rise in place by at most 0.036, and to 0.094 elsewhere. Where the camera hardly moves, all frames are one frame:
+        chance rises far away to twice what rises in place, and two fifths of the peak are in place.
         """
         rise, peak = self.rise, self.peak
         if self.frames >= _FEWER_FRAMES and peak.distance_px > _TOLERANCE_PX + 1:
@@ -114,15 +115,18 @@ class Fit(NamedTuple):
                 # The flank of what is only a few pixels away reaches to its place.
                 rise.in_place <= most * rise.best and peak.in_place <= 0.9 * peak.best
                 if peak.distance_px <= _RING_PX
-                else peak.in_place <= 0.4 * peak.best
+                else peak.in_place <= 0.25 * peak.best
             )
             if left and peak.best >= 0.045 and peak.best >= 1.2 * peak.next_best:
                 return "moved"
         if self.frames < FEWEST_FRAMES:
             return "unknown"
-        if rise.distance_px > _TOLERANCE_PX + 1 and rise.best >= 0.085 and rise.in_place <= 0.6 * rise.best:
+        lost = rise.in_place < 0.02 or (rise.in_place < 0.042 and peak.in_place < 0.3 * peak.elsewhere)
+        # Depth that is lost is stopped anyway; that it was moved takes less to say.
+        least = 0.078 if lost and rise.best >= 1.2 * rise.next_best else 0.085
+        left = rise.in_place <= (0.6 if rise.distance_px <= _RING_PX else 0.35) * rise.best
+        if left and rise.distance_px > _TOLERANCE_PX + 1 and rise.best >= least:
             return "moved"
-        lost = rise.in_place < 0.02 or (rise.in_place < 0.042 and peak.in_place < 0.8 * peak.elsewhere)
         # A broad rise beside its place is depth whose edges are not sharp, unless there is no peak at all.
         return "apart" if lost and (rise.near < 0.06 or peak.in_place < 0.01) else "unknown"
 

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from finetune.evidence.entries import apart, findings_of
 from finetune.evidence.entry import Entry
 from finetune.evidence.facts import Facts, facts_of
-from finetune.evidence.registration import find_edges
+from finetune.evidence.registration import find_edges, fit
 from finetune.evidence.units import suggested_max_depth_m
+from finetune.readers.files import read_depth, read_image
 from finetune.sample import DepthSample, is_sparse
 from tests.synthetic import tilted_plane
 
@@ -246,6 +247,21 @@ def repeated(pairs: list[Pair], count: int) -> list[Pair]:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif(not SAMPLES, reason="set DEPTH_SAMPLES to the folder of real RGB-D samples to run this")
+def test_a_clip_in_which_the_camera_hardly_moves_is_not_stopped() -> None:
+    # Its frames are one frame, whose places repeat: depth moved by a sixth of the width meets other edges as well.
+    assert SAMPLES
+    root = Path(SAMPLES) / "realsense_lab_seq"
+    pairs = list(zip(sorted((root / "rgb").iterdir()), sorted((root / "depth").iterdir()), strict=True))
+    for first, count in ((20, 16), (25, 8), (35, 8)):
+        frames = []
+        for image_path, depth_path in pairs[first : first + count]:
+            depth_m = read_depth(depth_path).astype(np.float32) / 1000
+            frames.append(find_edges(read_image(image_path), depth_m, depth_m > 0))
+        found = fit([edges for edges in frames if edges is not None])
+        assert found is not None and found.verdict == "unknown", first
+
+
 @pytest.mark.skipif(not SAMPLES, reason="set DEPTH_SAMPLES to the folder of real RGB-D samples to run this")
 @pytest.mark.parametrize("count", [8, 50])
 def test_no_sound_sample_is_stopped_and_wrong_ones_are_found(count: int) -> None:
