@@ -195,7 +195,15 @@ def zipped_again(data: bytes, method: int, names: bool = False) -> bytes:
     return written.getvalue()
 
 
-@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+@pytest.mark.parametrize(
+    "method",
+    [
+        zipfile.ZIP_STORED,
+        zipfile.ZIP_DEFLATED,
+        pytest.param(zipfile.ZIP_BZIP2, marks=pytest.mark.slow),
+        pytest.param(zipfile.ZIP_LZMA, marks=pytest.mark.slow),
+    ],
+)
 @pytest.mark.parametrize("names", [False, True])
 def test_an_archive_that_was_packed_again_gives_the_same_weights_or_none(
     method: int, names: bool, tmp_path: Path

@@ -204,14 +204,14 @@ def test_every_command_and_every_program_of_a_readme_runs_as_written(
                 if words in trained:
                     continue
                 trained.append(words)
-                shutil.rmtree(clone / "runs" / "room_tiny", ignore_errors=True)
+                shutil.rmtree(clone / "runs" / Path(words[2]).stem, ignore_errors=True)
             assert words[0] == "finetune", words
             status = __main__.main(words[1:])
             said = capsys.readouterr()
             assert status == 0, (block.place, words, said.err)
             assert "nanobind" not in said.err and "Traceback" not in said.err
             ran.append(words[1])
-    assert set(ran) == {"check", "train", "predict", "evaluate", "compare", "calibrate"}
+    assert set(ran) == {"check", "train", "predict", "evaluate", "compare", "calibrate", "export"}
     for block in PYTHONS:
         with contextlib.chdir(clone):
             exec(compile(block.text, block.place, "exec"), {})

@@ -50,7 +50,7 @@ def test_resumed_equals_never_stopped(request: pytest.FixtureRequest, ended: str
     [
         ("model.safetensors", "half zeros"),
         ("optimizer.bin", "one bit"),
-        ("random_states_0.pkl", "half zeros"),
+        pytest.param("random_states_0.pkl", "half zeros", marks=pytest.mark.slow),
     ],
 )
 def test_a_damaged_resume_point_is_left_out_and_the_one_before_goes_on(
@@ -235,6 +235,7 @@ def test_forty_power_cuts_leave_no_resume_point_that_is_accepted_and_the_same_bi
 LONG_STEPS = ("run.batch_size=1", "run.accumulate=3", "run.save_every_steps=6", "export=[]")
 
 
+@pytest.mark.slow
 def test_a_signal_at_any_moment_saves_first_and_the_run_ends_in_the_same_bits(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
