@@ -104,7 +104,7 @@ class Fit(NamedTuple):
 
         The limits were chosen on registered samples of eighteen cameras and on drawn rooms, cut, mirrored and repeated,
         right, moved and paired with the depth of other frames. Of eight such frames or more, right ones rise in place
-        by 0.044 to 0.25, and never less than 0.85 times as much as elsewhere, with peaks of 0.017 to 0.15; wrong ones
+        by 0.039 to 0.25, and never less than 0.85 times as much as elsewhere, with peaks of 0.017 to 0.15; wrong ones
         rise in place by at most 0.036, and to 0.094 elsewhere. Where the camera hardly moves, all frames are one frame:
         chance rises far away to twice what rises in place, and two fifths of the peak are in place.
         """
@@ -121,7 +121,7 @@ class Fit(NamedTuple):
                 return "moved"
         if self.frames < FEWEST_FRAMES:
             return "unknown"
-        lost = rise.in_place < 0.02 or (rise.in_place < 0.042 and peak.in_place < 0.3 * peak.elsewhere)
+        lost = rise.in_place < 0.02 or (rise.in_place < 0.037 and peak.in_place < 0.8 * peak.elsewhere)
         # Depth that is lost is stopped anyway; that it was moved takes less to say.
         least = 0.078 if lost and rise.best >= 1.2 * rise.next_best else 0.085
         left = rise.in_place <= (0.6 if rise.distance_px <= _RING_PX else 0.35) * rise.best

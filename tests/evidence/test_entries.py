@@ -246,7 +246,6 @@ def repeated(pairs: list[Pair], count: int) -> list[Pair]:
     return [both[place % len(both)] for place in range(count)]
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not SAMPLES, reason="set DEPTH_SAMPLES to the folder of real RGB-D samples to run this")
 def test_a_clip_in_which_the_camera_hardly_moves_is_not_stopped() -> None:
     # Its frames are one frame, whose places repeat: depth moved by a sixth of the width meets other edges as well.
@@ -262,6 +261,7 @@ def test_a_clip_in_which_the_camera_hardly_moves_is_not_stopped() -> None:
         assert found is not None and found.verdict == "unknown", first
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not SAMPLES, reason="set DEPTH_SAMPLES to the folder of real RGB-D samples to run this")
 @pytest.mark.parametrize("count", [8, 50])
 def test_no_sound_sample_is_stopped_and_wrong_ones_are_found(count: int) -> None:
