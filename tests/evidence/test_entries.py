@@ -255,7 +255,7 @@ def test_a_clip_in_which_the_camera_hardly_moves_is_not_stopped() -> None:
     for first, count in ((20, 16), (25, 8), (35, 8)):
         frames = []
         for image_path, depth_path in pairs[first : first + count]:
-            depth_m = read_depth(depth_path).astype(np.float32) / 1000
+            depth_m = (read_depth(depth_path) / 1000).astype(np.float32)
             frames.append(find_edges(read_image(image_path), depth_m, depth_m > 0))
         found = fit([edges for edges in frames if edges is not None])
         assert found is not None and found.verdict == "unknown", first
