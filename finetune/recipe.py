@@ -118,7 +118,7 @@ FolderName = Annotated[str, Field(min_length=1), AfterValidator(_folder_name)]
 Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_protocols)]
 Exporters = Annotated[tuple[str, ...], AfterValidator(_exporters)]
 
-# As ``evidence.findings`` names them.
+# The names of findings that are judgments; ``evidence.findings`` takes them from here.
 Accepted = Literal[
     "focal",
     "bits",

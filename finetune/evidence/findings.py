@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
+
+from finetune.recipe import Accepted
 
 SEVERITIES = ("stop", "warn", "note")
 # Names of findings, causes before what follows from them: disparity taken for depth has a strange unit as well.
@@ -33,20 +35,7 @@ NAMES = (
     "step",
 )
 # What a look at samples concludes, and may be wrong about: ``data.accept`` takes these names. The others are facts.
-JUDGMENTS = (
-    "focal",
-    "bits",
-    "depth_is",
-    "mirrored",
-    "registration",
-    "sentinel",
-    "unit",
-    "few_points",
-    "constant",
-    "max_depth",
-    "checkpoint_kind",
-    "image_levels",
-)
+JUDGMENTS: tuple[str, ...] = get_args(Accepted)
 
 
 @dataclass(frozen=True, kw_only=True)
