@@ -205,6 +205,7 @@ def test_nothing_follows_the_last_sentence_of_a_command(frames: Path, recipe: Pa
         assert done.stdout or done.returncode, line
 
 
+@pytest.mark.slow
 def test_the_launcher_trains_from_any_folder(recipe: Path, tmp_path: Path) -> None:
     done = typed(
         sys.executable,

@@ -135,7 +135,8 @@ def test_a_file_that_may_not_be_read_is_one_sentence(recipe: Path, capsys: pytes
     assert "cannot be read (Permission denied)" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["code", pytest.param("web page", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["code", "web page"])
 def test_as_typed_it_ends_with_2_and_without_a_traceback(name: str, recipe: Path, tmp_path: Path) -> None:
     make, expected = CASES[name]
     path, mark = tmp_path / "weights.pth", tmp_path / "mark"

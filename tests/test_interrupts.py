@@ -57,9 +57,8 @@ def straight(frames: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "runs" / "small"
 
 
-@pytest.mark.parametrize(
-    ("number", "status"), [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_finishes_the_step_and_saves_and_the_run_goes_on(
     recipe: Path, tmp_path: Path, straight: Path, number: signal.Signals, status: int
 ) -> None:
@@ -155,6 +154,7 @@ def test_machines_without_a_shared_disk_are_told_before_anything_is_written(reci
     assert not any((tmp_path / rank / "runs" / "small").exists() for rank in ("0", "1"))
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_equals_never_stopped(recipe: Path, tmp_path: Path, straight: Path) -> None:
     run = tmp_path / "runs" / "small"
     process = start(recipe, STEPS, "data.workers=1")

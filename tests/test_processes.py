@@ -68,6 +68,7 @@ def columns(run: Path, *names: str, column: str = "loss") -> list[list[float]]:
         return [[float(row[name]) for name in names] for row in csv.DictReader(file) if row[column]]
 
 
+@pytest.mark.slow
 def test_the_learning_rates_are_equal_at_every_step(runs: Path) -> None:
     rates = [columns(runs / name, "step", "lr", "lr_decoder") for name in ("one", "two")]
     assert rates[0] == rates[1]
@@ -75,6 +76,7 @@ def test_the_learning_rates_are_equal_at_every_step(runs: Path) -> None:
     assert rates[0][1] != rates[0][10]
 
 
+@pytest.mark.slow
 def test_the_weights_are_equal_though_a_process_may_have_nothing_measured(runs: Path) -> None:
     one, two = (load_file(runs / name / "last" / "model.safetensors") for name in ("one", "two"))
     largest = max(float(tensor.abs().max()) for tensor in one.values())
@@ -88,6 +90,7 @@ def test_the_weights_are_equal_though_a_process_may_have_nothing_measured(runs: 
     np.testing.assert_allclose(losses, [row[0] for row in columns(runs / "one", "loss")], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_evaluation_of_seven_images_is_the_same(runs: Path) -> None:
     (one,), (two,) = (json.loads((runs / name / "evaluation.json").read_text()) for name in ("one", "two"))
     assert one["images_used"] == two["images_used"] == 7
@@ -114,6 +117,7 @@ def test_with_the_same_batches_the_evaluation_is_the_same_bit_by_bit(runs: Path)
     assert first[0] == first[1]
 
 
+@pytest.mark.slow
 def test_what_is_evaluated_while_training_is_one_network_in_all_processes(runs: Path) -> None:
     # At step 0 the weights are equal; only the main process solved for the last layer, and each has its own average.
     scores = [columns(runs / name, "step", "val_abs_rel", column="val_abs_rel") for name in ("one", "two")]
@@ -122,6 +126,7 @@ def test_what_is_evaluated_while_training_is_one_network_in_all_processes(runs: 
     assert two[1] == pytest.approx(one[1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_processes_that_do_not_find_each_other_stop(runs: Path) -> None:
     command = train_command(runs / "small.yaml", "name=apart")
     # What a scheduler leaves in the environment of a program that it starts once for each process.

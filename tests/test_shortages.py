@@ -66,6 +66,7 @@ def test_memory_that_a_reader_s_process_finds_short_is_that_of_readers(fault: Ex
     assert "data.workers=0" in found and "smaller steps" not in found
 
 
+@pytest.mark.slow
 def test_full_shared_memory_is_not_called_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0 if path == "/dev/shm" else 10**9))
     found = str(shortage(OSError(errno.ENOSPC, "No space left on device"), of_disk="Free some.", of_memory=""))
