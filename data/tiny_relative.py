@@ -15,7 +15,9 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=kept, help="default: data/tiny_relative.safetensors")
     arguments = parser.parse_args(argv)
 
-    from finetune.weights import read_checkpoint, save_native, whole_network
+    from finetune.models.checkpoints.fill import whole_network
+    from finetune.models.checkpoints.load import read_checkpoint
+    from finetune.models.checkpoints.save import save_native
 
     checkpoint = read_checkpoint(arguments.run)
     # Drawn from nothing and trained on drawn worlds: it is this project's own.

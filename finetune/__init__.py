@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from finetune.predictor import adapter_base, load_model
+    from finetune.inference.predictor import adapter_base, load_model
 
 __version__ = "0.1.0"
 __all__ = ["__version__", "adapter_base", "load_model"]
@@ -14,7 +14,7 @@ __all__ = ["__version__", "adapter_base", "load_model"]
 def __getattr__(name: str) -> Any:
     """What is imported on first use, because it imports torch, which takes seconds."""
     if name in ("adapter_base", "load_model"):
-        from finetune import predictor
+        from finetune.inference import predictor
 
         return getattr(predictor, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import finetune
-from finetune.spelling import did_you_mean, nearest
+from finetune.utils.text import did_you_mean, nearest
 
 COMMANDS = {
     "train": "fine-tune from a recipe",
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         expected = f"expected one of {', '.join(COMMANDS)}"
         print(f"finetune stopped: {name!r} is not a command; {expected}.{perhaps}", file=sys.stderr)
         return 2
-    return import_module(f"finetune.{name}").main(rest)
+    return import_module(f"finetune.commands.{name}").main(rest)
 
 
 if __name__ == "__main__":

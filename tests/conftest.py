@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import pytest
 
-from finetune import train
-from finetune.console import settle_threads
+from finetune.commands import train
+from finetune.commands.runner import settle_threads
 
 # As the commands do, before anything imports torch: spinning threads make a busy machine many times slower, and bits of
 # equal calculations may differ.

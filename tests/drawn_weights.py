@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.checkpoints.official import Official
-from finetune.networks.depth_model import DepthModel
-from finetune.networks.encoder_specs import ENCODERS, EncoderSpec
+from finetune.models.checkpoints.official import Official
+from finetune.models.depth_model import DepthModel
+from finetune.models.encoder_specs import ENCODERS, EncoderSpec
 
 
 def draw(shapes: Mapping[str, torch.Size]) -> dict[str, Tensor]:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from finetune import train
+from finetune.commands import train
 from tests.conftest import ROOT
 
 RECIPE_TEXT = "recipe/text_summary"  # names the folder of its run, so that its content is not compared

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
-from finetune.networks.depth_model import DepthModel
-from finetune.networks.lora import adapter_tensors, add_adapters, lora_config, merged
-from finetune.preprocessing import Preprocessing
-from finetune.weights import save_adapter, save_native
+from finetune.data.preprocessing import Preprocessing
+from finetune.models.checkpoints.save import save_adapter, save_native
+from finetune.models.depth_model import DepthModel
+from finetune.models.lora import adapter_tensors, add_adapters, lora_config, merged
 
 INPUT_SIZE = (28, 42)
 BASE = {"source": "base.pth", "sha256": "0" * 64, "license": "Apache-2.0"}

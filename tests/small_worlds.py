@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from finetune.scenes.cameras import Cameras, draw_cameras, draw_intrinsics, looking
-from finetune.scenes.draws import Draws
-from finetune.scenes.rays import Bodies, Solids
-from finetune.scenes.textures import PLAIN, Materials
-from finetune.scenes.worlds import FACES, LIGHTS, Lights, Worlds, draw_worlds
+from finetune.data.synthetic.cameras import Cameras, draw_cameras, draw_intrinsics, looking
+from finetune.data.synthetic.draws import Draws
+from finetune.data.synthetic.rays import Bodies, Solids
+from finetune.data.synthetic.textures import PLAIN, Materials
+from finetune.data.synthetic.worlds import FACES, LIGHTS, Lights, Worlds, draw_worlds
 
 Triple = tuple[float, float, float]
 Body = tuple[Triple, Triple, float]  # center, half sizes, turn in degrees

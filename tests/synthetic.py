@@ -12,9 +12,9 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 from torch.utils.data import get_worker_info
 
-from finetune.camera import Camera
-from finetune.errors import DataError
-from finetune.sample import DepthSample
+from finetune.data.camera import Camera
+from finetune.data.sample import DepthSample
+from finetune.utils.errors import DataError
 
 
 def tilted_plane(height: int = 48, width: int = 64, near_m: float = 1.0, far_m: float = 4.0) -> DepthSample:

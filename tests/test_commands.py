@@ -10,8 +10,9 @@ from types import ModuleType
 
 import pytest
 
-from finetune import __main__, evaluate, predict, train
-from finetune.console import long_imports
+from finetune import __main__
+from finetune.commands import evaluate, predict, train
+from finetune.commands.runner import long_imports
 
 ROOT = Path(__file__).resolve().parents[1]
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE", "LOCAL", "RANK"))}
@@ -82,7 +83,7 @@ def test_as_typed(recipe: Path, command: list[str], override: str, expected: str
 
 def test_a_wrong_recipe_is_answered_before_anything_heavy_is_imported(recipe: Path) -> None:
     program = (
-        "import sys; from finetune.train import main; "
+        "import sys; from finetune.commands.train import main; "
         f"assert main([{str(recipe)!r}, 'optim.lrr=1']) == 2; "
         "heavy = {'torch', 'timm', 'accelerate', 'albumentations', 'transformers'} & set(sys.modules); "
         "assert not heavy, heavy"
@@ -93,8 +94,8 @@ def test_a_wrong_recipe_is_answered_before_anything_heavy_is_imported(recipe: Pa
 
 def test_what_takes_seconds_to_import_waits_for_who_needs_it_and_is_never_looked_for_garbage() -> None:
     program = (
-        "import gc, sys; from finetune.console import long_imports\n"
-        "with long_imports():\n    import finetune.training, finetune.evaluating, finetune.predicting\n"
+        "import gc, sys; from finetune.commands.runner import long_imports\n"
+        "with long_imports():\n    import finetune.training.run, finetune.training.evaluate, finetune.inference.batch\n"
         "early = {'peft', 'albumentations', 'transformers'} & set(sys.modules); assert not early, early\n"
         "assert gc.isenabled()\n"
         "watched, left_out = len(gc.get_objects()), gc.get_freeze_count()\n"

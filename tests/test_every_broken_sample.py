@@ -15,7 +15,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune import registry, train
+from finetune.commands import train
+from finetune.utils import registry
 from tests.runs import train_command, without_gpu
 
 NAMES = [f"{number:02}" for number in range(10)]  # of the training frames
@@ -206,8 +207,8 @@ def spoil(folder: Path, *names: str) -> None:
 
 def look_at_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pre-flight and the baselines look at a few frames; here, at the first and the last."""
-    monkeypatch.setattr("finetune.inspection.SAMPLES", 2)
-    monkeypatch.setattr("finetune.assembly.MOST_IMAGES", 2)
+    monkeypatch.setattr("finetune.training.preflight.SAMPLES", 2)
+    monkeypatch.setattr("finetune.training.startup.MOST_IMAGES", 2)
 
 
 def state_of(run: Path, step: int) -> dict[str, object]:

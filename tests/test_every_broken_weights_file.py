@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from finetune import export, predict, train
+from finetune.commands import export, predict, train
 from tests.conftest import CHECKPOINT, ROOT
 from tests.drawn_weights import drawn_model
 
@@ -98,7 +98,7 @@ CASES: dict[str, tuple[Callable[[str], bytes], str]] = {
 
 
 def drawn_official() -> dict[str, torch.Tensor]:
-    from finetune.checkpoints.official import Official
+    from finetune.models.checkpoints.official import Official
 
     return Official.from_ours(drawn_model("tiny", None).state_dict())
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune import calibrate, check, compare, evaluate, export, predict, train
+from finetune.commands import calibrate, check, compare, evaluate, export, predict, train
 from tests.conftest import CHECKPOINT, write_recipe
 from tests.normal_user import as_normal_user, closed_folder
 from tests.small_models import write_model

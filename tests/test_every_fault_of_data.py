@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from finetune import check
+from finetune.commands import check
 from tests.conftest import CHECKPOINT, ROOT
 
 RECIPE = """\

@@ -11,15 +11,15 @@ import cv2
 import numpy as np
 import pytest
 
-from finetune.augment import Augmentation
-from finetune.batches import Range, TrainingSamples
-from finetune.camera import Camera
-from finetune.evaluation import ValidationSamples
-from finetune.preprocessing import Preprocessing
-from finetune.protocol_settings import protocol_settings
-from finetune.readers.kitti import Kitti
-from finetune.recipe import load_recipe
-from finetune.sample import DepthSample
+from finetune.data.augmentation import Augmentation
+from finetune.data.camera import Camera
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.readers.kitti import Kitti
+from finetune.data.sample import DepthSample
+from finetune.data.training_dataset import Range, TrainingSamples
+from finetune.data.validation_dataset import ValidationSamples
+from finetune.evaluation.protocol_settings import protocol_settings
+from finetune.recipe.load import load_recipe
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*.yaml") if path.stem != "custom")

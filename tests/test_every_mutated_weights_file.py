@@ -16,10 +16,11 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from finetune.checkpoints.official import Official
-from finetune.errors import CheckpointError
-from finetune.preprocessing import Preprocessing
-from finetune.weights import read_checkpoint, save_native
+from finetune.data.preprocessing import Preprocessing
+from finetune.models.checkpoints.load import read_checkpoint
+from finetune.models.checkpoints.official import Official
+from finetune.models.checkpoints.save import save_native
+from finetune.utils.errors import CheckpointError
 from tests.small_models import INPUT_SIZE, small_model
 
 STATE = {name: tensor for name, tensor in small_model(None).state_dict().items() if tensor.numel() < 3000}

@@ -19,11 +19,13 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save
 
-from finetune.errors import FinetuneError, RecipeFaults
-from finetune.readers.files import read_depth, read_image
-from finetune.readers.pairs import Pairs
-from finetune.recipe import Recipe, load_recipe, recipe_mapping, recipe_text
-from finetune.weights import Checkpoint, read_checkpoint, whole_network
+from finetune.data.readers.files import read_depth, read_image
+from finetune.data.readers.pairs import Pairs
+from finetune.models.checkpoints.fill import whole_network
+from finetune.models.checkpoints.load import Checkpoint, read_checkpoint
+from finetune.recipe.load import load_recipe, recipe_mapping, recipe_text
+from finetune.recipe.schema import Recipe
+from finetune.utils.errors import FinetuneError, RecipeFaults
 from tests.conftest import RECIPE
 from tests.drawn_weights import drawn_model
 
@@ -320,7 +322,7 @@ def test_mutated_intrinsics(tmp_path_factory: pytest.TempPathFactory, data: st.D
 
 
 def weights_files() -> dict[str, bytes]:
-    from finetune.checkpoints.official import Official
+    from finetune.models.checkpoints.official import Official
 
     tensors = Official.from_ours(drawn_model("tiny", None).state_dict())
     files = {"official.safetensors": save({name: tensor.half() for name, tensor in tensors.items()})}

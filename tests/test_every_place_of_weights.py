@@ -13,11 +13,12 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from finetune.checkpoints.huggingface import HuggingFace
-from finetune.checkpoints.official import Official
-from finetune.errors import CheckpointError
-from finetune.networks.depth_model import DepthModel
-from finetune.weights import Checkpoint, fill, read_checkpoint
+from finetune.models.checkpoints.fill import fill
+from finetune.models.checkpoints.huggingface import HuggingFace
+from finetune.models.checkpoints.load import Checkpoint, read_checkpoint
+from finetune.models.checkpoints.official import Official
+from finetune.models.depth_model import DepthModel
+from finetune.utils.errors import CheckpointError
 from tests.small_models import small_model
 
 STATE = small_model(None).state_dict()

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from finetune.errors import FinetuneError, ListError
-from finetune.image_paths import found_inputs
-from finetune.predict import main
-from finetune.readers.listing import read_list
+from finetune.commands.predict import main
+from finetune.data.readers.listing import read_list
+from finetune.inference.inputs import found_inputs
+from finetune.utils.errors import FinetuneError, ListError
+from tests.commands.test_predict import names, write_image
 from tests.small_models import write_model
-from tests.test_predict import names, write_image
 
 
 @pytest.fixture(scope="module")

@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.errors import DataError, RecipeError
-from finetune.evaluation import Asked, Evaluation, Fitted, ValidationSamples, evaluate, network_answer
-from finetune.networks.depth_model import DepthModel
-from finetune.preprocessing import Preprocessing
-from finetune.protocol_settings import KEYS, PROTOCOLS, protocol_settings
-from finetune.protocols import Protocol, crop_of, view_of
-from finetune.sample import DepthSample
+from finetune.data.crops import view_of
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.sample import DepthSample
+from finetune.data.validation_dataset import ValidationSamples
+from finetune.evaluation.evaluator import Asked, Fitted, evaluate, network_answer
+from finetune.evaluation.protocol_settings import KEYS, PROTOCOLS, protocol_settings
+from finetune.evaluation.protocols import Protocol, crop_of
+from finetune.evaluation.results import Evaluation
+from finetune.models.depth_model import DepthModel
+from finetune.utils.errors import DataError, RecipeError
 from tests import protocols_in_numpy
 from tests.synthetic import Planes
 

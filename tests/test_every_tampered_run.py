@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 import yaml
 
-from finetune import compare
-from finetune.alarms import Alarms
-from finetune.batches import BadSamples
-from finetune.errors import FinetuneError
-from finetune.loop import Kept, Run
-from finetune.report import Said
-from finetune.run_folder import MetricsLog, RunFolder, require_same_run
-from finetune.seals import SEAL_FILE, seal
+from finetune.commands import compare
+from finetune.data.reader import BadSamples
+from finetune.recipe.run_dir import RunFolder, require_same_run
+from finetune.training.monitors import Alarms
+from finetune.training.run_log import MetricsLog, Said
+from finetune.training.trainer import Kept, Run
+from finetune.utils.errors import FinetuneError
+from finetune.utils.manifest import SEAL_FILE, seal
 
 ODD: list[Any] = [None, -1, 10**40, 1e308, float("nan"), "", "x", "9" * 5000, [], {}, [[[]]], {"a": {}}, True]
 

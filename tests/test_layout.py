@@ -1,4 +1,4 @@
-"""Imports point down one list, nothing imports a command, and no file bears the name of a standard module."""
+"""Rooms of the package: what each may import, how large its parts are, and where their tests are."""
 
 import ast
 import re
@@ -9,123 +9,65 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "finetune"
-COMMANDS = {"train", "check", "compare", "evaluate", "predict", "export", "calibrate"}
-# A file or folder of the package may import what stands below it.
-ORDER = [
-    *sorted(COMMANDS),
-    "__main__",
-    "training",
-    "check_report",
-    "checking",
-    "promised",
-    "evaluating",
-    "run_page",
-    "comparing",
-    "predictions",
-    "exporting",
-    "calibrating",
-    "predicting",
-    "exporters",
-    "model_argument",
-    "predictor",
-    "videos",
-    "image_paths",
-    "overfitting",
-    "assembly",
-    "loop",
-    "verdicts",
-    "alarms",
-    "averaging",
-    "report",
-    "shown_frames",
-    "score_tables",
-    "charts",
-    "page",
-    "depth_files",
-    "pictures",
-    "point_cloud",
-    "inspection",
-    "evidence",
-    "environment",
-    "decoder_init",
-    "baselines",
-    "evaluation",
-    "protocols",
-    "alignment",
-    "metrics",
-    "batches",
-    "augment",
-    "preprocessing",
-    "schedules",
-    "recipe",
-    "protocol_settings",
-    "recipe_options",
-    "recipe_yaml",
-    "weights",
-    "checkpoints",
-    "networks",
-    "readers",
-    "scenes",
-    "losses",
-    "sample",
-    "camera",
-    "registry",
-    "run_folder",
-    "seals",
-    "launchers",
-    "interrupts",
-    "console",
-    "shortages",
-    "streams",
-    "written_files",
-    "figures",
-    "errors",
-    "paths",
-    "spelling",
-]
+# A room may import the rooms before it. Models and losses know nothing of each other.
+LAYERS = (
+    *("utils", "losses", "models", "data", "evaluation", "recipe"),
+    *("reporting", "inference", "export", "training", "commands"),
+)
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 
-def part_of(file: Path) -> str:
-    """The entry of ``ORDER`` a file belongs to."""
-    first = file.relative_to(PACKAGE).parts[0]
-    return first.removesuffix(".py")
+def room_of(file: Path) -> str:
+    """The folder below ``finetune/`` that a file is in; "" at the top."""
+    parts = file.relative_to(PACKAGE).parts
+    return parts[0] if len(parts) > 1 else ""
 
 
-def imports_of(file: Path) -> set[str]:
-    """Parts of the package that a file imports, at its head or inside a function."""
+def rooms_imported_by(file: Path) -> set[str]:
+    """Rooms that a file imports, at its head or inside a function; ``finetune`` itself is none."""
     found = set()
     for node in ast.walk(ast.parse(file.read_text())):
-        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: imports are absolute"
             module = node.module or ""
-            names = [f"finetune.{alias.name}" for alias in node.names] if module == "finetune" else [module]
-        found |= {name.split(".")[1] for name in names if name.startswith("finetune.")}
-    return found
+            modules = [f"finetune.{alias.name}" for alias in node.names] if module == "finetune" else [module]
+        found |= {module.split(".")[1] for module in modules if module.startswith("finetune.")}
+    return found & set(LAYERS)
 
 
-def test_every_part_has_its_place() -> None:
-    parts = {part_of(file) for file in FILES} - {"__init__"}
-    assert parts == set(ORDER)
-    assert len(ORDER) == len(set(ORDER))
+def test_the_top_of_the_package_is_a_short_list() -> None:
+    entries = [path for path in PACKAGE.iterdir() if path.name != "__pycache__"]
+    rooms = {path.name for path in entries if path.is_dir()}
+    assert rooms == set(LAYERS)
+    assert len(rooms) <= 12
+    assert len(entries) - len(rooms) <= 7
+
+
+def test_imports_between_rooms_point_down_and_are_few() -> None:
+    inside = [file for file in FILES if room_of(file)]
+    arrows = {(room_of(file), to) for file in inside for to in rooms_imported_by(file) if to != room_of(file)}
+    upward = [(start, to) for start, to in arrows if LAYERS.index(to) >= LAYERS.index(start)]
+    assert not upward, f"imports point up: {upward}"
+    assert ("models", "losses") not in arrows
+    assert len(arrows) <= 60
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: str(file.relative_to(PACKAGE)))
-def test_imports_point_down_and_never_at_a_command(file: Path) -> None:
-    own = part_of(file)
-    for imported in imports_of(file) - {own}:
-        assert imported not in COMMANDS, f"{file} imports the command {imported}"
-        if own != "__init__":
-            assert ORDER.index(imported) > ORDER.index(own), f"{file} imports {imported}, which stands above it"
+def test_a_module_never_imports_a_command(file: Path) -> None:
+    if room_of(file) not in ("commands", ""):
+        assert "commands" not in rooms_imported_by(file)
 
 
-def test_no_file_hides_a_standard_module() -> None:
+def test_no_file_at_the_top_hides_a_standard_module() -> None:
     # accelerate launch finetune/train.py puts finetune/ first on the path before our first line runs.
-    top_level = {file.stem for file in PACKAGE.glob("*.py")} | {
-        path.name for path in PACKAGE.iterdir() if path.is_dir()
-    }
-    assert not top_level & set(sys.stdlib_module_names)
+    assert not {path.stem for path in PACKAGE.iterdir()} & set(sys.stdlib_module_names)
+
+
+def test_no_module_name_is_another_one_with_ing() -> None:
+    names = sorted({file.stem for file in FILES})
+    twins = [(name, other) for name in names for other in names if other in (f"{name}ing", f"{name.rstrip('e')}ing")]
+    assert not twins
 
 
 def test_tests_mirror_the_package() -> None:
@@ -135,8 +77,9 @@ def test_tests_mirror_the_package() -> None:
         name = relative.name.removeprefix("test_")
         parent, stem = relative.parent, Path(name).stem
         mirrored = (PACKAGE / parent / name, PACKAGE / parent / stem, ROOT / parent / stem, ROOT / parent / name)
-        known = Path(name).stem in whole or test.stem.startswith("test_every_")
-        assert known or any(path.exists() for path in mirrored), f"{test} mirrors nothing"
+        beside = test.with_name(name)
+        known = stem in whole or test.stem.startswith("test_every_")
+        assert known or any(path.exists() for path in (*mirrored, beside)), f"{test} mirrors nothing"
 
 
 def test_files_of_users_are_asked_for_by_questions_that_never_raise() -> None:
@@ -147,4 +90,4 @@ def test_files_of_users_are_asked_for_by_questions_that_never_raise() -> None:
         for number, line in enumerate(file.read_text().splitlines(), start=1)
         if raises.search(line) and "__file__" not in line
     ]
-    assert not asked, "take path_exists, is_file, is_folder, ... of finetune/paths.py:\n" + "\n".join(asked)
+    assert not asked, "take path_exists, is_file, is_folder, ... of finetune/utils/paths.py:\n" + "\n".join(asked)

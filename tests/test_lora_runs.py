@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from finetune import evaluate, export, train
-from finetune.predictor import load_model
+from finetune.commands import evaluate, export, train
+from finetune.inference.predictor import load_model
 from tests.conftest import CHECKPOINT, ended_run, moved_run
 from tests.runs import rows
 

@@ -16,8 +16,10 @@ import yaml
 from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
-from finetune import __main__, environment, train
-from finetune.recipe import load_recipe
+from finetune import __main__
+from finetune.commands import train
+from finetune.recipe.load import load_recipe
+from finetune.training import environment
 
 ROOT = Path(__file__).resolve().parents[1]
 

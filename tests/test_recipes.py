@@ -7,18 +7,10 @@ from typing import Any
 
 import pytest
 
-from finetune.errors import RecipeFaults
-from finetune.readers.pairs import Pairs
-from finetune.recipe import (
-    AugmentOptions,
-    EvaluationOptions,
-    ModelOptions,
-    OptimOptions,
-    RunOptions,
-    load_recipe,
-    recipe_mapping,
-    recipe_text,
-)
+from finetune.data.readers.pairs import Pairs
+from finetune.recipe.load import load_recipe, recipe_mapping, recipe_text
+from finetune.recipe.schema import AugmentOptions, EvaluationOptions, ModelOptions, OptimOptions, RunOptions
+from finetune.utils.errors import RecipeFaults
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))

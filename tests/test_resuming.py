@@ -18,12 +18,12 @@ import torch
 import yaml
 from safetensors.torch import load_file
 
-from finetune import loop
-from finetune.alarms import Alarms
-from finetune.batches import BadSamples
-from finetune.loop import Kept, Run
-from finetune.report import Said
-from finetune.seals import SEAL_FILE, has_checksums, seal, sealed
+from finetune.data.reader import BadSamples
+from finetune.training import trainer
+from finetune.training.monitors import Alarms
+from finetune.training.run_log import Said
+from finetune.training.trainer import Kept, Run
+from finetune.utils.manifest import SEAL_FILE, has_checksums, seal, sealed
 from tests.conftest import ended_run, moved_run
 from tests.runs import launch, require_same, rows
 
@@ -262,7 +262,7 @@ def test_a_signal_at_any_moment_saves_first_and_the_run_ends_in_the_same_bits(
 
 def tell_at(patch: pytest.MonkeyPatch, what: str, call: int) -> None:
     """Have a scheduler tell the process to end in some call of a function, twice, as with a launcher between them."""
-    place: Any = loop if what == "evaluate" else Run
+    place: Any = trainer if what == "evaluate" else Run
     watched, calls = getattr(place, what), count(1)
 
     def calling(*arguments: object, **options: object) -> object:

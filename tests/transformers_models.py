@@ -13,7 +13,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 
 from transformers import AutoConfig, DepthAnythingConfig, DepthAnythingForDepthEstimation
 
-from finetune.networks.encoder_specs import ENCODERS
+from finetune.models.encoder_specs import ENCODERS
 
 MAX_DEPTH_M = 20
 

@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from finetune.scenes.cameras import Cameras
-    from finetune.scenes.draws import Draws
+    from finetune.data.synthetic.cameras import Cameras
+    from finetune.data.synthetic.draws import Draws
 
 HEIGHT, WIDTH = 240, 320
 INTRINSICS = {"width": WIDTH, "height": HEIGHT, "fx": 288.0, "fy": 288.0, "cx": 161.25, "cy": 118.5}
@@ -55,11 +55,11 @@ def draw_frame(room: int, view: int) -> tuple[NDArray[np.uint8], NDArray[np.uint
     import numpy as np
     import torch
 
-    from finetune.scenes.cameras import draw_cameras
-    from finetune.scenes.drawing import draw
-    from finetune.scenes.draws import Draws
-    from finetune.scenes.sensor import ColorSensor, DepthSensor
-    from finetune.scenes.worlds import draw_worlds
+    from finetune.data.synthetic.cameras import draw_cameras
+    from finetune.data.synthetic.drawing import draw
+    from finetune.data.synthetic.draws import Draws
+    from finetune.data.synthetic.sensor import ColorSensor, DepthSensor
+    from finetune.data.synthetic.worlds import draw_worlds
 
     number = 1000 * room + view
     worlds = draw_worlds(Draws(ROOM_SEED, [room]), objects=OBJECTS, outdoors=0.0)
@@ -78,8 +78,8 @@ def on_robot(cameras: Cameras, draws: Draws) -> Cameras:
     """The cameras at their place in the room and their heading, but at the robot's height and tilt."""
     from dataclasses import replace
 
-    from finetune.scenes.cameras import looking
-    from finetune.scenes.draws import root
+    from finetune.data.synthetic.cameras import looking
+    from finetune.data.synthetic.draws import root
 
     height_m = HEIGHT_M + draws.uniform(-HEIGHT_VARIES_M, HEIGHT_VARIES_M)
     down = DOWN + draws.uniform(-DOWN_VARIES, DOWN_VARIES)

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from finetune.errors import RecipeError
-from finetune.losses.affine import aligned_residual
-from finetune.losses.shapes import LossOfImages
+from finetune.losses.affine_invariant import aligned_residual
+from finetune.losses.base import LossOfImages
+from finetune.utils.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor

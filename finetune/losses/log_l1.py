@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from finetune.losses.shapes import LossOfImages, mean_over_valid
+from finetune.losses.base import LossOfImages, mean_over_valid
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from finetune.errors import RecipeError
-from finetune.losses.shapes import LossOfImages
+from finetune.losses.base import LossOfImages
+from finetune.utils.errors import RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor

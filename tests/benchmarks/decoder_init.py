@@ -45,7 +45,7 @@ if not __package__:
     # Run as a file, Python puts this folder first, where nothing of the repository is found.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from finetune.console import settle_threads
+from finetune.commands.runner import settle_threads
 from tests.benchmarks.real_frames import ROOT, write_lab_recipe
 
 MOST_OF_SCRATCH = 0.8
@@ -101,7 +101,7 @@ def sources(names: Sequence[str], folder: Path) -> dict[str, Source]:
 
 def write_sublist(source: Source, frames: str, path: Path) -> Path:
     """Evenly spread lines of the training list."""
-    from finetune.batches import evenly_spread
+    from finetune.utils.reductions import evenly_spread
 
     lines = source.train.read_text().splitlines()
     chosen = lines if frames == "all" else [lines[place] for place in evenly_spread(len(lines), int(frames))]
@@ -127,7 +127,7 @@ class Preparation:
 
     def __call__(self, group: Group, rate: float, seed: int) -> Prepared:
         """The run, by its recipe and key."""
-        from finetune.recipe import load_recipe
+        from finetune.recipe.load import load_recipe
 
         source = self._sources[group.data]
         overrides = self._overrides(group, rate, seed)
@@ -166,8 +166,8 @@ class Preparation:
 
     def _key(self, recipe: Any, group: Group) -> str:
         """Digest of all that decides a run: paths and threads are left out, what lies there is not."""
-        from finetune.recipe import recipe_mapping
-        from finetune.run_folder import digest
+        from finetune.recipe.load import recipe_mapping
+        from finetune.recipe.run_dir import digest
 
         mapping = recipe_mapping(recipe)
         for path in ("name", "output", "run.threads", "model.checkpoint"):
@@ -239,9 +239,9 @@ def train(run: Prepared, marks: Sequence[int]) -> tuple[dict[int, float], float]
     Returns:
         AbsRel at each of the steps ``marks``, infinite from where the loss was no longer finite; and seconds.
     """
-    from finetune.errors import FinetuneError, ProcessError, ResultError
-    from finetune.recipe import load_recipe
-    from finetune.training import run_training
+    from finetune.recipe.load import load_recipe
+    from finetune.training.run import run_training
+    from finetune.utils.errors import FinetuneError, ProcessError, ResultError
 
     recipe = load_recipe(run.recipe, run.overrides)
     folder = Path(recipe.output) / recipe.name

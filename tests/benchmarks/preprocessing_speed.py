@@ -18,8 +18,8 @@ import cv2
 import numpy as np
 from depth_anything_v2.util.transform import NormalizeImage, PrepareForNet, Resize
 
-from finetune.preprocessing import Preprocessing
-from finetune.sample import DepthSample
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.sample import DepthSample
 
 MOST_OF_ORIGINAL = 0.30
 

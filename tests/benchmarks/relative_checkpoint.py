@@ -20,12 +20,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finetune.evaluation import network_answer, one_answer
-from finetune.preprocessing import Preprocessing
-from finetune.protocols import Protocol
-from finetune.readers.pairs import Pairs
-from finetune.sample import DepthSample
-from finetune.weights import read_checkpoint, whole_network
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.readers.pairs import Pairs
+from finetune.data.sample import DepthSample
+from finetune.evaluation.evaluator import network_answer, one_answer
+from finetune.evaluation.protocols import Protocol
+from finetune.models.checkpoints.fill import whole_network
+from finetune.models.checkpoints.load import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS, APART = 1000, 1.2

@@ -26,7 +26,7 @@ FRAMES = 96  # of each process and way
 
 def drawn(process: int, together: int) -> tuple[float, float]:
     """Seconds that one process takes for its frames, by the clock and of CPU time."""
-    from finetune.readers.scenes import Scenes
+    from finetune.data.readers.scenes import Scenes
 
     reader = Scenes(
         count=10**6,

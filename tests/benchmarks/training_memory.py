@@ -73,9 +73,9 @@ def _mb(count: float) -> str:
 
 def _measured(encoder: str, train: str, arguments: argparse.Namespace) -> dict[str, float]:
     """One training run in a process of its own, from drawn weights."""
-    from finetune.networks.depth_model import DepthModel
-    from finetune.preprocessing import Preprocessing
-    from finetune.weights import save_native
+    from finetune.data.preprocessing import Preprocessing
+    from finetune.models.checkpoints.save import save_native
+    from finetune.models.depth_model import DepthModel
 
     with tempfile.TemporaryDirectory() as folder:
         network = DepthModel(encoder, None)
@@ -110,7 +110,7 @@ def _one(recipe: Path) -> int:
 
     import torch
 
-    from finetune import train
+    from finetune.commands import train
 
     if train.main([str(recipe)]):
         return 1

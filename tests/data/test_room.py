@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from finetune.readers.pairs import Pairs
+from finetune.data.readers.pairs import Pairs
 
 ROOM = Path(__file__).resolve().parents[2] / "data" / "room"
 

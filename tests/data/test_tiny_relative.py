@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
-from finetune.preprocessing import Preprocessing
-from finetune.weights import read_checkpoint, save_native, whole_network
+from finetune.data.preprocessing import Preprocessing
+from finetune.models.checkpoints.fill import whole_network
+from finetune.models.checkpoints.load import read_checkpoint
+from finetune.models.checkpoints.save import save_native
 from tests.drawn_weights import drawn_model
 
 ROOT = Path(__file__).resolve().parents[2]

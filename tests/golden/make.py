@@ -1,4 +1,4 @@
-"""Writes the answers of the original network that tests/networks/test_parity.py holds ours against.
+"""Writes the answers of the original network that tests/models/test_parity.py holds ours against.
 
 Run it with the original installed (pip install --no-deps jkp-depth-anything-v2): python -m tests.golden.make
 """
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from finetune.networks.encoder_specs import ENCODERS, EncoderSpec
+from finetune.models.encoder_specs import ENCODERS, EncoderSpec
 from tests.drawn_weights import (
     adjusted,
     draw,

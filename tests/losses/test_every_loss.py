@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune import registry
-from finetune.recipe_options import option_fields
+from finetune.recipe.validate import option_fields
+from finetune.utils import registry
 
 # As they are without options, and with each option that takes another way through the code.
 LOSSES = [

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from finetune.losses.affine import aligned_residual
+from finetune.losses.affine_invariant import aligned_residual
 from finetune.losses.gradient import Gradient
 
 

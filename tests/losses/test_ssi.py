@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from finetune.errors import RecipeError
 from finetune.losses.ssi import Ssi
+from finetune.utils.errors import RecipeError
 
 PRED = [0.0, 1.0, 2.0, 3.0, 4.0]  # median 2, mean deviation 6 / 5
 TARGET = [1.0, 2.0, 3.0, 4.0, 10.0]  # median 3, mean deviation 11 / 5

@@ -1,0 +1,142 @@
+"""``finetune evaluate MODEL --recipe RECIPE [key=value ...]``: the metric table, beside the baselines."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.commands.arguments import add_model_argument, claims_of, load_from, positive_meters
+from finetune.commands.runner import CommandParser, ended, long_imports, settle_threads
+from finetune.utils.files import NAME_A_FILE, disk_faults, write_file
+from finetune.utils.paths import expand_path, is_file, is_folder
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Understand the call, evaluate; the exit status is that of ``runner.ended``."""
+    parser = CommandParser(
+        prog="finetune evaluate",
+        description="Score a model on a recipe's data.val, by the recipe's protocols, beside the training median and "
+        "the recipe's checkpoint with one scale and shift.",
+    )
+    add_model_argument(parser, optional=True)
+    parser.add_argument(
+        "overrides", nargs="*", default=[], metavar="key=value", help="any key of the recipe: data.val.0.root=/mnt/x"
+    )
+    parser.add_argument("--recipe", required=True, metavar="FILE", help="YAML file that names data and protocol")
+    parser.add_argument(
+        "--protocol",
+        action="append",
+        metavar="NAME",
+        help="instead of the recipe's: plain, nyu_eigen, kitti_eigen_garg, kitti_garg_full, kitti_eigen, "
+        "reference_script, or one with keys changed, such as plain+align=median; one name or several",
+    )
+    parser.add_argument(
+        "--predictions",
+        type=expand_path,
+        metavar="DIR",
+        help="instead of MODEL, what any system wrote: DIR/<path or stem of the image>.npy in meters, or .png",
+    )
+    parser.add_argument(
+        "--meters-per-unit",
+        type=positive_meters,
+        metavar="U",
+        help="of these predictions: what a stored 1 is, 0.001 for millimeters; .png before .npy",
+    )
+    parser.add_argument(
+        "--json", type=expand_path, metavar="FILE", help="also write the table, as evaluation.json of a run"
+    )
+    parser.add_argument("--csv", type=expand_path, metavar="FILE", help="also write the scores of each image")
+    parser.add_argument(
+        "--html", type=expand_path, metavar="FILE", help="also write one page to look at, with pictures"
+    )
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    arguments = parser.parse_intermixed_args(_each_with_its_option(sys.argv[1:] if argv is None else argv))
+    if arguments.predictions and arguments.model:
+        # Without MODEL the first key=value stands in its place.
+        if "=" not in arguments.model:
+            parser.error("give MODEL or --predictions, not both")
+        arguments.overrides.insert(0, arguments.model)
+    if not arguments.predictions and not arguments.model:
+        parser.error("name a MODEL, or a folder by --predictions")
+    if arguments.meters_per_unit and not arguments.predictions:
+        parser.error("--meters-per-unit is of --predictions; a model answers in meters")
+    return ended(
+        lambda: _evaluate(arguments),
+        "Nothing was written; call again.",
+        of_memory="Call with run.batch_size=1, or close what else holds memory.",
+    )
+
+
+def _each_with_its_option(words: Sequence[str]) -> list[str]:
+    """The call with ``--protocol`` before each of several names that follow one: left to argparse, an option of several
+    words would take MODEL and key=value too."""
+    if not any(word.startswith("--protocol") for word in words):
+        return list(words)
+    from finetune.evaluation.protocol_settings import PROTOCOLS
+
+    found: list[str] = []
+    for word in words:
+        after_a_name = found[-2:-1] == ["--protocol"] or (found and found[-1].startswith("--protocol="))
+        if after_a_name and word.partition("+")[0] in PROTOCOLS:
+            found.append("--protocol")
+        found.append(word)
+    return found
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    from finetune.recipe.load import load_recipe
+
+    overrides = list(arguments.overrides)
+    if arguments.protocol:
+        overrides.append(f"evaluation.protocols={json.dumps(arguments.protocol)}")
+    recipe = load_recipe(arguments.recipe, overrides)
+    settle_threads()
+    # Only now what takes seconds to import: a wrong recipe has been answered.
+    with long_imports():
+        from finetune.recipe.run_dir import RunFolder
+        from finetune.reporting.verdicts import verdicts
+        from finetune.training.evaluate import evaluate_model, evaluate_predictions, image_rows
+
+    if arguments.predictions:
+        evaluations, frames = evaluate_predictions(recipe, arguments.predictions, arguments.meters_per_unit)
+    else:
+        run = RunFolder(Path(arguments.model)) if is_folder(Path(arguments.model)) else None
+        run = run if run and is_file(run.best) else None
+        evaluations, frames = evaluate_model(recipe, load_from(arguments, arguments.device), run)
+    if os.environ.get("RANK", "0") != "0":
+        return  # the first process of a launcher has the tables of all
+    for evaluation in evaluations:
+        print(evaluation.table())
+    own = "predictions" if arguments.predictions else "finetuned"
+    found = verdicts(evaluations[0], own, recipe.evaluation.best)
+    for one in found:
+        print(one)
+    if arguments.json:
+        _write(arguments.json, json.dumps([one.to_mapping() for one in evaluations], indent=2) + "\n")
+    if arguments.csv:
+        _write(arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.scored_entries.values()]))
+    if arguments.html:
+        from finetune.reporting.run_report import page_content, report_page
+
+        content = page_content(
+            f"Evaluation of {arguments.predictions or arguments.model}",
+            None if arguments.predictions else arguments.model,
+            recipe,
+            arguments.recipe,
+            evaluations,
+            frames,
+            found=found,
+            claims=claims_of(arguments),
+            overrides=overrides,
+        )
+        _write(arguments.html, report_page(content))
+
+
+def _write(path: Path, text: str) -> None:
+    with disk_faults(path, NAME_A_FILE):
+        write_file(path, text)
+    print(f"{path} is written")

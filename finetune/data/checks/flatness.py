@@ -1,0 +1,93 @@
+"""What the numbers of a depth map are, told by its flat surfaces.
+
+The inverse of depth along the optical axis is linear in pixel coordinates over any plane, whatever the camera: with
+X = x z / f and a plane n . X = d, 1 / z = n . (x / f, y / f, 1) / d. Of numbers that are disparity, the numbers
+themselves are linear; of distances along the ray, 1 / distance times the length of the ray of the pixel is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.camera import Camera
+
+Reading = Literal["z", "range", "disparity"]
+_PIXELS = 2000
+_PLANES = 200  # random ones through three pixels each
+_TOLERANCE = 0.005  # share of the value itself
+_SHARE_OF_SPREAD = 0.02  # of the middle half of the values
+
+
+def largest_plane(
+    depth_m: NDArray[np.float32], valid: NDArray[np.bool_], camera: Camera | None
+) -> Mapping[Reading, float] | None:
+    """
+    Args:
+        depth_m, valid: (H, W).
+        camera: intrinsics; None: whether it is range cannot be told.
+
+    Returns:
+        For each reading of the numbers, the share of pixels on the plane that holds most of them; None where fewer
+        than a hundred pixels are measured.
+    """
+    drawn = _draw(valid & np.isfinite(depth_m))
+    if drawn is None:
+        return None
+    chosen, places, triples = drawn
+    rows, columns = np.divmod(chosen, depth_m.shape[1])
+    values = depth_m.reshape(-1)[chosen].astype(np.float64)
+    readings: dict[Reading, NDArray[np.float64]] = {"z": 1.0 / values, "disparity": values}
+    if camera:
+        x, y = (columns - camera.cx_px) / camera.fx_px, (rows - camera.cy_px) / camera.fy_px
+        readings["range"] = np.sqrt(1.0 + x**2 + y**2) / values
+    return {name: _share(reading, places, triples, _TOLERANCE * reading) for name, reading in readings.items()}
+
+
+def flat_shares(known: NDArray[np.bool_], *readings: NDArray[np.float64]) -> list[float] | None:
+    """
+    Compare readings whose values vary by different shares of themselves: what is near a plane is told by their spread.
+
+    Args:
+        known: (H, W), where something is measured.
+        readings: (H, W), each of which would be linear in pixels over a plane if it were the right one.
+
+    Returns:
+        For each, the share of pixels on the plane that holds most of them; None where fewer than a hundred are known.
+    """
+    drawn = _draw(known)
+    if drawn is None:
+        return None
+    chosen, places, triples = drawn
+    values = [reading.reshape(-1)[chosen] for reading in readings]
+    spreads = [np.subtract(*np.percentile(one, (75, 25))) for one in values]
+    return [
+        _share(one, places, triples, np.full(len(one), _SHARE_OF_SPREAD * spread))
+        for one, spread in zip(values, spreads, strict=True)
+    ]
+
+
+def _draw(
+    known: NDArray[np.bool_],
+) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]] | None:
+    """Pixels (N,), their (N, 3) places, and (M, 3) triples of them that lie on no line; None where there are few."""
+    generator = np.random.default_rng(0)
+    chosen = generator.permutation(np.flatnonzero(known))[:_PIXELS]
+    if len(chosen) < 100:
+        return None
+    rows, columns = np.divmod(chosen, known.shape[1])
+    places = np.stack([columns, rows, np.full(len(chosen), known.shape[1])], axis=1) / known.shape[1]
+    triples = generator.integers(len(chosen), size=(_PLANES, 3))
+    triples = triples[np.abs(np.linalg.det(places[triples])) > 1e-4]
+    return (chosen, places, triples) if len(triples) else None
+
+
+def _share(
+    values: NDArray[np.float64], places: NDArray[np.float64], triples: NDArray[np.intp], tolerance: NDArray[np.float64]
+) -> float:
+    """Of the (M, 3) triples, the share of all (N,) values on the plane through the best of them."""
+    planes = np.linalg.solve(places[triples], values[triples][..., None])[..., 0]
+    return float((np.abs(planes @ places.T - values) < tolerance).mean(axis=1).max())

@@ -1,0 +1,133 @@
+"""Where depth ends: a code, the end of the sensor, or the range that the recipe gives it."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from finetune.data.checks.depth_encoding import evidence_of_shares
+from finetune.data.checks.entry import Entry, ends_of_sensor, without_ends
+from finetune.data.checks.findings import Finding
+from finetune.data.checks.units import range_to_set, suggested_max_depth_m
+from finetune.utils.figures import meters, percent
+
+_TOO_MUCH_HEADROOM = 5.0
+# Where so much of the depth lies in the range, what is beyond may be a sensor's noise.
+_MOSTLY_WITHIN = 0.95
+
+
+def sentinel(entry: Entry) -> Iterator[Finding]:
+    """One far value that many pixels share, with nothing near it, is a code and not a distance; and where the maps all
+    end at one value that many pixels share, the sensor or the file ends there."""
+    if evidence_of_shares(entry):
+        return  # which end where their range ends
+    suspects = [one.most_m for one in entry.facts if one.has_code]
+    if suspects:
+        (value_m, count), *_ = Counter(suspects).most_common(1)
+        if count < max(2, 0.2 * len(entry.facts)):
+            return
+        nature = "nothing near it: it looks like a code for 'not measured'"
+    else:
+        ends = ends_of_sensor(entry.facts)
+        if not ends:
+            return
+        value_m = max(ends)
+        count = sum(one.most_m == value_m for one in entry.facts)
+        nature = "nothing beyond it: it looks like the end of the sensor, or of what was drawn, and not like a distance"
+    raw = _stored(entry.reader, value_m)
+    if raw is None:
+        evidence = f"{count} of {len(entry.facts)} depth maps have many pixels at their farthest value, and {nature}"
+        fix = f"If it is a code, add the number that the files have there to {entry.key}.invalid ({entry.where})"
+        yield Finding(severity="warn", name="sentinel", key=entry.key, evidence=evidence, fix=fix)
+        return
+    raw = round(raw) if math.isclose(raw, round(raw), rel_tol=1e-6) else raw  # depth is float32, raw values often whole
+    share = float(np.median([one.most_share for one in entry.facts if one.most_m == value_m]))
+    listed = [*getattr(entry.reader, "invalid", ()), raw]
+    yield Finding(
+        severity="stop" if entry.ceiling and suspects else "warn",
+        name="sentinel",
+        key=entry.key,
+        evidence=f"{count} of {len(entry.facts)} depth maps have {percent(share)} of their pixels at exactly "
+        f"{raw:.10g} ({meters(value_m, 4)}) and {nature}",
+        fix=f"Set {entry.key}.invalid: [{', '.join(f'{value:.10g}' for value in listed)}] ({entry.where})"
+        if hasattr(entry.reader, "invalid")
+        else f"Leave that value out when the data of {entry.key} are written ({entry.where})",
+    )
+
+
+def _stored(reader: Any, depth_m: float) -> float | None:
+    """The number in a file that a reader made this depth of; None where there is no one such number."""
+    if hasattr(reader, "stored_number"):
+        return reader.stored_number(depth_m)
+    unit = getattr(reader, "meters_per_unit", None)
+    return depth_m / unit if unit else depth_m
+
+
+def depth_range(entry: Entry) -> Iterator[Finding]:
+    """Whether the range of the recipe loses measured depth, or is far wider than it."""
+    key, limit_m = entry.limit
+    found = [one.depth_m for one in entry.facts]
+    depth_m = without_ends(np.concatenate(found), entry.facts) if found else np.empty(0, np.float32)
+    if not depth_m.size or evidence_of_shares(entry):
+        return
+    end_m = float(np.percentile(depth_m, 99.5))
+    suggested_m = suggested_max_depth_m(end_m)
+    beyond = float(np.mean(depth_m > limit_m))
+    if beyond > 0.01 and not entry.ceiling:
+        yield Finding(
+            severity="stop" if beyond > 0.5 else "warn",
+            name="max_depth",
+            key=entry.key,
+            evidence=f"{percent(beyond)} of the measured depth is beyond {key} {limit_m:g} and lost",
+            fix=way_with_what_is_beyond(entry.key, entry.reader, (key, limit_m), end_m, beyond),
+        )
+    elif suggested_m is None or (end_m > limit_m and not entry.ceiling):
+        yield Finding(
+            severity="note",
+            name="max_depth",
+            key=entry.key,
+            evidence=f"{percent(beyond)} of the measured depth is beyond {key} {limit_m:g} and lost",
+        )
+    elif limit_m > _TOO_MUCH_HEADROOM * suggested_m:
+        yield Finding(
+            severity="warn",
+            name="max_depth",
+            key=entry.key,
+            evidence=f"99.5 % of the measured depth ends at {meters(end_m)}, {percent(end_m / limit_m)} of {key} "
+            f"{limit_m:g}: the head has to learn the rest of its range from nothing, and answers with little "
+            "resolution near by",
+            fix=f"Set {key}: {suggested_m:g}, unless the camera is to answer farther",
+        )
+    elif entry.key.startswith("data.train"):
+        lost = float(np.mean(depth_m > suggested_m))
+        yield Finding(
+            severity="note",
+            name="max_depth",
+            key=entry.key,
+            evidence=f"99.5 % of the measured depth ends at {meters(end_m)}: {key} {suggested_m:g} would lose "
+            f"{percent(lost)} above it; at {limit_m:g}, {percent(1 - min(1.0, suggested_m / limit_m))} of the range "
+            "is headroom",
+        )
+
+
+def way_with_what_is_beyond(
+    entry_key: str, reader: object, limit: tuple[str, float], end_m: float, beyond: float
+) -> str:
+    """What to set where a share of the depth is beyond the limit: a sensor's noise is to raise no range."""
+    key, limit_m = limit
+    if getattr(reader, "depth_is", "z") == "disparity" and not getattr(reader, "disparity_offset_px", None):
+        # Middlebury's doffs: without it, what is far is many times too far.
+        set_offset = f"If the calibration names an offset (doffs), set {entry_key}.disparity_offset_px; if not, set"
+        return f"{set_offset} {range_to_set(key, end_m)}, or more if the camera is to answer farther"
+    farther = f"Set {range_to_set(key, end_m)}, or more if the camera is to answer farther"
+    if beyond > 1 - _MOSTLY_WITHIN or not hasattr(reader, "max_depth_m"):
+        return farther
+    own_m = reader.max_depth_m or limit_m
+    return (
+        f"Set {entry_key}.max_depth_m: {min(own_m, limit_m):g} if the sensor measures no farther, and what is beyond "
+        f"is noise; where it is measured well, set {range_to_set(key, end_m)}"
+    )

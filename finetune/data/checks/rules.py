@@ -1,0 +1,221 @@
+"""What the facts of several samples of one data entry, or of two, add up to."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from finetune.data.checks.depth_encoding import bits, shares_of_a_range
+from finetune.data.checks.entry import Entry
+from finetune.data.checks.findings import Finding
+from finetune.data.checks.flatness import Reading
+from finetune.data.checks.frame_stats import Facts
+from finetune.data.checks.ranges import depth_range, sentinel
+from finetune.data.checks.registration import FEWEST_FRAMES, Fit, fit
+from finetune.utils.figures import percent
+
+# By how much, as a natural log, the largest plane of another reading must hold more pixels in the median frame.
+_CLEARLY_OTHER = 0.3
+_FEWEST_FRAMES = 4  # to be sure of what single frames only suggest
+_FEW_LEVELS = 16  # of 256; photographs, also dark ones, use more than a hundred
+# Another reading, and what ``depth_is`` needs with it.
+_READINGS: tuple[tuple[Reading, str], ...] = (
+    ("disparity", "with baseline_m and intrinsics; of inverse depth depth_is: inverse, with inverse_per_unit"),
+    ("range", "with intrinsics"),
+)
+_LEAST_FOCAL = 0.1  # of the width: a field of view of 157 degrees
+_MOST_DIFFERENT_BITS = 12  # of 256, between images that look alike
+
+
+def findings_of(entry: Entry) -> Iterator[Finding]:
+    """Everything but what a wrong unit is, which ``inspection`` tells."""
+    for look in (
+        _focal,
+        bits,
+        shares_of_a_range,
+        _reading,
+        _registration,
+        sentinel,
+        _constant,
+        depth_range,
+        _image_levels,
+    ):
+        yield from look(entry)
+
+
+def _focal(entry: Entry) -> Iterator[Finding]:
+    short = [one for one in entry.facts if one.focal_px is not None and one.focal_px < _LEAST_FOCAL * one.size[1]]
+    if short:
+        focal, width = short[0].focal_px, short[0].size[1]
+        yield Finding(
+            severity="stop",
+            name="focal",
+            key=entry.key,
+            evidence=f"{short[0].source}: a focal length of {focal:g} px for images {width} px wide looks like "
+            "millimeters",
+            fix=f"Write fx and fy in pixels, millimeters * {width} / the sensor's width in millimeters ({entry.where})",
+        )
+
+
+def _image_levels(entry: Entry) -> Iterator[Finding]:
+    """Images of more than 8 bits that use few of them: divided by 257, a thermal camera's 900 counts are four grays."""
+    levels = [one.image_levels for one in entry.facts]
+    if len(levels) < _FEWEST_FRAMES or not 1 < np.median(levels) <= _FEW_LEVELS:
+        return
+    yield Finding(
+        severity="warn",
+        name="image_levels",
+        key=entry.key,
+        evidence=f"its images use {np.median(levels):.0f} of 256 levels, {entry.facts[0].source} first",
+        fix="Of images of more than 8 bits set data.image_black and data.image_white to the stored numbers of both, or "
+        "data.image_percentiles: [1, 99]; of 8 bits, export them with more contrast",
+    )
+
+
+def _reading(entry: Entry) -> Iterator[Finding]:
+    """Disparity, or distance along the ray, taken for depth."""
+    if any(one.numbers.bits or one.numbers.scale == "z_buffer" for one in entry.facts):
+        return  # whose surfaces bend for another reason
+    planes = [
+        {name: share for name, share in one.plane.items() if name != "range" or not _is_short(one)}
+        for one in entry.facts
+        if one.plane
+    ]
+    for name, needed in _READINGS:
+        shares = [(one[name], one["z"]) for one in planes if name in one]
+        if not shares:
+            continue
+        logs = [math.log(max(other, 1e-3) / max(z, 1e-3)) for other, z in shares]
+        if np.median(logs) < _CLEARLY_OTHER or np.mean([log > 0 for log in logs]) < 2 / 3:
+            continue
+        other, z = np.median(shares, axis=0)
+        meaning = (
+            "disparity or inverse depth, which fall with distance" if name == "disparity" else "distance along the ray"
+        )
+        yield Finding(
+            severity="stop" if len(shares) >= _FEWEST_FRAMES else "warn",
+            name="depth_is",
+            key=entry.key,
+            evidence=f"the numbers look like {meaning}: read so, the largest flat surface holds {other:.0%} of the "
+            f"pixels in the median of {len(shares)} frames, read as depth {z:.0%}",
+            fix=f"Set {entry.key}.depth_is: {name}, {needed} ({entry.where})",
+        )
+
+
+def _is_short(one: Facts) -> bool:
+    return one.focal_px is not None and one.focal_px < _LEAST_FOCAL * one.size[1]
+
+
+def _registration(entry: Entry) -> Iterator[Finding]:
+    found = fit([one.edges for one in entry.facts if one.edges])
+    if not found:
+        if entry.facts and all(one.sparse for one in entry.facts):
+            yield _not_judged(entry)
+        return
+    if found.verdict == "unknown":
+        return
+    sure = found.frames >= FEWEST_FRAMES
+    numbers = (
+        f"over {found.frames} frames color changes at depth edges by {_percent(found.rise.in_place)} of its range more "
+        "than around them"
+    )
+    mirrored = fit([one.edges for one in entry.facts if one.edges], mirrored=True)
+    if mirrored and mirrored.fits and found.rise.in_place < 0.5 * mirrored.rise.in_place:
+        yield Finding(
+            severity="stop" if sure else "warn",
+            name="mirrored",
+            key=entry.key,
+            evidence=f"depth is mirrored left to right: {numbers}, and by {_percent(mirrored.rise.in_place)} once it "
+            "is turned",
+            fix=f"Mirror the depth maps, or the images, of {entry.key} ({entry.where})",
+        )
+    elif found.verdict == "moved":
+        yield Finding(
+            severity="stop" if sure else "warn",
+            name="registration",
+            key=entry.key,
+            evidence=f"depth does not lie on its image: {numbers}, and by {_percent(found.rise.best)} once it is moved "
+            f"{_toward(found)}",
+            fix="Register depth to color with the two cameras' calibration, as the sensor's own software does "
+            f"({entry.where})",
+        )
+    else:
+        yield Finding(
+            severity="stop" if sure else "warn",
+            name="registration",
+            key=entry.key,
+            evidence=f"depth does not belong to its image: {numbers}, and moved by up to a sixth of the width by no "
+            f"more than {_percent(found.rise.best)}, which is chance",
+            fix=f"Check that each line of {entry.key} names the depth of its own image, registered to it "
+            f"({entry.where})",
+        )
+
+
+def _not_judged(entry: Entry) -> Finding:
+    share = float(np.median([one.valid_share for one in entry.facts]))
+    return Finding(
+        severity="note",
+        name="registration",
+        key=entry.key,
+        evidence=f"depth is sparse, {percent(share)} of the pixels in the median frame: between its points an edge "
+        "lies anywhere, so whether depth lies on its image is not judged; the page of finetune check --html shows it",
+    )
+
+
+def _percent(share: float) -> str:
+    return f"{max(0.0, share):.0%}"
+
+
+def _toward(found: Fit) -> str:
+    across_px, down_px = found.shift_px
+    across = f"{abs(across_px)} px {'right' if across_px > 0 else 'left'}"
+    down = f"{abs(down_px)} px {'down' if down_px > 0 else 'up'}"
+    return " and ".join(text for text, moved in ((across, across_px), (down, down_px)) if moved)
+
+
+def _constant(entry: Entry) -> Iterator[Finding]:
+    flat = [one.source for one in entry.facts if one.constant]
+    if len(flat) > 0.05 * len(entry.facts):
+        yield Finding(
+            severity="warn",
+            name="constant",
+            key=entry.key,
+            evidence=f"{len(flat)} of {len(entry.facts)} depth maps have one depth at all their pixels, such as "
+            f"{flat[0]}",
+            fix=f"Leave these frames out of {entry.key}, or export what was measured ({entry.where})",
+        )
+
+
+def apart(train: Entry, val: Entry, file_name: Callable[[str], str] = lambda source: source) -> Iterator[Finding]:
+    """Whether validation frames look like training frames, or come from the same recording."""
+    if train.facts and val.facts:
+        looks = np.stack([one.look for one in train.facts])
+        alike = []
+        for one in val.facts:
+            bits = np.count_nonzero(looks != one.look, axis=1)
+            nearest = int(bits.argmin())
+            if bits[nearest] <= _MOST_DIFFERENT_BITS:
+                alike.append((one.source, train.facts[nearest].source))
+        if alike:
+            yield Finding(
+                severity="warn",
+                name="near_duplicates",
+                key=val.key,
+                evidence=f"{len(alike)} of {len(val.facts)} frames looked at are nearly the same picture as one of "
+                f"{train.key}, such as {file_name(alike[0][0])} and {file_name(alike[0][1])}: their score says "
+                "nothing of other places",
+                fix=f"Take validation frames from other places or recordings ({val.where})",
+            )
+    folders = [{str(Path(one.source).parent) for one in entry.facts} for entry in (train, val)]
+    shared = sorted(folders[0] & folders[1] - {".", ""})
+    if shared:
+        yield Finding(
+            severity="note",
+            name="one_recording",
+            key=val.key,
+            evidence=f"frames of {train.key} and {val.key} lie in one folder, {shared[0]}: if that is one recording, "
+            "neighboring frames are no test",
+        )

@@ -1,0 +1,127 @@
+"""What the raw numbers of a depth map are: 16 bits in another order, half floats, or shares of a range from 0 to 1."""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.checks.flatness import flat_shares
+from finetune.data.readers.bits import Bits, decode_bits
+
+# Numbers that all lie from 0 to 1: linear in depth, or in its inverse as a renderer's depth buffer is.
+Scale = Literal["normalized", "z_buffer"]
+_FEWEST = 500  # numbers that tell anything
+_FEWEST_DIFFERENT = 30
+_WHOLE = 0.01  # how far a raw value that was stored as a whole number lies from one, after float32
+_JUMP = 0.2  # natural log of the ratio of neighboring depths; a surface has none
+_CLEARLY_FLATTER = 0.3  # natural log of the ratio of the pixels on the largest flat surface; see flat_shares
+_HALF_FLOAT_END = 0x7C00  # from here on they are infinite
+
+
+class Numbers(NamedTuple):
+    """What one map's numbers look like.
+
+    Attributes:
+        bits: how the 16 bits are to be read; None: as they are.
+        matters: whether that reading is more than another unit: some value wraps around, or has other bits in front.
+        scale: what numbers from 0 to 1, or shares of 65535, are; None where they are neither.
+    """
+
+    bits: Bits | None = None
+    matters: bool = False
+    scale: Scale | None = None
+
+
+def numbers_of(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], meters_per_unit: float | None) -> Numbers:
+    """
+    Args:
+        depth_m, valid: (H, W), as a reader gives them.
+        meters_per_unit: by which the reader multiplied what the file stores; None where it did something else.
+
+    Returns:
+        What the stored numbers look like.
+    """
+    known = valid & np.isfinite(depth_m)
+    if not meters_per_unit or np.count_nonzero(known) < _FEWEST:
+        return Numbers()
+    raw = np.where(known, depth_m, 0.0) / np.float64(meters_per_unit)
+    whole = np.rint(raw)
+    if raw.max() <= 1.0 + 1e-6:
+        return Numbers(scale=_scale_of(raw, known))
+    if raw.max() > 65535 + _WHOLE or np.abs(raw - whole).max() > _WHOLE:
+        return Numbers()
+    stored = whole.astype(np.uint16)
+    if len(np.unique(stored[known])) < _FEWEST_DIFFERENT:
+        return Numbers()
+    if _is_rotated(stored[known]):
+        return Numbers(bits="rotated", matters=bool((stored[known] & 7).any()))
+    if _has_confidence(stored, known):
+        return Numbers(bits="android_confidence", matters=True)
+    if _is_half_floats(stored, known):
+        return Numbers(bits="float16", matters=True)
+    # A depth buffer of 16 bits; most of a camera's depth is not near 65 m.
+    if np.median(stored[known]) > 0.8 * 65535 and _scale_of(raw / 65535, known) == "z_buffer":
+        return Numbers(scale="z_buffer")
+    return Numbers()
+
+
+def _is_rotated(values: NDArray[np.uint16]) -> bool:
+    """Of millimeters below 16.4 m that were turned left by three bits, the lowest three hold 0 or 1. The fourth, which
+    was the lowest, is as often 1 as 0: numbers that were multiplied by 16 or more are something else."""
+    return bool(np.mean((values & 7) <= 1) > 0.98 and 0.1 < np.mean((values >> 3) & 1) < 0.9)
+
+
+def _has_confidence(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> bool:
+    """Whether the three highest bits cut surfaces to pieces that are whole without them."""
+    levels = np.bincount(stored[known] >> 13, minlength=8) / np.count_nonzero(known)
+    millimeters = stored & np.uint16(0x1FFF)
+    if levels[4:].max() == 1.0:
+        # One confidence everywhere: from 32.8 m on, in eight meters, no scene has depths that are many times apart.
+        low, high = np.percentile(millimeters[known], (5, 95))
+        shares = flat_shares(known, 1.0 / np.maximum(millimeters, 1), stored.astype(np.float64))
+        return bool(high > 1.5 * low > 0 and shares and shares[0] > shares[1])
+    if levels.max() > 0.99:
+        return False
+    with_them, without = _roughness(stored, known), _roughness(millimeters, known)
+    return with_them > 3 * without and with_them > without + 0.005
+
+
+def _roughness(numbers: NDArray[np.uint16], known: NDArray[np.bool_]) -> float:
+    """Share of the pairs of neighbors that lie at different depths."""
+    known = known & (numbers > 0)
+    logs = np.log(np.where(known, numbers, 1).astype(np.float64))
+    jumps = [np.abs(np.diff(logs, axis=axis))[np.minimum(*_pairs(known, axis))] > _JUMP for axis in (0, 1)]
+    together = np.concatenate(jumps)
+    return float(together.mean()) if together.size else 0.0
+
+
+def _pairs(known: NDArray[np.bool_], axis: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    return (known[1:], known[:-1]) if axis == 0 else (known[:, 1:], known[:, :-1])
+
+
+def _is_half_floats(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> bool:
+    """Half floats of meters are whole numbers close together, since their exponent stands in front; read as such,
+    surfaces are flatter."""
+    low, high = np.percentile(stored[known], (0.5, 99.5))
+    if not (0x2800 <= low < high < _HALF_FLOAT_END and high < 3 * low):  # from 3 cm on
+        return False
+    as_floats, _ = decode_bits(stored, "float16")
+    nearest, farthest = np.percentile(as_floats[known], (0.5, 99.5))
+    if farthest < 1.5 * nearest:
+        return False
+    usual = known & (stored < _HALF_FLOAT_END) & (stored > 0)
+    inverse = (1.0 / np.where(usual, numbers, 1).astype(np.float64) for numbers in (as_floats, stored))
+    shares = flat_shares(usual, *inverse)
+    return bool(shares and np.log(shares[0] / max(shares[1], 1e-3)) > _CLEARLY_FLATTER)
+
+
+def _scale_of(raw: NDArray[np.float64], known: NDArray[np.bool_]) -> Scale:
+    """A depth buffer is linear over a plane, and most of it is near 1; of what is linear in depth, the inverse is."""
+    low, middle, high = np.percentile(raw[known], (0.5, 50, 99.5))
+    if middle < 0.5 or high - middle > middle - low:
+        return "normalized"
+    shares = flat_shares(known, raw, 1.0 / np.where(known, raw, 1.0))
+    linear = shares is not None and np.log(max(shares[0], 1e-3) / max(shares[1], 1e-3)) > -0.2
+    return "z_buffer" if linear else "normalized"

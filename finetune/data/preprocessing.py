@@ -1,0 +1,332 @@
+"""The one preprocessing object: what train, evaluate, predict and export do to an image before the network sees it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.camera import Camera
+from finetune.data.readers.image_levels import ImageLevels
+from finetune.data.sample import DepthSample, is_sparse
+from finetune.models.encoder_specs import MOST_SIDE_PX
+from finetune.utils.errors import shown
+
+PATCH_PX = 14
+_LEVELS = "image_levels"
+_ORIENTATION = "orientation"
+_MOST_COLOR = 1000  # of mean and std: beyond it no image could be told from another
+# Times as elongated as the input size that an image may be before its longer side is bounded; see network_size.
+MOST_ELONGATED = 4.0
+_FARTHEST_M = np.finfo(np.float32).max
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """Lower-bound resize that keeps the aspect, sides multiples of the patch, bicubic, ImageNet normalization.
+
+    The arithmetic is that of the original's transform (Depth Anything V2, ``util/transform.py``), so that its weights
+    see what they were trained on. It is saved inside every weights file.
+
+    Attributes:
+        input_size: (height, width) that the resized image reaches at least, pixels; multiples of 14.
+        mean, std: per RGB channel, of values from 0 to 1.
+        image_levels: what is black and white of image files of more than 8 bits; used where they are read.
+        orientation: how the images of training lay: ``upright``, turned as their EXIF tag says, or ``stored``, which is
+            said of weights that were written before training turned images. Images without a tag are the same in both.
+            Every command turns images upright, whatever the weights say.
+    """
+
+    input_size: tuple[int, int]
+    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
+    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
+    image_levels: ImageLevels | None = None
+    orientation: Literal["upright", "stored"] = "upright"
+
+    def network_size(self, height: int, width: int) -> tuple[int, int]:
+        """
+        (height, width) in pixels of what the network sees of an image of ``height`` x ``width`` pixels.
+
+        An image that is more than ``MOST_ELONGATED`` times as elongated as ``input_size`` is bounded by its longer
+        side, where the original's lower bound would let that grow without end.
+        """
+        elongated = self.elongation(height, width)
+        scale = max(self.input_size[0] / height, self.input_size[1] / width)
+        if elongated <= MOST_ELONGATED:
+            return _to_patches(scale * height, self.input_size[0]), _to_patches(scale * width, self.input_size[1])
+        scale *= MOST_ELONGATED / elongated
+        return _to_patches(scale * height, PATCH_PX), _to_patches(scale * width, PATCH_PX)
+
+    def elongation(self, height: int, width: int) -> float:
+        """How many times as elongated as ``input_size`` an image is, 1 or more."""
+        down, across = height / self.input_size[0], width / self.input_size[1]
+        return max(down, across) / min(down, across)
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """
+        Args:
+            image: (H, W, 3) uint8, RGB.
+
+        Returns:
+            (3, h, w) float32, normalized and not clipped, ``network_size(H, W)`` large.
+        """
+        height, width = self.network_size(*image.shape[:2])
+        # float64, as in the original: float32 is up to 4e-4 off after the division by std.
+        resized = cv2.resize(image / 255.0, (width, height), interpolation=cv2.INTER_CUBIC)
+        normalized = (resized - np.array(self.mean)) / np.array(self.std)
+        return np.ascontiguousarray(normalized.transpose(2, 0, 1), dtype=np.float32)
+
+    def window(self, height: int, width: int, across: float, down: float) -> Window:
+        """The training crop: a window of ``input_size`` out of the resized image, expressed in the image's own pixels.
+
+        The image is as large as evaluation shows it. One whose longer side is bounded is smaller than the window
+        across, and lies somewhere in it; around it the image repeats its rim, and nothing is measured.
+
+        Args:
+            height, width: of the image, pixels.
+            across, down: where the window lies, each from 0 (left, top) to below 1 (right, bottom).
+        """
+        whole = self.whole(height, width)
+        out_height, out_width = self.input_size
+        return replace(
+            whole,
+            top=_start(down, whole.height - out_height),
+            left=_start(across, whole.width - out_width),
+            height=out_height,
+            width=out_width,
+        )
+
+    def whole(self, height: int, width: int) -> Window:
+        """All of the resized image of ``height`` x ``width`` pixels: what brings its depth to the network's size."""
+        out_height, out_width = self.network_size(height, width)
+        return Window(
+            top=0,
+            left=0,
+            height=out_height,
+            width=out_width,
+            pixels_down=height / out_height,
+            pixels_across=width / out_width,
+        )
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values, for the metadata of a weights file."""
+        saved: dict[str, Any] = {name: list(getattr(self, name)) for name in _SAVED}
+        # Only where there is anything to say: older versions know no such keys.
+        if self.image_levels is not None:
+            saved[_LEVELS] = self.image_levels.to_mapping()
+        if self.orientation != "stored":
+            saved[_ORIENTATION] = self.orientation
+        return saved
+
+    @classmethod
+    def from_mapping(cls, mapping: object) -> Preprocessing:
+        """
+        The inverse of ``to_mapping``.
+
+        Raises:
+            ValueError: ``to_mapping`` gives no such mapping.
+        """
+        if not isinstance(mapping, Mapping) or set(mapping) - {_LEVELS, _ORIENTATION} != set(_SAVED):
+            raise ValueError(f"preprocessing is {shown(mapping)}; expected {', '.join(_SAVED)} and nothing else")
+        orientation = mapping.get(_ORIENTATION, "stored")
+        if orientation not in ("upright", "stored"):
+            raise ValueError(f"preprocessing.orientation is {shown(orientation)}; expected upright or stored")
+        for name, (count, expected, holds) in _SAVED.items():
+            values = mapping[name]
+            if not isinstance(values, list | tuple) or len(values) != count or not all(map(holds, values)):
+                raise ValueError(f"preprocessing.{name} is {shown(values)}; expected {expected}")
+        levels = ImageLevels.from_mapping(mapping[_LEVELS]) if _LEVELS in mapping else None
+        saved = {name: tuple(mapping[name]) for name in _SAVED}
+        return cls(**saved, image_levels=levels, orientation=orientation)
+
+
+def _is_color(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST_COLOR
+
+
+def _is_spread(value: Any) -> bool:
+    return _is_color(value) and value >= 1 / _MOST_COLOR
+
+
+def _is_whole_patches(value: Any) -> bool:
+    return type(value) is int and 0 < value <= MOST_SIDE_PX and value % PATCH_PX == 0
+
+
+# Each field as a weights file holds it: how many values, what they are, and whether one value is that.
+_SAVED: dict[str, tuple[int, str, Callable[[Any], bool]]] = {
+    "input_size": (2, f"height and width, positive multiples of {PATCH_PX} up to {MOST_SIDE_PX}", _is_whole_patches),
+    "mean": (3, f"three numbers from -{_MOST_COLOR} to {_MOST_COLOR}", _is_color),
+    "std": (3, f"three numbers from {1 / _MOST_COLOR:g} to {_MOST_COLOR}", _is_spread),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A window of the resized image that is cut before the resize, so that no pixel is resized only to be thrown away.
+
+    Attributes:
+        top, left: corner in the resized image, pixels; below 0 where the window begins before the image.
+        height, width: of the window, pixels.
+        pixels_down, pixels_across: pixels of the original image for each pixel of the resized one.
+    """
+
+    top: int
+    left: int
+    height: int
+    width: int
+    pixels_down: float
+    pixels_across: float
+
+    def __call__(self, sample: DepthSample) -> DepthSample:
+        """The window of a sample: image bicubic, depth by selection alone, camera moved along."""
+        depth_m, valid = self.depth(sample.depth_m, sample.valid)
+        camera = sample.camera and self.camera(sample.camera)
+        return DepthSample(
+            image=self.image(sample.image), depth_m=depth_m, valid=valid, source=sample.source, camera=camera
+        )
+
+    def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """(H, W, 3) uint8 -> (height, width, 3) uint8, bicubic; one warp with the fractional corner and scale."""
+        x_scale, y_scale = self.pixels_across, self.pixels_down
+        to_source = np.array(
+            [
+                [x_scale, 0.0, x_scale * (self.left + 0.5) - 0.5],
+                [0.0, y_scale, y_scale * (self.top + 0.5) - 0.5],
+            ]
+        )
+        # At the rim cv2.resize repeats the last pixel; so must this, or borders differ from evaluation.
+        return np.asarray(
+            cv2.warpAffine(
+                image,
+                to_source,
+                (self.width, self.height),
+                flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+                borderMode=cv2.BORDER_REPLICATE,
+            ),
+            dtype=np.uint8,
+        )
+
+    def depth(
+        self, depth_m: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """
+        Args:
+            depth_m: (H, W), meters.
+            valid: (H, W), True where measured.
+
+        Returns:
+            Depth and valid, (height, width); no value is made up. Where the resize enlarges, the nearest pixel. Where
+            it shrinks a dense map, of each cell the measured pixel nearest to its center: the smallest one would be too
+            near by as much as a surface recedes in half a cell. Where it shrinks a sparse one (``is_sparse``), the
+            smallest depth of each cell: every return is kept, and of a near thing and what a LiDAR, which stands beside
+            the camera, saw past it, the near one.
+        """
+        top, height = _inside(self.top, self.height, round(depth_m.shape[0] / self.pixels_down))
+        left, width = _inside(self.left, self.width, round(depth_m.shape[1] / self.pixels_across))
+        cells = (
+            _cells(top, height, self.pixels_down, depth_m.shape[0]),
+            _cells(left, width, self.pixels_across, depth_m.shape[1]),
+        )
+        if max(self.pixels_down, self.pixels_across) > 1 and is_sparse(valid):
+            found_m, kept = _smallest(depth_m, valid, cells)
+        else:
+            centers = _centers(top, height, self.pixels_down), _centers(left, width, self.pixels_across)
+            found_m, kept = _nearest(depth_m, valid, cells, centers)
+        if found_m.shape == (self.height, self.width):
+            return found_m, kept
+        around = (
+            (top - self.top, self.top + self.height - top - height),
+            (left - self.left, self.left + self.width - left - width),
+        )
+        return np.pad(found_m, around), np.pad(kept, around)
+
+    def camera(self, camera: Camera) -> Camera:
+        """The intrinsics of the window."""
+        return camera.resized(1 / self.pixels_down, 1 / self.pixels_across).cropped(self.top, self.left)
+
+
+def _start(share: float, spare: int) -> int:
+    """Where a window begins that is ``spare`` pixels smaller than an image, or, below 0, larger: 0 to ``spare``."""
+    return math.floor(share * (spare + 1)) if spare >= 0 else -math.floor(share * (1 - spare))
+
+
+def _to_patches(side_px: float, at_least_px: int) -> int:
+    """The multiple of the patch nearest to a side, or the next larger one where that falls below the bound."""
+    # round() breaks ties to the even multiple, as the original's np.round does.
+    nearest = round(side_px / PATCH_PX) * PATCH_PX
+    return nearest if nearest >= at_least_px else math.ceil(side_px / PATCH_PX) * PATCH_PX
+
+
+def _cells(first: int, count: int, pixels: float, limit: int) -> NDArray[np.intp]:
+    """First source index of each of ``count`` output cells, and one past the last source index they reach."""
+    edges = (first + np.arange(count + 1)) * pixels
+    if pixels > 1:
+        # A source pixel belongs to the cell its center lies in: each to exactly one, and each cell has at least one.
+        return np.minimum(np.ceil(edges - 0.5 - 1e-9).astype(np.intp), limit)
+    nearest = np.minimum(np.floor(edges[:-1] + pixels / 2).astype(np.intp), limit - 1)
+    return np.append(nearest, nearest[-1] + 1)
+
+
+def _centers(first: int, count: int, pixels: float) -> NDArray[np.float64]:
+    """Where the center of each of ``count`` output cells lies, in source pixels; that of pixel 0 is 0."""
+    return (first + np.arange(count, dtype=np.float64) + 0.5) * pixels - 0.5
+
+
+def _inside(first: int, count: int, limit: int) -> tuple[int, int]:
+    """Where the part begins of a stretch of ``count`` that lies in 0 to ``limit``, and how long it is."""
+    begin = max(0, first)
+    return begin, min(first + count, limit) - begin
+
+
+def _smallest(
+    depth_m: NDArray[np.float32], valid: NDArray[np.bool_], cells: tuple[NDArray[np.intp], NDArray[np.intp]]
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Of each cell the smallest measured depth."""
+    rows, columns = cells
+    inside = np.s_[rows[0] : rows[-1], columns[0] : columns[-1]]
+    # Infinity stands for nothing measured, so what is infinitely far is for now the largest number there is.
+    measured = np.where(valid[inside], np.minimum(depth_m[inside], _FARTHEST_M), np.float32(np.inf))
+    # reduceat takes the minimum of each cell; where a cell is at most a pixel wide, the pixel itself.
+    chosen = np.minimum.reduceat(measured, rows[:-1] - rows[0], axis=0)
+    chosen = np.minimum.reduceat(chosen, columns[:-1] - columns[0], axis=1)
+    kept = np.isfinite(chosen)
+    chosen[chosen == _FARTHEST_M] = np.inf
+    return np.where(kept, chosen, np.float32(0.0)), kept
+
+
+def _nearest(
+    depth_m: NDArray[np.float32],
+    valid: NDArray[np.bool_],
+    cells: tuple[NDArray[np.intp], NDArray[np.intp]],
+    centers: tuple[NDArray[np.float64], NDArray[np.float64]],
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Of each cell the measured pixel nearest to its center; of several as near, the lowest, then the rightmost."""
+    # Where the resize enlarges, several cells begin at one pixel, and each of them is that pixel.
+    (rows, row_ends), (columns, column_ends) = ((edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)) for edges in cells)
+    middle_rows, middle_columns = centers
+    place = np.ix_(
+        np.clip(np.floor(middle_rows + 0.5).astype(np.intp), rows, row_ends - 1),
+        np.clip(np.floor(middle_columns + 0.5).astype(np.intp), columns, column_ends - 1),
+    )
+    kept = valid[place]
+    chosen_m = np.where(kept, depth_m[place], np.float32(0.0))
+    # In a hole, or at its rim: the other pixels of the cell, which are few cells of a dense map.
+    down, across = np.nonzero(~kept)
+    least = np.full(down.shape, np.inf)
+    heights, widths = (row_ends - rows)[down], (column_ends - columns)[across]
+    for below in reversed(range(int(heights.max(initial=1)))):
+        for beside in reversed(range(int(widths.max(initial=1)))):
+            # A cell that is smaller than the largest repeats its last pixel, which cannot be nearer than itself.
+            row = rows[down] + np.minimum(below, heights - 1)
+            column = columns[across] + np.minimum(beside, widths - 1)
+            distance = (row - middle_rows[down]) ** 2 + (column - middle_columns[across]) ** 2
+            nearer = valid[row, column] & (distance < least)
+            least[nearer] = distance[nearer]
+            chosen_m[down[nearer], across[nearer]] = depth_m[row[nearer], column[nearer]]
+    kept[down, across] = np.isfinite(least)
+    return chosen_m, kept

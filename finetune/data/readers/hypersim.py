@@ -1,0 +1,132 @@
+"""Hypersim: drawn rooms, tone-mapped JPEG beside the distance to the camera in HDF5."""
+
+from __future__ import annotations
+
+import csv
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
+
+from finetune.data.camera import Camera
+from finetune.data.readers.files import DepthCoding, read_image, require_depth_range
+from finetune.data.readers.intrinsics import Intrinsics
+from finetune.data.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
+from finetune.data.sample import DepthSample
+from finetune.utils.errors import DataError, ListError, RecipeError
+from finetune.utils.paths import expand_path, require_regular
+
+# Of every scene as it is usually read, 768x1024; scenes with a shifted lens are off by what their own projection says.
+_FOCAL_PX, _HEIGHT, _WIDTH = 886.81, 768, 1024
+_INTRINSICS = Intrinsics(
+    camera=Camera(fx_px=_FOCAL_PX, fy_px=_FOCAL_PX, cx_px=(_WIDTH - 1) / 2, cy_px=(_HEIGHT - 1) / 2),
+    height=_HEIGHT,
+    width=_WIDTH,
+    source="Hypersim",
+    fix="Take the files as they were published; read resized copies with reader pairs, depth_is: range and intrinsics",
+)
+_SPLIT_FILE = "metadata_images_split_scene_v1.csv"
+_COLUMNS = ("scene_name", "camera_name", "frame_id", "included_in_public_release", "split_partition_name")
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Hypersim(ListedFrames):
+    """Frames of the published split: ``<scene>/images/scene_<camera>_{final_preview,geometry_hdf5}/frame.NNNN...``.
+
+    The HDF5 files hold the distance to the camera's center, meters, NaN = invalid; it becomes depth along the optical
+    axis by ``Camera.depth_from_ray``. Frames stand in the order of the split file. Making the reader opens nothing.
+
+    Source: Roberts et al. 2021, arXiv:2011.02523; that the files hold distance: the issues of apple/ml-hypersim.
+    """
+
+    root: str  # folder that holds the folders of the scenes
+    split: Literal["train", "val", "test"]  # scene-wise, as the split file has it
+    split_file: str = _SPLIT_FILE  # the data set's own CSV, below root or from the current directory
+    min_depth_m: float = 0.0  # depths up to this are not valid
+    max_depth_m: float | None = None  # depths beyond this are not valid; null for no limit
+
+    def __post_init__(self) -> None:
+        require_depth_range(self.min_depth_m, self.max_depth_m)
+
+    def check_paths(self) -> None:
+        """
+        Raises:
+            RecipeError: root or the split file is missing, or HDF5 cannot be read here. Only existence is looked at.
+        """
+        require_folder("root", self.root)
+        require_file("split_file", self.root, self.split_file)
+        try:
+            import h5py  # noqa: F401
+        except ImportError:
+            fix = "a machine with h5py, which reads its depth: pip install -e '.[hdf5]'"
+            raise RecipeError("reader", "hypersim", fix) from None
+
+    def __getitem__(self, index: int) -> DepthSample:
+        """
+        Raises:
+            ListError: the split file is malformed, or a file of this frame is missing.
+            DataError: a file of this frame cannot be decoded, or is not of the size published.
+        """
+        image_path, depth_path = self._listing.files(index)
+        image, ray_m = read_image(image_path, levels=self.image_levels), _read_hdf5(depth_path)
+        camera = _INTRINSICS.camera_of(image, image_path)
+        if ray_m.shape != image.shape[:2]:
+            raise DataError(
+                depth_path, f"has {ray_m.shape} distances, its image {image.shape[:2]} pixels", _INTRINSICS.fix
+            )
+        known = np.isfinite(ray_m)
+        depth_m = camera.depth_from_ray(np.where(known, ray_m, 0.0).astype(np.float32))
+        coding = DepthCoding(meters_per_unit=1.0, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m)
+        depth_m, valid = coding.to_meters(depth_m)
+        return DepthSample(image=image, depth_m=depth_m, valid=valid & known, source=depth_path, camera=camera)
+
+    @cached_property
+    def _listing(self) -> Listing:
+        path, root = locate(self.root, self.split_file), str(expand_path(self.root))
+        rows = [(number, *_files(row)) for number, row in self._rows(path) if row["split_partition_name"] == self.split]
+        if not rows:
+            raise ListError(path, f"names no frame of split {self.split}", "Take the CSV of the data set's repository")
+        return Listing.of_list(path, rows, root, root)
+
+    def _rows(self, path: str) -> list[tuple[int, dict[str, str]]]:
+        """(line number, row) of the frames that were released."""
+        try:
+            require_regular(path)
+            with Path(path).open(newline="", encoding="utf-8") as file:
+                reader = csv.DictReader(file)
+                missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
+                rows = list(enumerate(reader, start=2))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise ListError(path, f"cannot be read ({error})", "Take the CSV of the data set's repository") from None
+        if missing:
+            raise ListError(path, f"has no column {missing[0]}", "Take the CSV of the data set's repository")
+        released = [(number, row) for number, row in rows if row["included_in_public_release"] == "True"]
+        for number, row in released:
+            if not (row["frame_id"] or "").isdecimal():
+                found = f"has a frame_id that is no whole number, {row['frame_id']!r}"
+                raise ListError(f"{path}:{number}", found, "Take the CSV of the data set's repository")
+        return released
+
+
+def _files(row: dict[str, str]) -> tuple[str, str]:
+    """(image, depth) of a row, below root."""
+    folder = f"{row['scene_name']}/images/scene_{row['camera_name']}"
+    frame = f"frame.{int(row['frame_id']):04}"
+    return f"{folder}_final_preview/{frame}.tonemap.jpg", f"{folder}_geometry_hdf5/{frame}.depth_meters.hdf5"
+
+
+def _read_hdf5(path: str) -> NDArray[np.float32]:
+    """(H, W), the only data set of the file."""
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            return np.asarray(file["dataset"], dtype=np.float32)
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise DataError(
+            path, f"is damaged, or no HDF5 file with `dataset` ({error})", "Write it again, or leave the frame out"
+        ) from None

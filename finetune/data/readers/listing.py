@@ -1,0 +1,241 @@
+"""Which image belongs to which depth map: list files and folders, read once, without a look at any frame."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from abc import ABC, abstractmethod
+from array import array
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from finetune.data.readers.image_levels import ImageLevels
+from finetune.data.readers.list_lines import is_number, read_rows
+from finetune.utils.errors import ListError, RecipeError
+from finetune.utils.paths import expand_path, if_closed, is_file, is_folder, list_folder, missing, path_exists
+
+# What the first two columns of a list are.
+PATHS = ("image", "depth")
+# One file of it may hold the image and the depth of a frame, as the arrays rgb and depth.
+ARCHIVE_SUFFIX = ".npz"
+_FIX = "Write `image depth`, two paths a line; quotes around a path with spaces, or a tab between the two"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Listing:
+    """Image and depth file of every frame, in an order that is the same each time.
+
+    Attributes:
+        pairs: (image, depth), below the two roots unless absolute.
+        image_root, depth_root: what the paths start from.
+        list_path: the list file that names the frames, if one does.
+        lines: of that file, one a frame.
+    """
+
+    pairs: list[tuple[str, str]]
+    image_root: str
+    depth_root: str
+    list_path: str | None = None
+    lines: array[int] = field(default_factory=lambda: array("L"))
+
+    @classmethod
+    def of_list(cls, path: str, rows: Iterable[tuple[int, str, str]], image_root: str, depth_root: str) -> Listing:
+        """
+        Args:
+            path: the list file.
+            rows: (line, image, depth) of its frames.
+            image_root, depth_root: what the paths start from.
+
+        Raises:
+            ListError: there is no frame, or one is its own depth.
+        """
+        pairs: list[tuple[str, str]] = []
+        lines = array("L")
+        for line, image, depth in rows:
+            # Of an archive of two arrays it may be; it is looked into when the frame is read.
+            if image == depth and image_root == depth_root and not image.endswith(ARCHIVE_SUFFIX):
+                fix = "Name the file of each"
+                raise ListError(f"{path}:{line}", f"its image and its depth map are one file, {image}", fix)
+            pairs.append((image, depth))
+            lines.append(line)
+        if not pairs:
+            raise ListError(path, "names no frame", _FIX)
+        return cls(pairs=pairs, image_root=image_root, depth_root=depth_root, list_path=path, lines=lines)
+
+    def __len__(self) -> int:
+        return len(self.pairs)
+
+    def depth_path(self, index: int) -> str:
+        """The depth file of a frame, whether or not it exists."""
+        return str(Path(self.depth_root, expand_path(self.pairs[index][1])))
+
+    def files(self, index: int) -> tuple[str, str]:
+        """
+        Returns:
+            The image and the depth file of a frame; both exist.
+
+        Raises:
+            ListError: one of them is missing, or both are one file; names the line of the list.
+        """
+        image_path = str(Path(self.image_root, expand_path(self.pairs[index][0])))
+        depth_path = self.depth_path(index)
+        for path in (image_path, depth_path):
+            if path_exists(path):
+                continue
+            found = "does not exist" if (why := missing(path)) == "no such file" else f"cannot be found: {why}"
+            if self.list_path is None:
+                raise ListError(path, found, "Restore it, or name the frames you have in a list file")
+            fix = "Correct the line, or the folder its paths start from"
+            raise ListError(self.place(index), f"{path} {found}", fix)
+        require_other_file(image_path, depth_path, self.place(index), "its image and its depth map")
+        return image_path, depth_path
+
+    def place(self, index: int) -> str:
+        """Where a frame is named, as a user can find it: a line of a list, or its depth map."""
+        return self.depth_path(index) if self.list_path is None else f"{self.list_path}:{self.lines[index]}"
+
+
+def require_other_file(path: str | Path, other: str | Path, place: str, what: str) -> None:
+    """
+    Args:
+        path, other: two files that exist.
+        place: where they are named.
+        what: what they are meant to be, as "its image and its depth map".
+
+    Raises:
+        ListError: they are one file, by links or by name, and no archive of several arrays.
+    """
+    if same_file(path, other):
+        if str(path).endswith(ARCHIVE_SUFFIX):
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    if len(archive.namelist()) > 1:
+                        return
+            except (OSError, zipfile.BadZipFile):
+                return  # reading it says more
+        raise ListError(place, f"{what} are one file, {path}", "Name the file of each")
+
+
+def same_file(path: str | Path, other: str | Path) -> bool:
+    """Whether two paths lead to one file, also by links; False where one cannot be found."""
+    try:
+        return os.path.samefile(path, other)  # noqa: PTH121 - Path.samefile raises for what is no path
+    except (OSError, ValueError):
+        return False
+
+
+class ListedFrames(ABC):
+    """What every reader of files does with its listing, which it makes at first use as ``_listing``."""
+
+    # Of the run, not of the entry: see ``give_levels``.
+    image_levels: ClassVar[ImageLevels | None] = None
+
+    @property
+    @abstractmethod
+    def _listing(self) -> Listing:
+        """The frames; a reader makes it once, as a cached property."""
+
+    def __len__(self) -> int:
+        return len(self._listing)
+
+    def source(self, index: int) -> str:
+        """The depth file of a frame, not opened."""
+        return self._listing.depth_path(index)
+
+    def files(self, index: int) -> tuple[str, str]:
+        """
+        The image and the depth file of a frame, not opened.
+
+        Raises:
+            ListError: one of them is missing.
+        """
+        return self._listing.files(index)
+
+    def require_files(self, index: int) -> None:
+        """
+        Raises:
+            ListError: the image or the depth file of a frame is missing. Only existence is looked at.
+        """
+        self._listing.files(index)
+
+
+def locate(root: str, name: str) -> str:
+    """A file that a recipe names: below ``root`` if it is there, else from the current directory."""
+    below = expand_path(root) / name
+    return str(below if path_exists(below) else expand_path(name))
+
+
+def require_folder(key: str, value: str) -> None:
+    """
+    Raises:
+        RecipeError: the value of ``key`` is not an existing folder.
+    """
+    if not is_folder(expand_path(value)):
+        closed = if_closed(expand_path(value))
+        start = f"here {expand_path(value)}" if value.startswith("~") else f"from {Path.cwd()} unless it starts with /"
+        raise RecipeError(key, value, f"an existing folder ({start}){closed}")
+
+
+def require_file(key: str, root: str, name: str) -> None:
+    """
+    Raises:
+        RecipeError: the value of ``key`` is not an existing file, below ``root`` or from the current directory.
+    """
+    if not is_file(locate(root, name)):
+        closed = if_closed(locate(root, name))
+        raise RecipeError(key, name, f"an existing file, below {root} or from {Path.cwd()}{closed}")
+
+
+def entries_of(folder: str | Path) -> list[Path]:
+    """
+    Returns:
+        What is in a folder, in the order of its names.
+
+    Raises:
+        ListError: it cannot be listed.
+    """
+    try:
+        return list_folder(folder)
+    except OSError as error:
+        fix = "Make it a folder that this user may read"
+        raise ListError(folder, f"cannot be listed ({error.strerror})", fix) from None
+
+
+def read_list(path: str) -> Iterator[tuple[int, str, str]]:
+    """
+    Args:
+        path: text, a frame a line, as ``read_rows`` takes it: image, depth, and further columns that are not read
+            (lists of BTS hold the focal length there).
+
+    Returns:
+        (line number, image, depth), in the order of the file.
+
+    Raises:
+        ListError: the file cannot be read, or a line is not of this form; names the line.
+    """
+    for number, (image, depth, *_) in read_columns(path, PATHS):
+        yield number, image, depth
+
+
+def read_columns(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """
+    Args:
+        path, names: as of ``read_rows``; the first two names are ``PATHS``.
+
+    Returns:
+        (line number, its columns), in the order of the file; the first two are paths.
+
+    Raises:
+        ListError: as ``read_list``.
+    """
+    for number, columns in read_rows(path, names):
+        if len(columns) < 2:
+            raise ListError(f"{path}:{number}", f"has one column, {columns[0]!r}", _FIX)
+        image, depth = columns[:2]
+        if not image or not depth:
+            raise ListError(f"{path}:{number}", f"lacks {'a depth map' if image else 'an image'}", _FIX)
+        if is_number(image) or is_number(depth):
+            raise ListError(f"{path}:{number}", f"has a number where a path belongs, {' '.join(columns)!r}", _FIX)
+        yield number, columns

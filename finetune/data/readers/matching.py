@@ -1,0 +1,189 @@
+"""Which image belongs to which depth map in folders: by stem, or by names that differ only in a word for the kind."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from pathlib import Path
+
+from finetune.data.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
+from finetune.data.readers.formats import foreign_fault
+from finetune.utils.errors import ListError
+from finetune.utils.paths import is_file, list_folder, real_path
+
+_IMAGE_WORDS = {"rgb", "bgr", "color", "colour", "image", "img", "photo", "left", "gray", "grey", "ir", "infrared"}
+_DEPTH_WORDS = {"depth", "depthmap", "dpt", "disp", "disparity", "range"}
+# Of files that belong to a frame and are neither: masks, and what other programs write.
+_OTHER_WORDS = {"mask", "conf", "confidence", "valid", "sky", "normal", "normals", "seg", "semantic", "label"}
+# A word of a name, which begins with a capital letter or after a digit, a sign or a small letter.
+_WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
+# Files that only ever hold an image; of the other two kinds of one stem, the second holds depth.
+_IMAGES_ONLY = (".jpg", ".jpeg", ".bmp", ".webp", ".ppm")
+_HEAD_BYTES = 1024  # which say what format a file has
+_LIST = "name the pairs in a list file"
+
+
+def match_frames(image_dir: str, depth_dir: str) -> list[tuple[str, str]]:
+    """
+    Args:
+        image_dir, depth_dir: two folders; the image and the depth map of a frame have one stem, ``0412.jpg`` and
+            ``0412.png``, or stems that differ in a word for their kind: ``0412_color``, ``0412_depth`` or ``rgb0412``,
+            ``depth0412``. They may be one folder, if the words or the kinds of files tell the two apart. Folders in
+            them, hidden files and files of other kinds are left out.
+
+    Returns:
+        (image, depth) names in their folders, sorted by what their stems share.
+
+    Raises:
+        ListError: a folder cannot be read, holds nothing of the kind, or two files of one stem; or a stem has no
+            counterpart.
+    """
+    if real_path(image_dir) == real_path(depth_dir):
+        return _in_one_folder(image_dir)
+    images, depths = _names(image_dir, IMAGE_SUFFIXES), _names(depth_dir, DEPTH_SUFFIXES)
+    by_stem = _matched(_by_stem(images, image_dir), _by_stem(depths, depth_dir))
+    if by_stem is not None:
+        return by_stem
+    for own, others in ((images, depths), (_without_side_files(images), _without_side_files(depths))):
+        by_key = _matched(_by_key(own), _by_key(others))
+        if by_key is not None:
+            return by_key
+    fix = f"Give both files of a frame one stem, or {_LIST}"
+    raise ListError(f"{image_dir}, {depth_dir}", _alone(_by_stem(images, image_dir), _by_stem(depths, depth_dir)), fix)
+
+
+def frame_key(stem: str, words: Set[str] = _IMAGE_WORDS | _DEPTH_WORDS) -> str:
+    """What the stems of an image and its depth map share: without words for their kind, and signs at the ends."""
+    # 0412_color -> 0412, rgb0412 -> 0412, frame-000001.depth -> frame-000001, 0412_left_depth -> 0412
+    kept = _WORD.sub(lambda word: "" if word.group().lower() in words else word.group(), stem)
+    return re.sub(r"([-_. ])[-_. ]+", r"\1", kept).strip("-_. ")
+
+
+def _in_one_folder(folder: str) -> list[tuple[str, str]]:
+    """
+    Raises:
+        ListError: the names do not tell images and depth maps apart, or do not come in pairs.
+    """
+    names = _without_side_files(_names(folder, (*IMAGE_SUFFIXES, *DEPTH_SUFFIXES)))
+    if all(name.lower().endswith(".npz") for name in names):
+        return [(name, name) for name in names]  # each may hold the arrays of both
+    words = _DEPTH_WORDS - _words_of_all(names)
+    depths = [name for name in names if _words(name) & words]
+    if not depths:
+        depths = _depths_by_suffix(names)
+    images = [name for name in names if name not in set(depths)]
+    if not depths or not images:
+        raise ListError(
+            folder,
+            "is image_dir and depth_dir, and the names in it do not tell which file is an image and which is depth",
+            f"Write rgb and depth, or color and depth, into the names; name two folders; or {_LIST}",
+        )
+    for kind, found in (("images", images), ("depth maps", depths)):
+        key, count = Counter(frame_key(Path(name).stem) for name in found).most_common(1)[0]
+        if count > 1:
+            of_key = ", ".join(name for name in found if frame_key(Path(name).stem) == key)
+            raise ListError(folder, f"holds {count} {kind} of frame {key!r} ({of_key})", f"To choose, {_LIST}")
+    by_key = _matched(_by_key(images), _by_key(depths))
+    if by_key is None:
+        alone = _alone(_by_key(images) or {}, _by_key(depths) or {})
+        raise ListError(folder, alone, f"Give the two names of a frame the same number, or {_LIST}")
+    return by_key
+
+
+def _without_side_files(names: Sequence[str]) -> list[str]:
+    """Names without those of masks and the like that belong to a frame among them; a scene may be called sky."""
+    words = _OTHER_WORDS - _words_of_all(names)
+    plain = {frame_key(Path(name).stem) for name in names if not _words(name) & words}
+    every_word = _IMAGE_WORDS | _DEPTH_WORDS | words
+    return [name for name in names if not _words(name) & words or frame_key(Path(name).stem, every_word) not in plain]
+
+
+def _depths_by_suffix(names: Iterable[str]) -> list[str]:
+    """The depth maps of a folder whose ending tells them: ``.png`` next to ``.jpg``, ``.npy`` next to ``.png``."""
+    suffixes = {Path(name).suffix.lower() for name in names}
+    images = suffixes & set(_IMAGES_ONLY) or suffixes & {".png"}
+    others = suffixes - images
+    if not images or len(others) != 1:
+        return []
+    return [name for name in names if Path(name).suffix.lower() in others & set(DEPTH_SUFFIXES)]
+
+
+def _words_of_all(names: Iterable[str]) -> set[str]:
+    """Words that are in every name, which tell nothing apart."""
+    return set.intersection(*map(_words, names))
+
+
+def _words(name: str) -> set[str]:
+    return {word.lower() for word in _WORD.findall(Path(name).stem)}
+
+
+def _names(folder: str, suffixes: tuple[str, ...]) -> list[str]:
+    """Names of the files of these kinds in a folder, sorted."""
+    try:
+        paths = list_folder(folder)
+    except OSError as error:
+        raise ListError(folder, f"cannot be read ({error.strerror})", "Correct image_dir and depth_dir") from None
+    found = [path.name for path in paths if not path.name.startswith(".") and path.suffix.lower() in suffixes]
+    if not found:
+        raise _of_other_kinds(folder, paths, suffixes)
+    return found
+
+
+def _of_other_kinds(folder: str, paths: Sequence[Path], suffixes: tuple[str, ...]) -> ListError:
+    """Of a folder without a file of these kinds: what its files are instead, and what to do with such."""
+    others = [path for path in paths if is_file(path) and not path.name.startswith(".") and path.suffix]
+    counts = Counter(path.suffix.lower() for path in others)
+    found, fix = f"holds no {', '.join(suffixes)}", "Correct image_dir and depth_dir"
+    if not counts:
+        return ListError(folder, found, fix)
+    ending, count = counts.most_common(1)[0]
+    found += f", but {count} file{'s' * (count > 1)} whose name ends in {ending}"
+    first = next(path for path in others if path.suffix.lower() == ending)
+    try:
+        with first.open("rb") as file:
+            fault = foreign_fault(file.read(_HEAD_BYTES), first.name, first.stat().st_size)
+    except OSError:
+        fault = None
+    if fault is None:
+        return ListError(folder, found, f"{fix}, or write the files as one of these kinds")
+    return ListError(folder, f"{found}: {first.name} {fault.found}", fault.fix)
+
+
+def _by_stem(names: Iterable[str], folder: str) -> dict[str, str]:
+    """
+    Raises:
+        ListError: two files have one stem.
+    """
+    found: dict[str, str] = {}
+    for name in names:
+        stem = Path(name).stem
+        if stem in found:
+            raise ListError(folder, f"holds {found[stem]} and {name}, of one stem", f"Leave one of them, or {_LIST}")
+        found[stem] = name
+    return found
+
+
+def _by_key(names: Iterable[str]) -> dict[str, str] | None:
+    """None where two files have one key, or one has none."""
+    listed = list(names)
+    found = {frame_key(Path(name).stem): name for name in listed}
+    return found if len(found) == len(listed) and "" not in found else None
+
+
+def _matched(images: Mapping[str, str] | None, depths: Mapping[str, str] | None) -> list[tuple[str, str]] | None:
+    """(image, depth) of each key; None where one lacks its counterpart."""
+    if images is None or depths is None or images.keys() != depths.keys():
+        return None
+    return [(images[key], depths[key]) for key in sorted(images)]
+
+
+def _alone(images: Mapping[str, str], depths: Mapping[str, str]) -> str:
+    """How many of each kind have no counterpart, and which first."""
+    found = []
+    for own, others, kind, other in ((images, depths, "images", "depth map"), (depths, images, "depth maps", "image")):
+        keys = sorted(own.keys() - others.keys())
+        if keys:
+            dots = ", ..." if len(keys) > 3 else ""
+            found.append(f"{len(keys)} of {len(own)} {kind} have no {other} ({', '.join(keys[:3])}{dots})")
+    return "; ".join(found)

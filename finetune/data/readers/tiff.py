@@ -1,0 +1,106 @@
+"""What OpenCV's decoder of TIFF leaves aside: whether the strips lie whole in the file, and which way is up."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from finetune.data.readers.formats import TIFF_SIGNATURES
+
+_ORIENTATION = 274
+_OFFSETS_AND_COUNTS = ((273, 279), (324, 325))  # of strips, and of tiles
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP = 256, 257, 258, 259, 277, 278
+_TYPES = {1: "B", 3: "H", 4: "I"}
+_MOST_TAGS, _MOST_VALUES = 4096, 10_000_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tag:
+    """One field of the first directory: its values, and where in the file the first of them stands."""
+
+    values: tuple[int, ...]
+    place: int
+    kind: str
+
+
+def tiff_is_short(data: bytes) -> bool:
+    """Whether a strip or tile of the first image ends beyond the file, or is shorter than its pixels; OpenCV fills up
+    what is missing. False of what is no TIFF, or one of which that cannot be told."""
+    try:
+        tags = dict(_tags(data))
+    except struct.error:
+        return data.startswith(TIFF_SIGNATURES)  # the directory itself is cut off
+    for offset_key, count_key in _OFFSETS_AND_COUNTS:
+        if offset_key not in tags or count_key not in tags:
+            continue
+        offsets, counts = tags[offset_key].values, tags[count_key].values
+        if len(offsets) != len(counts):
+            return True
+        if any(offset + count > len(data) or not count for offset, count in zip(offsets, counts, strict=True)):
+            return True
+        if offset_key == 273 and _strips_are_short(tags, counts):
+            return True
+    return False
+
+
+def _strips_are_short(tags: dict[int, _Tag], counts: tuple[int, ...]) -> bool:
+    """Whether strips that are not compressed hold fewer bytes than their pixels need."""
+
+    def value(key: int, default: int) -> int:
+        return tags[key].values[0] if key in tags and tags[key].values else default
+
+    if value(_COMPRESSION, 1) != 1:
+        return False
+    width, height = value(_WIDTH, 0), value(_HEIGHT, 0)
+    bits = value(_BITS, 1) * value(_SAMPLES, 1)
+    return sum(counts) < (width * bits + 7) // 8 * height
+
+
+def tag_values(data: bytes, key: int) -> tuple[int, ...]:
+    """
+    The numbers of a field in the first directory; none where it has no such field.
+
+    Raises:
+        struct.error: the file ends within the directory.
+    """
+    for found, tag in _tags(data):
+        if found == key:
+            return tag.values
+    return ()
+
+
+def tiff_as_stored(data: bytes) -> bytes:
+    """The file with its orientation set to "as stored": OpenCV turns a TIFF even where it is told not to."""
+    try:
+        tag = dict(_tags(data)).get(_ORIENTATION)
+    except struct.error:
+        return data
+    if tag is None or len(tag.values) != 1 or tag.values[0] == 1:
+        return data
+    changed = bytearray(data)
+    struct.pack_into(tag.kind, changed, tag.place, 1)
+    return bytes(changed)
+
+
+def _tags(data: bytes) -> Iterator[tuple[int, _Tag]]:
+    """
+    Key and field of each whole number in the first directory. Source: TIFF, revision 6.0, section 2.
+
+    Raises:
+        struct.error: the file ends within it.
+    """
+    if not data.startswith(TIFF_SIGNATURES):
+        return
+    order = "<" if data.startswith(b"II") else ">"
+    (start,) = struct.unpack_from(f"{order}I", data, 4)
+    (count,) = struct.unpack_from(f"{order}H", data, start)
+    for place in range(start + 2, start + 2 + 12 * min(count, _MOST_TAGS), 12):
+        key, number, many = struct.unpack_from(f"{order}HHI", data, place)
+        kind = _TYPES.get(number)
+        if kind is None or not many or many > _MOST_VALUES:
+            continue
+        here = place + 8
+        if many * struct.calcsize(kind) > 4:
+            (here,) = struct.unpack_from(f"{order}I", data, here)
+        yield key, _Tag(values=struct.unpack_from(f"{order}{many}{kind}", data, here), place=here, kind=order + kind)

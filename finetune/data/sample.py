@@ -1,0 +1,91 @@
+"""One image with its measured depth, as every reader hands it out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.camera import Camera
+from finetune.utils.errors import DataError
+
+# Aerial images show 1,400 m. What is beyond no camera measures, and is a slip of the pen.
+MOST_DEPTH_M = 100_000
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class DepthSample:
+    """An image and the depth measured for each of its pixels.
+
+    Attributes:
+        image: (H, W, 3) uint8, RGB.
+        depth_m: (H, W) float32, meters along the optical axis; anything where ``valid`` is False. Infinity where it is
+            True is known to be farther than any measurement, such as sky.
+        valid: (H, W) bool, True where depth was measured. It alone says what was measured; a 0 says nothing.
+        source: the depth file, or a name a person can find the frame by; errors name it.
+        camera: intrinsics of the image, when known.
+
+    Raises:
+        DataError: shapes or types differ from the above, or a valid depth is not positive.
+    """
+
+    image: NDArray[np.uint8]
+    depth_m: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+    source: str
+    camera: Camera | None = None
+
+    def __post_init__(self) -> None:
+        if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
+            raise DataError(
+                self.source,
+                f"its image is {self.image.dtype} of shape {self.image.shape}",
+                "Write images as 8-bit color, height x width x 3",
+            )
+        height, width = self.image.shape[:2]
+        if self.depth_m.shape != (height, width) or self.valid.shape != (height, width):
+            raise DataError(
+                self.source,
+                f"depth is {'x'.join(map(str, self.depth_m.shape))}, its image is {height}x{width}",
+                "Export both at one size",
+            )
+        if self.depth_m.dtype != np.float32 or self.valid.dtype != np.bool_:
+            raise DataError(
+                self.source,
+                f"depth is {self.depth_m.dtype} and valid is {self.valid.dtype}",
+                "A reader hands out float32 meters and a bool mask",
+            )
+        measured = self.depth_m[self.valid]
+        if measured.size and not measured.min() > 0:  # the least of numbers and a NaN is NaN
+            raise DataError(
+                self.source,
+                "a depth marked valid is not a positive number of meters",
+                "List the value that stands for no measurement under invalid",
+            )
+
+    def window(self, top: int, left: int, height: int, width: int) -> DepthSample:
+        """The pixels of a window, from row ``top`` and column ``left``; the camera moves along."""
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        return replace(
+            self,
+            image=self.image[rows, columns],
+            depth_m=self.depth_m[rows, columns],
+            valid=self.valid[rows, columns],
+            camera=self.camera and self.camera.cropped(top, left),
+        )
+
+
+def is_sparse(valid: NDArray[np.bool_]) -> bool:
+    """
+    Whether a depth map is a scatter of points, as of a LiDAR, and not a surface with holes in it.
+
+    It is where fewer than half of the measured pixels have measured neighbors on all four sides. Real LiDAR maps have 0
+    to 0.11 of them so, and maps of depth cameras, of stereo and of renderers 0.82 to 1, however large their holes are.
+
+    Args:
+        valid: (H, W), True where depth was measured, at the size at which it was measured.
+    """
+    inner = valid[1:-1, 1:-1]
+    surrounded = inner & valid[:-2, 1:-1] & valid[2:, 1:-1] & valid[1:-1, :-2] & valid[1:-1, 2:]
+    return bool(2 * np.count_nonzero(surrounded) < np.count_nonzero(inner))

@@ -1,0 +1,163 @@
+"""Training data: sample k of a run, cut, resized and augmented."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.reader import Reader, attempt, read
+from finetune.data.sample import DepthSample
+from finetune.data.samplers import AUGMENT, STAND_IN, WINDOW, Mix
+from finetune.utils.errors import DataError, FileFault
+
+if TYPE_CHECKING:
+    from finetune.data.augmentation import Augmentation
+
+# Windows that are drawn before one is laid around a label.
+_WINDOW_DRAWS = 4
+# Frames that are tried in place of one that cannot be read: with one bad frame in ten all of them fail once in 1e10.
+_MOST_STAND_INS = 10
+
+
+class Drawn(NamedTuple):
+    """Sample k of a run, and what was wrong with each frame that it stands in for."""
+
+    sample: DepthSample
+    skipped: tuple[tuple[int, str], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Range:
+    """What becomes of depth that a head cannot answer. Infinity is beyond every range.
+
+    Attributes:
+        max_depth_m: end of the range, meters; None: the largest number there is.
+        ceiling_m: what farther depth becomes, meters or infinity; None: not measured.
+    """
+
+    max_depth_m: float | None
+    ceiling_m: float | None = None
+
+    def __call__(self, sample: DepthSample) -> DepthSample:
+        """The sample with depth in the range, and at the ceiling where there is one."""
+        within = sample.depth_m <= (np.finfo(np.float32).max if self.max_depth_m is None else self.max_depth_m)
+        if self.ceiling_m is None:
+            return replace(sample, valid=sample.valid & within)
+        return replace(sample, depth_m=np.where(sample.valid & ~within, np.float32(self.ceiling_m), sample.depth_m))
+
+
+class TrainingSamples(Dataset[Drawn]):
+    """Sample k of a run, cut, resized and augmented."""
+
+    def __init__(
+        self,
+        readers: Sequence[Reader],
+        weights: Sequence[float],
+        *,
+        preprocessing: Preprocessing,
+        augmentation: Augmentation,
+        ranges: Sequence[Range],
+        seed: int,
+        skip_bad: bool = False,
+    ) -> None:
+        """
+        Args:
+            readers, weights: entries of ``data.train`` and their shares.
+            ranges: of each entry, what its measured depth beyond the range of the head becomes.
+            skip_bad: another frame of the same entry stands in for one that cannot be read.
+        """
+        self.readers = readers
+        self.mix = Mix(sizes=tuple(len(reader) for reader in readers), weights=tuple(weights), seed=seed)
+        self._preprocessing = preprocessing
+        self._augmentation = augmentation
+        self._ranges = ranges
+        self._seed = seed
+        self._skip_bad = skip_bad
+
+    def __getitem__(self, k: int) -> Drawn:
+        return self.__getitems__([k])[0]
+
+    def __getitems__(self, ks: Sequence[int]) -> list[Drawn]:
+        """
+        The samples ``ks``, equal to one by one; a loader asks for a batch so, which some readers give sooner.
+
+        Raises:
+            FileFault: a frame cannot be read, nor, where bad ones are skipped, any that was to stand in for it.
+        """
+        places = [self.mix(k) for k in ks]
+        found: dict[int, Drawn] = {}
+        for number, reader in enumerate(self.readers):
+            turns = [turn for turn, (of, _) in enumerate(places) if of == number]
+            frames = [places[turn][1] for turn in turns]
+            found.update(zip(turns, self._drawn(reader, [ks[turn] for turn in turns], frames), strict=True))
+        return [
+            found[turn]._replace(sample=self._cut(k, self._ranges[places[turn][0]](found[turn].sample)))
+            for turn, k in enumerate(ks)
+        ]
+
+    def _drawn(self, reader: Reader, ks: Sequence[int], frames: Sequence[int]) -> list[Drawn]:
+        """The frames of one reader, as they are on disk."""
+        try:
+            return [Drawn(sample) for sample in read(reader, frames)]
+        except FileFault:
+            if not self._skip_bad:
+                raise
+        return [self._readable(reader, k, frame) for k, frame in zip(ks, frames, strict=True)]
+
+    def _readable(self, reader: Reader, k: int, frame: int) -> Drawn:
+        """The frame, or the first that can be read of those that ``k`` draws to stand in for it."""
+        stand_ins = np.random.default_rng((self._seed, STAND_IN, k)).integers(len(reader), size=_MOST_STAND_INS)
+        faults: list[FileFault] = []
+        for tried in (frame, *stand_ins.tolist()):
+            found = attempt(reader, tried)
+            if isinstance(found, DepthSample):
+                return Drawn(found, tuple((k, fault.cause) for fault in faults))
+            faults.append(found)
+        first = faults[0]
+        raise DataError(
+            first.source,
+            f"{first.found}; nor could any of {_MOST_STAND_INS} frames be read that were drawn in its place, "
+            f"such as {faults[-1].source}",
+            first.fix,
+        )
+
+    def _cut(self, k: int, sample: DepthSample) -> DepthSample:
+        draw = np.random.default_rng((self._seed, WINDOW, k))
+        return self._augmentation(labeled_window(self._preprocessing, sample, draw), (self._seed, AUGMENT, k))
+
+
+def labeled_window(preprocessing: Preprocessing, sample: DepthSample, draw: np.random.Generator) -> DepthSample:
+    """
+    A training window of a sample; where the frame has a measured pixel, so has the window.
+
+    Args:
+        preprocessing: says how large it is.
+        sample: a whole frame.
+        draw: where the window lies; the same generator gives the same window.
+    """
+    height, width = sample.depth_m.shape
+    for _ in range(_WINDOW_DRAWS):
+        across, down = draw.random(2)
+        found = preprocessing.window(height, width, across, down)(sample)
+        if found.valid.any() or not sample.valid.any():
+            return found
+    # Few labels in a corner: around one of them, drawn.
+    rows, columns = np.nonzero(sample.valid)
+    chosen = draw.integers(len(rows))
+    window = preprocessing.window(height, width, 0.0, 0.0)
+    whole_height, whole_width = round(height / window.pixels_down), round(width / window.pixels_across)
+    top = _around(rows[chosen] / window.pixels_down, window.height, whole_height, draw)
+    left = _around(columns[chosen] / window.pixels_across, window.width, whole_width, draw)
+    return replace(window, top=top, left=left)(sample)
+
+
+def _around(place: float, size: int, whole: int, draw: np.random.Generator) -> int:
+    """Start of a window of ``size`` in ``whole`` that holds a place, two pixels from its rim where there is room."""
+    first, last = sorted((0, whole - size))  # an image that is smaller lies somewhere in the window
+    least, most = (min(max(start, first), last) for start in (int(place) + 3 - size, int(place) - 2))
+    return int(draw.integers(min(least, most), max(least, most) + 1))

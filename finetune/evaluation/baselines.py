@@ -1,0 +1,252 @@
+"""What costs nothing: a constant, and the base model with one scale and one shift. Every result stands beside them.
+
+They are fitted to the metric that people read first, AbsRel, so that none of them is weaker than it need be.
+
+Both come from labeled training pixels, which also say whether the base model is of the kind it is taken for and start
+the metric head (``decoder_init``), so they are read once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.reader import Reader, attempt, too_many_bad
+from finetune.data.sample import DepthSample
+from finetune.data.training_dataset import Range
+from finetune.evaluation.alignment import (
+    InverseFit,
+    fit_constant_abs_rel,
+    fit_inverse_abs_rel,
+    fit_scale_abs_rel,
+    rank_correlation,
+)
+from finetune.evaluation.evaluator import Answer, Asked
+from finetune.models.depth_model import DepthModel
+from finetune.utils.errors import CheckpointError, DataError
+from finetune.utils.reductions import evenly_spread
+
+MOST_IMAGES = 200
+PIXELS_PER_IMAGE = 3125
+# A metric model taken for a relative one ranks pixels almost exactly the wrong way round; an untrained one not at all.
+WRONG_SIGN = -0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabeledPixels:
+    """Pixels of training images with measured depth, and what the base model makes of them.
+
+    Attributes:
+        depth_m: (N,) measured depth, meters.
+        answer: (N,) the base model's answer: inverse depth, or meters.
+        image: (N,) number of the image each pixel is from, from 0.
+        features: (M, 32) inputs of the base's last layer for the first M pixels, those of the images it was asked for.
+        skipped: what was wrong with the images that could not be read.
+    """
+
+    depth_m: NDArray[np.float32]
+    answer: NDArray[np.float32]
+    image: NDArray[np.intp]
+    features: NDArray[np.float32]
+    skipped: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Baselines:
+    """The rows that every table holds beside the model.
+
+    Attributes:
+        median_m: what ``constant_median`` answers everywhere, meters.
+        best_m: what ``best_constant`` answers everywhere, meters.
+        base: how the base's answer becomes meters: an inverse fit, or one factor for a metric base; None: no base.
+        images: how many training images they were fitted on.
+        min_depth_m, max_depth_m: the range they were fitted in, meters.
+    """
+
+    median_m: float
+    best_m: float
+    base: InverseFit | float | None
+    images: int
+    min_depth_m: float
+    max_depth_m: float
+
+    def __str__(self) -> str:
+        return (
+            f"baselines fitted on {self.images} training images, to the least AbsRel from {self.min_depth_m:g} to "
+            f"{self.max_depth_m:g} m: best constant {self.best_m:.3f} m, median {self.median_m:.3f} m"
+        )
+
+    def base_depth_m(
+        self, answer: NDArray[np.floating], min_depth_m: float, max_depth_m: float
+    ) -> NDArray[np.floating]:
+        """The base model's answer in meters, within the range; same shape."""
+        assert self.base is not None
+        if isinstance(self.base, InverseFit):
+            return self.base.depth_m(answer, min_depth_m, max_depth_m)
+        return np.clip(answer * self.base, min_depth_m, max_depth_m)
+
+
+def collect_labeled_pixels(
+    base: DepthModel,
+    readers: Sequence[Reader],
+    preprocessing: Preprocessing,
+    *,
+    max_depth_m: float | None,
+    images: int,
+    images_with_features: int,
+    skip_bad: bool = False,
+) -> LabeledPixels:
+    """
+    Args:
+        base: the base model, with its own decoder and head, on the device to use.
+        readers: the training data; images are spread evenly over each.
+        max_depth_m: measured depth beyond it is left out; None: only what is infinitely far is.
+        images: how many images to look at, at most.
+        images_with_features: from how many of them to keep the inputs of the last layer.
+        skip_bad: leave out images that cannot be read, while they are few.
+
+    Raises:
+        FileFault: an image cannot be read.
+        DataError: none of the images has a pixel with measured depth in the range.
+    """
+    device = next(base.parameters()).device
+    frames = _interleaved([evenly_spread(len(reader), max(1, images // len(readers))) for reader in readers])
+    # Evenly spread as well, and put first so that their pixels are the first M.
+    with_features = [frames[place] for place in evenly_spread(len(frames), images_with_features)]
+    first = set(with_features)
+    ordered = with_features + [frame for frame in frames if frame not in first]
+    depths, answers, numbers, features = [], [], [], []
+    skipped: list[str] = []
+    in_range = Range(max_depth_m=max_depth_m)
+    for number, found in _readable(readers, ordered, skip_bad=skip_bad, skipped=skipped):
+        sample = in_range(found)
+        depth_m, valid = preprocessing.whole(*sample.image.shape[:2]).depth(sample.depth_m, sample.valid)
+        pixels = np.flatnonzero(valid)
+        chosen = np.random.default_rng((number,)).permutation(pixels)[:PIXELS_PER_IMAGE]
+        with torch.inference_mode():
+            inputs = base.last_features(torch.from_numpy(preprocessing(sample.image))[None].to(device))
+            answer = base.head(inputs)
+        place = torch.from_numpy(chosen).to(device)
+        depths.append(depth_m.reshape(-1)[chosen])
+        answers.append(answer.reshape(-1)[place].cpu().numpy())
+        numbers.append(np.full(len(chosen), number, dtype=np.intp))
+        if number < len(with_features):
+            features.append(inputs[0].flatten(1)[:, place].T.float().cpu().numpy())
+    if not sum(map(len, depths)):
+        raise DataError(
+            "data.train",
+            f"none of {len(ordered)} images has a pixel with measured depth"
+            + ("" if max_depth_m is None else f" up to {max_depth_m:g} m"),
+            "Check meters_per_unit, invalid and model.max_depth_m",
+        )
+    return LabeledPixels(
+        depth_m=np.concatenate(depths),
+        answer=np.concatenate(answers),
+        image=np.concatenate(numbers),
+        features=np.concatenate(features),
+        skipped=tuple(skipped),
+    )
+
+
+def _readable(
+    readers: Sequence[Reader], frames: Sequence[tuple[int, int]], *, skip_bad: bool, skipped: list[str]
+) -> Iterator[tuple[int, DepthSample]]:
+    """Place in ``frames``, which are (reader, frame), and sample of each; what is wrong with the others is added to
+    ``skipped``, and raised where they may not be skipped or have become too many."""
+    for number, (reader, frame) in enumerate(frames):
+        found = attempt(readers[reader], frame)
+        if isinstance(found, DepthSample):
+            yield number, found
+            continue
+        skipped.append(found.cause)
+        if not skip_bad or too_many_bad(len(skipped), len(frames)):
+            raise found
+
+
+def fit_baselines(pixels: LabeledPixels, kind: str | None, *, min_depth_m: float, max_depth_m: float) -> Baselines:
+    """
+    The baselines with the least AbsRel, each image counting once, as tables average.
+
+    Args:
+        pixels: of training images.
+        kind: of the base model; None where there is none.
+        min_depth_m, max_depth_m: the range that is scored; other pixels are left out, unless no other is there.
+    """
+    scored = (pixels.depth_m >= min_depth_m) & (pixels.depth_m <= max_depth_m)
+    scored = scored if scored.any() else np.ones_like(scored)
+    target_m, answer = pixels.depth_m[scored], pixels.answer[scored]
+    numbers, places, counts = np.unique(pixels.image[scored], return_inverse=True, return_counts=True)
+    weight = 1.0 / (counts[places] * len(numbers))
+    ends = {"min_depth_m": min_depth_m, "max_depth_m": max_depth_m}
+    base: InverseFit | float | None = None
+    if kind == "relative":
+        base = fit_inverse_abs_rel(answer, target_m, weight, **ends)
+    elif kind == "metric":
+        base = fit_scale_abs_rel(np.maximum(answer, 1e-6), target_m, weight, **ends)
+    return Baselines(
+        median_m=float(np.median(pixels.depth_m)),
+        best_m=fit_constant_abs_rel(target_m, weight),
+        base=base,
+        images=len(numbers),
+        **ends,
+    )
+
+
+def require_kind(pixels: LabeledPixels, kind: str, source: str, where: str) -> None:
+    """
+    A relative answer rises with 1 / depth, a metric one with depth; the wrong sign stops the run.
+
+    Args:
+        kind: what the checkpoint is taken for.
+        source: the checkpoint, for the error.
+        where: where the recipe says so, for the error.
+
+    Raises:
+        CheckpointError: the answers of most images rank their pixels the other way round.
+    """
+    toward = 1.0 / pixels.depth_m if kind == "relative" else pixels.depth_m
+    numbers = np.unique(pixels.image)
+    correlations = [
+        rank_correlation(pixels.answer[pixels.image == number], toward[pixels.image == number]) for number in numbers
+    ]
+    median = float(np.median(correlations))
+    if median >= WRONG_SIGN:
+        return
+    other = "metric" if kind == "relative" else "relative"
+    rises = "depth" if kind == "relative" else "1/depth"
+    raise CheckpointError(
+        source,
+        f"taken for a {kind} model, but on {len(numbers)} labeled images its answer rises with {rises} "
+        f"(rank correlation {-median:.2f})",
+        f"Set model.checkpoint_kind: {other} ({where}). If it is as it should be, set data.accept: [checkpoint_kind]",
+    )
+
+
+def _interleaved(frames: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
+    """(reader, frame) pairs in an order that visits all readers evenly."""
+    placed = [
+        ((place + 0.5) / len(of_reader), reader, frame)
+        for reader, of_reader in enumerate(frames)
+        for place, frame in enumerate(of_reader)
+    ]
+    return [(reader, frame) for _, reader, frame in sorted(placed)]
+
+
+def constant_answer(baselines: Baselines | None) -> Answer:
+    """The training median everywhere; for a relative run any number is the same after the alignment."""
+    return everywhere(baselines.median_m if baselines else 1.0)
+
+
+def everywhere(value: float) -> Answer:
+    """One number for every pixel."""
+
+    def answer(asked: Sequence[Asked]) -> list[Any]:
+        return [torch.full(one.size, value).numpy() for one in asked]
+
+    return answer

@@ -1,0 +1,196 @@
+"""What an evaluation gives: scored images, tables by entry, by protocol and by distance."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.evaluation.metrics import METRICS
+from finetune.evaluation.protocols import Protocol
+
+# By how much the metric must be worse than at its best, over so many evaluations, before overfitting is named.
+OVERFIT_SHARE, OVERFIT_EVALUATIONS = 0.05, 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated:
+    """One evaluation: its step, the value of the metric, the mean training loss since the one before it."""
+
+    step: int
+    value: float
+    loss: float | None
+
+
+# Ends of the bins by measured distance, as shares of the protocol's max depth.
+BIN_ENDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+# Up to this max depth errors in millimeters mean something to whoever uses the sensor.
+NEAR_RANGE_M = 10.0
+UNALIGNED = "_unaligned"
+
+
+class ScoredImage(NamedTuple):
+    """One image under one protocol.
+
+    Attributes:
+        number: among all validation frames.
+        pixels: how many counted.
+        rows: row of the table -> metric -> value.
+        mean_logs: row -> mean of ln pred - ln target.
+        errors_mm: row -> mean, median and 90th percentile of the absolute error, millimeters.
+        bins: row -> (len(BIN_ENDS) - 1, 3): pixels, sum of the absolute error in meters, sum of it over depth.
+    """
+
+    number: int
+    pixels: int
+    rows: Mapping[str, Mapping[str, float]]
+    mean_logs: Mapping[str, float]
+    errors_mm: Mapping[str, tuple[float, float, float]]
+    bins: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """How the weights of ``best/`` were chosen.
+
+    Attributes:
+        evaluations: out of how many.
+        step: of the chosen one.
+        on: the frames that chose, as the recipe names them: ``data.val``, or one of its entries.
+        shown: whether these frames are those of the table.
+    """
+
+    evaluations: int
+    step: int
+    on: str
+    shown: bool
+
+    def __str__(self) -> str:
+        chosen = f"finetuned is best/, of step {self.step}, the best of {self.evaluations} evaluations on"
+        if self.shown:
+            return (
+                f"{chosen} the very frames of this table, so its row flatters a little; last is the network after the "
+                "last step, which no score chose. Let evaluation.choose_on name other frames for an honest row"
+            )
+        return f"{chosen} {self.on}, whose frames are not in this table; last is the network after the last step"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryEvaluation:
+    """The table over the images of one entry of ``data.val`` alone."""
+
+    rows: Mapping[str, Mapping[str, float]]
+    images_used: int
+    images_skipped: int
+    pixels_used: int
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Its part of the object of ``evaluation.json``."""
+        return {
+            "rows": {name: dict(row) for name, row in self.rows.items()},
+            "images_used": self.images_used,
+            "images_skipped": self.images_skipped,
+            "pixels_used": self.pixels_used,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """One protocol's table.
+
+    Attributes:
+        protocol: all its settings.
+        rows: model or baseline -> metric -> value.
+        images_used, images_skipped: with and without a pixel that counts.
+        pixels_used: over all images used.
+        errors_mm: row -> ``mean``, ``median``, ``p90`` of the absolute error of an image, averaged over images,
+            millimeters.
+        bins: row -> a mapping for each bin of measured depth: its ends, its pixels, ``abs_rel`` and the mean absolute
+            error in meters over these pixels, which are None where there is none.
+        entries: entry of ``data.val`` -> its table, where there are several.
+        images: each image used.
+        chosen: how the weights of the row ``finetuned`` were chosen; None where it is not known, or nothing chose.
+    """
+
+    protocol: Protocol
+    rows: Mapping[str, Mapping[str, float]]
+    images_used: int
+    images_skipped: int
+    pixels_used: int
+    errors_mm: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    bins: Mapping[str, Sequence[Mapping[str, float | None]]] = field(default_factory=dict)
+    entries: Mapping[str, EntryEvaluation] = field(default_factory=dict)
+    images: Sequence[ScoredImage] = field(default=(), compare=False)
+    chosen: Chosen | None = None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The object of ``evaluation.json``."""
+        found = {
+            "protocol": self.protocol.to_mapping(),
+            "rows": {name: dict(row) for name, row in self.rows.items()},
+            "images_used": self.images_used,
+            "images_skipped": self.images_skipped,
+            "pixels_used": self.pixels_used,
+            "errors_mm": {name: dict(errors) for name, errors in self.errors_mm.items()},
+            "bins": {name: [dict(one) for one in bins] for name, bins in self.bins.items()},
+        }
+        if self.entries:
+            found["entries"] = {name: entry.to_mapping() for name, entry in self.entries.items()}
+        if self.chosen:
+            found["chosen"] = asdict(self.chosen)
+        return found
+
+    def only(self, row: str) -> Evaluation:
+        """The same with one row."""
+        return replace(
+            self,
+            rows={row: self.rows[row]},
+            errors_mm={row: self.errors_mm[row]},
+            bins={row: self.bins[row]},
+            entries={
+                name: replace(entry, rows={row: entry.rows[row]}) if row in entry.rows else entry
+                for name, entry in self.entries.items()
+            },
+        )
+
+    def table(self) -> str:
+        """Text for the terminal, protocol and counts included."""
+        width = max(len(name) for name in self.rows)
+        head = f"{'':{width}}" + "".join(f"{name:>10}" for name in METRICS)
+        lines = [head, *_lines(self.rows, width)]
+        for name, entry in self.entries.items():
+            lines.append(f"{name}: {entry.images_used} images used, {entry.images_skipped} skipped")
+            lines += _lines(entry.rows, width)
+        lines.append(
+            f"{self.protocol}; {self.images_used} images used, {self.images_skipped} skipped, {self.pixels_used} pixels"
+        )
+        if self.chosen:
+            lines.append(f"{self.chosen}.")
+        return "\n".join([*lines, *self._by_distance(width)])
+
+    def _by_distance(self, width: int) -> list[str]:
+        """AbsRel in each bin, and for near range the error in millimeters, of the rows that are aligned as stated."""
+        shown = [row for row in self.rows if not row.endswith(UNALIGNED)]
+        places = [place for place, one in enumerate(self.bins.get(shown[0], ())) if one["pixels"]]
+        if not places:
+            return []
+        ends = [f"{self.bins[shown[0]][place]['to_m']:g} m" for place in places]
+        near = self.protocol.max_depth_m <= NEAR_RANGE_M
+        told = "".join(f"{name:>10}" for name in ("mean mm", "median mm", "p90 mm")) if near else ""
+        start = self.bins[shown[0]][places[0]]["from_m"]
+        # Images differ in what they see of a distance, so a mean over images would be one over few pixels at times.
+        pooled = f"AbsRel by measured distance, from {start:g} m, pooled over the pixels of all images"
+        lines = [pooled + "; absolute error of an image" * near]
+        lines.append(f"{'':{width}}" + "".join(f"{'to ' + end:>10}" for end in ends) + told)
+        for row in shown:
+            of_bins = "".join(f"{self.bins[row][place]['abs_rel']:>10.4f}" for place in places)
+            errors = "".join(f"{value:>10.1f}" for value in self.errors_mm[row].values()) if near else ""
+            lines.append(f"{row:{width}}{of_bins}{errors}")
+        return lines
+
+
+def _lines(rows: Mapping[str, Mapping[str, float]], width: int) -> list[str]:
+    return [f"{row:{width}}" + "".join(f"{values[name]:>10.4f}" for name in METRICS) for row, values in rows.items()]

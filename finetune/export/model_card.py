@@ -1,0 +1,209 @@
+"""The model card of an exported folder: what it is, how it was trained and scored, and how far its answers are off."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from finetune.export.comparison import Comparison
+from finetune.models.checkpoints.metadata import require_sound
+from finetune.recipe.yaml_source import yaml_text
+from finetune.utils.errors import CheckpointError
+from finetune.utils.paths import is_file
+
+if TYPE_CHECKING:
+    from finetune.inference.predictor import Predictor
+    from finetune.recipe.run_dir import RunFolder
+
+MODEL_CARD = "README.md"
+# As the hub spells what our table has; another license is named in the text alone.
+HUB_LICENSES = {"Apache-2.0": "apache-2.0", "CC-BY-NC-4.0": "cc-by-nc-4.0"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """What the exported folder's answers differ by, as shares of the spread of ours.
+
+    Attributes:
+        comparison: given the same pixels, in the unit of the model.
+        pipeline_median, pipeline_99th: of the absolute difference over the image, through transformers' own processor.
+        other_size: height and width of an image of another shape, pixels.
+        other_largest: the largest difference on that image, given the same pixels.
+    """
+
+    comparison: Comparison
+    pipeline_median: float
+    pipeline_99th: float
+    other_size: tuple[int, int]
+    other_largest: float
+
+
+def model_card(
+    predictor: Predictor, image_size: tuple[int, int], measured: Measured | None, differing: Sequence[str]
+) -> str:
+    """
+    Args:
+        predictor: what was exported.
+        image_size: height and width that the folder is made for, pixels.
+        measured: None where nothing is measured yet.
+        differing: image sizes for which the processor gives another size than ours.
+
+    Returns:
+        Markdown, with the header that the hub reads.
+    """
+    from finetune.recipe.run_dir import RunFolder
+
+    run = RunFolder(Path(predictor.source))
+    return (
+        "\n\n".join(
+            [
+                _header(predictor),
+                f"# {predictor.metadata.get('name', 'Depth Anything')}",
+                _what_it_answers(predictor),
+                _how_to_use(predictor),
+                "## Training",
+                *_recipe(predictor, run),
+                "## Score",
+                *_score(predictor, run),
+                "## License",
+                _license(predictor),
+                "## Differences from the model it was exported from",
+                *_differences(image_size, measured, differing),
+            ]
+        ).replace("\n\n\n", "\n\n")
+        + "\n"
+    )
+
+
+def _header(predictor: Predictor) -> str:
+    name = HUB_LICENSES.get(str(predictor.base.get("license")), "other")
+    tags = ["depth", "metric depth" if predictor.kind == "metric" else "relative depth"]
+    lines = ["---", f"license: {name}", "library_name: transformers", "pipeline_tag: depth-estimation", "tags:"]
+    return "\n".join([*lines, *(f"- {tag}" for tag in tags), "---"])
+
+
+def _what_it_answers(predictor: Predictor) -> str:
+    network = predictor.network
+    architecture = f"Depth Anything {network.version.upper()}, encoder {network.encoder_name}"
+    if network.max_depth_m is None:
+        return f"{architecture}. Answers in inverse depth of unknown scale and shift; bigger is nearer."
+    farthest = f"{network.max_depth_m:g} m"
+    return f"{architecture}. Answers in meters along the optical axis, at most {farthest}; bigger is farther."
+
+
+def _how_to_use(predictor: Predictor) -> str:
+    unit = "meters" if predictor.kind == "metric" else "inverse depth"
+    return f"""```python
+from transformers import pipeline
+
+depth = pipeline("depth-estimation", model="this folder")(image)["predicted_depth"]  # (H, W), {unit}
+```
+
+The picture that the pipeline also gives, under `depth`, is stretched from black to white in each image: no unit."""
+
+
+def _recipe(predictor: Predictor, run: RunFolder) -> list[str]:
+    digest = predictor.metadata.get("recipe_sha256")
+    if is_file(run.recipe):
+        text, shortened = _published(run.recipe.read_text(encoding="utf-8"))
+        but = "; of whole paths only the last name is kept" if shortened else ""
+        said = f"The recipe as it ran (sha256 {digest}), which says the data and the base{but}:"
+        return [said, f"```yaml\n{text.rstrip()}\n```"]
+    base = published_source(predictor.base.get("source"))
+    made = f"Recipe with sha256 {digest}." if digest else "Not trained by this program."
+    return [f"{made} Made from {base}." if base else made]
+
+
+def _published(text: str) -> tuple[str, bool]:
+    """A recipe's text without the folders of the machine that trained, and whether it had some."""
+    try:
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, RecursionError):
+        return "(it cannot be read)", True
+    shortened = _without_folders(content)
+    if shortened == content or not isinstance(shortened, Mapping):
+        return text, False
+    return yaml_text(shortened), True
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(inner) for inner in value]
+    return published_source(value)
+
+
+def published_source(source: Any) -> Any:
+    """A path as it is published: where a whole one, its last name, since the folders above tell of a machine alone."""
+    if not isinstance(source, str) or not re.match(r"/|~|[A-Za-z]:[\\/]", source):
+        return source
+    return re.split(r"[\\/]", source.rstrip("\\/"))[-1]
+
+
+def _score(predictor: Predictor, run: RunFolder) -> list[str]:
+    table = run.path / "evaluation.json"
+    found = predictor.metadata.get("evaluation")
+    if is_file(table):
+        try:
+            found = json.loads(table.read_text(encoding="utf-8"))
+            require_sound({"evaluation": found}, str(table))
+        except (ValueError, RecursionError, OSError, CheckpointError):
+            return [f"{table.name} of the run cannot be read."]
+    evaluations = found if isinstance(found, list) else [found] if isinstance(found, Mapping) else []
+    return [part for each in evaluations for part in _one_score(each)] or ["Not scored."]
+
+
+def _one_score(evaluation: Mapping[str, Any]) -> list[str]:
+    rows = evaluation["rows"]
+    metrics = list(next(iter(rows.values()), {}))
+    lines = [f"| | {' | '.join(metrics)} |", f"| --- |{' --- |' * len(metrics)}"]
+    lines += [f"| {name} | {' | '.join(_cell(row.get(metric)) for metric in metrics)} |" for name, row in rows.items()]
+    protocol = ", ".join(f"{key} {value}" for key, value in evaluation.get("protocol", {}).items())
+    images = evaluation.get("images_used")
+    on = f" on {images} images" if images is not None else ""
+    return [f"Protocol: {protocol}{on}.", "\n".join(lines)]
+
+
+def _cell(value: float | None) -> str:
+    return "" if value is None else f"{value:.4f}"
+
+
+def _license(predictor: Predictor) -> str:
+    base, name = published_source(predictor.base.get("source")), predictor.base.get("license")
+    if not name:
+        return f"That of the base ({base}), which is not known here." if base else "Not known here."
+    return (f"{name}, that of the base, {base}." if base else f"{name}.") + (
+        " No commercial use." if "-NC" in name else ""
+    )
+
+
+def _differences(image_size: tuple[int, int], measured: Measured | None, differing: Sequence[str]) -> list[str]:
+    height, width = image_size
+    parts = []
+    if measured:
+        comparison, (other_height, other_width) = measured.comparison, measured.other_size
+        unit, spread = comparison.unit, comparison.spread
+        parts = [
+            f"On an image of {width}x{height}, given the same `pixel_values`: largest {comparison.largest:.2g} {unit}, "
+            f"mean {comparison.mean:.2g} {unit}, where the answer's spread is {spread:.3g} {unit} "
+            f"({comparison.largest / spread:.1e} of it); stored as {comparison.stored_as}.",
+            f"Through the pipeline, whose bicubic resize is another: median {measured.pipeline_median:.1e}, 99th "
+            f"percentile {measured.pipeline_99th:.1e} of the spread.",
+            f"On an image of {other_width}x{other_height}, given the same `pixel_values`: largest "
+            f"{measured.other_largest:.1e} of the spread. transformers samples the position embedding without the "
+            "offset that the original adds, which is made up for at the first size alone.",
+        ]
+    parts.append(
+        "For these image sizes (width x height) the processor gives the network another size than the program that it "
+        f"was trained with: {'; '.join(differing)}."
+        if differing
+        else "For all common image sizes the processor gives the network the size that it was trained with."
+    )
+    return parts

@@ -1,0 +1,229 @@
+"""One ``.onnx`` file, for runtimes without PyTorch: of one input size, or of any whose sides are multiples of 14."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import warnings
+from collections.abc import Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.export.base import Answer, Exporter
+from finetune.export.comparison import Comparison
+from finetune.models.encoder_specs import PATCH
+from finetune.utils.errors import FinetuneError, ResultError
+
+if TYPE_CHECKING:
+    from finetune.inference.predictor import Predictor
+
+OPSET = 18
+INPUT = "image"
+# Sizes in patches at which a file for any size is compared, besides that of the image; one is not square.
+_SIZES = ((8, 8), (6, 15), (13, 9))
+_LARGEST_BYTES = 2_000_000_000  # of one file: what it is written in counts in 31 bits
+
+
+class Onnx(Exporter):
+    """Input ``image``, (1, 3, H, W), normalized; output ``depth_m`` or ``inverse_depth``.
+
+    Metadata, each as JSON: ``kind``, ``max_depth_m``, ``input_size`` (height and width, or ``any`` for all multiples of
+    14), ``mean``, ``std``, ``opset``, ``encoder``, ``license``.
+    """
+
+    suffix = ".onnx"
+    limit = 1e-3
+
+    def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
+        """
+        Raises:
+            FinetuneError: what writes and runs such a file is not installed, or half precision is asked for.
+        """
+        missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+        if missing:
+            raise FinetuneError(f"format onnx needs {', '.join(missing)}. Install them: pip install -e '.[onnx]'.")
+        if self.half:
+            raise FinetuneError("format onnx is written in float32. Leave out --half; runtimes convert as they load.")
+
+    def targets(self, output: Path) -> list[Path]:
+        """The file."""
+        return [output]
+
+    def write(self, predictor: Predictor, output: Path) -> None:
+        """By PyTorch's own exporter, with the position embedding worked out beforehand, or in the graph."""
+        import onnx
+        import torch
+
+        imported_runtime()  # before torch's exporter could import it
+
+        from finetune.models.onnx_graph import TracedNetwork
+
+        network = predictor.network
+        size = sum(tensor.nbytes for tensor in network.state_dict().values())
+        if size > _LARGEST_BYTES:
+            raise FinetuneError(
+                f"{predictor.source}: {size / 1e9:.1f} GB of weights do not fit into one .onnx file. Export a smaller "
+                "encoder, or to official."
+            )
+        height, width = self._network_size(predictor)
+        traced = TracedNetwork(network, None if self.dynamic else (height, width)).eval()
+        shapes: Any = None
+        if self.dynamic:
+            rows, columns = (torch.export.Dim(name, min=2, max=300) for name in ("rows", "columns"))
+            shapes = {"image": {2: PATCH * rows, 3: PATCH * columns}}
+        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "torch.export"):
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                traced,
+                (torch.zeros(1, 3, height, width),),
+                str(output),
+                dynamo=True,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=[output_name(predictor.kind)],
+                dynamic_shapes=shapes,
+                external_data=False,
+                verbose=False,
+            )
+        model = onnx.load(str(output))
+        onnx.checker.check_model(model)
+        onnx.helper.set_model_props(
+            model, {name: json.dumps(value) for name, value in self._metadata(predictor).items()}
+        )
+        onnx.save(model, str(output))
+
+    def read(self, output: Path, device: str) -> Answer:
+        """By onnxruntime, on the CPU, with nothing but the file."""
+        return OnnxAnswer(output)
+
+    def conclude(
+        self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
+    ) -> Sequence[str]:
+        """Where any size is promised, three more are compared on the same image."""
+        if not self.dynamic:
+            height, width = self._network_size(predictor)
+            return [f"{comparison.output}: takes images of {height}x{width} (height x width) alone, normalized"]
+        found = []
+        answer = OnnxAnswer(output)
+        for rows, columns in _SIZES:
+            pixels = answer.normalized(image, (rows * PATCH, columns * PATCH))
+            ours = predictor(_tensor(pixels)).numpy()
+            share = float(np.abs(answer.run(pixels) - ours).max() / max(float(np.ptp(ours)), 1e-12))
+            if not share <= self.limit:
+                raise ResultError(
+                    f"{comparison.output}: at {rows * PATCH}x{columns * PATCH} it is {share:.2g} of the spread off, "
+                    f"more than {self.limit:g}. It was not kept; export it for one size, without --dynamic."
+                )
+            found.append(f"{rows * PATCH}x{columns * PATCH} {share:.1g}")
+        told = ", ".join(found)
+        return [f"{comparison.output}: any multiples of {PATCH}; largest difference at {told} of the spread"]
+
+    def _network_size(self, predictor: Predictor) -> tuple[int, int]:
+        return predictor.preprocessing.network_size(*self.image_size)
+
+    def _metadata(self, predictor: Predictor) -> dict[str, Any]:
+        preprocessing = predictor.preprocessing
+        return {
+            "kind": predictor.kind,
+            "max_depth_m": predictor.max_depth_m,
+            "input_size": "any" if self.dynamic else list(self._network_size(predictor)),
+            "preprocessing": preprocessing.to_mapping(),
+            "mean": list(preprocessing.mean),
+            "std": list(preprocessing.std),
+            "opset": OPSET,
+            "encoder": predictor.network.encoder_name,
+            "license": predictor.base.get("license"),
+        }
+
+
+def output_name(kind: str) -> str:
+    """What the output is called: its unit is in its name."""
+    return "depth_m" if kind == "metric" else "inverse_depth"
+
+
+def imported_runtime() -> Any:
+    """onnxruntime, told to report nothing to its maker: it reads this when it is imported, and reports otherwise."""
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
+
+
+class OnnxAnswer:
+    """An exported file, run by onnxruntime; called with an image, it answers as ``Predictor.predict`` does."""
+
+    def __init__(self, path: Path) -> None:
+        from finetune.data.preprocessing import Preprocessing
+
+        onnxruntime = imported_runtime()
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3  # errors; it warns of every constant it folds
+        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        properties = self._session.get_modelmeta().custom_metadata_map
+        self.metadata: dict[str, Any] = {name: json.loads(text) for name, text in properties.items()}
+        self._preprocessing = Preprocessing.from_mapping(self.metadata["preprocessing"])
+
+    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """(H, W, 3) uint8 RGB -> (H, W) float32."""
+        from finetune.models.resizing import resized_answer
+
+        height, width = image.shape[:2]
+        answer = self.run(self._preprocessing(image)[None])
+        return np.asarray(resized_answer(_tensor(answer), (height, width)), dtype=np.float32)
+
+    def normalized(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+        """(1, 3, *size), the image at a size of its own."""
+        import cv2
+
+        from finetune.data.preprocessing import Preprocessing
+
+        pixels = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
+        prepared = Preprocessing(input_size=size, mean=self._preprocessing.mean, std=self._preprocessing.std)(
+            np.asarray(pixels, dtype=np.uint8)
+        )
+        return prepared[None]
+
+    def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+        """
+        Args:
+            pixels: (1, 3, H, W), normalized.
+
+        Raises:
+            FinetuneError: the file is for another size.
+        """
+        expected = self.metadata["input_size"]
+        if expected != "any" and list(pixels.shape[2:]) != expected:
+            raise FinetuneError(
+                f"this .onnx file takes {expected[0]}x{expected[1]} (height x width), the image comes to "
+                f"{pixels.shape[2]}x{pixels.shape[3]}. Export it with --image of that shape, or with --dynamic."
+            )
+        (answer,) = self._session.run(None, {INPUT: pixels})
+        return np.asarray(answer, dtype=np.float32)
+
+
+def _tensor(array: NDArray[np.float32]) -> Any:
+    import torch
+
+    return torch.from_numpy(array)
+
+
+class _quiet:
+    """Keeps what libraries log of their own work from standing between our lines."""
+
+    def __init__(self, *names: str) -> None:
+        self._loggers = [logging.getLogger(name) for name in names]
+
+    def __enter__(self) -> None:
+        self._levels = [logger.level for logger in self._loggers]
+        for logger in self._loggers:
+            logger.setLevel(logging.ERROR)
+
+    def __exit__(self, *_: object) -> None:
+        for logger, level in zip(self._loggers, self._levels, strict=True):
+            logger.setLevel(level)

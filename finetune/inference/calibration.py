@@ -1,0 +1,307 @@
+"""One scale for a camera that a model is deployed on, fitted to a few labeled frames and folded into its max depth."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.readers.files import read_image
+from finetune.data.readers.image_levels import give_levels
+from finetune.data.readers.list_lines import read_rows
+from finetune.evaluation.alignment import fit_log_scale
+from finetune.inference.predictor import Predictor
+from finetune.models.checkpoints.save import save_native
+from finetune.models.depth_model import DepthModel
+from finetune.recipe.schema import Recipe
+from finetune.utils.errors import CheckpointError, DataError, FinetuneError
+from finetune.utils.files import disk_faults
+from finetune.utils.paths import expand_path, if_closed, is_file
+from finetune.utils.reductions import evenly_spread
+
+# Answers nearer to the end of the range than this share of it say "at least so far" and nothing of scale.
+_AT_END = 0.95
+# When it is not, or not only, the scale: the error that is left, how much frames differ, and near and far.
+LITTLE_GAINED, FRAMES_DIFFER, NEAR_AND_FAR_DIFFER = 0.8, 0.1, 0.1
+_SMALL_ERROR = 0.03  # AbsRel below which there is nothing to gain
+METADATA = "calibration"
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Labeled:
+    """What a model says of some pixels of a frame, and what was measured there.
+
+    Attributes:
+        name: of the frame.
+        pred_m, target_m: (N,) meters.
+    """
+
+    name: str
+    pred_m: NDArray[np.float64]
+    target_m: NDArray[np.float64]
+
+    def abs_rel(self, scale: float = 1.0) -> float:
+        """Mean of |scale pred - target| / target."""
+        return float(np.mean(np.abs(scale * self.pred_m - self.target_m) / self.target_m))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Calibration:
+    """A scale, and what it is worth.
+
+    Attributes:
+        scale: what answers are multiplied by.
+        frames, pixels: it was fitted to.
+        before, after: AbsRel, mean over frames.
+        left_out: the same of each frame with the scale of the others; None of a single frame.
+        spread: half of the distance from the 16th to the 84th percentile of the frames' own scales, in natural
+            logarithms; None of a single frame.
+        near, far: scale of the nearer and of the farther half of the pixels alone.
+        warnings: why it may not be a matter of scale, a sentence each.
+    """
+
+    scale: float
+    frames: int
+    pixels: int
+    before: float
+    after: float
+    left_out: float | None
+    spread: float | None
+    near: float
+    far: float
+    warnings: tuple[str, ...]
+
+    def __str__(self) -> str:
+        lines = [
+            f"scale {self.scale:.4f} from {self.pixels} pixels of {self.frames} frame(s)",
+            f"AbsRel before {self.before:.4f}, after {self.after:.4f}, mean over frames",
+        ]
+        if self.left_out is None or self.spread is None:
+            lines.append("one frame alone cannot say how well it holds for another: give more")
+        else:
+            lines.append(
+                f"each frame with the scale of the others: AbsRel {self.left_out:.4f}; the frames' own scales differ "
+                f"by {math.expm1(self.spread):.1%}"
+            )
+        lines.append(f"nearer half alone {self.near:.4f}, farther half alone {self.far:.4f}")
+        return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
+
+
+def labeled_frames(predictor: Predictor, recipe: Recipe, frames: int) -> list[Labeled]:
+    """
+    Args:
+        predictor: a metric model.
+        recipe: its ``data.train`` is of the camera; ``data.val`` stays unseen, so that ``evaluate`` can judge.
+        frames: so many at most, evenly spread over the entries.
+
+    Returns:
+        Those that have a pixel to compare.
+
+    Raises:
+        FileFault: a frame cannot be read.
+    """
+    entries = recipe.data.train
+    give_levels([entry.source for entry in entries], predictor.preprocessing.image_levels)
+    found = []
+    for entry in entries:
+        reader = entry.source
+        for frame in evenly_spread(len(reader), max(1, frames // len(entries))):
+            sample = reader[frame]
+            pred_m = predictor.predict(sample.image)
+            found.append(_labeled(predictor, sample.source, pred_m[sample.valid], sample.depth_m[sample.valid]))
+    return [one for one in found if one.pred_m.size]
+
+
+def known_distances(predictor: Predictor, path: Path) -> list[Labeled]:
+    """
+    Args:
+        predictor: a metric model.
+        path: text, ``image, x, y, meters`` a line, commas or spaces between them; x to the right and y down, pixels of
+            the upright image from 0; images below the file's folder or from the current one. Meters are along the
+            optical axis.
+
+    Returns:
+        A frame for each image.
+
+    Raises:
+        FinetuneError: the file cannot be read, or a line is not of this form; names the line.
+    """
+    points: dict[Path, list[tuple[int, int, float, int]]] = {}
+    for number, name, x, y, meters in _lines(path):
+        place = next((one for one in (path.parent / expand_path(name), expand_path(name)) if is_file(one)), None)
+        if place is None:
+            closed = if_closed(path.parent / expand_path(name))
+            raise FinetuneError(
+                f"{path}:{number}: {name} is no file below {path.parent} or from here{closed}. Mend the line."
+            )
+        points.setdefault(place, []).append((x, y, meters, number))
+    if not points:
+        raise FinetuneError(f"{path}: holds no distance. Write `image, x, y, meters`, one a line.")
+    found = []
+    for place, of_image in points.items():
+        image = read_image(place, upright=True, levels=predictor.preprocessing.image_levels)
+        height, width = image.shape[:2]
+        for x, y, _, number in of_image:
+            if not (0 <= x < width and 0 <= y < height):
+                raise FinetuneError(
+                    f"{path}:{number}: ({x}, {y}) lies outside of {place}, {width}x{height}. x is to the right, y down."
+                )
+        pred_m = predictor.predict(image)
+        columns, rows, target_m, _ = zip(*of_image, strict=True)
+        found.append(_labeled(predictor, str(place), pred_m[list(rows), list(columns)], np.array(target_m)))
+    return [one for one in found if one.pred_m.size]
+
+
+def _lines(path: Path) -> Iterable[tuple[int, str, int, int, float]]:
+    for number, columns in read_rows(str(path), ("image", "x", "y", "meters")):
+        try:
+            image, x, y, meters = columns
+            values = (round(float(x)), round(float(y)), float(meters))
+        except (ValueError, OverflowError):
+            values = (0, 0, 0.0)
+        if not 0 < values[2] < math.inf:
+            raise FinetuneError(f"{path}:{number}: is {', '.join(columns)!r}; expected image, x, y, meters.")
+        yield number, image, *values
+
+
+def _labeled(predictor: Predictor, name: str, pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> Labeled:
+    assert predictor.max_depth_m is not None
+    told = (pred_m > 0) & (pred_m < _AT_END * predictor.max_depth_m) & np.isfinite(target_m)
+    return Labeled(name=name, pred_m=pred_m[told].astype(np.float64), target_m=target_m[told].astype(np.float64))
+
+
+def calibration(frames: Sequence[Labeled]) -> Calibration:
+    """
+    Args:
+        frames: each with a pixel or more; each counts once, however many it has.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not frames:
+        raise DataError(
+            "calibration",
+            "no pixel has both a measured depth and an answer below the end of the model's range",
+            "Give frames with labels, or a model with a larger max depth",
+        )
+    own = [fit_log_scale(one.pred_m, one.target_m) for one in frames]
+    scale = _middle(own)
+    left_out = spread = None
+    if len(frames) > 1:
+        others = [_middle(own[:place] + own[place + 1 :]) for place in range(len(own))]
+        left_out = float(np.mean([one.abs_rel(other) for one, other in zip(frames, others, strict=True)]))
+        low, high = np.percentile(np.log(own), (16, 84))
+        spread = float(high - low) / 2
+    pred_m = np.concatenate([one.pred_m for one in frames])
+    target_m = np.concatenate([one.target_m for one in frames])
+    is_near = target_m <= np.median(target_m)
+    near = fit_log_scale(pred_m[is_near], target_m[is_near])
+    far = fit_log_scale(pred_m[~is_near], target_m[~is_near]) if not is_near.all() else near
+    before, after = (float(np.mean([one.abs_rel(factor) for one in frames])) for factor in (1.0, scale))
+    return Calibration(
+        scale=scale,
+        frames=len(frames),
+        pixels=len(pred_m),
+        before=before,
+        after=after,
+        left_out=left_out,
+        spread=spread,
+        near=near,
+        far=far,
+        warnings=tuple(_warnings(before, after, spread, near, far)),
+    )
+
+
+def _middle(scales: Sequence[float]) -> float:
+    """The median of scales, in logarithms, so that twice and half are equally far from one."""
+    return float(np.exp(np.median(np.log(scales))))
+
+
+def _warnings(before: float, after: float, spread: float | None, near: float, far: float) -> Iterable[str]:
+    if before > _SMALL_ERROR and after > LITTLE_GAINED * before:
+        yield (
+            f"a scale takes AbsRel from {before:.3f} to {after:.3f} alone: the scale is not what is wrong; fine-tune "
+            "on frames of this camera"
+        )
+    if spread is not None and spread > FRAMES_DIFFER:
+        yield (
+            f"each frame asks for a scale of its own ({math.expm1(spread):.0%} apart): one scale holds for none of "
+            "them; fine-tune, or calibrate for one place alone"
+        )
+    if abs(math.log(near / far)) > NEAR_AND_FAR_DIFFER:
+        yield (
+            f"near pixels ask for {near:.3f} and far ones for {far:.3f}: the error changes with distance, as of a "
+            "shift or of another field of view; look at undistortion, and fine-tune"
+        )
+
+
+def write_calibrated(predictor: Predictor, found: Calibration, output: Path, fitted_to: str) -> float:
+    """
+    Write the model with the scale folded into its max depth, as a weights file of ours.
+
+    Args:
+        fitted_to: what the frames were from, for the record.
+
+    Returns:
+        The new max depth, meters.
+    """
+    assert predictor.max_depth_m is not None
+    earlier = predictor.metadata.get(METADATA, {})
+    record = {
+        "scale": found.scale * earlier.get("scale", 1.0),
+        "original_max_depth_m": earlier.get("original_max_depth_m", predictor.max_depth_m),
+        "original_evaluation": earlier.get("original_evaluation", predictor.metadata.get("evaluation")),
+        "frames": found.frames,
+        "pixels": found.pixels,
+        "abs_rel_before": found.before,
+        "abs_rel_after": found.after,
+        "abs_rel_left_out": found.left_out,
+        "fitted_to": fitted_to,
+    }
+    max_depth_m = predictor.max_depth_m * found.scale
+    metadata = {**predictor.metadata, METADATA: record}
+    # What was scored were other answers.
+    metadata.pop("evaluation", None)
+    _save(predictor, max_depth_m, metadata, output)
+    return max_depth_m
+
+
+def write_undone(predictor: Predictor, output: Path) -> float:
+    """
+    Write the model as it was before any calibration.
+
+    Returns:
+        Its max depth, meters.
+
+    Raises:
+        CheckpointError: it was never calibrated.
+    """
+    metadata: dict[str, Any] = dict(predictor.metadata)
+    record = metadata.pop(METADATA, None)
+    if not isinstance(record, Mapping):
+        raise CheckpointError(predictor.source, "was never calibrated", "Name a file that calibrate wrote")
+    metadata["evaluation"] = record["original_evaluation"]
+    if metadata["evaluation"] is None:
+        del metadata["evaluation"]
+    _save(predictor, record["original_max_depth_m"], metadata, output)
+    return float(record["original_max_depth_m"])
+
+
+def _save(predictor: Predictor, max_depth_m: float, metadata: Mapping[str, Any], output: Path) -> None:
+    """
+    Raises:
+        FinetuneError: it cannot be written there.
+    """
+    network = predictor.network
+    scaled = DepthModel(
+        network.encoder_name, max_depth_m, version=network.version, position_offset=network.position_offset
+    )
+    scaled.load_state_dict(network.state_dict())
+    described = {"preprocessing": predictor.preprocessing.to_mapping(), "base": dict(predictor.base)} | dict(metadata)
+    with disk_faults(output):
+        save_native(output, scaled, described)

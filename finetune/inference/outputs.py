@@ -1,0 +1,139 @@
+"""Depth as files that people and programs open: ``.npy``, 16-bit PNG, a picture, points."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.inference.point_cloud import PointCloud
+from finetune.reporting.images import colored, with_labels, with_legend
+from finetune.utils.files import disk_faults, remove, write_file
+
+MOST_COUNTS = 65535  # of 16 bits
+UNITS_PER_METER = 1000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeterFiles:
+    """How meters are written.
+
+    Attributes:
+        units_per_meter: of the 16-bit PNG.
+    """
+
+    units_per_meter: float = UNITS_PER_METER
+
+    @property
+    def most_m(self) -> float:
+        """What the 16-bit PNG holds, meters."""
+        return MOST_COUNTS / self.units_per_meter
+
+    def write(
+        self, depth_m: NDArray[np.float32], stem: Path, range_m: tuple[float, float], points: PointCloud | None = None
+    ) -> bool:
+        """
+        Write ``<stem>.npy``, ``<stem>.png``, ``<stem>_preview.png`` and, if there are points, ``<stem>.ply``.
+
+        Args:
+            depth_m: (H, W), meters.
+            stem: folder, and name without its ending.
+            range_m: ends of the preview's colors, meters.
+            points: of this depth.
+
+        Returns:
+            False when a depth is beyond ``most_m``: then there is no ``<stem>.png``, not even one of an earlier call.
+
+        Raises:
+            FinetuneError: nothing can be written there.
+        """
+        fits = bool(depth_m.max() <= self.most_m)
+        if points is not None:
+            with disk_faults(_named(stem, ".ply")):
+                points.save(_named(stem, ".ply"))
+        _write(_named(stem, "_preview.png"), _png(meter_preview(depth_m, range_m)[..., ::-1]))
+        counts_file = _named(stem, ".png")
+        if fits:
+            _write(counts_file, _png(np.rint(depth_m.astype(np.float64) * self.units_per_meter).astype(np.uint16)))
+        else:
+            # One of an earlier call would be taken for this answer.
+            with disk_faults(counts_file):
+                remove(counts_file)
+        # Write .npy last: where it is, the other files are complete.
+        _write(_named(stem, ".npy"), _npy(depth_m))
+        return fits
+
+
+def meter_preview(depth_m: NDArray[np.float32], range_m: tuple[float, float]) -> NDArray[np.uint8]:
+    """(H, W) meters -> (H + legend, W, 3) uint8, RGB."""
+    return with_legend(colored(depth_m, *range_m), *range_m, "m")
+
+
+def spread_range(values: NDArray[np.float32]) -> tuple[float, float]:
+    """
+    Args:
+        values: (H, W), any unit.
+
+    Returns:
+        Their 2nd and 98th percentile, between which colors are well used. Of values that are all the same, ends around
+        them.
+    """
+    # A hundred thousand of them are enough for a percentile, and quick.
+    step = max(1, int((values.size / 1e5) ** 0.5))
+    low, high = np.percentile(values[::step, ::step], (2, 98)).tolist()
+    if high - low <= 1e-3 * abs(high):
+        low, high = low - 0.05 * abs(low), high + 0.05 * abs(high) or 1.0
+    return low, high
+
+
+def write_inverse(inverse: NDArray[np.float32], stem: Path, ends: tuple[float, float] | None = None) -> None:
+    """
+    Write ``<stem>_inverse.npy`` and ``<stem>_preview.png``.
+
+    Args:
+        inverse: (H, W), inverse depth of unknown scale and shift, bigger is nearer.
+        stem: folder, and name without its ending.
+        ends: of the colors, far and near; None: the image's own farthest and nearest.
+
+    Raises:
+        FinetuneError: nothing can be written there.
+    """
+    _write(_named(stem, "_preview.png"), _png(inverse_preview(inverse, ends)[..., ::-1]))
+    _write(_named(stem, "_inverse.npy"), _npy(inverse))
+
+
+def inverse_preview(inverse: NDArray[np.float32], ends: tuple[float, float] | None = None) -> NDArray[np.uint8]:
+    """(H, W) inverse depth -> (H + legend, W, 3) uint8, RGB; from its own farthest to its nearest, or between ends."""
+    far, near = ends or (float(inverse.min()), float(inverse.max()))
+    # Near is blue as it is in meters; an image of one value has no range.
+    picture = colored(near - inverse, 0.0, (near - far) or 1.0)
+    return with_labels(picture, ("near", "relative, no unit", "far"))
+
+
+def _named(stem: Path, ending: str) -> Path:
+    return stem.with_name(f"{stem.name}{ending}")
+
+
+def _npy(values: NDArray[np.float32]) -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    return buffer.getvalue()
+
+
+def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    encoded, data = cv2.imencode(".png", pixels)
+    assert encoded
+    return data.tobytes()
+
+
+def _write(path: Path, content: bytes) -> None:
+    """
+    Raises:
+        FinetuneError: it cannot be written.
+    """
+    with disk_faults(path):
+        write_file(path, content)

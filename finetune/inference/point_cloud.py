@@ -1,0 +1,94 @@
+"""Depth in meters to colored points, and to a PLY file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.camera import Camera
+from finetune.utils.files import write_file
+
+_VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class PointCloud:
+    """
+    Attributes:
+        xyz_m: (N, 3) float32, meters; x right, y down, z along the optical axis.
+        color: (N, 3) uint8, RGB.
+    """
+
+    xyz_m: NDArray[np.float32]
+    color: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.xyz_m)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """
+        Write a binary PLY, in meters, with a color for each point; whole or not at all.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        vertices = np.empty(len(self), _VERTEX)
+        for column, name in enumerate(("x", "y", "z")):
+            vertices[name] = self.xyz_m[:, column]
+        for column, name in enumerate(("red", "green", "blue")):
+            vertices[name] = self.color[:, column]
+        kinds = {"<f4": "float", "|u1": "uchar"}
+        properties = [f"property {kinds[kind.str]} {name}" for name, (kind, *_) in (_VERTEX.fields or {}).items()]
+        head = [
+            "ply",
+            "format binary_little_endian 1.0",
+            "comment meters; x right, y down, z along the optical axis",
+            f"element vertex {len(self)}",
+            *properties,
+            "end_header",
+        ]
+        write_file(Path(path), "\n".join(head).encode() + b"\n" + vertices.tobytes())
+
+
+def point_cloud(
+    depth_m: NDArray[np.float32],
+    image: NDArray[np.uint8],
+    camera: Camera,
+    *,
+    edge_ratio: float | None = None,
+    max_points: int | None = None,
+) -> PointCloud:
+    """
+    Args:
+        depth_m: (H, W), meters along the optical axis.
+        image: (H, W, 3) uint8, RGB.
+        camera: of the image.
+        edge_ratio: leave out pixels whose depth differs from that of one of the four beside it by more than this share
+            of the smaller; None: keep them. Between a near and a far surface a network answers with depths that lie on
+            neither, which fly in the air.
+        max_points: so many at most, evenly drawn, the same each time; None: all.
+    """
+    kept = np.isfinite(depth_m) & (depth_m > 0)
+    if edge_ratio is not None:
+        kept &= ~depth_edges(depth_m, edge_ratio)
+    places = np.flatnonzero(kept)
+    if max_points is not None and len(places) > max_points:
+        places = np.sort(np.random.default_rng(0).choice(places, max_points, replace=False))
+    points = camera.back_project(depth_m).reshape(-1, 3)[places]
+    return PointCloud(xyz_m=points.astype(np.float32), color=image.reshape(-1, 3)[places])
+
+
+def depth_edges(depth_m: NDArray[np.float32], ratio: float) -> NDArray[np.bool_]:
+    """(H, W): pixels whose depth differs from one beside, above or below by more than a share of the smaller."""
+    found = np.zeros(depth_m.shape, bool)
+    for axis in (0, 1):
+        first, second = np.moveaxis(depth_m, axis, 0)[:-1], np.moveaxis(depth_m, axis, 0)[1:]
+        steps = np.abs(second - first) > ratio * np.minimum(first, second)
+        view = np.moveaxis(found, axis, 0)
+        view[:-1] |= steps
+        view[1:] |= steps
+    return found

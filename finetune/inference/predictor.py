@@ -1,0 +1,377 @@
+"""Weights in any format -> depth of an image."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from finetune.data.camera import Camera, camera_of
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.readers.files import read_image
+from finetune.data.readers.image_levels import ImageLevels
+from finetune.inference.point_cloud import PointCloud, point_cloud
+from finetune.models.checkpoints.fill import whole_network
+from finetune.models.checkpoints.identity import IN_RECIPE, ORIGINAL_INPUT_SIZE, Wording
+from finetune.models.checkpoints.load import Checkpoint, read_checkpoint
+from finetune.models.depth_model import DepthModel
+from finetune.models.encoder_specs import MOST_SIDE_PX, PATCH, VERSIONS
+from finetune.models.resizing import resized_answer
+from finetune.utils.errors import CheckpointError, FinetuneError
+
+DEVICES = ("auto", "cpu", "cuda")
+# Of PIL, those that become RGB without a change of scale.
+_PIL_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr", "HSV", "LAB")
+ImageLike = NDArray[np.uint8] | str | os.PathLike[str] | Any
+_IN_PYTHON = Wording(
+    source="name",
+    kind="kind",
+    max_depth_m="max_depth_m",
+    version="version",
+    no_max_depth="Leave max_depth_m out",
+    input_size="input_size",
+    no_input_size="Leave input_size out",
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Predictor:
+    """A network and the preprocessing that belongs to it.
+
+    Attributes:
+        network: in evaluation mode, on its device.
+        preprocessing: what an image goes through first.
+        source: what the user wrote.
+        base: what the weights were made from (``source``, ``sha256``, ``license``); None where it is not known.
+        metadata: what else the weights file, or the ``.json`` beside it, says of itself.
+        notes: sentences for whoever uses it.
+    """
+
+    network: DepthModel
+    preprocessing: Preprocessing
+    source: str
+    base: Mapping[str, Any]
+    metadata: Mapping[str, Any]
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """One line; the network has its own."""
+        height, width = self.preprocessing.input_size
+        depth = "" if self.max_depth_m is None else f"max_depth_m={self.max_depth_m:g}, "
+        return (
+            f"Predictor({self.source!r}, {self.kind}, {self.network.encoder_name}, {depth}input_size={height}x{width}, "
+            f"device={self.device})"
+        )
+
+    @property
+    def kind(self) -> str:
+        """``metric`` (answers are meters) or ``relative`` (answers are inverse depth, bigger is nearer, no unit)."""
+        return self.network.kind
+
+    @property
+    def max_depth_m(self) -> float | None:
+        """The largest depth a metric model can answer, meters; None for a relative one."""
+        return self.network.max_depth_m
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network is."""
+        return next(self.network.parameters()).device
+
+    def predict(self, image: ImageLike, *, flip: bool = False) -> NDArray[np.float32]:
+        """
+        Args:
+            image: (H, W, 3) uint8, RGB; or the path of an image file, or an image of PIL, both turned upright as their
+                EXIF tag says. OpenCV reads BGR, which no check can tell: turn it with ``image[..., ::-1]``.
+            flip: average the answer with that to the mirrored image, mirrored back; twice the time.
+
+        Returns:
+            (H, W): meters along the optical axis for a metric model, inverse depth >= 0 for a relative one.
+
+        Raises:
+            ValueError: the image is none of these.
+            DataError: there is no such file, or it is no image.
+        """
+        image = image_array(image, self.preprocessing.image_levels)
+        size = (image.shape[0], image.shape[1])
+        batch = torch.from_numpy(self.preprocessing(image))[None]
+        answer = resized_answer(self(batch), size)
+        if not flip:
+            return answer
+        mirrored = resized_answer(self(batch.flip(-1)), size)[:, ::-1]
+        return np.asarray((answer + mirrored) / 2, dtype=np.float32)
+
+    def points(
+        self,
+        image: ImageLike,
+        intrinsics: tuple[float, float, float, float] | Camera,
+        *,
+        edge_ratio: float | None = None,
+        max_points: int | None = None,
+    ) -> PointCloud:
+        """
+        Args:
+            image: as of ``predict``.
+            intrinsics: fx, fy, cx, cy of the image, pixels, or a ``Camera``.
+            edge_ratio, max_points: as of ``point_cloud``.
+
+        Returns:
+            Colored points in meters; ``.save("cloud.ply")`` writes them.
+
+        Raises:
+            ValueError: the image is none of those, or the model is relative and knows no meters.
+            FinetuneError: the intrinsics cannot be those of the image.
+        """
+        if self.kind == "relative":
+            raise ValueError(f"{self.source} is relative: its answers are no meters, so there are no points")
+        image = image_array(image, self.preprocessing.image_levels)
+        depth_m = self.predict(image)
+        camera = camera_of(intrinsics, *image.shape[:2])
+        return point_cloud(depth_m, image, camera, edge_ratio=edge_ratio, max_points=max_points)
+
+    def __call__(self, batch: Tensor) -> Tensor:
+        """
+        Args:
+            batch: (B, 3, H, W), normalized, sides multiples of 14; of any floating type, on any device.
+
+        Returns:
+            (B, 1, H, W) float32 on the network's device, without gradient; the unit is that of ``predict``.
+
+        Raises:
+            ValueError: the batch has another shape.
+        """
+        device = self.device
+        # float32 whatever autocast says around us, so that every command gives one answer.
+        with torch.no_grad(), torch.autocast(device.type, enabled=False), _without_tf32():
+            return self.network(batch.to(device, torch.float32))
+
+
+@contextmanager
+def _without_tf32() -> Iterator[None]:
+    """PyTorch would round the factors of a GPU's convolutions, and not those of its matrix products, to TF32."""
+    kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
+    before = [kind.allow_tf32 for kind in kinds]
+    try:
+        for kind in kinds:
+            kind.allow_tf32 = False
+        yield
+    finally:
+        for kind, allowed in zip(kinds, before, strict=True):
+            kind.allow_tf32 = allowed
+
+
+def load_model(
+    source: str | os.PathLike[str],
+    device: str = "cpu",
+    *,
+    kind: str = "auto",
+    max_depth_m: float | None = None,
+    version: str = "auto",
+    input_size: tuple[int, int] | None = None,
+) -> Predictor:
+    """
+    Args:
+        source: a run folder (its ``best/``), one of our weights files, an official ``.pth``, a folder that transformers
+            wrote, or a hub id.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for the GPU where there is one.
+        kind: of an official ``.pth`` without the ``.json`` that our export writes: ``relative`` or ``metric``.
+        max_depth_m: of a metric one of these, meters.
+        version: of one of these, ``v1`` or ``v2`` of Depth Anything, whose files look alike; ``auto`` is V2.
+        input_size: height and width in pixels that one of these, or a folder of transformers without its processor,
+            was trained at; without it 518x518 is assumed, except for ``tiny``, of which none was published.
+
+    Returns:
+        A model to call ``.predict(image)`` on. What it assumed about a file that cannot say it is a warning.
+
+    Raises:
+        CheckpointError: the file is missing, broken, of no known format, or contradicts the arguments.
+        FinetuneError: there is no such device.
+        ValueError: an argument is not one of the above.
+    """
+    if kind not in ("auto", "relative", "metric"):
+        raise ValueError(f"kind is {kind!r}; expected auto, relative or metric")
+    if max_depth_m is not None and not 0 < max_depth_m < math.inf:
+        raise ValueError(f"max_depth_m is {max_depth_m}; expected a positive number of meters")
+    if version not in ("auto", *VERSIONS):
+        raise ValueError(f"version is {version!r}; expected auto, v1 or v2")
+    if input_size is not None:
+        try:
+            input_size = Preprocessing.from_mapping(Preprocessing(input_size=input_size).to_mapping()).input_size
+        except (TypeError, ValueError):
+            expected = f"height and width, multiples of {PATCH} up to {MOST_SIDE_PX}"
+            raise ValueError(f"input_size is {input_size!r}; expected {expected}") from None
+    checkpoint = read_checkpoint(
+        os.fspath(source),
+        kind=kind,
+        max_depth_m=max_depth_m,
+        version=version,
+        input_size=input_size,
+        wording=_IN_PYTHON,
+    )
+    predictor = predictor_of(checkpoint, chosen_device(device), _IN_PYTHON)
+    if checkpoint.kind_assumed or checkpoint.version_assumed or checkpoint.input_size is None or checkpoint.chosen:
+        for note in predictor.notes:
+            warnings.warn(note, stacklevel=2)
+    return predictor
+
+
+def adapter_base(source: str | os.PathLike[str], device: str = "cpu") -> DepthModel:
+    """
+    Args:
+        source: a folder of adapters, as ``finetune export --to adapter`` writes it.
+        device: as of ``load_model``.
+
+    Returns:
+        The network that ``peft.PeftModel.from_pretrained(network, folder)`` lays them over: the encoder of the base
+        that the folder names, with the head, the max depth and the version that the adapters were trained for.
+
+    Raises:
+        CheckpointError: it is no such folder, or its base is not to be had or another one.
+        FinetuneError: there is no such device.
+    """
+    checkpoint = read_checkpoint(os.fspath(source), adapters=False, wording=_IN_PYTHON)
+    if checkpoint.format != "adapter":
+        raise CheckpointError(checkpoint.source, "holds no adapters", "Use load_model, or name a folder that has some")
+    return whole_network(checkpoint).to(chosen_device(device))
+
+
+def predictor_of(checkpoint: Checkpoint, device: torch.device, wording: Wording = IN_RECIPE) -> Predictor:
+    """
+    Args:
+        checkpoint: as read.
+        device: where the network goes.
+        wording: what an error or a note calls the arguments of ``read_checkpoint``.
+
+    Raises:
+        CheckpointError: the checkpoint does not cover the network, or nothing says the input size of a ``tiny`` one.
+    """
+    base = checkpoint.metadata.get("base")
+    itself = {"source": checkpoint.source, "sha256": checkpoint.sha256, "license": checkpoint.license}
+    return Predictor(
+        network=whole_network(checkpoint).to(device),
+        preprocessing=_preprocessing_of(checkpoint, wording),
+        source=checkpoint.source,
+        # Published weights stand for themselves.
+        base=base if isinstance(base, dict) and base and _are_texts(base) else itself,
+        metadata=checkpoint.metadata,
+        notes=(*checkpoint.notes, *_size_assumed(checkpoint, wording)),
+    )
+
+
+def _are_texts(base: Mapping[str, Any]) -> bool:
+    return all(isinstance(value, str | None) for value in base.values())
+
+
+def chosen_device(name: str) -> torch.device:
+    """
+    Args:
+        name: ``auto``, or what PyTorch calls a device.
+
+    Raises:
+        FinetuneError: it is not here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    # PyTorch refuses with an AssertionError where it was built without the device.
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).partition("\n")[0].rstrip(". ")
+        raise FinetuneError(f"device {name}: not usable here ({reason}). Use the device cpu or auto.") from error
+    return device
+
+
+def _size_assumed(checkpoint: Checkpoint, wording: Wording) -> tuple[str, ...]:
+    """That nothing says the input size, where nothing does: at another one than it was trained at, depth is wrong."""
+    if checkpoint.input_size is not None:
+        return ()
+    height, width = ORIGINAL_INPUT_SIZE
+    return (
+        f"{checkpoint.source} cannot say at which input size it was trained: taken as {height}x{width}, that of the "
+        f"published weights. If it is another, set {wording.input_size}",
+    )
+
+
+def _preprocessing_of(checkpoint: Checkpoint, wording: Wording) -> Preprocessing:
+    """
+    Raises:
+        CheckpointError: the file, or the ``.json`` beside it, says it, but not as we would have written it; or nothing
+            says the size of a ``tiny`` one, of which none was published that could tell it.
+    """
+    mapping = checkpoint.metadata.get("preprocessing")
+    if mapping is None and checkpoint.input_size is None and checkpoint.encoder == "tiny":
+        raise CheckpointError(
+            checkpoint.source,
+            "is of the encoder tiny, and nothing says at which input size it was trained",
+            f"Set {wording.input_size} to its height and width, or put the .json that was exported with it beside it",
+        )
+    if mapping is None:
+        return Preprocessing(input_size=checkpoint.input_size or ORIGINAL_INPUT_SIZE)
+    try:
+        return Preprocessing.from_mapping(mapping)
+    except ValueError as error:
+        raise CheckpointError(checkpoint.metadata_file, str(error), "Export it again from its run folder") from error
+
+
+def image_array(image: ImageLike, levels: ImageLevels | None = None) -> NDArray[np.uint8]:
+    """
+    Args:
+        image: an array, the path of an image file, or an image of PIL.
+        levels: what is black and white of a file of more than 8 bits.
+
+    Returns:
+        (H, W, 3) uint8, RGB; a file and an image of PIL upright as their EXIF tag says.
+
+    Raises:
+        ValueError: it is none of these; names the fix.
+        DataError: there is no such file, or it is no image.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image, upright=True, levels=levels)
+    pil = sys.modules.get("PIL.Image")  # whoever has such an image has imported it
+    if pil is not None and isinstance(image, pil.Image):
+        from PIL import ImageOps
+
+        if image.mode not in _PIL_MODES:
+            raise ValueError(
+                f"image has PIL's mode {image.mode}, whose values say no scale; expected RGB: give the path of the file"
+            )
+        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    _require_image(image)
+    return np.asarray(image)
+
+
+def _require_image(image: Any) -> None:
+    """
+    Raises:
+        ValueError: not (H, W, 3) uint8; names the fix.
+    """
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"image is a {type(image).__name__}; expected an array, such as np.asarray(image), a path, or a PIL image"
+        )
+    found = f"image is {image.dtype} of shape {image.shape}; expected (height, width, 3) uint8, RGB"
+    if image.dtype.kind == "f":
+        raise ValueError(f"{found}: where its values are 0 to 1, use (image * 255).round().astype(np.uint8)")
+    if image.dtype != np.uint8:
+        divided = "65535, use (image // 257)" if image.dtype == np.uint16 else "255, use image"
+        raise ValueError(f"{found}: where its values are 0 to {divided}.astype(np.uint8)")
+    if image.ndim == 2:
+        raise ValueError(f"{found}: from gray, use np.repeat(image[..., None], 3, axis=2)")
+    if image.ndim == 3 and image.shape[2] == 4:
+        raise ValueError(f"{found}: without its alpha channel it is image[..., :3]")
+    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
+        raise ValueError(f"{found}: from channels first, use image.transpose(1, 2, 0)")
+    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
+        raise ValueError(found)

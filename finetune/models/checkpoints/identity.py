@@ -1,0 +1,199 @@
+"""What a weights file says of itself, and what a recipe or a command says of it: they agree, or one is silent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeGuard
+
+from finetune.models.checkpoints.hub import HubFile, published
+from finetune.models.encoder_specs import VERSIONS
+from finetune.utils.errors import CheckpointError, shown
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wording:
+    """How a sentence names the arguments of ``read_checkpoint``: as a recipe does, unless said otherwise.
+
+    Attributes:
+        source: to write another source.
+        kind, max_depth_m, version, input_size: the arguments.
+        no_max_depth, no_input_size: to write none.
+    """
+
+    source: str = "set model.checkpoint:"
+    kind: str = "model.checkpoint_kind"
+    max_depth_m: str = "model.checkpoint_max_depth_m"
+    version: str = "model.checkpoint_version"
+    no_max_depth: str = "Set model.checkpoint_max_depth_m to null"
+    input_size: str = "model.checkpoint_input_size"
+    no_input_size: str = "Set model.checkpoint_input_size to null"
+
+
+IN_RECIPE = Wording()
+# What the published weights were trained at, height and width in pixels; their files cannot say it.
+ORIGINAL_INPUT_SIZE = (518, 518)
+# From what an endoscope sees to what is seen from an airplane; outside of it, it is another unit, or damage.
+LEAST_DEPTH_M, MOST_DEPTH_M = 1e-3, 1e5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Meaning:
+    """What weights mean, as far as it is known; the names of the tensors cannot say it.
+
+    Attributes:
+        kind: ``relative``, ``metric`` or ``encoder`` (one without a decoder).
+        max_depth_m: of a metric one, meters.
+        version: ``v1`` or ``v2``: which blocks the decoder reads.
+    """
+
+    kind: str | None = None
+    max_depth_m: float | None = None
+    version: str | None = None
+
+
+def claimed(says: Mapping[str, Any], entry: HubFile | None, file: str) -> Meaning:
+    """
+    Args:
+        says: of a ``Description``.
+        entry: what the hub's table knows; asked where nothing is said.
+        file: what ``says`` was read from.
+
+    Raises:
+        CheckpointError: kind, max depth and version are not ones that a network can have.
+    """
+    if says.keys() <= {"position_offset", "preprocessing"}:
+        if entry is None:
+            return Meaning()
+        return Meaning(kind=entry.kind, max_depth_m=entry.max_depth_m, version=entry.version)
+    kind, max_depth_m = says.get("kind"), says.get("max_depth_m")
+    # Files of ours that do not say it are from before it was asked, and V2.
+    version = says.get("checkpoint_version", "v2")
+    if version not in VERSIONS:
+        raise CheckpointError(
+            file, f"says checkpoint_version {shown(version)}; expected v1 or v2", "Export it again from its run folder"
+        )
+    if kind in ("relative", "encoder") and max_depth_m is None:
+        return Meaning(kind=kind, version=version if kind == "relative" else None)
+    if kind == "metric" and is_depth(max_depth_m):
+        return Meaning(kind=kind, max_depth_m=float(max_depth_m), version=version)
+    raise CheckpointError(
+        file,
+        f"says kind {shown(kind)} and max_depth_m {shown(max_depth_m)}; expected metric and {LEAST_DEPTH_M:g} to "
+        f"{MOST_DEPTH_M:g} meters, or relative and none",
+        "Export it again from its run folder",
+    )
+
+
+def settled(
+    claim: Meaning, told: Meaning, source: str, path: Path, in_brackets: str, wording: Wording
+) -> tuple[str, float | None, str]:
+    """
+    Args:
+        claim: of the file.
+        told: by the recipe or the command; None where it leaves it open.
+
+    Returns:
+        Kind, max depth in meters and version, where both agree or only one of them speaks.
+
+    Raises:
+        CheckpointError: they contradict each other, or neither says what must be known.
+    """
+    version = _settled_version(claim, told, source, path, in_brackets, wording)
+    if claim.kind is not None and told.kind not in (None, claim.kind):
+        is_what = "an encoder alone" if claim.kind == "encoder" else claim.kind
+        raise CheckpointError(
+            source,
+            f"is {is_what}, {wording.kind} says {told.kind}",
+            f"Set {wording.kind} to auto{in_brackets}",
+        )
+    if claim.max_depth_m is not None and told.max_depth_m not in (None, claim.max_depth_m):
+        raise CheckpointError(
+            source,
+            f"has max depth {claim.max_depth_m:g} m, {wording.max_depth_m} says {told.max_depth_m:g}",
+            f"{wording.no_max_depth}{in_brackets}",
+        )
+    known = published(path.name)
+    if claim.kind is None and told.kind is None and "metric" in path.stem:
+        depth = f"{known.max_depth_m:g}" if known and known.max_depth_m else "its max depth in meters"
+        raise CheckpointError(
+            source,
+            "is called metric, but the file itself cannot say so",
+            f"Set {wording.kind} to metric and {wording.max_depth_m} to {depth}{in_brackets}",
+        )
+    kind = claim.kind or told.kind or "relative"
+    depth_m = claim.max_depth_m if claim.max_depth_m is not None else told.max_depth_m
+    if kind == "metric" and depth_m is None:
+        raise CheckpointError(
+            source,
+            "is metric, but nothing says its max depth",
+            f"Set {wording.max_depth_m} to the meters it was trained with{in_brackets}",
+        )
+    if kind != "metric" and depth_m is not None:
+        either = f", or set {wording.kind} to metric" if claim.kind is None else ""
+        raise CheckpointError(
+            source,
+            f"is {'an encoder alone' if kind == 'encoder' else kind}, which has no max depth; {wording.max_depth_m} "
+            f"says {depth_m:g}",
+            f"{wording.no_max_depth}{either}{in_brackets}",
+        )
+    return kind, depth_m, version
+
+
+def _settled_version(claim: Meaning, told: Meaning, source: str, path: Path, in_brackets: str, wording: Wording) -> str:
+    if claim.version is not None and told.version not in (None, claim.version):
+        raise CheckpointError(
+            source,
+            f"is {claim.version.upper()}, {wording.version} says {told.version}",
+            f"Set {wording.version} to auto{in_brackets}",
+        )
+    known = published(path.name)
+    if claim == Meaning() and told.version is None and known and known.version == "v1":
+        raise CheckpointError(
+            source,
+            "is called as the weights of V1 are, but the file itself cannot say so",
+            f"Set {wording.version} to v1, or to v2 if that is what it is{in_brackets}",
+        )
+    return claim.version or told.version or "v2"
+
+
+def is_depth(value: object) -> TypeGuard[float]:
+    """Whether it is a number of meters that a camera can see to; JSON also has NaN, Infinity and true."""
+    return type(value) in (int, float) and LEAST_DEPTH_M <= value <= MOST_DEPTH_M  # type: ignore[operator]
+
+
+def settled_size(
+    says: Mapping[str, Any],
+    told: tuple[int, int] | None,
+    entry: HubFile | None,
+    source: str,
+    in_brackets: str,
+    wording: Wording,
+) -> tuple[int, int] | None:
+    """
+    Args:
+        says: of a ``Description``.
+        told: by the recipe or the command; None where it leaves it open.
+        entry: what the hub's table knows.
+
+    Returns:
+        Height and width in pixels that the weights were trained at; None where nothing says it.
+
+    Raises:
+        CheckpointError: the file and the recipe contradict each other.
+    """
+    preprocessing = says.get("preprocessing")
+    sides = preprocessing.get("input_size") if isinstance(preprocessing, Mapping) else None
+    claim = None
+    if isinstance(sides, list | tuple) and len(sides) == 2 and all(isinstance(side, int) for side in sides):
+        claim = (sides[0], sides[1])
+    elif entry is not None and entry.kind != "encoder":
+        claim = ORIGINAL_INPUT_SIZE
+    if told is not None and claim not in (None, told):
+        raise CheckpointError(
+            source,
+            f"was trained at {claim[0]}x{claim[1]} (height x width), {wording.input_size} says {told[0]}x{told[1]}",
+            f"{wording.no_input_size}{in_brackets}",
+        )
+    return told or claim

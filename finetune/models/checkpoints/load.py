@@ -1,0 +1,443 @@
+"""What a weights file is: its format, its kind, its encoder, and which of its tensors are the network's."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from finetune.models.checkpoints.adapter import CONFIG_FILE, base_of, laid_over
+from finetune.models.checkpoints.files import decoded, find_file, read_file
+from finetune.models.checkpoints.format import Description
+from finetune.models.checkpoints.hub import (
+    HUB_FILES,
+    HubFile,
+    closest_id,
+    fetch,
+    fetch_transformers,
+    is_hub_id,
+    published_as,
+)
+from finetune.models.checkpoints.identity import (
+    IN_RECIPE,
+    LEAST_DEPTH_M,
+    MOST_DEPTH_M,
+    Meaning,
+    Wording,
+    claimed,
+    is_depth,
+    settled,
+    settled_size,
+)
+from finetune.models.checkpoints.metadata import require_sound
+from finetune.models.checkpoints.native import FORMAT, VERSION
+from finetune.models.checkpoints.plain_tensors import require_plain
+from finetune.models.checkpoints.sidecar import file_digest
+from finetune.models.checkpoints.unwrap import Network, nameless_averages, networks_in, tensors_in
+from finetune.models.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
+from finetune.utils import registry
+from finetune.utils.errors import CheckpointError, first_line, shown
+from finetune.utils.paths import expand_path, path_exists
+
+# Keys of what torch.optim gives, alone or under a name.
+_OF_OPTIMIZERS = frozenset(("param_groups", "optimizer", "optimizer_state_dict"))
+_ENCODERS_ALONE = frozenset(("dinov2", "dinov2_transformers"))
+# What stands beside an encoder that was trained for something else than depth.
+_HEADS = ("head", "classifier", "prototypes")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A weights file, read and understood.
+
+    Attributes:
+        source: what the user wrote: a path or a hub id.
+        path: the file itself.
+        format: a key of ``registry.CHECKPOINTS``.
+        kind: ``relative``, ``metric``, or ``encoder`` for one without a decoder.
+        kind_assumed: nothing said which of the first two it is, so ``relative`` was assumed.
+        version_assumed: nothing said which of V1 and V2 it is, so V2 was assumed.
+        encoder: a key of ``ENCODERS``, told from the shapes.
+        max_depth_m: of a metric one, meters; None for the others.
+        version: ``v1`` or ``v2`` of Depth Anything.
+        position_offset: patches; how its network samples the position embedding.
+        input_size: height and width in pixels that it was trained at; None where nothing says it.
+        chosen: sentences about what was chosen out of a file that holds more; they are among the notes.
+        tensors: by our name, float32.
+        metadata: what the file, or what stands beside it, says by the names of ours; empty where nothing does.
+        metadata_file: what the metadata was, or would be, read from, as the user can open it.
+        sha256: of the file.
+        license: of the weights, where it is known.
+        notes: sentences to print.
+    """
+
+    source: str
+    path: Path
+    format: str
+    kind: str
+    kind_assumed: bool
+    version_assumed: bool
+    encoder: str
+    max_depth_m: float | None
+    version: str
+    position_offset: float
+    input_size: tuple[int, int] | None
+    chosen: tuple[str, ...]
+    tensors: dict[str, Tensor]
+    metadata: dict[str, Any]
+    metadata_file: str
+    sha256: str
+    license: str | None
+    notes: tuple[str, ...]
+
+    @property
+    def answers(self) -> bool:
+        """Whether it is a whole network; an encoder alone gives no depth."""
+        return self.kind != "encoder"
+
+
+def read_checkpoint(
+    source: str,
+    *,
+    kind: str = "auto",
+    max_depth_m: float | None = None,
+    version: str = "auto",
+    encoder: str = "auto",
+    input_size: tuple[int, int] | None = None,
+    adapters: bool = True,
+    where: str = "",
+    wording: Wording = IN_RECIPE,
+) -> Checkpoint:
+    """
+    Args:
+        source: a file, a run folder (its ``best/model.safetensors``), a folder that transformers wrote, or a hub id.
+        kind: ``auto``, ``relative`` or ``metric``; needed for an official file that has no ``.json`` beside it.
+        max_depth_m: of a metric official file without that ``.json``, meters.
+        version: ``auto``, ``v1`` or ``v2``, of such a file.
+        encoder: ``auto``, or the key of ``ENCODERS`` that the file must be.
+        input_size: height and width in pixels that it was trained at, of a file that does not say it.
+        adapters: of a folder of adapters; False leaves them out, and gives the network that peft lays them over.
+        where: what an error that names a recipe key adds in brackets, such as ``recipe.yaml:2``.
+        wording: what an error calls these arguments.
+
+    Returns:
+        The file's content by our tensor names.
+
+    Raises:
+        CheckpointError: it is missing, broken, of no known format, or contradicts the arguments.
+    """
+    entry, path = _found(source, wording)
+    contents = _contents_of(path, source)
+    if contents.format == "adapter":
+        contents = _on_its_base(contents, path, source, adapters)
+    _require_merged(contents.tensors, source)
+    ours, described = contents.tensors, contents.described
+    in_brackets = f" ({where})" if where else ""
+    claim = claimed(described.says, entry, described.file)
+    if max_depth_m is not None and not is_depth(max_depth_m):
+        raise CheckpointError(
+            source,
+            f"{wording.max_depth_m} is {max_depth_m:g}; expected {LEAST_DEPTH_M:g} to {MOST_DEPTH_M:g} meters",
+            f"Write the meters it was trained with{in_brackets}",
+        )
+    told = Meaning(
+        kind=None if kind == "auto" else kind, max_depth_m=max_depth_m, version=None if version == "auto" else version
+    )
+    found_kind, found_max_depth_m, found_version = settled(claim, told, source, path, in_brackets, wording)
+    found_encoder = _encoder_of(ours, source, encoder, in_brackets)
+    known = entry or (published_as(path.name, found_encoder) if claim == Meaning() else None)
+    found_license = (known.license if known else None) or _license_in(described.says)
+    assumed = Meaning(
+        kind=found_kind if claim.kind is None and told.kind is None else None,
+        version=found_version if claim == Meaning() and told.version is None and known is None else None,
+    )
+    return Checkpoint(
+        source=source,
+        path=path,
+        format=contents.format,
+        kind=found_kind,
+        kind_assumed=assumed.kind is not None,
+        version_assumed=assumed.version is not None,
+        encoder=found_encoder,
+        max_depth_m=found_max_depth_m,
+        version=found_version,
+        position_offset=_offset_in(described),
+        input_size=settled_size(described.says, input_size, entry, source, in_brackets, wording),
+        chosen=contents.chosen,
+        tensors=ours,
+        metadata=described.says,
+        metadata_file=described.file,
+        sha256=contents.sha256,
+        license=found_license,
+        notes=(
+            *contents.notes,
+            *contents.chosen,
+            *_assumptions(source, assumed, in_brackets, wording),
+            *_license_notes(source, found_license, known.caveat if known else ""),
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Contents:
+    """A file by our names, and what is said about it; what that means is still to be settled."""
+
+    format: str
+    tensors: dict[str, Tensor]
+    described: Description
+    sha256: str
+    notes: tuple[str, ...]
+    chosen: tuple[str, ...]
+
+
+def _contents_of(path: Path, source: str) -> _Contents:
+    content, raw_metadata = read_file(path, source)
+    own_metadata = {key: decoded(text) for key, text in raw_metadata.items()}
+    tensors, nested = tensors_in(content, lambda value: isinstance(value, Tensor))
+    network, chosen = _network_in(tensors, content, own_metadata, source)
+    require_plain(network.tensors, source)
+    format_class = registry.find(registry.CHECKPOINTS, network.format)
+    sha256 = file_digest(path)
+    described = format_class.description(path, source, own_metadata, sha256)
+    require_sound(described.says, described.file)
+    require_plain(described.tensors, described.file)
+    ours = {key: value.float() for key, value in (format_class.to_ours(network.tensors) | described.tensors).items()}
+    training = (f"training checkpoint{_epoch_of(content)}: using its model weights",) if nested else ()
+    return _Contents(
+        format=network.format,
+        tensors=ours,
+        described=described,
+        sha256=sha256,
+        notes=(*described.notes, *training),
+        chosen=chosen,
+    )
+
+
+def _on_its_base(adapter: _Contents, path: Path, source: str, adapters: bool) -> _Contents:
+    """
+    Raises:
+        CheckpointError: the base is not there, is another file than the adapter was trained on, or does not fit.
+    """
+    base_source, scale = base_of(path, source)
+    said = adapter.described.says.get("base")
+    expected = said.get("sha256") if isinstance(said, Mapping) else None
+    fix = f"Put the base there, or name it in {path.with_name(CONFIG_FILE)} as base_model_name_or_path"
+    try:
+        _, base_path = _found(base_source, IN_RECIPE)
+    except CheckpointError as error:
+        raise CheckpointError(source, f"its base {base_source} is not to be had ({error.found})", fix) from error
+    base = _contents_of(base_path, base_source)
+    if expected and base.sha256 != expected:
+        raise CheckpointError(
+            source, f"was trained on another file than its base {base_source} (sha256 {expected[:12]} expected)", fix
+        )
+    try:
+        tensors = laid_over(base.tensors, adapter.tensors, scale if adapters else 0.0)
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(source, f"does not fit its base {base_source} ({first_line(error)})", fix) from error
+    note = f"adapter over its base {base_source}"
+    return replace(adapter, tensors=tensors, notes=(*adapter.notes, note))
+
+
+def _found(source: str, wording: Wording) -> tuple[HubFile | None, Path]:
+    """What the hub's table knows of a source, and its file; a path that exists is never taken for a hub id."""
+    if path_exists(expand_path(source)):
+        return None, find_file(source)
+    entry = HUB_FILES.get(source)
+    if entry:
+        return entry, fetch(entry, wording.source)
+    if is_hub_id(source) and closest_id(source) is None:
+        return None, fetch_transformers(source, wording.source)
+    return None, find_file(source)
+
+
+def _epoch_of(content: Mapping[str, Any]) -> str:
+    epoch = content.get("epoch")
+    return f", epoch {epoch}" if isinstance(epoch, int) and not isinstance(epoch, bool) else ""
+
+
+def _assumptions(source: str, assumed: Meaning, in_brackets: str, wording: Wording) -> list[str]:
+    """What nothing said and was taken for granted."""
+    notes = []
+    if assumed.kind:
+        notes.append(
+            f"{source} cannot say whether it is relative or metric: taken as relative (inverse depth, no unit). "
+            f"If it is metric, set {wording.kind} and {wording.max_depth_m}{in_brackets}"
+        )
+    if assumed.version:
+        notes.append(
+            f"{source} cannot say whether it is V1 or V2 of Depth Anything: taken as V2. If it is V1, set "
+            f"{wording.version} to v1{in_brackets}"
+        )
+    return notes
+
+
+def _license_notes(source: str, license_name: str | None, caveat: str) -> list[str]:
+    notes = [f"{source} has license {license_name}: no commercial use"] if "-NC" in (license_name or "") else []
+    if caveat:
+        notes.append(f"{source} has {license_sentence(license_name)}; {caveat}")
+    return notes
+
+
+def license_sentence(license_name: str | None) -> str:
+    """The license of weights, to show where they are loaded and exported."""
+    return f"license {license_name}" if license_name else "no license that is known here: ask who gave you the weights"
+
+
+def _offset_in(described: Description) -> float:
+    offset = described.says.get("position_offset", ORIGINAL_OFFSET)
+    if offset not in (ORIGINAL_OFFSET, TRANSFORMERS_OFFSET):
+        raise CheckpointError(
+            described.file,
+            f"says position_offset {shown(offset)}; expected {ORIGINAL_OFFSET} or {TRANSFORMERS_OFFSET}",
+            "Export it again from its run folder",
+        )
+    return float(offset)
+
+
+def _network_in(
+    tensors: Mapping[str, Tensor], content: Mapping[Any, Any], metadata: Mapping[str, Any], source: str
+) -> tuple[Network, tuple[str, ...]]:
+    """
+    Returns:
+        The network of a file, and sentences about what else is in it.
+
+    Raises:
+        CheckpointError: there is none, or several and nothing says which is meant.
+    """
+
+    def format_of(names: Iterable[str]) -> str | None:
+        names = list(names)
+        known = registry.CHECKPOINTS
+        return next((name for name in known if registry.find(known, name).recognises(names, metadata)), None)
+
+    found = networks_in(tensors, format_of)
+    # Beside whole networks an encoder is a part of something.
+    found = [one for one in found if one.format not in _ENCODERS_ALONE] or found
+    if not found:
+        raise _unknown(tensors, content, source)
+    averages = [one for one in found if one.averaged]
+    network, *others = averages or found
+    if any(not _same(network, other) for other in others):
+        places = " and ".join(one.place for one in (network, *others))
+        raise CheckpointError(
+            source,
+            f"holds {1 + len(others)} networks ({places}), and nothing says which is meant",
+            "Save the one you mean alone: torch.save({name: tensor, ...}, path)",
+        )
+    _require_known_version(metadata, source)
+    raw = [one.place or "the top" for one in found if not one.averaged]
+    chosen = (f"{source}: using the averaged weights ({network.place}), not those of {' and '.join(raw)}",)
+    nameless = nameless_averages(content, lambda value: isinstance(value, Tensor)) if not averages else []
+    if nameless:
+        chosen = (
+            f"{source}: using the weights of {network.place or 'the top'}, not the averaged ones, which are a list "
+            f"without names ({nameless[0]})",
+        )
+    said = chosen if nameless or (averages and raw) else ()
+    return network, (*said, *_left_out(tensors, found, network, source))
+
+
+def _same(one: Network, other: Network) -> bool:
+    return one.tensors.keys() == other.tensors.keys() and all(
+        tensor.shape == other.tensors[name].shape and torch.equal(tensor, other.tensors[name])
+        for name, tensor in one.tensors.items()
+    )
+
+
+def _left_out(
+    tensors: Mapping[str, Tensor], found: Sequence[Network], network: Network, source: str
+) -> tuple[str, ...]:
+    """
+    Raises:
+        CheckpointError: an encoder lies inside a network that is none of ours, which it must not be taken for.
+    """
+    places = tuple(f"{one.place}." for one in found)
+    left = [] if not network.place else [name for name in tensors if not name.startswith(places)]
+    if not left:
+        return ()
+    names = f"{', '.join(left[:3])}{', ...' if len(left) > 3 else ''}"
+    if network.format in _ENCODERS_ALONE and not all(any(head in name for head in _HEADS) for name in left):
+        raise CheckpointError(
+            source,
+            f"holds an encoder of DINOv2 ({network.place}) inside another network ({names})",
+            "Use a Depth Anything file, or save that encoder alone to train a decoder on it",
+        )
+    return (f"{source}: using what is below {network.place}; {len(left)} other tensors are left out ({names})",)
+
+
+def _unknown(tensors: Mapping[str, Tensor], content: Mapping[Any, Any], source: str) -> CheckpointError:
+    """What is wrong with a file that holds no network of a known format."""
+    if any(name.startswith("encoder.") or ".encoder.blocks." in name for name in tensors):
+        return CheckpointError(
+            source, "has our tensors but does not say what they are", "Use best/model.safetensors of the run folder"
+        )
+    if not tensors and _OF_OPTIMIZERS & content.keys():
+        return CheckpointError(
+            source,
+            "is the state of an optimizer, without the weights of a model",
+            "Name the file with the model's weights",
+        )
+    names = ", ".join(list(tensors)[:3]) or "no tensors"
+    return CheckpointError(
+        source,
+        f"has {len(tensors)} tensors ({names}, ...), the names of no known format",
+        "Use a Depth Anything file, official or of transformers, a DINOv2 encoder, or one of ours",
+    )
+
+
+def _require_merged(tensors: Mapping[str, Tensor], source: str) -> None:
+    """
+    Raises:
+        CheckpointError: adapters lie beside the weights; without them the answers would be those of the base.
+    """
+    adapter = next((name for name in tensors if ".lora_" in name or ".modules_to_save." in name), None)
+    if adapter:
+        raise CheckpointError(
+            source,
+            f"holds adapters beside the weights that they change ({adapter})",
+            "Merge them before saving (model.merge_and_unload()), or name the folder that peft saved",
+        )
+
+
+def _require_known_version(metadata: Mapping[str, Any], source: str) -> None:
+    if metadata.get("format") == FORMAT and metadata.get("version") != VERSION:
+        raise CheckpointError(
+            source,
+            f"is version {shown(metadata.get('version'))} of our format, this program reads version {VERSION}",
+            "Use the program that wrote it, or export it from there as official",
+        )
+
+
+def _license_in(metadata: Mapping[str, Any]) -> str | None:
+    base = metadata.get("base")
+    found = base.get("license") if isinstance(base, Mapping) else None
+    return found if isinstance(found, str) else None
+
+
+def _encoder_of(tensors: Mapping[str, Tensor], source: str, wanted: str, in_brackets: str) -> str:
+    """Which encoder the shapes are, and that it is the wanted one."""
+    blocks = len({name.split(".")[2] for name in tensors if name.startswith("encoder.blocks.")})
+    if not blocks or "encoder.cls_token" not in tensors:
+        raise CheckpointError(source, "has no encoder", "Use a whole model's weights")
+    width = tensors["encoder.cls_token"].shape[-1:].numel()
+    found = next((name for name, spec in ENCODERS.items() if (spec.depth, spec.embed_dim) == (blocks, width)), None)
+    if found is None:
+        raise CheckpointError(
+            source,
+            f"found {blocks} blocks of width {width}, which is no encoder we know",
+            f"Use the weights of one of {', '.join(ENCODERS)}",
+        )
+    if wanted not in ("auto", found):
+        spec = ENCODERS[wanted]
+        difference = (
+            f"found {blocks} blocks, encoder {wanted} has {spec.depth}"
+            if blocks != spec.depth
+            else f"found tokens of width {width}, encoder {wanted} has {spec.embed_dim}"
+        )
+        raise CheckpointError(source, difference, f"Set model.encoder to {found}{in_brackets}")
+    return found

@@ -1,0 +1,67 @@
+"""Whether what a weights file says of its scores and its calibration is what we write: others could not be used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from finetune.models.checkpoints.identity import is_depth
+from finetune.utils.errors import CheckpointError, shown
+
+_FIX = "Export it again from its run folder, or name weights that were not changed"
+
+
+def require_sound(says: Mapping[str, Any], file: str) -> None:
+    """
+    Args:
+        says: of a ``Description``.
+        file: what it was read from.
+
+    Raises:
+        CheckpointError: a value is not of the kind that we write.
+    """
+    expected = {
+        "step": ("a count", _is_count),
+        "evaluation": ("a protocol and rows of numbers", _is_evaluation),
+        "calibration": ("a scale, and the max depth and the evaluation before it", _is_calibration),
+    }
+    for name, (what, holds) in expected.items():
+        if name in says and not holds(says[name]):
+            raise CheckpointError(file, f"says {name} {shown(says[name])}; expected {what}", _FIX)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_evaluation(value: object) -> bool:
+    if isinstance(value, list):
+        return all(isinstance(one, Mapping) and _is_evaluation(one) for one in value)
+    if value is None or value == {}:
+        return True  # as of last/, which was saved before anything scored it
+    if not isinstance(value, Mapping) or not isinstance(value.get("protocol", {}), Mapping):
+        return False
+    rows = value.get("rows")
+    return isinstance(rows, Mapping) and all(isinstance(row, Mapping) and _is_row(row) for row in rows.values())
+
+
+def _is_row(row: Mapping[str, Any]) -> bool:
+    return all(isinstance(name, str) and (value is None or _is_number(value)) for name, value in row.items())
+
+
+def _is_calibration(value: object) -> bool:
+    if not isinstance(value, Mapping):
+        return False
+    scale = value.get("scale")
+    return (
+        _is_number(scale)
+        and 0 < float(scale or 0) < math.inf
+        and is_depth(value.get("original_max_depth_m"))
+        and "original_evaluation" in value
+        and _is_evaluation(value["original_evaluation"])
+    )

@@ -1,0 +1,34 @@
+"""What lies beside weights: descriptions in JSON, and the digest that ties them to the weights. Imports no torch."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from finetune.utils.errors import CheckpointError, first_line
+from finetune.utils.paths import is_file
+
+
+def read_json(path: Path, fix: str) -> dict[str, Any]:
+    """
+    Returns:
+        The mapping in a file; empty where there is no file, or something else in it.
+
+    Raises:
+        CheckpointError: it is not JSON; ``fix`` says what to do about it.
+    """
+    if not is_file(path):
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError, OSError) as error:
+        raise CheckpointError(path, f"cannot be read as JSON ({first_line(error)})", fix) from error
+    return content if isinstance(content, dict) else {}
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,162 @@
+"""The network, from a normalized image to depth: encoder, decoder, head."""
+
+from __future__ import annotations
+
+from itertools import chain
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from finetune.models.dpt_decoder import DptDecoder
+from finetune.models.encoder import Encoder
+from finetune.models.encoder_specs import ENCODERS, ORIGINAL_OFFSET, PATCH, VERSIONS
+from finetune.models.heads import MetricHead, RelativeHead
+
+# The deepest fusion block is called without a second map, so its first unit never runs and never gets a gradient;
+# frozen, DistributedDataParallel needs no find_unused_parameters. It is kept because official files hold it.
+UNUSED_UNIT = "decoder.fuse.3.skip_unit"
+# What an adapter's file says of the network that it belongs to, each as one number: meters, 0 of a relative one, and
+# the version of Depth Anything.
+MAX_DEPTH, VERSION = "max_depth_m", "checkpoint_version"
+
+
+class DepthModel(nn.Module):
+    """Depth Anything V2: official weights, renamed, give the official output.
+
+    All weights are NaN until ``initialise`` draws them or ``checkpoints.fill.fill`` sets them, so that a tensor which
+    nobody filled shows itself in the first answer.
+    """
+
+    def __init__(
+        self,
+        encoder: str,
+        max_depth_m: float | None,
+        *,
+        version: str = "v2",
+        position_offset: float = ORIGINAL_OFFSET,
+    ) -> None:
+        """
+        Args:
+            encoder: a key of ``ENCODERS``.
+            max_depth_m: the largest depth the metric head can answer, meters; None gives a relative head.
+            version: ``v1`` or ``v2`` of Depth Anything: which blocks the decoder reads.
+            position_offset: patches, how the position embedding is sampled: 0.1 as by the original, 0.0 as by
+                transformers; see ``models.position_embedding``.
+
+        Raises:
+            ValueError: there is no such encoder or version, or ``max_depth_m`` is not positive.
+        """
+        super().__init__()
+        if encoder not in ENCODERS:
+            raise ValueError(f"encoder is {encoder!r}; expected one of {', '.join(ENCODERS)}")
+        if max_depth_m is not None and not max_depth_m > 0:
+            raise ValueError(f"max_depth_m is {max_depth_m}; expected a positive number of meters")
+        if version not in VERSIONS:
+            raise ValueError(f"version is {version!r}; expected one of {', '.join(VERSIONS)}")
+        spec = ENCODERS[encoder]
+        self.encoder_name = encoder
+        self.version = version
+        self.max_depth_m = max_depth_m
+        # Built without memory: the layers' own drawing would cost seconds for vitl and move the global generator.
+        with torch.device("meta"):
+            self.encoder = Encoder(spec, version, position_offset)
+            self.decoder = DptDecoder(spec)
+            self.head = RelativeHead(spec.features) if max_depth_m is None else MetricHead(spec.features, max_depth_m)
+        self.to_empty(device="cpu")
+        with torch.no_grad():
+            for tensor in self.state_dict().values():
+                tensor.fill_(torch.nan)
+        self.get_submodule(UNUSED_UNIT).requires_grad_(False)
+
+    @property
+    def kind(self) -> str:
+        """``relative`` (inverse depth) or ``metric`` (meters)."""
+        return "relative" if self.max_depth_m is None else "metric"
+
+    @property
+    def position_offset(self) -> float:
+        """Patches; how the position embedding is sampled."""
+        return self.encoder.position_offset
+
+    def forward(self, image: Tensor) -> Tensor:
+        """
+        Args:
+            image: normalized, (B, 3, H, W), H and W multiples of 14.
+
+        Returns:
+            (B, 1, H, W) float32: meters in (0, max_depth_m), or inverse depth >= 0 for a relative head.
+
+        Raises:
+            ValueError: the image is not (B, 3, H, W), or a side is not a multiple of 14.
+        """
+        return self.head(self.last_features(image))
+
+    def last_features(self, image: Tensor) -> Tensor:
+        """
+        Args:
+            image: as in ``forward``.
+
+        Returns:
+            (B, 32, H, W): what the head's last layer, a 1x1 convolution, reads.
+        """
+        if image.ndim != 4 or image.shape[1] != 3:
+            raise ValueError(f"image is {tuple(image.shape)}; expected (batch, 3, height, width)")
+        height, width = image.shape[-2:]
+        nearest = [max(1, round(side / PATCH)) * PATCH for side in (height, width)]
+        if nearest != [height, width]:
+            raise ValueError(
+                f"image is {height}x{width}; height and width must be multiples of {PATCH}: "
+                f"the nearest are {nearest[0]}x{nearest[1]}"
+            )
+        return self.head.features(self.decoder(self.encoder(image)), (height, width))
+
+    def meaning(self) -> dict[str, Tensor]:
+        """What the names and shapes of the weights cannot say, as tensors for an adapter's file."""
+        return {
+            MAX_DEPTH: torch.tensor([self.max_depth_m or 0.0]),
+            VERSION: torch.tensor([float(self.version.removeprefix("v"))]),
+        }
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+        """
+        Called for every loading of weights, by peft too, which knows nothing of meters and would load in silence.
+
+        Raises:
+            ValueError: the weights say that they belong to a network with another head, max depth or version.
+        """
+        for name, own in self.meaning().items():
+            told = state_dict.pop(f"{prefix}{name}", None)
+            if told is not None and not torch.equal(told.cpu().float(), own):
+                raise ValueError(
+                    f"the adapter belongs to a network with {name} {told.item():g} (0: relative), this one has "
+                    f"{own.item():g}: make the network by finetune.adapter_base(folder)"
+                )
+        super()._load_from_state_dict(state_dict, prefix, *arguments)
+
+    def encoder_parameters(self) -> list[nn.Parameter]:
+        """The encoder's parameters."""
+        return list(self.encoder.parameters())
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Keep only the encoder's block inputs for backward and compute the rest twice."""
+        self.encoder.set_grad_checkpointing(enabled)
+
+    def initialise(self, seed: int) -> None:
+        """Draw every weight anew; a pure function of ``seed``, whatever the global generator's state."""
+        self.encoder.initialise(torch.Generator().manual_seed(seed))
+        self.initialise_decoder(seed)
+
+    def initialise_decoder(self, seed: int) -> None:
+        """Draw decoder and head anew."""
+        generator = torch.Generator().manual_seed(seed)
+        for module in chain(self.decoder.modules(), self.head.modules()):
+            _draw(module, generator)
+
+
+def _draw(module: nn.Module, generator: torch.Generator) -> None:
+    """Uniform within 1 / sqrt(fan in), weights and bias: PyTorch's own rule for convolutions, from our generator."""
+    if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+        bound = module.weight[0].numel() ** -0.5
+        for parameter in module.parameters():
+            nn.init.uniform_(parameter, -bound, bound, generator=generator)

@@ -1,0 +1,222 @@
+"""What no single key of a recipe can be wrong about: keys that contradict each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from finetune.evaluation.protocol_settings import protocol_settings
+from finetune.recipe.validate import Contradiction
+from finetune.utils.errors import RecipeError
+
+
+def require_warmup_within_run(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: the run ends before the learning rate has reached its peak.
+    """
+    optim, run = sections.get("optim"), sections.get("run")
+    if optim is not None and run is not None and run.steps and (optim.warmup_steps or 0) >= run.steps:
+        raise Contradiction(
+            "optim.warmup_steps",
+            optim.warmup_steps,
+            f"fewer warm-up steps, such as {run.steps // 10}, or null",
+            other="run.steps",
+            other_value=run.steps,
+        )
+
+
+def require_range_within_model(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: scoring begins farther away than the model can answer.
+    """
+    model, evaluation = sections.get("model"), sections.get("evaluation")
+    if model is None or evaluation is None or model.max_depth_m is None:
+        return
+    if evaluation.min_depth_m >= model.max_depth_m:
+        raise Contradiction(
+            "evaluation.min_depth_m",
+            evaluation.min_depth_m,
+            "less than the farthest answer of the model",
+            other="model.max_depth_m",
+            other_value=model.max_depth_m,
+        )
+
+
+def require_entries_within_model(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: an entry begins farther away than the model can answer, so none of its depth would be learned.
+    """
+    model, data = sections.get("model"), sections.get("data")
+    if model is None or data is None or model.max_depth_m is None:
+        return
+    for place, entry in enumerate(data.train):
+        least_m = getattr(entry.source, "min_depth_m", None)
+        if least_m is not None and least_m >= model.max_depth_m and entry.out_of_range == "ignore":
+            raise Contradiction(
+                f"data.train.{place}.min_depth_m",
+                least_m,
+                "less than the farthest answer of the model, which all entries share",
+                other="model.max_depth_m",
+                other_value=model.max_depth_m,
+            )
+
+
+def require_one_scored_range(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: a range is given, and every protocol has another of its own.
+    """
+    evaluation = sections.get("evaluation")
+    if evaluation is None or evaluation.protocols is None or evaluation.max_depth_m is None:
+        return
+    ends_m = [protocol_settings(name).max_depth_m for name in evaluation.protocols]
+    if None not in ends_m and evaluation.max_depth_m not in ends_m:
+        name = f"{evaluation.protocols[0]}+max_depth_m={evaluation.max_depth_m:g}"
+        raise Contradiction(
+            "evaluation.max_depth_m",
+            evaluation.max_depth_m,
+            f"null, since each protocol has its own range; to change it write {name}",
+            other="evaluation.protocols",
+            other_value=list(evaluation.protocols),
+        )
+
+
+def require_scored_range(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: nothing says up to which depth is scored.
+    """
+    model, evaluation = sections.get("model"), sections.get("evaluation")
+    if model is None or evaluation is None or model.head == "metric":  # which has a max depth
+        return
+    if model.max_depth_m is None and evaluation.max_depth_m is None:
+        raise Contradiction(
+            "evaluation.max_depth_m",
+            None,
+            "meters for one of them, such as evaluation.max_depth_m: 10.0, up to which depth is scored",
+            other="model.max_depth_m",
+            other_value=None,
+        )
+
+
+def require_entry_to_choose_on(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: the entry that is to choose is not there, or no other is left to score.
+    """
+    data, evaluation = sections.get("data"), sections.get("evaluation")
+    if data is None or evaluation is None or evaluation.choose_on is None:
+        return
+    count = len(data.val)
+    if int(evaluation.choose_on.rpartition(".")[2]) >= count or count == 1:
+        right = (
+            "a second entry of data.val, so that one chooses and one is scored"
+            if count == 1
+            else f"one of data.val.0 to data.val.{count - 1}"
+        )
+        raise RecipeError("evaluation.choose_on", evaluation.choose_on, right)
+
+
+def require_protocols_of_head(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: inverse depth would be scored as meters, or meters after a fit that hides their error.
+    """
+    model, evaluation = sections.get("model"), sections.get("evaluation")
+    if model is None or evaluation is None or evaluation.protocols is None:
+        return
+    found = [protocol_settings(name) for name in evaluation.protocols]
+    if model.head == "relative":
+        wrong = any(one.align != "scale_shift_inverse" for one in found)
+        right = "protocols that align inverse depth, such as [plain+align=scale_shift_inverse]"
+    else:
+        wrong = found[0].align != "none"
+        right = "a first protocol, by which best/ is chosen, that does not align, such as [plain, ...]"
+    if wrong:
+        raise Contradiction(
+            "evaluation.protocols", list(evaluation.protocols), right, other="model.head", other_value=model.head
+        )
+
+
+def require_losses_of_head(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: a loss takes the head's answers for what they are not, such as inverse depth for meters.
+    """
+    model, terms = sections.get("model"), sections.get("loss")
+    if model is None or terms is None:
+        return
+    for place, term in enumerate(terms):
+        if term.loss.head != model.head:
+            # Gradient matching is there for both heads.
+            key, found = ("of", term.loss.of) if hasattr(term.loss, "of") else ("kind", term.kind)
+            right = _LOSSES_OF_HEAD[model.head][key]
+            raise Contradiction(f"loss.{place}.{key}", found, right, other="model.head", other_value=model.head)
+
+
+def require_labels_of_head(sections: Mapping[str, Any]) -> None:
+    """
+    Args:
+        sections: those of a recipe that could be built, by name.
+
+    Raises:
+        RecipeError: labels of no unit would teach, or score, meters.
+    """
+    model, data = sections.get("model"), sections.get("data")
+    if model is None or data is None or model.head == "relative":
+        return
+    for part in ("train", "val"):
+        for place, entry in enumerate(getattr(data, part)):
+            if getattr(entry.source, "depth_is", None) == "affine_inverse":
+                raise Contradiction(
+                    f"data.{part}.{place}.depth_is",
+                    "affine_inverse",
+                    "labels in meters, or inverse with inverse_per_unit: numbers without a unit teach no meters",
+                    other="model.head",
+                    other_value=model.head,
+                )
+
+
+PROTOCOL_OF_HEAD = {"metric": "plain", "relative": "plain+align=scale_shift_inverse"}
+_LOSSES_OF_HEAD = {
+    "metric": {"kind": "a loss of depth in meters, such as silog", "of": "log"},
+    "relative": {"kind": "a loss of inverse depth, such as ssi", "of": "aligned"},
+}
+CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
+    require_warmup_within_run,
+    require_range_within_model,
+    require_entries_within_model,
+    require_one_scored_range,
+    require_scored_range,
+    require_protocols_of_head,
+    require_entry_to_choose_on,
+    require_losses_of_head,
+    require_labels_of_head,
+)

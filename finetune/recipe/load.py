@@ -1,0 +1,85 @@
+"""A recipe's file and the command line -> a checked ``Recipe``, and back to text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from finetune.recipe.cross_checks import CROSS_CHECKS
+from finetune.recipe.schema import DEFAULT_LOSS, Recipe, require_folder_name
+from finetune.recipe.validate import Checker, plain_values
+from finetune.recipe.yaml_source import WRONG, Document, dotted, read_document, spelled, yaml_text
+from finetune.utils.errors import RecipeError, RecipeFaults
+from finetune.utils.paths import expand_path
+
+
+def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True) -> Recipe:
+    """
+    Args:
+        path: a recipe in YAML.
+        overrides: ``optim.lr=1e-5``, each replacing or adding one key.
+        check_files: also look whether the files and folders it names are there.
+
+    Returns:
+        The recipe with every default filled in.
+
+    Raises:
+        RecipeFaults: all that is wrong with it, a line each, in the order of the file.
+    """
+    document = read_document(path, overrides)
+    _put_defaults(document, expand_path(path))
+    checker = Checker(document, check_files=check_files)
+    given = checker.fields(Recipe, document.values, (), "a key of the recipe")
+    assert given is not None, "the document is a mapping"
+    for check in CROSS_CHECKS:
+        try:
+            check(given.values)
+        except RecipeError as error:
+            checker.report(error, (), given.at_fault)
+    recipe = checker.construct(Recipe, given, ())
+    if document.faults:
+        raise RecipeFaults(document.sorted_faults())
+    places = {dotted(key): place.text for key, place in document.places.items()}
+    object.__setattr__(recipe, "places", places)
+    return recipe
+
+
+def _put_defaults(document: Document, path: Path) -> None:
+    """Put in what a recipe may leave out and what follows from other things than its own key."""
+    if "name" not in document.values:
+        document.values["name"] = path.stem if _can_name_a_run(path.stem) else WRONG
+        if document.values["name"] is WRONG:
+            after_file = f"the file's own, {spelled(path.stem)}, which cannot be a folder's"
+            document.fault(("name",), f"name is missing, and would be {after_file}; expected name: and a word.")
+    model = document.values.get("model")
+    head = model.get("head", "metric") if isinstance(model, dict) else "metric"
+    if isinstance(head, str) and head in DEFAULT_LOSS:
+        document.values.setdefault("loss", [dict(term) for term in DEFAULT_LOSS[head]])
+
+
+def _can_name_a_run(name: str) -> bool:
+    try:
+        return bool(require_folder_name(name).encode())
+    except (RecipeError, UnicodeEncodeError):
+        return False
+
+
+def default_notes(recipe: Recipe) -> list[str]:
+    """What a run takes for granted that its recipe leaves out and that decides what comes out, in a sentence."""
+    taken = []
+    if not recipe.places.keys() & {"run.steps", "run.epochs"}:
+        taken.append(f"run.steps: {recipe.run.steps}")
+    if "loss" not in recipe.places:
+        taken.append(f"loss: {' + '.join(f'{term.weight:g} {term.kind}' for term in recipe.loss)}")
+    return [f"by default, since the recipe says nothing else: {', '.join(taken)}"] if taken else []
+
+
+def recipe_mapping(recipe: Recipe) -> dict[str, Any]:
+    """The recipe as mappings, lists and scalars, every default written out; equal recipes give equal mappings."""
+    return plain_values(recipe)
+
+
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as YAML, every default written out. ``load_recipe`` of it gives an equal recipe."""
+    return yaml_text(recipe_mapping(recipe))

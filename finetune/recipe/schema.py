@@ -1,0 +1,480 @@
+"""A recipe: one YAML file, and ``key=value`` on the command line, as typed, frozen objects.
+
+The classes below are the sections of the file in their order and list every key with its default, its unit and what
+it means. ``data.train``, ``data.val`` and ``loss`` hold entries: ``reader`` or ``kind`` names a class of
+``finetune/utils/registry.py``, and all keys that are not listed here are the fields of that class.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import field
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, ConfigDict, Field
+from pydantic.dataclasses import dataclass
+
+from finetune.data.checks.findings import Accepted
+from finetune.data.readers.image_levels import ImageLevels, give_levels
+from finetune.data.sample import MOST_DEPTH_M
+from finetune.evaluation.protocol_settings import protocol_settings
+from finetune.losses.base import Reduction
+from finetune.models.checkpoints.hub import is_hub_id
+from finetune.recipe.cross_checks import CROSS_CHECKS, PROTOCOL_OF_HEAD
+from finetune.recipe.validate import Contradiction, Names, OnDisk
+from finetune.recipe.yaml_source import nearest_path
+from finetune.utils.errors import RecipeError
+from finetune.utils.paths import LONGEST_NAME, expand_path, is_possible, path_exists
+from finetune.utils.registry import EXPORTERS, LOSSES, READERS
+from finetune.utils.text import nearest
+
+OPTIONS = ConfigDict(extra="forbid")
+HUB_ID_EXAMPLE = "such as depth-anything/Depth-Anything-V2-Small"
+DEFAULT_STEPS = 2000
+# What is trained for where a recipe names no loss; for a relative head as Depth Anything V2.
+DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+    "metric": ({"kind": "silog"}, {"kind": "l1", "weight": 0.1}),
+    "relative": ({"kind": "ssi"}, {"kind": "gradient", "weight": 2.0, "of": "aligned"}),
+}
+PATCH = 14  # pixels; the side of a patch of every encoder
+LEAST_PATCHES, MOST_PATCHES = 4, 300  # a side of the input
+Count = Annotated[int, Field(ge=1)]
+FewerThanMemory = Annotated[int, Field(ge=1, le=65536)]  # of what is held at once
+Share = Annotated[float, Field(ge=0, le=1)]
+ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
+Percent = Annotated[float, Field(ge=0, le=100)]
+Positive = Annotated[float, Field(gt=0)]
+LearningRate = Annotated[float, Field(gt=0, le=1)]
+Meters = Annotated[float, Field(gt=0, le=MOST_DEPTH_M)]
+
+
+def _require_checkpoint(checkpoint: str | None) -> None:
+    if checkpoint is None:
+        return
+    path = expand_path(checkpoint)
+    if not path_exists(path) and not is_hub_id(checkpoint):  # the loader knows whether the id exists
+        near = nearest_path(path)
+        perhaps = "" if near is None else f"; perhaps {near}"
+        raise RecipeError("checkpoint", checkpoint, f"a file that exists, or a hub id {HUB_ID_EXAMPLE}{perhaps}")
+
+
+def _whole_patches(size: tuple[int, int]) -> tuple[int, int]:
+    least, most = LEAST_PATCHES, MOST_PATCHES
+    wrong = [side for side in size if side % PATCH or not least <= side // PATCH <= most]
+    if wrong:
+        lowers = {side: min(max(side // PATCH, least), most - 1) * PATCH for side in wrong}
+        good = ", ".join(f"{lower} or {lower + PATCH} instead of {side}" for side, lower in lowers.items())
+        sizes = f"height and width, multiples of {PATCH} from {least * PATCH} to {most * PATCH}"
+        raise RecipeError("input_size", list(size), f"{sizes}: {good}")
+    return size
+
+
+def require_folder_name(name: str) -> str:
+    # A hidden file of this name with an ending of its own stands beside the folder while a run is in it.
+    most = LONGEST_NAME - len("..lock")
+    if re.search(r"[/\\\x00-\x1f]", name) or name.strip(" .") != name or not is_possible(name, most):
+        folder = f"the name of one folder: no slash, no dot or space at either end, at most {most} bytes"
+        raise RecipeError("name", name, folder)
+    return name
+
+
+def _output(output: str) -> str:
+    if not is_possible(output):
+        raise RecipeError("output", output, f"a folder, with no name of more than {LONGEST_NAME} bytes and no NUL")
+    return output
+
+
+def _protocols(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise RecipeError("protocols", list(names), "each name once")
+    for name in names:
+        protocol_settings(name)
+    return names
+
+
+def _targets_once(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        raise RecipeError("targets", list(names), "each name once")
+    return names
+
+
+def _exporters(names: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = [name for name in names if name not in EXPORTERS]
+    near = [known for name in unknown if (known := nearest(name, sorted(EXPORTERS)))]
+    if unknown or len(set(names)) < len(names):
+        perhaps = f"; perhaps {', '.join(near)}" if near else ""
+        raise RecipeError("export", list(names), f"a list out of {', '.join(sorted(EXPORTERS))}, each once{perhaps}")
+    return names
+
+
+Checkpoint = Annotated[
+    Annotated[str, Field(min_length=1)] | None,
+    OnDisk(_require_checkpoint, f"a file, a hub id {HUB_ID_EXAMPLE}, or null"),
+]
+Size = Annotated[tuple[int, int], AfterValidator(_whole_patches)]
+FolderName = Annotated[str, Field(min_length=1), AfterValidator(require_folder_name)]
+Protocols = Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_protocols)]
+Exporters = Annotated[tuple[str, ...], AfterValidator(_exporters)]
+LoraTarget = Literal["qkv", "proj", "fc1", "fc2"]
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class LoraOptions:
+    """``model.lora``: low-rank adapters, read when ``model.train`` is ``lora``."""
+
+    rank: Annotated[int, Field(ge=1, le=512)] = 16  # columns of each adapter; more learn more and weigh more
+    alpha: Positive = 32.0  # an adapter's answer is scaled by alpha / rank
+    dropout: ShareBelowOne = 0.0  # share of an adapter's inputs that are dropped in training
+    # Which linear layers of a block get one: attention's input and output, and the two of the feed-forward part.
+    targets: Annotated[tuple[LoraTarget, ...], Field(min_length=1), AfterValidator(_targets_once)] = (
+        "qkv",
+        "proj",
+        "fc1",
+        "fc2",
+    )
+    last_blocks: Count | None = None  # how many blocks, counted from the last, get adapters; null: all
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class ModelOptions:
+    """``model``: where the weights come from, what the network answers, and which of its weights are trained."""
+
+    # File, or hub id such as depth-anything/Depth-Anything-V2-Small; null: every weight is drawn from the seed.
+    checkpoint: Checkpoint
+    checkpoint_kind: Literal["auto", "relative", "metric"] = "auto"  # for an official .pth, which cannot say it itself
+    checkpoint_max_depth_m: Meters | None = None  # meters; of a metric .pth that has no .json beside it
+    # Of Depth Anything, for a .pth that has no .json beside it: both have the same names and shapes. auto: V2.
+    checkpoint_version: Literal["auto", "v1", "v2"] = "auto"
+    # Height and width in pixels that a .pth without a .json, or a folder without its processor, was trained at.
+    checkpoint_input_size: Size | None = None
+    encoder: Literal["auto", "tiny", "vits", "vitb", "vitl", "vitg"] = "auto"  # auto: told from the checkpoint
+    # metric: answers in meters; relative: in inverse depth of unknown scale and shift.
+    head: Literal["metric", "relative"] = "metric"
+    # Meters; the farthest answer the metric head can give. For a relative head, what is farther is out of range, null:
+    # only what is infinitely far.
+    max_depth_m: Meters | None = None
+    # scratch: encoder only; pretrained: all but the last layer, which starts small; calibrated: that layer solved for;
+    # keep: every weight. auto: keep for a checkpoint of this head's kind, calibrated for a metric head on a relative
+    # checkpoint, scratch without a checkpoint.
+    decoder_init: Literal["auto", "scratch", "pretrained", "calibrated", "keep"] = "auto"
+    # Where every weight of a metric checkpoint is kept and its max depth is another. refuse: the run stops and says so;
+    # rescale: its answers are scaled by the ratio.
+    on_max_depth: Literal["refuse", "rescale"] = "refuse"
+    # all: every weight; decoder: the encoder is frozen; lora: adapters in the encoder, and all of the decoder.
+    train: Literal["all", "decoder", "lora"] = "all"
+    lora: LoraOptions = LoraOptions()  # of train: lora
+
+    def __post_init__(self) -> None:
+        if self.checkpoint_kind == "relative" and self.checkpoint_max_depth_m is not None:
+            raise Contradiction(
+                "checkpoint_max_depth_m",
+                self.checkpoint_max_depth_m,
+                "null, since a relative checkpoint has no max depth",
+                other="checkpoint_kind",
+                other_value=self.checkpoint_kind,
+            )
+        if self.on_max_depth == "rescale" and self.decoder_init not in ("auto", "keep"):
+            found = self.on_max_depth
+            kept = "refuse, since only a last layer that is kept has answers to scale"
+            raise Contradiction("on_max_depth", found, kept, other="decoder_init", other_value=self.decoder_init)
+        if self.checkpoint is None:
+            self._require_drawn()
+        if self.head == "relative":
+            self._require_relative()
+        elif self.max_depth_m is None:
+            raise RecipeError(
+                "max_depth_m",
+                None,
+                f"a number above 0 and at most {MOST_DEPTH_M}: the farthest meters that head metric answers",
+            )
+
+    @property
+    def head_max_depth_m(self) -> float | None:
+        """The farthest answer of the head, meters; None for a relative one."""
+        return None if self.head == "relative" else self.max_depth_m
+
+    def _require_drawn(self) -> None:
+        """Without a checkpoint nothing says the encoder, and there is nothing to keep."""
+        if self.encoder == "auto":
+            either = f"a file or a hub id {HUB_ID_EXAMPLE}, or, to start from drawn weights, an encoder such as tiny"
+            raise Contradiction("checkpoint", None, either, other="encoder", other_value=self.encoder)
+        if self.checkpoint_kind != "auto":
+            raise Contradiction("checkpoint_kind", self.checkpoint_kind, "auto", other="checkpoint", other_value=None)
+        if self.checkpoint_max_depth_m is not None:
+            depth = self.checkpoint_max_depth_m
+            raise Contradiction("checkpoint_max_depth_m", depth, "null", other="checkpoint", other_value=None)
+        if self.checkpoint_version == "v1":
+            version = self.checkpoint_version
+            raise Contradiction("checkpoint_version", version, "auto", other="checkpoint", other_value=None)
+        if self.on_max_depth == "rescale":
+            found = self.on_max_depth
+            raise Contradiction("on_max_depth", found, "refuse", other="checkpoint", other_value=None)
+        if self.train == "lora":
+            drawn = "all, since there are no weights that adapters could stand beside"
+            raise Contradiction("train", self.train, drawn, other="checkpoint", other_value=None)
+        if self.decoder_init not in ("auto", "scratch"):
+            drawn = "scratch, since every weight is drawn anew"
+            raise Contradiction("decoder_init", self.decoder_init, drawn, other="checkpoint", other_value=None)
+
+    def _require_relative(self) -> None:
+        """What only a metric head can start from."""
+        if self.decoder_init == "calibrated":
+            others = "auto, keep, pretrained or scratch; calibrated solves for meters"
+            raise Contradiction("decoder_init", self.decoder_init, others, other="head", other_value=self.head)
+        if self.on_max_depth == "rescale":
+            meters = "refuse, since inverse depth has no max depth"
+            raise Contradiction("on_max_depth", self.on_max_depth, meters, other="head", other_value=self.head)
+        if self.checkpoint_kind == "metric":
+            relative = "a relative checkpoint, since bigger is nearer to this head and farther to a metric one"
+            raise Contradiction("checkpoint_kind", self.checkpoint_kind, relative, other="head", other_value=self.head)
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class DataEntry:
+    """One entry of ``data.train`` or ``data.val``; its other keys are the options of the reader."""
+
+    reader: Annotated[str, Names(READERS, into="source")]  # a name in registry.READERS
+    source: Any  # the reader itself: len() and [index] -> DepthSample
+    weight: Positive = 1.0  # how often its samples are drawn, relative to the other entries
+    # In training, of depth beyond model.max_depth_m and of sky. ignore: not measured; ceiling: as far as the head can
+    # say, which is max_depth_m for a metric one and an inverse depth of 0 for a relative one.
+    out_of_range: Literal["ignore", "ceiling"] = "ignore"
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class DataOptions:
+    """``data``: where images and depth come from, and at what size the network sees them."""
+
+    input_size: Size  # height, width, pixels; multiples of 14
+    train: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # mixed by weight
+    val: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # each sample once
+    workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that read ahead, for each training process; 0: none
+    # When a training sample cannot be read. stop: the run ends and names it. skip: it is named and counted, and another
+    # frame of its entry, which follows from the seed and the sample's number, stands in for it; the run ends once more
+    # than 10, and more than 1 %, of the samples asked for could not be read. A validation sample that cannot be read
+    # always ends the run: a score over fewer images than the others of its table would not compare.
+    on_bad_sample: Literal["stop", "skip"] = "stop"
+    # Findings of the look at the data that are as they should be, and are to stop no run: each that is a judgment.
+    accept: tuple[Accepted, ...] = ()
+    # true: a frame may stand in train and in val, whose scores then say nothing about frames that were not trained on.
+    val_may_repeat_train: bool = False
+    # Of images of more than 8 bits: the stored numbers that become black and white, such as 7200 and 8100 of a thermal
+    # camera; or percentiles of each image's own numbers. Saved in the weights, and what predict does. null: 16-bit
+    # values are divided by 257, as of a camera that uses them all.
+    image_black: float | None = None
+    image_white: float | None = None
+    image_percentiles: tuple[Percent, Percent] | None = None  # instead of the two, such as [1, 99]
+
+    def __post_init__(self) -> None:
+        if self.image_percentiles is not None:
+            for key in ("image_black", "image_white"):
+                value = getattr(self, key)
+                if value is not None:
+                    raise Contradiction(
+                        key,
+                        value,
+                        "only one of them; remove the other or make it null",
+                        other="image_percentiles",
+                        other_value=list(self.image_percentiles),
+                    )
+            if not self.image_percentiles[0] < self.image_percentiles[1]:
+                raise RecipeError("image_percentiles", list(self.image_percentiles), "the lower first, such as [1, 99]")
+        elif (self.image_black is None) != (self.image_white is None):
+            given, lacking = ("image_white", "image_black")[:: 1 if self.image_black is None else -1]
+            value = getattr(self, given)
+            raise Contradiction(
+                given, value, f"both of them, or neither; write {lacking} too", other=lacking, other_value=None
+            )
+        elif self.image_black is not None and self.image_white is not None and self.image_black >= self.image_white:
+            raise RecipeError("image_white", self.image_white, f"more than image_black, {self.image_black:g}")
+        give_levels([entry.source for entry in (*self.train, *self.val)], self.image_levels)
+
+    @property
+    def image_levels(self) -> ImageLevels | None:
+        """What is black and white of images of more than 8 bits; None where nothing is said."""
+        if self.image_percentiles is not None:
+            return ImageLevels(percentiles=self.image_percentiles)
+        if self.image_black is None:
+            return None
+        return ImageLevels(black=self.image_black, white=self.image_white)
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class AugmentOptions:
+    """``augment``: what is varied at random in a training sample; flip, color and degrade are probabilities."""
+
+    flip: Share = 0.5  # image, depth and camera are mirrored left to right
+    color: Share = 0.5  # brightness, contrast, saturation and hue of the image are changed
+    color_strength: Annotated[float, Field(ge=0, le=4)] = 1.0  # multiplies how far color changes go
+    degrade: Share = 0.0  # light, tint, blur, coarser pixels, noise, compression: one to three of them spoil the image
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class LossTerm:
+    """One entry of ``loss``; its other keys are the options of that loss."""
+
+    kind: Annotated[str, Names(LOSSES, into="loss")]  # a name in registry.LOSSES
+    weight: Positive = 1.0  # what this term is multiplied by before the terms are added
+    # image: mean over images, however few pixels were measured in one; pixel: an image weighs as much as it has valid
+    # pixels, over all of the step. Counts are of all micro-batches and processes.
+    reduction: Reduction = "image"
+    loss: Any  # the loss itself, a LossOfImages; in meters or inverse depth, as its ``head`` says
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class OptimOptions:
+    """``optim``: AdamW, and its learning rate from step to step."""
+
+    lr: LearningRate = 5e-6  # peak learning rate of the encoder
+    lr_decoder: LearningRate = 5e-5  # peak learning rate of decoder and head
+    weight_decay: Share = 0.01  # of AdamW
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)  # of AdamW
+    clip_norm: Positive = 1.0  # gradients are scaled down to this norm when theirs is larger
+    schedule: Literal["poly", "cosine", "constant"] = "poly"  # from the peak down to 0; poly: (1 - step / steps) ** 0.9
+    # Steps over which the rate rises from 0 to its peak; null: 50, or a tenth of a run of less than 500 steps.
+    warmup_steps: Annotated[int, Field(ge=0)] | None = None
+    # What a step keeps of the average of the weights, which is then what is evaluated and saved; 0: no average.
+    ema_decay: ShareBelowOne = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class RunOptions:
+    """``run``: how long, how large a step, how often to look and to save. A step is one change of the weights."""
+
+    steps: Count | None = None  # optimizer steps of the whole run; this or epochs; without both 2000
+    epochs: Count | None = None  # passes over the training data; this or steps
+    batch_size: FewerThanMemory = 4  # samples for each process and micro-batch
+    accumulate: FewerThanMemory = 1  # micro-batches added up to one step
+    # auto: as accelerate was told, else bf16 where the device is good at it, else fp32.
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    # A GPU rounds the factors of float32 products to 10 bits, in matrix products and convolutions alike: faster, in the
+    # evaluation as well, whose tables then differ from a CPU's in the third digit.
+    tf32: bool = False
+    # Ask for kernels that give the same bits each time, and name those that do not exist; slower on a GPU.
+    deterministic: bool = False
+    compile: bool = False  # torch.compile of what is trained; minutes at the start, then faster steps where it runs
+    gradient_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory, more time
+    threads: Annotated[int, Field(ge=1, le=1024)] | None = (
+        None  # CPU threads of each process; null: usable cores / processes on this machine
+    )
+    log_every_steps: Count = 10  # rows of metrics.csv
+    evaluate_every_steps: Count = 100  # evaluations on data.val, each of which can become best/
+    save_every_steps: Count = 100  # checkpoints to resume from
+    keep_checkpoints: Count = 2  # the newest that stay on disk
+    # Train on the batches of the first so many steps alone, again and again. A network can learn a few frames by heart:
+    # where its AbsRel on them ends above 0.05, data, loss or rates forbid it, and the run ends with exit status 1.
+    overfit_batches: Count | None = None
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.epochs is None:
+            object.__setattr__(self, "steps", DEFAULT_STEPS)  # frozen for everybody else
+        if self.steps is not None and self.epochs is not None:
+            raise Contradiction(
+                "epochs",
+                self.epochs,
+                "only one of them; remove the other or make it null",
+                other="steps",
+                other_value=self.steps,
+            )
+        if self.overfit_batches is not None and self.steps is not None and self.overfit_batches > self.steps:
+            raise Contradiction(
+                "overfit_batches",
+                self.overfit_batches,
+                "fewer, so that each is trained on more than once, such as 1",
+                other="steps",
+                other_value=self.steps,
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class EvaluationOptions:
+    """``evaluation``: how the model is scored, and which score chooses ``best/``."""
+
+    # Names of finetune/evaluation/protocol_settings.py, a table each. plain: at the size of the measured depth, per
+    # image, clamped to the range, no alignment. For a relative head plain+align=scale_shift_inverse: the same after
+    # scale and shift were fitted to each image in inverse depth. Published tables: nyu_eigen, kitti_eigen_garg,
+    # kitti_garg_full, kitti_eigen, reference_script. Any with keys changed: kitti_eigen_garg+flip=true. null: the one
+    # for model.head.
+    protocols: Protocols | None = None
+    # The entry of data.val, such as data.val.1, whose frames alone choose best/ and are evaluated while training; the
+    # tables at the end are then over the other entries. null: all frames of data.val do both, which flatters a little.
+    choose_on: str | None = None
+    # The metric, under the first protocol, by which best/ is chosen.
+    best: Literal["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3"] = "abs_rel"
+    min_depth_m: Meters = 0.001  # meters; nearer measurements are not scored, unless a protocol has its own range
+    max_depth_m: Meters | None = None  # meters; farther measurements are not scored; null: model.max_depth_m
+
+    def __post_init__(self) -> None:
+        if self.choose_on is not None and not re.fullmatch(r"data\.val\.\d{1,3}", self.choose_on):
+            raise RecipeError("choose_on", self.choose_on, "an entry of data.val such as data.val.1, or null")
+        if self.max_depth_m is not None and self.max_depth_m <= self.min_depth_m:
+            raise Contradiction(
+                "max_depth_m",
+                self.max_depth_m,
+                "a larger max_depth_m than min_depth_m",
+                other="min_depth_m",
+                other_value=self.min_depth_m,
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class Recipe:
+    """Everything that one run is told. Build it with ``load_recipe``."""
+
+    name: FolderName  # the run folder is <output>/<name>; without it the file's name before .yaml
+    output: Annotated[str, Field(min_length=1), AfterValidator(_output)] = "runs"  # folder of run folders; ~ is home
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # of every random draw
+    model: ModelOptions
+    data: DataOptions
+    augment: AugmentOptions = AugmentOptions()
+    # Added up by their weights. Without it DEFAULT_LOSS of model.head: for a metric one silog, and l1 with weight 0.1.
+    loss: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
+    optim: OptimOptions = OptimOptions()
+    run: RunOptions = RunOptions()
+    evaluation: EvaluationOptions = EvaluationOptions()
+    export: Exporters = ("official",)  # names in registry.EXPORTERS, written at the end of the run
+
+    # Dotted key -> where it was written. No key of the file, and no part of what the recipe is.
+    places: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        for check in CROSS_CHECKS:
+            check(vars(self))
+
+    @property
+    def depth_range_m(self) -> tuple[float, float]:
+        """The range that is scored, meters: measurements below the first and above the second are left out."""
+        max_depth_m = self.evaluation.max_depth_m or self.model.max_depth_m
+        assert max_depth_m is not None, "require_scored_range lets no such recipe pass"
+        return self.evaluation.min_depth_m, max_depth_m
+
+    @property
+    def protocols(self) -> tuple[str, ...]:
+        """Names of the protocols it is scored by."""
+        return self.evaluation.protocols or (PROTOCOL_OF_HEAD[self.model.head],)
+
+    @property
+    def choosing_entries(self) -> dict[str, DataEntry]:
+        """Name -> entry of those of ``data.val`` that choose ``best/``."""
+        named = {f"data.val.{place}": entry for place, entry in enumerate(self.data.val)}
+        key = self.evaluation.choose_on
+        return {key: named[key]} if key else named
+
+    @property
+    def scored_entries(self) -> dict[str, DataEntry]:
+        """Name -> entry of those of ``data.val`` that the tables are over."""
+        named = {f"data.val.{place}": entry for place, entry in enumerate(self.data.val)}
+        return {name: entry for name, entry in named.items() if name != self.evaluation.choose_on}
+
+    def where(self, key: str) -> str:
+        """
+        Args:
+            key: dotted, ``loss.0.lam``.
+
+        Returns:
+            Where it was written, or where its nearest parent was: ``recipes/x.yaml:12`` or ``command line``.
+        """
+        while key and key not in self.places:
+            key = key.rpartition(".")[0]
+        return self.places.get(key, "the recipe")

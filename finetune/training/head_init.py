@@ -1,0 +1,180 @@
+"""Starting a head from a checkpoint, or from none: what is kept, what is drawn anew, what is solved for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from finetune.evaluation.baselines import LabeledPixels
+from finetune.models.checkpoints.fill import Coverage, fill
+from finetune.models.checkpoints.load import Checkpoint
+from finetune.models.depth_model import DepthModel
+from finetune.utils.errors import CheckpointError
+
+CALIBRATION_IMAGES = 64
+# The share of max depth that the sigmoid is asked for at most and at least: its ends are at infinity.
+_LOWEST, _HIGHEST = 0.005, 0.995
+# Penalty of the ridge regression, as a share of each feature's mean square: features of a ReLU are nearly collinear.
+_RIDGE = 1e-4
+
+# A drawn last layer answers with nearly one number. Below 0 the relative head's ReLU would cut it to 0 everywhere and
+# let no gradient through; scale and shift are free, so any positive number will do.
+_RELATIVE_BIAS = 1.0
+
+# Of a last layer's weights as PyTorch draws them, for features that a trained decoder makes; training finds its scale
+# from there, which it does not where the sigmoid is flat.
+_TAMED = 0.01
+
+
+def resolved_decoder_init(decoder_init: str, head: str, kind: str | None) -> str:
+    """What ``auto`` means for a head on a base of this kind (``Checkpoint.kind``); None: there is no base."""
+    if decoder_init != "auto":
+        return decoder_init
+    if kind in (None, "encoder"):
+        return "scratch"
+    return "keep" if kind == head else "calibrated"
+
+
+def drawn_model(encoder: str, max_depth_m: float | None, seed: int, **variant: Any) -> DepthModel:
+    """A model that has learned nothing and can learn; relative where ``max_depth_m`` is None.
+
+    ``variant`` is what else ``DepthModel`` takes: version and position offset.
+    """
+    model = DepthModel(encoder, max_depth_m, **variant)
+    model.initialise(seed)
+    if max_depth_m is None:
+        assert model.head.last.bias is not None
+        nn.init.constant_(model.head.last.bias, _RELATIVE_BIAS)
+    return model
+
+
+def start_model(
+    checkpoint: Checkpoint,
+    decoder_init: str,
+    *,
+    max_depth_m: float | None,
+    seed: int,
+    where: str,
+    rescale: bool = False,
+) -> tuple[DepthModel, Coverage]:
+    """
+    A model whose weights are as ``decoder_init`` says; for ``calibrated``, ``solve_last_layer`` is to follow.
+
+    Args:
+        checkpoint: what the recipe names.
+        decoder_init: scratch, pretrained, calibrated or keep.
+        max_depth_m: of the metric head, meters; None: the head is relative.
+        seed: of everything that is drawn anew.
+        where: where the recipe says ``model.max_depth_m``, for a relative head ``model.head``; for errors.
+        rescale: ``keep`` a metric base of another max depth all the same: its answers are scaled by the ratio.
+
+    Raises:
+        CheckpointError: a base without a decoder where one is kept; a relative head on a metric base; ``keep`` of a
+            relative base for a metric head, or of a metric base with another max depth.
+    """
+    if not checkpoint.answers and decoder_init != "scratch":
+        raise CheckpointError(
+            checkpoint.source,
+            f"is an encoder without a decoder, and model.decoder_init is {decoder_init}",
+            "Set model.decoder_init: scratch, or use the weights of a whole network",
+        )
+    if max_depth_m is None:
+        _require_relative(checkpoint, where)
+    elif decoder_init == "keep":
+        _require_keepable(checkpoint, max_depth_m, where, rescale)
+    model = drawn_model(
+        checkpoint.encoder,
+        max_depth_m,
+        seed,
+        version=checkpoint.version,
+        position_offset=checkpoint.position_offset,
+    )
+    parts = {"scratch": "encoder", "pretrained": "all_but_last", "calibrated": "all_but_last", "keep": "all"}
+    coverage = fill(model, checkpoint, parts[decoder_init])
+    if decoder_init == "pretrained" and max_depth_m is not None:
+        # A trained decoder's features, above all a relative one's, may be a thousand times larger than a drawn one's.
+        with torch.no_grad():
+            model.head.last.weight.mul_(_TAMED)
+    return model, coverage
+
+
+def solve_last_layer(last: nn.Conv2d, pixels: LabeledPixels, max_depth_m: float) -> None:
+    """
+    Set the last layer, a 1x1 convolution, to the ridge regression of logit(depth / max_depth_m) on its inputs.
+
+    The logit of depth is not linear in inverse depth, so scaling the old layer by two numbers is not enough; linear in
+    the 32 features it nearly is. A small error dz of the logit changes depth by the share (1 - depth / max_depth_m) dz,
+    so squares are weighted by that share squared: what is made small is the relative error.
+
+    Args:
+        last: the layer to set.
+        pixels: with the features that reach the layer.
+        max_depth_m: of the head, meters.
+    """
+    features = pixels.features.astype(np.float64)
+    share = np.clip(pixels.depth_m[: len(features)].astype(np.float64) / max_depth_m, _LOWEST, _HIGHEST)
+    weights, bias = weighted_ridge(features, np.log(share / (1 - share)), np.square(1 - share))
+    with torch.no_grad():
+        last.weight.copy_(_as(last.weight, weights))
+        assert last.bias is not None
+        last.bias.fill_(bias)
+
+
+def weighted_ridge(
+    features: NDArray[np.float64], target: NDArray[np.float64], weight: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], float]:
+    """
+    Args:
+        features: (N, C).
+        target: (N,).
+        weight: (N,), >= 0, of each squared error.
+
+    Returns:
+        (C,) slopes and the intercept that minimize the weighted squares plus, on each slope, a penalty of ``_RIDGE``
+        times its feature's weighted mean square. The intercept is free. A feature that hardly changes against its own
+        size gets a small slope: a large one would multiply every later change of the weights below it.
+    """
+    weight = weight / weight.sum()
+    feature_mean, target_mean = weight @ features, float(weight @ target)
+    centered = features - feature_mean
+    moments = centered.T @ (centered * weight[:, None])
+    mean_square = np.diag(moments) + np.square(feature_mean)
+    alive = mean_square > 0
+    penalized = (moments + _RIDGE * np.diag(mean_square))[np.ix_(alive, alive)]
+    slopes = np.zeros(features.shape[1])
+    slopes[alive] = np.linalg.solve(penalized, centered[:, alive].T @ (weight * (target - target_mean)))
+    return slopes, target_mean - float(slopes @ feature_mean)
+
+
+def _as(like: Tensor, values: NDArray[np.float64]) -> Tensor:
+    return torch.from_numpy(values).to(like).reshape(like.shape)
+
+
+def _require_relative(checkpoint: Checkpoint, where: str) -> None:
+    if checkpoint.kind == "metric":
+        raise CheckpointError(
+            checkpoint.source,
+            "it answers in meters, so a relative head would start with near and far turned around",
+            f"Use a relative checkpoint, or set model.head: metric ({where})",
+        )
+
+
+def _require_keepable(checkpoint: Checkpoint, max_depth_m: float, where: str, rescale: bool) -> None:
+    if checkpoint.kind == "relative":
+        raise CheckpointError(
+            checkpoint.source,
+            "it answers in inverse depth, so there is no metric layer to keep",
+            f"Set model.decoder_init: calibrated ({where})",
+        )
+    if checkpoint.max_depth_m != max_depth_m and not rescale:
+        raise CheckpointError(
+            checkpoint.source,
+            f"its max depth is {checkpoint.max_depth_m:g} m, the recipe says {max_depth_m:g}, and keeping the weights "
+            f"would scale every answer by {max_depth_m / (checkpoint.max_depth_m or max_depth_m):.3g}",
+            f"Set model.max_depth_m: {checkpoint.max_depth_m:g} to keep its answers, model.on_max_depth: rescale to "
+            f"have them scaled, or model.decoder_init: calibrated to solve for them on your data ({where})",
+        )

@@ -1,0 +1,261 @@
+"""What a run says of itself in plain words when it goes wrong in a way that the loss alone does not tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from finetune.evaluation.evaluator import Answer, Asked
+from finetune.evaluation.metrics import is_better
+from finetune.evaluation.results import OVERFIT_EVALUATIONS, OVERFIT_SHARE, Evaluated
+from finetune.models.depth_model import DepthModel
+from finetune.utils.figures import percent
+
+# Of a network's answer to an image: a spread below this share of its largest values is one number.
+CONSTANT_SHARE = 1e-3
+# How near to an end of the head's range a pixel counts as at the end, and the share of pixels that may be there.
+AT_END_SHARE, MOST_AT_END = 1e-3, 0.95
+LEAST_OF_RANGE = 0.2
+# Weights whose norm changed by less than this share of itself, and answers by less than that of their spread, stand.
+LEAST_WEIGHT_CHANGE, LEAST_ANSWER_CHANGE = 1e-6, 1e-4
+_VALUES_A_TENSOR = 4096  # of each weight that are kept to see whether it moves
+
+
+class AnswerSpread(NamedTuple):
+    """One answer of a network: 1st and 99th percentile, and the shares of its pixels at the ends of the range."""
+
+    low: float
+    high: float
+    at_zero: float
+    at_max: float
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is one number."""
+        return self.high - self.low <= CONSTANT_SHARE * abs(self.high)
+
+
+def answer_spread(answer: NDArray[np.floating], max_depth_m: float | None) -> AnswerSpread:
+    """
+    Args:
+        answer: of any shape: meters, or inverse depth where ``max_depth_m`` is None, which then has no upper end.
+        max_depth_m: the largest depth the head can answer.
+    """
+    low, high = np.percentile(answer, (1, 99))
+    at_zero = np.mean(answer <= AT_END_SHARE * (max_depth_m or 0.0))
+    at_max = np.mean(answer >= (1 - AT_END_SHARE) * max_depth_m) if max_depth_m else 0.0
+    return AnswerSpread(float(low), float(high), float(at_zero), float(at_max))
+
+
+def watched(answer: Answer, max_depth_m: float | None, seen: list[AnswerSpread]) -> Answer:
+    """The same answer; the spread of each that was asked for is added to ``seen``."""
+
+    def watching(asked: Sequence[Asked]) -> list[NDArray[np.floating]]:
+        answered = answer(asked)
+        seen.extend(answer_spread(one, max_depth_m) for one in answered)
+        return answered
+
+    return watching
+
+
+class Movement:
+    """Whether training moves the weights, each part of the network apart, and the answer to one fixed image."""
+
+    def __init__(self, network: DepthModel, answer: Callable[[], NDArray[np.floating]]) -> None:
+        """
+        Args:
+            network: as the run starts; what of it is trained is watched.
+            answer: the network's answer to the fixed image, as it is when called.
+        """
+        self._answer = answer
+        self._start = {part: torch.cat(values) for part, values in _samples(network).items()}
+        self._first_answer = answer()
+
+    def faults(self, network: DepthModel) -> Iterator[str]:
+        """What did not move since the start, a clause each."""
+        for part, values in _samples(network).items():
+            start = self._start[part]
+            change = float((torch.cat(values) - start).norm() / start.norm().clamp_min(1e-12))
+            if not change > LEAST_WEIGHT_CHANGE:
+                yield f"the weights of the {part} did not move ({change:.1g} of their size)"
+        low, high = np.percentile(self._first_answer, (1, 99))
+        spread = max(float(high - low), CONSTANT_SHARE * abs(float(high)), 1e-12)
+        moved = float(np.abs(self._answer() - self._first_answer).max()) / spread
+        if not moved > LEAST_ANSWER_CHANGE:
+            yield f"the answer to the first validation image did not change ({moved:.1g} of its spread)"
+
+
+def _samples(network: DepthModel) -> dict[str, list[Tensor]]:
+    """Some values of every trained weight, by the part of the network it belongs to."""
+    parts: dict[str, list[Tensor]] = {}
+    for name, parameter in network.named_parameters():
+        if parameter.requires_grad:
+            values = parameter.detach().flatten()
+            stride = max(1, len(values) // _VALUES_A_TENSOR)
+            parts.setdefault(name.partition(".")[0], []).append(values[::stride].float().cpu())
+    return parts
+
+
+@dataclass(kw_only=True)
+class Alarms:
+    """Alarms of a run. One stands from the evaluation or the logged step that finds it to the one that does not.
+
+    Attributes:
+        metric: by which ``best/`` is chosen.
+        max_depth_m: the end of the head's range, meters; None for a relative head.
+        warmup_steps: before them the rate is too small to ask whether weights move.
+        movement: of the main process; None in the others.
+        lasting: what the data said before step 1, a sentence each without a full stop; true for the whole run.
+        standing: name -> sentence.
+        history: of all evaluations of the run.
+        constant_score: of ``constant_median``, once it is known.
+    """
+
+    metric: str
+    max_depth_m: float | None
+    warmup_steps: int
+    movement: Movement | None = None
+    lasting: tuple[str, ...] = ()
+    standing: dict[str, str] = field(default_factory=dict)
+    history: list[Evaluated] = field(default_factory=list)
+    constant_score: float | None = None
+    _loss: float = field(default=0.0, init=False)
+    _steps: int = field(default=0, init=False)
+    _head_gradient: float = field(default=0.0, init=False)  # the largest norm since the last logged step
+
+    def stepped(self, loss: float, head_gradient: float) -> None:
+        """Take note of a step."""
+        self._loss += loss
+        self._steps += 1
+        self._head_gradient = max(self._head_gradient, head_gradient)
+
+    def logged(self, step: int) -> list[str]:
+        """What is to be said at a logged step."""
+        dead = self._head_gradient == 0.0
+        self._head_gradient = 0.0
+        sentence = (
+            "the gradient of the head is zero at every step since the last logged one, so it learns nothing: its "
+            "sigmoid or ReLU is saturated, or no pixel of the batches is valid. Look at the panels and at "
+            "data.train, and start with another model.decoder_init"
+        )
+        return self._update(step, {"head gradient": sentence if dead else None})
+
+    def evaluated(self, step: int, network: DepthModel, value: float, spreads: Sequence[AnswerSpread]) -> list[str]:
+        """
+        Args:
+            step: steps taken.
+            network: as it is trained.
+            value: of the metric.
+            spreads: of the answers to all validation images.
+
+        Returns:
+            What is to be said.
+        """
+        self.history.append(Evaluated(step=step, value=value, loss=self._loss / self._steps if self._steps else None))
+        self._loss, self._steps = 0.0, 0
+        found: dict[str, str | None] = {**self._of_answers(spreads), "overfitting": self._overfitting()}
+        if step == 0:
+            # A drawn decoder starts worse than a constant, and with one number; that is what training is for.
+            return []
+        found["worse than constant_median"] = self._worse_than_constant(value)
+        if self.movement and step > self.warmup_steps:
+            faults = "; ".join(self.movement.faults(network))
+            advice = "Raise optim.lr and optim.lr_decoder, and check model.train"
+            found["no movement"] = f"after {step} steps {faults}. {advice}" if faults else None
+        return self._update(step, found)
+
+    def _of_answers(self, spreads: Sequence[AnswerSpread]) -> dict[str, str | None]:
+        images = f"{len(spreads)} validation images"
+        constant = all(spread.is_constant for spread in spreads)
+        at_zero, at_max = (float(np.mean([getattr(one, end) for one in spreads])) for end in ("at_zero", "at_max"))
+        low, high = min(spread.low for spread in spreads), max(spread.high for spread in spreads)
+        used = (high - low) / self.max_depth_m if self.max_depth_m else 1.0
+        end = f"model.max_depth_m {self.max_depth_m:g} m" if at_max > MOST_AT_END else "0"
+        return {
+            "constant output": (
+                f"the answer is one number in each of {images} (about {spreads[0].high:.3g}): the network does not "
+                "see the image. Lower the rates, or start with another model.decoder_init"
+            )
+            if constant
+            else None,
+            "answers at the end of the range": (
+                f"{max(at_zero, at_max):.0%} of the answer's pixels are at {end}, where there is no gradient. Lower "
+                "the rates, and check the unit of the measured depth and model.max_depth_m"
+            )
+            if max(at_zero, at_max) > MOST_AT_END
+            else None,
+            "narrow range": (
+                f"answers go from {low:.3g} to {high:.3g} m, {percent(used)} of the range up to model.max_depth_m "
+                f"{self.max_depth_m:g} m. If the camera sees no more than that, lower model.max_depth_m; else train "
+                "longer"
+            )
+            if used < LEAST_OF_RANGE
+            else None,
+        }
+
+    def _worse_than_constant(self, value: float) -> str | None:
+        if self.constant_score is None or is_better(self.metric, value, self.constant_score):
+            return None
+        return (
+            f"{self.metric} {value:.4f} does not beat constant_median, {self.constant_score:.4f}, which answers the "
+            "median training depth everywhere. Check that images and depth belong together, and the rates"
+        )
+
+    def _overfitting(self) -> str | None:
+        """Validation has got worse over several evaluations while the training loss went on falling."""
+        trained = [one for one in self.history if one.loss is not None]
+        if len(trained) <= OVERFIT_EVALUATIONS:
+            return None
+        best = trained[0]
+        for one in trained:
+            best = one if is_better(self.metric, one.value, best.value) else best
+        after, last = trained[trained.index(best) + 1 :], trained[-1]
+        share = abs(last.value - best.value) / max(abs(best.value), 1e-12)
+        assert best.loss is not None and last.loss is not None
+        if len(after) < OVERFIT_EVALUATIONS or share < OVERFIT_SHARE or last.loss >= best.loss:
+            return None
+        return (
+            f"validation {self.metric} went from {best.value:.4f} at step {best.step} to {last.value:.4f} while the "
+            f"training loss fell from {best.loss:.4f} to {last.loss:.4f}: the run learns its training frames by heart, "
+            "or data.val is unlike data.train. Use fewer steps, more frames or more augment"
+        )
+
+    def _update(self, step: int, found: Mapping[str, str | None]) -> list[str]:
+        """Sentences about what began and what ended."""
+        said = []
+        for name, sentence in found.items():
+            stood = name in self.standing
+            if sentence:
+                self.standing[name] = f"alarm at step {step}, {name}: {sentence}."
+                if not stood:
+                    said.append(self.standing[name])
+            elif stood:
+                del self.standing[name]
+                said.append(f"step {step}: the alarm is over: {name}.")
+        return said
+
+    def sentences(self) -> list[str]:
+        """Every alarm that stands."""
+        return [*(f"alarm, range of the data: {sentence}." for sentence in self.lasting), *self.standing.values()]
+
+    def state(self) -> dict[str, Any]:
+        """What a resume point keeps, as plain values."""
+        return {
+            "standing": self.standing,
+            "history": [asdict(one) for one in self.history],
+            "constant_score": self.constant_score,
+            "since": [self._loss, self._steps, self._head_gradient],
+        }
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from what ``state`` answered."""
+        self.standing = dict(state["standing"])
+        self.history = [Evaluated(**one) for one in state["history"]]
+        self.constant_score = state["constant_score"]
+        self._loss, self._steps, self._head_gradient = state["since"]

@@ -1,0 +1,73 @@
+"""Whether a run that repeats a few batches has learned them by heart: no rate helps where data or loss forbid it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+
+from accelerate.utils import gather_object
+
+from finetune.evaluation.evaluator import network_answer, one_answer
+from finetune.recipe.cross_checks import PROTOCOL_OF_HEAD
+from finetune.training.build import make_batches
+from finetune.training.trainer import Run
+from finetune.utils.errors import ResultError
+
+MOST_ABS_REL = 0.05  # of what was learned by heart; ten times that of a sensor's noise, a third of a usable model's
+
+
+def require_learned_by_heart(run: Run) -> str:
+    """
+    Score the network that was trained on its repeated batches, as it saw them; every process must call.
+
+    Args:
+        run: after its last step, with ``run.overfit_batches``.
+
+    Returns:
+        A sentence with the error that was reached.
+
+    Raises:
+        ResultError: it is not small; names the frames it is largest on.
+    """
+    scored = list(_errors(run))
+    if run.accelerator.num_processes > 1:
+        scored = gather_object(scored)
+    steps, batches = run.total_steps, run.recipe.run.overfit_batches
+    if not scored:
+        raise ResultError(
+            f"run.overfit_batches {batches}: none of the repeated frames has a pixel that is scored. Check "
+            "evaluation.min_depth_m and evaluation.max_depth_m, or repeat more batches."
+        )
+    mean = sum(error for error, _ in scored) / len(scored)
+    reached = (
+        f"run.overfit_batches {batches}: AbsRel {mean:.4f} on the {len(scored)} repeated samples after {steps} steps"
+    )
+    if mean <= MOST_ABS_REL:
+        return f"{reached}, at most {MOST_ABS_REL}: data and loss can be learned; held-out frames are another matter"
+    worst = dict.fromkeys(f"{source} {error:.3f}" for error, source in sorted(scored, reverse=True))
+    raise ResultError(
+        f"{reached}, more than {MOST_ABS_REL}; largest on {', '.join(list(worst)[:3])}. If the loss still falls in "
+        "metrics.csv, give it more run.steps or higher rates; if not, look at the loss, at model.max_depth_m, and "
+        "whether these images and their depth belong together."
+    )
+
+
+def _errors(run: Run) -> Iterator[tuple[float, str]]:
+    """AbsRel and source of this process's repeated samples."""
+    recipe = run.recipe
+    assert recipe.run.overfit_batches is not None
+    batches = make_batches(recipe, run.accelerator, run.preprocessing, 0)
+    run.network.eval()
+    answer = network_answer(run.network)
+    # Not the recipe's own, whose crops are of whole frames: here are windows at the size that the network sees.
+    protocol = replace(run.protocol, name=PROTOCOL_OF_HEAD[recipe.model.head])
+    for batch in islice(batches, recipe.run.overfit_batches * recipe.run.accumulate):
+        samples = zip(run.normalized(batch.image), batch.depth_m[:, 0].numpy(), batch.valid[:, 0].numpy(), strict=True)
+        for (image, depth_m, valid), source in zip(samples, batch.sources, strict=True):
+            usable = protocol.usable(depth_m, valid)
+            if usable.any():
+                height, width = depth_m.shape
+                pred_m = protocol.depth_m(one_answer(answer, image[None], (height, width)), depth_m, usable)
+                yield protocol.score(pred_m, depth_m, usable)["abs_rel"], source
+    run.network.train()

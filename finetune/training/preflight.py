@@ -1,0 +1,401 @@
+"""What is looked at before step 1: that the files are there, and what a few samples say about units and ranges."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.checks.depth_encoding import differing_units, what_shares_may_be
+from finetune.data.checks.entry import Entry, without_ends
+from finetune.data.checks.findings import JUDGMENTS, Finding, accepted, in_order
+from finetune.data.checks.frame_stats import Facts, facts_of, left_out_share, plain_unit
+from finetune.data.checks.ranges import way_with_what_is_beyond
+from finetune.data.checks.rules import findings_of
+from finetune.data.checks.units import either, fitting_units, range_to_set, unit_name
+from finetune.data.reader import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, NAMED_BAD_SAMPLES, attempt, sources, too_many_bad
+from finetune.data.readers.files import DEPTH_SUFFIXES, read_depth
+from finetune.data.sample import DepthSample
+from finetune.recipe.schema import DataEntry, Recipe
+from finetune.utils.errors import DataError, FileFault, ListError
+from finetune.utils.figures import meters, percent
+from finetune.utils.paths import is_file
+from finetune.utils.reductions import evenly_spread
+
+SAMPLES = 24
+SAMPLES_LOOKED_INTO = 12  # of these, for edges and surfaces: 50 ms each; some have no edges, and eight must
+FILES_LOOKED_FOR = 20_000  # frames of an entry; half a second
+# With fewer measured pixels an image, in the median, a run learns scale and hardly any shape.
+_FEW_POINTS = 50
+# So many times more numbers left out than are valid: it is the limits that leave nothing.
+_MOSTLY_LEFT_OUT = 10
+# Between these a median depth, and up to this nearly all of it, is what a camera in a room, or at a desk, sees.
+_USUAL_MEDIAN_M = (0.3, 8.0)
+_USUAL_END_M = 12.0
+_FARTHEST_SEEN_M = 2000.0  # by any camera; what is said to be farther is in another unit
+# A larger share of measured depth beyond the range is worth an alarm; a few stray returns are in every sensor's maps.
+MOST_BEYOND = 0.01
+# Options of a reader that say what is valid.
+_LIMITS = ("invalid", "min_depth_m", "max_depth_m")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EntryDepth:
+    """Depth of the samples of one data entry.
+
+    Attributes:
+        key: dotted path of the entry in the recipe.
+        sources: the samples looked at.
+        valid_share: median over the samples of the share of valid pixels.
+        points: median over the samples of the number of valid pixels.
+        left_out_share: median over the samples of the share of pixels with a positive number that is not valid.
+        depth_m: depths of valid pixels, the same number from each sample; where none is valid, all positive ones.
+            What is infinitely far is not among them, nor the ends of the sensor where there is anything else.
+        facts: of some of the samples, for what single numbers do not tell.
+        constant: every sample with more than one valid pixel has one depth at all of them, and there is such a sample.
+        skipped: what was wrong with frames that are missing or cannot be read, where the recipe says to skip them.
+    """
+
+    key: str
+    sources: tuple[str, ...]
+    valid_share: float
+    points: float
+    left_out_share: float
+    depth_m: NDArray[np.float32]
+    facts: tuple[Facts, ...] = ()
+    constant: bool = False
+    skipped: tuple[str, ...] = ()
+
+
+def inspect_before_training(recipe: Recipe) -> list[EntryDepth]:
+    """
+    Look for the files, and at samples, of every entry of ``data.train`` and ``data.val``.
+
+    Where ``data.on_bad_sample`` is ``skip``, a few training frames may be missing or unreadable.
+
+    Raises:
+        ListError: files are missing; the first of them, and how many. Or a frame stands in both train and val. Told
+            before any sample is decoded.
+        DataError: a sample cannot be read, or units, invalid values or max depth cannot be right; names the likely fix.
+    """
+    entries = {
+        f"data.{part}.{place}": entry
+        for part, listed in (("train", recipe.data.train), ("val", recipe.data.val))
+        for place, entry in enumerate(listed)
+    }
+    may_skip = {key for key in entries if key.startswith("data.train.") and recipe.data.on_bad_sample == "skip"}
+    missing = {key: missing_files(entry.source, may_skip=key in may_skip) for key, entry in entries.items()}
+    if not recipe.data.val_may_repeat_train:
+        require_apart(recipe)
+    looked_at = []
+    for key, entry in entries.items():
+        depth = _look(entry, key, missing[key], may_skip=key in may_skip)
+        worst = next(iter(judged(recipe, depth, entry_of(recipe, key, depth.facts))), None)
+        if worst and worst.severity == "stop":
+            raise DataError(key, worst.evidence, worst.way_on)
+        looked_at.append(depth)
+    return looked_at
+
+
+def judged(recipe: Recipe, depth: EntryDepth, entry: Entry) -> list[Finding]:
+    """
+    All that samples of one entry say, by which ``check`` and ``train`` stop alike: what the recipe accepts is a note.
+
+    Args:
+        depth, entry: what was found in the same samples, or in more of them.
+    """
+    found = list(findings_of(entry))
+    implausible = find_implausible(depth, recipe, entry.reader)
+    if implausible and any(one.name == "bits" and one.severity == "stop" for one in found):
+        implausible = None  # of numbers that are no depth the unit says nothing
+        found = [one for one in found if one.name != "max_depth"]
+    if implausible:
+        # What is said of the unit, or of the range, is not said twice.
+        found = [one for one in found if one.name not in ("max_depth", implausible.name)] + [implausible]
+    return in_order(accepted(found, recipe.data.accept))
+
+
+def entry_of(recipe: Recipe, key: str, facts: Sequence[Facts]) -> Entry:
+    """What ``evidence`` asks about; ``key`` is that of a data entry."""
+    _, part, place = key.split(".")
+    entry = (recipe.data.train if part == "train" else recipe.data.val)[int(place)]
+    return Entry(
+        key=key,
+        where=recipe.where(key),
+        reader=entry.source,
+        facts=facts,
+        ceiling=part == "train" and entry.out_of_range == "ceiling",
+        limit=_limit(recipe) if part == "train" else _scored_limit(recipe),
+    )
+
+
+def quick_warnings(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[str]:
+    """Sentences about what does not stop a run and should be looked at; ``finetune check`` looks at more samples."""
+    entries = [entry_of(recipe, depth.key, depth.facts) for depth in looked_at]
+    found = [one for entry in entries for one in findings_of(entry)] + list(differing_units(entries))
+    return [
+        f"{finding.sentence()} finetune check says more."
+        for finding in in_order(accepted(found, recipe.data.accept))
+        # Of depth beyond the range ``beyond_range_notes`` tells.
+        if finding.name in JUDGMENTS and finding.name != "max_depth" and finding.severity == "warn"
+    ]
+
+
+def skipped_notes(looked_at: Sequence[EntryDepth]) -> list[str]:
+    """A sentence for each entry that has frames which will be skipped."""
+    return [
+        f"{depth.key}: frames are missing or cannot be read, and others will stand in for them; the run ends once more "
+        f"than {FEW_BAD_SAMPLES} samples, and more than {FEW_BAD_PERCENT} % of them, were such: "
+        + "; ".join(depth.skipped[:NAMED_BAD_SAMPLES])
+        + (f"; and {more} more" if (more := len(depth.skipped) - NAMED_BAD_SAMPLES) > 0 else "")
+        for depth in looked_at
+        if depth.skipped
+    ]
+
+
+def beyond_range_notes(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[str]:
+    """A sentence for each entry of which some measured depth lies where the head cannot answer, or is not scored."""
+    notes = []
+    for depth in looked_at:
+        part, place = depth.key.split(".")[1:]
+        limit, max_depth_m = _limit(recipe) if part == "train" else _scored_limit(recipe)
+        if part == "train" and recipe.data.train[int(place)].out_of_range == "ceiling":
+            continue  # which says what becomes of it
+        share = float(np.mean(depth.depth_m > max_depth_m))
+        if share <= MOST_BEYOND:
+            continue
+        end_m = float(np.percentile(depth.depth_m, 99.5))
+        left_out = "is not trained on" if part == "train" else "is not scored"
+        reader = entry_of(recipe, depth.key, ()).reader
+        notes.append(
+            f"{percent(share)} of the measured depth of {depth.key} is beyond {limit} {max_depth_m:g} m and "
+            f"{left_out}. " + way_with_what_is_beyond(depth.key, reader, (limit, max_depth_m), end_m, share)
+        )
+    return notes
+
+
+def missing_files(reader: Any, *, may_skip: bool) -> list[FileFault]:
+    """A training run of hours must not end at the first frame that is not there."""
+    if not hasattr(reader, "require_files"):
+        return []
+    looked_for = evenly_spread(len(reader), FILES_LOOKED_FOR)
+    missing: list[FileFault] = []
+    for index in looked_for:
+        try:
+            reader.require_files(index)
+        except ListError as error:
+            missing.append(error)
+    if not missing or (may_skip and not too_many_bad(len(missing), len(looked_for))):
+        return missing
+    first, *others = missing
+    found = first.found
+    if others:
+        dots = ", ..." if len(others) > 2 else ""
+        found += f", nor do files of {len(others)} more of the {len(looked_for)} frames looked for "
+        found += f"({', '.join(error.source for error in others[:2])}{dots})"
+    raise ListError(first.source, found, first.fix)
+
+
+def require_apart(recipe: Recipe) -> None:
+    """A score on frames that were trained on says nothing of any other frame."""
+    held_out = {
+        _place(source): (f"data.val.{place}", source)
+        for place, entry in enumerate(recipe.data.val)
+        for source in sources(entry.source)
+    }
+    for place, entry in enumerate(recipe.data.train):
+        shared = dict.fromkeys(found for source in sources(entry.source) if (found := held_out.get(_place(source))))
+        if not shared:
+            continue
+        train, (val, first) = f"data.train.{place}", next(iter(shared))
+        count = sum(of == val for of, _ in shared)
+        raise ListError(
+            recipe.where(val),
+            f"{val} and {train} ({recipe.where(train)}) share {count} frame{'s' * (count > 1)}, {first} first",
+            "Take what is shared out of one of them, or, if this is meant, set data.val_may_repeat_train: true",
+        )
+
+
+def _place(source: str) -> tuple[str, str]:
+    """The real folder of a source, which a recipe may name in several ways, and its name there."""
+    folder, name = os.path.split(source)
+    if name in _links_in(folder):
+        folder, name = os.path.split(os.path.realpath(source))
+    return _real_folder(folder), name
+
+
+@lru_cache(maxsize=100_000)
+def _real_folder(folder: str) -> str:
+    return os.path.realpath(folder)
+
+
+@lru_cache(maxsize=100_000)
+def _links_in(folder: str) -> frozenset[str]:
+    """Names of the links in a folder: read at once, since to ask for each file takes minutes over a network."""
+    try:
+        with os.scandir(folder or ".") as entries:
+            return frozenset(entry.name for entry in entries if os.DirEntry.is_symlink(entry))
+    except (OSError, ValueError):
+        return frozenset()
+
+
+def _look(entry: DataEntry, key: str, missing: Sequence[FileFault], *, may_skip: bool) -> EntryDepth:
+    """``missing``: frames that are known not to be there, and to be skipped."""
+    reader = entry.source
+    looked_at = [attempt(reader, index) for index in evenly_spread(len(reader), SAMPLES)]
+    samples = [found for found in looked_at if isinstance(found, DepthSample)]
+    faults = [found for found in looked_at if isinstance(found, FileFault)]
+    if faults and not (may_skip and samples and not too_many_bad(len(faults), len(looked_at))):
+        raise faults[0]
+    spans_m = [span_m for sample in samples if (span_m := _span_m(sample)) is not None]
+    shares = [float(sample.valid.mean()) for sample in samples]
+    # Beside a few valid ones, the others may be raw values that mean "nothing measured"; they say nothing of the unit.
+    only_valid = max(shares) > 0
+    places = evenly_spread(len(samples), SAMPLES_LOOKED_INTO)
+    facts = tuple(facts_of(samples[place], plain_unit(reader)) for place in places)
+    return EntryDepth(
+        key=key,
+        sources=tuple(sample.source for sample in samples),
+        valid_share=float(np.median(shares)),
+        points=float(np.median([np.count_nonzero(sample.valid) for sample in samples])),
+        left_out_share=float(np.median([left_out_share(sample) for sample in samples])),
+        depth_m=without_ends(np.concatenate([_some_depths(sample, only_valid) for sample in samples]), facts),
+        facts=facts,
+        constant=bool(spans_m) and not any(spans_m),
+        skipped=tuple(dict.fromkeys(fault.cause for fault in (*missing, *faults))),
+    )
+
+
+def _some_depths(sample: DepthSample, only_valid: bool) -> NDArray[np.float32]:
+    """At most 4096 depths of a sample, evenly picked."""
+    chosen = sample.valid if only_valid else sample.depth_m > 0
+    depths = sample.depth_m[chosen & np.isfinite(sample.depth_m)]  # how far sky is says nothing
+    return depths[:: max(1, len(depths) // 4096)]
+
+
+def _span_m(sample: DepthSample) -> float | None:
+    """By how much the measured depths of a sample differ; None where fewer than two pixels have any."""
+    depths = sample.depth_m[sample.valid & np.isfinite(sample.depth_m)]
+    return float(np.ptp(depths)) if len(depths) > 1 else None
+
+
+def _nothing_measured(source: str, reader: Any) -> tuple[str, str]:
+    """What the numbers in a depth file without any measured pixel are, and how to mend them; empty if unknown."""
+    path = Path(source)
+    if path.suffix.lower() not in DEPTH_SUFFIXES or not is_file(path):
+        return "", ""
+    raw = read_depth(source, getattr(reader, "depth_channels", None))
+    finite = raw[np.isfinite(raw)]
+    if not finite.size:
+        return "; all numbers in this one are NaN or infinite", "Export depth as numbers above 0. "
+    least, most = finite.min(), finite.max()
+    return (
+        f"; the numbers in this one are from {least:g} to {most:g}",
+        "" if most > 0 else "Export depth as numbers above 0. ",
+    )
+
+
+def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> Finding | None:
+    """What is wrong with unit, range, count or spread of the measured depth of an entry; None where nothing is."""
+    limit, max_depth_m = _limit(recipe)
+    where = recipe.where(depth.key)
+    source, maps = depth.sources[0], f"{len(depth.sources)} depth maps of {depth.key}"
+
+    def finding(name: str, evidence: str, fix: str) -> Finding:
+        evidence, fix = f"{source}: {evidence}", fix if where in fix else f"{fix} ({where})"
+        return Finding(severity="stop", name=name, key=depth.key, evidence=evidence, fix=fix)
+
+    if not depth.depth_m.size:
+        numbers, mend = _nothing_measured(source, reader)
+        return finding(
+            "few_points",
+            f"none of {maps} has a measured pixel{numbers}",
+            f"{mend}{_check_limits(depth.key, reader)}",
+        )
+    median_m = float(np.median(depth.depth_m))
+    beyond = float(np.mean(depth.depth_m > max_depth_m))
+    found = f"median {meters(median_m, 4)} over {maps}"
+    if beyond > 0.5 or median_m < 0.01 * max_depth_m:
+        found += (
+            f", {percent(beyond)} of it beyond {limit} {max_depth_m:g}"
+            if beyond > 0.5
+            else f", below 1 % of {limit} {max_depth_m:g}"
+        )
+        depths_m = median_m, float(np.percentile(depth.depth_m, 99.5))
+        return finding(*_likely(found, depth, where, depths_m, (limit, max_depth_m), reader))
+    # A plausible median rules out a wrong unit.
+    if depth.points < _FEW_POINTS and depth.left_out_share > _MOSTLY_LEFT_OUT * depth.valid_share:
+        share = percent(depth.valid_share)
+        found = f"{share} of the pixels are valid over {maps}, though depth of median {meters(median_m, 4)} is there"
+        return finding("few_points", found, _check_limits(depth.key, reader))
+    if depth.points < _FEW_POINTS:
+        pixels = f"{depth.points:.3g} measured pixel{'s' * (depth.points != 1)}"
+        found = f"{pixels} an image ({percent(depth.valid_share)}) in the median of {maps}"
+        fix = "a rangefinder, a radar or a reconstruction gives so few, which teach the scale and hardly any shape"
+        return finding("few_points", found, f"{_check_limits(depth.key, reader)}; {fix}")
+    if depth.constant:
+        found = f"each of {maps} has the same depth at all its pixels, {meters(median_m, 4)} in the median"
+        return finding("constant", found, f"Export the depth that was measured, or mend the entry {depth.key}")
+    return None
+
+
+def _limit(recipe: Recipe) -> tuple[str, float]:
+    """The key that says how far depth goes, and its meters."""
+    if recipe.model.max_depth_m is not None:
+        return "model.max_depth_m", recipe.model.max_depth_m
+    return "evaluation.max_depth_m", recipe.depth_range_m[1]
+
+
+def _scored_limit(recipe: Recipe) -> tuple[str, float]:
+    """The key that says up to which depth is scored, and its meters."""
+    key = "model.max_depth_m" if recipe.evaluation.max_depth_m is None else "evaluation.max_depth_m"
+    return key, recipe.depth_range_m[1]
+
+
+def _check_limits(key: str, reader: Any) -> str:
+    """The options of an entry that say what is valid, with their values."""
+    limits = [f"{name} {getattr(reader, name)}" for name in _LIMITS if hasattr(reader, name)]
+    return f"Check {key}: {', '.join(limits)}" if limits else f"Check the depth maps of {key}"
+
+
+def _likely(
+    found: str,
+    depth: EntryDepth,
+    where: str,
+    depths_m: tuple[float, float],
+    limit: tuple[str, float],
+    reader: Any,
+) -> tuple[str, str, str]:
+    """
+    The name of a finding, what was found with its likely causes, and the fix.
+
+    Args:
+        depths_m: the median, and where nearly all of the depth ends.
+        limit: as ``_limit`` gave it.
+    """
+    key, (median_m, end_m), (name_of_limit, max_depth_m) = depth.key, depths_m, limit
+    meters_per_unit = getattr(reader, "meters_per_unit", None)
+    if meters_per_unit is None:
+        return "max_depth", found, f"Set {range_to_set(name_of_limit, end_m)}, or mend the entry {key} ({where})"
+    kept = f"; if {unit_name(meters_per_unit)} are right, set {range_to_set(name_of_limit, end_m)}"
+    if depth.facts and all(one.numbers.scale for one in depth.facts):
+        return "unit", f"{found}: the numbers look like shares of a range", what_shares_may_be(key, where)
+    units = fitting_units(median_m / meters_per_unit, end_m / meters_per_unit, max_depth_m, meters_per_unit)
+    numbers = either([f"{unit.meters:.10g}" for unit in units])
+    if _USUAL_MEDIAN_M[0] <= median_m <= _USUAL_MEDIAN_M[1] and end_m <= _USUAL_END_M:
+        # With the unit as it stands, this is what cameras see: the range is what is odd.
+        fix = f"Set {range_to_set(name_of_limit, end_m)}, where nearly all of it ends, or mend the entry {key}"
+        others = f"; {key}.meters_per_unit: {numbers} would fit too: the device or the data set says" if units else ""
+        return "max_depth", found, f"{fix}{others} ({where})"
+    if not units:
+        return "unit", found, f"Set {range_to_set(name_of_limit, end_m)}, or mend the entry {key} ({where})"
+    found += f": looks like {either([f'{unit.name} (median {meters(unit.median_m)})' for unit in units])}"
+    which = ", whichever the device or the data set says" if len(units) > 1 else ""
+    fix = f"Set {key}.meters_per_unit: {numbers}{which} ({where})"
+    return "unit", found, fix + (kept if end_m <= _FARTHEST_SEEN_M else "")

@@ -1,0 +1,226 @@
+"""What a run tells while it goes: the bar, ``metrics.csv``, and TensorBoard with one panel a picked frame."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import re
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from datetime import timedelta
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from finetune.data.validation_dataset import ValidationSamples
+from finetune.evaluation.evaluator import Answer, one_answer
+from finetune.evaluation.results import Evaluation
+from finetune.recipe.run_dir import METRICS_FILE, RunFolder
+from finetune.reporting.images import panel
+from finetune.utils.files import write_file
+from finetune.utils.paths import path_exists
+from finetune.utils.reductions import evenly_spread
+
+# TensorBoard would import TensorFlow where it is installed; nothing here needs it.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+PANELS = 3
+
+
+class Said(NamedTuple):
+    """What was logged of a step: a number of a group, which is a column too, or a text.
+
+    Attributes:
+        name: as TensorBoard shows it.
+        value: the number or the text.
+        column: of ``metrics.csv``; empty for a text.
+    """
+
+    name: str
+    value: float | str
+    column: str = ""
+
+
+class RunLog:
+    """The main process's log of a run."""
+
+    def __init__(
+        self,
+        folder: RunFolder,
+        columns: Sequence[str],
+        *,
+        step: int,
+        total_steps: int,
+        validation: ValidationSamples,
+        max_depth_m: float,
+        pending: Sequence[Said] | None = None,
+    ) -> None:
+        """
+        Args:
+            folder: of the run.
+            columns: of ``metrics.csv``, besides the step.
+            step: the run goes on from here; what was logged of later steps is dropped.
+            total_steps: for the bar's time left.
+            validation: a few evenly picked frames of it become panels.
+            max_depth_m: end of the panels' colors.
+            pending: what was said of ``step``, where its evaluation is still to come; None where nothing is to come.
+        """
+        # A run that starts, also one that was killed before its first resume point, evaluates step 0 itself.
+        whole = step - (pending is not None)
+        self._metrics = MetricsLog(folder, columns, from_step=whole if step else -1)
+        self._folder = folder
+        self._writer = SummaryWriter(str(folder.tensorboard), purge_step=whole + 1 if step else 0)
+        # Where no terminal is looked at, which can write over a line: a line for each logged step instead.
+        self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, disable=None)
+        self._begun = step, time.monotonic()
+        self._validation = validation
+        self._tensorboard = folder.tensorboard
+        self._total_steps = total_steps
+        self._max_depth_m = max_depth_m
+        self._of_step: list[Said] = []
+        for one in pending or ():
+            self._note(step, one)
+
+    @property
+    def pending(self) -> list[Said]:
+        """What was said of the step that is not ended yet."""
+        return list(self._of_step)
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._bar.write(text)
+
+    def text(self, name: str, text: str, step: int) -> None:
+        """A text for TensorBoard, as it is; a resumption from before ``step`` drops it."""
+        self._note(step, Said(name, text))
+
+    def advance(self, loss: float, images_per_second: float) -> None:
+        """Move the bar by one step."""
+        self._bar.update()
+        self._bar.set_postfix_str(f"loss {loss:.4f}, {images_per_second:.1f} images/s", refresh=False)
+
+    def trained(self, step: int, values: Mapping[str, float]) -> None:
+        """What a logged step has to say of training."""
+        self._record("train", step, values)
+        if self._bar.disable:
+            first, began_s = self._begun
+            left_s = (time.monotonic() - began_s) / max(step - first, 1) * (self._total_steps - step)
+            self.say(
+                f"step {step} of {self._total_steps}: loss {values['loss']:.4f}, "
+                f"{values['images_per_second']:.1f} images/s, {timedelta(seconds=round(left_s))} left"
+            )
+
+    def evaluated(self, step: int, evaluation: Evaluation, answer: Answer) -> None:
+        """The metrics of the network as it is now, and its panels."""
+        scores = evaluation.rows["finetuned"]
+        self.say(
+            f"step {step}: validation AbsRel {scores['abs_rel']:.4f}, RMSE {scores['rmse']:.3f} m, "
+            f"delta1 {scores['delta1']:.4f}"
+        )
+        self._record("validation", step, scores, prefix="val_")
+        for place in evenly_spread(len(self._validation), PANELS):
+            shown = self._validation[place]
+            sample = shown.sample
+            usable = evaluation.protocol.usable(sample.depth_m, sample.valid, sample.source)
+            if evaluation.protocol.aligns and not usable.any():
+                continue  # there is nothing to align the answer to
+            height, width = sample.depth_m.shape
+            answered = one_answer(answer, shown.image, (height, width))
+            pred_m = evaluation.protocol.depth_m(answered, sample.depth_m, usable)
+            measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
+            target_m = np.where(measured, sample.depth_m, np.float32(0.0))
+            picture = panel(sample.image, target_m, measured, pred_m, self._max_depth_m)
+            self._writer.add_image(f"validation/{place}", picture, step, dataformats="HWC")
+        self._writer.flush()
+
+    def free_rows(self, rows: Mapping[str, Mapping[str, float]]) -> None:
+        """Row -> metric -> value of what costs nothing: a level line each in TensorBoard's charts of validation, where
+        it is a run of the row's name beside this one."""
+        for row, scores in rows.items():
+            folder = self._tensorboard / row
+            # Of a launch that was killed before its first resume point.
+            shutil.rmtree(folder, ignore_errors=True)
+            with SummaryWriter(str(folder)) as writer:
+                for metric, value in scores.items():
+                    for step in (0, self._total_steps):
+                        writer.add_scalar(f"validation/{metric}", value, step)
+
+    def end_step(self, step: int) -> None:
+        """Write the step's row, if it has one."""
+        row = {one.column: one.value for one in self._of_step if one.column}
+        if row:
+            self._metrics.write(step, row)
+        self._of_step.clear()
+
+    def close(self) -> None:
+        """Finish the bar and the event file."""
+        self._bar.close()
+        # Where the folder is gone, there is nothing to finish, and whoever wrote to it has said so.
+        with suppress(OSError):
+            self._writer.close()
+
+    def _require_folder(self) -> None:
+        """TensorBoard's writer opens its file anew each time: a folder that was tidied away comes back."""
+        self._folder.require_there()
+        self._folder.tensorboard.mkdir(exist_ok=True)
+
+    def _record(self, group: str, step: int, values: Mapping[str, float], prefix: str = "") -> None:
+        for name, value in values.items():
+            self._note(step, Said(f"{group}/{name}", value, f"{prefix}{name}"))
+
+    def _note(self, step: int, said: Said) -> None:
+        self._require_folder()
+        if isinstance(said.value, str):
+            self._writer.add_text(said.name, f"```\n{said.value}\n```", step)
+        else:
+            self._writer.add_scalar(said.name, said.value, step)
+        self._of_step.append(said)
+
+
+class MetricsLog:
+    """``metrics.csv``: one row a logged step."""
+
+    def __init__(self, folder: RunFolder, columns: Sequence[str], *, from_step: int) -> None:
+        """
+        Args:
+            folder: of the run.
+            columns: besides ``step``.
+            from_step: rows of later steps are dropped: they are about to be written again.
+        """
+        self._folder = folder
+        self._path = folder.path / METRICS_FILE
+        self._columns = ["step", *columns]
+        text = io.StringIO(newline="")
+        # Somebody's further columns are left out, and a place that is missing stays empty.
+        writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(row for row in self._rows() if int(row["step"]) <= from_step)
+        write_file(self._path, text.getvalue())
+
+    def _rows(self) -> list[dict[str, str]]:
+        """Of the file as it is, those that are whole."""
+        if not path_exists(self._path):
+            return []
+        try:
+            with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
+                # A row cut off by a kill lacks its last columns; it is of a step that will be written again.
+                rows = [row for row in csv.DictReader(file) if None not in row.values()]
+        except csv.Error:  # what follows quotation marks that are never closed is too long for it
+            return []
+        # Up to as many digits as a step may have.
+        return [row for row in rows if re.fullmatch("[0-9]{1,18}", row.get("step", ""))]
+
+    def write(self, step: int, values: Mapping[str, Any]) -> None:
+        """
+        Append a row; columns that ``values`` lacks stay empty.
+
+        Raises:
+            ProcessError: the run folder is gone.
+        """
+        self._folder.require_there()
+        with self._path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerow({"step": step, **values})

@@ -1,0 +1,289 @@
+"""What a run starts from: the checkpoint, the model, the baselines, the last layer solved for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.reader import Reader
+from finetune.evaluation.baselines import MOST_IMAGES, Baselines, collect_labeled_pixels, fit_baselines, require_kind
+from finetune.evaluation.protocol_settings import protocol_settings
+from finetune.evaluation.protocols import Protocol
+from finetune.models.checkpoints.fill import whole_network
+from finetune.models.checkpoints.load import Checkpoint, license_sentence, read_checkpoint
+from finetune.models.depth_model import DepthModel
+from finetune.recipe.load import recipe_mapping
+from finetune.recipe.run_dir import digest
+from finetune.recipe.schema import Recipe
+from finetune.training.head_init import (
+    CALIBRATION_IMAGES,
+    drawn_model,
+    resolved_decoder_init,
+    solve_last_layer,
+    start_model,
+)
+from finetune.utils.errors import CheckpointError, FinetuneError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run starts from, before any process knows of the others' work.
+
+    Attributes:
+        checkpoint: None where every weight was drawn.
+        baselines: None for a relative head, whose baselines are aligned per image like its answers.
+        solved: the last layer as it was solved for before step 1; None where it was not.
+    """
+
+    checkpoint: Checkpoint | None
+    preprocessing: Preprocessing
+    model: DepthModel
+    baselines: Baselines | None
+    notes: tuple[str, ...]
+    solved: Mapping[str, Tensor] | None = None
+
+    @property
+    def base(self) -> dict[str, str | None]:
+        """What the model is made from, as weights files say it."""
+        if self.checkpoint is None:
+            return {"source": None, "sha256": None, "license": None}
+        return {
+            "source": self.checkpoint.source,
+            "sha256": self.checkpoint.sha256,
+            "license": self.checkpoint.license,
+        }
+
+
+def start(recipe: Recipe, accelerator: Accelerator) -> Start:
+    """
+    Read the checkpoint, hold it against labeled pixels, and make the model that training starts with.
+
+    The main process alone looks at the pixels; the others get the baselines, and the weights when they are wrapped.
+
+    Raises:
+        CheckpointError: the file is not what the recipe says, or cannot start a model.
+        DataError: no training pixel is usable.
+    """
+    checkpoint = _checkpoint(recipe)
+    preprocessing = _preprocessing(recipe, checkpoint)
+    model, notes = make_model(recipe, checkpoint)
+    notes = (*notes, *scored_without_unit(recipe))
+    shared: list[Any] = [None, None, ()]
+    # A relative head needs no baselines; they are looked at all the same where the checkpoint's kind is in doubt.
+    if accelerator.is_main_process and (recipe.model.head == "metric" or _in_doubt(checkpoint)):
+        shared = [*_baselines(recipe, checkpoint, model, preprocessing, accelerator.device)]
+    broadcast_object_list(shared)
+    baselines, solved, skipped = shared
+    if skipped:
+        notes = (*notes, f"left out of the baselines, since they cannot be read: {'; '.join(skipped)}")
+    if baselines:
+        notes = (*notes, str(baselines))
+    return Start(
+        checkpoint=checkpoint,
+        preprocessing=preprocessing,
+        model=model,
+        baselines=baselines,
+        notes=notes,
+        solved=solved,
+    )
+
+
+def scored_without_unit(recipe: Recipe) -> tuple[str, ...]:
+    """That meters in the tables are none, where the labels that are scored are of unknown scale and shift."""
+    without = [
+        f"data.val.{place}"
+        for place, entry in enumerate(recipe.data.val)
+        if getattr(entry.source, "depth_is", None) == "affine_inverse"
+    ]
+    if not without:
+        return ()
+    return (
+        f"{' and '.join(without)}: labels of unknown scale and shift, each map read as depth from 1 to 10: what is "
+        "scored on them says how right the shape is, and its meters and millimeters are no meters",
+    )
+
+
+def _preprocessing(recipe: Recipe, checkpoint: Checkpoint | None) -> Preprocessing:
+    """That of the run: the recipe's size, and the colors that the checkpoint has seen, where it says them."""
+    wanted = Preprocessing(input_size=recipe.data.input_size, image_levels=recipe.data.image_levels)
+    said = checkpoint.metadata.get("preprocessing") if checkpoint else None
+    if checkpoint is None or said is None:
+        return wanted
+    try:
+        colors = Preprocessing.from_mapping(said)
+    except ValueError as error:
+        raise CheckpointError(checkpoint.metadata_file, str(error), "Export it again from its run folder") from error
+    if colors.image_levels is not None and wanted.image_levels is None:
+        found = f"was trained with images of the levels {colors.image_levels.to_mapping()}, and the recipe says none"
+        fix = f"Set data.image_black and data.image_white, or data.image_percentiles ({recipe.where('data')})"
+        raise CheckpointError(checkpoint.source, found, fix)
+    return replace(wanted, mean=colors.mean, std=colors.std)
+
+
+def _size_kept(recipe: Recipe, checkpoint: Checkpoint, decoder_init: str) -> tuple[str, ...]:
+    """That a network that is kept whole is fed another size than it was trained at, where it is."""
+    trained, fed = checkpoint.input_size, recipe.data.input_size
+    if decoder_init != "keep" or trained in (None, fed):
+        return ()
+    assert trained is not None
+    return (
+        f"{checkpoint.source} was trained at {trained[0]}x{trained[1]} (height x width), data.input_size is "
+        f"{fed[0]}x{fed[1]}: its answers change with the size, and training starts from those at data.input_size",
+    )
+
+
+def _in_doubt(checkpoint: Checkpoint | None) -> bool:
+    """Whether a checkpoint's kind is somebody's word; a file of ours says it itself, whatever the frames look like."""
+    return checkpoint is not None and checkpoint.answers and checkpoint.format != "native"
+
+
+def _checkpoint(recipe: Recipe) -> Checkpoint | None:
+    options = recipe.model
+    if options.checkpoint is None:
+        return None
+    return read_checkpoint(
+        options.checkpoint,
+        kind=options.checkpoint_kind,
+        max_depth_m=options.checkpoint_max_depth_m,
+        version=options.checkpoint_version,
+        encoder=options.encoder,
+        input_size=options.checkpoint_input_size,
+        where=recipe.where("model.checkpoint"),
+    )
+
+
+def make_model(recipe: Recipe, checkpoint: Checkpoint | None) -> tuple[DepthModel, tuple[str, ...]]:
+    """The model before its last layer is solved for, and sentences about where its weights come from."""
+    options = recipe.model
+    if checkpoint is None:
+        model = drawn_model(options.encoder, options.head_max_depth_m, recipe.seed)
+        return model, (f"{options.encoder}: every weight drawn from seed {recipe.seed}",)
+    decoder_init = resolved_decoder_init(options.decoder_init, options.head, checkpoint.kind)
+    if options.on_max_depth == "rescale" and decoder_init != "keep":
+        raise FinetuneError(
+            f"{recipe.where('model.on_max_depth')}: model.on_max_depth is rescale, but {checkpoint.source} is "
+            f"{checkpoint.kind}, so decoder_init is {decoder_init} and there are no answers to scale; expected refuse."
+        )
+    model, coverage = start_model(
+        checkpoint,
+        decoder_init,
+        max_depth_m=options.head_max_depth_m,
+        seed=recipe.seed,
+        where=recipe.where("model.max_depth_m" if options.head == "metric" else "model.head"),
+        rescale=options.on_max_depth == "rescale",
+    )
+    described = (
+        f"{checkpoint.source}: {checkpoint.format}, {checkpoint.kind} {checkpoint.encoder}, {coverage}; decoder_init "
+        f"{decoder_init}; {license_sentence(checkpoint.license)}"
+    )
+    return model, (
+        *checkpoint.notes,
+        described,
+        *_rescaled(checkpoint, decoder_init, options.head_max_depth_m),
+        *_size_kept(recipe, checkpoint, decoder_init),
+    )
+
+
+def _rescaled(checkpoint: Checkpoint, decoder_init: str, max_depth_m: float | None) -> tuple[str, ...]:
+    """That a metric base's answers are scaled, where they are."""
+    if decoder_init != "keep" or not checkpoint.max_depth_m or max_depth_m in (None, checkpoint.max_depth_m):
+        return ()
+    assert max_depth_m is not None
+    return (
+        f"{checkpoint.source}: max depth {checkpoint.max_depth_m:g} m becomes {max_depth_m:g} m, so every answer "
+        f"starts {max_depth_m / checkpoint.max_depth_m:.4g} times as far",
+    )
+
+
+def _baselines(
+    recipe: Recipe,
+    checkpoint: Checkpoint | None,
+    model: DepthModel,
+    preprocessing: Preprocessing,
+    device: torch.device,
+) -> tuple[Baselines | None, dict[str, Tensor] | None, tuple[str, ...]]:
+    """
+    Look at labeled pixels; where the last layer is to be solved for, solve it.
+
+    Returns:
+        The baselines, the last layer that was solved for, and what was wrong with images that could not be read.
+    """
+    options = recipe.model
+    pixels = collect_labeled_pixels(
+        (whole_network(checkpoint) if checkpoint and checkpoint.answers else model).to(device),
+        readers_of(recipe.data.train),
+        preprocessing,
+        max_depth_m=options.max_depth_m,
+        images=MOST_IMAGES,
+        images_with_features=CALIBRATION_IMAGES,
+        skip_bad=recipe.data.on_bad_sample == "skip",
+    )
+    kind = checkpoint.kind if checkpoint and checkpoint.answers else None
+    if checkpoint and _in_doubt(checkpoint) and "checkpoint_kind" not in recipe.data.accept:
+        require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
+    if options.head == "relative":
+        return None, None, pixels.skipped
+    assert options.max_depth_m is not None
+    solved = None
+    if resolved_decoder_init(options.decoder_init, options.head, kind) == "calibrated":
+        solve_last_layer(model.head.last, pixels, options.max_depth_m)
+        solved = {name: tensor.clone() for name, tensor in model.head.last.state_dict().items()}
+    # As the first protocol scores, by which best/ is chosen.
+    protocol, *_ = make_protocols(recipe)
+    baselines = fit_baselines(pixels, kind, min_depth_m=protocol.min_depth_m, max_depth_m=protocol.max_depth_m)
+    return baselines, solved, pixels.skipped
+
+
+def resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str) -> Recipe:
+    """The recipe as it runs: what each ``auto`` came to is written out."""
+    kind = checkpoint.kind if checkpoint else None
+    of_model: dict[str, Any] = {
+        "decoder_init": resolved_decoder_init(recipe.model.decoder_init, recipe.model.head, kind)
+    }
+    if checkpoint:
+        of_model |= {"checkpoint_version": checkpoint.version, "encoder": checkpoint.encoder}
+    if checkpoint and checkpoint.answers:
+        of_model["checkpoint_kind"] = checkpoint.kind
+    of_run: dict[str, Any] = {"precision": "fp32" if mixed_precision == "no" else mixed_precision}
+    of_evaluation: dict[str, Any] = {"protocols": recipe.protocols}
+    written_out = replace(
+        recipe,
+        model=replace(recipe.model, **of_model),
+        run=replace(recipe.run, **of_run),
+        evaluation=replace(recipe.evaluation, **of_evaluation),
+    )
+    object.__setattr__(written_out, "places", recipe.places)
+    return written_out
+
+
+def make_protocols(recipe: Recipe) -> list[Protocol]:
+    """Those of the recipe; by the first ``best/`` is chosen."""
+    found = []
+    for name in recipe.protocols:
+        settings = protocol_settings(name)
+        ends = zip((settings.min_depth_m, settings.max_depth_m), recipe.depth_range_m, strict=True)
+        min_depth_m, max_depth_m = (of_recipe if fixed is None else fixed for fixed, of_recipe in ends)
+        kind = recipe.model.head
+        found.append(Protocol(name=name, min_depth_m=min_depth_m, max_depth_m=max_depth_m, kind=kind))
+    return found
+
+
+def weights_metadata(recipe: Recipe, begin: Start) -> dict[str, Any]:
+    """What every weights file of the run says of itself; kind, encoder and max depth are added from the network."""
+    return {
+        "name": recipe.name,
+        "preprocessing": begin.preprocessing.to_mapping(),
+        "base": begin.base,
+        "recipe_sha256": digest(recipe_mapping(recipe)),
+    }
+
+
+def readers_of(entries: Iterable[Any]) -> list[Reader]:
+    return [entry.source for entry in entries]

@@ -1,0 +1,256 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from finetune.commands.predict import main
+from finetune.data.preprocessing import Preprocessing
+from finetune.data.readers.files import read_depth, read_image
+from finetune.inference.predictor import load_model
+from finetune.models.checkpoints.save import save_native
+from finetune.reporting.images import colored
+from tests.small_models import make_overflow, small_model, write_model
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def picture(height: int = 30, width: int = 44) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 5 % 256, y * 8 % 256, (x * y) % 256], axis=-1).astype(np.uint8)
+
+
+def write_image(path: Path, pixels: np.ndarray | None = None) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), picture() if pixels is None else pixels)
+    return path
+
+
+def with_orientation(jpeg: bytes, orientation: int) -> bytes:
+    """A JPEG with an EXIF segment that holds this one tag: type 3 (16 bit), count 1, little endian."""
+    entry = (0x0112).to_bytes(2, "little") + (3).to_bytes(2, "little") + (1).to_bytes(4, "little")
+    directory = (1).to_bytes(2, "little") + entry + orientation.to_bytes(4, "little") + bytes(4)
+    exif = b"Exif\x00\x00II*\x00" + (8).to_bytes(4, "little") + directory
+    return jpeg[:2] + b"\xff\xe1" + (len(exif) + 2).to_bytes(2, "big") + exif + jpeg[2:]
+
+
+@pytest.fixture
+def metric(tmp_path: Path) -> str:
+    return str(write_model(tmp_path / "metric.safetensors"))
+
+
+@pytest.fixture
+def relative(tmp_path: Path) -> str:
+    return str(write_model(tmp_path / "relative.safetensors", None))
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_metric_files_hold_meters_and_millimeters(metric: str, tmp_path: Path) -> None:
+    image, out = write_image(tmp_path / "in" / "a.b.png"), tmp_path / "new" / "out"
+    assert main([metric, str(image), "--output", str(out), "--device", "cpu"]) == 0
+    assert names(out) == ["a.b.npy", "a.b.png", "a.b_preview.png"]
+    depth_m = np.load(out / "a.b.npy")
+    assert (depth_m.dtype, depth_m.shape) == (np.float32, (30, 44))
+    np.testing.assert_array_equal(depth_m, load_model(metric).predict(read_image(image)))
+    depth_mm = read_depth(out / "a.b.png")
+    assert depth_mm.dtype == np.uint16
+    assert np.abs(depth_mm / 1000.0 - depth_m).max() <= 0.0005 + 1e-6
+
+
+def test_preview_has_the_colors_of_zero_to_max_depth_and_a_legend_below(metric: str, tmp_path: Path) -> None:
+    image = write_image(tmp_path / "a.png", cv2.resize(picture(), (320, 240)))
+    assert main([metric, str(image), "--output", str(tmp_path / "out")]) == 0
+    preview = cv2.cvtColor(cv2.imread(str(tmp_path / "out" / "a_preview.png")), cv2.COLOR_BGR2RGB)
+    np.testing.assert_array_equal(preview[:240], colored(np.load(tmp_path / "out" / "a.npy"), 0.0, 10.0))
+    legend = preview[240:]
+    # The bar spans all colors; a quarter of it is the color of a quarter of the max depth.
+    rows = [row for row in legend if np.array_equal(row[80], colored(np.array([[2.508]]), 0.0, 10.0)[0, 0])]
+    assert rows
+    assert legend.shape[1] == 320
+    assert legend.shape[0] >= 20
+
+
+def test_a_relative_model_writes_no_meters(relative: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, out = write_image(tmp_path / "a.png"), tmp_path / "out"
+    assert main([relative, str(image), "--output", str(out)]) == 0
+    assert names(out) == ["a_inverse.npy", "a_preview.png"]
+    np.testing.assert_array_equal(np.load(out / "a_inverse.npy"), load_model(relative).predict(read_image(image)))
+    assert "is relative: inverse depth without a unit, no meters" in capsys.readouterr().out
+
+
+def test_near_is_blue_in_a_relative_preview_as_in_a_metric_one(tmp_path: Path) -> None:
+    from finetune.inference.outputs import write_inverse
+
+    write_inverse(np.array([[1.0, 3.0]], np.float32).repeat(40, 0).repeat(20, 1), tmp_path / "a")
+    preview = cv2.cvtColor(cv2.imread(str(tmp_path / "a_preview.png")), cv2.COLOR_BGR2RGB)
+    blue, red = colored(np.array([[0.0, 1.0]]), 0.0, 1.0)[0]
+    assert preview[0, 0].tolist() == red.tolist()
+    assert preview[0, -1].tolist() == blue.tolist()
+
+
+def test_folders_unreadable_files_and_what_is_no_image(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, out = tmp_path / "in", tmp_path / "out"
+    write_image(folder / "one.png")
+    write_image(folder / "two.JPG")
+    write_image(folder / ".hidden.png")
+    write_image(folder / "deeper" / "three.png")
+    (folder / "notes.txt").write_text("no image")
+    (folder / "broken.png").write_bytes((folder / "one.png").read_bytes()[:60])
+    # Named twice, an image is still one.
+    assert main([metric, str(folder), str(folder / "one.png"), "--output", str(out)]) == 1
+    assert names(out) == [f"{stem}{end}" for stem in ("one", "two") for end in (".npy", ".png", "_preview.png")]
+    said = capsys.readouterr()
+    assert f"{out}: 2 of 3 images done" in said.out
+    assert said.err.startswith(f"finetune stopped: {folder / 'broken.png'}: is a damaged or truncated PNG.")
+
+
+@pytest.mark.parametrize("form", ["gray", "rgba", "gray16", "rgb16", "npy"])
+def test_forms_of_images(metric: str, tmp_path: Path, form: str) -> None:
+    pixels = picture()
+    path = tmp_path / "a.png"
+    if form == "npy":
+        path = tmp_path / "a.npy"
+        np.save(path, pixels)
+        expected = pixels
+    else:
+        gray = pixels[..., 0]
+        expected = pixels if form in ("rgba", "rgb16") else np.repeat(gray[..., None], 3, axis=2)
+        stored = {
+            "gray": gray,
+            "rgba": np.dstack([pixels[..., ::-1], np.full_like(gray, 9)]),
+            "gray16": gray.astype(np.uint16) * 257,
+            "rgb16": pixels[..., ::-1].astype(np.uint16) * 257,
+        }[form]
+        write_image(path, stored)
+    assert main([metric, str(path), "--output", str(tmp_path / "out")]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "out" / "a.npy"), load_model(metric).predict(expected))
+
+
+def test_a_photograph_is_turned_as_its_tag_says(metric: str, tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    encoded, data = cv2.imencode(".jpg", picture(30, 44))
+    assert encoded
+    path.write_bytes(with_orientation(data.tobytes(), 6))
+    assert main([metric, str(path), "--output", str(tmp_path / "out")]) == 0
+    depth_m = np.load(tmp_path / "out" / "a.npy")
+    assert depth_m.shape == (44, 30)
+    # Tag 6: shown after a quarter turn clockwise. A reader of frames with depth leaves it as it is.
+    turned = np.rot90(read_image(path), -1)
+    np.testing.assert_array_equal(depth_m, load_model(metric).predict(turned))
+
+
+def test_beyond_what_16_bits_hold_there_is_no_png(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = str(write_model(tmp_path / "far.safetensors", 200.0))
+    image, out = write_image(tmp_path / "a.png"), tmp_path / "out"
+    out.mkdir()
+    (out / "a.png").write_bytes(b"of an earlier call")
+    assert main([model, str(image), "--output", str(out)]) == 1
+    assert names(out) == ["a.npy", "a_preview.png"]
+    assert np.load(out / "a.npy").max() > 65.535
+    sentence = capsys.readouterr().err
+    assert f"1 of 1 images, {image} first, reach beyond 65.535 m" in sentence
+    assert sentence.endswith("they have no .png. Use their .npy, which is in meters, or --png-units-per-meter 327.\n")
+
+
+SIZE = {"preprocessing": Preprocessing(input_size=(28, 42)).to_mapping()}
+
+
+def test_damaged_weights_write_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = small_model(10.0)
+    make_overflow(network)
+    save_native(tmp_path / "m.safetensors", network, SIZE)
+    image, out = write_image(tmp_path / "a.png", picture(8, 8)), tmp_path / "out"
+    assert main([str(tmp_path / "m.safetensors"), str(image), "--output", str(out)]) == 1
+    assert names(out) == []
+    assert "not a number everywhere" in capsys.readouterr().err
+
+
+def refusal(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The sentence of a call that is wrong before a model is looked for."""
+    assert main(["no_model", *arguments]) == 2
+    sentence = capsys.readouterr().err
+    assert sentence.startswith("finetune stopped: ")
+    assert sentence.endswith(".\n")
+    assert sentence.count("\n") == 1
+    return sentence
+
+
+def test_two_images_of_one_name_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    left, right = (write_image(tmp_path / side / "0001.png") for side in ("left", "right"))
+    sentence = refusal([str(tmp_path / "left"), str(right), "--output", str(tmp_path / "out")], capsys)
+    assert f"{left} and {right} would both be written to {tmp_path / 'out' / '0001.npy'}" in sentence
+    same_folder = [str(write_image(tmp_path / name)) for name in ("a.png", "a_preview.jpg")]
+    assert "a_preview.png" in refusal([*same_folder, "--output", str(tmp_path / "out")], capsys)
+
+
+def test_an_image_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = write_image(tmp_path / "in" / "a.png")
+    assert "an image to read and a file to write" in refusal([str(image), "--output", str(image.parent)], capsys)
+    assert "read from and written to" in refusal([str(image.parent), "--output", str(image.parent)], capsys)
+    assert "is no folder to write into" in refusal([str(image), "--output", str(image)], capsys)
+
+
+def test_nothing_to_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    out = ["--output", str(tmp_path / "out")]
+    assert "no image in there" in refusal([str(tmp_path / "empty"), *out], capsys)
+    assert "no such file or folder" in refusal([str(tmp_path / "gone.png"), *out], capsys)
+
+
+def test_no_such_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = write_image(tmp_path / "a.png")
+    sentence = refusal([str(image), "--output", str(tmp_path / "out")], capsys)
+    assert sentence.startswith("finetune stopped: no_model: no such file.")
+
+
+def test_an_official_file_is_told_what_it_is_on_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from finetune.models.checkpoints.official import Official
+
+    image, path, out = write_image(tmp_path / "a.png", picture(8, 8)), tmp_path / "bare.pth", str(tmp_path / "out")
+    torch.save(Official.from_ours(small_model(10.0).state_dict()), path)
+    assert main([str(path), str(image), "--output", out, "--kind", "metric"]) == 2
+    assert capsys.readouterr().err.endswith("Set --max-depth to the meters it was trained with.\n")
+    size = ["--input-size", "28x42"]
+    assert main([str(path), str(image), "--output", out, "--kind", "metric", "--max-depth", "5", *size]) == 0
+    assert np.load(tmp_path / "out" / "a.npy").max() < 5.0
+    assert main([str(path), str(image), "--output", out, *size]) == 0
+    assert "If it is metric, set --kind and --max-depth" in capsys.readouterr().err
+    for value in ("-5", "nan", "abc"):
+        with pytest.raises(SystemExit):
+            main([str(path), str(image), "--output", out, "--max-depth", value])
+        assert f"--max-depth: {value} is not a positive number of meters" in capsys.readouterr().err
+
+
+def test_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("finetune.commands.predict.load_from", interrupt)
+    image = write_image(tmp_path / "a.png")
+    assert main(["model", str(image), "--output", str(tmp_path / "out")]) == 130
+    assert capsys.readouterr().err.endswith("interrupted. Images that are done stay; call again for the others.\n")
+
+
+def test_help_is_quick_and_the_file_runs_as_a_program(metric: str, tmp_path: Path) -> None:
+    start = time.perf_counter()
+    shown = subprocess.run([sys.executable, "finetune/predict.py", "--help"], cwd=ROOT, capture_output=True, text=True)
+    assert time.perf_counter() - start < 1.0
+    assert shown.returncode == 0
+    assert "millimeters" in shown.stdout
+    image = write_image(tmp_path / "a.png")
+    command = [sys.executable, "finetune/predict.py", metric, str(image), "--output", str(tmp_path / "out")]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    assert names(tmp_path / "out") == ["a.npy", "a.png", "a_preview.png"]

@@ -1,0 +1,82 @@
+"""The file by itself: what it says, which sizes it takes, and that onnxruntime answers as we do."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from finetune.commands import export
+from finetune.export.onnx import OnnxAnswer
+from finetune.inference.predictor import load_model
+from finetune.utils.errors import FinetuneError
+from tests.small_models import write_model
+
+
+def image(height: int, width: int) -> np.ndarray:
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([x * 5, y * 6, x + y], axis=-1).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_model(tmp_path_factory.mktemp("onnx") / "m.safetensors")
+
+
+def test_a_file_of_one_size_says_what_it_takes_and_gives(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.onnx"
+    assert export.main([str(weights), "--to", "onnx", "--output", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "onnx, reloaded and compared on an image of 240x320" in said
+    assert "takes images of 28x42 (height x width) alone" in said
+    session = onnxruntime.InferenceSession(str(out))
+    assert [(one.name, one.shape) for one in session.get_inputs()] == [("image", [1, 3, 28, 42])]
+    assert [(one.name, one.shape) for one in session.get_outputs()] == [("depth_m", [1, 1, 28, 42])]
+    answer = OnnxAnswer(out)
+    assert answer.metadata["max_depth_m"] == 10.0
+    assert (answer.metadata["kind"], answer.metadata["opset"], answer.metadata["input_size"]) == (
+        "metric",
+        18,
+        [28, 42],
+    )
+    assert answer.metadata["license"] == "Apache-2.0"
+    with pytest.raises(FinetuneError, match=r"takes 28x42 \(height x width\), the image comes to 28x84"):
+        answer(image(40, 120))
+
+
+@pytest.mark.slow
+def test_a_file_of_any_size_is_compared_at_three_more(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.onnx"
+    assert export.main([str(weights), "--to", "onnx", "--output", str(out), "--dynamic"]) == 0
+    said = capsys.readouterr().out
+    assert all(size in said for size in ("at 112x112", "84x210", "182x126"))
+    model, answer = load_model(weights), OnnxAnswer(out)
+    for shape in ((40, 60), (120, 40), (50, 50)):
+        ours, theirs = model.predict(image(*shape)), answer(image(*shape))
+        assert np.abs(ours - theirs).max() <= 1e-3 * np.ptp(ours)
+
+
+def test_what_it_cannot_is_one_sentence(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = [str(weights), "--to", "onnx", "--output", str(tmp_path / "m.onnx")]
+    assert export.main([*call, "--half"]) == 2
+    assert "Leave out --half" in capsys.readouterr().err
+    assert export.main([str(weights), "--to", "official", "--output", str(tmp_path / "m.pth"), "--dynamic"]) == 2
+    assert "--dynamic is for onnx" in capsys.readouterr().err
+    with monkeypatch.context() as absent:
+        absent.setitem(sys.modules, "onnxruntime", None)
+        absent.setattr("finetune.export.onnx.find_spec", lambda name: None if name == "onnxruntime" else name)
+        assert export.main(call) == 2
+    assert "format onnx needs onnxruntime. Install them: pip install -e '.[onnx]'" in capsys.readouterr().err
+    monkeypatch.setattr("finetune.export.onnx._LARGEST_BYTES", 1000)
+    assert export.main(call) == 2
+    assert "do not fit into one .onnx file" in capsys.readouterr().err
+    assert not (tmp_path / "m.onnx").exists()

@@ -1,0 +1,55 @@
+import pytest
+
+from finetune.recipe.schema import RunOptions
+from finetune.recipe.validate import option_fields
+from finetune.utils.text import nearest, similarity
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [
+        ("steps", "steps", 1.0),
+        ("stpes", "steps", 0.8),  # two letters that changed places are one slip of five
+        ("step", "steps", 0.96),  # it begins so: 0.8, and 0.2 of 4 / 5
+        ("lamda", "lambda", 5 / 6),
+        ("abc", "xyz", 0.0),
+        ("", "a", 0.0),
+        ("max_depth", "max_depth_m", 0.8 + 0.2 * 9 / 11),
+        ("ca", "abc", 0.0),  # no letter in two slips: three of them
+    ],
+)
+def test_similarity_by_hand(one: str, other: str, expected: float) -> None:
+    assert similarity(one, other) == pytest.approx(expected)
+    assert similarity(other, one) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("stpes", "steps"),
+        ("step", "steps"),
+        ("epoch", "epochs"),
+        ("batchsize", "batch_size"),
+        ("batchSize", "batch_size"),
+        ("batch-size", "batch_size"),
+        ("evaluateEverySteps", "evaluate_every_steps"),
+        ("batch", "batch_size"),
+        ("btach_size", "batch_size"),
+        ("evalute_every_steps", "evaluate_every_steps"),
+        ("Threads", "threads"),
+        ("zzz", None),
+        ("x" * 5000, None),
+    ],
+)
+def test_what_was_meant_by_a_key_of_run(word: str, expected: str | None) -> None:
+    assert nearest(word, list(option_fields(RunOptions))) == expected
+
+
+@pytest.mark.parametrize("word", ["checkpoint-max-depth-m", "checkpointMaxDepthM", "checkpoint_max_depth"])
+def test_a_key_in_another_style_is_not_the_shorter_one_that_it_begins_with(word: str) -> None:
+    assert nearest(word, ["checkpoint", "checkpoint_kind", "checkpoint_max_depth_m"]) == "checkpoint_max_depth_m"
+
+
+def test_of_two_that_are_as_near_it_is_the_first() -> None:
+    assert nearest("data.tran", ["data.trani", "data.train"]) == "data.trani"
+    assert nearest("ab", ["ac", "ad"]) == "ac"
