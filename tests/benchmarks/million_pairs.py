@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MOST_SECONDS, MOST_MB = 10.0, 500.0
 CHILD = """
 import resource, sys, time
-from finetune.readers.pairs import Pairs
+from finetune.data.readers.pairs import Pairs
 started = time.perf_counter()
 reader = Pairs(root=sys.argv[1], list=sys.argv[2], meters_per_unit=0.001)
 reader.check_paths()

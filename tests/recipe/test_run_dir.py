@@ -321,7 +321,7 @@ def test_a_word_is_found_by_whoever_sees_the_same_disk(tmp_path: Path, monkeypat
 HOLDER = """
 import sys, time
 from pathlib import Path
-from finetune.run_folder import RunFolder
+from finetune.recipe.run_dir import RunFolder
 folder = RunFolder(Path(sys.argv[1]))
 print(folder.claim(), flush=True)
 time.sleep(60)

@@ -13,8 +13,8 @@ from finetune.commands.runner import ended
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys
-from finetune.console import ended
-from finetune.errors import FinetuneError
+from finetune.commands.runner import ended
+from finetune.utils.errors import FinetuneError
 
 def work():
     for number in range(20000):

@@ -37,8 +37,8 @@ THEIRS = {
 }
 FETCH = """
 import sys
-from finetune.checkpoints.hub import HUB_FILES, fetch, fetch_transformers
-from finetune.errors import CheckpointError
+from finetune.models.checkpoints.hub import HUB_FILES, fetch, fetch_transformers
+from finetune.utils.errors import CheckpointError
 try:
     known = HUB_FILES.get(sys.argv[1])
     print((fetch(known) if known else fetch_transformers(sys.argv[1])).read_bytes())
