@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from finetune.commands import train
-from finetune.commands.runner import settle_threads
+from finetune.commands.runner import configure_threading
 
 # As the commands do, before anything imports torch: spinning threads make a busy machine many times slower, and bits of
 # equal calculations may differ.
-settle_threads()
+configure_threading()
 # Some tests import onnxruntime themselves, which reports to its maker unless this is set before.
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 # Of two workers on two cores, with two threads each, the threads wait for each other: a third of the CPU time.

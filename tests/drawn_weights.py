@@ -69,10 +69,10 @@ def drawn_model(
 
 def spread_blocks(blocks: nn.Module, spec: EncoderSpec) -> nn.Module:
     """The blocks; where a size was cut to fewer than its taps ask for, spread among others that do nothing."""
-    if spec.depth > spec.taps[-1]:
+    if spec.depth > spec.out_indices[-1]:
         return blocks
-    spread = nn.ModuleList(nn.Identity() for _ in range(spec.taps[-1] + 1))
-    for index, block in zip(spec.taps[::2], blocks.children(), strict=True):
+    spread = nn.ModuleList(nn.Identity() for _ in range(spec.out_indices[-1] + 1))
+    for index, block in zip(spec.out_indices[::2], blocks.children(), strict=True):
         spread[index] = block
     return spread
 

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from finetune.data.synthetic.cameras import Cameras, draw_cameras, draw_intrinsics, looking
-from finetune.data.synthetic.draws import Draws
 from finetune.data.synthetic.rays import Bodies, Solids
+from finetune.data.synthetic.rng import Rng
 from finetune.data.synthetic.textures import PLAIN, Materials
 from finetune.data.synthetic.worlds import FACES, LIGHTS, Lights, Worlds, draw_worlds
 
@@ -114,6 +114,6 @@ def camera_at(
 
 def drawn_worlds(seed: int, count: int, height: int, width: int, *, outdoors: float) -> tuple[Worlds, Cameras]:
     """Worlds and cameras as the reader ``scenes`` draws them."""
-    draws = Draws(seed, range(count))
+    draws = Rng(seed, range(count))
     worlds = draw_worlds(draws, objects=(4, 14), outdoors=outdoors)
     return worlds, draw_cameras(draws, worlds, *draw_intrinsics(draws, height, width, (45.0, 85.0)))

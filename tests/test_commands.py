@@ -12,7 +12,7 @@ import pytest
 
 from finetune import __main__
 from finetune.commands import evaluate, predict, train
-from finetune.commands.runner import long_imports
+from finetune.commands.runner import import_without_gc
 
 ROOT = Path(__file__).resolve().parents[1]
 CLEAN = {name: value for name, value in os.environ.items() if not name.startswith(("ACCELERATE", "LOCAL", "RANK"))}
@@ -110,14 +110,14 @@ def test_what_takes_seconds_to_import_waits_for_who_needs_it_and_is_never_looked
 def test_imports_leave_the_garbage_collector_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", sys)  # as after a first command of this process
     left_out = gc.get_freeze_count()
-    with pytest.raises(ModuleNotFoundError), long_imports():
+    with pytest.raises(ModuleNotFoundError), import_without_gc():
         assert not gc.isenabled()
         raise ModuleNotFoundError
     assert gc.isenabled()
     assert gc.get_freeze_count() == left_out
     gc.disable()
     try:
-        with long_imports():
+        with import_without_gc():
             pass
         assert not gc.isenabled()
     finally:

@@ -208,7 +208,7 @@ def spoil(folder: Path, *names: str) -> None:
 def look_at_two(monkeypatch: pytest.MonkeyPatch) -> None:
     """The pre-flight and the baselines look at a few frames; here, at the first and the last."""
     monkeypatch.setattr("finetune.training.preflight.SAMPLES", 2)
-    monkeypatch.setattr("finetune.training.startup.MOST_IMAGES", 2)
+    monkeypatch.setattr("finetune.training.startup.MAX_IMAGES", 2)
 
 
 def state_of(run: Path, step: int) -> dict[str, object]:

@@ -16,7 +16,7 @@ from finetune.data.camera import Camera
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.kitti import Kitti
 from finetune.data.sample import DepthSample
-from finetune.data.training_dataset import Range, TrainingSamples
+from finetune.data.training_dataset import DepthRangePolicy, TrainingSamples
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.recipe.load import load_recipe
@@ -75,7 +75,7 @@ def focal_lengths_px(train: Any, val: Any, input_size: tuple[int, int], crops: l
         [1.0],
         preprocessing=preprocessing,
         augmentation=Augmentation(flip=0.0, color=0.0),
-        ranges=[Range(max_depth_m=None)],
+        ranges=[DepthRangePolicy(max_depth_m=None)],
         seed=0,
     )[0].sample
     assert trained.camera is not None and trained.image.shape[:2] == input_size

@@ -12,7 +12,7 @@ from finetune.data.crops import view_of
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.sample import DepthSample
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import Asked, Fitted, evaluate, network_answer
+from finetune.evaluation.evaluator import PredictionRequest, ScaledBaseline, evaluate, predict_with_network
 from finetune.evaluation.protocol_settings import KEYS, PROTOCOLS, protocol_settings
 from finetune.evaluation.protocols import Protocol, crop_of
 from finetune.evaluation.results import Evaluation
@@ -46,7 +46,7 @@ class Frames:
         image = np.zeros((*target.shape, 3), np.uint8)
         return DepthSample(image=image, depth_m=target, valid=target > 0, source=f"frame {index}")
 
-    def answer(self, asked: Sequence[Asked]) -> list[np.ndarray]:
+    def answer(self, asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         found = []
         for one in asked:
             pred = self.pairs[one.number][0]
@@ -181,7 +181,7 @@ def test_bins_and_millimeters_by_hand() -> None:
             image = np.zeros((1, 4, 3), np.uint8)
             return DepthSample(image=image, depth_m=depth_m, valid=depth_m > 0, source="two")
 
-    def tenth_more(asked: Sequence[Asked]) -> list[np.ndarray]:
+    def tenth_more(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         return [np.array([[0.5, 1.1, 1.5, 9.0]]) for _ in asked]
 
     (found,) = evaluate(
@@ -202,7 +202,7 @@ def test_bins_and_millimeters_by_hand() -> None:
 
 
 def test_each_entry_has_its_own_rows() -> None:
-    def two_meters(asked: Sequence[Asked]) -> list[np.ndarray]:
+    def two_meters(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         return [np.full(one.size, 2.0) for one in asked]
 
     frames = [Frames([(20, 30)] * 2, 10.0, seed=1), Frames([(20, 30)] * 3, 10.0, seed=2)]
@@ -242,9 +242,9 @@ def network() -> DepthModel:
 
 def test_flip_averages_with_the_mirrored_image() -> None:
     samples = ValidationSamples([Planes(2)], SMALL)
-    answer, asked_for = network_answer(network()), []
+    answer, asked_for = predict_with_network(network()), []
 
-    def watched(asked: Sequence[Asked]) -> list[np.ndarray]:
+    def watched(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         asked_for.append(len(asked))
         return answer(asked)
 
@@ -259,7 +259,9 @@ def test_flip_averages_with_the_mirrored_image() -> None:
     assert asked_for == [2, 2]  # both protocols share the first
     one = samples[0]
     size = one.sample.depth_m.shape
-    straight, mirrored = answer([Asked(image=one.image, size=size), Asked(image=one.image.flip(-1), size=size)])
+    straight, mirrored = answer(
+        [PredictionRequest(image=one.image, size=size), PredictionRequest(image=one.image.flip(-1), size=size)]
+    )
     mean_m = (straight + mirrored[:, ::-1]) / 2
     usable = protocol("plain").usable(one.sample.depth_m, one.sample.valid)
     assert flipped.images[0].rows["x"] == protocol("plain").score(mean_m, one.sample.depth_m, usable)
@@ -269,7 +271,7 @@ def test_flip_averages_with_the_mirrored_image() -> None:
 def test_the_mirrored_image_is_asked_for_only_where_a_protocol_averages_with_it() -> None:
     asked_for = []
 
-    def watched(asked: Sequence[Asked]) -> list[np.ndarray]:
+    def watched(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         asked_for.append(len(asked))
         return [np.full(one.size, 2.0) for one in asked]
 
@@ -281,7 +283,7 @@ def test_the_mirrored_image_is_asked_for_only_where_a_protocol_averages_with_it(
 def test_a_batch_answers_as_one_by_one() -> None:
     # Up to the rounding of sums, which a network does in another order for a batch.
     samples = ValidationSamples([Planes(3, "a"), Wide()], SMALL)
-    rows = {"x": network_answer(network())}
+    rows = {"x": predict_with_network(network())}
     single, batched = (
         evaluate(one_process(), samples, rows, [protocol("plain")], workers=0, batch_size=size)[0] for size in (1, 4)
     )
@@ -298,7 +300,7 @@ def test_a_fit_keeps_to_the_range_of_each_protocol() -> None:
 
     frames = Frames([(20, 30)], 10.0, seed=1)
     names = ["plain", "plain+max_depth_m=5"]
-    fitted = Fitted(answer=frames.answer, depth_m=depth_m)
+    fitted = ScaledBaseline(predict=frames.answer, depth_m=depth_m)
     protocols = [protocol(names[0]), protocol(names[1])]
     evaluate(one_process(), ValidationSamples([frames], SMALL), {"x": fitted}, protocols, workers=0)
     assert seen == [(0.001, 10.0), (0.001, 5.0)]

@@ -15,11 +15,11 @@ import yaml
 from finetune.commands import compare
 from finetune.data.reader import BadSamples
 from finetune.recipe.run_dir import RunFolder, require_same_run
-from finetune.training.monitors import Alarms
+from finetune.training.monitors import Monitors
 from finetune.training.run_log import MetricsLog, Said
 from finetune.training.trainer import Kept, Run
 from finetune.utils.errors import FinetuneError
-from finetune.utils.manifest import SEAL_FILE, seal
+from finetune.utils.manifest import MANIFEST_FILE, write_manifest
 
 ODD: list[Any] = [None, -1, 10**40, 1e308, float("nan"), "", "x", "9" * 5000, [], {}, [[[]]], {"a": {}}, True]
 
@@ -91,31 +91,31 @@ def test_the_rows_so_far(run: RunFolder) -> None:
 
 
 def test_what_a_resume_point_says(tmp_path: Path) -> None:
-    alarms = Alarms(metric="abs_rel", max_depth_m=10.0, warmup_steps=0)
+    monitors = Monitors(metric="abs_rel", max_depth_m=10.0, warmup_steps=0)
     kept = asdict(
         Kept(
             step=6,
             unlogged={"loss": 0.5},
             bad_samples=BadSamples(count=1, named=["a"]),
-            alarms={**alarms.state(), "standing": {"a": "b"}, "history": [{"step": 1, "value": 1.0, "loss": 0.1}]},
+            monitors={**monitors.state(), "standing": {"a": "b"}, "history": [{"step": 1, "value": 1.0, "loss": 0.1}]},
             evaluation_due=True,
             pending=[Said("train/loss", 0.5, "loss")],
             recipe_sha256="0",
         )
     )
-    stand_in: Any = SimpleNamespace(total_steps=6, alarms=alarms, average=None, _lasting_digest=lambda: "0")
+    stand_in: Any = SimpleNamespace(total_steps=6, monitors=monitors, average=None, _lasting_digest=lambda: "0")
     stand_in.accelerator = SimpleNamespace(load_state=lambda path: None)
     stand_in._take_up = partial(Run._take_up, stand_in)
     draw = random.Random(1)
-    seal(tmp_path, kept)
-    content = (tmp_path / SEAL_FILE).read_bytes()
+    write_manifest(tmp_path, kept)
+    content = (tmp_path / MANIFEST_FILE).read_bytes()
     for turn in range(200):
-        (tmp_path / SEAL_FILE).unlink()
+        (tmp_path / MANIFEST_FILE).unlink()
         if turn % 2:
             # Under a true seal.
-            seal(tmp_path, with_an_odd_value(json.loads(json.dumps(kept)), draw))
+            write_manifest(tmp_path, with_an_odd_value(json.loads(json.dumps(kept)), draw))
         else:
-            (tmp_path / SEAL_FILE).write_bytes(spoiled(content, draw))
+            (tmp_path / MANIFEST_FILE).write_bytes(spoiled(content, draw))
         try:
             said = Run._load_checkpoint(stand_in, tmp_path)
         except FinetuneError as error:
@@ -126,8 +126,8 @@ def test_what_a_resume_point_says(tmp_path: Path) -> None:
                 # Nothing that a step or a log would stumble over.
                 assert 0 <= stand_in.step <= 6
                 assert all(isinstance(value, float) for value in stand_in.unlogged.values())
-                stand_in.alarms.stepped(1.0, 1.0)
-                stand_in.alarms.sentences()
+                stand_in.monitors.stepped(1.0, 1.0)
+                stand_in.monitors.sentences()
 
 
 def test_the_best_weights_so_far(run: RunFolder) -> None:

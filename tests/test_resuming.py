@@ -20,10 +20,10 @@ from safetensors.torch import load_file
 
 from finetune.data.reader import BadSamples
 from finetune.training import trainer
-from finetune.training.monitors import Alarms
+from finetune.training.monitors import Monitors
 from finetune.training.run_log import Said
 from finetune.training.trainer import Kept, Run
-from finetune.utils.manifest import SEAL_FILE, has_checksums, seal, sealed
+from finetune.utils.manifest import MANIFEST_FILE, has_checksums, verify_manifest, write_manifest
 from tests.conftest import ended_run, moved_run
 from tests.runs import launch, require_same, rows
 
@@ -99,9 +99,9 @@ def test_without_a_whole_resume_point_it_stops(averaged: Path, capsys: pytest.Ca
 
 def test_a_resume_point_of_another_recipe_is_left_out(averaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     newest = averaged / "checkpoints" / "step_00000006"
-    state = sealed(newest)
-    (newest / SEAL_FILE).unlink()
-    seal(newest, {**state, "recipe_sha256": "0" * 64})
+    state = verify_manifest(newest)
+    (newest / MANIFEST_FILE).unlink()
+    write_manifest(newest, {**state, "recipe_sha256": "0" * 64})
     assert launch(averaged / "recipe.yaml", "--resume") == 0
     said = capsys.readouterr().out
     assert "step_00000006 is left out: it is of another recipe" in said
@@ -125,29 +125,29 @@ def test_a_resume_point_of_another_recipe_is_left_out(averaged: Path, capsys: py
 def test_a_resume_point_that_says_nonsense_under_a_true_seal_is_left_out(
     tmp_path: Path, wrong: dict[str, object]
 ) -> None:
-    alarms = Alarms(metric="abs_rel", max_depth_m=10.0, warmup_steps=0)
+    monitors = Monitors(metric="abs_rel", max_depth_m=10.0, warmup_steps=0)
     right = Kept(
         step=6,
         unlogged={"loss": 0.5},
         bad_samples=BadSamples(),
-        alarms=alarms.state(),
+        monitors=monitors.state(),
         evaluation_due=True,
         pending=[Said("train/loss", 0.5, "loss")],
         recipe_sha256="0",
     )
     run: Any = SimpleNamespace(
         total_steps=6,
-        alarms=alarms,
+        monitors=monitors,
         average=None,
         accelerator=SimpleNamespace(load_state=lambda path: None),
         _lasting_digest=lambda: "0",
     )
     run._take_up = partial(Run._take_up, run)
-    seal(tmp_path, asdict(right))
+    write_manifest(tmp_path, asdict(right))
     assert Run._load_checkpoint(run, tmp_path) is None
     assert (run.step, run.pending, run.bad_samples) == (6, right.pending, right.bad_samples)
-    (tmp_path / SEAL_FILE).unlink()
-    seal(tmp_path, {**asdict(right), **wrong})
+    (tmp_path / MANIFEST_FILE).unlink()
+    write_manifest(tmp_path, {**asdict(right), **wrong})
     assert (Run._load_checkpoint(run, tmp_path) or "").startswith("it is damaged (")
 
 
@@ -164,11 +164,11 @@ def as_an_older_version_left_it(run: Path) -> None:
         del frames["content_sha256"]
     (run / "environment.json").write_text(json.dumps(record))
     for point in (run / "checkpoints").iterdir():
-        content = sealed(point)
+        content = verify_manifest(point)
         del content["evaluation_due"], content["pending"]
-        (point / SEAL_FILE).unlink()
+        (point / MANIFEST_FILE).unlink()
         sizes = {path.name: path.stat().st_size for path in sorted(point.iterdir())}
-        (point / SEAL_FILE).write_text(json.dumps({**content, "recipe_sha256": "0" * 64, "bytes": sizes}))
+        (point / MANIFEST_FILE).write_text(json.dumps({**content, "recipe_sha256": "0" * 64, "bytes": sizes}))
 
 
 def test_a_run_of_an_older_version_goes_on_and_its_points_are_said_to_be_known_by_size_alone(
@@ -219,7 +219,7 @@ def test_forty_power_cuts_leave_no_resume_point_that_is_accepted_and_the_same_bi
         name = spoil(newest, draw)
         names.add(name)
         with pytest.raises(ValueError, match=name.replace(".", r"\.")):
-            sealed(newest)
+            verify_manifest(newest)
         if cut % 8 == 0:
             shutil.rmtree(averaged / "last")
             capsys.readouterr()
@@ -254,7 +254,7 @@ def test_a_signal_at_any_moment_saves_first_and_the_run_ends_in_the_same_bits(
             tell_at(patch, what, call)
             assert launch(recipe, *LONG_STEPS, "--resume") == 143
         assert f"step_{saved:08d} is saved: go on with --resume" in capsys.readouterr().err
-        assert sealed(points / f"step_{saved:08d}")["evaluation_due"] == due
+        assert verify_manifest(points / f"step_{saved:08d}")["evaluation_due"] == due
         assert max(path.name for path in points.iterdir()) == f"step_{saved:08d}"
     assert launch(recipe, *LONG_STEPS, "--resume") == 0
     require_same(tmp_path / "runs" / "small", tmp_path / "runs" / "straight")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from finetune.data.synthetic.cameras import Cameras
-    from finetune.data.synthetic.draws import Draws
+    from finetune.data.synthetic.rng import Rng
 
 HEIGHT, WIDTH = 240, 320
 INTRINSICS = {"width": WIDTH, "height": HEIGHT, "fx": 288.0, "fy": 288.0, "cx": 161.25, "cy": 118.5}
@@ -57,29 +57,29 @@ def draw_frame(room: int, view: int) -> tuple[NDArray[np.uint8], NDArray[np.uint
 
     from finetune.data.synthetic.cameras import draw_cameras
     from finetune.data.synthetic.drawing import draw
-    from finetune.data.synthetic.draws import Draws
+    from finetune.data.synthetic.rng import Rng
     from finetune.data.synthetic.sensor import ColorSensor, DepthSensor
     from finetune.data.synthetic.worlds import draw_worlds
 
     number = 1000 * room + view
-    worlds = draw_worlds(Draws(ROOM_SEED, [room]), objects=OBJECTS, outdoors=0.0)
+    worlds = draw_worlds(Rng(ROOM_SEED, [room]), objects=OBJECTS, outdoors=0.0)
     focal_px = torch.tensor([[INTRINSICS["fx"], INTRINSICS["fy"]]])
     center_px = torch.tensor([[INTRINSICS["cx"], INTRINSICS["cy"]]])
-    of_view = Draws(VIEW_SEED, [number])
+    of_view = Rng(VIEW_SEED, [number])
     cameras = on_robot(draw_cameras(of_view, worlds, focal_px, center_px), of_view)
     drawing = draw(worlds, cameras, HEIGHT, WIDTH, smooth=True)
-    noise = Draws(SENSOR_SEED, [number])
+    noise = Rng(SENSOR_SEED, [number])
     counts = DepthSensor().measure(noise, drawing, worlds.solids, cameras)
     image = ColorSensor(noise=0.022, vignette=0.18, evenly=True)(noise, drawing.light)
     return image[0].numpy(), counts[0].numpy().astype(np.uint16)
 
 
-def on_robot(cameras: Cameras, draws: Draws) -> Cameras:
+def on_robot(cameras: Cameras, draws: Rng) -> Cameras:
     """The cameras at their place in the room and their heading, but at the robot's height and tilt."""
     from dataclasses import replace
 
     from finetune.data.synthetic.cameras import looking
-    from finetune.data.synthetic.draws import root
+    from finetune.data.synthetic.rng import root
 
     height_m = HEIGHT_M + draws.uniform(-HEIGHT_VARIES_M, HEIGHT_VARIES_M)
     down = DOWN + draws.uniform(-DOWN_VARIES, DOWN_VARIES)

@@ -8,7 +8,7 @@ import re
 import sys
 from typing import TYPE_CHECKING
 
-from finetune.models.encoder_specs import MOST_SIDE_PX, PATCH, VERSIONS
+from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 
 if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
@@ -64,10 +64,10 @@ def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
         FinetuneError: there is no such model or device.
     """
     from finetune.inference.predictor import chosen_device, predictor_of
-    from finetune.models.checkpoints.identity import Wording
+    from finetune.models.checkpoints.identity import ArgumentNames
     from finetune.models.checkpoints.load import read_checkpoint
 
-    wording = Wording(
+    wording = ArgumentNames(
         source="name",
         kind="--kind",
         max_depth_m="--max-depth",
@@ -117,8 +117,8 @@ def input_size(text: str) -> tuple[int, int]:
     """What argparse makes of a height and a width: ``252x336``."""
     found = re.fullmatch(r"(\d{1,5})[x,](\d{1,5})", text.strip().lower())
     sides = tuple(int(side) for side in found.groups()) if found else ()
-    if len(sides) != 2 or not all(0 < side <= MOST_SIDE_PX and side % PATCH == 0 for side in sides):
+    if len(sides) != 2 or not all(0 < side <= MAX_SIDE_PX and side % PATCH == 0 for side in sides):
         raise argparse.ArgumentTypeError(
-            f"{text} is not a height and a width such as 252x336, multiples of {PATCH} up to {MOST_SIDE_PX}"
+            f"{text} is not a height and a width such as 252x336, multiples of {PATCH} up to {MAX_SIDE_PX}"
         )
     return sides[0], sides[1]

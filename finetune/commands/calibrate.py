@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.commands.arguments import add_model_argument, load_from
-from finetune.commands.runner import CommandParser, ended, long_imports
+from finetune.commands.runner import CommandParser, import_without_gc, run_command
 from finetune.utils.errors import FinetuneError
 from finetune.utils.paths import expand_path, path_exists
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, calibrate; the exit status is that of ``runner.ended``."""
+    """Understand the call, calibrate; the exit status is that of ``runner.run_command``."""
     parser = CommandParser(
         prog="finetune calibrate",
         description="Fit one scale to a few labeled frames of the camera at hand, and fold it into the model's max "
@@ -41,7 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_intermixed_args(argv)
     if arguments.overrides and not arguments.recipe:
         parser.error(f"{arguments.overrides[0]} changes a recipe: give one by --recipe")
-    return ended(lambda: _calibrate(arguments), "Nothing was written; call again.")
+    return run_command(lambda: _calibrate(arguments), "Nothing was written; call again.")
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
@@ -56,7 +56,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
 
         recipe = load_recipe(arguments.recipe, arguments.overrides)
     # Only now what takes seconds to import: a wrong call has been answered.
-    with long_imports():
+    with import_without_gc():
         from finetune.inference.calibration import (
             calibration,
             known_distances,

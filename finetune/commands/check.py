@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from finetune.commands.runner import CommandParser, ended, long_imports, settle_threads
+from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
 from finetune.utils.paths import expand_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, look; exit status 1 where a run would be wasted, else that of ``runner.ended``."""
+    """Understand the call, look; exit status 1 where a run would be wasted, else that of ``runner.run_command``."""
     parser = CommandParser(
         prog="finetune check",
         description="Look at recipe, data and checkpoint before anything is trained: what is wrong, how one can tell, "
@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--html", type=expand_path, metavar="FILE", help="also write one page to look at, with pictures"
     )
     arguments = parser.parse_intermixed_args(argv)
-    return ended(
+    return run_command(
         lambda: _check(arguments),
         "Nothing was written; call again.",
         of_memory="Call with run.batch_size=1, or close what else holds memory.",
@@ -47,9 +47,9 @@ def _check(arguments: argparse.Namespace) -> int:
     from finetune.recipe.load import load_recipe
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
-    settle_threads()
+    configure_threading()
     # Only now what takes seconds to import: a wrong recipe has been answered.
-    with long_imports():
+    with import_without_gc():
         from finetune.reporting.check_report import as_json, as_page, as_text
         from finetune.reporting.page import write
         from finetune.training.recipe_check import check_recipe

@@ -6,12 +6,12 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.commands.runner import CommandParser, ended
+from finetune.commands.runner import CommandParser, run_command
 from finetune.utils.paths import expand_path
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, compare; the exit status is that of ``runner.ended``."""
+    """Understand the call, compare; the exit status is that of ``runner.run_command``."""
     parser = CommandParser(
         prog="finetune compare",
         description="Put runs that have ended on one page: tables with their protocols, curves over each other, and "
@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="the page; compare.html unless told",
     )
     arguments = parser.parse_args(argv)
-    return ended(lambda: _compare(arguments), "Nothing was written; call again.")
+    return run_command(lambda: _compare(arguments), "Nothing was written; call again.")
 
 
 def _compare(arguments: argparse.Namespace) -> None:

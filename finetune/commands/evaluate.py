@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.commands.arguments import add_model_argument, claims_of, load_from, positive_meters
-from finetune.commands.runner import CommandParser, ended, long_imports, settle_threads
+from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
 from finetune.utils.files import NAME_A_FILE, disk_faults, write_file
 from finetune.utils.paths import expand_path, is_file, is_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, evaluate; the exit status is that of ``runner.ended``."""
+    """Understand the call, evaluate; the exit status is that of ``runner.run_command``."""
     parser = CommandParser(
         prog="finetune evaluate",
         description="Score a model on a recipe's data.val, by the recipe's protocols, beside the training median and "
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("name a MODEL, or a folder by --predictions")
     if arguments.meters_per_unit and not arguments.predictions:
         parser.error("--meters-per-unit is of --predictions; a model answers in meters")
-    return ended(
+    return run_command(
         lambda: _evaluate(arguments),
         "Nothing was written; call again.",
         of_memory="Call with run.batch_size=1, or close what else holds memory.",
@@ -94,9 +94,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     if arguments.protocol:
         overrides.append(f"evaluation.protocols={json.dumps(arguments.protocol)}")
     recipe = load_recipe(arguments.recipe, overrides)
-    settle_threads()
+    configure_threading()
     # Only now what takes seconds to import: a wrong recipe has been answered.
-    with long_imports():
+    with import_without_gc():
         from finetune.recipe.run_dir import RunFolder
         from finetune.reporting.verdicts import verdicts
         from finetune.training.evaluate import evaluate_model, evaluate_predictions, image_rows

@@ -7,14 +7,14 @@ import sys
 from collections.abc import Sequence
 
 from finetune.commands.arguments import add_model_argument, load_from
-from finetune.commands.runner import CommandParser, ended, long_imports
+from finetune.commands.runner import CommandParser, import_without_gc, run_command
 from finetune.utils.errors import FinetuneError
 from finetune.utils.paths import expand_path, is_file
 from finetune.utils.registry import EXPORTERS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, export; the exit status is that of ``runner.ended``."""
+    """Understand the call, export; the exit status is that of ``runner.run_command``."""
     parser = CommandParser(
         prog="finetune export",
         description="The weights in another format: written, reloaded and compared on an image, and only then kept.",
@@ -33,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--dynamic", action="store_true", help="of onnx: for inputs of any size, multiples of 14")
     parser.add_argument("--force", action="store_true", help="replace what is there")
     arguments = parser.parse_args(argv)
-    return ended(lambda: _export(arguments), "Nothing was exported; call again.")
+    return run_command(lambda: _export(arguments), "Nothing was exported; call again.")
 
 
 def _export(arguments: argparse.Namespace) -> None:
@@ -45,7 +45,7 @@ def _export(arguments: argparse.Namespace) -> None:
     if arguments.image and not is_file(arguments.image):
         raise FinetuneError(f"{arguments.image}: no such file. Name an image with --image, or leave it out.")
     # Only now what takes seconds to import: a wrong call has been answered.
-    with long_imports():
+    with import_without_gc():
         from finetune.models.checkpoints.load import license_sentence
 
     predictor = load_from(arguments, "cpu")

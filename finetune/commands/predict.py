@@ -7,13 +7,13 @@ import math
 from collections.abc import Callable, Sequence
 
 from finetune.commands.arguments import add_model_argument, load_from
-from finetune.commands.runner import CommandParser, ended, long_imports
+from finetune.commands.runner import CommandParser, import_without_gc, run_command
 from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.paths import expand_path, make_folder
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, predict; the exit status is that of ``runner.ended``."""
+    """Understand the call, predict; the exit status is that of ``runner.run_command``."""
     parser = CommandParser(
         prog="finetune predict",
         description="Images to depth: <name>.npy in meters (float32), <name>.png in millimeters (16 bit), "
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ]
     if given and not arguments.points:
         parser.error(f"--{given[0].replace('_', '-')} is of points: add --points")
-    return ended(
+    return run_command(
         lambda: _predict(arguments),
         "Images that are done stay; call again for the others.",
         of_memory="Call with --device cpu, or close what else holds memory.",
@@ -106,10 +106,10 @@ def _predict(arguments: argparse.Namespace) -> None:
             f"{arguments.output}: is no folder to write into ({error.strerror}). Name another --output."
         ) from error
     # Only now what takes seconds to import: a wrong call has been answered.
-    with long_imports():
+    with import_without_gc():
         from finetune.data.camera import CameraOptions
         from finetune.inference.batch import PointOptions, PredictOptions, predict_inputs
-        from finetune.inference.outputs import MOST_COUNTS
+        from finetune.inference.outputs import MAX_COUNTS
 
     predictor = load_from(arguments, arguments.device)
     if predictor.kind == "relative":
@@ -139,10 +139,10 @@ def _predict(arguments: argparse.Namespace) -> None:
     if outcome.beyond:
         units = arguments.png_units_per_meter
         assert predictor.max_depth_m is not None
-        fitting = max(1, math.floor(MOST_COUNTS / predictor.max_depth_m))
+        fitting = max(1, math.floor(MAX_COUNTS / predictor.max_depth_m))
         faults.append(
             f"{len(outcome.beyond)} of {len(inputs)} {what}, {outcome.beyond[0]} first, reach beyond "
-            f"{MOST_COUNTS / units:g} m, the most that 16 bits of 1/{units:g} m hold: they have no .png. Use their "
+            f"{MAX_COUNTS / units:g} m, the most that 16 bits of 1/{units:g} m hold: they have no .png. Use their "
             f".npy, which is in meters, or --png-units-per-meter {fitting}."
         )
     if faults:

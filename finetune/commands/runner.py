@@ -19,7 +19,7 @@ from finetune.utils.streams import lasting_streams
 from finetune.utils.text import did_you_mean, nearest
 
 
-def settle_threads() -> None:
+def configure_threading() -> None:
     """How threads wait and add, for a command that calculates: before torch is imported, and never over what is set."""
     # Waiting threads that spin take the core from whoever they wait for: with one more busy process on two cores a step
     # took fourteen times as long. It is read when torch is imported.
@@ -30,7 +30,7 @@ def settle_threads() -> None:
 
 
 @contextmanager
-def long_imports() -> Iterator[None]:
+def import_without_gc() -> Iterator[None]:
     """Around those imports of a command that take seconds: without Python's garbage collector, by a third fewer.
 
     It would walk what is imported again and again, at exit too, and nothing of it is ever garbage.
@@ -70,7 +70,7 @@ class CommandParser(argparse.ArgumentParser):
             super()._print_message(message, sys.stderr if to_error else sys.stdout)
 
 
-def ended(
+def run_command(
     action: Callable[[], int | None],
     after_interrupt: str = "Go on with --resume.",
     of_memory: str = "Close what else holds memory, and call again.",
@@ -88,10 +88,10 @@ def ended(
         is wrong, 130 interrupted by SIGINT, 143 by SIGTERM.
     """
     with lasting_streams():
-        return _ended(action, after_interrupt, of_memory)
+        return _run_guarded(action, after_interrupt, of_memory)
 
 
-def _ended(action: Callable[[], int | None], after_interrupt: str, of_memory: str) -> int:
+def _run_guarded(action: Callable[[], int | None], after_interrupt: str, of_memory: str) -> int:
     try:
         return action() or 0
     except FinetuneError as error:
@@ -99,10 +99,10 @@ def _ended(action: Callable[[], int | None], after_interrupt: str, of_memory: st
     except Interrupted as interrupted:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             name = signal.Signals(interrupted.number).name
-            say_stopped(f"interrupted by {name}. {interrupted.saved or after_interrupt}")
+            print_error(f"interrupted by {name}. {interrupted.saved or after_interrupt}")
         return 128 + interrupted.number
     except KeyboardInterrupt:
-        say_stopped(f"interrupted. {after_interrupt}")
+        print_error(f"interrupted. {after_interrupt}")
         return 130
     except Exception as error:
         if _loading_ran_out(error):
@@ -113,9 +113,9 @@ def _ended(action: Callable[[], int | None], after_interrupt: str, of_memory: st
                 )
             )
         # Here, because torch takes longer to import than most calls that end with an error.
-        from finetune.utils.resource_errors import shortage
+        from finetune.utils.resource_errors import explain_resource_error
 
-        of_machine = shortage(error, of_disk="Free space and call again.", of_memory=of_memory)
+        of_machine = explain_resource_error(error, of_disk="Free space and call again.", of_memory=of_memory)
         short = of_machine or _closed_path(error)
         if short is None:
             raise
@@ -145,17 +145,17 @@ def _closed_path(error: Exception) -> FinetuneError | None:
 def _stopped(error: FinetuneError) -> int:
     # All processes of a launch find the same fault of a recipe; a sample's fault, only the one that read it.
     if isinstance(error, DataError | ProcessError) or os.environ.get("LOCAL_RANK", "0") == "0":
-        say_stopped(str(error))
+        print_error(str(error))
     return error.exit_status
 
 
-_MOST_LINES = 40  # what fits a screen
+_MAX_LINES = 40  # what fits a screen
 
 
-def say_stopped(sentence: str) -> None:
+def print_error(sentence: str) -> None:
     """Print why on standard error."""
     lines = sentence.splitlines()
     if len(lines) > 1:
-        more = [f"  and {len(lines) - _MOST_LINES} more"] if len(lines) > _MOST_LINES else []
-        lines = [f"{len(lines)} faults", *(f"  {line}" for line in lines[:_MOST_LINES]), *more]
+        more = [f"  and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
+        lines = [f"{len(lines)} faults", *(f"  {line}" for line in lines[:_MAX_LINES]), *more]
     print("finetune stopped: " + "\n".join(lines), file=sys.stderr, flush=True)

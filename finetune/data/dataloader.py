@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from finetune.data.samplers import StepBatches
-from finetune.data.training_dataset import Drawn, TrainingSamples
+from finetune.data.samplers import DistributedBatchSampler
+from finetune.data.training_dataset import TrainingItem, TrainingSamples
 from finetune.utils.errors import FinetuneError, first_line
 from finetune.utils.resource_errors import worker_died
 
@@ -54,7 +54,7 @@ class Batch(NamedTuple):
         return {"image": len(self.sources), "pixel": self.valid.numel()}
 
 
-class Caught(Dataset[Any]):
+class ErrorCapturingDataset(Dataset[Any]):
     """A data set whose faults are handed over as values: raised in a worker they would come out as its traceback."""
 
     def __init__(self, samples: Any) -> None:
@@ -73,9 +73,9 @@ class Caught(Dataset[Any]):
             return [fault]
 
 
-def sound(loader: DataLoader[Any]) -> Iterator[Any]:
+def raise_worker_errors(loader: DataLoader[Any]) -> Iterator[Any]:
     """
-    What a loader of ``Caught`` samples gives; the first fault among it is raised here.
+    What a loader of ``ErrorCapturingDataset`` samples gives; the first fault among it is raised here.
 
     Raises:
         ProcessError: a worker died while it handed something over.
@@ -97,7 +97,7 @@ def sound(loader: DataLoader[Any]) -> Iterator[Any]:
         yield item
 
 
-def collate(drawn: Sequence[Drawn]) -> Batch:
+def collate(drawn: Sequence[TrainingItem]) -> Batch:
     """Samples of one size to a batch."""
     samples = [one.sample for one in drawn]
     valid = torch.from_numpy(np.stack([sample.valid for sample in samples])).unsqueeze(1)
@@ -114,7 +114,7 @@ def collate(drawn: Sequence[Drawn]) -> Batch:
 
 
 def training_batches(
-    samples: TrainingSamples, batches: StepBatches, *, workers: int, pin_memory: bool
+    samples: TrainingSamples, batches: DistributedBatchSampler, *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
     """
     The endless batches of one process. Their loader has a generator of its own, or a resume would shift the global one.
@@ -123,15 +123,15 @@ def training_batches(
         FinetuneError: a sample cannot be read; when its batch is asked for.
     """
     loader = DataLoader(
-        Caught(samples),
+        ErrorCapturingDataset(samples),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=_collate_caught,
         pin_memory=pin_memory,
-        worker_init_fn=calm_worker,
+        worker_init_fn=init_worker,
         generator=torch.Generator(),
     )
-    return sound(loader)
+    return raise_worker_errors(loader)
 
 
 def _collate_caught(samples: Sequence[Any]) -> Batch | FinetuneError:
@@ -139,7 +139,7 @@ def _collate_caught(samples: Sequence[Any]) -> Batch | FinetuneError:
     return collate(samples) if fault is None else fault
 
 
-def calm_worker(_: int) -> None:
+def init_worker(_: int) -> None:
     """What a loader worker does first."""
     import cv2
 

@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from finetune.data.camera import Camera
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.sample import DepthSample, is_sparse
-from finetune.models.encoder_specs import MOST_SIDE_PX
+from finetune.models.encoder_specs import MAX_SIDE_PX
 from finetune.utils.errors import shown
 
 PATCH_PX = 14
 _LEVELS = "image_levels"
 _ORIENTATION = "orientation"
-_MOST_COLOR = 1000  # of mean and std: beyond it no image could be told from another
+_MAX_COLOR = 1000  # of mean and std: beyond it no image could be told from another
 # Times as elongated as the input size that an image may be before its longer side is bounded; see network_size.
-MOST_ELONGATED = 4.0
-_FARTHEST_M = np.finfo(np.float32).max
+MAX_ELONGATED = 4.0
+_MAX_M = np.finfo(np.float32).max
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,14 +52,14 @@ class Preprocessing:
         """
         (height, width) in pixels of what the network sees of an image of ``height`` x ``width`` pixels.
 
-        An image that is more than ``MOST_ELONGATED`` times as elongated as ``input_size`` is bounded by its longer
+        An image that is more than ``MAX_ELONGATED`` times as elongated as ``input_size`` is bounded by its longer
         side, where the original's lower bound would let that grow without end.
         """
         elongated = self.elongation(height, width)
         scale = max(self.input_size[0] / height, self.input_size[1] / width)
-        if elongated <= MOST_ELONGATED:
+        if elongated <= MAX_ELONGATED:
             return _to_patches(scale * height, self.input_size[0]), _to_patches(scale * width, self.input_size[1])
-        scale *= MOST_ELONGATED / elongated
+        scale *= MAX_ELONGATED / elongated
         return _to_patches(scale * height, PATCH_PX), _to_patches(scale * width, PATCH_PX)
 
     def elongation(self, height: int, width: int) -> float:
@@ -146,22 +146,22 @@ class Preprocessing:
 
 
 def _is_color(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MOST_COLOR
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_COLOR
 
 
 def _is_spread(value: Any) -> bool:
-    return _is_color(value) and value >= 1 / _MOST_COLOR
+    return _is_color(value) and value >= 1 / _MAX_COLOR
 
 
 def _is_whole_patches(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MOST_SIDE_PX and value % PATCH_PX == 0
+    return type(value) is int and 0 < value <= MAX_SIDE_PX and value % PATCH_PX == 0
 
 
 # Each field as a weights file holds it: how many values, what they are, and whether one value is that.
 _SAVED: dict[str, tuple[int, str, Callable[[Any], bool]]] = {
-    "input_size": (2, f"height and width, positive multiples of {PATCH_PX} up to {MOST_SIDE_PX}", _is_whole_patches),
-    "mean": (3, f"three numbers from -{_MOST_COLOR} to {_MOST_COLOR}", _is_color),
-    "std": (3, f"three numbers from {1 / _MOST_COLOR:g} to {_MOST_COLOR}", _is_spread),
+    "input_size": (2, f"height and width, positive multiples of {PATCH_PX} up to {MAX_SIDE_PX}", _is_whole_patches),
+    "mean": (3, f"three numbers from -{_MAX_COLOR} to {_MAX_COLOR}", _is_color),
+    "std": (3, f"three numbers from {1 / _MAX_COLOR:g} to {_MAX_COLOR}", _is_spread),
 }
 
 
@@ -290,12 +290,12 @@ def _smallest(
     rows, columns = cells
     inside = np.s_[rows[0] : rows[-1], columns[0] : columns[-1]]
     # Infinity stands for nothing measured, so what is infinitely far is for now the largest number there is.
-    measured = np.where(valid[inside], np.minimum(depth_m[inside], _FARTHEST_M), np.float32(np.inf))
+    measured = np.where(valid[inside], np.minimum(depth_m[inside], _MAX_M), np.float32(np.inf))
     # reduceat takes the minimum of each cell; where a cell is at most a pixel wide, the pixel itself.
     chosen = np.minimum.reduceat(measured, rows[:-1] - rows[0], axis=0)
     chosen = np.minimum.reduceat(chosen, columns[:-1] - columns[0], axis=1)
     kept = np.isfinite(chosen)
-    chosen[chosen == _FARTHEST_M] = np.inf
+    chosen[chosen == _MAX_M] = np.inf
     return np.where(kept, chosen, np.float32(0.0)), kept
 
 

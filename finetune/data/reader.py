@@ -61,13 +61,13 @@ class BadSamples:
         )
 
 
-def read(reader: Reader, frames: Sequence[int]) -> list[DepthSample]:
+def read_frames(reader: Reader, frames: Sequence[int]) -> list[DepthSample]:
     """The frames of a reader, at once where it has a way to do so, as one that draws them has."""
     together = getattr(reader, "batch", None)
     return together(frames) if together and frames else [reader[frame] for frame in frames]
 
 
-def attempt(reader: Reader, frame: int) -> DepthSample | FileFault:
+def try_read(reader: Reader, frame: int) -> DepthSample | FileFault:
     """A frame of a reader, or why it cannot be read."""
     try:
         return reader[frame]
@@ -75,6 +75,6 @@ def attempt(reader: Reader, frame: int) -> DepthSample | FileFault:
         return fault
 
 
-def sources(reader: Any) -> list[str]:
+def list_sources(reader: Any) -> list[str]:
     """Of all frames of a reader, none of which is opened."""
     return [reader.source(index) for index in range(len(reader))]

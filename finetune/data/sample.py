@@ -11,7 +11,7 @@ from finetune.data.camera import Camera
 from finetune.utils.errors import DataError
 
 # Aerial images show 1,400 m. What is beyond no camera measures, and is a slip of the pen.
-MOST_DEPTH_M = 100_000
+MAX_DEPTH_M = 100_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

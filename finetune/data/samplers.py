@@ -17,7 +17,7 @@ _MIX_BLOCK = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mix:
+class WeightedMixSampler:
     """Which frame of which reader sample k is: readers in proportion to their weights, each in shuffled epochs.
 
     Attributes:
@@ -61,7 +61,7 @@ def _order(seed: int, reader: int, epoch: int, size: int) -> NDArray[np.intp]:
     return np.random.default_rng((seed, ORDER, reader, epoch)).permutation(size)
 
 
-class StepBatches(Sampler[list[int]]):
+class DistributedBatchSampler(Sampler[list[int]]):
     """The samples of every micro-batch of one process, without end.
 
     Step s trains on samples s * total to (s + 1) * total - 1, whatever total is made of: batch size, micro-batches,

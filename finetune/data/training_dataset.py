@@ -10,9 +10,9 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.reader import Reader, attempt, read
+from finetune.data.reader import Reader, read_frames, try_read
 from finetune.data.sample import DepthSample
-from finetune.data.samplers import AUGMENT, STAND_IN, WINDOW, Mix
+from finetune.data.samplers import AUGMENT, STAND_IN, WINDOW, WeightedMixSampler
 from finetune.utils.errors import DataError, FileFault
 
 if TYPE_CHECKING:
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 # Windows that are drawn before one is laid around a label.
 _WINDOW_DRAWS = 4
 # Frames that are tried in place of one that cannot be read: with one bad frame in ten all of them fail once in 1e10.
-_MOST_STAND_INS = 10
+_MAX_STAND_INS = 10
 
 
-class Drawn(NamedTuple):
+class TrainingItem(NamedTuple):
     """Sample k of a run, and what was wrong with each frame that it stands in for."""
 
     sample: DepthSample
@@ -32,7 +32,7 @@ class Drawn(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Range:
+class DepthRangePolicy:
     """What becomes of depth that a head cannot answer. Infinity is beyond every range.
 
     Attributes:
@@ -51,7 +51,7 @@ class Range:
         return replace(sample, depth_m=np.where(sample.valid & ~within, np.float32(self.ceiling_m), sample.depth_m))
 
 
-class TrainingSamples(Dataset[Drawn]):
+class TrainingSamples(Dataset[TrainingItem]):
     """Sample k of a run, cut, resized and augmented."""
 
     def __init__(
@@ -61,7 +61,7 @@ class TrainingSamples(Dataset[Drawn]):
         *,
         preprocessing: Preprocessing,
         augmentation: Augmentation,
-        ranges: Sequence[Range],
+        ranges: Sequence[DepthRangePolicy],
         seed: int,
         skip_bad: bool = False,
     ) -> None:
@@ -72,17 +72,17 @@ class TrainingSamples(Dataset[Drawn]):
             skip_bad: another frame of the same entry stands in for one that cannot be read.
         """
         self.readers = readers
-        self.mix = Mix(sizes=tuple(len(reader) for reader in readers), weights=tuple(weights), seed=seed)
+        self.mix = WeightedMixSampler(sizes=tuple(len(reader) for reader in readers), weights=tuple(weights), seed=seed)
         self._preprocessing = preprocessing
         self._augmentation = augmentation
         self._ranges = ranges
         self._seed = seed
         self._skip_bad = skip_bad
 
-    def __getitem__(self, k: int) -> Drawn:
+    def __getitem__(self, k: int) -> TrainingItem:
         return self.__getitems__([k])[0]
 
-    def __getitems__(self, ks: Sequence[int]) -> list[Drawn]:
+    def __getitems__(self, ks: Sequence[int]) -> list[TrainingItem]:
         """
         The samples ``ks``, equal to one by one; a loader asks for a batch so, which some readers give sooner.
 
@@ -90,7 +90,7 @@ class TrainingSamples(Dataset[Drawn]):
             FileFault: a frame cannot be read, nor, where bad ones are skipped, any that was to stand in for it.
         """
         places = [self.mix(k) for k in ks]
-        found: dict[int, Drawn] = {}
+        found: dict[int, TrainingItem] = {}
         for number, reader in enumerate(self.readers):
             turns = [turn for turn, (of, _) in enumerate(places) if of == number]
             frames = [places[turn][1] for turn in turns]
@@ -100,38 +100,38 @@ class TrainingSamples(Dataset[Drawn]):
             for turn, k in enumerate(ks)
         ]
 
-    def _drawn(self, reader: Reader, ks: Sequence[int], frames: Sequence[int]) -> list[Drawn]:
+    def _drawn(self, reader: Reader, ks: Sequence[int], frames: Sequence[int]) -> list[TrainingItem]:
         """The frames of one reader, as they are on disk."""
         try:
-            return [Drawn(sample) for sample in read(reader, frames)]
+            return [TrainingItem(sample) for sample in read_frames(reader, frames)]
         except FileFault:
             if not self._skip_bad:
                 raise
         return [self._readable(reader, k, frame) for k, frame in zip(ks, frames, strict=True)]
 
-    def _readable(self, reader: Reader, k: int, frame: int) -> Drawn:
+    def _readable(self, reader: Reader, k: int, frame: int) -> TrainingItem:
         """The frame, or the first that can be read of those that ``k`` draws to stand in for it."""
-        stand_ins = np.random.default_rng((self._seed, STAND_IN, k)).integers(len(reader), size=_MOST_STAND_INS)
+        stand_ins = np.random.default_rng((self._seed, STAND_IN, k)).integers(len(reader), size=_MAX_STAND_INS)
         faults: list[FileFault] = []
         for tried in (frame, *stand_ins.tolist()):
-            found = attempt(reader, tried)
+            found = try_read(reader, tried)
             if isinstance(found, DepthSample):
-                return Drawn(found, tuple((k, fault.cause) for fault in faults))
+                return TrainingItem(found, tuple((k, fault.cause) for fault in faults))
             faults.append(found)
         first = faults[0]
         raise DataError(
             first.source,
-            f"{first.found}; nor could any of {_MOST_STAND_INS} frames be read that were drawn in its place, "
+            f"{first.found}; nor could any of {_MAX_STAND_INS} frames be read that were drawn in its place, "
             f"such as {faults[-1].source}",
             first.fix,
         )
 
     def _cut(self, k: int, sample: DepthSample) -> DepthSample:
         draw = np.random.default_rng((self._seed, WINDOW, k))
-        return self._augmentation(labeled_window(self._preprocessing, sample, draw), (self._seed, AUGMENT, k))
+        return self._augmentation(crop_with_valid_depth(self._preprocessing, sample, draw), (self._seed, AUGMENT, k))
 
 
-def labeled_window(preprocessing: Preprocessing, sample: DepthSample, draw: np.random.Generator) -> DepthSample:
+def crop_with_valid_depth(preprocessing: Preprocessing, sample: DepthSample, draw: np.random.Generator) -> DepthSample:
     """
     A training window of a sample; where the frame has a measured pixel, so has the window.
 

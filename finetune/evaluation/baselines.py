@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.reader import Reader, attempt, too_many_bad
+from finetune.data.reader import Reader, too_many_bad, try_read
 from finetune.data.sample import DepthSample
-from finetune.data.training_dataset import Range
+from finetune.data.training_dataset import DepthRangePolicy
 from finetune.evaluation.alignment import (
     InverseFit,
     fit_constant_abs_rel,
@@ -27,12 +27,12 @@ from finetune.evaluation.alignment import (
     fit_scale_abs_rel,
     rank_correlation,
 )
-from finetune.evaluation.evaluator import Answer, Asked
+from finetune.evaluation.evaluator import PredictFunction, PredictionRequest
 from finetune.models.depth_model import DepthModel
 from finetune.utils.errors import CheckpointError, DataError
 from finetune.utils.reductions import evenly_spread
 
-MOST_IMAGES = 200
+MAX_IMAGES = 200
 PIXELS_PER_IMAGE = 3125
 # A metric model taken for a relative one ranks pixels almost exactly the wrong way round; an untrained one not at all.
 WRONG_SIGN = -0.4
@@ -44,14 +44,14 @@ class LabeledPixels:
 
     Attributes:
         depth_m: (N,) measured depth, meters.
-        answer: (N,) the base model's answer: inverse depth, or meters.
+        prediction: (N,) the base model's answer: inverse depth, or meters.
         image: (N,) number of the image each pixel is from, from 0.
         features: (M, 32) inputs of the base's last layer for the first M pixels, those of the images it was asked for.
         skipped: what was wrong with the images that could not be read.
     """
 
     depth_m: NDArray[np.float32]
-    answer: NDArray[np.float32]
+    prediction: NDArray[np.float32]
     image: NDArray[np.intp]
     features: NDArray[np.float32]
     skipped: tuple[str, ...] = ()
@@ -83,13 +83,13 @@ class Baselines:
         )
 
     def base_depth_m(
-        self, answer: NDArray[np.floating], min_depth_m: float, max_depth_m: float
+        self, prediction: NDArray[np.floating], min_depth_m: float, max_depth_m: float
     ) -> NDArray[np.floating]:
         """The base model's answer in meters, within the range; same shape."""
         assert self.base is not None
         if isinstance(self.base, InverseFit):
-            return self.base.depth_m(answer, min_depth_m, max_depth_m)
-        return np.clip(answer * self.base, min_depth_m, max_depth_m)
+            return self.base.depth_m(prediction, min_depth_m, max_depth_m)
+        return np.clip(prediction * self.base, min_depth_m, max_depth_m)
 
 
 def collect_labeled_pixels(
@@ -121,9 +121,9 @@ def collect_labeled_pixels(
     with_features = [frames[place] for place in evenly_spread(len(frames), images_with_features)]
     first = set(with_features)
     ordered = with_features + [frame for frame in frames if frame not in first]
-    depths, answers, numbers, features = [], [], [], []
+    depths, predictions, numbers, features = [], [], [], []
     skipped: list[str] = []
-    in_range = Range(max_depth_m=max_depth_m)
+    in_range = DepthRangePolicy(max_depth_m=max_depth_m)
     for number, found in _readable(readers, ordered, skip_bad=skip_bad, skipped=skipped):
         sample = in_range(found)
         depth_m, valid = preprocessing.whole(*sample.image.shape[:2]).depth(sample.depth_m, sample.valid)
@@ -131,10 +131,10 @@ def collect_labeled_pixels(
         chosen = np.random.default_rng((number,)).permutation(pixels)[:PIXELS_PER_IMAGE]
         with torch.inference_mode():
             inputs = base.last_features(torch.from_numpy(preprocessing(sample.image))[None].to(device))
-            answer = base.head(inputs)
+            prediction = base.head(inputs)
         place = torch.from_numpy(chosen).to(device)
         depths.append(depth_m.reshape(-1)[chosen])
-        answers.append(answer.reshape(-1)[place].cpu().numpy())
+        predictions.append(prediction.reshape(-1)[place].cpu().numpy())
         numbers.append(np.full(len(chosen), number, dtype=np.intp))
         if number < len(with_features):
             features.append(inputs[0].flatten(1)[:, place].T.float().cpu().numpy())
@@ -147,7 +147,7 @@ def collect_labeled_pixels(
         )
     return LabeledPixels(
         depth_m=np.concatenate(depths),
-        answer=np.concatenate(answers),
+        prediction=np.concatenate(predictions),
         image=np.concatenate(numbers),
         features=np.concatenate(features),
         skipped=tuple(skipped),
@@ -160,7 +160,7 @@ def _readable(
     """Place in ``frames``, which are (reader, frame), and sample of each; what is wrong with the others is added to
     ``skipped``, and raised where they may not be skipped or have become too many."""
     for number, (reader, frame) in enumerate(frames):
-        found = attempt(readers[reader], frame)
+        found = try_read(readers[reader], frame)
         if isinstance(found, DepthSample):
             yield number, found
             continue
@@ -180,15 +180,15 @@ def fit_baselines(pixels: LabeledPixels, kind: str | None, *, min_depth_m: float
     """
     scored = (pixels.depth_m >= min_depth_m) & (pixels.depth_m <= max_depth_m)
     scored = scored if scored.any() else np.ones_like(scored)
-    target_m, answer = pixels.depth_m[scored], pixels.answer[scored]
+    target_m, prediction = pixels.depth_m[scored], pixels.prediction[scored]
     numbers, places, counts = np.unique(pixels.image[scored], return_inverse=True, return_counts=True)
     weight = 1.0 / (counts[places] * len(numbers))
     ends = {"min_depth_m": min_depth_m, "max_depth_m": max_depth_m}
     base: InverseFit | float | None = None
     if kind == "relative":
-        base = fit_inverse_abs_rel(answer, target_m, weight, **ends)
+        base = fit_inverse_abs_rel(prediction, target_m, weight, **ends)
     elif kind == "metric":
-        base = fit_scale_abs_rel(np.maximum(answer, 1e-6), target_m, weight, **ends)
+        base = fit_scale_abs_rel(np.maximum(prediction, 1e-6), target_m, weight, **ends)
     return Baselines(
         median_m=float(np.median(pixels.depth_m)),
         best_m=fit_constant_abs_rel(target_m, weight),
@@ -213,7 +213,8 @@ def require_kind(pixels: LabeledPixels, kind: str, source: str, where: str) -> N
     toward = 1.0 / pixels.depth_m if kind == "relative" else pixels.depth_m
     numbers = np.unique(pixels.image)
     correlations = [
-        rank_correlation(pixels.answer[pixels.image == number], toward[pixels.image == number]) for number in numbers
+        rank_correlation(pixels.prediction[pixels.image == number], toward[pixels.image == number])
+        for number in numbers
     ]
     median = float(np.median(correlations))
     if median >= WRONG_SIGN:
@@ -238,15 +239,15 @@ def _interleaved(frames: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     return [(reader, frame) for _, reader, frame in sorted(placed)]
 
 
-def constant_answer(baselines: Baselines | None) -> Answer:
+def predict_constant(baselines: Baselines | None) -> PredictFunction:
     """The training median everywhere; for a relative run any number is the same after the alignment."""
-    return everywhere(baselines.median_m if baselines else 1.0)
+    return predict_everywhere(baselines.median_m if baselines else 1.0)
 
 
-def everywhere(value: float) -> Answer:
+def predict_everywhere(value: float) -> PredictFunction:
     """One number for every pixel."""
 
-    def answer(asked: Sequence[Asked]) -> list[Any]:
+    def predict(asked: Sequence[PredictionRequest]) -> list[Any]:
         return [torch.full(one.size, value).numpy() for one in asked]
 
-    return answer
+    return predict

@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from finetune.data.dataloader import Caught, calm_worker, sound
+from finetune.data.dataloader import ErrorCapturingDataset, init_worker, raise_worker_errors
 from finetune.data.sample import DepthSample
 from finetune.data.validation_dataset import ValidationSample, ValidationSamples
 from finetune.evaluation.metrics import TargetDepth
 from finetune.evaluation.protocols import Protocol
 from finetune.evaluation.results import BIN_ENDS, UNALIGNED, EntryEvaluation, Evaluation, ScoredImage
 from finetune.models.depth_model import DepthModel
-from finetune.models.resizing import resized_answer
+from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import DataError, ResultError
 from finetune.utils.figures import percent
 from finetune.utils.signals import StopAsked
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Asked:
+class PredictionRequest:
     """What an answer is asked for.
 
     Attributes:
@@ -50,49 +50,49 @@ class Asked:
 
 
 # (height, width) for each of those asked for: meters, or inverse depth of a relative model.
-Answer = Callable[[Sequence[Asked]], list[NDArray[np.floating]]]
+PredictFunction = Callable[[Sequence[PredictionRequest]], list[NDArray[np.floating]]]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fitted:
+class ScaledBaseline:
     """An answer that becomes meters by a fit to training data, within the range of the protocol.
 
     Attributes:
-        answer: what is fitted.
+        predict: what is fitted.
         depth_m: answer, min depth and max depth in meters -> meters.
     """
 
-    answer: Answer
+    predict: PredictFunction
     depth_m: Callable[[NDArray[np.floating], float, float], NDArray[np.floating]]
 
 
-Row = Answer | Fitted
+Row = PredictFunction | ScaledBaseline
 
 
-def one_answer(answer: Answer, image: Tensor, size: tuple[int, int]) -> NDArray[np.floating]:
+def predict_one(predict: PredictFunction, image: Tensor, size: tuple[int, int]) -> NDArray[np.floating]:
     """(height, width): the answer to one (1, 3, h, w) normalized image."""
-    (found,) = answer([Asked(image=image, size=size)])
+    (found,) = predict([PredictionRequest(image=image, size=size)])
     return found
 
 
-def network_answer(model: DepthModel) -> Answer:
+def predict_with_network(model: DepthModel) -> PredictFunction:
     """The model's own answer, resized as the original does; without autocast, so that every command agrees."""
     # Accelerate lays its autocast around the forward of the object; that of the class is still without.
     forward = type(model).forward
     device = next(model.parameters()).device
 
-    def answer(asked: Sequence[Asked]) -> list[NDArray[np.floating]]:
+    def predict(asked: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
         found: dict[int, NDArray[np.floating]] = {}
         for places in _of_one_shape([one.image for one in asked]):
             batch = torch.cat([asked[place].image for place in places]).to(device)
             with torch.inference_mode(), torch.autocast(device.type, enabled=False):
-                answers = forward(model, batch)
-            for place, one in zip(places, answers, strict=True):
+                predictions = forward(model, batch)
+            for place, one in zip(places, predictions, strict=True):
                 corners = asked[place].align_corners
-                found[place] = resized_answer(one[None], asked[place].size, align_corners=corners)
+                found[place] = resize_prediction(one[None], asked[place].size, align_corners=corners)
         return [found[place] for place in range(len(asked))]
 
-    return answer
+    return predict
 
 
 def _of_one_shape(images: Sequence[Tensor]) -> list[list[int]]:
@@ -140,7 +140,7 @@ def evaluate(
     # As many threads as the networks have, which rest meanwhile.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         while not (stopped := stop()) and (batch := list(islice(share, batch_size))):
-            found = _answers(batch, rows, protocols)
+            found = _predict_all(batch, rows, protocols)
             for turn, number, scores in _score(batch, rows, protocols, found, pool):
                 if scores is None:
                     skipped[turn].append(number)
@@ -156,11 +156,11 @@ def evaluate(
     ]
 
 
-def compared_answers(
+def compare_predictions(
     one: ValidationSample, rows: Mapping[str, Row], protocol: Protocol
 ) -> dict[str, NDArray[np.floating]]:
     """Row -> (H, W), what it says to one frame under a protocol, before it is aligned."""
-    found = _answers([one], rows, [protocol])
+    found = _predict_all([one], rows, [protocol])
     return {name: _of_row(row, protocol, found, 0) for name, row in rows.items()}
 
 
@@ -168,7 +168,7 @@ def compared_answers(
 _Key = tuple[int, str, bool, bool]
 
 
-def _answers(
+def _predict_all(
     batch: Sequence[ValidationSample], rows: Mapping[str, Row], protocols: Sequence[Protocol]
 ) -> dict[_Key, list[NDArray[np.floating]]]:
     """Everything that the protocols need of a batch, each asked for once."""
@@ -178,7 +178,7 @@ def _answers(
         for one in batch:
             image, sample = one.views[settings.image_crop]
             asked.append(
-                Asked(
+                PredictionRequest(
                     image=image,
                     size=(sample.depth_m.shape[0], sample.depth_m.shape[1]),
                     number=one.number,
@@ -186,18 +186,18 @@ def _answers(
                     align_corners=settings.align_corners,
                 )
             )
-        for answer in {id(row): row for row in map(_answer_of, rows.values())}.values():
-            key = (id(answer), settings.image_crop, settings.align_corners)
+        for predict in {id(row): row for row in map(_predict_function_of, rows.values())}.values():
+            key = (id(predict), settings.image_crop, settings.align_corners)
             if (*key, False) not in found:
-                found[*key, False] = answer(asked)
+                found[*key, False] = predict(asked)
             if settings.flip and (*key, True) not in found:
-                mirrored = answer([replace(one, image=one.image.flip(-1)) for one in asked])
+                mirrored = predict([replace(one, image=one.image.flip(-1)) for one in asked])
                 found[*key, True] = [one[:, ::-1] for one in mirrored]
     return found
 
 
-def _answer_of(row: Row) -> Answer:
-    return row.answer if isinstance(row, Fitted) else row
+def _predict_function_of(row: Row) -> PredictFunction:
+    return row.predict if isinstance(row, ScaledBaseline) else row
 
 
 def _of_row(
@@ -205,13 +205,13 @@ def _of_row(
 ) -> NDArray[np.floating]:
     """What a row says to one image of the batch, before it is aligned."""
     settings = protocol.settings
-    key = (id(_answer_of(row)), settings.image_crop, settings.align_corners)
-    answer = found[*key, False][place]
+    key = (id(_predict_function_of(row)), settings.image_crop, settings.align_corners)
+    prediction = found[*key, False][place]
     if settings.flip:
-        answer = (answer + found[*key, True][place]) / 2
-    if isinstance(row, Fitted):
-        return row.depth_m(answer, protocol.min_depth_m, protocol.max_depth_m)
-    return answer
+        prediction = (prediction + found[*key, True][place]) / 2
+    if isinstance(row, ScaledBaseline):
+        return row.depth_m(prediction, protocol.min_depth_m, protocol.max_depth_m)
+    return prediction
 
 
 class _Target(NamedTuple):
@@ -250,12 +250,14 @@ def _target(protocol: Protocol, one: ValidationSample) -> _Target | None:
     return _Target(sample, usable, TargetDepth(depth_m), np.searchsorted(ends, depth_m, side="left"))
 
 
-def _scored_rows(protocol: Protocol, target: _Target, name: str, answer: NDArray[np.floating]) -> dict[str, _ScoredRow]:
+def _scored_rows(
+    protocol: Protocol, target: _Target, name: str, prediction: NDArray[np.floating]
+) -> dict[str, _ScoredRow]:
     """The row on the image, and where the protocol aligns meters, also as it is."""
-    _require_finite(name, answer[target.usable], target.sample.source)
-    compared = {name: protocol.depth_m(answer, target.sample.depth_m, target.usable)}
+    _require_finite(name, prediction[target.usable], target.sample.source)
+    compared = {name: protocol.depth_m(prediction, target.sample.depth_m, target.usable)}
     if protocol.aligns and protocol.kind == "metric":
-        compared[f"{name}{UNALIGNED}"] = answer
+        compared[f"{name}{UNALIGNED}"] = prediction
     return {row: _scored_row(protocol, target, pred_m[target.usable]) for row, pred_m in compared.items()}
 
 
@@ -313,13 +315,13 @@ def _score(
         )
 
 
-def _require_finite(row: str, answer: NDArray[np.floating], source: str) -> None:
+def _require_finite(row: str, prediction: NDArray[np.floating], source: str) -> None:
     """
     Raises:
         ResultError: some of the (N,) answers that count are NaN or infinite. To score such a pixel as near or far, as
             is published practice, would give a broken network a number.
     """
-    wrong = 1 - np.mean(np.isfinite(answer))
+    wrong = 1 - np.mean(np.isfinite(prediction))
     if wrong:
         raise ResultError(
             f"{source}: {row} answers NaN or infinite at {percent(wrong, 1)} of the pixels that count. "
@@ -402,15 +404,15 @@ def _share(
     starts = range(accelerator.process_index * batch_size, len(samples), accelerator.num_processes * batch_size)
     indices = [index for start in starts for index in range(start, min(start + batch_size, len(samples)))]
     loader = DataLoader(
-        Caught(samples),
+        ErrorCapturingDataset(samples),
         batch_size=None,
         sampler=indices,
         num_workers=min(workers, len(indices)),
         collate_fn=_as_is,
-        worker_init_fn=calm_worker,
+        worker_init_fn=init_worker,
         generator=torch.Generator(),
     )
-    return sound(loader)
+    return raise_worker_errors(loader)
 
 
 def _as_is(sample: Any) -> Any:

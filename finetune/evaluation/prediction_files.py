@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from finetune.data.crops import KB_HEIGHT, KB_WIDTH
 from finetune.data.readers.files import read_depth
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import Asked
-from finetune.models.resizing import resized_answer
+from finetune.evaluation.evaluator import PredictionRequest
+from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import DataError
 from finetune.utils.figures import percent
 from finetune.utils.paths import expand_path, is_file
@@ -28,15 +28,15 @@ _LOOKED_AT = 8
 # median ratio must be. No model is 60 times off.
 _UNITS = ((1000.0, 2.5), (256.0, 1.6), (100.0, 1.6))
 # How far the aspect may be off: sides are rounded to patches of 14 pixels, and 4:3 is 12 % from 3:2.
-_MOST_OFF = 0.1
+_MAX_OFF = 0.1
 # A network answers at least one number for a patch of 14 pixels.
-_LEAST_SIDE = 1 / 16
+_MIN_SIDE = 1 / 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """
-    An ``Answer`` read from a folder.
+    An ``PredictFunction`` read from a folder.
 
     The file of a frame bears the name of its image, in the folders that the image is in below the entry's root, or,
     where no two frames have one name, in none: ``<folder>/<path>.npy`` or ``<folder>/<stem>.npy``; ``.png`` likewise.
@@ -53,7 +53,7 @@ class Predictions:
     samples: ValidationSamples
     meters_per_unit: float | None
 
-    def __call__(self, asked: Sequence[Asked]) -> list[NDArray[np.floating]]:
+    def __call__(self, asked: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
         """
         Raises:
             DataError: the file of a frame is missing, cannot be read, holds what is no number, or is of a size that the
@@ -100,7 +100,7 @@ class Predictions:
             raise DataError(path, f"{percent(share, 1)} of it is no finite number", "Write a depth for every pixel")
         return path, found
 
-    def _one(self, asked: Asked) -> NDArray[np.floating]:
+    def _one(self, asked: PredictionRequest) -> NDArray[np.floating]:
         path, found = self._read(asked.number)
         if asked.image_crop == "kb" and found.shape != asked.size:
             height, width = found.shape
@@ -110,7 +110,7 @@ class Predictions:
             top, left = height - KB_HEIGHT, (width - KB_WIDTH) // 2
             found = found[top : top + KB_HEIGHT, left : left + KB_WIDTH]
         _require_shape(path, found.shape, asked.size)
-        return resized_answer(torch.from_numpy(found)[None, None], asked.size, align_corners=asked.align_corners)
+        return resize_prediction(torch.from_numpy(found)[None, None], asked.size, align_corners=asked.align_corners)
 
     def _path(self, number: int) -> Path:
         below = self._below_root(number)
@@ -155,9 +155,9 @@ def _require_shape(path: Path, shape: tuple[int, ...], size: tuple[int, int]) ->
     """
     (height, width), (frame_height, frame_width) = shape, size
     ratio = height / width * frame_width / frame_height
-    if max(ratio, 1 / ratio) <= 1 + _MOST_OFF and height >= _LEAST_SIDE * frame_height:
+    if max(ratio, 1 / ratio) <= 1 + _MAX_OFF and height >= _MIN_SIDE * frame_height:
         return
-    turned = max(ratio, 1 / ratio) > 1 + _MOST_OFF and abs(width / height * frame_width / frame_height - 1) <= _MOST_OFF
+    turned = max(ratio, 1 / ratio) > 1 + _MAX_OFF and abs(width / height * frame_width / frame_height - 1) <= _MAX_OFF
     raise DataError(
         path,
         f"is {height}x{width}, its frame {frame_height}x{frame_width}"
@@ -165,7 +165,7 @@ def _require_shape(path: Path, shape: tuple[int, ...], size: tuple[int, int]) ->
             ": it lies on its side"
             if turned
             else ", which is another aspect"
-            if max(ratio, 1 / ratio) > 1 + _MOST_OFF
+            if max(ratio, 1 / ratio) > 1 + _MAX_OFF
             else ""
         ),
         "Write it height x width, upright as the frame"

@@ -25,7 +25,7 @@ CROPS = {
     "eigen": (0.3324324, 0.91351351, 0.0359477, 0.96405229),
 }
 NYU_SIZE, NYU_ROWS, NYU_COLUMNS = (480, 640), (45, 471), (41, 601)
-LEAST_M = 1e-6  # below it no logarithm is taken
+MIN_M = 1e-6  # below it no logarithm is taken
 ALIGNMENTS = {
     "none": "none",
     "median": "one scale, the ratio of the medians over the compared pixels",
@@ -80,7 +80,7 @@ class Protocol:
             "clamp": (
                 "prediction to [min_depth_m, max_depth_m]"
                 if settings.clamp == "range"
-                else f"none, but prediction at least {LEAST_M:g} m"
+                else f"none, but prediction at least {MIN_M:g} m"
             )
             + "; after resize, mirrored average and alignment",
             "image_crop": settings.image_crop,
@@ -140,11 +140,11 @@ class Protocol:
         return found if np.count_nonzero(found) >= self.settings.min_pixels else np.zeros_like(found)
 
     def depth_m(
-        self, answer: NDArray[np.floating], target_m: NDArray[np.float32], usable: NDArray[np.bool_]
+        self, prediction: NDArray[np.floating], target_m: NDArray[np.float32], usable: NDArray[np.bool_]
     ) -> NDArray[np.floating]:
         """
         Args:
-            answer: (H, W), what a model answers: meters, or inverse depth of a relative one.
+            prediction: (H, W), what a model answers: meters, or inverse depth of a relative one.
             target_m: (H, W), meters.
             usable: (H, W), what ``usable`` answered; at least one pixel.
 
@@ -152,21 +152,21 @@ class Protocol:
             (H, W), the answer in meters, aligned where the protocol aligns.
         """
         if not self.aligns:
-            return answer
+            return prediction
         if self.kind == "relative":
-            fit = fit_inverse_least_squares(answer[usable], target_m[usable])
-            return fit.depth_m(answer, self.min_depth_m, self.max_depth_m)
-        answer = answer.astype(np.float64)
-        pred, target = answer[usable], target_m[usable]
+            fit = fit_inverse_least_squares(prediction[usable], target_m[usable])
+            return fit.depth_m(prediction, self.min_depth_m, self.max_depth_m)
+        prediction = prediction.astype(np.float64)
+        pred, target = prediction[usable], target_m[usable]
         match self.settings.align:
             case "median":
-                return answer * fit_scale_of_medians(pred, target)
+                return prediction * fit_scale_of_medians(pred, target)
             case "scale":
-                return answer * fit_scale_least_squares(pred, target)
+                return prediction * fit_scale_least_squares(pred, target)
             case "scale_shift":
                 scale, shift = fit_depth_least_squares(pred, target)
-                return answer * scale + shift
-        inverse = 1.0 / np.maximum(answer, LEAST_M)
+                return prediction * scale + shift
+        inverse = 1.0 / np.maximum(prediction, MIN_M)
         return fit_inverse_least_squares(inverse[usable], target).depth_m(inverse, self.min_depth_m, self.max_depth_m)
 
     def score(
@@ -194,7 +194,7 @@ class Protocol:
         """
         if self.settings.clamp == "range":
             return Compared(np.clip(pred_m.astype(np.float64), self.min_depth_m, self.max_depth_m), target)
-        return Compared(np.maximum(pred_m.astype(np.float64), LEAST_M), target)
+        return Compared(np.maximum(pred_m.astype(np.float64), MIN_M), target)
 
     def scores(self, compared: Compared) -> dict[str, float]:
         """Every metric of an image, silog as the protocol defines it."""

@@ -6,7 +6,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.export.base import Answer, Exporter
+from finetune.export.base import Exporter, PredictImage
 from finetune.models.checkpoints.adapter import WEIGHTS_FILE
 from finetune.utils.errors import CheckpointError, FinetuneError
 from finetune.utils.paths import is_file
@@ -52,7 +52,7 @@ class Adapter(Exporter):
             )
         shutil.copytree(folder, output)
 
-    def read(self, output: Path, device: str) -> Answer:
+    def read(self, output: Path, device: str) -> PredictImage:
         """Through our loader, over the base that the folder names."""
         from finetune.inference.predictor import load_model
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
 
 # (H, W, 3) uint8 RGB image -> (H, W) float32, in the unit of the model.
-Answer = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+PredictImage = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 
 class Exporter(Protocol):
@@ -74,7 +74,7 @@ class Exporter(Protocol):
         """Write the ``targets``, and nothing else; the folder of ``output`` is temporary and empty."""
         ...
 
-    def read(self, output: Path, device: str) -> Answer:
+    def read(self, output: Path, device: str) -> PredictImage:
         """The answer that the written files give by themselves, loaded as a user of the format would load them."""
         ...
 

@@ -18,9 +18,9 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.export.base import Answer, Exporter
+from finetune.export.base import Exporter, PredictImage
 from finetune.export.comparison import Comparison
-from finetune.export.test_image import usual_image
+from finetune.export.test_image import default_test_image
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.files import disk_faults, finish, remove, sync
@@ -65,7 +65,7 @@ def export_model(
         ResultError: the answers differ, or cannot be compared; nothing was written.
         FinetuneError: there is no such format, it cannot hold this model, or the output cannot be written there.
     """
-    image = usual_image() if image is None else image
+    image = default_test_image() if image is None else image
     exporter = exporter_for(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half, dynamic=dynamic)
     exporter.require_writable(predictor.max_depth_m)
     with disk_faults(output), _aside(_nearest_folder(output)) as aside:
@@ -137,7 +137,7 @@ def exporter_for(
 
 
 def _compared(
-    predictor: Predictor, reloaded: Answer, image: NDArray[np.uint8], output: Path, to: str, exporter: Exporter
+    predictor: Predictor, reloaded: PredictImage, image: NDArray[np.uint8], output: Path, to: str, exporter: Exporter
 ) -> Comparison:
     """
     Raises:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.preprocessing import Preprocessing
-from finetune.export.base import Answer, Exporter
+from finetune.export.base import Exporter, PredictImage
 from finetune.export.comparison import Comparison
 from finetune.export.model_card import MODEL_CARD, Measured, model_card
 from finetune.export.official import description
@@ -103,9 +103,9 @@ class HuggingFace(Exporter):
         _write_json(output / PROCESSOR_FILE, processor(predictor.preprocessing, self.image_size))
         self._write_card(predictor, output, None)
 
-    def read(self, output: Path, device: str) -> Answer:
+    def read(self, output: Path, device: str) -> PredictImage:
         """By transformers alone, given the pixels that our own network sees."""
-        return _answer_of(_loaded(output).to(device), output)
+        return _predict_with(_loaded(output).to(device), output)
 
     def conclude(
         self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
@@ -121,7 +121,7 @@ class HuggingFace(Exporter):
             pipeline_median=float(np.median(share)),
             pipeline_99th=float(np.quantile(share, 0.99)),
             other_size=(other.shape[0], other.shape[1]),
-            other_largest=float(np.abs(_answer_of(model, output)(other) - predictor.predict(other)).max() / spread),
+            other_largest=float(np.abs(_predict_with(model, output)(other) - predictor.predict(other)).max() / spread),
         )
         self._write_card(predictor, output, measured)
         differing = differing_sizes(predictor.preprocessing, self.image_size)
@@ -251,22 +251,22 @@ def _loaded(output: Path) -> Any:
     return model.float().eval()
 
 
-def _answer_of(model: Any, output: Path) -> Answer:
+def _predict_with(model: Any, output: Path) -> PredictImage:
     """Of a loaded model, given the pixels that our own network sees."""
     import torch
 
-    from finetune.models.resizing import resized_answer
+    from finetune.models.resizing import resize_prediction
 
     ours = json.loads((output / OURS_FILE).read_text(encoding="utf-8"))
     preprocessing = Preprocessing.from_mapping(ours["preprocessing"])
 
-    def answer(image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(image: NDArray[np.uint8]) -> NDArray[np.float32]:
         pixel_values = torch.from_numpy(preprocessing(image))[None].to(model.device)
         with torch.inference_mode():
             depth = model(pixel_values=pixel_values).predicted_depth
-        return resized_answer(depth[:, None], (image.shape[0], image.shape[1]))
+        return resize_prediction(depth[:, None], (image.shape[0], image.shape[1]))
 
-    return answer
+    return predict
 
 
 def _piped(model: Any, output: Path, image: NDArray[np.uint8]) -> NDArray[np.float32]:
@@ -274,10 +274,10 @@ def _piped(model: Any, output: Path, image: NDArray[np.uint8]) -> NDArray[np.flo
     from PIL import Image
     from transformers import AutoImageProcessor, pipeline
 
-    from finetune.models.resizing import resized_answer
+    from finetune.models.resizing import resize_prediction
 
     read_processor = AutoImageProcessor.from_pretrained(output, local_files_only=True)
     pipe = pipeline("depth-estimation", model=model, image_processor=read_processor, device="cpu")
     depth = pipe(Image.fromarray(image))["predicted_depth"]
     # transformers 4.45 leaves it at the size that the network saw.
-    return resized_answer(depth.reshape(1, 1, *depth.shape[-2:]), (image.shape[0], image.shape[1]))
+    return resize_prediction(depth.reshape(1, 1, *depth.shape[-2:]), (image.shape[0], image.shape[1]))

@@ -65,7 +65,7 @@ def model_card(
             [
                 _header(predictor),
                 f"# {predictor.metadata.get('name', 'Depth Anything')}",
-                _what_it_answers(predictor),
+                _describe_output(predictor),
                 _how_to_use(predictor),
                 "## Training",
                 *_recipe(predictor, run),
@@ -88,7 +88,7 @@ def _header(predictor: Predictor) -> str:
     return "\n".join([*lines, *(f"- {tag}" for tag in tags), "---"])
 
 
-def _what_it_answers(predictor: Predictor) -> str:
+def _describe_output(predictor: Predictor) -> str:
     network = predictor.network
     architecture = f"Depth Anything {network.version.upper()}, encoder {network.encoder_name}"
     if network.max_depth_m is None:

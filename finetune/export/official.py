@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from finetune.export.base import Answer, Exporter
+from finetune.export.base import Exporter, PredictImage
 from finetune.export.model_card import published_source
 from finetune.models.checkpoints.official import Official as OfficialNames
 from finetune.models.encoder_specs import ENCODERS, GRID, ORIGINAL_OFFSET, PATCH
@@ -61,7 +61,7 @@ class Official(Exporter):
         text = json.dumps(description(predictor) | {"position_offset": ORIGINAL_OFFSET}, indent=2)
         output.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
 
-    def read(self, output: Path, device: str) -> Answer:
+    def read(self, output: Path, device: str) -> PredictImage:
         """Through our loader, into a fresh network; nothing is told that the two files do not say."""
         from finetune.inference.predictor import load_model
 

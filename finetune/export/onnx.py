@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.export.base import Answer, Exporter
+from finetune.export.base import Exporter, PredictImage
 from finetune.export.comparison import Comparison
 from finetune.models.encoder_specs import PATCH
 from finetune.utils.errors import FinetuneError, ResultError
@@ -26,7 +26,7 @@ OPSET = 18
 INPUT = "image"
 # Sizes in patches at which a file for any size is compared, besides that of the image; one is not square.
 _SIZES = ((8, 8), (6, 15), (13, 9))
-_LARGEST_BYTES = 2_000_000_000  # of one file: what it is written in counts in 31 bits
+_MAX_BYTES = 2_000_000_000  # of one file: what it is written in counts in 31 bits
 
 
 class Onnx(Exporter):
@@ -65,7 +65,7 @@ class Onnx(Exporter):
 
         network = predictor.network
         size = sum(tensor.nbytes for tensor in network.state_dict().values())
-        if size > _LARGEST_BYTES:
+        if size > _MAX_BYTES:
             raise FinetuneError(
                 f"{predictor.source}: {size / 1e9:.1f} GB of weights do not fit into one .onnx file. Export a smaller "
                 "encoder, or to official."
@@ -97,9 +97,9 @@ class Onnx(Exporter):
         )
         onnx.save(model, str(output))
 
-    def read(self, output: Path, device: str) -> Answer:
+    def read(self, output: Path, device: str) -> PredictImage:
         """By onnxruntime, on the CPU, with nothing but the file."""
-        return OnnxAnswer(output)
+        return OnnxPredictor(output)
 
     def conclude(
         self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
@@ -109,11 +109,11 @@ class Onnx(Exporter):
             height, width = self._network_size(predictor)
             return [f"{comparison.output}: takes images of {height}x{width} (height x width) alone, normalized"]
         found = []
-        answer = OnnxAnswer(output)
+        prediction = OnnxPredictor(output)
         for rows, columns in _SIZES:
-            pixels = answer.normalized(image, (rows * PATCH, columns * PATCH))
+            pixels = prediction.normalized(image, (rows * PATCH, columns * PATCH))
             ours = predictor(_tensor(pixels)).numpy()
-            share = float(np.abs(answer.run(pixels) - ours).max() / max(float(np.ptp(ours)), 1e-12))
+            share = float(np.abs(prediction.run(pixels) - ours).max() / max(float(np.ptp(ours)), 1e-12))
             if not share <= self.limit:
                 raise ResultError(
                     f"{comparison.output}: at {rows * PATCH}x{columns * PATCH} it is {share:.2g} of the spread off, "
@@ -155,7 +155,7 @@ def imported_runtime() -> Any:
     return onnxruntime
 
 
-class OnnxAnswer:
+class OnnxPredictor:
     """An exported file, run by onnxruntime; called with an image, it answers as ``Predictor.predict`` does."""
 
     def __init__(self, path: Path) -> None:
@@ -171,11 +171,11 @@ class OnnxAnswer:
 
     def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(H, W, 3) uint8 RGB -> (H, W) float32."""
-        from finetune.models.resizing import resized_answer
+        from finetune.models.resizing import resize_prediction
 
         height, width = image.shape[:2]
-        answer = self.run(self._preprocessing(image)[None])
-        return np.asarray(resized_answer(_tensor(answer), (height, width)), dtype=np.float32)
+        prediction = self.run(self._preprocessing(image)[None])
+        return np.asarray(resize_prediction(_tensor(prediction), (height, width)), dtype=np.float32)
 
     def normalized(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
         """(1, 3, *size), the image at a size of its own."""
@@ -203,8 +203,8 @@ class OnnxAnswer:
                 f"this .onnx file takes {expected[0]}x{expected[1]} (height x width), the image comes to "
                 f"{pixels.shape[2]}x{pixels.shape[3]}. Export it with --image of that shape, or with --dynamic."
             )
-        (answer,) = self._session.run(None, {INPUT: pixels})
-        return np.asarray(answer, dtype=np.float32)
+        (prediction,) = self._session.run(None, {INPUT: pixels})
+        return np.asarray(prediction, dtype=np.float32)
 
 
 def _tensor(array: NDArray[np.float32]) -> Any:

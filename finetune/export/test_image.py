@@ -12,13 +12,13 @@ from finetune.data.readers.files import read_image
 from finetune.utils.paths import is_file
 
 
-def usual_image() -> NDArray[np.uint8]:
+def default_test_image() -> NDArray[np.uint8]:
     """(H, W, 3) uint8, RGB: a frame of ``data/room`` where it is there, as in a clone, else ``dead_leaves()``."""
     path = Path(__file__).resolve().parents[2] / "data" / "room" / "color" / "0000.jpg"
-    return read_image(path) if is_file(path) else dead_leaves()
+    return read_image(path) if is_file(path) else draw_dead_leaves()
 
 
-def dead_leaves(height: int = 480, width: int = 640, seed: int = 0) -> NDArray[np.uint8]:
+def draw_dead_leaves(height: int = 480, width: int = 640, seed: int = 0) -> NDArray[np.uint8]:
     """
     Returns:
         (height, width, 3) uint8, RGB: opaque shaded disks, the number of those larger than r falling with 1 / r^2, so

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from finetune.data.camera import CameraOptions, camera_of
-from finetune.data.preprocessing import MOST_ELONGATED
+from finetune.data.preprocessing import MAX_ELONGATED
 from finetune.data.readers.files import read_image
 from finetune.inference.inputs import ENDINGS, VIDEO_ENDINGS, Input
 from finetune.inference.outputs import (
@@ -228,7 +228,7 @@ class _Work:
             for one, decoded in _ahead(pool, inputs, lambda one: read_image(one.path, upright=True, levels=levels)):
                 try:
                     image = decoded.result()
-                    task = self._answered(one, image, self._options.output / one.path.stem)
+                    task = self._start_writing(one, image, self._options.output / one.path.stem)
                     written.append((one, pool.submit(task)))
                 except (DataError, ResultError) as error:
                     self.outcome.faults.append(str(error))
@@ -262,13 +262,13 @@ class _Work:
                 decoded = 0
                 for number, image in enumerate(_next_in_thread(pool, iter(frames))):
                     decoded += 1
-                    answer = self._answer(one.path, image)
+                    prediction = self._predict(one.path, image)
                     # The range is that of the first frame, so that colors stay comparable.
-                    ends = ends or self._ends(one.path, answer)
-                    write_preview(self._preview(_reduced(answer, MAX_VIDEO_SIDE_PX), ends))
+                    ends = ends or self._ends(one.path, prediction)
+                    write_preview(self._preview(_reduced(prediction, MAX_VIDEO_SIDE_PX), ends))
                     if self._options.frames:
-                        points = self._points(one, image, answer)
-                        beyond += not self._write(answer, folder / f"{number:06d}", ends, points)
+                        points = self._points(one, image, prediction)
+                        beyond += not self._write(prediction, folder / f"{number:06d}", ends, points)
                     bar.update()
                     if number == 0:
                         self._look(one.path, *image.shape[:2])
@@ -284,22 +284,22 @@ class _Work:
             )
         self.outcome.done += 1
 
-    def _answered(self, one: Input, image: NDArray[np.uint8], stem: Path) -> Callable[[], bool]:
+    def _start_writing(self, one: Input, image: NDArray[np.uint8], stem: Path) -> Callable[[], bool]:
         """What writes the answer to an image, and says whether every file could be written."""
-        answer = self._answer(one.path, image)
-        points = self._points(one, image, answer)
+        prediction = self._predict(one.path, image)
+        points = self._points(one, image, prediction)
         self._look(one.path, *image.shape[:2])
-        ends = self._ends(one.path, answer)
-        return lambda: self._write(answer, stem, ends, points)
+        ends = self._ends(one.path, prediction)
+        return lambda: self._write(prediction, stem, ends, points)
 
-    def _ends(self, path: Path, answer: NDArray[np.float32]) -> tuple[float, float]:
+    def _ends(self, path: Path, prediction: NDArray[np.float32]) -> tuple[float, float]:
         """The ends of the preview's colors; notes what is worth a word about them."""
         wanted, max_depth_m = self._options.range_m, self._predictor.max_depth_m
         if wanted is None and max_depth_m is None:
-            return float(answer.min()), float(answer.max())
+            return float(prediction.min()), float(prediction.max())
         if wanted is not None and wanted != AUTO:
             return wanted
-        ends = spread_range(answer)
+        ends = spread_range(prediction)
         if wanted == AUTO:
             self._spread.append((path, ends))
             return ends
@@ -308,16 +308,16 @@ class _Work:
             self._flat.append((path, ends))
         return 0.0, max_depth_m
 
-    def _preview(self, answer: NDArray[np.float32], ends: tuple[float, float]) -> NDArray[np.uint8]:
-        return meter_preview(answer, ends) if self._files is not None else inverse_preview(answer, ends)
+    def _preview(self, prediction: NDArray[np.float32], ends: tuple[float, float]) -> NDArray[np.uint8]:
+        return meter_preview(prediction, ends) if self._files is not None else inverse_preview(prediction, ends)
 
-    def _answer(self, path: Path, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def _predict(self, path: Path, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """
         Raises:
             ResultError: there is none.
         """
         try:
-            answer = self._predictor.predict(image, flip=self._options.flip)
+            prediction = self._predictor.predict(image, flip=self._options.flip)
         except (MemoryError, RuntimeError) as error:
             # PyTorch has no class of its own for memory that a CPU lacks.
             if not any(words in str(error) for words in ("can't allocate memory", "out of memory")):
@@ -326,13 +326,13 @@ class _Work:
             raise ResultError(
                 f"{path}: memory ran out at {height}x{width}. Crop it to a less elongated image."
             ) from error
-        if not np.isfinite(answer).all():
+        if not np.isfinite(prediction).all():
             raise ResultError(
                 f"{path}: the answer is not a number everywhere. The weights are damaged; export them again."
             )
-        return answer
+        return prediction
 
-    def _points(self, one: Input, image: NDArray[np.uint8], answer: NDArray[np.float32]) -> PointCloud | None:
+    def _points(self, one: Input, image: NDArray[np.uint8], prediction: NDArray[np.float32]) -> PointCloud | None:
         """
         Raises:
             DataError: the camera cannot be that of the image.
@@ -348,14 +348,14 @@ class _Work:
         except FinetuneError as error:
             raise ResultError(f"{one.path}: {error}") from error
         assert camera is not None, "looked at before the first image"
-        return point_cloud(answer, image, camera, edge_ratio=points.edge_ratio, max_points=points.max_points)
+        return point_cloud(prediction, image, camera, edge_ratio=points.edge_ratio, max_points=points.max_points)
 
     def _write(
-        self, answer: NDArray[np.float32], stem: Path, ends: tuple[float, float], points: PointCloud | None
+        self, prediction: NDArray[np.float32], stem: Path, ends: tuple[float, float], points: PointCloud | None
     ) -> bool:
         if self._files is not None:
-            return self._files.write(answer, stem, ends, points)
-        write_inverse(answer, stem, ends)
+            return self._files.write(prediction, stem, ends, points)
+        write_inverse(prediction, stem, ends)
         return True
 
     def _look(self, path: Path, height: int, width: int) -> None:
@@ -363,7 +363,7 @@ class _Work:
         preprocessing = self._predictor.preprocessing
         elongated = preprocessing.elongation(height, width)
         network = preprocessing.network_size(height, width)
-        if elongated > MOST_ELONGATED:
+        if elongated > MAX_ELONGATED:
             self._elongated.append(path)
         elif elongated > FAR_ASPECT or network[0] > FAR_ENLARGED * height:
             self._far.append((path, f"{width}x{height}"))
@@ -375,7 +375,7 @@ class _Work:
         if self._elongated:
             found.append(
                 f"{len(self._elongated)} of {inputs}, {self._elongated[0]} first, are more than "
-                f"{MOST_ELONGATED:g} times as elongated as the training size {width}x{height}: longer side bounded"
+                f"{MAX_ELONGATED:g} times as elongated as the training size {width}x{height}: longer side bounded"
             )
         if self._far:
             path, size = self._far[0]
@@ -415,13 +415,13 @@ def _ahead(
     yield from waiting
 
 
-def _reduced(answer: NDArray[np.float32], max_side_px: int) -> NDArray[np.float32]:
+def _reduced(prediction: NDArray[np.float32], max_side_px: int) -> NDArray[np.float32]:
     """(H, W) at a size without a longer side, each pixel the nearest one; as it is if it has none."""
-    scale = max_side_px / max(answer.shape)
+    scale = max_side_px / max(prediction.shape)
     if scale >= 1:
-        return answer
-    rows, columns = (((np.arange(max(1, round(side * scale))) + 0.5) / scale).astype(int) for side in answer.shape)
-    return answer[np.ix_(rows.clip(max=answer.shape[0] - 1), columns.clip(max=answer.shape[1] - 1))]
+        return prediction
+    rows, columns = (((np.arange(max(1, round(side * scale))) + 0.5) / scale).astype(int) for side in prediction.shape)
+    return prediction[np.ix_(rows.clip(max=prediction.shape[0] - 1), columns.clip(max=prediction.shape[1] - 1))]
 
 
 def _next_in_thread(pool: ThreadPoolExecutor, items: Iterator[_T]) -> Iterator[_T]:

@@ -27,7 +27,7 @@ from finetune.utils.reductions import evenly_spread
 # Answers nearer to the end of the range than this share of it say "at least so far" and nothing of scale.
 _AT_END = 0.95
 # When it is not, or not only, the scale: the error that is left, how much frames differ, and near and far.
-LITTLE_GAINED, FRAMES_DIFFER, NEAR_AND_FAR_DIFFER = 0.8, 0.1, 0.1
+MIN_GAINED, FRAMES_DIFFER, NEAR_AND_FAR_DIFFER = 0.8, 0.1, 0.1
 _SMALL_ERROR = 0.03  # AbsRel below which there is nothing to gain
 METADATA = "calibration"
 
@@ -223,7 +223,7 @@ def _middle(scales: Sequence[float]) -> float:
 
 
 def _warnings(before: float, after: float, spread: float | None, near: float, far: float) -> Iterable[str]:
-    if before > _SMALL_ERROR and after > LITTLE_GAINED * before:
+    if before > _SMALL_ERROR and after > MIN_GAINED * before:
         yield (
             f"a scale takes AbsRel from {before:.3f} to {after:.3f} alone: the scale is not what is wrong; fine-tune "
             "on frames of this camera"

@@ -14,7 +14,7 @@ from finetune.inference.point_cloud import PointCloud
 from finetune.reporting.images import colored, with_labels, with_legend
 from finetune.utils.files import disk_faults, remove, write_file
 
-MOST_COUNTS = 65535  # of 16 bits
+MAX_COUNTS = 65535  # of 16 bits
 UNITS_PER_METER = 1000.0
 
 
@@ -31,7 +31,7 @@ class MeterFiles:
     @property
     def most_m(self) -> float:
         """What the 16-bit PNG holds, meters."""
-        return MOST_COUNTS / self.units_per_meter
+        return MAX_COUNTS / self.units_per_meter
 
     def write(
         self, depth_m: NDArray[np.float32], stem: Path, range_m: tuple[float, float], points: PointCloud | None = None

@@ -22,18 +22,18 @@ from finetune.data.readers.files import read_image
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.inference.point_cloud import PointCloud, point_cloud
 from finetune.models.checkpoints.fill import whole_network
-from finetune.models.checkpoints.identity import IN_RECIPE, ORIGINAL_INPUT_SIZE, Wording
+from finetune.models.checkpoints.identity import IN_RECIPE, ORIGINAL_INPUT_SIZE, ArgumentNames
 from finetune.models.checkpoints.load import Checkpoint, read_checkpoint
 from finetune.models.depth_model import DepthModel
-from finetune.models.encoder_specs import MOST_SIDE_PX, PATCH, VERSIONS
-from finetune.models.resizing import resized_answer
+from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
+from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import CheckpointError, FinetuneError
 
 DEVICES = ("auto", "cpu", "cuda")
 # Of PIL, those that become RGB without a change of scale.
 _PIL_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr", "HSV", "LAB")
 ImageLike = NDArray[np.uint8] | str | os.PathLike[str] | Any
-_IN_PYTHON = Wording(
+_IN_PYTHON = ArgumentNames(
     source="name",
     kind="kind",
     max_depth_m="max_depth_m",
@@ -105,11 +105,11 @@ class Predictor:
         image = image_array(image, self.preprocessing.image_levels)
         size = (image.shape[0], image.shape[1])
         batch = torch.from_numpy(self.preprocessing(image))[None]
-        answer = resized_answer(self(batch), size)
+        prediction = resize_prediction(self(batch), size)
         if not flip:
-            return answer
-        mirrored = resized_answer(self(batch.flip(-1)), size)[:, ::-1]
-        return np.asarray((answer + mirrored) / 2, dtype=np.float32)
+            return prediction
+        mirrored = resize_prediction(self(batch.flip(-1)), size)[:, ::-1]
+        return np.asarray((prediction + mirrored) / 2, dtype=np.float32)
 
     def points(
         self,
@@ -208,7 +208,7 @@ def load_model(
         try:
             input_size = Preprocessing.from_mapping(Preprocessing(input_size=input_size).to_mapping()).input_size
         except (TypeError, ValueError):
-            expected = f"height and width, multiples of {PATCH} up to {MOST_SIDE_PX}"
+            expected = f"height and width, multiples of {PATCH} up to {MAX_SIDE_PX}"
             raise ValueError(f"input_size is {input_size!r}; expected {expected}") from None
     checkpoint = read_checkpoint(
         os.fspath(source),
@@ -245,7 +245,7 @@ def adapter_base(source: str | os.PathLike[str], device: str = "cpu") -> DepthMo
     return whole_network(checkpoint).to(chosen_device(device))
 
 
-def predictor_of(checkpoint: Checkpoint, device: torch.device, wording: Wording = IN_RECIPE) -> Predictor:
+def predictor_of(checkpoint: Checkpoint, device: torch.device, wording: ArgumentNames = IN_RECIPE) -> Predictor:
     """
     Args:
         checkpoint: as read.
@@ -292,7 +292,7 @@ def chosen_device(name: str) -> torch.device:
     return device
 
 
-def _size_assumed(checkpoint: Checkpoint, wording: Wording) -> tuple[str, ...]:
+def _size_assumed(checkpoint: Checkpoint, wording: ArgumentNames) -> tuple[str, ...]:
     """That nothing says the input size, where nothing does: at another one than it was trained at, depth is wrong."""
     if checkpoint.input_size is not None:
         return ()
@@ -303,7 +303,7 @@ def _size_assumed(checkpoint: Checkpoint, wording: Wording) -> tuple[str, ...]:
     )
 
 
-def _preprocessing_of(checkpoint: Checkpoint, wording: Wording) -> Preprocessing:
+def _preprocessing_of(checkpoint: Checkpoint, wording: ArgumentNames) -> Preprocessing:
     """
     Raises:
         CheckpointError: the file, or the ``.json`` beside it, says it, but not as we would have written it; or nothing

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-LEAST_SPREAD = 1e-6  # of inverse depth, in its own unit; a map that varies less is taken for one number
+MIN_SPREAD = 1e-6  # of inverse depth, in its own unit; a map that varies less is taken for one number
 
 
 def aligned_residual(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -40,6 +40,6 @@ def _normalized(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     median = median.where(inside.any(1, keepdim=True), 0.0)
     centered = (values.where(inside, 0.0) - median).where(inside, 0.0)
     spread = centered.abs().sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp_min(1)
-    flat = spread <= LEAST_SPREAD  # False of a NaN, which must come out and not be taken for flat
+    flat = spread <= MIN_SPREAD  # False of a NaN, which must come out and not be taken for flat
     # Divided by the floor, a map of one number would get a gradient of a million.
-    return (centered / spread.clamp_min(LEAST_SPREAD)).where(~flat, 0.0), flat
+    return (centered / spread.clamp_min(MIN_SPREAD)).where(~flat, 0.0), flat

@@ -43,7 +43,7 @@ class Encoder(VisionTransformer):
             dynamic_img_size=True,
             weight_init="skip",
         )
-        self.taps = spec.taps_of(version)
+        self.out_indices = spec.taps_of(version)
         self.position_offset = position_offset
         # Never read; official files hold it, so that ours must too to come out complete.
         self.register_buffer("mask_token", torch.zeros(1, spec.embed_dim))
@@ -106,7 +106,7 @@ class Encoder(VisionTransformer):
                 tokens = checkpoint(block, tokens, use_reentrant=False)
             else:
                 tokens = block(tokens)
-            if index in self.taps:
+            if index in self.out_indices:
                 maps.append(self.norm(tokens[:, 1:]).unflatten(1, (height, width)).permute(0, 3, 1, 2))
         return maps
 

@@ -8,7 +8,7 @@ PATCH = 14
 VERSIONS = ("v1", "v2")  # of Depth Anything: which blocks the decoder reads; the weights have the same names and shapes
 ORIGINAL_OFFSET = 0.1  # patches, of the original's position embedding; see ``models.position_embedding``
 TRANSFORMERS_OFFSET = 0.0
-MOST_SIDE_PX = 300 * PATCH  # of an input size; what is larger is damage, or would not fit into any memory
+MAX_SIDE_PX = 300 * PATCH  # of an input size; what is larger is damage, or would not fit into any memory
 GRID = 37  # patches a side at 518x518, the size the position embedding is stored for
 
 
@@ -20,7 +20,7 @@ class EncoderSpec:
         embed_dim: width of a token.
         depth: number of blocks.
         heads: attention heads a block.
-        taps: 0-based blocks whose tokens the decoder reads, shallow to deep; of V2.
+        out_indices: 0-based blocks whose tokens the decoder reads, shallow to deep; of V2.
         features: channels of the decoder where the four scales meet.
         out_channels: channels of the four scales before that, fine to coarse.
         swiglu: the blocks have a gated feed-forward part.
@@ -29,35 +29,40 @@ class EncoderSpec:
     embed_dim: int
     depth: int
     heads: int
-    taps: tuple[int, int, int, int]
+    out_indices: tuple[int, int, int, int]
     features: int
     out_channels: tuple[int, int, int, int]
     swiglu: bool = False
 
     def taps_of(self, version: str) -> tuple[int, ...]:
         """The taps of ``v1``, which reads the last four blocks, or ``v2``."""
-        return self.taps if version == "v2" else tuple(range(self.depth - 4, self.depth))
+        return self.out_indices if version == "v2" else tuple(range(self.depth - 4, self.depth))
 
 
 # All but tiny are Depth Anything V2's: dpt.py and dinov2.py of DepthAnything/Depth-Anything-V2.
 ENCODERS = {
     "tiny": EncoderSpec(
-        embed_dim=192, depth=8, heads=3, taps=(1, 3, 5, 7), features=32, out_channels=(24, 48, 96, 192)
+        embed_dim=192, depth=8, heads=3, out_indices=(1, 3, 5, 7), features=32, out_channels=(24, 48, 96, 192)
     ),
     "vits": EncoderSpec(
-        embed_dim=384, depth=12, heads=6, taps=(2, 5, 8, 11), features=64, out_channels=(48, 96, 192, 384)
+        embed_dim=384, depth=12, heads=6, out_indices=(2, 5, 8, 11), features=64, out_channels=(48, 96, 192, 384)
     ),
     "vitb": EncoderSpec(
-        embed_dim=768, depth=12, heads=12, taps=(2, 5, 8, 11), features=128, out_channels=(96, 192, 384, 768)
+        embed_dim=768, depth=12, heads=12, out_indices=(2, 5, 8, 11), features=128, out_channels=(96, 192, 384, 768)
     ),
     "vitl": EncoderSpec(
-        embed_dim=1024, depth=24, heads=16, taps=(4, 11, 17, 23), features=256, out_channels=(256, 512, 1024, 1024)
+        embed_dim=1024,
+        depth=24,
+        heads=16,
+        out_indices=(4, 11, 17, 23),
+        features=256,
+        out_channels=(256, 512, 1024, 1024),
     ),
     "vitg": EncoderSpec(
         embed_dim=1536,
         depth=40,
         heads=24,
-        taps=(9, 19, 29, 39),
+        out_indices=(9, 19, 29, 39),
         features=384,
         out_channels=(1536, 1536, 1536, 1536),
         swiglu=True,

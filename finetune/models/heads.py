@@ -39,9 +39,9 @@ class RelativeHead(nn.Module):
             (B, 1, H, W) float32, whatever autocast says: 8 bits of mantissa are centimeters at 10 m.
         """
         with torch.autocast(features.device.type, enabled=False):
-            return self.answer(self.last(features.float()))
+            return self.activate(self.last(features.float()))
 
-    def answer(self, x: Tensor) -> Tensor:
+    def activate(self, x: Tensor) -> Tensor:
         return F.relu(x)
 
 
@@ -52,5 +52,5 @@ class MetricHead(RelativeHead):
         super().__init__(channels)
         self.max_depth_m = max_depth_m
 
-    def answer(self, x: Tensor) -> Tensor:
+    def activate(self, x: Tensor) -> Tensor:
         return self.max_depth_m * torch.sigmoid(x)

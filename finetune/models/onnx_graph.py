@@ -44,11 +44,11 @@ class TracedNetwork(nn.Module):
         maps = []
         for index, block in enumerate(encoder.blocks):
             tokens = block(tokens)
-            if index in encoder.taps:
+            if index in encoder.out_indices:
                 maps.append(encoder.norm(tokens[:, 1:]).transpose(1, 2).unflatten(2, (rows, columns)))
         decoded = self.network.decoder(maps)
-        answer: Tensor = self.network.head(self.network.head.features(decoded, (height, width)))
-        return answer
+        prediction: Tensor = self.network.head(self.network.head.features(decoded, (height, width)))
+        return prediction
 
 
 def sampled_positions(grid: Tensor, height: int, width: int, offset: float) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 
-def resized_answer(answer: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> NDArray[np.float32]:
+def resize_prediction(prediction: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> NDArray[np.float32]:
     """(1, 1, h, w) -> (height, width) array, bilinear; with align_corners as the original's ``infer_image``."""
-    resized = functional.interpolate(answer, size, mode="bilinear", align_corners=align_corners)
+    resized = functional.interpolate(prediction, size, mode="bilinear", align_corners=align_corners)
     return resized[0, 0].float().cpu().numpy()

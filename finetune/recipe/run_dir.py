@@ -28,7 +28,7 @@ _SECONDS_TO_BE_SEEN = 15.0  # NFS keeps what it knows of a folder for up to so l
 ADAPTER_FOLDER = "adapter"  # beside the merged weights of a run with train: lora, as peft loads it
 # What may differ between a run and its resumption, as dotted keys.
 # Skipping bad samples is what a run that one of them stopped needs to go on: none was skipped before it.
-MAY_CHANGE = (
+RESUME_MUTABLE = (
     "run.steps",
     "run.log_every_steps",
     "run.evaluate_every_steps",
@@ -54,7 +54,7 @@ PLACES_OF_DATA = (
     "intrinsics",
 )
 # What must be as it was, in ``environment.json``, and what of the recipe it comes from.
-MUST_STAY = {"base_sha256": "model.checkpoint", "total_batch": "run.batch_size x run.accumulate x processes"}
+RESUME_FIXED = {"base_sha256": "model.checkpoint", "total_batch": "run.batch_size x run.accumulate x processes"}
 
 
 def _is_that_file(path: Path, descriptor: int) -> bool:
@@ -307,7 +307,7 @@ def lasting_digest(recipe: Mapping[str, Any]) -> str:
 def _lasting(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe without what may change and without places."""
     lasting = {name: copy.deepcopy(value) for name, value in recipe.items()}
-    for key in (*MAY_CHANGE, *PLACES):
+    for key in (*RESUME_MUTABLE, *PLACES):
         *section, name = key.split(".")
         inside = lasting.get(section[0]) if section else lasting
         if isinstance(inside, dict):
@@ -380,13 +380,13 @@ def _require_same(
     if differing:
         raise FinetuneError(
             f"{folder.recipe}: the run was made with another {', '.join(differing)}. Resume with the same values "
-            f"(only {', '.join(MAY_CHANGE)} may differ, and where data, base and run folder lie), or start another run "
-            "with name=..."
+            f"(only {', '.join(RESUME_MUTABLE)} may differ, and where data, base and run folder lie), or start another "
+            "run with name=..."
         )
     if not is_file(folder.environment):
         return
     old = _read(folder.environment)
-    differing = [key for name, key in MUST_STAY.items() if old.get(name) != record[name]]
+    differing = [key for name, key in RESUME_FIXED.items() if old.get(name) != record[name]]
     frames = old.get("frames")
     for key, now in record["frames"].items():
         then = frames.get(key) if isinstance(frames, dict) else None

@@ -17,7 +17,7 @@ from pydantic.dataclasses import dataclass
 
 from finetune.data.checks.findings import Accepted
 from finetune.data.readers.image_levels import ImageLevels, give_levels
-from finetune.data.sample import MOST_DEPTH_M
+from finetune.data.sample import MAX_DEPTH_M
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.losses.base import Reduction
 from finetune.models.checkpoints.hub import is_hub_id
@@ -38,7 +38,7 @@ DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "relative": ({"kind": "ssi"}, {"kind": "gradient", "weight": 2.0, "of": "aligned"}),
 }
 PATCH = 14  # pixels; the side of a patch of every encoder
-LEAST_PATCHES, MOST_PATCHES = 4, 300  # a side of the input
+MIN_PATCHES, MAX_PATCHES = 4, 300  # a side of the input
 Count = Annotated[int, Field(ge=1)]
 FewerThanMemory = Annotated[int, Field(ge=1, le=65536)]  # of what is held at once
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -46,7 +46,7 @@ ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
 Positive = Annotated[float, Field(gt=0)]
 LearningRate = Annotated[float, Field(gt=0, le=1)]
-Meters = Annotated[float, Field(gt=0, le=MOST_DEPTH_M)]
+Meters = Annotated[float, Field(gt=0, le=MAX_DEPTH_M)]
 
 
 def _require_checkpoint(checkpoint: str | None) -> None:
@@ -60,7 +60,7 @@ def _require_checkpoint(checkpoint: str | None) -> None:
 
 
 def _whole_patches(size: tuple[int, int]) -> tuple[int, int]:
-    least, most = LEAST_PATCHES, MOST_PATCHES
+    least, most = MIN_PATCHES, MAX_PATCHES
     wrong = [side for side in size if side % PATCH or not least <= side // PATCH <= most]
     if wrong:
         lowers = {side: min(max(side // PATCH, least), most - 1) * PATCH for side in wrong}
@@ -186,7 +186,7 @@ class ModelOptions:
             raise RecipeError(
                 "max_depth_m",
                 None,
-                f"a number above 0 and at most {MOST_DEPTH_M}: the farthest meters that head metric answers",
+                f"a number above 0 and at most {MAX_DEPTH_M}: the farthest meters that head metric answers",
             )
 
     @property

@@ -13,8 +13,8 @@ COLORS = 8  # ``--c0`` to ``--c7`` of a page
 # In units of the drawing, which at 390 and at 1440 pixels are nearly pixels.
 _WIDTH, _HEIGHT = 400, 230
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 10, 12, 34
-_MOST_POINTS = 400  # of a curve; a longer one is averaged down to as many
-_MOST_LABELS = 8  # below the places of a bar chart
+_MAX_POINTS = 400  # of a curve; a longer one is averaged down to as many
+_MAX_LABELS = 8  # below the places of a bar chart
 _MARKED_POINTS = 30  # up to so many are drawn as dots as well
 
 
@@ -105,7 +105,7 @@ def bar_chart(title: str, places: Sequence[str], groups: Sequence[Bars], *, x_na
     wide = (_WIDTH - _LEFT - _RIGHT) / len(places)
     bar = 0.8 * wide / len(groups)
     parts = _horizontal_lines(up)
-    every = -(-len(places) // _MOST_LABELS)
+    every = -(-len(places) // _MAX_LABELS)
     for place, label in enumerate(places):
         left = _LEFT + place * wide
         if place % every == 0:
@@ -158,7 +158,7 @@ def histogram(
     return _figure(title, modes, parts, keys)
 
 
-def thinned(xs: Sequence[float], ys: Sequence[float], most: int = _MOST_POINTS) -> list[tuple[float, float]]:
+def thinned(xs: Sequence[float], ys: Sequence[float], most: int = _MAX_POINTS) -> list[tuple[float, float]]:
     """The finite points; where there are more than ``most``, means of neighbors, of about as many each."""
     points = [(x, y) for x, y in zip(xs, ys, strict=True) if math.isfinite(x) and math.isfinite(y)]
     if len(points) <= most:

@@ -18,7 +18,7 @@ from finetune.reporting.page import document, escaped, paragraph, picture, secti
 from finetune.utils.figures import meters, percent
 
 _WIDTH_PX = 480  # of a picture on the page
-_MOST_BYTES = 100_000  # of one
+_MAX_BYTES = 100_000  # of one
 
 
 def as_text(checked: Checked) -> str:
@@ -110,7 +110,7 @@ def _entry_section(summary: Summary, worst: list[DepthSample]) -> str:
 
 def _edges(sample: DepthSample) -> str:
     alt = f"{sample.source}: depth edges in red over the image"
-    return picture(edges_over(sample), alt, most_bytes=_MOST_BYTES)
+    return picture(edges_over(sample), alt, most_bytes=_MAX_BYTES)
 
 
 def _histogram(summary: Summary) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import Row, compared_answers
+from finetune.evaluation.evaluator import Row, compare_predictions
 from finetune.evaluation.protocols import Protocol
 
 _FINE_BINS = 400  # of the histograms, up to the protocol's max depth; a page shows them by fewer
@@ -25,7 +25,7 @@ class ShownFrame:
         image: (H, W, 3) uint8, RGB.
         target_m, measured: (H, W), meters, and where depth was measured at all.
         usable: (H, W), the pixels that the protocol counts.
-        answers: row of the table -> (H, W), meters, aligned as the protocol does, within its range.
+        predictions: row of the table -> (H, W), meters, aligned as the protocol does, within its range.
     """
 
     source: str
@@ -33,7 +33,7 @@ class ShownFrame:
     target_m: NDArray[np.float32]
     measured: NDArray[np.bool_]
     usable: NDArray[np.bool_]
-    answers: Mapping[str, NDArray[np.floating]]
+    predictions: Mapping[str, NDArray[np.floating]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,9 +55,9 @@ class ShownFrames:
         _, sample = one.views[self.protocol.settings.image_crop]
         usable = self.protocol.usable(sample.depth_m, sample.valid, sample.source)
         low_m, high_m = self.protocol.min_depth_m, self.protocol.max_depth_m
-        answers = {
-            name: np.clip(self.protocol.depth_m(answer, sample.depth_m, usable), low_m, high_m)
-            for name, answer in compared_answers(one, self.rows, self.protocol).items()
+        predictions = {
+            name: np.clip(self.protocol.depth_m(prediction, sample.depth_m, usable), low_m, high_m)
+            for name, prediction in compare_predictions(one, self.rows, self.protocol).items()
         }
         measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
         return ShownFrame(
@@ -66,7 +66,7 @@ class ShownFrames:
             target_m=np.where(measured, sample.depth_m, np.float32(0.0)),
             measured=measured,
             usable=usable,
-            answers=answers,
+            predictions=predictions,
         )
 
 
@@ -96,14 +96,14 @@ def reduced(frame: ShownFrame, width: int) -> tuple[ShownFrame, dict[str, NDArra
         target_m=picked(frame.target_m),
         measured=mask(frame.measured),
         usable=mask(frame.usable),
-        answers={
+        predictions={
             name: np.asarray(cv2.resize(pred_m.astype(np.float32), size, interpolation=cv2.INTER_AREA))
-            for name, pred_m in frame.answers.items()
+            for name, pred_m in frame.predictions.items()
         },
     )
     errors_m = {
         name: picked(np.where(frame.usable, np.abs(pred_m - frame.target_m), 0.0).astype(np.float32))
-        for name, pred_m in frame.answers.items()
+        for name, pred_m in frame.predictions.items()
     }
     return smaller, errors_m
 
@@ -128,8 +128,8 @@ class DepthCounts:
         """Count the pixels of a frame."""
         self.frames += 1
         self.measured += self._histogram(frame.target_m[frame.usable].astype(np.float64))
-        for row, answer in frame.answers.items():
-            found = self._histogram(answer[frame.usable].astype(np.float64))
+        for row, prediction in frame.predictions.items():
+            found = self._histogram(prediction[frame.usable].astype(np.float64))
             self.predicted[row] = self.predicted.get(row, np.zeros(_FINE_BINS)) + found
 
     def shares(self, bins: int) -> tuple[list[float], list[float], dict[str, list[float]]]:

@@ -15,7 +15,7 @@ from finetune.utils.files import NAME_A_FILE, disk_faults, write_file
 
 # Tried in turn until a picture is small enough; after the last it loses a quarter of its sides instead.
 _QUALITIES = (86, 65, 40)
-_LEAST_SIDE_PX = 16  # a picture is not reduced below it
+_MIN_SIDE_PX = 16  # a picture is not reduced below it
 # What the page may load: nothing from anywhere. A mistake in it can then not call out either.
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
 
@@ -134,7 +134,7 @@ def data_uri(pixels: NDArray[np.uint8], most_bytes: int) -> str:
             # Base64 writes three bytes as four characters.
             if len(data) * 4 <= most_bytes * 3:
                 break
-        if len(data) * 4 <= most_bytes * 3 or min(bgr.shape[:2]) * 3 < 4 * _LEAST_SIDE_PX:
+        if len(data) * 4 <= most_bytes * 3 or min(bgr.shape[:2]) * 3 < 4 * _MIN_SIDE_PX:
             return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode()
         bgr = cv2.resize(bgr, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
 

@@ -70,7 +70,7 @@ class PageContent:
         kind: ``metric`` or ``relative``, of the model.
         evaluations: a table each; the frames are those of the first.
         frames: of ``data.val``.
-        alarms: sentences of those that stood at the end of a run; None where nothing ran.
+        monitors: sentences of those that stood at the end of a run; None where nothing ran.
         found: what the first table means.
         environment: of ``environment.json``; empty where nothing was trained.
         metrics: columns of ``metrics.csv``; empty where there are none.
@@ -87,7 +87,7 @@ class PageContent:
     kind: str
     evaluations: Sequence[Evaluation]
     frames: ShownFrames
-    alarms: Sequence[str] | None = None
+    monitors: Sequence[str] | None = None
     found: Sequence[Verdict] = ()
     environment: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
@@ -113,7 +113,7 @@ def page_content(
     evaluations: Sequence[Evaluation],
     frames: ShownFrames,
     *,
-    alarms: Sequence[str] | None = None,
+    monitors: Sequence[str] | None = None,
     found: Sequence[Verdict] = (),
     files: Mapping[str, Path] | None = None,
     claims: Mapping[str, Any] | None = None,
@@ -139,7 +139,7 @@ def page_content(
         kind=recipe.model.head,
         evaluations=evaluations,
         frames=frames,
-        alarms=alarms,
+        monitors=monitors,
         found=found,
         environment=environment,
         metrics=metrics,
@@ -162,7 +162,7 @@ def report_page(content: PageContent) -> str:
     kept, counts = _looked_at(content, chosen)
     sections = {
         "Verdict": _verdict(content.found),
-        "Alarms": _alarms(content.alarms),
+        "Alarms": _alarms(content.monitors),
         "Table": _tables(mappings),
         "Curves": _curves(content, mappings[0]["rows"]),
         "Distances": _depths(content, counts),
@@ -216,12 +216,12 @@ def _verdict(found: Sequence[Verdict]) -> list[str]:
     return [f'<ul class="findings">{"".join(lines)}</ul>']
 
 
-def _alarms(alarms: Sequence[str] | None) -> list[str]:
-    if alarms is None:
+def _alarms(monitors: Sequence[str] | None) -> list[str]:
+    if monitors is None:
         return []
-    if not alarms:
+    if not monitors:
         return [paragraph("None stood at the end.")]
-    lines = "".join(f'<li class="warn">{escaped(alarm)}</li>' for alarm in alarms)
+    lines = "".join(f'<li class="warn">{escaped(alarm)}</li>' for alarm in monitors)
     return [f'<ul class="findings">{lines}</ul>']
 
 
@@ -378,7 +378,7 @@ def _cells(one: _Kept, far_m: float, most_error_m: float, most_bytes: int) -> st
         cell(frame.image, "image"),
         cell(colored(frame.target_m, 0.0, far_m, frame.measured), "measured"),
     ]
-    for place, (row, pred_m) in enumerate(frame.answers.items()):
+    for place, (row, pred_m) in enumerate(frame.predictions.items()):
         cells.append(cell(colored(pred_m, 0.0, far_m), f"predicted, {row}", f"answer{place}"))
     for place, (row, error_m) in enumerate(one.errors_m.items()):
         shown = colored(error_m, 0.0, most_error_m, frame.usable, ERROR_COLORS)

@@ -16,14 +16,14 @@ from finetune.evaluation.results import OVERFIT_SHARE, Evaluated, Evaluation
 # Rows that cost nothing: what a model must beat to be worth its training.
 FREE_ROWS = ("constant_median", "best_constant", "base", "base_fitted_scale", "calibrated_start")
 # A distance at which fewer pixels were measured decides nothing.
-_LEAST_OF_PIXELS = 0.02
+_MIN_OF_PIXELS = 0.02
 # How much of the mean squared error in logarithms one factor must explain before it is the cause; and how far the
 # factor must be from 1 to be worth a word.
-_MOST_OF_ERROR, _LEAST_FACTOR = 0.5, 1.03
+_MAX_OF_ERROR, _MIN_FACTOR = 0.5, 1.03
 # Fewer training frames than this are few for a network; a calibrated start makes some fifty enough.
 FEW_FRAMES = 50
 # Of fewer validation images the spread says too little about the mean.
-_LEAST_IMAGES = 5
+_MIN_IMAGES = 5
 # By which share of itself the metric must still have got better to be called falling.
 _FALLING_SHARE = 0.02
 
@@ -116,7 +116,7 @@ def _weighing(evaluation: Evaluation, own: str, worse: Sequence[int]) -> str:
     """What else helps at the distances that ``worse`` counts: near ones and far ones ask for opposite losses."""
     bins = evaluation.bins[own]
     total = sum(one["pixels"] or 0 for one in bins)
-    counted = [place for place, one in enumerate(bins) if (one["pixels"] or 0) >= _LEAST_OF_PIXELS * total]
+    counted = [place for place, one in enumerate(bins) if (one["pixels"] or 0) >= _MIN_OF_PIXELS * total]
     if worse == [place for place in counted if place <= worse[-1]]:
         return (
             ", or give near depth more weight by a loss of relative error such as silog or log_l1 alone; if they are "
@@ -136,7 +136,7 @@ def _worse_distances(evaluation: Evaluation, own: str, free: Sequence[str]) -> I
     total = sum(one["pixels"] or 0 for one in bins.get(own, ()))
     for place, one in enumerate(bins.get(own, ())):
         share = (one["pixels"] or 0) / max(1, total)
-        if share < _LEAST_OF_PIXELS:
+        if share < _MIN_OF_PIXELS:
             continue
         errors = {row: bins[row][place]["abs_rel"] for row in free if row in bins}
         known = {row: error for row, error in errors.items() if error is not None}
@@ -157,7 +157,7 @@ def _within_chance(evaluation: Evaluation, own: str, rival: str, metric: str) ->
     gains = [one.rows[rival][metric] - one.rows[own][metric] for one in evaluation.images]
     if not gains:
         return None
-    if len(gains) < _LEAST_IMAGES:
+    if len(gains) < _MIN_IMAGES:
         return f"over {len(gains)} image(s) only, too few to tell it from chance"
     mean = math.fsum(gains) / len(gains)
     error = math.sqrt(math.fsum((one - mean) ** 2 for one in gains) / (len(gains) - 1) / len(gains))
@@ -178,7 +178,7 @@ def _one_factor(evaluation: Evaluation, own: str) -> list[Verdict]:
     mean = math.fsum(logs) / len(logs)
     share = mean**2 / max(math.fsum(squares) / len(squares), 1e-300)
     factor = math.exp(mean)
-    if share < _MOST_OF_ERROR or max(factor, 1 / factor) < _LEAST_FACTOR:
+    if share < _MAX_OF_ERROR or max(factor, 1 / factor) < _MIN_FACTOR:
         return []
     unit = 900 < factor < 1100 or 900 < 1 / factor < 1100
     return [

@@ -11,21 +11,21 @@ from accelerate import Accelerator
 
 from finetune.data.dataloader import Batch, training_batches
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.samplers import StepBatches
-from finetune.data.training_dataset import Range, TrainingSamples
+from finetune.data.samplers import DistributedBatchSampler
+from finetune.data.training_dataset import DepthRangePolicy, TrainingSamples
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import network_answer, one_answer
+from finetune.evaluation.evaluator import predict_one, predict_with_network
 from finetune.evaluation.metrics import METRICS
 from finetune.models.depth_model import DepthModel
 from finetune.models.lora import add_adapters, lora_config
 from finetune.recipe.run_dir import RunFolder
 from finetune.recipe.schema import ModelOptions, Recipe
 from finetune.training.ema import AverageWeights
-from finetune.training.evaluate import free_rows
-from finetune.training.monitors import Alarms, Movement
+from finetune.training.evaluate import baseline_rows
+from finetune.training.monitors import Monitors, Movement
 from finetune.training.optimizer import make_optimizer, warmup_within
 from finetune.training.run_log import RunLog
-from finetune.training.startup import Start, make_protocols, readers_of, weights_metadata
+from finetune.training.startup import Startup, make_protocols, readers_of, weights_metadata
 from finetune.training.trainer import Run
 from finetune.utils.errors import FinetuneError, first_line
 
@@ -34,7 +34,13 @@ if TYPE_CHECKING:
 
 
 def make_run(
-    recipe: Recipe, accelerator: Accelerator, begin: Start, folder: RunFolder, *, resume: bool = False, log: bool = True
+    recipe: Recipe,
+    accelerator: Accelerator,
+    begin: Startup,
+    folder: RunFolder,
+    *,
+    resume: bool = False,
+    log: bool = True,
 ) -> Run:
     """
     Everything a run consists of, at the step it goes on from.
@@ -64,7 +70,7 @@ def make_run(
     validation = ValidationSamples(
         readers_of(chooses.values()), begin.preprocessing, [protocol.settings.image_crop], names=list(chooses)
     )
-    alarms = Alarms(
+    monitors = Monitors(
         metric=recipe.evaluation.best,
         max_depth_m=network.max_depth_m,
         warmup_steps=warmup_within(recipe.optim.warmup_steps, total_steps(recipe, accelerator.num_processes)),
@@ -82,8 +88,8 @@ def make_run(
         protocol=protocol,
         metadata=weights_metadata(recipe, begin),
         total_steps=total_steps(recipe, accelerator.num_processes),
-        alarms=alarms,
-        free_rows=lambda: free_rows(recipe, accelerator, begin),
+        monitors=monitors,
+        baseline_rows=lambda: baseline_rows(recipe, accelerator, begin),
         average=average,
         notes=notes,
     )
@@ -141,8 +147,8 @@ def _movement(network: DepthModel, average: AverageWeights | None, validation: V
     first = validation[0]
     height, width = first.sample.depth_m.shape
     network.eval()
-    answer = network_answer(average.network if average else network)
-    movement = Movement(network, lambda: one_answer(answer, first.image, (height, width)))
+    predict = predict_with_network(average.network if average else network)
+    movement = Movement(network, lambda: predict_one(predict, first.image, (height, width)))
     network.train()
     return movement
 
@@ -179,7 +185,7 @@ def make_batches(
         seed=recipe.seed,
         skip_bad=recipe.data.on_bad_sample == "skip",
     )
-    batches = StepBatches(
+    batches = DistributedBatchSampler(
         first_step=first_step,
         batch_size=recipe.run.batch_size,
         accumulate=recipe.run.accumulate,
@@ -192,12 +198,12 @@ def make_batches(
     return training_batches(samples, batches, workers=recipe.data.workers, pin_memory=on_gpu)
 
 
-def _range(options: ModelOptions, out_of_range: str) -> Range:
+def _range(options: ModelOptions, out_of_range: str) -> DepthRangePolicy:
     """What training sees of depth beyond the range; the inverse of an infinite depth is 0."""
     if out_of_range == "ignore":
-        return Range(max_depth_m=options.max_depth_m)
+        return DepthRangePolicy(max_depth_m=options.max_depth_m)
     ceiling_m = math.inf if options.head == "relative" else options.max_depth_m
-    return Range(max_depth_m=options.max_depth_m, ceiling_m=ceiling_m)
+    return DepthRangePolicy(max_depth_m=options.max_depth_m, ceiling_m=ceiling_m)
 
 
 def total_steps(recipe: Recipe, processes: int) -> int:

@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from finetune.data.reader import attempt, sources
+from finetune.data.reader import list_sources, try_read
 from finetune.data.sample import DepthSample
 from finetune.recipe.load import recipe_mapping
 from finetune.recipe.run_dir import digest
@@ -196,7 +196,7 @@ def environment_record(
         "frames": {
             f"data.{part}.{place}": {
                 "count": len(entry.source),
-                "sha256": digest(sources(entry.source)),
+                "sha256": digest(list_sources(entry.source)),
                 "content_sha256": content_digest(entry.source),
             }
             for part, entries in (("train", recipe.data.train), ("val", recipe.data.val))
@@ -217,7 +217,7 @@ def _version(package: str) -> str | None:
 def content_digest(reader: Any) -> str:
     """SHA-256 of all names of its frames below the folder they share, and of what some of them hold: the same wherever
     the data lie."""
-    names = sources(reader)
+    names = list_sources(reader)
     try:
         shared = os.path.commonpath(names)
         # With one frame it is the frame itself.
@@ -226,7 +226,7 @@ def content_digest(reader: Any) -> str:
         pass
     hashed = hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape"))
     for index in evenly_spread(len(reader), _FRAMES_HASHED):
-        frame = attempt(reader, index)
+        frame = try_read(reader, index)
         if isinstance(frame, DepthSample):
             for part in (frame.image, np.where(frame.valid, frame.depth_m, 0), frame.valid):
                 hashed.update(np.ascontiguousarray(part).data)
@@ -246,10 +246,10 @@ def _git(*arguments: str) -> str | None:
     try:
         # Installed below somebody's own repository, the program is none of its files.
         call(["git", "-C", str(package), "ls-files", "--error-unmatch", "--", Path(__file__).name])
-        answer = call(["git", "-C", str(package), *arguments])
+        told = call(["git", "-C", str(package), *arguments])
     except (OSError, subprocess.CalledProcessError):
         return None
-    return answer.stdout.strip()
+    return told.stdout.strip()
 
 
 def _cpu_name() -> str:

@@ -15,11 +15,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from finetune.data.reader import sources
+from finetune.data.reader import list_sources
 from finetune.data.readers.image_levels import give_levels
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.baselines import constant_answer, everywhere
-from finetune.evaluation.evaluator import Answer, Fitted, Row, evaluate, network_answer
+from finetune.evaluation.baselines import predict_constant, predict_everywhere
+from finetune.evaluation.evaluator import PredictFunction, Row, ScaledBaseline, evaluate, predict_with_network
 from finetune.evaluation.metrics import METRICS
 from finetune.evaluation.prediction_files import Predictions
 from finetune.evaluation.protocol_settings import protocol_settings
@@ -32,7 +32,7 @@ from finetune.recipe.run_dir import ENVIRONMENT_FILE, EVALUATION_FILE, RunFolder
 from finetune.recipe.schema import Recipe
 from finetune.reporting.frames import ShownFrames
 from finetune.training.environment import make_accelerator
-from finetune.training.startup import Start, make_model, make_protocols, readers_of, start
+from finetune.training.startup import Startup, make_model, make_protocols, prepare_startup, readers_of
 from finetune.utils.errors import FinetuneError
 from finetune.utils.paths import is_file, is_folder
 
@@ -64,9 +64,9 @@ def evaluate_model(
     with _begun(recipe) as (accelerator, begin):
         network = predictor.network.to(accelerator.device).eval()
         began = replace(begin, preprocessing=predictor.preprocessing)
-        answer = network_answer(network)
-        of_last = last_answer(run.best, run.last, answer, accelerator.device) if run else None
-        evaluations, frames = evaluate_answer(recipe, accelerator, began, "finetuned", answer, of_last)
+        predict = predict_with_network(network)
+        of_last = predict_with_last(run.best, run.last, predict, accelerator.device) if run else None
+        evaluations, frames = evaluate_predictions_of(recipe, accelerator, began, "finetuned", predict, of_last)
         chosen = _chosen(run, recipe) if run else None
         return [replace(one, chosen=chosen) for one in evaluations], frames
 
@@ -83,7 +83,7 @@ def _chosen(run: RunFolder, recipe: Recipe) -> Chosen | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None  # of an older run, or of one that was changed by hand
-    if of_run != {digest(sources(entry.source)) for entry in recipe.choosing_entries.values()}:
+    if of_run != {digest(list_sources(entry.source)) for entry in recipe.choosing_entries.values()}:
         return None
     return replace(chosen, shown=recipe.evaluation.choose_on is None)
 
@@ -114,18 +114,18 @@ def evaluate_predictions(
             raise FinetuneError(f"{name} has no file for each image. Name data that lies in files.")
     with _begun(recipe) as (accelerator, begin):
         samples = ValidationSamples(readers, begin.preprocessing)
-        answer = Predictions(folder=folder, readers=readers, samples=samples, meters_per_unit=meters_per_unit)
+        predict = Predictions(folder=folder, readers=readers, samples=samples, meters_per_unit=meters_per_unit)
         if recipe.model.head == "metric":
-            answer.require_unit()
-        return evaluate_answer(recipe, accelerator, begin, "predictions", answer)
+            predict.require_unit()
+        return evaluate_predictions_of(recipe, accelerator, begin, "predictions", predict)
 
 
 @contextmanager
-def _begun(recipe: Recipe) -> Iterator[tuple[Accelerator, Start]]:
+def _begun(recipe: Recipe) -> Iterator[tuple[Accelerator, Startup]]:
     """The recipe's base and baselines, in a process of its own."""
     try:
         accelerator, _ = make_accelerator(recipe, trains=False)
-        yield accelerator, start(recipe, accelerator)
+        yield accelerator, prepare_startup(recipe, accelerator)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -140,7 +140,7 @@ def image_rows(evaluations: Sequence[Evaluation], readers: Sequence[Any]) -> str
         CSV: a line for each protocol, image and row of the table, with its source, its pixels that count, every metric,
         the absolute error in millimeters, and all settings of the protocol.
     """
-    names = [name for reader in readers for name in sources(reader)]
+    names = [name for reader in readers for name in list_sources(reader)]
     _, *settings = (f"protocol_{key}" for key in evaluations[0].protocol.to_mapping())
     text = io.StringIO()
     writer = csv.writer(text)
@@ -156,16 +156,16 @@ def image_rows(evaluations: Sequence[Evaluation], readers: Sequence[Any]) -> str
 
 
 def evaluate_with_baselines(
-    recipe: Recipe, accelerator: Accelerator, begin: Start, weights: Path, last: Path
+    recipe: Recipe, accelerator: Accelerator, begin: Startup, weights: Path, last: Path
 ) -> tuple[list[Evaluation], ShownFrames]:
     """The tables at the end of a run: the baselines and the weights, in one pass over the same pixels."""
     network = whole_network(read_checkpoint(str(weights))).to(accelerator.device)
-    answer = network_answer(network)
-    of_last = last_answer(weights, last, answer, accelerator.device)
-    return evaluate_answer(recipe, accelerator, begin, "finetuned", answer, of_last)
+    predict = predict_with_network(network)
+    of_last = predict_with_last(weights, last, predict, accelerator.device)
+    return evaluate_predictions_of(recipe, accelerator, begin, "finetuned", predict, of_last)
 
 
-def last_answer(best: Path, last: Path, of_best: Answer, device: torch.device) -> Answer | None:
+def predict_with_last(best: Path, last: Path, of_best: PredictFunction, device: torch.device) -> PredictFunction | None:
     """
     Args:
         best, last: weights files of one run.
@@ -183,11 +183,16 @@ def last_answer(best: Path, last: Path, of_best: Answer, device: torch.device) -
     checkpoint = read_checkpoint(str(last))
     if checkpoint.metadata.get("step") == read_checkpoint(str(best)).metadata.get("step"):
         return of_best
-    return network_answer(whole_network(checkpoint).to(device))
+    return predict_with_network(whole_network(checkpoint).to(device))
 
 
-def evaluate_answer(
-    recipe: Recipe, accelerator: Accelerator, begin: Start, name: str, answer: Answer, of_last: Answer | None = None
+def evaluate_predictions_of(
+    recipe: Recipe,
+    accelerator: Accelerator,
+    begin: Startup,
+    name: str,
+    predict: PredictFunction,
+    of_last: PredictFunction | None = None,
 ) -> tuple[list[Evaluation], ShownFrames]:
     """
     Args:
@@ -195,16 +200,16 @@ def evaluate_answer(
         accelerator: all its processes must call.
         begin: gives the baselines, and what the network sees of an image.
         name: row of the table.
-        answer: of this row.
+        predict: of this row.
         of_last: of the row ``last``; None: there is no such row.
 
     Returns:
         The answers beside the baselines, a table for each protocol; and the frames to look at under the first.
     """
-    rows = free_rows(recipe, accelerator, begin)
+    rows = baseline_rows(recipe, accelerator, begin)
     if begin.solved:
-        rows["calibrated_start"] = network_answer(_calibrated_start(recipe, begin).to(accelerator.device))
-    rows[name] = answer
+        rows["calibrated_start"] = predict_with_network(_calibrated_start(recipe, begin).to(accelerator.device))
+    rows[name] = predict
     if of_last:
         rows["last"] = of_last
     protocols = make_protocols(recipe)
@@ -218,22 +223,22 @@ def evaluate_answer(
     return evaluations, ShownFrames(samples=samples, rows=shown, protocol=protocols[0])
 
 
-def free_rows(recipe: Recipe, accelerator: Accelerator, begin: Start) -> dict[str, Row]:
+def baseline_rows(recipe: Recipe, accelerator: Accelerator, begin: Startup) -> dict[str, Row]:
     """What costs nothing but a fit: constants, and the base."""
-    rows: dict[str, Row] = {"constant_median": constant_answer(begin.baselines)}
+    rows: dict[str, Row] = {"constant_median": predict_constant(begin.baselines)}
     if begin.baselines:
-        rows["best_constant"] = everywhere(begin.baselines.best_m)
-    if begin.checkpoint and begin.checkpoint.answers:
-        base = network_answer(whole_network(begin.checkpoint).to(accelerator.device))
+        rows["best_constant"] = predict_everywhere(begin.baselines.best_m)
+    if begin.checkpoint and begin.checkpoint.has_head:
+        base = predict_with_network(whole_network(begin.checkpoint).to(accelerator.device))
         if begin.checkpoint.kind == "metric":
             rows["base"] = base
         # In a relative run it is left to the protocol to align it.
-        fitted = begin.baselines and Fitted(answer=base, depth_m=begin.baselines.base_depth_m)
+        fitted = begin.baselines and ScaledBaseline(predict=base, depth_m=begin.baselines.base_depth_m)
         rows["base_fitted_scale"] = fitted or base
     return rows
 
 
-def _calibrated_start(recipe: Recipe, begin: Start) -> DepthModel:
+def _calibrated_start(recipe: Recipe, begin: Startup) -> DepthModel:
     """The network as it was before step 1, made anew: the one of ``begin`` may have been trained since."""
     network, _ = make_model(recipe, begin.checkpoint)
     assert begin.solved is not None

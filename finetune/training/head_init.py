@@ -76,7 +76,7 @@ def start_model(
         CheckpointError: a base without a decoder where one is kept; a relative head on a metric base; ``keep`` of a
             relative base for a metric head, or of a metric base with another max depth.
     """
-    if not checkpoint.answers and decoder_init != "scratch":
+    if not checkpoint.has_head and decoder_init != "scratch":
         raise CheckpointError(
             checkpoint.source,
             f"is an encoder without a decoder, and model.decoder_init is {decoder_init}",

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from finetune.evaluation.evaluator import Answer, Asked
+from finetune.evaluation.evaluator import PredictFunction, PredictionRequest
 from finetune.evaluation.metrics import is_better
 from finetune.evaluation.results import OVERFIT_EVALUATIONS, OVERFIT_SHARE, Evaluated
 from finetune.models.depth_model import DepthModel
@@ -20,14 +20,14 @@ from finetune.utils.figures import percent
 # Of a network's answer to an image: a spread below this share of its largest values is one number.
 CONSTANT_SHARE = 1e-3
 # How near to an end of the head's range a pixel counts as at the end, and the share of pixels that may be there.
-AT_END_SHARE, MOST_AT_END = 1e-3, 0.95
-LEAST_OF_RANGE = 0.2
+AT_END_SHARE, MAX_AT_END = 1e-3, 0.95
+MIN_OF_RANGE = 0.2
 # Weights whose norm changed by less than this share of itself, and answers by less than that of their spread, stand.
-LEAST_WEIGHT_CHANGE, LEAST_ANSWER_CHANGE = 1e-6, 1e-4
+MIN_WEIGHT_CHANGE, MIN_ANSWER_CHANGE = 1e-6, 1e-4
 _VALUES_A_TENSOR = 4096  # of each weight that are kept to see whether it moves
 
 
-class AnswerSpread(NamedTuple):
+class PredictionSpread(NamedTuple):
     """One answer of a network: 1st and 99th percentile, and the shares of its pixels at the ends of the range."""
 
     low: float
@@ -41,25 +41,27 @@ class AnswerSpread(NamedTuple):
         return self.high - self.low <= CONSTANT_SHARE * abs(self.high)
 
 
-def answer_spread(answer: NDArray[np.floating], max_depth_m: float | None) -> AnswerSpread:
+def measure_spread(prediction: NDArray[np.floating], max_depth_m: float | None) -> PredictionSpread:
     """
     Args:
-        answer: of any shape: meters, or inverse depth where ``max_depth_m`` is None, which then has no upper end.
+        prediction: of any shape: meters, or inverse depth where ``max_depth_m`` is None, which then has no upper end.
         max_depth_m: the largest depth the head can answer.
     """
-    low, high = np.percentile(answer, (1, 99))
-    at_zero = np.mean(answer <= AT_END_SHARE * (max_depth_m or 0.0))
-    at_max = np.mean(answer >= (1 - AT_END_SHARE) * max_depth_m) if max_depth_m else 0.0
-    return AnswerSpread(float(low), float(high), float(at_zero), float(at_max))
+    low, high = np.percentile(prediction, (1, 99))
+    at_zero = np.mean(prediction <= AT_END_SHARE * (max_depth_m or 0.0))
+    at_max = np.mean(prediction >= (1 - AT_END_SHARE) * max_depth_m) if max_depth_m else 0.0
+    return PredictionSpread(float(low), float(high), float(at_zero), float(at_max))
 
 
-def watched(answer: Answer, max_depth_m: float | None, seen: list[AnswerSpread]) -> Answer:
+def watch_predictions(
+    predict: PredictFunction, max_depth_m: float | None, seen: list[PredictionSpread]
+) -> PredictFunction:
     """The same answer; the spread of each that was asked for is added to ``seen``."""
 
-    def watching(asked: Sequence[Asked]) -> list[NDArray[np.floating]]:
-        answered = answer(asked)
-        seen.extend(answer_spread(one, max_depth_m) for one in answered)
-        return answered
+    def watching(asked: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
+        predictions = predict(asked)
+        seen.extend(measure_spread(one, max_depth_m) for one in predictions)
+        return predictions
 
     return watching
 
@@ -67,27 +69,27 @@ def watched(answer: Answer, max_depth_m: float | None, seen: list[AnswerSpread])
 class Movement:
     """Whether training moves the weights, each part of the network apart, and the answer to one fixed image."""
 
-    def __init__(self, network: DepthModel, answer: Callable[[], NDArray[np.floating]]) -> None:
+    def __init__(self, network: DepthModel, predict: Callable[[], NDArray[np.floating]]) -> None:
         """
         Args:
             network: as the run starts; what of it is trained is watched.
-            answer: the network's answer to the fixed image, as it is when called.
+            predict: the network's answer to the fixed image, as it is when called.
         """
-        self._answer = answer
+        self._predict = predict
         self._start = {part: torch.cat(values) for part, values in _samples(network).items()}
-        self._first_answer = answer()
+        self._first_prediction = predict()
 
     def faults(self, network: DepthModel) -> Iterator[str]:
         """What did not move since the start, a clause each."""
         for part, values in _samples(network).items():
             start = self._start[part]
             change = float((torch.cat(values) - start).norm() / start.norm().clamp_min(1e-12))
-            if not change > LEAST_WEIGHT_CHANGE:
+            if not change > MIN_WEIGHT_CHANGE:
                 yield f"the weights of the {part} did not move ({change:.1g} of their size)"
-        low, high = np.percentile(self._first_answer, (1, 99))
+        low, high = np.percentile(self._first_prediction, (1, 99))
         spread = max(float(high - low), CONSTANT_SHARE * abs(float(high)), 1e-12)
-        moved = float(np.abs(self._answer() - self._first_answer).max()) / spread
-        if not moved > LEAST_ANSWER_CHANGE:
+        moved = float(np.abs(self._predict() - self._first_prediction).max()) / spread
+        if not moved > MIN_ANSWER_CHANGE:
             yield f"the answer to the first validation image did not change ({moved:.1g} of its spread)"
 
 
@@ -103,7 +105,7 @@ def _samples(network: DepthModel) -> dict[str, list[Tensor]]:
 
 
 @dataclass(kw_only=True)
-class Alarms:
+class Monitors:
     """Alarms of a run. One stands from the evaluation or the logged step that finds it to the one that does not.
 
     Attributes:
@@ -146,7 +148,7 @@ class Alarms:
         )
         return self._update(step, {"head gradient": sentence if dead else None})
 
-    def evaluated(self, step: int, network: DepthModel, value: float, spreads: Sequence[AnswerSpread]) -> list[str]:
+    def evaluated(self, step: int, network: DepthModel, value: float, spreads: Sequence[PredictionSpread]) -> list[str]:
         """
         Args:
             step: steps taken.
@@ -159,7 +161,7 @@ class Alarms:
         """
         self.history.append(Evaluated(step=step, value=value, loss=self._loss / self._steps if self._steps else None))
         self._loss, self._steps = 0.0, 0
-        found: dict[str, str | None] = {**self._of_answers(spreads), "overfitting": self._overfitting()}
+        found: dict[str, str | None] = {**self._judge_spreads(spreads), "overfitting": self._overfitting()}
         if step == 0:
             # A drawn decoder starts worse than a constant, and with one number; that is what training is for.
             return []
@@ -170,13 +172,13 @@ class Alarms:
             found["no movement"] = f"after {step} steps {faults}. {advice}" if faults else None
         return self._update(step, found)
 
-    def _of_answers(self, spreads: Sequence[AnswerSpread]) -> dict[str, str | None]:
+    def _judge_spreads(self, spreads: Sequence[PredictionSpread]) -> dict[str, str | None]:
         images = f"{len(spreads)} validation images"
         constant = all(spread.is_constant for spread in spreads)
         at_zero, at_max = (float(np.mean([getattr(one, end) for one in spreads])) for end in ("at_zero", "at_max"))
         low, high = min(spread.low for spread in spreads), max(spread.high for spread in spreads)
         used = (high - low) / self.max_depth_m if self.max_depth_m else 1.0
-        end = f"model.max_depth_m {self.max_depth_m:g} m" if at_max > MOST_AT_END else "0"
+        end = f"model.max_depth_m {self.max_depth_m:g} m" if at_max > MAX_AT_END else "0"
         return {
             "constant output": (
                 f"the answer is one number in each of {images} (about {spreads[0].high:.3g}): the network does not "
@@ -188,14 +190,14 @@ class Alarms:
                 f"{max(at_zero, at_max):.0%} of the answer's pixels are at {end}, where there is no gradient. Lower "
                 "the rates, and check the unit of the measured depth and model.max_depth_m"
             )
-            if max(at_zero, at_max) > MOST_AT_END
+            if max(at_zero, at_max) > MAX_AT_END
             else None,
             "narrow range": (
                 f"answers go from {low:.3g} to {high:.3g} m, {percent(used)} of the range up to model.max_depth_m "
                 f"{self.max_depth_m:g} m. If the camera sees no more than that, lower model.max_depth_m; else train "
                 "longer"
             )
-            if used < LEAST_OF_RANGE
+            if used < MIN_OF_RANGE
             else None,
         }
 

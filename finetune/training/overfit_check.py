@@ -8,16 +8,16 @@ from itertools import islice
 
 from accelerate.utils import gather_object
 
-from finetune.evaluation.evaluator import network_answer, one_answer
+from finetune.evaluation.evaluator import predict_one, predict_with_network
 from finetune.recipe.cross_checks import PROTOCOL_OF_HEAD
 from finetune.training.build import make_batches
 from finetune.training.trainer import Run
 from finetune.utils.errors import ResultError
 
-MOST_ABS_REL = 0.05  # of what was learned by heart; ten times that of a sensor's noise, a third of a usable model's
+MAX_ABS_REL = 0.05  # of what was learned by heart; ten times that of a sensor's noise, a third of a usable model's
 
 
-def require_learned_by_heart(run: Run) -> str:
+def require_overfit(run: Run) -> str:
     """
     Score the network that was trained on its repeated batches, as it saw them; every process must call.
 
@@ -43,11 +43,11 @@ def require_learned_by_heart(run: Run) -> str:
     reached = (
         f"run.overfit_batches {batches}: AbsRel {mean:.4f} on the {len(scored)} repeated samples after {steps} steps"
     )
-    if mean <= MOST_ABS_REL:
-        return f"{reached}, at most {MOST_ABS_REL}: data and loss can be learned; held-out frames are another matter"
+    if mean <= MAX_ABS_REL:
+        return f"{reached}, at most {MAX_ABS_REL}: data and loss can be learned; held-out frames are another matter"
     worst = dict.fromkeys(f"{source} {error:.3f}" for error, source in sorted(scored, reverse=True))
     raise ResultError(
-        f"{reached}, more than {MOST_ABS_REL}; largest on {', '.join(list(worst)[:3])}. If the loss still falls in "
+        f"{reached}, more than {MAX_ABS_REL}; largest on {', '.join(list(worst)[:3])}. If the loss still falls in "
         "metrics.csv, give it more run.steps or higher rates; if not, look at the loss, at model.max_depth_m, and "
         "whether these images and their depth belong together."
     )
@@ -59,7 +59,7 @@ def _errors(run: Run) -> Iterator[tuple[float, str]]:
     assert recipe.run.overfit_batches is not None
     batches = make_batches(recipe, run.accelerator, run.preprocessing, 0)
     run.network.eval()
-    answer = network_answer(run.network)
+    predict = predict_with_network(run.network)
     # Not the recipe's own, whose crops are of whole frames: here are windows at the size that the network sees.
     protocol = replace(run.protocol, name=PROTOCOL_OF_HEAD[recipe.model.head])
     for batch in islice(batches, recipe.run.overfit_batches * recipe.run.accumulate):
@@ -68,6 +68,6 @@ def _errors(run: Run) -> Iterator[tuple[float, str]]:
             usable = protocol.usable(depth_m, valid)
             if usable.any():
                 height, width = depth_m.shape
-                pred_m = protocol.depth_m(one_answer(answer, image[None], (height, width)), depth_m, usable)
+                pred_m = protocol.depth_m(predict_one(predict, image[None], (height, width)), depth_m, usable)
                 yield protocol.score(pred_m, depth_m, usable)["abs_rel"], source
     run.network.train()

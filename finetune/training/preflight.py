@@ -19,7 +19,14 @@ from finetune.data.checks.frame_stats import Facts, facts_of, left_out_share, pl
 from finetune.data.checks.ranges import way_with_what_is_beyond
 from finetune.data.checks.rules import findings_of
 from finetune.data.checks.units import either, fitting_units, range_to_set, unit_name
-from finetune.data.reader import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, NAMED_BAD_SAMPLES, attempt, sources, too_many_bad
+from finetune.data.reader import (
+    FEW_BAD_PERCENT,
+    FEW_BAD_SAMPLES,
+    NAMED_BAD_SAMPLES,
+    list_sources,
+    too_many_bad,
+    try_read,
+)
 from finetune.data.readers.files import DEPTH_SUFFIXES, read_depth
 from finetune.data.sample import DepthSample
 from finetune.recipe.schema import DataEntry, Recipe
@@ -38,9 +45,9 @@ _MOSTLY_LEFT_OUT = 10
 # Between these a median depth, and up to this nearly all of it, is what a camera in a room, or at a desk, sees.
 _USUAL_MEDIAN_M = (0.3, 8.0)
 _USUAL_END_M = 12.0
-_FARTHEST_SEEN_M = 2000.0  # by any camera; what is said to be farther is in another unit
+_MAX_SEEN_M = 2000.0  # by any camera; what is said to be farther is in another unit
 # A larger share of measured depth beyond the range is worth an alarm; a few stray returns are in every sensor's maps.
-MOST_BEYOND = 0.01
+MAX_BEYOND = 0.01
 # Options of a reader that say what is valid.
 _LIMITS = ("invalid", "min_depth_m", "max_depth_m")
 
@@ -168,7 +175,7 @@ def beyond_range_notes(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[
         if part == "train" and recipe.data.train[int(place)].out_of_range == "ceiling":
             continue  # which says what becomes of it
         share = float(np.mean(depth.depth_m > max_depth_m))
-        if share <= MOST_BEYOND:
+        if share <= MAX_BEYOND:
             continue
         end_m = float(np.percentile(depth.depth_m, 99.5))
         left_out = "is not trained on" if part == "train" else "is not scored"
@@ -207,10 +214,12 @@ def require_apart(recipe: Recipe) -> None:
     held_out = {
         _place(source): (f"data.val.{place}", source)
         for place, entry in enumerate(recipe.data.val)
-        for source in sources(entry.source)
+        for source in list_sources(entry.source)
     }
     for place, entry in enumerate(recipe.data.train):
-        shared = dict.fromkeys(found for source in sources(entry.source) if (found := held_out.get(_place(source))))
+        shared = dict.fromkeys(
+            found for source in list_sources(entry.source) if (found := held_out.get(_place(source)))
+        )
         if not shared:
             continue
         train, (val, first) = f"data.train.{place}", next(iter(shared))
@@ -248,7 +257,7 @@ def _links_in(folder: str) -> frozenset[str]:
 def _look(entry: DataEntry, key: str, missing: Sequence[FileFault], *, may_skip: bool) -> EntryDepth:
     """``missing``: frames that are known not to be there, and to be skipped."""
     reader = entry.source
-    looked_at = [attempt(reader, index) for index in evenly_spread(len(reader), SAMPLES)]
+    looked_at = [try_read(reader, index) for index in evenly_spread(len(reader), SAMPLES)]
     samples = [found for found in looked_at if isinstance(found, DepthSample)]
     faults = [found for found in looked_at if isinstance(found, FileFault)]
     if faults and not (may_skip and samples and not too_many_bad(len(faults), len(looked_at))):
@@ -398,4 +407,4 @@ def _likely(
     found += f": looks like {either([f'{unit.name} (median {meters(unit.median_m)})' for unit in units])}"
     which = ", whichever the device or the data set says" if len(units) > 1 else ""
     fix = f"Set {key}.meters_per_unit: {numbers}{which} ({where})"
-    return "unit", found, fix + (kept if end_m <= _FARTHEST_SEEN_M else "")
+    return "unit", found, fix + (kept if end_m <= _MAX_SEEN_M else "")

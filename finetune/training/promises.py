@@ -5,7 +5,7 @@ from __future__ import annotations
 from finetune.data.crops import view_of
 from finetune.evaluation.protocols import crop_of
 from finetune.recipe.schema import Recipe
-from finetune.training.startup import Start, make_protocols
+from finetune.training.startup import Startup, make_protocols
 from finetune.utils import registry
 from finetune.utils.errors import DataError, FileFault, FinetuneError
 from finetune.utils.reductions import evenly_spread
@@ -13,7 +13,7 @@ from finetune.utils.reductions import evenly_spread
 _FRAMES = 24  # of each validation entry
 
 
-def require_exports(recipe: Recipe, begin: Start | None = None) -> None:
+def require_exports(recipe: Recipe, begin: Startup | None = None) -> None:
     """
     Args:
         recipe: whose ``export`` is looked at.

@@ -23,21 +23,21 @@ from finetune.data.checks.frame_stats import Facts, facts_of, plain_unit
 from finetune.data.checks.rules import apart
 from finetune.data.checks.summary import Checked, Summary
 from finetune.data.checks.zoom import differing_zoom, too_elongated
-from finetune.data.dataloader import Caught, calm_worker
+from finetune.data.dataloader import ErrorCapturingDataset, init_worker
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.reader import attempt
+from finetune.data.reader import try_read
 from finetune.data.readers.files import read_depth
 from finetune.data.sample import DepthSample
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.models.encoder_specs import PATCH
 from finetune.recipe.load import default_notes
 from finetune.recipe.run_dir import RunFolder
-from finetune.recipe.schema import LEAST_PATCHES, MOST_PATCHES, DataEntry, Recipe
+from finetune.recipe.schema import MAX_PATCHES, MIN_PATCHES, DataEntry, Recipe
 from finetune.training.build import make_run, total_steps
 from finetune.training.environment import make_accelerator, try_compiler
 from finetune.training.preflight import EntryDepth, entry_of, judged, missing_files, require_apart
 from finetune.training.promises import require_exports, require_protocols
-from finetune.training.startup import Start, resolved, start
+from finetune.training.startup import Startup, prepare_startup, with_auto_resolved
 from finetune.utils.errors import CheckpointError, DataError, FileFault, FinetuneError, ListError
 from finetune.utils.paths import expand_path
 from finetune.utils.reductions import evenly_spread
@@ -135,18 +135,18 @@ class _FactsOf(Dataset[Any]):
         return len(self._indices)
 
     def __getitem__(self, place: int) -> Facts | FileFault:
-        found = attempt(self._reader, self._indices[place])
+        found = try_read(self._reader, self._indices[place])
         return facts_of(found, plain_unit(self._reader)) if isinstance(found, DepthSample) else found
 
 
 def _facts(reader: Any, indices: Sequence[int], workers: int, key: str) -> Iterator[Facts | FileFault]:
     loader = DataLoader(
-        Caught(_FactsOf(reader, indices)),
+        ErrorCapturingDataset(_FactsOf(reader, indices)),
         batch_size=None,
         sampler=range(len(indices)),
         num_workers=min(workers, len(indices) // 8),  # starting one takes longer than looking at a few
         collate_fn=_as_is,
-        worker_init_fn=calm_worker,
+        worker_init_fn=init_worker,
     )
     yield from tqdm(loader, desc=key, unit="sample", dynamic_ncols=True, disable=None)
 
@@ -290,26 +290,26 @@ def _zooms(recipe: Recipe, entries: dict[str, Entry]) -> Iterator[Finding]:
 def fitting_size(height: int, width: int, short_px: int) -> tuple[int, int]:
     """(height, width) that a recipe takes, multiples of the patch, of the shape of an image and ``short_px`` at its
     short side; less where the long one would be too long."""
-    scale = min(short_px / min(height, width), MOST_PATCHES * PATCH / max(height, width))
-    sides = (min(MOST_PATCHES, max(LEAST_PATCHES, round(side * scale / PATCH))) * PATCH for side in (height, width))
+    scale = min(short_px / min(height, width), MAX_PATCHES * PATCH / max(height, width))
+    sides = (min(MAX_PATCHES, max(MIN_PATCHES, round(side * scale / PATCH))) * PATCH for side in (height, width))
     rows, columns = sides
     return rows, columns
 
 
-def _try_model(recipe: Recipe, step: bool, checked: Checked) -> Start | None:
+def _try_model(recipe: Recipe, step: bool, checked: Checked) -> Startup | None:
     """Read the checkpoint, hold it against labeled pixels, and take real steps; what a run would start from."""
     begin = None
     try:
         accelerator, notes = make_accelerator(recipe)
         if recipe.run.compile:
             try_compiler(accelerator.device)
-        begin = start(recipe, accelerator)
+        begin = prepare_startup(recipe, accelerator)
         entries = (*recipe.data.train, *recipe.data.val)
         of_readers = dict.fromkeys(note for entry in entries for note in getattr(entry.source, "notes", ()))
         checked.notes += [*of_readers, *default_notes(recipe), *notes, *begin.notes]
         if begin.checkpoint and begin.checkpoint.license:
             checked.notes.append(f"license of the base: {begin.checkpoint.license}")
-        recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
+        recipe = with_auto_resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
         steps = total_steps(recipe, accelerator.num_processes)
         run = make_run(recipe, accelerator, begin, RunFolder(expand_path(recipe.output) / recipe.name), log=False)
         if step:

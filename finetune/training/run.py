@@ -35,15 +35,15 @@ from finetune.training.environment import (
     try_compiler,
 )
 from finetune.training.evaluate import evaluate_with_baselines
-from finetune.training.overfit_check import require_learned_by_heart
+from finetune.training.overfit_check import require_overfit
 from finetune.training.preflight import beyond_range_notes, inspect_before_training, quick_warnings, skipped_notes
 from finetune.training.promises import require_exports, require_protocols
-from finetune.training.startup import Start, resolved, start
+from finetune.training.startup import Startup, prepare_startup, with_auto_resolved
 from finetune.training.trainer import Run
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ProcessError, first_line
 from finetune.utils.paths import expand_path, path_exists
-from finetune.utils.resource_errors import shortage
+from finetune.utils.resource_errors import explain_resource_error
 from finetune.utils.signals import Interrupts
 
 
@@ -77,9 +77,9 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     notes += default_notes(recipe) + skipped_notes(looked_at) + quick_warnings(looked_at, recipe)
     if recipe.run.compile:
         try_compiler(accelerator.device)
-    begin = start(recipe, accelerator)
+    begin = prepare_startup(recipe, accelerator)
     require_exports(recipe, begin)
-    recipe = resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
+    recipe = with_auto_resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
     total = total_steps(recipe, accelerator.num_processes)
     record = environment_record(recipe, accelerator, begin.base["sha256"], total)
     if resume and path_exists(folder.recipe):
@@ -96,7 +96,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     accelerator.wait_for_everyone()
     run = make_run(recipe, accelerator, begin, folder, resume=resume)
     run.interrupts = interrupts
-    run.alarms.lasting = tuple(beyond_range_notes(looked_at, recipe))
+    run.monitors.lasting = tuple(beyond_range_notes(looked_at, recipe))
     _run(run, begin, record, [*notes, *begin.notes, *run.notes])
     accelerator.end_training()
 
@@ -141,14 +141,14 @@ def _refusal(folder: RunFolder, *, resume: bool, overwrite: bool) -> str | None:
     return None
 
 
-def _run(run: Run, begin: Start, record: Mapping[str, Any], notes: Sequence[str]) -> None:
+def _run(run: Run, begin: Startup, record: Mapping[str, Any], notes: Sequence[str]) -> None:
     try:
         _open(run, record, notes)
         run.interrupts.patient = True
         run.train()
         run.interrupts.obey()
         if run.recipe.run.overfit_batches:
-            _say_overfit(run, require_learned_by_heart(run))
+            _say_overfit(run, require_overfit(run))
         run.give_memory_back()
         evaluations, frames = evaluate_with_baselines(
             run.recipe, run.accelerator, begin, run.folder.best, run.folder.last
@@ -171,9 +171,9 @@ def _open(run: Run, record: Mapping[str, Any], notes: Sequence[str]) -> None:
     if run.log:
         if run.step == 0:
             run.log.text("recipe", recipe_text(run.recipe), 0)
-            if run.alarms.lasting:
-                run.log.text("alarms", "\n".join(run.alarms.sentences()), 0)
-        for note in [*notes, *run.alarms.sentences()]:
+            if run.monitors.lasting:
+                run.log.text("alarms", "\n".join(run.monitors.sentences()), 0)
+        for note in [*notes, *run.monitors.sentences()]:
             run.log.say(note)
         if run.recipe.run.deterministic:
             run.log.say(DETERMINISTIC_NOTE)
@@ -191,20 +191,20 @@ def _open(run: Run, record: Mapping[str, Any], notes: Sequence[str]) -> None:
 def _close(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> None:
     """The tables, the page, and the exports that the recipe asks for."""
     assert run.log is not None
-    alarms = run.alarms.sentences()
+    monitors = run.monitors.sentences()
     metric = run.recipe.evaluation.best
     evaluations = [replace(one, chosen=_chosen(run)) for one in evaluations]
     found = verdicts(
         evaluations[0],
         "finetuned",
         metric,
-        history=run.alarms.history,
+        history=run.monitors.history,
         training_frames=sum(len(entry.source) for entry in run.recipe.data.train),
     )
     said = [str(one) for one in found]
-    contents = [one.to_mapping() | {"alarms": alarms, "verdicts": said} for one in evaluations]
+    contents = [one.to_mapping() | {"alarms": monitors, "verdicts": said} for one in evaluations]
     run.folder.write_json(EVALUATION_FILE, contents)
-    table = "\n".join([*(one.table() for one in evaluations), *said, *alarms])
+    table = "\n".join([*(one.table() for one in evaluations), *said, *monitors])
     # One step beyond the last: a finished run that is resumed drops it and writes it again.
     run.log.text("evaluation", table, run.total_steps + 1)
     run.log.close()
@@ -213,14 +213,14 @@ def _close(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> 
     print(table)
     if run.best and run.best.step == 0:
         print(f"no evaluation beat the start ({metric} {run.best.value:.4f}): best/ holds the weights of step 0")
-    _write_page(run, evaluations, frames, alarms, found)
+    _write_page(run, evaluations, frames, monitors, found)
     sample = run.validation[0].sample
     for name, target in _exports(run).items():
         # A resumed run ends a second time; what stands there is its own.
         print(export_model(load_model(str(run.folder.path)), name, target, sample.image, force=True))
     print(f"weights: {run.folder.best} (step {run.best.step if run.best else run.step})")
-    if alarms:
-        print(f"{len(alarms)} alarm(s) stood at the end of the run; they are below the table")
+    if monitors:
+        print(f"{len(monitors)} alarm(s) stood at the end of the run; they are below the table")
 
 
 def _chosen(run: Run) -> Chosen | None:
@@ -228,7 +228,7 @@ def _chosen(run: Run) -> Chosen | None:
     if run.best is None:
         return None
     on = run.recipe.evaluation.choose_on
-    return Chosen(evaluations=len(run.alarms.history), step=run.best.step, on=on or "data.val", shown=on is None)
+    return Chosen(evaluations=len(run.monitors.history), step=run.best.step, on=on or "data.val", shown=on is None)
 
 
 def _exports(run: Run) -> dict[str, Path]:
@@ -242,7 +242,7 @@ def _write_page(
     run: Run,
     evaluations: Sequence[Evaluation],
     frames: ShownFrames,
-    alarms: Sequence[str],
+    monitors: Sequence[str],
     found: Sequence[Verdict],
 ) -> None:
     """``report.html``, by which nothing of a run may be lost."""
@@ -258,7 +258,7 @@ def _write_page(
             str(folder.recipe),
             evaluations,
             frames,
-            alarms=alarms,
+            monitors=monitors,
             found=found,
             files=files,
         )
@@ -286,7 +286,7 @@ def _sentences_for_what_machines_lack() -> Iterator[None]:
             f"run.compile: the network could not be compiled ({first_line(error)}). Set run.compile: false."
         ) from error
     except Exception as error:
-        short = shortage(
+        short = explain_resource_error(
             error,
             of_disk="Free space and go on with --resume: the resume points in the run folder are whole.",
             of_memory="Try in this order: run.gradient_checkpointing=true; half of run.batch_size with twice "

@@ -18,7 +18,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import Answer, one_answer
+from finetune.evaluation.evaluator import PredictFunction, predict_one
 from finetune.evaluation.results import Evaluation
 from finetune.recipe.run_dir import METRICS_FILE, RunFolder
 from finetune.reporting.images import panel
@@ -114,7 +114,7 @@ class RunLog:
                 f"{values['images_per_second']:.1f} images/s, {timedelta(seconds=round(left_s))} left"
             )
 
-    def evaluated(self, step: int, evaluation: Evaluation, answer: Answer) -> None:
+    def evaluated(self, step: int, evaluation: Evaluation, predict: PredictFunction) -> None:
         """The metrics of the network as it is now, and its panels."""
         scores = evaluation.rows["finetuned"]
         self.say(
@@ -129,15 +129,15 @@ class RunLog:
             if evaluation.protocol.aligns and not usable.any():
                 continue  # there is nothing to align the answer to
             height, width = sample.depth_m.shape
-            answered = one_answer(answer, shown.image, (height, width))
-            pred_m = evaluation.protocol.depth_m(answered, sample.depth_m, usable)
+            prediction = predict_one(predict, shown.image, (height, width))
+            pred_m = evaluation.protocol.depth_m(prediction, sample.depth_m, usable)
             measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
             target_m = np.where(measured, sample.depth_m, np.float32(0.0))
             picture = panel(sample.image, target_m, measured, pred_m, self._max_depth_m)
             self._writer.add_image(f"validation/{place}", picture, step, dataformats="HWC")
         self._writer.flush()
 
-    def free_rows(self, rows: Mapping[str, Mapping[str, float]]) -> None:
+    def baseline_rows(self, rows: Mapping[str, Mapping[str, float]]) -> None:
         """Row -> metric -> value of what costs nothing: a level line each in TensorBoard's charts of validation, where
         it is a run of the row's name beside this one."""
         for row, scores in rows.items():

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader
-from finetune.evaluation.baselines import MOST_IMAGES, Baselines, collect_labeled_pixels, fit_baselines, require_kind
+from finetune.evaluation.baselines import MAX_IMAGES, Baselines, collect_labeled_pixels, fit_baselines, require_kind
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.evaluation.protocols import Protocol
 from finetune.models.checkpoints.fill import whole_network
@@ -33,7 +33,7 @@ from finetune.utils.errors import CheckpointError, FinetuneError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Start:
+class Startup:
     """What a run starts from, before any process knows of the others' work.
 
     Attributes:
@@ -61,7 +61,7 @@ class Start:
         }
 
 
-def start(recipe: Recipe, accelerator: Accelerator) -> Start:
+def prepare_startup(recipe: Recipe, accelerator: Accelerator) -> Startup:
     """
     Read the checkpoint, hold it against labeled pixels, and make the model that training starts with.
 
@@ -85,7 +85,7 @@ def start(recipe: Recipe, accelerator: Accelerator) -> Start:
         notes = (*notes, f"left out of the baselines, since they cannot be read: {'; '.join(skipped)}")
     if baselines:
         notes = (*notes, str(baselines))
-    return Start(
+    return Startup(
         checkpoint=checkpoint,
         preprocessing=preprocessing,
         model=model,
@@ -141,7 +141,7 @@ def _size_kept(recipe: Recipe, checkpoint: Checkpoint, decoder_init: str) -> tup
 
 def _in_doubt(checkpoint: Checkpoint | None) -> bool:
     """Whether a checkpoint's kind is somebody's word; a file of ours says it itself, whatever the frames look like."""
-    return checkpoint is not None and checkpoint.answers and checkpoint.format != "native"
+    return checkpoint is not None and checkpoint.has_head and checkpoint.format != "native"
 
 
 def _checkpoint(recipe: Recipe) -> Checkpoint | None:
@@ -217,15 +217,15 @@ def _baselines(
     """
     options = recipe.model
     pixels = collect_labeled_pixels(
-        (whole_network(checkpoint) if checkpoint and checkpoint.answers else model).to(device),
+        (whole_network(checkpoint) if checkpoint and checkpoint.has_head else model).to(device),
         readers_of(recipe.data.train),
         preprocessing,
         max_depth_m=options.max_depth_m,
-        images=MOST_IMAGES,
+        images=MAX_IMAGES,
         images_with_features=CALIBRATION_IMAGES,
         skip_bad=recipe.data.on_bad_sample == "skip",
     )
-    kind = checkpoint.kind if checkpoint and checkpoint.answers else None
+    kind = checkpoint.kind if checkpoint and checkpoint.has_head else None
     if checkpoint and _in_doubt(checkpoint) and "checkpoint_kind" not in recipe.data.accept:
         require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
     if options.head == "relative":
@@ -241,7 +241,7 @@ def _baselines(
     return baselines, solved, pixels.skipped
 
 
-def resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str) -> Recipe:
+def with_auto_resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str) -> Recipe:
     """The recipe as it runs: what each ``auto`` came to is written out."""
     kind = checkpoint.kind if checkpoint else None
     of_model: dict[str, Any] = {
@@ -249,7 +249,7 @@ def resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str
     }
     if checkpoint:
         of_model |= {"checkpoint_version": checkpoint.version, "encoder": checkpoint.encoder}
-    if checkpoint and checkpoint.answers:
+    if checkpoint and checkpoint.has_head:
         of_model["checkpoint_kind"] = checkpoint.kind
     of_run: dict[str, Any] = {"precision": "fp32" if mixed_precision == "no" else mixed_precision}
     of_evaluation: dict[str, Any] = {"protocols": recipe.protocols}
@@ -275,7 +275,7 @@ def make_protocols(recipe: Recipe) -> list[Protocol]:
     return found
 
 
-def weights_metadata(recipe: Recipe, begin: Start) -> dict[str, Any]:
+def weights_metadata(recipe: Recipe, begin: Startup) -> dict[str, Any]:
     """What every weights file of the run says of itself; kind, encoder and max depth are added from the network."""
     return {
         "name": recipe.name,

@@ -22,7 +22,7 @@ from finetune.data.dataloader import Batch
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import FEW_BAD_PERCENT, FEW_BAD_SAMPLES, BadSamples, too_many_bad
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import Answer, Row, evaluate, network_answer
+from finetune.evaluation.evaluator import PredictFunction, Row, evaluate, predict_with_network
 from finetune.evaluation.metrics import is_better
 from finetune.evaluation.protocols import Protocol
 from finetune.evaluation.results import Evaluation
@@ -35,11 +35,11 @@ from finetune.recipe.load import recipe_mapping
 from finetune.recipe.run_dir import ADAPTER_FOLDER, RunFolder, lasting_digest
 from finetune.recipe.schema import Recipe
 from finetune.training.ema import AverageWeights
-from finetune.training.monitors import Alarms, AnswerSpread, watched
+from finetune.training.monitors import Monitors, PredictionSpread, watch_predictions
 from finetune.training.optimizer import rate_factor, warmup_within
 from finetune.training.run_log import RunLog, Said
 from finetune.utils.errors import FinetuneError, ProcessError, ResultError, first_line
-from finetune.utils.manifest import has_checksums, seal, sealed
+from finetune.utils.manifest import has_checksums, verify_manifest, write_manifest
 from finetune.utils.paths import expand_path, path_exists
 from finetune.utils.resource_errors import is_of_a_worker, is_of_another_process
 from finetune.utils.signals import Interrupted, Interrupts, StopAsked
@@ -58,7 +58,7 @@ _OF_DAMAGE = (
 )
 
 # With fp16 a gradient beyond its range is routine: the scaler skips the step and halves its factor. Not so for ever.
-MOST_SKIPPED_STEPS = 20
+MAX_SKIPPED_STEPS = 20
 
 
 def inverse_depth(depth_m: Tensor, valid: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ class Kept:
     step: NonNegativeInt
     unlogged: dict[str, float]
     bad_samples: BadSamples
-    alarms: dict[str, Any]
+    monitors: dict[str, Any]
     recipe_sha256: str
     # Older versions evaluated before they saved.
     evaluation_due: bool = False
@@ -124,8 +124,8 @@ class Run:
         log: of the main process; None in the others.
         validation: what every evaluation looks at.
         metadata: what every weights file of this run says of itself.
-        alarms: what is wrong with the run, in plain words; part of every resume point.
-        free_rows: makes the answers that cost nothing; every evaluation must beat ``constant_median`` among them.
+        monitors: what is wrong with the run, in plain words; part of every resume point.
+        baseline_rows: makes the answers that cost nothing; every evaluation must beat ``constant_median`` among them.
         average: of the weights over the steps, which then is what is evaluated and saved; None without one.
         step: optimizer steps taken.
         interrupts: signals that came in this process.
@@ -147,8 +147,8 @@ class Run:
     protocol: Protocol
     metadata: dict[str, Any]
     total_steps: int
-    alarms: Alarms
-    free_rows: Callable[[], Mapping[str, Row]]
+    monitors: Monitors
+    baseline_rows: Callable[[], Mapping[str, Row]]
     average: AverageWeights | None = None
     batches: Iterator[Batch] = field(default_factory=lambda: iter(()))
     log: RunLog | None = None
@@ -283,10 +283,10 @@ class Run:
             StopAsked: a signal came meanwhile; nothing is kept of what was scored.
         """
         self.network.eval()
-        answer = network_answer(self.result)
-        evaluation = self._scored(answer)
+        predict = predict_with_network(self.result)
+        evaluation = self._scored(predict)
         if self.log:
-            self.log.evaluated(self.step, evaluation, answer)
+            self.log.evaluated(self.step, evaluation, predict)
         self.network.train()
         name = self.recipe.evaluation.best
         value = evaluation.rows["finetuned"][name]
@@ -294,31 +294,31 @@ class Run:
             self.best = Best(value=value, step=self.step)
             self.save_weights(self.folder.best, evaluation.to_mapping())
 
-    def _scored(self, answer: Answer) -> Evaluation:
+    def _scored(self, predict: PredictFunction) -> Evaluation:
         """The row of the network as it is now; what its answers look like goes to the alarms."""
-        seen: list[AnswerSpread] = []
-        answers: dict[str, Row] = {"finetuned": watched(answer, self.network.max_depth_m, seen)}
+        seen: list[PredictionSpread] = []
+        predictions: dict[str, Row] = {"finetuned": watch_predictions(predict, self.network.max_depth_m, seen)}
         # Once a run: they do not change.
-        free = dict(self.free_rows()) if self.alarms.constant_score is None else {}
-        answers |= free
+        free = dict(self.baseline_rows()) if self.monitors.constant_score is None else {}
+        predictions |= free
         workers = self.recipe.data.workers
         (evaluation,) = evaluate(
             self.accelerator,
             self.validation,
-            answers,
+            predictions,
             [self.protocol],
             workers=workers,
             batch_size=self.recipe.run.batch_size,
             stop=lambda: self.interrupts.number > 0,
         )
         if free:
-            self.alarms.constant_score = evaluation.rows["constant_median"][self.recipe.evaluation.best]
+            self.monitors.constant_score = evaluation.rows["constant_median"][self.recipe.evaluation.best]
             if self.log:
-                self.log.free_rows({row: evaluation.rows[row] for row in free})
+                self.log.baseline_rows({row: evaluation.rows[row] for row in free})
         if self.accelerator.num_processes > 1:
             seen = gather_object(seen)
         value = evaluation.rows["finetuned"][self.recipe.evaluation.best]
-        self._raise_alarms(self.alarms.evaluated(self.step, self.network, value, seen))
+        self._raise_alarms(self.monitors.evaluated(self.step, self.network, value, seen))
         return evaluation.only("finetuned")
 
     def _raise_alarms(self, said: Sequence[str]) -> None:
@@ -380,7 +380,7 @@ class Run:
             self.average.save(writing)
         self.accelerator.wait_for_everyone()
         if self.accelerator.is_main_process:
-            seal(writing, self._state())
+            write_manifest(writing, self._state())
             self.folder.sync_metrics()
             notes = self.folder.finish_writing(self.step, self.recipe.run.keep_checkpoints)
             if self.log:
@@ -395,7 +395,7 @@ class Run:
             step=self.step,
             unlogged=self.unlogged,
             bad_samples=self.bad_samples,
-            alarms=self.alarms.state(),
+            monitors=self.monitors.state(),
             evaluation_due=self.evaluation_due,
             pending=self.log.pending if self.log and self.evaluation_due else [],
             recipe_sha256=self._lasting_digest(),
@@ -432,7 +432,7 @@ class Run:
     def _load_checkpoint(self, path: Path) -> str | None:
         """Model, optimizer, generators and scaler, the samples follow from the step; or what is wrong with it."""
         try:
-            state = TypeAdapter(Kept).validate_python(sealed(path))
+            state = TypeAdapter(Kept).validate_python(verify_manifest(path))
             # An older version made its digest of other keys; the recipe in the run folder has been compared with.
             if has_checksums(path) and state.recipe_sha256 != self._lasting_digest():
                 return "it is of another recipe"
@@ -454,7 +454,7 @@ class Run:
         self.step = self._saved_step = state.step
         self.unlogged = state.unlogged
         self.bad_samples = state.bad_samples
-        self.alarms.restore(state.alarms)
+        self.monitors.restore(state.monitors)
         self.evaluation_due = state.evaluation_due
         self.pending = state.pending if state.evaluation_due else None
 
@@ -605,7 +605,7 @@ class Run:
         names = [*self.loss_names, "the gradient norm"]
         wrong = ", ".join(f"{name} is {value}" for name, value in zip(names, values, strict=True) if value - value != 0)
         self._skipped += 1
-        if all(map(math.isfinite, values[:-1])) and self.accelerator.scaler and self._skipped < MOST_SKIPPED_STEPS:
+        if all(map(math.isfinite, values[:-1])) and self.accelerator.scaler and self._skipped < MAX_SKIPPED_STEPS:
             return [*values, head_gradient_norm]
         sources = gather_object(samples.sources)
         raise ResultError(
@@ -681,7 +681,7 @@ class Run:
         losses = {f"loss_{name}": value for name, value in zip(self.loss_names, terms, strict=True)}
         now = {"loss": total, **losses, "grad_norm": grad_norm, "seconds": seconds, "steps": 1}
         self.unlogged = {name: self.unlogged.get(name, 0.0) + value for name, value in now.items()}
-        self.alarms.stepped(total, head_gradient_norm)
+        self.monitors.stepped(total, head_gradient_norm)
         images = self._samples_of_a_step
         if self.log:
             self.log.advance(total, images / seconds)
@@ -692,7 +692,7 @@ class Run:
             if self.log:
                 rate = {"images_per_second": images / means.pop("seconds")}
                 self.log.trained(self.step, means | self.rates() | rate)
-            self._raise_alarms(self.alarms.logged(self.step))
+            self._raise_alarms(self.monitors.logged(self.step))
 
     def _due(self, every_steps: int) -> bool:
         return self.step % every_steps == 0 or self.step == self.total_steps

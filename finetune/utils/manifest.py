@@ -11,19 +11,19 @@ from typing import Any
 
 from finetune.utils.paths import is_file
 
-SEAL_FILE = "run_state.json"
+MANIFEST_FILE = "run_state.json"
 _OF_SIZES = {"bytes", "recipe_sha256"}  # what stands in a seal of an older version beside its other content
 _PIECE = 1 << 23  # bytes that are read at once
 
 
-def seal(folder: Path, content: Mapping[str, Any]) -> None:
+def write_manifest(folder: Path, content: Mapping[str, Any]) -> None:
     """
     Write down what a folder holds, as the last of its files.
 
     Every file gets the mode that the umask leaves: PyTorch and safetensors make some that only their owner may read.
 
     Args:
-        folder: of files; what ``SEAL_FILE`` would say of itself is a checksum in it.
+        folder: of files; what ``MANIFEST_FILE`` would say of itself is a checksum in it.
         content: plain values, kept in the seal.
     """
     umask = os.umask(0)
@@ -34,10 +34,10 @@ def seal(folder: Path, content: Mapping[str, Any]) -> None:
         files[path.name] = {"bytes": path.stat().st_size, "crc32": checksum(path)}
     sealed_content = {"content": dict(content), "files": files}
     text = json.dumps({**sealed_content, "crc32": _checksum_of(sealed_content)})
-    (folder / SEAL_FILE).write_text(text, encoding="utf-8")
+    (folder / MANIFEST_FILE).write_text(text, encoding="utf-8")
 
 
-def sealed(folder: Path) -> dict[str, Any]:
+def verify_manifest(folder: Path) -> dict[str, Any]:
     """
     Returns:
         What ``seal`` was given. Of a seal without checksums (``has_checksums``) only the sizes are known to be right.
@@ -50,15 +50,15 @@ def sealed(folder: Path) -> dict[str, Any]:
         content: dict[str, Any]
         if has_checksums(folder):
             if seal_of_folder.pop("crc32", None) != _checksum_of(seal_of_folder):
-                raise ValueError(f"{SEAL_FILE} does not hold what was written")
+                raise ValueError(f"{MANIFEST_FILE} does not hold what was written")
             content = seal_of_folder["content"]
             files = {name: (of_file["bytes"], of_file["crc32"]) for name, of_file in seal_of_folder["files"].items()}
         else:
             files = {name: (size, None) for name, size in seal_of_folder.pop("bytes").items()}
             content = seal_of_folder
     except (OSError, KeyError, AttributeError, TypeError, RecursionError, ValueError) as error:
-        ours = type(error) is ValueError and str(error).startswith(SEAL_FILE)
-        raise ValueError(str(error) if ours else f"{SEAL_FILE} is missing or unreadable") from error
+        ours = type(error) is ValueError and str(error).startswith(MANIFEST_FILE)
+        raise ValueError(str(error) if ours else f"{MANIFEST_FILE} is missing or unreadable") from error
     for name, (size, crc32) in files.items():
         path = folder / name
         there = path.stat().st_size if is_file(path) else None
@@ -80,7 +80,7 @@ def has_checksums(folder: Path) -> bool:
 
 
 def _read(folder: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((folder / SEAL_FILE).read_text(encoding="utf-8"))
+    content: dict[str, Any] = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
     return content
 
 

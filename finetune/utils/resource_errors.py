@@ -24,7 +24,7 @@ _OF_FILES = (
 _OF_SHARED_MEMORY = "set data.workers=0 or lower, or give the container more (--shm-size)."
 
 
-def shortage(error: Exception, *, of_disk: str, of_memory: str) -> ProcessError | None:
+def explain_resource_error(error: Exception, *, of_disk: str, of_memory: str) -> ProcessError | None:
     """
     Args:
         error: what ended the work.

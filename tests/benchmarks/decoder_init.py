@@ -45,10 +45,10 @@ if not __package__:
     # Run as a file, Python puts this folder first, where nothing of the repository is found.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
 
-from finetune.commands.runner import settle_threads
+from finetune.commands.runner import configure_threading
 from tests.benchmarks.real_frames import ROOT, write_lab_recipe
 
-MOST_OF_SCRATCH = 0.8
+MAX_OF_SCRATCH = 0.8
 # Measured at 112x154 in batches of 4, two processes of one thread each on two cores of an AMD EPYC.
 SECONDS_A_RUN, SECONDS_A_STEP = 9.0, 0.23
 
@@ -384,12 +384,12 @@ def verdicts(bench: Bench, best: dict[Group, float]) -> list[tuple[str, bool]]:
         ours, theirs = bench.scores(group, rate), bench.scores(scratch, best[scratch])
         _, _, half, last = bench.marks
         at_half, at_end, to_beat = (statistics.mean(values) for values in (ours[half], ours[last], theirs[last]))
-        quick, low = at_half <= to_beat, at_end <= MOST_OF_SCRATCH * to_beat
+        quick, low = at_half <= to_beat, at_end <= MAX_OF_SCRATCH * to_beat
         said.append(
             (
                 f"{group.data}, {group.frames} frames: scratch ends at {to_beat:.4f}; calibrated is at {at_half:.4f} "
                 f"in half of the steps ({'reached' if quick else 'not reached'}) and ends at {at_end:.4f}, "
-                f"{at_end / to_beat:.2f} of scratch ({'at' if low else 'not at'} most {MOST_OF_SCRATCH})",
+                f"{at_end / to_beat:.2f} of scratch ({'at' if low else 'not at'} most {MAX_OF_SCRATCH})",
                 quick and low,
             )
         )
@@ -422,7 +422,7 @@ def parsed() -> argparse.Namespace:
 def main() -> int:
     """Run what is missing, print the table and what it says; 1 where calibrated does not keep its promise."""
     arguments = parsed()
-    settle_threads()
+    configure_threading()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         results = Results(arguments.results or folder / "results.jsonl")

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-MOST_SECONDS, MOST_MB = 10.0, 500.0
+MAX_SECONDS, MAX_MB = 10.0, 500.0
 CHILD = """
 import resource, sys, time
 from finetune.data.readers.pairs import Pairs
@@ -51,7 +51,7 @@ def main() -> int:
         _, _, least_mb = opened(Path(temporary), 1)
         count, seconds, peak_mb = opened(Path(temporary), arguments.frames)
     print(f"{count} pairs: {seconds:.1f} s, peak {peak_mb:.0f} MB, of which {least_mb:.0f} MB are those of one pair")
-    return 0 if seconds < MOST_SECONDS and peak_mb < MOST_MB else 1
+    return 0 if seconds < MAX_SECONDS and peak_mb < MAX_MB else 1
 
 
 if __name__ == "__main__":

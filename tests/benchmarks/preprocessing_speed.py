@@ -21,7 +21,7 @@ from depth_anything_v2.util.transform import NormalizeImage, PrepareForNet, Resi
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.sample import DepthSample
 
-MOST_OF_ORIGINAL = 0.30
+MAX_OF_ORIGINAL = 0.30
 
 
 def original(image: np.ndarray, depth_m: np.ndarray, valid: np.ndarray) -> None:
@@ -58,9 +58,9 @@ def main() -> int:
     print(", ".join(f"{name} {value:.1f} ms" for name, value in medians.items()), end=", ")
     ratio = medians["ours"] / medians["original"]
     print(f"ratio {ratio:.2f}")
-    if ratio <= MOST_OF_ORIGINAL:
+    if ratio <= MAX_OF_ORIGINAL:
         return 0
-    print(f"The ratio {ratio:.4f} is above {MOST_OF_ORIGINAL:.2f}.", file=sys.stderr)
+    print(f"The ratio {ratio:.4f} is above {MAX_OF_ORIGINAL:.2f}.", file=sys.stderr)
     return 1
 
 

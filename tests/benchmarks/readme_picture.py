@@ -21,14 +21,14 @@ from numpy.typing import NDArray
 
 from finetune.data.camera import Camera
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import network_answer, one_answer
+from finetune.evaluation.evaluator import predict_one, predict_with_network
 from finetune.inference.point_cloud import PointCloud, point_cloud
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.fill import whole_network
 from finetune.recipe.load import load_recipe
 from finetune.reporting.images import ERROR_COLORS, FONT, NOT_MEASURED, colored
 from finetune.training.environment import make_accelerator
-from finetune.training.startup import make_protocols, start
+from finetune.training.startup import make_protocols, prepare_startup
 from finetune.utils.reductions import evenly_spread
 
 # On a page: black on white, as most of them are.
@@ -64,17 +64,17 @@ def compared_frames(run: Path, count: int) -> list[ComparedFrame]:
     """Validation frames of a run, evenly picked, with what its base and its best weights say of them."""
     recipe = load_recipe(run / "recipe.yaml")
     accelerator, _ = make_accelerator(recipe)
-    begin = start(recipe, accelerator)
+    begin = prepare_startup(recipe, accelerator)
     if begin.checkpoint is None or begin.baselines is None:
         sys.exit(f"{run}: has no base, or no meters, to draw; name the run of a metric head on a checkpoint.")
-    base_answer = network_answer(whole_network(begin.checkpoint).to(accelerator.device))
+    base_answer = predict_with_network(whole_network(begin.checkpoint).to(accelerator.device))
     predictor, protocol = load_model(str(run)), make_protocols(recipe)[0]
     validation = ValidationSamples([entry.source for entry in recipe.data.val], begin.preprocessing)
     frames = []
     for place in evenly_spread(len(validation), count):
         found = validation[place]
         sample = found.sample
-        base = one_answer(base_answer, found.image, (sample.depth_m.shape[0], sample.depth_m.shape[1]))
+        base = predict_one(base_answer, found.image, (sample.depth_m.shape[0], sample.depth_m.shape[1]))
         frames.append(
             ComparedFrame(
                 image=sample.image,

@@ -23,14 +23,14 @@ from numpy.typing import NDArray
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.pairs import Pairs
 from finetune.data.sample import DepthSample
-from finetune.evaluation.evaluator import network_answer, one_answer
+from finetune.evaluation.evaluator import predict_one, predict_with_network
 from finetune.evaluation.protocols import Protocol
 from finetune.models.checkpoints.fill import whole_network
 from finetune.models.checkpoints.load import read_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 PAIRS, APART = 1000, 1.2
-LEAST_ORDERED = 0.85
+MIN_ORDERED = 0.85
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,10 @@ def layout_prior(samples: Sequence[DepthSample]) -> NDArray[np.floating]:
 def judge(data: Data, checkpoint: str, input_size: tuple[int, int]) -> bool:
     """Print the line of one data set; whether its targets are met."""
     samples, preprocessing = data.samples(), Preprocessing(input_size=input_size)
-    answer = network_answer(whole_network(read_checkpoint(checkpoint)))
+    answer = predict_with_network(whole_network(read_checkpoint(checkpoint)))
     protocol = Protocol(name="plain+align=scale_shift_inverse", min_depth_m=0.001, max_depth_m=10.0, kind="relative")
     inverses = [
-        one_answer(
+        predict_one(
             answer, torch.from_numpy(preprocessing(one.image))[None], (one.depth_m.shape[0], one.depth_m.shape[1])
         )
         for one in samples
@@ -101,7 +101,7 @@ def judge(data: Data, checkpoint: str, input_size: tuple[int, int]) -> bool:
         + f"; ordered {ordered:.4f}; {len(samples)} frames",
         flush=True,
     )
-    return bool(rows["network"] <= data.most_abs_rel and ordered >= LEAST_ORDERED)
+    return bool(rows["network"] <= data.most_abs_rel and ordered >= MIN_ORDERED)
 
 
 def main() -> int:

@@ -19,7 +19,7 @@ from multiprocessing.synchronize import Barrier
 # Before torch is imported, here and in the processes.
 os.environ["OMP_NUM_THREADS"] = "1"
 
-FEWEST_PER_S = 50.0
+MIN_PER_S = 50.0
 PROCESSES = 2
 FRAMES = 96  # of each process and way
 
@@ -70,9 +70,9 @@ def main() -> int:
         slowest, used = (max(row[which] for row in took if row[0] == together) for which in (1, 2))
         rate = PROCESSES * FRAMES / slowest
         print(f"{name}: {rate:.0f} frames/s from {PROCESSES} processes, {PROCESSES * FRAMES / used:.0f} by CPU time")
-    if rate >= FEWEST_PER_S:
+    if rate >= MIN_PER_S:
         return 0
-    print(f"{rate:.1f} frames a second are fewer than {FEWEST_PER_S:.0f}.", file=sys.stderr)
+    print(f"{rate:.1f} frames a second are fewer than {MIN_PER_S:.0f}.", file=sys.stderr)
     return 1
 
 

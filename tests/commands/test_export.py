@@ -15,7 +15,7 @@ from finetune.commands.export import main
 from finetune.data.preprocessing import Preprocessing
 from finetune.export import official
 from finetune.export.export import export_model, exporter_for
-from finetune.export.test_image import dead_leaves
+from finetune.export.test_image import draw_dead_leaves
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
 from finetune.utils.errors import FinetuneError
@@ -57,7 +57,9 @@ def test_exports_and_says_the_comparison_in_one_line(
     assert said.count("\n") == 1
     assert left(output.parent) == ["product.v1.json", "product.v1.pth"]
     assert left(tmp_path) == ["model", "new"]
-    np.testing.assert_array_equal(load_model(output).predict(dead_leaves()), load_model(metric).predict(dead_leaves()))
+    np.testing.assert_array_equal(
+        load_model(output).predict(draw_dead_leaves()), load_model(metric).predict(draw_dead_leaves())
+    )
 
 
 def test_a_relative_model_is_compared_without_meters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -79,7 +81,7 @@ def test_an_official_file_is_told_what_it_is(metric: str, tmp_path: Path, capsys
 
 def test_compares_on_the_image_that_is_named(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image, output = str(tmp_path / "a.png"), str(tmp_path / "out.pth")
-    cv2.imwrite(image, dead_leaves(60, 80))
+    cv2.imwrite(image, draw_dead_leaves(60, 80))
     assert main([metric, "--to", "official", "--output", output, "--image", image]) == 0
     assert "an image of 60x80" in capsys.readouterr().out
 
@@ -113,7 +115,7 @@ def test_the_near_half_and_the_far_half_are_told_apart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, max_depth_m: float | None
 ) -> None:
     model = load_model(write_model(tmp_path / "m.safetensors", max_depth_m))
-    image = dead_leaves(28, 42)
+    image = draw_dead_leaves(28, 42)
     own = model.predict(image).astype(np.float64)
     shift = 1e-5 * np.ptp(own)
     nearer = own <= np.median(own) if max_depth_m else own >= np.median(own)
@@ -141,7 +143,7 @@ def test_an_answer_that_is_not_a_number_is_no_agreement(metric: str, tmp_path: P
     model = load_model(metric)
     make_overflow(model.network)
     with pytest.raises(FinetuneError, match="answers nan at every pixel"):
-        export_model(model, "official", tmp_path / "out.pth", dead_leaves(28, 42))
+        export_model(model, "official", tmp_path / "out.pth", draw_dead_leaves(28, 42))
     assert left(tmp_path) == ["model"]
 
 
@@ -150,7 +152,7 @@ def test_an_answer_that_never_varies_proves_nothing(tmp_path: Path, capsys: pyte
     set_last_bias(dead, -100.0)
     save_native(tmp_path / "dead.safetensors", dead, {"preprocessing": Preprocessing(input_size=(28, 42)).to_mapping()})
     arguments = [str(tmp_path / "dead.safetensors"), "--to", "official", "--output", str(tmp_path / "out.pth")]
-    cv2.imwrite(str(tmp_path / "small.png"), dead_leaves(28, 42))
+    cv2.imwrite(str(tmp_path / "small.png"), draw_dead_leaves(28, 42))
     assert main([*arguments, "--image", str(tmp_path / "small.png")]) == 1
     assert "it answers 0 at every pixel of the image" in capsys.readouterr().err
     assert not (tmp_path / "out.pth").exists()
@@ -205,8 +207,8 @@ def test_a_place_where_nothing_can_be_written(metric: str, tmp_path: Path, capsy
 
 
 def test_dead_leaves_are_the_same_every_time_and_have_edges_at_every_scale() -> None:
-    picture = dead_leaves()
-    np.testing.assert_array_equal(picture, dead_leaves())
+    picture = draw_dead_leaves()
+    np.testing.assert_array_equal(picture, draw_dead_leaves())
     assert (picture.shape, picture.dtype) == ((480, 640, 3), np.uint8)
     gray = picture.astype(np.float64).mean(2)
     # In natural images power falls with the square of frequency: each octave has about the same share of the variance.

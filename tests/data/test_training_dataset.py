@@ -13,13 +13,13 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.data.augmentation import Augmentation
-from finetune.data.dataloader import Batch, calm_worker, collate, sound, training_batches
+from finetune.data.dataloader import Batch, collate, init_worker, raise_worker_errors, training_batches
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import BadSamples, Reader, too_many_bad
 from finetune.data.readers.kitti import Kitti
 from finetune.data.sample import DepthSample
-from finetune.data.samplers import Mix, StepBatches
-from finetune.data.training_dataset import Drawn, Range, TrainingSamples, labeled_window
+from finetune.data.samplers import DistributedBatchSampler, WeightedMixSampler
+from finetune.data.training_dataset import DepthRangePolicy, TrainingItem, TrainingSamples, crop_with_valid_depth
 from finetune.utils.errors import DataError, ProcessError
 from finetune.utils.reductions import evenly_spread
 from tests.synthetic import Holed, Planes, Skies, tilted_plane
@@ -31,21 +31,21 @@ def samples(seed: int = 0, count: int = 10) -> TrainingSamples:
         [1.0],
         preprocessing=Preprocessing(input_size=(28, 42)),
         augmentation=Augmentation(flip=0.5, color=0.5),
-        ranges=[Range(max_depth_m=10.0)],
+        ranges=[DepthRangePolicy(max_depth_m=10.0)],
         seed=seed,
     )
 
 
 def test_each_epoch_shows_every_frame_once_in_another_order() -> None:
-    mix = Mix(sizes=(10,), weights=(1.0,), seed=3)
+    mix = WeightedMixSampler(sizes=(10,), weights=(1.0,), seed=3)
     first, second = [[mix(k)[1] for k in range(start, start + 10)] for start in (0, 10)]
     assert sorted(first) == sorted(second) == list(range(10))
     assert first != second
-    assert first != [Mix(sizes=(10,), weights=(1.0,), seed=4)(k)[1] for k in range(10)]
+    assert first != [WeightedMixSampler(sizes=(10,), weights=(1.0,), seed=4)(k)[1] for k in range(10)]
 
 
 def test_weights_share_the_samples_and_each_reader_keeps_its_epochs() -> None:
-    mix = Mix(sizes=(50, 7), weights=(3.0, 1.0), seed=0)
+    mix = WeightedMixSampler(sizes=(50, 7), weights=(3.0, 1.0), seed=0)
     drawn = [mix(k) for k in range(2000)]
     assert Counter(reader for reader, _ in drawn) == {0: 1500, 1: 500}
     assert Counter(reader for reader, _ in drawn[:100])[1] in range(10, 45)
@@ -55,7 +55,7 @@ def test_weights_share_the_samples_and_each_reader_keeps_its_epochs() -> None:
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1e-9, 1.0, 2.0), (0.3, 0.6, 1e6)])
 def test_shares_add_up_and_none_is_empty(weights: tuple[float, ...]) -> None:
-    shares = Mix(sizes=(5, 5, 5), weights=weights, seed=0)._shares()
+    shares = WeightedMixSampler(sizes=(5, 5, 5), weights=weights, seed=0)._shares()
     assert shares.sum() == 1000
     assert shares.min() >= 1
 
@@ -64,7 +64,7 @@ def test_same_total_batch_means_same_samples() -> None:
     def of_step(step: int, batch_size: int, accumulate: int, world_size: int) -> list[int]:
         seen = []
         for rank in range(world_size):
-            batches = StepBatches(
+            batches = DistributedBatchSampler(
                 first_step=step, batch_size=batch_size, accumulate=accumulate, rank=rank, world_size=world_size
             )
             seen += [k for batch in islice(batches, accumulate) for k in batch]
@@ -79,7 +79,7 @@ def test_a_sample_is_the_same_alone_in_any_worker_and_after_a_resume() -> None:
     for workers, first_step in ((0, 0), (2, 0), (2, 3)):
         loader = training_batches(
             samples(),
-            StepBatches(first_step=first_step, batch_size=4, accumulate=1, rank=0, world_size=1),
+            DistributedBatchSampler(first_step=first_step, batch_size=4, accumulate=1, rank=0, world_size=1),
             workers=workers,
             pin_memory=False,
         )
@@ -108,7 +108,7 @@ def test_a_batch_is_asked_for_at_once_where_a_reader_can_and_is_the_same_as_one_
         [1.0, 1.0],
         preprocessing=Preprocessing(input_size=(28, 42)),
         augmentation=Augmentation(flip=0.5, color=0.5),
-        ranges=[Range(max_depth_m=10.0), Range(max_depth_m=2.0)],
+        ranges=[DepthRangePolicy(max_depth_m=10.0), DepthRangePolicy(max_depth_m=2.0)],
         seed=0,
     )
     ks = list(range(12))
@@ -116,7 +116,7 @@ def test_a_batch_is_asked_for_at_once_where_a_reader_can_and_is_the_same_as_one_
     (asked,) = together.asked
     assert asked == [frame for reader, frame in map(mixed.mix, ks) if reader == 0]
     # So does the loader of a run, though it catches faults.
-    batches = StepBatches(first_step=0, batch_size=12, accumulate=1, rank=0, world_size=1)
+    batches = DistributedBatchSampler(first_step=0, batch_size=12, accumulate=1, rank=0, world_size=1)
     first = next(training_batches(mixed, batches, workers=0, pin_memory=False))
     assert together.asked == [asked, asked]
     assert first.sources == [sample.source for sample in batch]
@@ -141,7 +141,7 @@ def test_loading_leaves_the_global_generator_alone() -> None:
         iter(
             training_batches(
                 samples(),
-                StepBatches(first_step=0, batch_size=2, accumulate=1, rank=0, world_size=1),
+                DistributedBatchSampler(first_step=0, batch_size=2, accumulate=1, rank=0, world_size=1),
                 workers=0,
                 pin_memory=False,
             )
@@ -152,8 +152,8 @@ def test_loading_leaves_the_global_generator_alone() -> None:
 
 def test_batch_shapes_types_and_memory_layout() -> None:
     plane = tilted_plane()
-    empty = Range(max_depth_m=0.5)(plane)
-    batch = collate([Drawn(plane), Drawn(empty), Drawn(plane)])
+    empty = DepthRangePolicy(max_depth_m=0.5)(plane)
+    batch = collate([TrainingItem(plane), TrainingItem(empty), TrainingItem(plane)])
     assert batch.image.shape == (3, 3, 48, 64)
     assert batch.image.dtype == torch.uint8
     assert batch.image.is_contiguous(memory_format=torch.channels_last)
@@ -164,17 +164,17 @@ def test_batch_shapes_types_and_memory_layout() -> None:
 
 
 def test_depth_beyond_the_maximum_does_not_count() -> None:
-    kept = Range(max_depth_m=2.0)(tilted_plane(near_m=1.0, far_m=4.0))
+    kept = DepthRangePolicy(max_depth_m=2.0)(tilted_plane(near_m=1.0, far_m=4.0))
     assert kept.depth_m[kept.valid].max() <= 2.0
     farthest_m = float(kept.depth_m[kept.valid].max())
-    assert np.array_equal(Range(max_depth_m=farthest_m)(kept).valid, kept.valid)  # the maximum itself counts
+    assert np.array_equal(DepthRangePolicy(max_depth_m=farthest_m)(kept).valid, kept.valid)  # the maximum itself counts
     assert 0.3 < kept.valid.mean() < 0.4  # a third of the way from 1 to 4 m
 
 
 @pytest.mark.parametrize("max_depth_m", [2.0, None])
 def test_sky_is_beyond_every_range(max_depth_m: float | None) -> None:
     sample = Skies()[0]
-    ignored = Range(max_depth_m=max_depth_m)(sample)
+    ignored = DepthRangePolicy(max_depth_m=max_depth_m)(sample)
     assert not ignored.valid[:16].any()
     assert ignored.valid[-5:].all()
     assert np.isfinite(ignored.depth_m[ignored.valid]).all()
@@ -184,7 +184,7 @@ def test_sky_is_beyond_every_range(max_depth_m: float | None) -> None:
 def test_depth_beyond_the_maximum_is_kept_at_the_ceiling(ceiling_m: float) -> None:
     sample = Skies()[0]
     sample.valid[30, 5], sample.depth_m[30, 5] = False, np.nan
-    kept = Range(max_depth_m=2.0, ceiling_m=ceiling_m)(sample)
+    kept = DepthRangePolicy(max_depth_m=2.0, ceiling_m=ceiling_m)(sample)
     assert np.array_equal(kept.valid, sample.valid)
     beyond = sample.valid & (sample.depth_m > 2.0)
     assert (kept.depth_m[beyond] == ceiling_m).all()
@@ -197,7 +197,7 @@ def test_sky_at_the_ceiling_reaches_the_batch() -> None:
         [1.0],
         preprocessing=Preprocessing(input_size=(28, 42)),
         augmentation=Augmentation(flip=0.5, color=0.5),
-        ranges=[Range(max_depth_m=None, ceiling_m=np.inf)],
+        ranges=[DepthRangePolicy(max_depth_m=None, ceiling_m=np.inf)],
         seed=0,
     )
     batch = collate([training[k] for k in range(4)])
@@ -212,7 +212,7 @@ def holed(readers: Sequence[Reader], *, skip_bad: bool = True, seed: int = 0) ->
         [1.0] * len(readers),
         preprocessing=Preprocessing(input_size=(28, 42)),
         augmentation=Augmentation(flip=0.5, color=0.5),
-        ranges=[Range(max_depth_m=10.0)] * len(readers),
+        ranges=[DepthRangePolicy(max_depth_m=10.0)] * len(readers),
         seed=seed,
         skip_bad=skip_bad,
     )
@@ -220,7 +220,7 @@ def holed(readers: Sequence[Reader], *, skip_bad: bool = True, seed: int = 0) ->
 
 def batches_of(samples: TrainingSamples, *, workers: int = 0, first_step: int = 0, **split: int) -> Iterator[Batch]:
     whole = {"batch_size": 4, "accumulate": 1, "rank": 0, "world_size": 1}
-    steps = StepBatches(first_step=first_step, **(whole | split))
+    steps = DistributedBatchSampler(first_step=first_step, **(whole | split))
     return training_batches(samples, steps, workers=workers, pin_memory=False)
 
 
@@ -322,7 +322,7 @@ class Broken:
 
 @pytest.mark.parametrize("fault", [EOFError(), ConnectionResetError(104, "Connection reset by peer")])
 def test_a_broken_pipe_to_a_worker_is_its_death(fault: Exception) -> None:
-    items = sound(Broken(fault))  # type: ignore[arg-type]
+    items = raise_worker_errors(Broken(fault))  # type: ignore[arg-type]
     assert next(items) == 1
     with pytest.raises(ProcessError, match=r"A process that reads data died \((EOFError|.*reset by peer)\)"):
         next(items)
@@ -331,7 +331,7 @@ def test_a_broken_pipe_to_a_worker_is_its_death(fault: Exception) -> None:
 def test_what_a_reader_raises_is_not_taken_for_a_worker_that_died() -> None:
     fault = EOFError("Caught EOFError in DataLoader worker process 0.\nOriginal Traceback")
     with pytest.raises(EOFError):
-        list(sound(Broken(fault)))  # type: ignore[arg-type]
+        list(raise_worker_errors(Broken(fault)))  # type: ignore[arg-type]
 
 
 class NotToBeHandedOver(Dataset[object]):
@@ -349,7 +349,7 @@ def test_a_worker_that_cannot_hand_over_a_sample_dies_of_it_and_is_not_waited_fo
 ) -> None:
     # PyTorch asks to hear of workers that end once in a process, and what came before may have ended that.
     monkeypatch.setattr("torch.utils.data._utils.signal_handling._SIGCHLD_handler_set", False)
-    loader = DataLoader(NotToBeHandedOver(), num_workers=1, collate_fn=list, worker_init_fn=calm_worker, timeout=30)
+    loader = DataLoader(NotToBeHandedOver(), num_workers=1, collate_fn=list, worker_init_fn=init_worker, timeout=30)
     started = time.monotonic()
     with pytest.raises(RuntimeError, match=r"DataLoader worker \(pid"):
         list(loader)
@@ -370,7 +370,7 @@ class Endless(Dataset[int]):
 
 
 def test_a_worker_heeds_the_signal_of_its_parent_alone() -> None:
-    items = iter(DataLoader(Endless(), num_workers=1, worker_init_fn=calm_worker, timeout=30))
+    items = iter(DataLoader(Endless(), num_workers=1, worker_init_fn=init_worker, timeout=30))
     assert next(items).item() == 0
     (worker,) = items._workers  # type: ignore[attr-defined]
     # By another process, as a scheduler or a launcher does it.
@@ -395,7 +395,9 @@ def with_one_label(row: int, column: int, height: int = 60, width: int = 400) ->
 def test_a_window_holds_a_label_where_the_frame_has_one(place: tuple[int, int], size: tuple[int, int]) -> None:
     preprocessing = Preprocessing(input_size=size)
     for seed in range(25):
-        windows = [labeled_window(preprocessing, with_one_label(*place), np.random.default_rng(seed)) for _ in range(2)]
+        windows = [
+            crop_with_valid_depth(preprocessing, with_one_label(*place), np.random.default_rng(seed)) for _ in range(2)
+        ]
         assert windows[0].valid.any()
         assert windows[0].valid.shape == size
         assert (windows[0].valid == windows[1].valid).all()
@@ -407,18 +409,18 @@ def test_a_window_with_labels_is_the_first_drawn() -> None:
     height, width = sample.depth_m.shape
     across, down = np.random.default_rng(5).random(2)
     expected = preprocessing.window(height, width, across, down)(sample)
-    found = labeled_window(preprocessing, sample, np.random.default_rng(5))
+    found = crop_with_valid_depth(preprocessing, sample, np.random.default_rng(5))
     assert (found.image == expected.image).all()
     assert (found.depth_m == expected.depth_m).all()
 
 
 def test_a_frame_without_labels_gives_a_window_without() -> None:
     sample = replace(with_one_label(0, 0), valid=np.zeros((60, 400), bool))
-    assert not labeled_window(Preprocessing(input_size=(28, 42)), sample, np.random.default_rng(0)).valid.any()
+    assert not crop_with_valid_depth(Preprocessing(input_size=(28, 42)), sample, np.random.default_rng(0)).valid.any()
 
 
 def test_a_mix_keeps_to_its_weights_and_to_seed_and_number() -> None:
-    mix = Mix(sizes=(50, 7, 1000), weights=(5.0, 1.0, 4.0), seed=3)
+    mix = WeightedMixSampler(sizes=(50, 7, 1000), weights=(5.0, 1.0, 4.0), seed=3)
     drawn = [mix(k) for k in range(10_000)]
     assert [sum(reader == place for reader, _ in drawn) for place in range(3)] == [5000, 1000, 4000]
     assert [mix(k) for k in (9_999, 17, 4_242)] == [drawn[9_999], drawn[17], drawn[4_242]]
@@ -475,7 +477,7 @@ def test_no_depth_comes_out_of_training_that_was_not_measured(seed: int) -> None
     sample = DepthSample(image=image, depth_m=depth_m, valid=valid, source="scan")
     augmentation = Augmentation(flip=0.5, color=0.5)
     for size in ((56, 84), (112, 154), (252, 336)):
-        window = labeled_window(Preprocessing(input_size=size), sample, np.random.default_rng(seed))
+        window = crop_with_valid_depth(Preprocessing(input_size=size), sample, np.random.default_rng(seed))
         found = augmentation(window, (seed, 1))
         assert found.valid.any()
         assert np.isin(found.depth_m[found.valid], depth_m[valid]).all()

@@ -12,7 +12,7 @@ from tests.synthetic import Planes, Skies
 def labeled(answer: np.ndarray, depth_m: np.ndarray) -> LabeledPixels:
     return LabeledPixels(
         depth_m=depth_m.astype(np.float32),
-        answer=answer.astype(np.float32),
+        prediction=answer.astype(np.float32),
         image=np.arange(len(depth_m)) // 50,
         features=np.zeros((0, 32), np.float32),
     )
@@ -35,7 +35,7 @@ def test_each_image_counts_once_however_few_pixels_it_has() -> None:
     depth_m = np.repeat([2.0, 1.0, 1.0], [900, 10, 10]).astype(np.float32)
     pixels = LabeledPixels(
         depth_m=depth_m,
-        answer=np.zeros_like(depth_m),
+        prediction=np.zeros_like(depth_m),
         image=np.repeat([0, 1, 2], [900, 10, 10]),
         features=np.zeros((0, 32), np.float32),
     )
@@ -87,7 +87,7 @@ def test_pixels_come_from_all_readers_with_features_for_the_first_images() -> No
     last = model.head.last
     assert last.bias is not None
     logits = pixels.features @ last.weight.detach().numpy().reshape(32) + last.bias.item()
-    assert np.maximum(logits, 0) == pytest.approx(pixels.answer[with_features], abs=1e-5)
+    assert np.maximum(logits, 0) == pytest.approx(pixels.prediction[with_features], abs=1e-5)
 
 
 def test_without_a_base_there_is_the_constant_alone() -> None:

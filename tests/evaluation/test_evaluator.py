@@ -9,7 +9,7 @@ import torch
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.sample import DepthSample
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import Asked, _share, evaluate, network_answer, resized_answer
+from finetune.evaluation.evaluator import PredictionRequest, _share, evaluate, predict_with_network, resize_prediction
 from finetune.evaluation.protocols import Protocol
 from finetune.models.depth_model import DepthModel
 from finetune.utils.errors import DataError, ResultError
@@ -39,11 +39,11 @@ class Flat:
         )
 
 
-def two_meters(asked: Sequence[Asked]) -> list[np.ndarray]:
+def two_meters(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
     return [np.full(one.size, 2.0) for one in asked]
 
 
-def four_meters(asked: Sequence[Asked]) -> list[np.ndarray]:
+def four_meters(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
     return [2 * one for one in two_meters(asked)]
 
 
@@ -89,7 +89,7 @@ def test_a_batch_has_the_same_neighbors_on_any_number_of_processes(count: int) -
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
 def test_an_answer_that_is_no_number_is_refused_and_never_a_metric(wrong: float) -> None:
-    def broken(asked: Sequence[Asked]) -> list[np.ndarray]:
+    def broken(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         found = two_meters(asked)
         for one in found:
             one[0, :6] = wrong
@@ -109,7 +109,7 @@ def test_an_answer_that_is_no_number_where_nothing_was_measured_changes_nothing(
             found.valid[0] = False
             return found
 
-    def broken(asked: Sequence[Asked]) -> list[np.ndarray]:
+    def broken(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         found = two_meters(asked)
         for one in found:
             one[0] = np.nan
@@ -127,7 +127,7 @@ def test_workers_change_nothing() -> None:
     model = DepthModel("tiny", 10.0)
     model.initialise(0)
     tables = [
-        evaluate(one_process(), samples, {"finetuned": network_answer(model.eval())}, [PLAIN], workers=workers)
+        evaluate(one_process(), samples, {"finetuned": predict_with_network(model.eval())}, [PLAIN], workers=workers)
         for workers in (0, 2)
     ]
     assert tables[0] == tables[1]
@@ -152,8 +152,8 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_answers_are_resized_with_aligned_corners() -> None:
     corners = torch.tensor([[0.0, 3.0], [6.0, 9.0]]).view(1, 1, 2, 2)
-    assert resized_answer(corners, (4, 4))[0].tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])
-    assert resized_answer(corners, (4, 4))[:, 0].tolist() == pytest.approx([0.0, 2.0, 4.0, 6.0])
+    assert resize_prediction(corners, (4, 4))[0].tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])
+    assert resize_prediction(corners, (4, 4))[:, 0].tolist() == pytest.approx([0.0, 2.0, 4.0, 6.0])
 
 
 def test_each_image_is_aligned_by_itself_and_the_table_says_so() -> None:

@@ -10,7 +10,7 @@ import torch
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.pairs import Pairs
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import Asked
+from finetune.evaluation.evaluator import PredictionRequest
 from finetune.evaluation.prediction_files import Predictions
 from finetune.utils.errors import DataError
 
@@ -28,12 +28,14 @@ def predictions(root: Path, folder: Path, names: list[str], meters_per_unit: flo
     return Predictions(folder=folder, readers=readers, samples=samples, meters_per_unit=meters_per_unit)
 
 
-def asked(size: tuple[int, int], number: int = 0, *, image_crop: str = "none", align_corners: bool = True) -> Asked:
+def asked(
+    size: tuple[int, int], number: int = 0, *, image_crop: str = "none", align_corners: bool = True
+) -> PredictionRequest:
     image = torch.zeros(1, 3, 56, 70)
-    return Asked(image=image, size=size, number=number, image_crop=image_crop, align_corners=align_corners)
+    return PredictionRequest(image=image, size=size, number=number, image_crop=image_crop, align_corners=align_corners)
 
 
-def one(found: Predictions, wanted: Asked) -> np.ndarray:
+def one(found: Predictions, wanted: PredictionRequest) -> np.ndarray:
     (answer,) = found([wanted])
     return answer
 

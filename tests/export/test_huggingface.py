@@ -21,7 +21,7 @@ from finetune.commands.export import main
 from finetune.data.preprocessing import Preprocessing
 from finetune.export.export import Comparison, export_model
 from finetune.export.huggingface import HuggingFace, differing_sizes, transformers_size
-from finetune.export.test_image import dead_leaves
+from finetune.export.test_image import draw_dead_leaves
 from finetune.inference.predictor import Predictor, load_model
 from finetune.models.checkpoints.official import Official
 from finetune.models.checkpoints.save import save_native
@@ -40,7 +40,7 @@ def varied_model(
 ) -> Predictor:
     """A model of drawn weights whose answer to ``dead_leaves()`` varies, as a file of ours."""
     preprocessing = Preprocessing(input_size=input_size)
-    seen = torch.from_numpy(preprocessing(dead_leaves(*CAMERA)))[None]
+    seen = torch.from_numpy(preprocessing(draw_dead_leaves(*CAMERA)))[None]
     last_layer = last_layer_that_varies(drawn_model(encoder, max_depth_m, **variant), seen)
     model = drawn_model(encoder, max_depth_m, last_layer, **variant)
     metadata = {"preprocessing": preprocessing.to_mapping(), "base": {"source": "b.pth", "license": "CC-BY-NC-4.0"}}
@@ -67,7 +67,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Predictor, Path]
     """A metric V1 model and the folder of it; copy it before changing anything."""
     folder = tmp_path_factory.mktemp("exported")
     model = varied_model(folder, "tiny", 10.0, (112, 154), version="v1")
-    export_model(model, "huggingface", folder / "hf", dead_leaves(*CAMERA))
+    export_model(model, "huggingface", folder / "hf", draw_dead_leaves(*CAMERA))
     return model, folder / "hf"
 
 
@@ -95,9 +95,9 @@ def test_given_the_same_pixels_transformers_answers_the_same(
     encoder: str, max_depth_m: float | None, input_size: tuple[int, int], variant: dict[str, Any], tmp_path: Path
 ) -> None:
     model = varied_model(tmp_path, encoder, max_depth_m, input_size, **variant)
-    export_model(model, "huggingface", tmp_path / "hf", dead_leaves(*CAMERA))
+    export_model(model, "huggingface", tmp_path / "hf", draw_dead_leaves(*CAMERA))
     for seed in (1, 2):
-        pixel_values = torch.from_numpy(model.preprocessing(dead_leaves(*CAMERA, seed)))[None]
+        pixel_values = torch.from_numpy(model.preprocessing(draw_dead_leaves(*CAMERA, seed)))[None]
         ours, theirs = model(pixel_values), theirs_on(tmp_path / "hf", pixel_values)
         if seed == 1 and max_depth_m:
             require_varied(ours, 0.9 * max_depth_m)
@@ -112,7 +112,7 @@ def test_our_own_loader_gives_back_what_was_exported(exported: tuple[Predictor, 
     assert (again.preprocessing, again.base, again.notes[1:]) == (model.preprocessing, model.base, model.notes[1:])
     # At every size, not at that of the export alone.
     for height, width in (CAMERA, (300, 300), (200, 640)):
-        image = dead_leaves(height, width)
+        image = draw_dead_leaves(height, width)
         np.testing.assert_array_equal(again.predict(image), model.predict(image))
 
 
@@ -129,7 +129,7 @@ def test_official_ours_huggingface_ours_official_is_bit_equal(encoder: str, kind
     torch.save(first, tmp_path / "first.pth")
     told: dict[str, Any] = {"kind": kind, "max_depth_m": 20.0 if kind == "metric" else None, "version": "v2"}
     model = load_model(tmp_path / "first.pth", **told, input_size=(112, 154))
-    image = dead_leaves(120, 160)
+    image = draw_dead_leaves(120, 160)
     # Not the size that positions are stored for, so that they are refitted.
     metadata = {"preprocessing": Preprocessing(input_size=(112, 154)).to_mapping()}
     for number in (1, 2):
@@ -154,10 +154,10 @@ def test_through_the_pipeline_the_difference_is_that_of_another_bicubic(
     from transformers import pipeline
 
     model = varied_model(tmp_path, "vits", max_depth_m, (518, 518))
-    export_model(model, "huggingface", tmp_path / "hf", dead_leaves(*CAMERA))
+    export_model(model, "huggingface", tmp_path / "hf", draw_dead_leaves(*CAMERA))
     pipe = pipeline("depth-estimation", model=str(tmp_path / "hf"))
     for seed in range(3):
-        image = dead_leaves(*CAMERA, seed)
+        image = draw_dead_leaves(*CAMERA, seed)
         ours = model.predict(image)
         difference = np.abs(pipe(Image.fromarray(image))["predicted_depth"].squeeze().numpy() - ours) / np.ptp(ours)
         median, most = float(np.median(difference)), float(np.quantile(difference, 0.99))
@@ -267,7 +267,7 @@ def test_without_transformers_it_says_what_to_install(
 
 def test_half_says_what_it_costs(tmp_path: Path) -> None:
     model = varied_model(tmp_path, "tiny", 10.0, (112, 154))
-    comparison = export_model(model, "huggingface", tmp_path / "hf", dead_leaves(*CAMERA), half=True)
+    comparison = export_model(model, "huggingface", tmp_path / "hf", draw_dead_leaves(*CAMERA), half=True)
     assert isinstance(comparison, Comparison)
     assert "huggingface, stored as float16, reloaded" in str(comparison)
     assert 1e-5 < comparison.largest / comparison.spread < 0.02
@@ -283,7 +283,7 @@ def test_weights_that_were_changed_since_are_read_as_transformers_does(copied: t
     again = load_model(output)
     assert again.notes == (f"{output / 'finetune.json'} is about other weights than model.safetensors: left aside",)
     assert (again.max_depth_m, again.network.position_offset) == (10.0, 0.0)
-    pixel_values = torch.from_numpy(model.preprocessing(dead_leaves(*CAMERA)))[None]
+    pixel_values = torch.from_numpy(model.preprocessing(draw_dead_leaves(*CAMERA)))[None]
     theirs = theirs_on(output, pixel_values)
     assert share(again(pixel_values), theirs) <= TOLERANCE
 
@@ -363,7 +363,7 @@ def test_the_oldest_transformers_loads_it_too(tmp_path: Path) -> None:
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(oldest)]
     subprocess.run([*install, *OLDEST, *OF_ITS_CLIENT], check=True, timeout=300)
     model = varied_model(tmp_path, "tiny", 10.0, (112, 154))
-    image = dead_leaves(*CAMERA)
+    image = draw_dead_leaves(*CAMERA)
     export_model(model, "huggingface", tmp_path / "hf", image)
     pixels = model.preprocessing(image)[None]
     np.save(tmp_path / "pixels.npy", pixels)

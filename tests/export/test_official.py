@@ -14,7 +14,7 @@ from torch.nn import functional
 from finetune.data.preprocessing import Preprocessing
 from finetune.export.export import export_model
 from finetune.export.official import Official
-from finetune.export.test_image import dead_leaves
+from finetune.export.test_image import draw_dead_leaves
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.official import Official as OfficialNames
 from finetune.models.checkpoints.save import save_native
@@ -74,13 +74,13 @@ def test_a_model_that_samples_positions_as_transformers_does_is_refitted(tmp_pat
     save_native(tmp_path / "m.safetensors", model, {"preprocessing": preprocessing.to_mapping()})
     predictor = load_model(tmp_path / "m.safetensors")
     # Compared by a network that samples as the original does, whatever the model was trained with.
-    export_model(predictor, "official", tmp_path / "out.pth", dead_leaves(120, 160))
+    export_model(predictor, "official", tmp_path / "out.pth", draw_dead_leaves(120, 160))
     again = load_model(tmp_path / "out.pth")
     assert (predictor.network.position_offset, again.network.position_offset) == (0.0, 0.1)
     assert not torch.equal(again.network.encoder.pos_embed, predictor.network.encoder.pos_embed)
     # Wider than 37 patches, the original has too few positions for it.
     with pytest.raises(FinetuneError, match=r"up to 518x518 only; here the network sees 112x602\. Export"):
-        export_model(predictor, "official", tmp_path / "wide.pth", dead_leaves(112, 602))
+        export_model(predictor, "official", tmp_path / "wide.pth", draw_dead_leaves(112, 602))
 
 
 @pytest.mark.original

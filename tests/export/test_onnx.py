@@ -10,7 +10,7 @@ import onnxruntime
 import pytest
 
 from finetune.commands import export
-from finetune.export.onnx import OnnxAnswer
+from finetune.export.onnx import OnnxPredictor
 from finetune.inference.predictor import load_model
 from finetune.utils.errors import FinetuneError
 from tests.small_models import write_model
@@ -37,7 +37,7 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
     session = onnxruntime.InferenceSession(str(out))
     assert [(one.name, one.shape) for one in session.get_inputs()] == [("image", [1, 3, 28, 42])]
     assert [(one.name, one.shape) for one in session.get_outputs()] == [("depth_m", [1, 1, 28, 42])]
-    answer = OnnxAnswer(out)
+    answer = OnnxPredictor(out)
     assert answer.metadata["max_depth_m"] == 10.0
     assert (answer.metadata["kind"], answer.metadata["opset"], answer.metadata["input_size"]) == (
         "metric",
@@ -57,7 +57,7 @@ def test_a_file_of_any_size_is_compared_at_three_more(
     assert export.main([str(weights), "--to", "onnx", "--output", str(out), "--dynamic"]) == 0
     said = capsys.readouterr().out
     assert all(size in said for size in ("at 112x112", "84x210", "182x126"))
-    model, answer = load_model(weights), OnnxAnswer(out)
+    model, answer = load_model(weights), OnnxPredictor(out)
     for shape in ((40, 60), (120, 40), (50, 50)):
         ours, theirs = model.predict(image(*shape)), answer(image(*shape))
         assert np.abs(ours - theirs).max() <= 1e-3 * np.ptp(ours)
@@ -76,7 +76,7 @@ def test_what_it_cannot_is_one_sentence(
         absent.setattr("finetune.export.onnx.find_spec", lambda name: None if name == "onnxruntime" else name)
         assert export.main(call) == 2
     assert "format onnx needs onnxruntime. Install them: pip install -e '.[onnx]'" in capsys.readouterr().err
-    monkeypatch.setattr("finetune.export.onnx._LARGEST_BYTES", 1000)
+    monkeypatch.setattr("finetune.export.onnx._MAX_BYTES", 1000)
     assert export.main(call) == 2
     assert "do not fit into one .onnx file" in capsys.readouterr().err
     assert not (tmp_path / "m.onnx").exists()

@@ -102,7 +102,12 @@ def test_bare_official_file_is_taken_as_v2_with_a_warning(tmp_path: Path) -> Non
     torch.save(Official.from_ours(small_model(None).state_dict()), path)
     with pytest.warns(UserWarning, match="taken as V2. If it is V1, set version to v1$"):
         assert load_model(path, kind="relative", input_size=INPUT_SIZE).network.version == "v2"
-    assert load_model(path, kind="relative", version="v1", input_size=INPUT_SIZE).network.encoder.taps == (4, 5, 6, 7)
+    assert load_model(path, kind="relative", version="v1", input_size=INPUT_SIZE).network.encoder.out_indices == (
+        4,
+        5,
+        6,
+        7,
+    )
     with pytest.raises(ValueError, match="version is 'v3'; expected auto, v1 or v2"):
         load_model(path, version="v3")
 

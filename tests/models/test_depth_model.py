@@ -163,12 +163,12 @@ def test_drawn_weights_have_the_spread_that_their_rule_says() -> None:
 def test_every_encoder_is_as_its_numbers_say() -> None:
     for name, spec in ENCODERS.items():
         assert spec.embed_dim % spec.heads == 0, name
-        assert len(set(spec.taps)) == 4 and spec.taps[-1] == spec.depth - 1, name
+        assert len(set(spec.out_indices)) == 4 and spec.out_indices[-1] == spec.depth - 1, name
 
 
 def test_v1_reads_the_last_four_blocks() -> None:
-    assert DepthModel("tiny", 10.0, version="v1").encoder.taps == (4, 5, 6, 7)
-    assert DepthModel("tiny", 10.0).encoder.taps == (1, 3, 5, 7)
+    assert DepthModel("tiny", 10.0, version="v1").encoder.out_indices == (4, 5, 6, 7)
+    assert DepthModel("tiny", 10.0).encoder.out_indices == (1, 3, 5, 7)
     with pytest.raises(ValueError, match="version is 'v3'; expected one of v1, v2"):
         DepthModel("tiny", 10.0, version="v3")
 

@@ -9,7 +9,7 @@ import pytest
 
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import Asked, Fitted, Row
+from finetune.evaluation.evaluator import PredictionRequest, Row, ScaledBaseline
 from finetune.evaluation.protocols import Protocol
 from finetune.recipe.load import load_recipe
 from finetune.reporting.frames import DepthCounts, ShownFrame, ShownFrames, reduced, worst_and_best
@@ -24,7 +24,7 @@ def frame(target_m: Any, usable: Any = True, **answers: Any) -> ShownFrame:
         target_m=target,
         measured=mask,
         usable=mask,
-        answers={row: np.asarray(answer, dtype=np.float64) for row, answer in answers.items()},
+        predictions={row: np.asarray(answer, dtype=np.float64) for row, answer in answers.items()},
     )
 
 
@@ -87,7 +87,7 @@ def validation(recipe: Path) -> ValidationSamples:
 
 
 def test_a_frame_is_what_the_protocol_compares(recipe: Path) -> None:
-    def far(asked: Sequence[Asked]) -> list[Any]:
+    def far(asked: Sequence[PredictionRequest]) -> list[Any]:
         return [np.full(one.size, 99.0) for one in asked]
 
     def half(answer: Any, low_m: float, high_m: float) -> Any:
@@ -95,12 +95,12 @@ def test_a_frame_is_what_the_protocol_compares(recipe: Path) -> None:
         return answer / 33
 
     protocol = Protocol(name="plain+crop=garg", min_depth_m=0.001, max_depth_m=10.0)
-    rows: dict[str, Row] = {"base_fitted_scale": Fitted(answer=far, depth_m=half), "finetuned": far}
+    rows: dict[str, Row] = {"base_fitted_scale": ScaledBaseline(predict=far, depth_m=half), "finetuned": far}
     shown = ShownFrames(samples=validation(recipe), rows=rows, protocol=protocol)[1]
     assert shown.source.endswith("11.png")
     assert shown.image.shape == (48, 64, 3)
-    assert (shown.answers["finetuned"] == 10.0).all()  # within the range
-    assert (shown.answers["base_fitted_scale"] == 3.0).all()
+    assert (shown.predictions["finetuned"] == 10.0).all()  # within the range
+    assert (shown.predictions["base_fitted_scale"] == 3.0).all()
     # Measured everywhere but in a corner; what counts are rows 19 to 47 and columns 2 to 61, half-open.
     assert not shown.measured[:3, :5].any() and shown.measured[3:].all()
     assert (shown.target_m[:3, :5] == 0.0).all()
@@ -111,9 +111,9 @@ def test_an_aligned_frame_is_aligned(recipe: Path) -> None:
     samples = validation(recipe)
     protocol = Protocol(name="plain+align=scale_shift_inverse", min_depth_m=0.001, max_depth_m=10.0, kind="relative")
 
-    def right(asked: Sequence[Asked]) -> list[Any]:
+    def right(asked: Sequence[PredictionRequest]) -> list[Any]:
         sample = samples[asked[0].number].sample
         return [np.where(sample.valid, 3.0 / np.maximum(sample.depth_m, 0.1) + 0.5, 1.0)]
 
     shown = ShownFrames(samples=samples, rows={"finetuned": right}, protocol=protocol)[0]
-    np.testing.assert_allclose(shown.answers["finetuned"][shown.usable], shown.target_m[shown.usable], rtol=1e-4)
+    np.testing.assert_allclose(shown.predictions["finetuned"][shown.usable], shown.target_m[shown.usable], rtol=1e-4)

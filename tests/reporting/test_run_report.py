@@ -60,7 +60,7 @@ class Planes:
             target_m=sample.depth_m if not self._noise else answers[next(iter(self.rows))],
             measured=usable,
             usable=usable,
-            answers=answers,
+            predictions=answers,
         )
 
 
@@ -157,7 +157,7 @@ def test_everything_is_on_it_and_escaped() -> None:
     page = report_page(
         content(
             Planes(),
-            alarms=["alarm at step 9, overfitting: a < b."],
+            monitors=["alarm at step 9, overfitting: a < b."],
             environment=environment,
             files={"export, official": "runs/room & co/export/room.pth"},
         )
@@ -192,8 +192,8 @@ def test_everything_is_on_it_and_escaped() -> None:
 
 
 @pytest.mark.parametrize(("alarms", "said"), [(None, False), ([], True)])
-def test_that_no_alarm_stood_is_said_of_a_run_alone(alarms: list[str] | None, said: bool) -> None:
-    assert ("None stood at the end." in report_page(content(Planes(), images=2, alarms=alarms))) == said
+def test_that_no_alarm_stood_is_said_of_a_run_alone(monitors: list[str] | None, said: bool) -> None:
+    assert ("None stood at the end." in report_page(content(Planes(), images=2, monitors=monitors))) == said
 
 
 def test_tables_of_several_protocols_have_their_names_above() -> None:

@@ -101,7 +101,7 @@ def test_what_the_base_is_stays_with_the_model(tmp_path: Path) -> None:
     save_native(tmp_path / "v1.safetensors", base, {})
     checkpoint = read_checkpoint(str(tmp_path / "v1.safetensors"))
     model, _ = start_model(checkpoint, "calibrated", max_depth_m=5.0, seed=0, where="")
-    assert (model.version, model.encoder.taps, model.position_offset) == ("v1", (4, 5, 6, 7), 0.0)
+    assert (model.version, model.encoder.out_indices, model.position_offset) == ("v1", (4, 5, 6, 7), 0.0)
     save_native(tmp_path / "run.safetensors", model, {})
     again = read_checkpoint(str(tmp_path / "run.safetensors"))
     assert (again.version, again.position_offset) == ("v1", 0.0)
@@ -171,7 +171,7 @@ def test_the_last_layer_is_solved_for_depth() -> None:
     logits = features @ generator.normal(size=32) * 0.5
     depth_m = (8.0 / (1 + np.exp(-logits))).astype(np.float32)
     pixels = LabeledPixels(
-        depth_m=depth_m, answer=np.zeros(4000, np.float32), image=np.zeros(4000, np.intp), features=features
+        depth_m=depth_m, prediction=np.zeros(4000, np.float32), image=np.zeros(4000, np.intp), features=features
     )
     last = torch.nn.Conv2d(32, 1, 1)
     solve_last_layer(last, pixels, 8.0)

@@ -14,21 +14,21 @@ from finetune.commands import train
 from finetune.data.preprocessing import Preprocessing
 from finetune.models.checkpoints.save import save_native
 from finetune.models.depth_model import DepthModel
-from finetune.training.monitors import Alarms, AnswerSpread, Movement, answer_spread
+from finetune.training.monitors import Monitors, Movement, PredictionSpread, measure_spread
 from tests.conftest import write_frame
 from tests.small_models import BASE, set_last_bias, small_model
 
-SOUND = AnswerSpread(low=0.5, high=8.0, at_zero=0.0, at_max=0.0)
+SOUND = PredictionSpread(low=0.5, high=8.0, at_zero=0.0, at_max=0.0)
 
 
-def alarms(metric: str = "abs_rel", max_depth_m: float | None = 10.0) -> Alarms:
-    return Alarms(
+def monitors(metric: str = "abs_rel", max_depth_m: float | None = 10.0) -> Monitors:
+    return Monitors(
         metric=metric, max_depth_m=max_depth_m, warmup_steps=2, constant_score=0.4 if metric[0] == "a" else None
     )
 
 
 def evaluated(
-    of: Alarms, value: float = 0.1, spreads: Sequence[AnswerSpread] = (SOUND,), step: int = 1, loss: float = 1.0
+    of: Monitors, value: float = 0.1, spreads: Sequence[PredictionSpread] = (SOUND,), step: int = 1, loss: float = 1.0
 ) -> str:
     of.stepped(loss, 1.0)
     return " ".join(of.evaluated(step, small_model(10.0), value, spreads))
@@ -36,51 +36,51 @@ def evaluated(
 
 def test_the_spread_of_an_answer_by_hand() -> None:
     # 0 to 10 in steps of 0.1: the 1st of 100 intervals ends at 0.1, the 99th at 9.9.
-    spread = answer_spread(np.linspace(0.0, 10.0, 101), 10.0)
+    spread = measure_spread(np.linspace(0.0, 10.0, 101), 10.0)
     assert (spread.low, spread.high) == pytest.approx((0.1, 9.9))
     assert spread.at_zero == spread.at_max == pytest.approx(1 / 101)
-    inverse = answer_spread(np.array([0.0, 0.0, 0.0, 5.0]), None)
+    inverse = measure_spread(np.array([0.0, 0.0, 0.0, 5.0]), None)
     assert (inverse.at_zero, inverse.at_max) == (0.75, 0.0)
 
 
 def test_nothing_is_said_of_a_sound_run() -> None:
-    of = alarms()
+    of = monitors()
     assert not any(evaluated(of, 0.3 - step / 1000, step=step, loss=1 / step) for step in range(1, 9))
     assert not of.logged(8)
     assert not of.sentences()
 
 
 def test_one_number_for_every_pixel() -> None:
-    flat = AnswerSpread(low=4.9996, high=5.0, at_zero=0.0, at_max=0.0)
-    said = evaluated(alarms(max_depth_m=None), spreads=[flat, flat])
+    flat = PredictionSpread(low=4.9996, high=5.0, at_zero=0.0, at_max=0.0)
+    said = evaluated(monitors(max_depth_m=None), spreads=[flat, flat])
     assert said.startswith("alarm at step 1, constant output: the answer is one number in each of 2 validation images")
     # A wall right before the camera in one image is no fault.
-    assert not evaluated(alarms(max_depth_m=None), spreads=[flat, SOUND])
+    assert not evaluated(monitors(max_depth_m=None), spreads=[flat, SOUND])
 
 
 @pytest.mark.parametrize(("end", "named"), [("at_zero", "at 0,"), ("at_max", "at model.max_depth_m 10 m,")])
 def test_answers_at_an_end_of_the_range(end: str, named: str) -> None:
     at_end, nearly = (SOUND._replace(**{end: share}) for share in (0.96, 0.94))
-    said = evaluated(alarms(), spreads=[at_end, at_end])
+    said = evaluated(monitors(), spreads=[at_end, at_end])
     assert f"96% of the answer's pixels are {named}" in said
-    assert not evaluated(alarms(), spreads=[nearly, nearly])
+    assert not evaluated(monitors(), spreads=[nearly, nearly])
     # The shares are of all images: a sky in one of two is no alarm.
-    assert not evaluated(alarms(), spreads=[SOUND._replace(**{end: 1.0}), SOUND])
+    assert not evaluated(monitors(), spreads=[SOUND._replace(**{end: 1.0}), SOUND])
 
 
 def test_a_fifth_of_the_range() -> None:
     narrow = [
-        AnswerSpread(low=1.0, high=2.0, at_zero=0, at_max=0),
-        AnswerSpread(low=2.0, high=2.9, at_zero=0, at_max=0),
+        PredictionSpread(low=1.0, high=2.0, at_zero=0, at_max=0),
+        PredictionSpread(low=2.0, high=2.9, at_zero=0, at_max=0),
     ]
-    said = evaluated(alarms(), spreads=narrow)
+    said = evaluated(monitors(), spreads=narrow)
     assert "answers go from 1 to 2.9 m, 19% of the range up to model.max_depth_m 10 m" in said
-    assert not evaluated(alarms(), spreads=[*narrow, SOUND._replace(high=3.0)])
-    assert not evaluated(alarms(max_depth_m=None), spreads=narrow)
+    assert not evaluated(monitors(), spreads=[*narrow, SOUND._replace(high=3.0)])
+    assert not evaluated(monitors(max_depth_m=None), spreads=narrow)
 
 
 def test_worse_than_a_constant_begins_once_and_ends() -> None:
-    of = alarms()
+    of = monitors()
     assert evaluated(of, 0.5, step=0) == ""  # where a run starts is not its result
     assert "abs_rel 0.4100 does not beat constant_median, 0.4000" in evaluated(of, 0.41, step=1)
     assert evaluated(of, 0.42, step=2) == ""
@@ -90,7 +90,7 @@ def test_worse_than_a_constant_begins_once_and_ends() -> None:
 
 
 def test_a_head_without_gradient() -> None:
-    of = alarms()
+    of = monitors()
     for gradient in (0.0, 1e-30, 0.0):
         of.stepped(1.0, gradient)
     assert not of.logged(3)  # one step with a gradient is enough
@@ -104,7 +104,7 @@ def test_a_head_without_gradient() -> None:
 )
 def test_validation_that_gets_worse_while_training_gets_better(metric: str, values: list[float]) -> None:
     losses = [1.0, 0.9, 0.8, 0.7, 0.6]
-    of = alarms(metric)
+    of = monitors(metric)
     said = [
         evaluated(of, value, step=step, loss=loss)
         for step, (value, loss) in enumerate(zip(values, losses, strict=True), 1)
@@ -114,7 +114,7 @@ def test_validation_that_gets_worse_while_training_gets_better(metric: str, valu
     assert "loss fell from 0.9000 to 0.6000" in said[-1]
     # With a loss that rises as well it is another fault; within 5 % it is noise.
     for other, loss in ((values[-1], 0.95), (values[1] * (0.96 if metric == "delta1" else 1.04), 0.6)):
-        of = alarms(metric)
+        of = monitors(metric)
         for step, (value, fallen) in enumerate(zip([*values[:-1], other], [*losses[:-1], loss], strict=True), 1):
             assert not evaluated(of, value, step=step, loss=fallen)
 
@@ -136,7 +136,7 @@ def test_weights_that_stay_are_named_by_their_part() -> None:
 
 
 def test_what_stands_comes_back_from_a_resume_point() -> None:
-    of, resumed = alarms(), alarms()
+    of, resumed = monitors(), monitors()
     evaluated(of, 0.5, step=1)
     of.stepped(3.0, 0.0)
     resumed.restore(json.loads(json.dumps(of.state())))

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from finetune.commands import train
-from finetune.data.samplers import Mix, StepBatches
+from finetune.data.samplers import DistributedBatchSampler, WeightedMixSampler
 from tests.conftest import write_frame
 from tests.runs import rows
 
@@ -17,10 +17,10 @@ SHORT = ("run.evaluate_every_steps=160", "run.save_every_steps=160", "export=[]"
 
 
 def test_the_same_samples_come_again() -> None:
-    batches = StepBatches(first_step=0, batch_size=2, accumulate=2, rank=1, world_size=2, repeated_steps=2)
+    batches = DistributedBatchSampler(first_step=0, batch_size=2, accumulate=2, rank=1, world_size=2, repeated_steps=2)
     # Rank 1 of 2: micro-batch m takes samples (2 m + 1) * 2 and the next; two steps are micro-batches 0 to 3.
     assert list(islice(batches, 6)) == [[2, 3], [6, 7], [10, 11], [14, 15], [2, 3], [6, 7]]
-    later = StepBatches(first_step=3, batch_size=2, accumulate=2, rank=1, world_size=2, repeated_steps=2)
+    later = DistributedBatchSampler(first_step=3, batch_size=2, accumulate=2, rank=1, world_size=2, repeated_steps=2)
     assert list(islice(later, 2)) == [[10, 11], [14, 15]]
 
 
@@ -52,7 +52,7 @@ def test_frames_without_a_scored_pixel_are_named_as_such(
     recipe: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = shutil.copytree(frames, tmp_path / "copy")
-    _, first = Mix(sizes=(10,), weights=(1.0,), seed=0)(0)
+    _, first = WeightedMixSampler(sizes=(10,), weights=(1.0,), seed=0)(0)
     write_frame(folder, f"{first:02}", np.zeros((48, 64)))
     arguments = (f"data.train.0.root={folder}", "run.overfit_batches=1", "run.batch_size=1", "run.steps=2", *SHORT)
     assert train.main([str(recipe), *arguments]) == 1

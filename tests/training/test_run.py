@@ -144,7 +144,7 @@ def test_a_broken_frame_that_no_sample_showed_is_named_by_any_worker(
     broken.write_bytes(broken.read_bytes()[:100])
     # The pre-flight and the baselines look at a few frames; here, at the first and the last.
     monkeypatch.setattr("finetune.training.preflight.SAMPLES", 2)
-    monkeypatch.setattr("finetune.training.startup.MOST_IMAGES", 2)
+    monkeypatch.setattr("finetune.training.startup.MAX_IMAGES", 2)
     roots = (f"data.train.0.root={folder}", f"data.val.0.root={folder}", f"data.workers={workers}")
     assert launch(recipe, *roots) == 1
     stopped = [line for line in capsys.readouterr().err.splitlines() if line.startswith("finetune stopped: ")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.utils.manifest import SEAL_FILE, checksum, has_checksums, seal, sealed
+from finetune.utils.manifest import MANIFEST_FILE, checksum, has_checksums, verify_manifest, write_manifest
 
 
 @pytest.fixture
@@ -14,12 +14,12 @@ def folder(tmp_path: Path) -> Path:
     """A sealed folder of two files."""
     (tmp_path / "weights").write_bytes(bytes(range(256)) * 40)
     (tmp_path / "optimizer").write_bytes(b"12345")
-    seal(tmp_path, {"step": 3, "more": [1.5, None]})
+    write_manifest(tmp_path, {"step": 3, "more": [1.5, None]})
     return tmp_path
 
 
 def test_what_was_sealed_comes_back(folder: Path) -> None:
-    assert sealed(folder) == {"step": 3, "more": [1.5, None]}
+    assert verify_manifest(folder) == {"step": 3, "more": [1.5, None]}
     # The value that everybody tests CRC-32 with.
     (folder / "nine").write_bytes(b"123456789")
     assert checksum(folder / "nine") == "cbf43926"
@@ -28,38 +28,40 @@ def test_what_was_sealed_comes_back(folder: Path) -> None:
 def test_what_is_missing_or_cut_is_named(folder: Path) -> None:
     (folder / "optimizer").write_bytes(b"123")
     with pytest.raises(ValueError, match="optimizer has 3 bytes of 5"):
-        sealed(folder)
+        verify_manifest(folder)
     (folder / "optimizer").unlink()
     with pytest.raises(ValueError, match="optimizer is missing"):
-        sealed(folder)
+        verify_manifest(folder)
     for text in ("[]", "", "{", "null", "[" * 100_000):
-        (folder / SEAL_FILE).write_text(text)
+        (folder / MANIFEST_FILE).write_text(text)
         with pytest.raises(ValueError, match=r"run_state\.json is missing or unreadable|does not hold"):
-            sealed(folder)
-    (folder / SEAL_FILE).unlink()
+            verify_manifest(folder)
+    (folder / MANIFEST_FILE).unlink()
     with pytest.raises(ValueError, match=r"run_state\.json is missing"):
-        sealed(folder)
+        verify_manifest(folder)
 
 
 def test_a_seal_of_an_older_version_knows_sizes_alone(folder: Path) -> None:
     assert has_checksums(folder)
     kept = {"step": 3, "recipe_sha256": "0"}
-    (folder / SEAL_FILE).write_text(json.dumps({**kept, "bytes": {"weights": 10240, "optimizer": 5}}))
+    (folder / MANIFEST_FILE).write_text(json.dumps({**kept, "bytes": {"weights": 10240, "optimizer": 5}}))
     assert not has_checksums(folder)
-    assert sealed(folder) == kept
+    assert verify_manifest(folder) == kept
     (folder / "optimizer").write_bytes(b"1234")
     with pytest.raises(ValueError, match="optimizer has 4 bytes of 5"):
-        sealed(folder)
+        verify_manifest(folder)
     # Not one of today's that has lost what it is held against.
-    (folder / SEAL_FILE).write_text(json.dumps({"content": kept, "files": {"optimizer": {"bytes": 4, "crc32": "0"}}}))
+    (folder / MANIFEST_FILE).write_text(
+        json.dumps({"content": kept, "files": {"optimizer": {"bytes": 4, "crc32": "0"}}})
+    )
     with pytest.raises(ValueError, match="does not hold what was written"):
-        sealed(folder)
-    (folder / SEAL_FILE).write_text(json.dumps({**kept, "bytes": 7}))
+        verify_manifest(folder)
+    (folder / MANIFEST_FILE).write_text(json.dumps({**kept, "bytes": 7}))
     with pytest.raises(ValueError, match="missing or unreadable"):
-        sealed(folder)
+        verify_manifest(folder)
 
 
-@pytest.mark.parametrize("name", ["weights", "optimizer", SEAL_FILE])
+@pytest.mark.parametrize("name", ["weights", "optimizer", MANIFEST_FILE])
 def test_one_flipped_bit_is_found_wherever_it_is(folder: Path, name: str) -> None:
     path, draw = folder / name, random.Random(0)
     content = path.read_bytes()
@@ -69,15 +71,15 @@ def test_one_flipped_bit_is_found_wherever_it_is(folder: Path, name: str) -> Non
         path.write_bytes(spoiled)
         try:
             # A space in the seal may become another kind of space, which says the same.
-            found: object = sealed(folder)
+            found: object = verify_manifest(folder)
         except ValueError as error:
             assert name in str(error)
         else:
-            assert name == SEAL_FILE
+            assert name == MANIFEST_FILE
             assert chr(content[place]).isspace()
             assert found == {"step": 3, "more": [1.5, None]}
     path.write_bytes(content)
-    sealed(folder)
+    verify_manifest(folder)
 
 
 def test_zeros_as_a_power_cut_leaves_them_are_found(folder: Path) -> None:
@@ -85,13 +87,13 @@ def test_zeros_as_a_power_cut_leaves_them_are_found(folder: Path) -> None:
     for first, last in ((0, 10240), (5120, 10240), (4096, 8192), (10239, 10240)):
         (folder / "weights").write_bytes(content[:first] + bytes(last - first) + content[last:])
         with pytest.raises(ValueError, match="weights does not hold what was written"):
-            sealed(folder)
+            verify_manifest(folder)
 
 
 def test_everybody_may_read_what_the_umask_lets_them(tmp_path: Path) -> None:
     (tmp_path / "weights").write_bytes(b"1")
     (tmp_path / "weights").chmod(0o600)
-    seal(tmp_path, {})
+    write_manifest(tmp_path, {})
     (tmp_path / "as usual").write_bytes(b"1")
     modes = {path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(modes) == 1

@@ -14,8 +14,8 @@ import torch
 from safetensors import SafetensorError
 from torch._utils import ExceptionWrapper  # what a loader's process hands its errors over in
 
-from finetune.commands.runner import ended
-from finetune.utils.resource_errors import shortage
+from finetune.commands.runner import run_command
+from finetune.utils.resource_errors import explain_resource_error
 
 WITH_LITTLE_SHARED_MEMORY = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=256k none /dev/shm && exec "$@"']
 
@@ -50,7 +50,7 @@ class OfAnAccelerator(RuntimeError):
     ],
 )
 def test_what_a_machine_lacks_is_known_by_its_errors(error: Exception, said: str) -> None:
-    found = shortage(error, of_disk="Free some.", of_memory="Wait.")
+    found = explain_resource_error(error, of_disk="Free some.", of_memory="Wait.")
     assert found is not None and said in str(found)
     assert ("Free some." in str(found)) == ("disk" in said)
 
@@ -59,7 +59,7 @@ def test_what_a_machine_lacks_is_known_by_its_errors(error: Exception, said: str
 def test_memory_that_a_reader_s_process_finds_short_is_that_of_readers(fault: Exception) -> None:
     with pytest.raises(type(fault)) as caught:
         ExceptionWrapper((type(fault), fault, None), where="in DataLoader worker process 0").reraise()
-    found = str(shortage(caught.value, of_disk="", of_memory="Take smaller steps."))
+    found = str(explain_resource_error(caught.value, of_disk="", of_memory="Take smaller steps."))
     assert found.startswith(
         f"A process that reads data died (Caught {type(fault).__name__} in DataLoader worker process 0)"
     )
@@ -69,7 +69,9 @@ def test_memory_that_a_reader_s_process_finds_short_is_that_of_readers(fault: Ex
 @pytest.mark.slow
 def test_full_shared_memory_is_not_called_a_full_disk(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=0 if path == "/dev/shm" else 10**9))
-    found = str(shortage(OSError(errno.ENOSPC, "No space left on device"), of_disk="Free some.", of_memory=""))
+    found = str(
+        explain_resource_error(OSError(errno.ENOSPC, "No space left on device"), of_disk="Free some.", of_memory="")
+    )
     assert found.startswith("Shared memory is full (") and found.endswith("(--shm-size).")
 
 
@@ -84,26 +86,26 @@ def test_full_shared_memory_is_not_called_a_full_disk(monkeypatch: pytest.Monkey
     ],
 )
 def test_faults_of_the_code_are_not_taken_for_it(error: Exception) -> None:
-    assert shortage(error, of_disk="", of_memory="") is None
+    assert explain_resource_error(error, of_disk="", of_memory="") is None
 
     def action() -> None:
         raise error
 
     with pytest.raises(type(error)):
-        ended(action)
+        run_command(action)
 
 
 def test_a_worker_that_dies_where_few_files_may_be_opened_died_of_that(monkeypatch: pytest.MonkeyPatch) -> None:
     died = RuntimeError("DataLoader worker (pid 7) exited unexpectedly")
     monkeypatch.setattr("resource.getrlimit", lambda _: (24, 4096))
-    assert "may not open more files" in str(shortage(died, of_disk="", of_memory=""))
+    assert "may not open more files" in str(explain_resource_error(died, of_disk="", of_memory=""))
     monkeypatch.setattr("resource.getrlimit", lambda _: (4096, 4096))
-    assert "may not open more files" not in str(shortage(died, of_disk="", of_memory=""))
+    assert "may not open more files" not in str(explain_resource_error(died, of_disk="", of_memory=""))
 
 
 def test_what_pytorch_does_not_know_of_a_worker_is_left_out() -> None:
     told = "DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details are lost due to multiprocessing."
-    found = str(shortage(RuntimeError(told), of_disk="", of_memory=""))
+    found = str(explain_resource_error(RuntimeError(told), of_disk="", of_memory=""))
     assert "(DataLoader worker (pid 7) exited unexpectedly with exit code 1)." in found
 
 
@@ -111,7 +113,7 @@ def test_any_command_ends_with_a_sentence(capsys: pytest.CaptureFixture[str]) ->
     def action() -> None:
         raise MemoryError
 
-    assert ended(action) == 1
+    assert run_command(action) == 1
     said = capsys.readouterr().err
     assert said.startswith("finetune stopped: Memory ran out. ") and said.count("\n") == 1
 
@@ -134,7 +136,7 @@ def test_memory_that_ends_while_torch_is_loaded_is_told_without_torch(
     def action() -> None:
         raise error
 
-    assert ended(action) == 1
+    assert run_command(action) == 1
     said = capsys.readouterr().err
     assert said.startswith("finetune stopped: Memory ran out while the program was loaded") and said.count("\n") == 1
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from finetune.utils.manifest import sealed
+from finetune.utils.manifest import verify_manifest
 from finetune.utils.signals import Interrupted, Interrupts
 from tests.conftest import ROOT, write_recipe
 from tests.runs import require_same, rows, train_command, without_gpu
@@ -119,7 +119,7 @@ def test_two_processes_end_together_when_one_of_them_is_told_to(recipe: Path, tm
     assert process.returncode != 0
     (saved,) = (run / "checkpoints").iterdir()
     assert f"finetune stopped: interrupted by SIGTERM. {saved} is saved: go on with --resume." in errors
-    assert sealed(saved)["step"] >= 1
+    assert verify_manifest(saved)["step"] >= 1
     assert "gloo" not in said + errors
 
 

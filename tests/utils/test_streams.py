@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from finetune.commands import train
-from finetune.commands.runner import ended
+from finetune.commands.runner import run_command
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
 import sys
-from finetune.commands.runner import ended
+from finetune.commands.runner import run_command
 from finetune.utils.errors import FinetuneError
 
 def work():
@@ -24,7 +24,7 @@ def work():
     open("done", "w").write("to the end")
     {last}
 
-sys.exit(ended(work))
+sys.exit(run_command(work))
 """
 
 
@@ -76,7 +76,7 @@ def test_a_letter_that_a_stream_lacks_is_spelled(tmp_path: Path, variables: dict
 
 def test_streams_are_as_they_were(capsys: pytest.CaptureFixture[str]) -> None:
     before = sys.stdout, sys.stderr
-    assert ended(lambda: print("said")) == 0
+    assert run_command(lambda: print("said")) == 0
     assert (sys.stdout, sys.stderr) == before
     assert capsys.readouterr().out == "said\n"
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from finetune.data.checks.frame_stats import Facts
 
 # A value that so many of the maps end at, with so many of their pixels, is where the sensor or the file ends.
-_SHARE_OF_MAPS, _FEWEST_MAPS, _SHARE_AT_END = 0.6, 4, 0.002
+_SHARE_OF_MAPS, _MIN_MAPS, _SHARE_AT_END = 0.6, 4, 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +39,7 @@ class Entry:
 def ends_of_sensor(facts: Collection[Facts]) -> set[float]:
     """Depths, meters, that are codes or where the sensor saturates: no distance, and so no reason for a range."""
     ends = [one.most_m for one in facts if one.most_share >= _SHARE_AT_END and not one.constant]
-    saturated = {end for end in ends if len(facts) >= _FEWEST_MAPS and ends.count(end) >= _SHARE_OF_MAPS * len(facts)}
+    saturated = {end for end in ends if len(facts) >= _MIN_MAPS and ends.count(end) >= _SHARE_OF_MAPS * len(facts)}
     return saturated | {one.most_m for one in facts if one.has_code}
 
 

@@ -17,15 +17,15 @@ from finetune.data.sample import is_sparse
 
 WIDTH_PX = 320  # images are looked at this wide at most; enough for edges, and 20 ms a frame
 REACH = 1 / 6  # farthest shift that is tried, of the width; and at most a quarter of the height
-FEWEST_FRAMES = 8  # that have edges, for a verdict that stops a run
+MIN_FRAMES = 8  # that have edges, for a verdict that stops a run
 _FEWER_FRAMES = 4  # for one that only a clear shift gives
-_MOST_FRAMES = 48  # that are looked at, 25 ms each; more do not change the median
-_SMALLEST_PX = (64, 128)  # height and width below which there is no room to move edges
+_MAX_FRAMES = 48  # that are looked at, 25 ms each; more do not change the median
+_MIN_PX = (64, 128)  # height and width below which there is no room to move edges
 _TOLERANCE_PX = 2  # what still counts as in place: depth edges are this wide
 _RING_PX = 8  # beyond it edges meet color by chance; the flanks of a peak end there
 _NEAR_PX = 6
-_FEWEST_EDGES = 100
-_LEAST_JUMP = 0.1  # natural log of the ratio of neighboring depths
+_MIN_EDGES = 100
+_MIN_JUMP = 0.1  # natural log of the ratio of neighboring depths
 _WIDEST_HOLE_PX = 8  # across which two depths still are neighbors: cameras measure nothing beside an edge
 # Depth of which fewer pairs of neighbors differ, and that has more values than a few boxes have, is made of pieces: a
 # coarse sensor's zones made larger, points drawn as blots, or what lies nearest. Of cameras 0.39 to 1 of them differ.
@@ -110,7 +110,7 @@ class Fit(NamedTuple):
         """
         rise, peak = self.rise, self.peak
         if self.frames >= _FEWER_FRAMES and peak.distance_px > _TOLERANCE_PX + 1:
-            most = 0.85 if self.frames >= FEWEST_FRAMES else 0.5
+            most = 0.85 if self.frames >= MIN_FRAMES else 0.5
             left = (
                 # The flank of what is only a few pixels away reaches to its place.
                 rise.in_place <= most * rise.best and peak.in_place <= 0.9 * peak.best
@@ -119,7 +119,7 @@ class Fit(NamedTuple):
             )
             if left and peak.best >= 0.045 and peak.best >= 1.2 * peak.next_best:
                 return "moved"
-        if self.frames < FEWEST_FRAMES:
+        if self.frames < MIN_FRAMES:
             return "unknown"
         lost = rise.in_place < 0.02 or (rise.in_place < 0.037 and peak.in_place < 0.8 * peak.elsewhere)
         # Depth that is lost is stopped anyway; that it was moved takes less to say.
@@ -162,7 +162,7 @@ def find_edges(image: NDArray[np.uint8], depth_m: NDArray[np.float32], valid: ND
     log_depth = cv2.resize(log_depth, size, interpolation=cv2.INTER_NEAREST)
     known = cv2.resize(known.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     rows, columns = np.nonzero(_jumps(log_depth, known) | _jumps(log_depth.T, known.T).T)
-    if len(rows) < _FEWEST_EDGES or _says_no_edges(log_depth, known):
+    if len(rows) < _MIN_EDGES or _says_no_edges(log_depth, known):
         return None
     gradient = np.hypot(*(np.abs(np.gradient(small, axis=axis)).max(axis=2) for axis in (0, 1)))
     ranks = np.empty(gradient.size, dtype=np.float64)
@@ -178,7 +178,7 @@ def _jumps(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray
     rows, columns = np.nonzero(known & (before >= 0) & (places - before <= _WIDEST_HOLE_PX))
     earlier = before[rows, columns]
     step = log_depth[rows, columns] - log_depth[rows, earlier]
-    jump = np.abs(step) > _LEAST_JUMP
+    jump = np.abs(step) > _MIN_JUMP
     rows, columns, earlier, nearer = rows[jump], columns[jump], earlier[jump], step[jump] < 0
     edges = np.zeros(known.shape, dtype=np.bool_)
     edges[rows, np.where(nearer, columns, earlier)] = True
@@ -200,7 +200,7 @@ def _says_no_edges(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) ->
     if not steps_of_all.size:
         return True
     in_pieces = np.mean(steps_of_all > 0) < _PIECES and len(np.unique(log_depth[known])) > _FEW_VALUES
-    return bool(in_pieces or np.mean(steps_of_all > _LEAST_JUMP) > _NOISE)
+    return bool(in_pieces or np.mean(steps_of_all > _MIN_JUMP) > _NOISE)
 
 
 def fit(frames: Sequence[Edges], *, mirrored: bool = False) -> Fit | None:
@@ -212,10 +212,10 @@ def fit(frames: Sequence[Edges], *, mirrored: bool = False) -> Fit | None:
     Returns:
         The fit of the median frame; None without any frame that is large enough to move edges in it.
     """
-    large = [one for one in frames if one.color.shape[0] >= _SMALLEST_PX[0] and one.color.shape[1] >= _SMALLEST_PX[1]]
+    large = [one for one in frames if one.color.shape[0] >= _MIN_PX[0] and one.color.shape[1] >= _MIN_PX[1]]
     if not large:
         return None
-    chosen = [large[int(place)] for place in np.linspace(0, len(large) - 1, min(len(large), _MOST_FRAMES)).round()]
+    chosen = [large[int(place)] for place in np.linspace(0, len(large) - 1, min(len(large), _MAX_FRAMES)).round()]
     down = min(_reach(one.color.shape)[0] for one in chosen)
     across = min(_reach(one.color.shape)[1] for one in chosen)
     scores = np.median([_scores(one, down, across, mirrored) for one in chosen], axis=0).astype(np.float32)

@@ -14,20 +14,20 @@ from finetune.data.checks.findings import Finding
 from finetune.data.checks.flatness import Reading
 from finetune.data.checks.frame_stats import Facts
 from finetune.data.checks.ranges import depth_range, sentinel
-from finetune.data.checks.registration import FEWEST_FRAMES, Fit, fit
+from finetune.data.checks.registration import MIN_FRAMES, Fit, fit
 from finetune.utils.figures import percent
 
 # By how much, as a natural log, the largest plane of another reading must hold more pixels in the median frame.
 _CLEARLY_OTHER = 0.3
-_FEWEST_FRAMES = 4  # to be sure of what single frames only suggest
+_MIN_FRAMES = 4  # to be sure of what single frames only suggest
 _FEW_LEVELS = 16  # of 256; photographs, also dark ones, use more than a hundred
 # Another reading, and what ``depth_is`` needs with it.
 _READINGS: tuple[tuple[Reading, str], ...] = (
     ("disparity", "with baseline_m and intrinsics; of inverse depth depth_is: inverse, with inverse_per_unit"),
     ("range", "with intrinsics"),
 )
-_LEAST_FOCAL = 0.1  # of the width: a field of view of 157 degrees
-_MOST_DIFFERENT_BITS = 12  # of 256, between images that look alike
+_MIN_FOCAL = 0.1  # of the width: a field of view of 157 degrees
+_MAX_DIFFERENT_BITS = 12  # of 256, between images that look alike
 
 
 def findings_of(entry: Entry) -> Iterator[Finding]:
@@ -47,7 +47,7 @@ def findings_of(entry: Entry) -> Iterator[Finding]:
 
 
 def _focal(entry: Entry) -> Iterator[Finding]:
-    short = [one for one in entry.facts if one.focal_px is not None and one.focal_px < _LEAST_FOCAL * one.size[1]]
+    short = [one for one in entry.facts if one.focal_px is not None and one.focal_px < _MIN_FOCAL * one.size[1]]
     if short:
         focal, width = short[0].focal_px, short[0].size[1]
         yield Finding(
@@ -63,7 +63,7 @@ def _focal(entry: Entry) -> Iterator[Finding]:
 def _image_levels(entry: Entry) -> Iterator[Finding]:
     """Images of more than 8 bits that use few of them: divided by 257, a thermal camera's 900 counts are four grays."""
     levels = [one.image_levels for one in entry.facts]
-    if len(levels) < _FEWEST_FRAMES or not 1 < np.median(levels) <= _FEW_LEVELS:
+    if len(levels) < _MIN_FRAMES or not 1 < np.median(levels) <= _FEW_LEVELS:
         return
     yield Finding(
         severity="warn",
@@ -96,7 +96,7 @@ def _reading(entry: Entry) -> Iterator[Finding]:
             "disparity or inverse depth, which fall with distance" if name == "disparity" else "distance along the ray"
         )
         yield Finding(
-            severity="stop" if len(shares) >= _FEWEST_FRAMES else "warn",
+            severity="stop" if len(shares) >= _MIN_FRAMES else "warn",
             name="depth_is",
             key=entry.key,
             evidence=f"the numbers look like {meaning}: read so, the largest flat surface holds {other:.0%} of the "
@@ -106,7 +106,7 @@ def _reading(entry: Entry) -> Iterator[Finding]:
 
 
 def _is_short(one: Facts) -> bool:
-    return one.focal_px is not None and one.focal_px < _LEAST_FOCAL * one.size[1]
+    return one.focal_px is not None and one.focal_px < _MIN_FOCAL * one.size[1]
 
 
 def _registration(entry: Entry) -> Iterator[Finding]:
@@ -117,7 +117,7 @@ def _registration(entry: Entry) -> Iterator[Finding]:
         return
     if found.verdict == "unknown":
         return
-    sure = found.frames >= FEWEST_FRAMES
+    sure = found.frames >= MIN_FRAMES
     numbers = (
         f"over {found.frames} frames color changes at depth edges by {_percent(found.rise.in_place)} of its range more "
         "than around them"
@@ -197,7 +197,7 @@ def apart(train: Entry, val: Entry, file_name: Callable[[str], str] = lambda sou
         for one in val.facts:
             bits = np.count_nonzero(looks != one.look, axis=1)
             nearest = int(bits.argmin())
-            if bits[nearest] <= _MOST_DIFFERENT_BITS:
+            if bits[nearest] <= _MAX_DIFFERENT_BITS:
                 alike.append((one.source, train.facts[nearest].source))
         if alike:
             yield Finding(

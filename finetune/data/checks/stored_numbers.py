@@ -13,7 +13,7 @@ from finetune.data.readers.bits import Bits, decode_bits
 # Numbers that all lie from 0 to 1: linear in depth, or in its inverse as a renderer's depth buffer is.
 Scale = Literal["normalized", "z_buffer"]
 _FEWEST = 500  # numbers that tell anything
-_FEWEST_DIFFERENT = 30
+_MIN_DIFFERENT = 30
 _WHOLE = 0.01  # how far a raw value that was stored as a whole number lies from one, after float32
 _JUMP = 0.2  # natural log of the ratio of neighboring depths; a surface has none
 _CLEARLY_FLATTER = 0.3  # natural log of the ratio of the pixels on the largest flat surface; see flat_shares
@@ -53,7 +53,7 @@ def numbers_of(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], meters_pe
     if raw.max() > 65535 + _WHOLE or np.abs(raw - whole).max() > _WHOLE:
         return Numbers()
     stored = whole.astype(np.uint16)
-    if len(np.unique(stored[known])) < _FEWEST_DIFFERENT:
+    if len(np.unique(stored[known])) < _MIN_DIFFERENT:
         return Numbers()
     if _is_rotated(stored[known]):
         return Numbers(bits="rotated", matters=bool((stored[known] & 7).any()))

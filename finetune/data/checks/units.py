@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from finetune.data.sample import MOST_DEPTH_M
+from finetune.data.sample import MAX_DEPTH_M
 
 
 class Unit(NamedTuple):
@@ -36,7 +36,7 @@ _UNITS = {
 }
 # Where the median lies in the range of a sensible recipe, and how far beyond it the farthest may be.
 _MEDIAN_OF_RANGE = (0.03, 0.95)
-_MOST_BEYOND_RANGE = 1.2
+_MAX_BEYOND_RANGE = 1.2
 
 
 def fitting_units(median: float, end: float, max_depth_m: float, besides: float) -> list[Unit]:
@@ -55,7 +55,7 @@ def fitting_units(median: float, end: float, max_depth_m: float, besides: float)
         for unit, name in _UNITS.items()
         if not math.isclose(unit, besides, rel_tol=1e-6)
         and low <= median * unit / max_depth_m <= high
-        and end * unit <= _MOST_BEYOND_RANGE * max_depth_m
+        and end * unit <= _MAX_BEYOND_RANGE * max_depth_m
     ]
 
 
@@ -78,7 +78,7 @@ def suggested_max_depth_m(end_m: float) -> float | None:
     Returns:
         It rounded up, to two digits below 10 m and to whole meters, or fives, above; None where no recipe takes it.
     """
-    if not 0 < end_m <= MOST_DEPTH_M:
+    if not 0 < end_m <= MAX_DEPTH_M:
         return None
     if end_m < 10:
         return math.ceil(end_m * 10) / 10 if end_m < 2 else math.ceil(end_m * 2) / 2

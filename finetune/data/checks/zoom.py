@@ -10,14 +10,14 @@ from finetune.data.checks.entry import Entry
 from finetune.data.checks.findings import Finding
 from finetune.data.checks.frame_stats import Facts
 from finetune.data.crops import KB_HEIGHT, KB_WIDTH
-from finetune.data.preprocessing import MOST_ELONGATED, Preprocessing
+from finetune.data.preprocessing import MAX_ELONGATED, Preprocessing
 
 _APART = 1.03  # a factor in the focal length is about the same factor in every answer
 
 
 def too_elongated(entry: Entry, preprocessing: Preprocessing) -> Iterator[Finding]:
     """Frames that fill only a part of a training window, since their longer side is bounded."""
-    long = [one for one in entry.facts if preprocessing.elongation(*one.size) > MOST_ELONGATED]
+    long = [one for one in entry.facts if preprocessing.elongation(*one.size) > MAX_ELONGATED]
     if not long:
         return
     (height, width), (rows, columns) = long[0].size, preprocessing.input_size
@@ -28,7 +28,7 @@ def too_elongated(entry: Entry, preprocessing: Preprocessing) -> Iterator[Findin
         name="input_size",
         key=entry.key,
         evidence=f"{len(long)} of {len(entry.facts)} frames looked at, such as {long[0].source} of {height}x{width}, "
-        f"are more than {MOST_ELONGATED:g} times as elongated as data.input_size [{rows}, {columns}]: the network sees "
+        f"are more than {MAX_ELONGATED:g} times as elongated as data.input_size [{rows}, {columns}]: the network sees "
         f"them at {seen[0]}x{seen[1]}, which fills {filled:.0%} of a training window",
         fix="Set data.input_size to the shape of the frames, or cut them",
     )

@@ -13,7 +13,7 @@ from finetune.utils.errors import DataError
 # z: the third, of points x, y, z; r: the first; gray: all are equal, but for alpha; rgb24: red + 256 green + 65536
 # blue; bgr24: blue + 256 green + 65536 red.
 DepthChannels = Literal["z", "r", "gray", "rgb24", "bgr24"]
-_MOST_CHANNELS = 4
+_MAX_CHANNELS = 4
 # What a color map has at most; depth in 24 bits of three channels has more.
 _COLORS_OF_A_MAP = 256
 _EXPORT = "Export the measured depth itself, one value a pixel, as 16-bit PNG or .npy"
@@ -34,13 +34,13 @@ def one_channel(raw: NDArray[Any], channels: DepthChannels | None, path: str | o
     """
     if raw.ndim == 3 and 1 in (raw.shape[0], raw.shape[2]):
         raw = raw.reshape([size for axis, size in enumerate(raw.shape) if axis == 1 or size > 1])
-    if raw.ndim == 3 and raw.shape[2] > _MOST_CHANNELS >= raw.shape[0]:
+    if raw.ndim == 3 and raw.shape[2] > _MAX_CHANNELS >= raw.shape[0]:
         raw = np.moveaxis(raw, 0, 2)
     if raw.ndim == 2 and channels in (None, "r", "gray"):
         return raw
     if raw.ndim == 2:
         raise DataError(path, f"has one channel, and depth_channels is {channels}", "Leave depth_channels out")
-    if raw.ndim != 3 or not 2 <= raw.shape[2] <= _MOST_CHANNELS:
+    if raw.ndim != 3 or not 2 <= raw.shape[2] <= _MAX_CHANNELS:
         raise DataError(path, f"is an array of shape {raw.shape}", _EXPORT)
     if channels is None:
         return _told_by_the_values(raw, path)

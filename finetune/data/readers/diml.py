@@ -29,7 +29,7 @@ from finetune.utils.errors import DataError, ListError, RecipeError
 from finetune.utils.paths import expand_path, is_file, is_folder
 
 _METERS_PER_UNIT = 0.001
-MOST_CONFIDENCE = 255
+MAX_CONFIDENCE = 255
 
 
 class _Layout(NamedTuple):
@@ -108,7 +108,7 @@ class Diml(ListedFrames):
         sample = read_frame(image_path, depth_path, coding, self._intrinsics, levels=self.image_levels)
         if self.scene == "indoor" or self.confidence is None:
             return sample
-        sure = self._confidence(Path(depth_path), sample.valid.shape) > self.confidence * MOST_CONFIDENCE
+        sure = self._confidence(Path(depth_path), sample.valid.shape) > self.confidence * MAX_CONFIDENCE
         return replace(sample, valid=sample.valid & sure)
 
     def _confidence(self, depth_path: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:

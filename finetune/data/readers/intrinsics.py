@@ -20,7 +20,7 @@ from finetune.utils.paths import read_bytes
 
 _FIX = 'Write {"width": 640, "height": 480, "fx": 615.2, "fy": 615.4, "cx": 319.1, "cy": 241.7}, in pixels'
 # Beyond this share of a depth, a pinhole is not what the camera is.
-_MOST_OFF = 0.01
+_MAX_OFF = 0.01
 # Names that programs give to models of a lens, in lower case.
 _PINHOLE = ("pinhole", "simple_pinhole", "perspective", "none", "")
 _POLYNOMIAL = (
@@ -271,7 +271,7 @@ def _intrinsics_in(content: Any, source: str) -> Intrinsics:
 
 _WIDTH_KEYS = ("width", "w", "image_width")
 _HEIGHT_KEYS = ("height", "h", "image_height")
-_MOST_PX = 1_000_000
+_MAX_PX = 1_000_000
 
 
 def _side(content: Mapping[str, Any], names: tuple[str, ...]) -> int:
@@ -284,8 +284,8 @@ def _side(content: Mapping[str, Any], names: tuple[str, ...]) -> int:
     if value is None:
         raise KeyError(names[0])
     number = _number(value)
-    if not (number.is_integer() and 0 < number <= _MOST_PX):
-        raise ValueError(f"{names[0]} is {number:g}; expected a whole number of pixels from 1 to {_MOST_PX}")
+    if not (number.is_integer() and 0 < number <= _MAX_PX):
+        raise ValueError(f"{names[0]} is {number:g}; expected a whole number of pixels from 1 to {_MAX_PX}")
     return int(number)
 
 
@@ -444,4 +444,4 @@ def _bends(lens: Lens, camera: Camera, height: int, width: int) -> bool:
     )
     rows, columns = height // step + 1, width // step + 1
     pinhole = 1 / np.linalg.norm(small.rays(rows, columns), axis=-1)
-    return bool(np.max(np.abs(lens.cosines(rows, columns, small) / pinhole - 1)) > _MOST_OFF)
+    return bool(np.max(np.abs(lens.cosines(rows, columns, small) / pinhole - 1)) > _MAX_OFF)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from finetune.data.synthetic.draws import Draws
+    from finetune.data.synthetic.rng import Rng
 
 # Frames whose pixels are drawn together on a CPU: more of them leave its cache.
 _TOGETHER = 4
@@ -113,12 +113,12 @@ class Scenes:
 
         from finetune.data.synthetic.cameras import draw_cameras, draw_intrinsics
         from finetune.data.synthetic.drawing import draw
-        from finetune.data.synthetic.draws import Draws
         from finetune.data.synthetic.records import rows_on
+        from finetune.data.synthetic.rng import Rng
         from finetune.data.synthetic.worlds import draw_worlds
 
         height, width = self.size
-        draws = Draws(self.seed, indices)
+        draws = Rng(self.seed, indices)
         worlds = draw_worlds(
             draws,
             objects=self.objects,
@@ -154,7 +154,7 @@ class Scenes:
             ]
         return samples
 
-    def _photographed(self, draws: Draws, light: torch.Tensor) -> NDArray[np.uint8]:
+    def _photographed(self, draws: Rng, light: torch.Tensor) -> NDArray[np.uint8]:
         """(B, H, W, 3) RGB, by a color camera with the faults of the options."""
         from finetune.data.synthetic.sensor import ColorSensor
 
@@ -178,7 +178,7 @@ class Scenes:
             frame[:] = unpacked[..., ::-1]
         return image
 
-    def _measured(self, draws: Draws, depth_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _measured(self, draws: Rng, depth_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, H, W) meters, with the noise of the options, and bool, where it is measured."""
         import torch
 

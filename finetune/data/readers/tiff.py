@@ -12,7 +12,7 @@ _ORIENTATION = 274
 _OFFSETS_AND_COUNTS = ((273, 279), (324, 325))  # of strips, and of tiles
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP = 256, 257, 258, 259, 277, 278
 _TYPES = {1: "B", 3: "H", 4: "I"}
-_MOST_TAGS, _MOST_VALUES = 4096, 10_000_000
+_MAX_TAGS, _MAX_VALUES = 4096, 10_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,10 +95,10 @@ def _tags(data: bytes) -> Iterator[tuple[int, _Tag]]:
     order = "<" if data.startswith(b"II") else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, start)
-    for place in range(start + 2, start + 2 + 12 * min(count, _MOST_TAGS), 12):
+    for place in range(start + 2, start + 2 + 12 * min(count, _MAX_TAGS), 12):
         key, number, many = struct.unpack_from(f"{order}HHI", data, place)
         kind = _TYPES.get(number)
-        if kind is None or not many or many > _MOST_VALUES:
+        if kind is None or not many or many > _MAX_VALUES:
             continue
         here = place + 8
         if many * struct.calcsize(kind) > 4:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from finetune.data.camera import Camera
-from finetune.data.synthetic.draws import Draws, cos_sin, pick, root
 from finetune.data.synthetic.rays import Solids, Vector, nearest, nearest_distance, turned
+from finetune.data.synthetic.rng import Rng, cos_sin, pick, root
 from finetune.data.synthetic.worlds import Worlds
 
 CANDIDATES = 24  # places drawn for a camera
@@ -64,7 +64,7 @@ class Cameras:
         return x, y, z
 
 
-def draw_intrinsics(draws: Draws, height: int, width: int, hfov_deg: tuple[float, float]) -> tuple[Tensor, Tensor]:
+def draw_intrinsics(draws: Rng, height: int, width: int, hfov_deg: tuple[float, float]) -> tuple[Tensor, Tensor]:
     """(B, 2) focal lengths and (B, 2) principal points, pixels, of a field of view drawn from ``hfov_deg``."""
     half_rad = draws.uniform(*hfov_deg, 1).double() * (torch.pi / 360.0)
     focal_px = (0.5 * width / half_rad.tan()).float()
@@ -73,7 +73,7 @@ def draw_intrinsics(draws: Draws, height: int, width: int, hfov_deg: tuple[float
 
 
 def draw_cameras(
-    draws: Draws,
+    draws: Rng,
     worlds: Worlds,
     focal_px: Tensor,
     center_px: Tensor,
@@ -112,7 +112,7 @@ def draw_cameras(
     return Cameras(place_m=place, right=right, down=down, forward=forward, focal_px=focal_px, center_px=center_px)
 
 
-def _free_place(draws: Draws, solids: Solids, target: Tensor, of_camera_m: tuple[float, float]) -> Tensor:
+def _free_place(draws: Rng, solids: Solids, target: Tensor, of_camera_m: tuple[float, float]) -> Tensor:
     """(B, 3), between two heights, the first of the places drawn that is free and sees the target."""
     level_m, height_m = solids.size_m[:, :2], solids.size_m[:, 2:]
     # In the open, from the middle of the plot, so that something is on every side.
@@ -130,7 +130,7 @@ def _free_place(draws: Draws, solids: Solids, target: Tensor, of_camera_m: tuple
     return pick(places, best[:, None])[:, 0]
 
 
-def _open_heading(draws: Draws, solids: Solids, place: Tensor) -> Tensor:
+def _open_heading(draws: Rng, solids: Solids, place: Tensor) -> Tensor:
     """(B, 3): as from a hand or a robot on its way, to nothing in particular, but not into what is before its nose."""
     cos, sin = cos_sin(draws.uniform(0.0, 6.2831853, HEADINGS))
     headings = torch.stack([cos, sin, draws.uniform(-0.9, 0.15, HEADINGS)], dim=-1)

@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from finetune.data.synthetic.draws import root
 from finetune.data.synthetic.rays import NOWHERE_M, Bodies
+from finetune.data.synthetic.rng import root
 
 SLACK = 1e-3  # meters, far above what float32 rounds away
 

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from finetune.data.synthetic.cameras import Cameras
 from finetune.data.synthetic.culling import seen_by_tiles
-from finetune.data.synthetic.draws import root
 from finetune.data.synthetic.lighting import CONTACT_M, contact_shade, lit, through_air
 from finetune.data.synthetic.rays import SKY_M, Candidates, Vector, nearest
+from finetune.data.synthetic.rng import root
 from finetune.data.synthetic.surfaces import surfaces
 from finetune.data.synthetic.worlds import Worlds
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from finetune.data.synthetic.culling import in_the_way
-from finetune.data.synthetic.draws import root
 from finetune.data.synthetic.rays import FAR, SKY_M, Candidates, Solids, Vector, nearest_distance, rows_of, turned
+from finetune.data.synthetic.rng import root
 from finetune.data.synthetic.surfaces import Surface
 from finetune.data.synthetic.textures import noise
 from finetune.data.synthetic.worlds import Lights

@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from finetune.data.synthetic.draws import Draws, cos_sin, pick
 from finetune.data.synthetic.furniture import BALL, BOX, CYLINDER, PARTS, PIECES, templates
 from finetune.data.synthetic.rays import NOWHERE_M, Bodies
+from finetune.data.synthetic.rng import Rng, cos_sin, pick
 
 WALL_ITEMS = 8
 DOOR, PICTURE, WINDOW, CUPBOARD, LEDGE, NO_ITEM = range(6)
@@ -66,7 +66,7 @@ def used_first(there: Tensor) -> tuple[Tensor, Tensor]:
     return order, pick(there, order)
 
 
-def walls_within(draws: Draws, size_m: Tensor, outdoors: Tensor, share: float, material: int) -> Parts:
+def walls_within(draws: Rng, size_m: Tensor, outdoors: Tensor, share: float, material: int) -> Parts:
     """Corners that a room is without, walls that end in it, and pillars, painted as its walls; all along its axes.
 
     Args:
@@ -120,7 +120,7 @@ def _meet(center: Tensor, reach: Tensor, walls: Parts) -> Tensor:
     return ((apart < walls.half_m[:, None, :, :2]).all(-1) & walls.there[:, None]).any(-1)
 
 
-def place(draws: Draws, size_m: Tensor, outdoors: Tensor, objects: tuple[int, int]) -> Pieces:
+def place(draws: Rng, size_m: Tensor, outdoors: Tensor, objects: tuple[int, int]) -> Pieces:
     """
     Args:
         draws: one row a world.
@@ -144,7 +144,7 @@ def place(draws: Draws, size_m: Tensor, outdoors: Tensor, objects: tuple[int, in
     return _first_that_fit(kind, wanted, size, turn, center, size_m)
 
 
-def _candidates(draws: Draws, size: Tensor, at_wall: Tensor, size_m: Tensor) -> tuple[Tensor, Tensor]:
+def _candidates(draws: Rng, size: Tensor, at_wall: Tensor, size_m: Tensor) -> tuple[Tensor, Tensor]:
     """(B, O, CANDIDATES, 2) turns and centers, drawn."""
     most = size.shape[1]
     quarter = draws.integers(0, 3, most, CANDIDATES)
@@ -213,7 +213,7 @@ def _to_world(local: Tensor, turn: Tensor, center: Tensor) -> Tensor:
     return torch.stack([center[..., 0] + cos * x - sin * y, center[..., 1] + sin * x + cos * y, z], dim=-1)
 
 
-def things_on_top(draws: Draws, pieces: Pieces, first_material: int) -> Parts:
+def things_on_top(draws: Rng, pieces: Pieces, first_material: int) -> Parts:
     """Up to THINGS small things on each piece that carries; materials are numbered from ``first_material``."""
     rows, most = pieces.kind.shape
     count = most * THINGS
@@ -243,7 +243,7 @@ def things_on_top(draws: Draws, pieces: Pieces, first_material: int) -> Parts:
     )
 
 
-def on_walls(draws: Draws, size_m: Tensor, outdoors: Tensor, first_material: int) -> tuple[Parts, Tensor]:
+def on_walls(draws: Rng, size_m: Tensor, outdoors: Tensor, first_material: int) -> tuple[Parts, Tensor]:
     """Doors, pictures, windows, cupboards and ledges, two at most on a wall; and (B, WALL_ITEMS) which they are."""
     rows = len(draws)
     item = draws.choice([0.16, 0.26, 0.16, 0.12, 0.1, 0.2], WALL_ITEMS)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finetune.data.synthetic.draws import root
+from finetune.data.synthetic.rng import root
 
 Vector = tuple[Tensor, Tensor, Tensor]  # x, y, z apart: each tensor is contiguous, which elementwise work likes
 Candidates = Sequence[Tensor]  # for boxes, cylinders and balls: (T, N) bool, which bodies a row of rays may meet

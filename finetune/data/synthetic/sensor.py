@@ -11,8 +11,8 @@ from torch.nn.functional import max_pool2d
 
 from finetune.data.synthetic.cameras import Cameras
 from finetune.data.synthetic.drawing import Drawing, developed, to_uint8
-from finetune.data.synthetic.draws import Draws, root
 from finetune.data.synthetic.rays import Solids, nearest_distance
+from finetune.data.synthetic.rng import Rng, root
 
 UNITS_PER_METER = 1000.0
 
@@ -43,7 +43,7 @@ class DepthSensor:
     weakest: float = 0.0015
     dropout: float = 0.004
 
-    def measure(self, draws: Draws, drawing: Drawing, solids: Solids, cameras: Cameras) -> Tensor:
+    def measure(self, draws: Rng, drawing: Drawing, solids: Solids, cameras: Cameras) -> Tensor:
         """
         Args:
             draws: one row a frame.
@@ -102,7 +102,7 @@ class ColorSensor:
     tint: float = 0.0
     evenly: bool = False
 
-    def __call__(self, draws: Draws, light: Tensor) -> Tensor:
+    def __call__(self, draws: Rng, light: Tensor) -> Tensor:
         """
         Args:
             draws: one row a frame, on any device; its numbers go to that of ``light``.
@@ -148,7 +148,7 @@ def _blurred(image: Tensor, deviation_px: Tensor, reach: int) -> Tensor:
     return image
 
 
-def with_range_noise(draws: Draws, depth_m: Tensor, noise_per_m: float) -> Tensor:
+def with_range_noise(draws: Rng, depth_m: Tensor, noise_per_m: float) -> Tensor:
     """(B, H, W) meters with noise of deviation ``noise_per_m * z**2`` at depth z, as triangulation has it."""
     noise_m = noise_per_m * depth_m.square() * draws.normal(*depth_m.shape[1:]).to(depth_m)
     # The sky stays where it is: infinity less infinity is no number.

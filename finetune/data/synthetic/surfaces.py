@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from finetune.data.synthetic.cameras import Cameras
-from finetune.data.synthetic.draws import root
 from finetune.data.synthetic.rays import SKY_M, Solids, Vector, turned
+from finetune.data.synthetic.rng import root
 from finetune.data.synthetic.textures import Materials, mixture
 from finetune.data.synthetic.worlds import FACES, Worlds
 

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from finetune.data.synthetic.draws import Draws
+from finetune.data.synthetic.rng import Rng
 
 PATTERNS = range(13)
 PLAIN, CHECKER, STRIPES, TILES, BRICKS, WOOD, SPECKLE, CLOUDS, BOOKS, POSTER, DOTS, FRONT, WEAVE = PATTERNS
@@ -70,7 +70,7 @@ def either(first: Tensor, one: Materials, two: Materials) -> Materials:
 
 
 def draw_materials(
-    draws: Draws,
+    draws: Rng,
     count: int,
     *,
     weights: dict[int, float],

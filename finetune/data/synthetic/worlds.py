@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from finetune.data.synthetic.draws import Draws, cos_sin, pick, root
 from finetune.data.synthetic.furniture import BALL, BOOKISH, BOX, CYLINDER, HOUSES, LEAFY, is_one_of
 from finetune.data.synthetic.placement import (
     PICTURE,
@@ -27,6 +26,7 @@ from finetune.data.synthetic.placement import (
 )
 from finetune.data.synthetic.rays import Solids
 from finetune.data.synthetic.records import joined
+from finetune.data.synthetic.rng import Rng, cos_sin, pick, root
 from finetune.data.synthetic.textures import (
     BOOKS,
     BRICKS,
@@ -95,7 +95,7 @@ class Worlds:
 
 
 def draw_worlds(
-    draws: Draws,
+    draws: Rng,
     *,
     objects: tuple[int, int],
     outdoors: float,
@@ -139,7 +139,7 @@ def draw_worlds(
     )
 
 
-def _paint(draws: Draws, pieces: Pieces, item: Tensor, outdoors: Tensor, plain_floors: float) -> Materials:
+def _paint(draws: Rng, pieces: Pieces, item: Tensor, outdoors: Tensor, plain_floors: float) -> Materials:
     """Surfaces in the order of their numbers: pieces twice, things on top, things on walls, walls, floor, ceiling."""
     return joined(
         [*_paint_pieces(draws, pieces), _paint_items(draws, item), *_paint_room(draws, outdoors, plain_floors)]
@@ -162,7 +162,7 @@ CONCRETE = Palette((0.3, 0.9), (0.0, 0.15))
 OVERHEAD = Palette((0.6, 1.0), (0.0, 0.2))
 
 
-def _paint_pieces(draws: Draws, pieces: Pieces) -> list[Materials]:
+def _paint_pieces(draws: Rng, pieces: Pieces) -> list[Materials]:
     most = pieces.kind.shape[1]
     paints = [draw_materials(draws, most, weights=FURNITURE, period_m=(0.12, 0.45), palette=VIVID) for _ in range(2)]
     books = draw_materials(draws, most, weights={BOOKS: 1.0}, period_m=(0.025, 0.06), palette=VIVID)
@@ -180,7 +180,7 @@ def _paint_pieces(draws: Draws, pieces: Pieces) -> list[Materials]:
     ]
 
 
-def _paint_items(draws: Draws, item: Tensor) -> Materials:
+def _paint_items(draws: Rng, item: Tensor) -> Materials:
     prints = draw_materials(
         draws, WALL_ITEMS, weights={POSTER: 3.0, CLOUDS: 1.0, PLAIN: 1.0}, period_m=(0.06, 0.3), palette=VIVID
     )
@@ -194,7 +194,7 @@ def _paint_items(draws: Draws, item: Tensor) -> Materials:
     return either(item == WINDOW, panes, either(item == PICTURE, prints, doors))
 
 
-def _paint_room(draws: Draws, outdoors: Tensor, plain_floors: float) -> list[Materials]:
+def _paint_room(draws: Rng, outdoors: Tensor, plain_floors: float) -> list[Materials]:
     wall, other = (
         draw_materials(draws, 1, weights=WALLS, period_m=(0.1, 0.5), contrast=(0.6, 0.92), palette=PAINT)
         for _ in range(2)
@@ -223,7 +223,7 @@ def _paint_room(draws: Draws, outdoors: Tensor, plain_floors: float) -> list[Mat
     return [walls, either(outdoors[:, None], ground, floor), ceiling]
 
 
-def _plain_floor(draws: Draws, wall: Materials) -> Materials:
+def _plain_floor(draws: Rng, wall: Materials) -> Materials:
     """Concrete, lino or paint, in the wall's color or a gray of its own: what tells it from a wall is where it lies."""
     own = draw_materials(
         draws, 1, weights=SMOOTH, period_m=(0.2, 2.0), contrast=(0.8, 0.97), gloss=0.8, palette=CONCRETE
@@ -238,7 +238,7 @@ def _repeated(one: Materials, count: int) -> Materials:
     return joined([one] * count)
 
 
-def _light(draws: Draws, size_m: Tensor, outdoors: Tensor) -> Lights:
+def _light(draws: Rng, size_m: Tensor, outdoors: Tensor) -> Lights:
     """One to three lamps under the ceiling, warm or cool; in the open, the sun."""
     rows = len(draws)
     count = draws.integers(1, LIGHTS, 1)

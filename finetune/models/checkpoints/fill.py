@@ -41,7 +41,7 @@ def whole_network(checkpoint: Checkpoint) -> DepthModel:
     Raises:
         CheckpointError: the checkpoint does not cover the network.
     """
-    if not checkpoint.answers:
+    if not checkpoint.has_head:
         raise CheckpointError(
             checkpoint.source,
             "is an encoder without a decoder, which gives no depth",

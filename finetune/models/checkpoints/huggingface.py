@@ -232,12 +232,12 @@ def _version_of(backbone: Mapping[str, Any], file: Path) -> str:
     if indices is None:
         stages = backbone.get("out_features") or ["stage9", "stage10", "stage11", "stage12"]
         indices = [int(re.sub(r"\D", "", str(stage)) or 0) for stage in stages]
-    taps = tuple(index - 1 if isinstance(index, int) else index for index in indices)
+    out_indices = tuple(index - 1 if isinstance(index, int) else index for index in indices)
     depth, width = backbone.get("num_hidden_layers", 12), backbone.get("hidden_size", 768)
     spec = next((spec for spec in ENCODERS.values() if (spec.depth, spec.embed_dim) == (depth, width)), None)
     if spec is not None:
         for version in ("v2", "v1"):
-            if taps == spec.taps_of(version):
+            if out_indices == spec.taps_of(version):
                 return version
     raise CheckpointError(
         file,

@@ -13,7 +13,7 @@ from finetune.utils.errors import CheckpointError, shown
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wording:
+class ArgumentNames:
     """How a sentence names the arguments of ``read_checkpoint``: as a recipe does, unless said otherwise.
 
     Attributes:
@@ -31,15 +31,15 @@ class Wording:
     no_input_size: str = "Set model.checkpoint_input_size to null"
 
 
-IN_RECIPE = Wording()
+IN_RECIPE = ArgumentNames()
 # What the published weights were trained at, height and width in pixels; their files cannot say it.
 ORIGINAL_INPUT_SIZE = (518, 518)
 # From what an endoscope sees to what is seen from an airplane; outside of it, it is another unit, or damage.
-LEAST_DEPTH_M, MOST_DEPTH_M = 1e-3, 1e5
+MIN_DEPTH_M, MAX_DEPTH_M = 1e-3, 1e5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Meaning:
+class CheckpointIdentity:
     """What weights mean, as far as it is known; the names of the tensors cannot say it.
 
     Attributes:
@@ -53,7 +53,7 @@ class Meaning:
     version: str | None = None
 
 
-def claimed(says: Mapping[str, Any], entry: HubFile | None, file: str) -> Meaning:
+def claim_identity(says: Mapping[str, Any], entry: HubFile | None, file: str) -> CheckpointIdentity:
     """
     Args:
         says: of a ``Description``.
@@ -65,8 +65,8 @@ def claimed(says: Mapping[str, Any], entry: HubFile | None, file: str) -> Meanin
     """
     if says.keys() <= {"position_offset", "preprocessing"}:
         if entry is None:
-            return Meaning()
-        return Meaning(kind=entry.kind, max_depth_m=entry.max_depth_m, version=entry.version)
+            return CheckpointIdentity()
+        return CheckpointIdentity(kind=entry.kind, max_depth_m=entry.max_depth_m, version=entry.version)
     kind, max_depth_m = says.get("kind"), says.get("max_depth_m")
     # Files of ours that do not say it are from before it was asked, and V2.
     version = says.get("checkpoint_version", "v2")
@@ -75,19 +75,24 @@ def claimed(says: Mapping[str, Any], entry: HubFile | None, file: str) -> Meanin
             file, f"says checkpoint_version {shown(version)}; expected v1 or v2", "Export it again from its run folder"
         )
     if kind in ("relative", "encoder") and max_depth_m is None:
-        return Meaning(kind=kind, version=version if kind == "relative" else None)
+        return CheckpointIdentity(kind=kind, version=version if kind == "relative" else None)
     if kind == "metric" and is_depth(max_depth_m):
-        return Meaning(kind=kind, max_depth_m=float(max_depth_m), version=version)
+        return CheckpointIdentity(kind=kind, max_depth_m=float(max_depth_m), version=version)
     raise CheckpointError(
         file,
-        f"says kind {shown(kind)} and max_depth_m {shown(max_depth_m)}; expected metric and {LEAST_DEPTH_M:g} to "
-        f"{MOST_DEPTH_M:g} meters, or relative and none",
+        f"says kind {shown(kind)} and max_depth_m {shown(max_depth_m)}; expected metric and {MIN_DEPTH_M:g} to "
+        f"{MAX_DEPTH_M:g} meters, or relative and none",
         "Export it again from its run folder",
     )
 
 
-def settled(
-    claim: Meaning, told: Meaning, source: str, path: Path, in_brackets: str, wording: Wording
+def resolve_identity(
+    claim: CheckpointIdentity,
+    told: CheckpointIdentity,
+    source: str,
+    path: Path,
+    in_brackets: str,
+    wording: ArgumentNames,
 ) -> tuple[str, float | None, str]:
     """
     Args:
@@ -141,7 +146,14 @@ def settled(
     return kind, depth_m, version
 
 
-def _settled_version(claim: Meaning, told: Meaning, source: str, path: Path, in_brackets: str, wording: Wording) -> str:
+def _settled_version(
+    claim: CheckpointIdentity,
+    told: CheckpointIdentity,
+    source: str,
+    path: Path,
+    in_brackets: str,
+    wording: ArgumentNames,
+) -> str:
     if claim.version is not None and told.version not in (None, claim.version):
         raise CheckpointError(
             source,
@@ -149,7 +161,7 @@ def _settled_version(claim: Meaning, told: Meaning, source: str, path: Path, in_
             f"Set {wording.version} to auto{in_brackets}",
         )
     known = published(path.name)
-    if claim == Meaning() and told.version is None and known and known.version == "v1":
+    if claim == CheckpointIdentity() and told.version is None and known and known.version == "v1":
         raise CheckpointError(
             source,
             "is called as the weights of V1 are, but the file itself cannot say so",
@@ -160,16 +172,16 @@ def _settled_version(claim: Meaning, told: Meaning, source: str, path: Path, in_
 
 def is_depth(value: object) -> TypeGuard[float]:
     """Whether it is a number of meters that a camera can see to; JSON also has NaN, Infinity and true."""
-    return type(value) in (int, float) and LEAST_DEPTH_M <= value <= MOST_DEPTH_M  # type: ignore[operator]
+    return type(value) in (int, float) and MIN_DEPTH_M <= value <= MAX_DEPTH_M  # type: ignore[operator]
 
 
-def settled_size(
+def resolve_input_size(
     says: Mapping[str, Any],
     told: tuple[int, int] | None,
     entry: HubFile | None,
     source: str,
     in_brackets: str,
-    wording: Wording,
+    wording: ArgumentNames,
 ) -> tuple[int, int] | None:
     """
     Args:

@@ -24,14 +24,14 @@ from finetune.models.checkpoints.hub import (
 )
 from finetune.models.checkpoints.identity import (
     IN_RECIPE,
-    LEAST_DEPTH_M,
-    MOST_DEPTH_M,
-    Meaning,
-    Wording,
-    claimed,
+    MAX_DEPTH_M,
+    MIN_DEPTH_M,
+    ArgumentNames,
+    CheckpointIdentity,
+    claim_identity,
     is_depth,
-    settled,
-    settled_size,
+    resolve_identity,
+    resolve_input_size,
 )
 from finetune.models.checkpoints.metadata import require_sound
 from finetune.models.checkpoints.native import FORMAT, VERSION
@@ -95,7 +95,7 @@ class Checkpoint:
     notes: tuple[str, ...]
 
     @property
-    def answers(self) -> bool:
+    def has_head(self) -> bool:
         """Whether it is a whole network; an encoder alone gives no depth."""
         return self.kind != "encoder"
 
@@ -110,7 +110,7 @@ def read_checkpoint(
     input_size: tuple[int, int] | None = None,
     adapters: bool = True,
     where: str = "",
-    wording: Wording = IN_RECIPE,
+    wording: ArgumentNames = IN_RECIPE,
 ) -> Checkpoint:
     """
     Args:
@@ -137,23 +137,23 @@ def read_checkpoint(
     _require_merged(contents.tensors, source)
     ours, described = contents.tensors, contents.described
     in_brackets = f" ({where})" if where else ""
-    claim = claimed(described.says, entry, described.file)
+    claim = claim_identity(described.says, entry, described.file)
     if max_depth_m is not None and not is_depth(max_depth_m):
         raise CheckpointError(
             source,
-            f"{wording.max_depth_m} is {max_depth_m:g}; expected {LEAST_DEPTH_M:g} to {MOST_DEPTH_M:g} meters",
+            f"{wording.max_depth_m} is {max_depth_m:g}; expected {MIN_DEPTH_M:g} to {MAX_DEPTH_M:g} meters",
             f"Write the meters it was trained with{in_brackets}",
         )
-    told = Meaning(
+    told = CheckpointIdentity(
         kind=None if kind == "auto" else kind, max_depth_m=max_depth_m, version=None if version == "auto" else version
     )
-    found_kind, found_max_depth_m, found_version = settled(claim, told, source, path, in_brackets, wording)
+    found_kind, found_max_depth_m, found_version = resolve_identity(claim, told, source, path, in_brackets, wording)
     found_encoder = _encoder_of(ours, source, encoder, in_brackets)
-    known = entry or (published_as(path.name, found_encoder) if claim == Meaning() else None)
+    known = entry or (published_as(path.name, found_encoder) if claim == CheckpointIdentity() else None)
     found_license = (known.license if known else None) or _license_in(described.says)
-    assumed = Meaning(
+    assumed = CheckpointIdentity(
         kind=found_kind if claim.kind is None and told.kind is None else None,
-        version=found_version if claim == Meaning() and told.version is None and known is None else None,
+        version=found_version if claim == CheckpointIdentity() and told.version is None and known is None else None,
     )
     return Checkpoint(
         source=source,
@@ -166,7 +166,7 @@ def read_checkpoint(
         max_depth_m=found_max_depth_m,
         version=found_version,
         position_offset=_offset_in(described),
-        input_size=settled_size(described.says, input_size, entry, source, in_brackets, wording),
+        input_size=resolve_input_size(described.says, input_size, entry, source, in_brackets, wording),
         chosen=contents.chosen,
         tensors=ours,
         metadata=described.says,
@@ -243,7 +243,7 @@ def _on_its_base(adapter: _Contents, path: Path, source: str, adapters: bool) ->
     return replace(adapter, tensors=tensors, notes=(*adapter.notes, note))
 
 
-def _found(source: str, wording: Wording) -> tuple[HubFile | None, Path]:
+def _found(source: str, wording: ArgumentNames) -> tuple[HubFile | None, Path]:
     """What the hub's table knows of a source, and its file; a path that exists is never taken for a hub id."""
     if path_exists(expand_path(source)):
         return None, find_file(source)
@@ -260,7 +260,7 @@ def _epoch_of(content: Mapping[str, Any]) -> str:
     return f", epoch {epoch}" if isinstance(epoch, int) and not isinstance(epoch, bool) else ""
 
 
-def _assumptions(source: str, assumed: Meaning, in_brackets: str, wording: Wording) -> list[str]:
+def _assumptions(source: str, assumed: CheckpointIdentity, in_brackets: str, wording: ArgumentNames) -> list[str]:
     """What nothing said and was taken for granted."""
     notes = []
     if assumed.kind:

@@ -12,7 +12,7 @@ import torch
 from finetune.data.readers.scenes import Scenes
 from finetune.data.sample import DepthSample
 from finetune.data.synthetic.cameras import draw_cameras, draw_intrinsics
-from finetune.data.synthetic.draws import Draws
+from finetune.data.synthetic.rng import Rng
 from finetune.data.synthetic.textures import CLOUDS, PLAIN, SPECKLE
 from finetune.data.synthetic.worlds import draw_worlds
 from finetune.utils.errors import RecipeError
@@ -80,7 +80,7 @@ def test_frames_and_seeds_differ() -> None:
 def test_inner_walls_are_in_rooms_alone_and_there_in_all_that_ask_for_them() -> None:
     plain, asked = (Scenes(seed=3, size=SMALL, inner_walls=share) for share in (0.0, 1.0))
     assert_equal(Scenes(seed=3, size=SMALL)[2], plain[2])
-    draws = Draws(3, range(32))
+    draws = Rng(3, range(32))
     worlds = draw_worlds(draws, objects=plain.objects, outdoors=0.5, inner_walls=1.0)
     # The paint of walls is that of the first of the room's six faces.
     walls = worlds.material == worlds.materials.pattern.shape[1] - 6
@@ -95,7 +95,7 @@ def test_plain_floors_are_as_many_as_asked_for_half_of_them_in_a_wall_s_color() 
     assert_equal(Scenes(seed=3, size=SMALL)[2], plain[2])
 
     def room(share: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        worlds = draw_worlds(Draws(3, range(400)), objects=(1, 2), outdoors=0.3, plain_floors=share)
+        worlds = draw_worlds(Rng(3, range(400)), objects=(1, 2), outdoors=0.3, plain_floors=share)
         pattern, color = worlds.materials.pattern[:, -6:], worlds.materials.color[:, -6:]
         return worlds.solids.outdoors, pattern[:, 4], color
 
@@ -150,7 +150,7 @@ def test_the_camera_has_a_field_of_view_from_the_range() -> None:
 @pytest.mark.parametrize("outdoors", [0.0, 1.0])
 def test_the_floor_is_flat_by_the_camera_that_a_frame_carries(outdoors: float) -> None:
     reader = Scenes(seed=6, size=SMALL, outdoors=outdoors)
-    draws = Draws(6, range(6))
+    draws = Rng(6, range(6))
     worlds = draw_worlds(draws, objects=reader.objects, outdoors=outdoors)
     cameras = draw_cameras(draws, worlds, *draw_intrinsics(draws, *SMALL, reader.hfov_deg))
     on_floor = 0

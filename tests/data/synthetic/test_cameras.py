@@ -14,13 +14,13 @@ from finetune.data.synthetic.cameras import (
     draw_intrinsics,
     looking,
 )
-from finetune.data.synthetic.draws import Draws
+from finetune.data.synthetic.rng import Rng
 from finetune.data.synthetic.worlds import draw_worlds
 from tests.small_worlds import drawn_worlds, solids
 
 
 def test_axes_are_orthonormal_and_right_handed_whatever_the_view() -> None:
-    towards = torch.cat([Draws(0, range(64)).normal(3), torch.tensor([[0.0, 0.0, -1.0], [0.01, -0.02, 3.0]])])
+    towards = torch.cat([Rng(0, range(64)).normal(3), torch.tensor([[0.0, 0.0, -1.0], [0.01, -0.02, 3.0]])])
     right, down, forward = looking(towards, torch.linspace(-0.1, 0.1, 66))
     axes = torch.stack([right, down, forward], dim=1)
     torch.testing.assert_close(axes @ axes.mT, torch.eye(3).expand(66, 3, 3), atol=1e-6, rtol=0)
@@ -49,7 +49,7 @@ def test_cameras_stand_free_inside_their_rooms() -> None:
 
 
 def test_a_mounted_camera_keeps_its_height_and_tilt() -> None:
-    draws = Draws(4, range(64))
+    draws = Rng(4, range(64))
     worlds = draw_worlds(draws, objects=(4, 14), outdoors=0.0)
     intrinsics = draw_intrinsics(draws, 112, 154, (50.0, 70.0))
     cameras = draw_cameras(draws, worlds, *intrinsics, height_m=(0.4, 0.9), look_down_deg=(5.0, 25.0))
@@ -61,7 +61,7 @@ def test_a_mounted_camera_keeps_its_height_and_tilt() -> None:
 
 @pytest.mark.parametrize(("roll_deg", "most", "mean"), [(None, 17.2, 4.3), (20.0, 20.0, 10.0), (0.0, 0.0, 0.0)])
 def test_cameras_roll_as_far_as_they_are_told(roll_deg: float | None, most: float, mean: float) -> None:
-    draws = Draws(4, range(256))
+    draws = Rng(4, range(256))
     worlds = draw_worlds(draws, objects=(1, 2), outdoors=0.0)
     cameras = draw_cameras(draws, worlds, *draw_intrinsics(draws, 112, 154, (50.0, 70.0)), roll_deg=roll_deg)
     # The axis to the right of a camera without roll is level, and square to where it looks.

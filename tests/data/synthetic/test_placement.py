@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 
-from finetune.data.synthetic.draws import Draws
 from finetune.data.synthetic.furniture import BALL, BOX, CYLINDER, PIECES
 from finetune.data.synthetic.placement import (
     GAP_M,
@@ -21,12 +20,13 @@ from finetune.data.synthetic.placement import (
     walls_within,
 )
 from finetune.data.synthetic.rays import NOWHERE_M
+from finetune.data.synthetic.rng import Rng
 
 COUNT = 64
 
 
-def rooms() -> tuple[Draws, torch.Tensor, torch.Tensor]:
-    draws = Draws(1, range(COUNT))
+def rooms() -> tuple[Rng, torch.Tensor, torch.Tensor]:
+    draws = Rng(1, range(COUNT))
     size_m = draws.uniform(torch.tensor([2.4, 2.4, 2.2]), torch.tensor([10.0, 10.0, 4.5]), 3)
     return draws, size_m, torch.zeros(COUNT, dtype=torch.bool)
 
@@ -48,7 +48,7 @@ def test_furniture_is_inside_the_room_and_not_inside_other_furniture() -> None:
 
 
 def test_rooms_and_open_ground_have_pieces_of_their_own() -> None:
-    draws = Draws(1, range(COUNT))
+    draws = Rng(1, range(COUNT))
     outdoors = torch.arange(COUNT) % 2 == 1
     size_m = torch.tensor([30.0, 30.0, 40.0]).expand(COUNT, 3)
     pieces = place(draws, size_m, outdoors, (9, 9))
@@ -116,7 +116,7 @@ def test_walls_within_a_room_stand_on_its_floor_and_inside_it() -> None:
 
 
 def test_the_share_of_rooms_with_more_walls_is_that_asked_for_and_there_are_none_in_the_open() -> None:
-    draws = Draws(2, range(400))
+    draws = Rng(2, range(400))
     size_m = torch.tensor([6.0, 5.0, 2.5]).expand(400, 3)
     outdoors = torch.arange(400) % 2 == 1
     has = walls_within(draws, size_m, outdoors, 0.3, material=0).there.any(1)

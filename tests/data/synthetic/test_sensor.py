@@ -9,8 +9,8 @@ import torch
 
 from finetune.data.synthetic.cameras import Cameras
 from finetune.data.synthetic.drawing import Drawing, developed
-from finetune.data.synthetic.draws import Draws
 from finetune.data.synthetic.rays import Solids
+from finetune.data.synthetic.rng import Rng
 from finetune.data.synthetic.sensor import ColorSensor, DepthSensor, away_from_steps, on_scan_lines, with_range_noise
 from tests.small_worlds import solids
 
@@ -49,7 +49,7 @@ def room(*, post_m: float | None = None) -> Solids:
 
 
 def measured(drawing: Drawing, solids: Solids | None = None) -> torch.Tensor:
-    return DepthSensor().measure(Draws(0, [0]), drawing, solids or room(), camera())[0]
+    return DepthSensor().measure(Rng(0, [0]), drawing, solids or room(), camera())[0]
 
 
 @pytest.mark.parametrize("depth_m", [1.0, 2.0, 4.0])
@@ -104,7 +104,7 @@ def test_depth_is_lost_where_a_post_hides_the_projector() -> None:
 
 def photographed(sensor: ColorSensor, light: torch.Tensor, frames: int = 1) -> torch.Tensor:
     """(B, H, W, 3) on a scale from 0 to 1."""
-    return sensor(Draws(0, range(frames)), light.expand(frames, -1, -1, -1)).double() / 255
+    return sensor(Rng(0, range(frames)), light.expand(frames, -1, -1, -1)).double() / 255
 
 
 def gray() -> torch.Tensor:
@@ -129,7 +129,7 @@ def test_noise_has_its_deviation(noise: float) -> None:
     expected = (noise**2 * (GRAY + 0.13) + 1 / 12 / 255**2) ** 0.5
     assert image.std().item() == pytest.approx(expected, rel=0.03)
     assert image.mean().item() == pytest.approx(GRAY, abs=4 * expected / image.numel() ** 0.5)
-    other = ColorSensor(noise=noise, evenly=True)(Draws(0, [1]), gray())
+    other = ColorSensor(noise=noise, evenly=True)(Rng(0, [1]), gray())
     assert (other.double() / 255 != image).any()
 
 
@@ -214,11 +214,11 @@ def test_depth_away_from_steps_by_hand() -> None:
 def test_range_noise_grows_with_the_square_and_leaves_the_sky(depth_m: float) -> None:
     flat = torch.full((1, SIZE, SIZE), depth_m)
     flat[:, :8] = torch.inf
-    noisy = with_range_noise(Draws(0, [0]), flat, 0.01)
+    noisy = with_range_noise(Rng(0, [0]), flat, 0.01)
     assert noisy[:, :8].isinf().all()
     assert noisy[:, 8:].std().item() == pytest.approx(0.01 * depth_m**2, rel=0.05)
     assert noisy[:, 8:].mean().item() == pytest.approx(depth_m, rel=0.002)
-    assert with_range_noise(Draws(0, [0]), torch.full((1, SIZE, SIZE), 2.0), 4.0).min().item() == pytest.approx(1e-3)
+    assert with_range_noise(Rng(0, [0]), torch.full((1, SIZE, SIZE), 2.0), 4.0).min().item() == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize("height", [1, 16, 112, 240, 479])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from finetune.data.synthetic.draws import Draws
+from finetune.data.synthetic.rng import Rng
 from finetune.data.synthetic.textures import (
     _MEAN,
     CHECKER,
@@ -34,7 +34,7 @@ def mixed(pattern: int, u: torch.Tensor, v: torch.Tensor, *, footprint: float = 
 
 
 def places() -> tuple[torch.Tensor, torch.Tensor]:
-    u, v = Draws(0, [0]).uniform(-40.0, 40.0, 2, 20000)[0]
+    u, v = Rng(0, [0]).uniform(-40.0, 40.0, 2, 20000)[0]
     return u, v
 
 
@@ -82,9 +82,7 @@ def test_noise_is_smooth_and_repeats() -> None:
 
 def test_materials_are_in_their_ranges_and_wood_is_brown() -> None:
     palette = Palette((0.5, 0.9), (0.0, 0.0))
-    drawn = draw_materials(
-        Draws(0, range(8)), 50, weights={WOOD: 1.0, TILES: 1.0}, palette=palette, period_m=(0.1, 0.2)
-    )
+    drawn = draw_materials(Rng(0, range(8)), 50, weights={WOOD: 1.0, TILES: 1.0}, palette=palette, period_m=(0.1, 0.2))
     assert set(drawn.pattern.unique().tolist()) == {WOOD, TILES}
     assert drawn.period_m.min() >= 0.1 and drawn.period_m.max() <= 0.2
     for part in (drawn.color, drawn.other, drawn.third):

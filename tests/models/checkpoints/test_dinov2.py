@@ -34,7 +34,7 @@ def test_an_encoder_alone_says_so(without: tuple[str, ...], tmp_path: Path) -> N
     tensors = {name: tensor for name, tensor in official_names().items() if name not in without}
     torch.save(tensors, tmp_path / "dinov2_vits14_pretrain.pth")
     checkpoint = read_checkpoint(str(tmp_path / "dinov2_vits14_pretrain.pth"))
-    assert (checkpoint.format, checkpoint.kind, checkpoint.answers) == ("dinov2", "encoder", False)
+    assert (checkpoint.format, checkpoint.kind, checkpoint.has_head) == ("dinov2", "encoder", False)
     assert (checkpoint.encoder, checkpoint.license, checkpoint.notes) == ("tiny", "Apache-2.0", ())
     model = DepthModel("tiny", 10.0)
     assert str(fill(model, checkpoint, "encoder")) == f"encoder {119 - len(without)}/119, decoder new (64)"

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from finetune.models.checkpoints.fill import fill
-from finetune.models.checkpoints.identity import Wording
+from finetune.models.checkpoints.identity import ArgumentNames
 from finetune.models.checkpoints.load import Checkpoint, read_checkpoint
 from finetune.models.checkpoints.official import Official
 from finetune.models.checkpoints.save import save_native
@@ -559,7 +559,9 @@ def test_same_weights_are_the_same_file(tmp_path: Path) -> None:
 
 
 def test_a_caller_names_the_arguments_as_its_user_does(official: str) -> None:
-    wording = Wording(source="name", kind="--kind", max_depth_m="--max-depth", no_max_depth="Leave --max-depth out")
+    wording = ArgumentNames(
+        source="name", kind="--kind", max_depth_m="--max-depth", no_max_depth="Leave --max-depth out"
+    )
     sentence = refusal(official, kind="relative", max_depth_m=3.0, wording=wording)
     assert sentence.endswith("--max-depth says 3. Leave --max-depth out, or set --kind to metric.")
     assert read_checkpoint(official, wording=wording).notes[0].endswith("If it is metric, set --kind and --max-depth")

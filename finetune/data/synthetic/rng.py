@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 
-class Draws:
+class Rng:
     """Random tensors whose row b comes from (seed, indices[b]) and the draws made before, never from another row."""
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
@@ -25,7 +25,7 @@ class Draws:
     def __len__(self) -> int:
         return len(self._generators)
 
-    def __getitem__(self, rows: slice) -> Draws:
+    def __getitem__(self, rows: slice) -> Rng:
         """The rows of these frames alone, going on where all of them are."""
         part = copy(self)
         part._generators = self._generators[rows]
