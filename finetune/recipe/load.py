@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.recipe.cross_checks import CROSS_CHECKS
-from finetune.recipe.schema import DEFAULT_LOSS, Recipe, require_folder_name
+from finetune.recipe.schema import DEFAULT_LOSS, DEFAULT_STEPS, Recipe, require_folder_name
 from finetune.recipe.validate import Checker, plain_values
 from finetune.recipe.yaml_source import WRONG, Document, dotted, read_document, spelled, yaml_text
 from finetune.utils.errors import RecipeError, RecipeFaults
@@ -37,11 +37,10 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files:
             check(given.values)
         except RecipeError as error:
             checker.report(error, (), given.at_fault)
+    given.values["places"] = {dotted(key): place.text for key, place in document.places.items()}
     recipe = checker.construct(Recipe, given, ())
     if document.faults:
         raise RecipeFaults(document.sorted_faults())
-    places = {dotted(key): place.text for key, place in document.places.items()}
-    object.__setattr__(recipe, "places", places)
     return recipe
 
 
@@ -56,6 +55,9 @@ def _put_defaults(document: Document, path: Path) -> None:
     head = model.get("head", "metric") if isinstance(model, dict) else "metric"
     if isinstance(head, str) and head in DEFAULT_LOSS:
         document.values.setdefault("loss", [dict(term) for term in DEFAULT_LOSS[head]])
+    run = document.values.setdefault("run", {})
+    if isinstance(run, dict) and run.get("steps") is None and run.get("epochs") is None:
+        run["steps"] = DEFAULT_STEPS
 
 
 def _can_name_a_run(name: str) -> bool:

@@ -342,7 +342,7 @@ class OptimOptions:
 class RunOptions:
     """``run``: how long, how large a step, how often to look and to save. A step is one change of the weights."""
 
-    steps: Count | None = None  # optimizer steps of the whole run; this or epochs; without both 2000
+    steps: Count | None = None  # optimizer steps of the whole run; this or epochs; load_recipe puts 2000 for neither
     epochs: Count | None = None  # passes over the training data; this or steps
     batch_size: FewerThanMemory = 4  # samples for each process and micro-batch
     accumulate: FewerThanMemory = 1  # micro-batches added up to one step
@@ -367,8 +367,6 @@ class RunOptions:
     overfit_batches: Count | None = None
 
     def __post_init__(self) -> None:
-        if self.steps is None and self.epochs is None:
-            object.__setattr__(self, "steps", DEFAULT_STEPS)  # frozen for everybody else
         if self.steps is not None and self.epochs is not None:
             raise Contradiction(
                 "epochs",
@@ -435,8 +433,9 @@ class Recipe:
     evaluation: EvaluationOptions = EvaluationOptions()
     export: Exporters = ("official",)  # names in registry.EXPORTERS, written at the end of the run
 
-    # Dotted key -> where it was written. No key of the file, and no part of what the recipe is.
-    places: Mapping[str, str] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # Dotted key -> where it was written. Not a key of the file, and not part of what the recipe is: two recipes that
+    # differ in it alone are equal. It is a field so that `dataclasses.replace` keeps it.
+    places: Annotated[Mapping[str, str], Field(exclude=True)] = field(default_factory=dict, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         for check in CROSS_CHECKS:

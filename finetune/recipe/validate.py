@@ -69,9 +69,12 @@ class Names:
 
 
 def option_fields(cls: type) -> dict[str, FieldInfo]:
-    """The fields of an options class that are keys of a recipe, in their order; what a class fills itself is not."""
+    """The fields of an options class that are keys of a recipe, in their order.
+
+    Fields that the class fills itself, or that are marked ``exclude``, are not.
+    """
     fields: dict[str, FieldInfo] = cls.__pydantic_fields__  # type: ignore[attr-defined]
-    return {name: field for name, field in fields.items() if field.init is not False}
+    return {name: field for name, field in fields.items() if field.init is not False and not field.exclude}
 
 
 def plain_values(options: Any) -> dict[str, Any]:

@@ -253,14 +253,12 @@ def with_auto_resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_prec
         of_model["checkpoint_kind"] = checkpoint.kind
     of_run: dict[str, Any] = {"precision": "fp32" if mixed_precision == "no" else mixed_precision}
     of_evaluation: dict[str, Any] = {"protocols": recipe.protocols}
-    written_out = replace(
+    return replace(
         recipe,
         model=replace(recipe.model, **of_model),
         run=replace(recipe.run, **of_run),
         evaluation=replace(recipe.evaluation, **of_evaluation),
     )
-    object.__setattr__(written_out, "places", recipe.places)
-    return written_out
 
 
 def make_protocols(recipe: Recipe) -> list[Protocol]:

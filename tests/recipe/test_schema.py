@@ -411,7 +411,9 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
     for twin in (pickle.loads(pickle.dumps(recipe)), copy.deepcopy(recipe)):
         assert twin == recipe
         assert twin.where("run.steps") == recipe.where("run.steps")
-    assert replace(recipe, name="other").name == "other"
+    other = replace(recipe, name="other")
+    assert other.name == "other"
+    assert other.where("run.steps") == recipe.where("run.steps"), "a changed copy knows where its keys were written"
     with pytest.raises(FrozenInstanceError):
         recipe.name = "other"  # type: ignore[misc]
     with pytest.raises(FrozenInstanceError):
