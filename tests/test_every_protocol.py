@@ -17,6 +17,7 @@ from finetune.evaluation.protocol_settings import KEYS, PROTOCOLS, protocol_sett
 from finetune.evaluation.protocols import Protocol, crop_of
 from finetune.evaluation.results import Evaluation
 from finetune.models.depth_model import DepthModel
+from finetune.reporting.text_table import format_evaluation
 from finetune.utils.errors import DataError, RecipeError
 from tests import protocols_in_numpy
 from tests.synthetic import Planes
@@ -168,7 +169,7 @@ def test_aligned_rows_stand_beside_unaligned_ones() -> None:
     assert list(aligned.rows) == ["x", "x_unaligned"]
     assert aligned.rows["x_unaligned"] == plain.rows["x"]
     assert aligned.rows["x"]["abs_rel"] != plain.rows["x"]["abs_rel"]
-    assert "aligned per image (one scale, the ratio of the medians" in aligned.table()
+    assert "aligned per image (one scale, the ratio of the medians" in format_evaluation(aligned)
 
 
 def test_bins_and_millimeters_by_hand() -> None:
@@ -197,8 +198,8 @@ def test_bins_and_millimeters_by_hand() -> None:
     # Errors 0, 0, 100 and 1000 mm.
     assert found.errors_mm["x"]["mean"] == pytest.approx(275.0)
     assert found.errors_mm["x"]["median"] == pytest.approx(50.0)
-    assert "median mm" in found.table()
-    assert "to 10 m" in found.table()
+    assert "|error| of an image, mm" in format_evaluation(found)
+    assert "7-10 m" in format_evaluation(found)
 
 
 def test_each_entry_has_its_own_rows() -> None:
@@ -219,7 +220,7 @@ def test_each_entry_has_its_own_rows() -> None:
     assert both.rows["x"]["abs_rel"] == pytest.approx(
         (2 * alone[0].rows["x"]["abs_rel"] + 3 * alone[1].rows["x"]["abs_rel"]) / 5
     )
-    assert "data.val.1: 3 images used" in both.table()
+    assert "data.val.1: 3 images used" in format_evaluation(both)
     assert not alone[0].entries
 
 

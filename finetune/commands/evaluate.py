@@ -98,6 +98,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     # Only now what takes seconds to import: a wrong recipe has been answered.
     with import_without_gc():
         from finetune.recipe.run_dir import RunFolder
+        from finetune.reporting.text_table import format_evaluations
         from finetune.reporting.verdicts import verdicts
         from finetune.training.evaluate import evaluate_model, evaluate_predictions, image_rows
 
@@ -109,8 +110,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         evaluations, frames = evaluate_model(recipe, load_from(arguments, arguments.device), run)
     if os.environ.get("RANK", "0") != "0":
         return  # the first process of a launcher has the tables of all
-    for evaluation in evaluations:
-        print(evaluation.table())
+    print(format_evaluations(evaluations))
     own = "predictions" if arguments.predictions else "finetuned"
     found = verdicts(evaluations[0], own, recipe.evaluation.best)
     for one in found:

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.evaluation.metrics import METRICS
 from finetune.evaluation.protocols import Protocol
 
 # By how much the metric must be worse than at its best, over so many evaluations, before overfitting is named.
@@ -155,42 +154,3 @@ class Evaluation:
                 for name, entry in self.entries.items()
             },
         )
-
-    def table(self) -> str:
-        """Text for the terminal, protocol and counts included."""
-        width = max(len(name) for name in self.rows)
-        head = f"{'':{width}}" + "".join(f"{name:>10}" for name in METRICS)
-        lines = [head, *_lines(self.rows, width)]
-        for name, entry in self.entries.items():
-            lines.append(f"{name}: {entry.images_used} images used, {entry.images_skipped} skipped")
-            lines += _lines(entry.rows, width)
-        lines.append(
-            f"{self.protocol}; {self.images_used} images used, {self.images_skipped} skipped, {self.pixels_used} pixels"
-        )
-        if self.chosen:
-            lines.append(f"{self.chosen}.")
-        return "\n".join([*lines, *self._by_distance(width)])
-
-    def _by_distance(self, width: int) -> list[str]:
-        """AbsRel in each bin, and for near range the error in millimeters, of the rows that are aligned as stated."""
-        shown = [row for row in self.rows if not row.endswith(UNALIGNED)]
-        places = [place for place, one in enumerate(self.bins.get(shown[0], ())) if one["pixels"]]
-        if not places:
-            return []
-        ends = [f"{self.bins[shown[0]][place]['to_m']:g} m" for place in places]
-        near = self.protocol.max_depth_m <= NEAR_RANGE_M
-        told = "".join(f"{name:>10}" for name in ("mean mm", "median mm", "p90 mm")) if near else ""
-        start = self.bins[shown[0]][places[0]]["from_m"]
-        # Images differ in what they see of a distance, so a mean over images would be one over few pixels at times.
-        pooled = f"AbsRel by measured distance, from {start:g} m, pooled over the pixels of all images"
-        lines = [pooled + "; absolute error of an image" * near]
-        lines.append(f"{'':{width}}" + "".join(f"{'to ' + end:>10}" for end in ends) + told)
-        for row in shown:
-            of_bins = "".join(f"{self.bins[row][place]['abs_rel']:>10.4f}" for place in places)
-            errors = "".join(f"{value:>10.1f}" for value in self.errors_mm[row].values()) if near else ""
-            lines.append(f"{row:{width}}{of_bins}{errors}")
-        return lines
-
-
-def _lines(rows: Mapping[str, Mapping[str, float]], width: int) -> list[str]:
-    return [f"{row:{width}}" + "".join(f"{values[name]:>10.4f}" for name in METRICS) for row, values in rows.items()]

@@ -224,10 +224,7 @@ def _middle(scales: Sequence[float]) -> float:
 
 def _warnings(before: float, after: float, spread: float | None, near: float, far: float) -> Iterable[str]:
     if before > _SMALL_ERROR and after > MIN_GAINED * before:
-        yield (
-            f"a scale takes AbsRel from {before:.3f} to {after:.3f} alone: the scale is not what is wrong; fine-tune "
-            "on frames of this camera"
-        )
+        yield f"one scale does not help ({before:.3f} before, {after:.3f} after): fine-tune on frames of this camera"
     if spread is not None and spread > FRAMES_DIFFER:
         yield (
             f"each frame asks for a scale of its own ({math.expm1(spread):.0%} apart): one scale holds for none of "

@@ -23,6 +23,7 @@ from finetune.recipe.run_dir import ENVIRONMENT_FILE, EVALUATION_FILE, REPORT_FI
 from finetune.recipe.schema import Recipe
 from finetune.reporting.frames import ShownFrames
 from finetune.reporting.run_report import page_content, report_page
+from finetune.reporting.text_table import format_evaluations
 from finetune.reporting.verdicts import Verdict, verdicts
 from finetune.training.build import make_augmentation, make_run, total_steps
 from finetune.training.environment import (
@@ -204,7 +205,7 @@ def _close(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> 
     said = [str(one) for one in found]
     contents = [one.to_mapping() | {"alarms": monitors, "verdicts": said} for one in evaluations]
     run.folder.write_json(EVALUATION_FILE, contents)
-    table = "\n".join([*(one.table() for one in evaluations), *said, *monitors])
+    table = "\n".join([format_evaluations(evaluations), *said, *monitors])
     # One step beyond the last: a finished run that is resumed drops it and writes it again.
     run.log.text("evaluation", table, run.total_steps + 1)
     run.log.close()

@@ -12,6 +12,7 @@ from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import PredictionRequest, _share, evaluate, predict_with_network, resize_prediction
 from finetune.evaluation.protocols import Protocol
 from finetune.models.depth_model import DepthModel
+from finetune.reporting.text_table import format_evaluation
 from finetune.utils.errors import DataError, ResultError
 from tests.synthetic import Planes, Skies
 
@@ -54,7 +55,7 @@ def test_a_constant_by_hand() -> None:
     assert table.rows["two"]["abs_rel"] == pytest.approx(0.5)
     assert table.rows["two"]["rmse"] == pytest.approx(0.5)
     assert table.rows["two"]["delta1"] == pytest.approx(0.5)
-    assert "2 images used, 1 skipped, 1200 pixels" in table.table()
+    assert "2 images used, 1 skipped, 1200 pixels" in format_evaluation(table)
 
 
 def test_every_row_sees_the_same_pixels_in_one_pass() -> None:
@@ -161,9 +162,9 @@ def test_each_image_is_aligned_by_itself_and_the_table_says_so() -> None:
     (table,) = evaluate(one_process(), ValidationSamples([Flat()], SMALL), {"two": two_meters}, [aligned], workers=0)
     # Images of 1 m and of 2 m: a constant is right in both after its own alignment.
     assert table.rows["two"]["abs_rel"] == pytest.approx(0.0, abs=1e-6)
-    assert "protocol plain+align=scale_shift_inverse" in table.table()
-    assert "no alignment" not in table.table()
-    assert "least squares in inverse depth" in table.table()
+    assert "protocol plain+align=scale_shift_inverse" in format_evaluation(table)
+    assert "no alignment" not in format_evaluation(table)
+    assert "least squares in inverse depth" in format_evaluation(table)
 
 
 def test_sky_is_not_scored_and_an_image_of_sky_is_skipped() -> None:

@@ -53,7 +53,8 @@ def test_what_a_run_leaves_behind(recipe: Path, tmp_path: Path, capsys: pytest.C
     assert table["verdicts"][0].startswith("verdict: finetuned ") and table["verdicts"][0] in printed
     assert (table["chosen"]["evaluations"], table["chosen"]["on"]) == (3, "data.val")
     assert "the best of 3 evaluations on the very frames of this table" in printed
-    assert "by measured distance, from 1 m, pooled over the pixels of all images" in printed
+    assert "AbsRel by measured distance, over the pixels of all images\n" in printed
+    assert " 1-2 m " in printed and " 0-1 m " not in printed  # no pixel is nearer than 1 m
     assert "protocol plain" in printed
     record = json.loads((finished / "environment.json").read_text())
     assert (record["processes"], record["precision"], record["frames"]["data.train.0"]["count"]) == (1, "fp32", 10)
