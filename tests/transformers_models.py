@@ -36,7 +36,7 @@ def drawn_transformers_model(
             hidden_size=spec.embed_dim,
             num_hidden_layers=spec.depth,
             num_attention_heads=spec.heads,
-            out_indices=[tap + 1 for tap in spec.taps_of(version)],
+            out_indices=[index + 1 for index in spec.out_indices_of(version)],
             reshape_hidden_states=False,
             use_swiglu_ffn=spec.swiglu,
         ),

@@ -146,7 +146,7 @@ def configuration(predictor: Predictor, side: int, half: bool) -> dict[str, Any]
     """``config.json``: what transformers builds the network from; ``side`` is that of the stored positions, patches."""
     network = predictor.network
     spec = ENCODERS[network.encoder_name]
-    indices = [tap + 1 for tap in spec.taps_of(network.version)]  # 0 is the embedding's
+    indices = [index + 1 for index in spec.out_indices_of(network.version)]  # 0 is the embedding's
     return {
         "architectures": ["DepthAnythingForDepthEstimation"],
         "model_type": "depth_anything",

@@ -91,7 +91,7 @@ def description(predictor: Predictor) -> dict[str, Any]:
     """
     network = predictor.network
     spec = ENCODERS[network.encoder_name]
-    sizes = asdict(spec) | {"taps": spec.taps_of(network.version)}
+    sizes = asdict(spec) | {"out_indices": spec.out_indices_of(network.version)}
     of_decoder = {name: sizes.pop(name) for name in ("features", "out_channels")}
     return {
         "format": "official",

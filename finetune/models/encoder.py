@@ -43,7 +43,7 @@ class Encoder(VisionTransformer):
             dynamic_img_size=True,
             weight_init="skip",
         )
-        self.out_indices = spec.taps_of(version)
+        self.out_indices = spec.out_indices_of(version)
         self.position_offset = position_offset
         # Never read; official files hold it, so that ours must too to come out complete.
         self.register_buffer("mask_token", torch.zeros(1, spec.embed_dim))

@@ -34,8 +34,8 @@ class EncoderSpec:
     out_channels: tuple[int, int, int, int]
     swiglu: bool = False
 
-    def taps_of(self, version: str) -> tuple[int, ...]:
-        """The taps of ``v1``, which reads the last four blocks, or ``v2``."""
+    def out_indices_of(self, version: str) -> tuple[int, ...]:
+        """The indices of ``v1``, which reads the last four blocks, or ``v2``."""
         return self.out_indices if version == "v2" else tuple(range(self.depth - 4, self.depth))
 
 

@@ -76,7 +76,7 @@ def test_an_official_file_is_told_what_it_is(metric: str, tmp_path: Path, capsys
     assert main([*arguments, "--kind", "metric", "--max-depth", "25", "--version", "v1", "--input-size", "28x42"]) == 0
     content = json.loads((tmp_path / "b.json").read_text())
     assert (content["max_depth_m"], content["checkpoint_version"]) == (25.0, "v1")
-    assert content["backbone"]["taps"] == [4, 5, 6, 7]
+    assert content["backbone"]["out_indices"] == [4, 5, 6, 7]
 
 
 def test_compares_on_the_image_that_is_named(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -54,7 +54,7 @@ def test_description_says_all_that_the_weights_cannot(tmp_path: Path, max_depth_
         "position_offset": 0.1,
         "preprocessing": Preprocessing(input_size=INPUT_SIZE).to_mapping(),
         "network": {"encoder": "tiny", "features": 32, "out_channels": [24, 48, 96, 192]},
-        "backbone": {"embed_dim": 192, "depth": 8, "heads": 3, "taps": [1, 3, 5, 7], "swiglu": False},
+        "backbone": {"embed_dim": 192, "depth": 8, "heads": 3, "out_indices": [1, 3, 5, 7], "swiglu": False},
         "base": BASE,
         "name": "small",
     }

@@ -74,7 +74,7 @@ def original_network(
             block_chunks=0,
         )
         network.depth_head = DPTHead(spec.embed_dim, spec.features, out_channels=list(spec.out_channels))
-    network.intermediate_layer_idx[encoder if known else "vits"] = list(spec.taps_of(version))
+    network.intermediate_layer_idx[encoder if known else "vits"] = list(spec.out_indices_of(version))
     weights = draw({name: tensor.shape for name, tensor in network.state_dict().items()})
     network.load_state_dict(adjusted(weights, last_layer), strict=True)
     network.pretrained.blocks = spread_blocks(network.pretrained.blocks, spec)

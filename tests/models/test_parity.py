@@ -43,9 +43,9 @@ def resized_embedding(encoder: Encoder, height: int, width: int, antialias: bool
     return torch.cat((encoder.pos_embed[:, :1], patches.flatten(2).transpose(1, 2)), dim=1)
 
 
-def with_v1_taps(model: DepthModel, image: Tensor) -> Tensor:
+def with_v1_out_indices(model: DepthModel, image: Tensor) -> Tensor:
     depth = len(model.encoder.blocks)
-    with patch.object(model.encoder, "taps", range(depth - 4, depth)):
+    with patch.object(model.encoder, "out_indices", range(depth - 4, depth)):
         return answer_of(model, image)
 
 
@@ -70,7 +70,7 @@ def with_reversed_fusion(model: DepthModel, image: Tensor) -> Tensor:
         return answer_of(model, image)
 
 
-TWINS = (with_v1_taps, with_no_offset, with_antialiasing, with_bgr, with_reversed_fusion)
+TWINS = (with_v1_out_indices, with_no_offset, with_antialiasing, with_bgr, with_reversed_fusion)
 Twin = Callable[[DepthModel, Tensor], Tensor]
 
 

@@ -237,7 +237,7 @@ def _version_of(backbone: Mapping[str, Any], file: Path) -> str:
     spec = next((spec for spec in ENCODERS.values() if (spec.depth, spec.embed_dim) == (depth, width)), None)
     if spec is not None:
         for version in ("v2", "v1"):
-            if out_indices == spec.taps_of(version):
+            if out_indices == spec.out_indices_of(version):
                 return version
     raise CheckpointError(
         file,
