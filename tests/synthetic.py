@@ -1,5 +1,6 @@
 """Small inputs whose truth is a formula."""
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -13,6 +14,7 @@ from pydantic.dataclasses import dataclass
 from torch.utils.data import get_worker_info
 
 from finetune.data.camera import Camera
+from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import DataError
 
@@ -32,7 +34,7 @@ def tilted_plane(height: int = 48, width: int = 64, near_m: float = 1.0, far_m: 
     )
 
 
-class Planes:
+class Planes(Reader):
     """A reader of tilted planes, each named by its index and with its own far end."""
 
     def __init__(self, count: int, name: str = "plane") -> None:
@@ -54,7 +56,7 @@ class Planes:
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Skies:
+class Skies(Reader):
     """A reader for recipes, of planes of 1 to 4 m below a third of sky; in its last frame there is nothing but sky."""
 
     count: int = 4
@@ -71,6 +73,23 @@ class Skies:
         image = np.where(sky[..., None], np.uint8(255), np.roll(plane.image, index, axis=1))
         depth_m = np.where(sky, np.float32(np.inf), plane.depth_m)
         return replace(plane, image=image, depth_m=depth_m, source=self.source(index))
+
+
+class NoFrames(Reader):
+    """A reader without a frame."""
+
+    def __len__(self) -> int:
+        return 0
+
+    def __getitem__(self, index: int) -> DepthSample:
+        raise IndexError(index)
+
+
+def reader_with(**options: object) -> Reader:
+    """A reader that has these options in a recipe, for what looks at options alone."""
+    cls = dataclasses.make_dataclass("ReaderWith", options, bases=(NoFrames,), frozen=True)
+    reader: Reader = cls(**options)
+    return reader
 
 
 class Holed(Planes):

@@ -14,6 +14,7 @@ import pytest
 from finetune.data.augmentation import Augmentation
 from finetune.data.camera import Camera
 from finetune.data.preprocessing import Preprocessing
+from finetune.data.reader import Reader
 from finetune.data.readers.kitti import Kitti
 from finetune.data.sample import DepthSample
 from finetune.data.training_dataset import DepthRangePolicy, TrainingSamples
@@ -48,7 +49,7 @@ FRAMES = {
 }
 
 
-class OneFrame:
+class OneFrame(Reader):
     """A reader of one frame of a size, with a focal length."""
 
     def __init__(self, height: int, width: int, focal_px: float) -> None:

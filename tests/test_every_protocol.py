@@ -10,6 +10,7 @@ import torch
 
 from finetune.data.crops import view_of
 from finetune.data.preprocessing import Preprocessing
+from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import PredictionRequest, ScaledBaseline, evaluate, predict_with_network
@@ -28,7 +29,7 @@ ALIGNMENTS = ("none", "median", "scale", "scale_shift", "scale_shift_inverse")
 SMALL = Preprocessing(input_size=(56, 70))
 
 
-class Frames:
+class Frames(Reader):
     """Measured depth from a seed: an eighth of the pixels is a hole, some beyond every range; frames of ``sizes``."""
 
     def __init__(self, sizes: Sequence[tuple[int, int]], most_m: float, seed: int) -> None:
@@ -173,7 +174,7 @@ def test_aligned_rows_stand_beside_unaligned_ones() -> None:
 
 
 def test_bins_and_millimeters_by_hand() -> None:
-    class Two:
+    class Two(Reader):
         def __len__(self) -> int:
             return 1
 

@@ -2,24 +2,137 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+import inspect
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import ClassVar, Literal
 
+from finetune.data.readers.bits import Bits
+from finetune.data.readers.channels import DepthChannels
+from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import FileFault
+
+DepthIs = Literal["z", "range", "disparity", "inverse", "affine_inverse"]
 
 # Where bad samples are skipped, a run ends once they are more than so many, and more than so much of those asked for.
 FEW_BAD_SAMPLES, FEW_BAD_PERCENT = 10, 1
 NAMED_BAD_SAMPLES = 10
 
 
-class Reader(Protocol):
-    """What every reader can do; see ``finetune/data/readers``."""
+class Reader(ABC):
+    """The frames of one data entry: how many there are, and frame i as a ``DepthSample``.
 
-    def __len__(self) -> int: ...
+    A reader inherits this class and is a frozen pydantic dataclass; its fields are the options of its recipe entry.
+    ``__len__`` and ``__getitem__`` are all that it has to write. Everything else here has a default, and a reader that
+    knows better overrides it by a field, a class attribute, a property or a method of the same name. Making a reader
+    opens nothing: files are opened when a frame is asked for.
 
-    def __getitem__(self, index: int) -> DepthSample: ...
+    Attributes:
+        root: folder that the paths of its files start from; None where frames have no files.
+        meters_per_unit: a stored number times this is meters; None where no one number says it, as of disparity, or
+            where a reader of one data set knows its unit.
+        invalid: stored numbers that mean "nothing measured".
+        min_depth_m: depths up to this are not valid, meters.
+        max_depth_m: depths beyond this are not valid, meters; None for no limit.
+        depth_is: what the stored numbers are: depth along the optical axis, distance along the ray, disparity, inverse
+            depth, or inverse depth of unknown scale and shift.
+        bits: how 16 stored bits that are no plain whole number are read; None: they are a plain number.
+        depth_channels: which channel of several is depth; None where there is one.
+        disparity_offset_px: added to a stored disparity, pixels; None: nothing is.
+        image_levels: black and white of images of more than 8 bits. The run sets it, by ``set_image_levels``; it is no
+            option of an entry, since a model sees one kind of image.
+    """
+
+    root: str | None = None
+    meters_per_unit: float | None = None
+    invalid: tuple[float, ...] | None = None
+    min_depth_m: float = 0.0
+    max_depth_m: float | None = None
+    depth_is: DepthIs = "z"
+    bits: Bits | None = None
+    depth_channels: DepthChannels | None = None
+    disparity_offset_px: float | None = None
+    image_levels: ClassVar[ImageLevels | None] = None
+
+    def __init_subclass__(cls, **arguments: object) -> None:
+        super().__init_subclass__(**arguments)
+        # A dataclass takes an attribute of a base class for the default of its field. Without this, `root: str` of a
+        # reader would be an option that may be left out.
+        for name in inspect.get_annotations(cls):
+            if name not in cls.__dict__ and name in Reader.__annotations__:
+                setattr(cls, name, dataclasses.field())
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many frames there are."""
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> DepthSample:
+        """
+        Frame ``index``, from 0, as it was measured: not resized, not filled; see ``DepthSample`` for shapes and units.
+
+        Raises:
+            FileFault: the frame cannot be read; names its file.
+        """
+
+    def source(self, index: int) -> str:
+        """
+        The name that errors and tables give a frame: its depth file, or words by which a person finds it.
+
+        All frames are named before a run. By default each is read for it; a reader that knows the name says it without.
+        """
+        return self[index].source
+
+    def files(self, index: int) -> tuple[str, str] | None:
+        """
+        The image file and the depth file of a frame, not opened; None where a frame has no files of its own.
+
+        Raises:
+            ListError: one of them is missing.
+        """
+        return None
+
+    def require_files(self, index: int) -> None:
+        """
+        Raises:
+            ListError: a file of the frame is missing. Only existence is looked at.
+        """
+        self.files(index)
+
+    def check_paths(self) -> None:  # noqa: B027 - a reader without files has nothing to look for
+        """
+        Raises:
+            RecipeError: a folder or file that the options name is missing. Only existence is looked at.
+        """
+
+    def batch(self, indices: Sequence[int]) -> list[DepthSample]:
+        """Several frames, in the order asked for, equal to one by one; for readers that are quicker at several."""
+        return [self[index] for index in indices]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a run prints about the entry before it starts: sentences without a full stop."""
+        return ()
+
+    def stored_number(self, depth_m: float) -> float | None:
+        """The number in a file that becomes this depth, meters; None where that differs from pixel to pixel or map to
+        map."""
+        return depth_m / self.meters_per_unit if self.meters_per_unit else depth_m
+
+    def has_option(self, name: str) -> bool:
+        """Whether an entry of a recipe can set ``name``, so that advice names no key that does not exist."""
+        return dataclasses.is_dataclass(self) and name in {option.name for option in dataclasses.fields(self)}
+
+
+def set_image_levels(readers: Iterable[Reader], levels: ImageLevels | None) -> None:
+    """Let readers read their images by these levels: a model has one kind of image, whatever its entries."""
+    if levels is None:
+        return
+    for reader in readers:
+        object.__setattr__(reader, "image_levels", levels)
 
 
 def too_many_bad(bad: int, asked: int) -> bool:
@@ -62,9 +175,8 @@ class BadSamples:
 
 
 def read_frames(reader: Reader, frames: Sequence[int]) -> list[DepthSample]:
-    """The frames of a reader, at once where it has a way to do so, as one that draws them has."""
-    together = getattr(reader, "batch", None)
-    return together(frames) if together and frames else [reader[frame] for frame in frames]
+    """Frames of a reader, in the order asked for; together where the reader is quicker so."""
+    return reader.batch(frames) if frames else []
 
 
 def try_read(reader: Reader, frame: int) -> DepthSample | FileFault:
@@ -75,6 +187,6 @@ def try_read(reader: Reader, frame: int) -> DepthSample | FileFault:
         return fault
 
 
-def list_sources(reader: Any) -> list[str]:
-    """Of all frames of a reader, none of which is opened."""
+def list_sources(reader: Reader) -> list[str]:
+    """The names of all frames of a reader."""
     return [reader.source(index) for index in range(len(reader))]

@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from finetune.data.crops import KB_HEIGHT, KB_WIDTH
+from finetune.data.reader import Reader
 from finetune.data.readers.files import read_depth
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import PredictionRequest
@@ -43,13 +44,13 @@ class Predictions:
 
     Attributes:
         folder: of the files.
-        readers: the entries of ``data.val``.
+        readers: the entries of ``data.val``, whose frames have files.
         samples: their frames.
         meters_per_unit: what a stored 1 is; None: ``.npy`` alone is read, in meters.
     """
 
     folder: Path
-    readers: Sequence[object]
+    readers: Sequence[Reader]
     samples: ValidationSamples
     meters_per_unit: float | None
 
@@ -143,8 +144,9 @@ class Predictions:
         """The image of a frame, below the root of its entry; of one elsewhere its name alone."""
         place, frame = self.samples.place(number)
         reader = self.readers[place]
-        image = Path(reader.files(frame)[0])  # type: ignore[attr-defined]
-        root = expand_path(reader.root)  # type: ignore[attr-defined]
+        files = reader.files(frame)
+        assert files is not None and reader.root is not None, "the command refuses readers without files"
+        image, root = Path(files[0]), expand_path(reader.root)
         return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)
 
 

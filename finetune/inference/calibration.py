@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data.reader import set_image_levels
 from finetune.data.readers.files import read_image
-from finetune.data.readers.image_levels import give_levels
 from finetune.data.readers.list_lines import read_rows
 from finetune.evaluation.alignment import fit_log_scale
 from finetune.inference.predictor import Predictor
@@ -106,7 +106,7 @@ def labeled_frames(predictor: Predictor, recipe: Recipe, frames: int) -> list[La
         FileFault: a frame cannot be read.
     """
     entries = recipe.data.train
-    give_levels([entry.source for entry in entries], predictor.preprocessing.image_levels)
+    set_image_levels([entry.source for entry in entries], predictor.preprocessing.image_levels)
     found = []
     for entry in entries:
         reader = entry.source

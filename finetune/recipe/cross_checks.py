@@ -62,8 +62,8 @@ def require_entries_within_model(sections: Mapping[str, Any]) -> None:
     if model is None or data is None or model.max_depth_m is None:
         return
     for place, entry in enumerate(data.train):
-        least_m = getattr(entry.source, "min_depth_m", None)
-        if least_m is not None and least_m >= model.max_depth_m and entry.out_of_range == "ignore":
+        least_m = entry.source.min_depth_m
+        if least_m >= model.max_depth_m and entry.out_of_range == "ignore":
             raise Contradiction(
                 f"data.train.{place}.min_depth_m",
                 least_m,
@@ -194,7 +194,7 @@ def require_labels_of_head(sections: Mapping[str, Any]) -> None:
         return
     for part in ("train", "val"):
         for place, entry in enumerate(getattr(data, part)):
-            if getattr(entry.source, "depth_is", None) == "affine_inverse":
+            if entry.source.depth_is == "affine_inverse":
                 raise Contradiction(
                     f"data.{part}.{place}.depth_is",
                     "affine_inverse",

@@ -12,11 +12,12 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
 from finetune.data.checks.findings import Accepted
-from finetune.data.readers.image_levels import ImageLevels, give_levels
+from finetune.data.reader import Reader, set_image_levels
+from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.sample import MAX_DEPTH_M
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.losses.base import Reduction
@@ -230,16 +231,24 @@ class ModelOptions:
             raise Contradiction("checkpoint_kind", self.checkpoint_kind, relative, other="head", other_value=self.head)
 
 
-@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 class DataEntry:
     """One entry of ``data.train`` or ``data.val``; its other keys are the options of the reader."""
 
     reader: Annotated[str, Names(READERS, into="source")]  # a name in registry.READERS
-    source: Any  # the reader itself: len() and [index] -> DepthSample
+    source: Annotated[Reader, SkipValidation]  # the reader itself, made of the other keys
     weight: Positive = 1.0  # how often its samples are drawn, relative to the other entries
     # In training, of depth beyond model.max_depth_m and of sky. ignore: not measured; ceiling: as far as the head can
     # say, which is max_depth_m for a metric one and an inverse depth of 0 for a relative one.
     out_of_range: Literal["ignore", "ceiling"] = "ignore"
+
+    def __post_init__(self) -> None:
+        # Of pydantic's own check a user would hear nothing of what to write.
+        if not isinstance(self.source, Reader):
+            cls = type(self.source)
+            parent = f"{Reader.__module__}.{Reader.__name__}"
+            expected = f"a reader that inherits {parent}: {cls.__module__}.{cls.__qualname__} does not"
+            raise RecipeError("reader", self.reader, expected)
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -288,7 +297,7 @@ class DataOptions:
             )
         elif self.image_black is not None and self.image_white is not None and self.image_black >= self.image_white:
             raise RecipeError("image_white", self.image_white, f"more than image_black, {self.image_black:g}")
-        give_levels([entry.source for entry in (*self.train, *self.val)], self.image_levels)
+        set_image_levels([entry.source for entry in (*self.train, *self.val)], self.image_levels)
 
     @property
     def image_levels(self) -> ImageLevels | None:

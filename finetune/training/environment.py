@@ -21,7 +21,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import GradientAccumulationPlugin
 
-from finetune.data.reader import list_sources, try_read
+from finetune.data.reader import Reader, list_sources, try_read
 from finetune.data.sample import DepthSample
 from finetune.recipe.load import recipe_mapping
 from finetune.recipe.run_dir import digest
@@ -214,7 +214,7 @@ def _version(package: str) -> str | None:
         return None
 
 
-def content_digest(reader: Any) -> str:
+def content_digest(reader: Reader) -> str:
     """SHA-256 of all names of its frames below the folder they share, and of what some of them hold: the same wherever
     the data lie."""
     names = list_sources(reader)

@@ -9,14 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from finetune.data.reader import list_sources
-from finetune.data.readers.image_levels import give_levels
+from finetune.data.reader import Reader, list_sources, set_image_levels
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.baselines import predict_constant, predict_everywhere
 from finetune.evaluation.evaluator import PredictFunction, Row, ScaledBaseline, evaluate, predict_with_network
@@ -60,7 +58,7 @@ def evaluate_model(
         )
     # Its own, as all of its preprocessing; the recipe may be of another.
     entries = (*recipe.data.train, *recipe.data.val)
-    give_levels([entry.source for entry in entries], predictor.preprocessing.image_levels)
+    set_image_levels([entry.source for entry in entries], predictor.preprocessing.image_levels)
     with _begun(recipe) as (accelerator, begin):
         network = predictor.network.to(accelerator.device).eval()
         began = replace(begin, preprocessing=predictor.preprocessing)
@@ -110,7 +108,7 @@ def evaluate_predictions(
             raise FinetuneError(f"{name} asks for mirrored images, which files cannot answer. Leave out +flip=true.")
     readers = [entry.source for entry in recipe.scored_entries.values()]
     for name, reader in zip(recipe.scored_entries, readers, strict=True):
-        if not hasattr(reader, "files") or getattr(reader, "labeled", None):
+        if reader.files(0) is None:
             raise FinetuneError(f"{name} has no file for each image. Name data that lies in files.")
     with _begun(recipe) as (accelerator, begin):
         samples = ValidationSamples(readers, begin.preprocessing)
@@ -130,7 +128,7 @@ def _begun(recipe: Recipe) -> Iterator[tuple[Accelerator, Startup]]:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
-def image_rows(evaluations: Sequence[Evaluation], readers: Sequence[Any]) -> str:
+def image_rows(evaluations: Sequence[Evaluation], readers: Sequence[Reader]) -> str:
     """
     Args:
         evaluations: with their images.

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +22,7 @@ from finetune.data.reader import (
     FEW_BAD_PERCENT,
     FEW_BAD_SAMPLES,
     NAMED_BAD_SAMPLES,
+    Reader,
     list_sources,
     too_many_bad,
     try_read,
@@ -48,8 +48,6 @@ _USUAL_END_M = 12.0
 _MAX_SEEN_M = 2000.0  # by any camera; what is said to be farther is in another unit
 # A larger share of measured depth beyond the range is worth an alarm; a few stray returns are in every sensor's maps.
 MAX_BEYOND = 0.01
-# Options of a reader that say what is valid.
-_LIMITS = ("invalid", "min_depth_m", "max_depth_m")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,10 +185,8 @@ def beyond_range_notes(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[
     return notes
 
 
-def missing_files(reader: Any, *, may_skip: bool) -> list[FileFault]:
+def missing_files(reader: Reader, *, may_skip: bool) -> list[FileFault]:
     """A training run of hours must not end at the first frame that is not there."""
-    if not hasattr(reader, "require_files"):
-        return []
     looked_for = evenly_spread(len(reader), FILES_LOOKED_FOR)
     missing: list[FileFault] = []
     for index in looked_for:
@@ -294,12 +290,12 @@ def _span_m(sample: DepthSample) -> float | None:
     return float(np.ptp(depths)) if len(depths) > 1 else None
 
 
-def _nothing_measured(source: str, reader: Any) -> tuple[str, str]:
+def _nothing_measured(source: str, reader: Reader) -> tuple[str, str]:
     """What the numbers in a depth file without any measured pixel are, and how to mend them; empty if unknown."""
     path = Path(source)
     if path.suffix.lower() not in DEPTH_SUFFIXES or not is_file(path):
         return "", ""
-    raw = read_depth(source, getattr(reader, "depth_channels", None))
+    raw = read_depth(source, reader.depth_channels)
     finite = raw[np.isfinite(raw)]
     if not finite.size:
         return "; all numbers in this one are NaN or infinite", "Export depth as numbers above 0. "
@@ -310,7 +306,7 @@ def _nothing_measured(source: str, reader: Any) -> tuple[str, str]:
     )
 
 
-def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Any) -> Finding | None:
+def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Reader) -> Finding | None:
     """What is wrong with unit, range, count or spread of the measured depth of an entry; None where nothing is."""
     limit, max_depth_m = _limit(recipe)
     where = recipe.where(depth.key)
@@ -367,9 +363,10 @@ def _scored_limit(recipe: Recipe) -> tuple[str, float]:
     return key, recipe.depth_range_m[1]
 
 
-def _check_limits(key: str, reader: Any) -> str:
+def _check_limits(key: str, reader: Reader) -> str:
     """The options of an entry that say what is valid, with their values."""
-    limits = [f"{name} {getattr(reader, name)}" for name in _LIMITS if hasattr(reader, name)]
+    values = {"invalid": reader.invalid, "min_depth_m": reader.min_depth_m, "max_depth_m": reader.max_depth_m}
+    limits = [f"{name} {value}" for name, value in values.items() if reader.has_option(name)]
     return f"Check {key}: {', '.join(limits)}" if limits else f"Check the depth maps of {key}"
 
 
@@ -379,7 +376,7 @@ def _likely(
     where: str,
     depths_m: tuple[float, float],
     limit: tuple[str, float],
-    reader: Any,
+    reader: Reader,
 ) -> tuple[str, str, str]:
     """
     The name of a finding, what was found with its likely causes, and the fix.
@@ -389,7 +386,7 @@ def _likely(
         limit: as ``_limit`` gave it.
     """
     key, (median_m, end_m), (name_of_limit, max_depth_m) = depth.key, depths_m, limit
-    meters_per_unit = getattr(reader, "meters_per_unit", None)
+    meters_per_unit = reader.meters_per_unit
     if meters_per_unit is None:
         return "max_depth", found, f"Set {range_to_set(name_of_limit, end_m)}, or mend the entry {key} ({where})"
     kept = f"; if {unit_name(meters_per_unit)} are right, set {range_to_set(name_of_limit, end_m)}"

@@ -25,7 +25,7 @@ from finetune.data.checks.summary import Checked, Summary
 from finetune.data.checks.zoom import differing_zoom, too_elongated
 from finetune.data.dataloader import ErrorCapturingDataset, init_worker
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.reader import try_read
+from finetune.data.reader import Reader, try_read
 from finetune.data.readers.files import read_depth
 from finetune.data.sample import DepthSample
 from finetune.evaluation.protocol_settings import protocol_settings
@@ -127,7 +127,7 @@ def _look(recipe: Recipe, key: str, entry: DataEntry, samples: int, checked: Che
 class _FactsOf(Dataset[Any]):
     """The facts of picked samples of a reader, or what is wrong with them."""
 
-    def __init__(self, reader: Any, indices: Sequence[int]) -> None:
+    def __init__(self, reader: Reader, indices: Sequence[int]) -> None:
         self._reader = reader
         self._indices = indices
 
@@ -139,7 +139,7 @@ class _FactsOf(Dataset[Any]):
         return facts_of(found, plain_unit(self._reader)) if isinstance(found, DepthSample) else found
 
 
-def _facts(reader: Any, indices: Sequence[int], workers: int, key: str) -> Iterator[Facts | FileFault]:
+def _facts(reader: Reader, indices: Sequence[int], workers: int, key: str) -> Iterator[Facts | FileFault]:
     loader = DataLoader(
         ErrorCapturingDataset(_FactsOf(reader, indices)),
         batch_size=None,
@@ -160,7 +160,7 @@ def _of_fault(key: str, fault: FileFault, where: str, name: str = "files") -> Fi
     return Finding(severity="stop", name=name, key=key, evidence=fault.cause, fix=fix)
 
 
-def _of_faults(key: str, reader: Any, faults: Sequence[FileFault], looked_at: int, where: str) -> Finding:
+def _of_faults(key: str, reader: Reader, faults: Sequence[FileFault], looked_at: int, where: str) -> Finding:
     first = faults[0]
     evidence = first.cause + (f", and {len(faults) - 1} more of {looked_at} looked at" if len(faults) > 1 else "")
     if len(faults) == looked_at and _is_swapped(reader):
@@ -174,13 +174,11 @@ def _of_faults(key: str, reader: Any, faults: Sequence[FileFault], looked_at: in
     return Finding(severity="stop", name="files", key=key, evidence=evidence, fix=f"{first.fix} ({where})")
 
 
-def _is_swapped(reader: Any) -> bool:
+def _is_swapped(reader: Reader) -> bool:
     """Whether what a reader takes for images can be read as depth of 16 bits or more."""
-    if not hasattr(reader, "files"):
-        return False
     try:
-        image_path, _ = reader.files(0)
-        return bool(read_depth(image_path).dtype.itemsize > 1)
+        files = reader.files(0)
+        return files is not None and read_depth(files[0]).dtype.itemsize > 1
     except (DataError, ListError):
         return False
 
@@ -229,7 +227,7 @@ def _summary(key: str, frames: int, facts: Sequence[Facts]) -> Summary:
 
 
 def _worst(
-    reader: Any, indices: Sequence[int], looked_at: Sequence[Facts | FileFault], most: int = 3
+    reader: Reader, indices: Sequence[int], looked_at: Sequence[Facts | FileFault], most: int = 3
 ) -> list[DepthSample]:
     """The samples whose depth edges meet the least color; without edges, those with the least depth."""
 
@@ -305,7 +303,7 @@ def _try_model(recipe: Recipe, step: bool, checked: Checked) -> Startup | None:
             try_compiler(accelerator.device)
         begin = prepare_startup(recipe, accelerator)
         entries = (*recipe.data.train, *recipe.data.val)
-        of_readers = dict.fromkeys(note for entry in entries for note in getattr(entry.source, "notes", ()))
+        of_readers = dict.fromkeys(note for entry in entries for note in entry.source.notes)
         checked.notes += [*of_readers, *default_notes(recipe), *notes, *begin.notes]
         if begin.checkpoint and begin.checkpoint.license:
             checked.notes.append(f"license of the base: {begin.checkpoint.license}")

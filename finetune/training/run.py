@@ -74,7 +74,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     make_augmentation(recipe)
     require_protocols(recipe)
     entries = (*recipe.data.train, *recipe.data.val)
-    notes += dict.fromkeys(note for entry in entries for note in getattr(entry.source, "notes", ()))
+    notes += dict.fromkeys(note for entry in entries for note in entry.source.notes)
     notes += default_notes(recipe) + skipped_notes(looked_at) + quick_warnings(looked_at, recipe)
     if recipe.run.compile:
         try_compiler(accelerator.device)

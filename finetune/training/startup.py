@@ -21,7 +21,7 @@ from finetune.models.checkpoints.load import Checkpoint, license_sentence, read_
 from finetune.models.depth_model import DepthModel
 from finetune.recipe.load import recipe_mapping
 from finetune.recipe.run_dir import digest
-from finetune.recipe.schema import Recipe
+from finetune.recipe.schema import DataEntry, Recipe
 from finetune.training.head_init import (
     CALIBRATION_IMAGES,
     drawn_model,
@@ -98,9 +98,7 @@ def prepare_startup(recipe: Recipe, accelerator: Accelerator) -> Startup:
 def scored_without_unit(recipe: Recipe) -> tuple[str, ...]:
     """That meters in the tables are none, where the labels that are scored are of unknown scale and shift."""
     without = [
-        f"data.val.{place}"
-        for place, entry in enumerate(recipe.data.val)
-        if getattr(entry.source, "depth_is", None) == "affine_inverse"
+        f"data.val.{place}" for place, entry in enumerate(recipe.data.val) if entry.source.depth_is == "affine_inverse"
     ]
     if not without:
         return ()
@@ -283,5 +281,5 @@ def weights_metadata(recipe: Recipe, begin: Startup) -> dict[str, Any]:
     }
 
 
-def readers_of(entries: Iterable[Any]) -> list[Reader]:
+def readers_of(entries: Iterable[DataEntry]) -> list[Reader]:
     return [entry.source for entry in entries]

@@ -96,9 +96,9 @@ class Together(Planes):
         super().__init__(count)
         self.asked: list[list[int]] = []
 
-    def batch(self, frames: Sequence[int]) -> list[DepthSample]:
-        self.asked.append(list(frames))
-        return [self[frame] for frame in frames]
+    def batch(self, indices: Sequence[int]) -> list[DepthSample]:
+        self.asked.append(list(indices))
+        return [self[index] for index in indices]
 
 
 def test_a_batch_is_asked_for_at_once_where_a_reader_can_and_is_the_same_as_one_by_one() -> None:
@@ -274,8 +274,8 @@ def test_a_bad_sample_stops_where_it_is_not_said_to_skip_it(workers: int) -> Non
 class HoledTogether(Holed):
     """Reads many at once."""
 
-    def batch(self, frames: Sequence[int]) -> list[DepthSample]:
-        return [self[frame] for frame in frames]
+    def batch(self, indices: Sequence[int]) -> list[DepthSample]:
+        return [self[index] for index in indices]
 
 
 def test_one_bad_sample_among_many_read_at_once_costs_only_itself() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from finetune.data.preprocessing import Preprocessing
+from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import PredictionRequest, _share, evaluate, predict_with_network, resize_prediction
@@ -25,7 +26,7 @@ def one_process(index: int = 0, count: int = 1) -> Any:
     return SimpleNamespace(process_index=index, num_processes=count)
 
 
-class Flat:
+class Flat(Reader):
     """Frame i is 1 + i meters everywhere; the last one was not measured at all."""
 
     def __len__(self) -> int:

@@ -14,6 +14,8 @@ import pytest
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
+from finetune.data.reader import Reader
+from finetune.data.sample import DepthSample
 from finetune.recipe.load import default_notes, load_recipe, recipe_mapping, recipe_text
 from finetune.recipe.schema import (
     AugmentOptions,
@@ -31,7 +33,7 @@ from finetune.utils.errors import RecipeError, RecipeFaults
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class FakeReader:
+class FakeReader(Reader):
     root: str
     list: str | None = None
     meters_per_unit: float
@@ -44,6 +46,12 @@ class FakeReader:
             raise RecipeError("meters_per_unit", self.meters_per_unit, "a number above 0")
         if self.count < 1:
             raise RecipeError("count", self.count, "at least 1 frame")
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> DepthSample:
+        raise AssertionError("nothing here reads a frame")
 
     def check_paths(self) -> None:
         if not Path(self.root).is_dir():

@@ -40,7 +40,7 @@ def test_of_many_frames_a_spread_is_looked_at(recipe: Path) -> None:
 def test_frames_that_cannot_be_read_are_counted_and_the_others_looked_at(
     recipe: Path, broken: list[int], tmp_path: Path
 ) -> None:
-    folder = shutil.copytree(Path(load_recipe(recipe).data.train[0].source.root), tmp_path / "copy")
+    folder = shutil.copytree(Path(str(load_recipe(recipe).data.train[0].source.root)), tmp_path / "copy")
     for number in broken:
         (folder / f"{number:02}.png").write_bytes(b"")
     checked = check_recipe(load_recipe(recipe, [f"data.train.0.root={folder}"]), str(recipe), step=False)

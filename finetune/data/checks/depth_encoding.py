@@ -34,14 +34,14 @@ def bits(entry: Entry) -> Iterator[Finding]:
     assert kind is not None
     if count < 0.6 * len(entry.facts):
         return
-    unit = getattr(entry.reader, "meters_per_unit", 0.0)
+    unit = entry.reader.meters_per_unit
     wraps = any(one.numbers.matters for one in entry.facts if one.numbers.bits == kind)
-    if not wraps and math.isclose(unit, 0.001 / 8):
+    if not wraps and unit is not None and math.isclose(unit, 0.001 / 8):
         return  # which is the same as long as nothing wraps around
     name, unit_m = _BITS[kind]
     way = (
         f"Set {entry.key}.bits: {kind} and {entry.key}.meters_per_unit: {unit_m:g} ({entry.where})"
-        if hasattr(entry.reader, "bits")
+        if entry.reader.has_option("bits")
         else f"Read the data of {entry.key} by the reader pairs, with bits: {kind} ({entry.where})"
     )
     yield Finding(
@@ -66,7 +66,7 @@ def evidence_of_shares(entry: Entry) -> str | None:
     told = [one for one in entry.facts if one.numbers.scale]
     if not told or len(told) < len([one for one in entry.facts if one.points]):
         return None
-    unit = getattr(entry.reader, "meters_per_unit", None) or 1.0
+    unit = entry.reader.meters_per_unit or 1.0
     end = 1 if max(one.most_m for one in told) <= unit * (1 + 1e-6) else 65535
     ends = sum(math.isclose(one.most_m, end * unit, rel_tol=1e-6) for one in told)
     evidence = f"all numbers are from 0 to {end}, and {ends} of {len(told)} depth maps end at exactly {end}"
@@ -94,7 +94,7 @@ def differing_units(entries: Sequence[Entry]) -> Iterator[Finding]:
     for place, entry in enumerate(others):
         for first in others[:place]:
             ratio = medians[entry.key] / medians[first.key]
-            if not _differ_as_units(ratio, _unit(first), _unit(entry)):
+            if not _differ_as_units(ratio, first.reader.meters_per_unit, entry.reader.meters_per_unit):
                 continue
             times = f"{max(ratio, 1 / ratio):.3g}" if 0.001 < ratio < 1000 else f"{max(ratio, 1 / ratio):.0f}"
             yield Finding(
@@ -117,11 +117,6 @@ def _differ_as_units(ratio: float, first: float | None, second: float | None) ->
         # The raw numbers are alike, so that the depths differ by the units alone.
         return times > 3 and abs(math.log(ratio / of_units)) < min(math.log(2), 0.5 * abs(math.log(of_units)))
     return any(low <= times <= high for low, high in _RATIOS_OF_UNITS)
-
-
-def _unit(entry: Entry) -> float | None:
-    unit = getattr(entry.reader, "meters_per_unit", None)
-    return None if unit is None else float(unit)
 
 
 def _median_m(entry: Entry) -> float:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.checks.frame_stats import Facts
+from finetune.data.reader import Reader
 
 # A value that so many of the maps end at, with so many of their pixels, is where the sensor or the file ends.
 _SHARE_OF_MAPS, _MIN_MAPS, _SHARE_AT_END = 0.6, 4, 0.002
@@ -30,7 +30,7 @@ class Entry:
 
     key: str
     where: str
-    reader: Any
+    reader: Reader
     facts: Sequence[Facts]
     ceiling: bool
     limit: tuple[str, float]

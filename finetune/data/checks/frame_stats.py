@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import cv2
 import numpy as np
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from finetune.data.checks.flatness import Reading, largest_plane
 from finetune.data.checks.registration import Edges, find_edges
 from finetune.data.checks.stored_numbers import Numbers, numbers_of
+from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample, is_sparse
 
 _DEPTHS = 2048
@@ -110,12 +110,9 @@ def left_out_share(sample: DepthSample) -> float:
     return float(np.mean(~sample.valid & (sample.depth_m > 0)))
 
 
-def plain_unit(reader: Any) -> float | None:
+def plain_unit(reader: Reader) -> float | None:
     """Meters by which a reader multiplies what a file stores; None where it does more than that, or does not say."""
-    if getattr(reader, "depth_is", "z") != "z" or getattr(reader, "bits", None):
-        return None
-    unit = getattr(reader, "meters_per_unit", None)
-    return None if unit is None else float(unit)
+    return None if reader.depth_is != "z" or reader.bits else reader.meters_per_unit
 
 
 def look_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:

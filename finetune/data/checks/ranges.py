@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
@@ -13,6 +12,7 @@ from finetune.data.checks.depth_encoding import evidence_of_shares
 from finetune.data.checks.entry import Entry, ends_of_sensor, without_ends
 from finetune.data.checks.findings import Finding
 from finetune.data.checks.units import range_to_set, suggested_max_depth_m
+from finetune.data.reader import Reader
 from finetune.utils.figures import meters, percent
 
 _TOO_MUCH_HEADROOM = 5.0
@@ -38,7 +38,7 @@ def sentinel(entry: Entry) -> Iterator[Finding]:
         value_m = max(ends)
         count = sum(one.most_m == value_m for one in entry.facts)
         nature = "nothing beyond it: it looks like the end of the sensor, or of what was drawn, and not like a distance"
-    raw = _stored(entry.reader, value_m)
+    raw = entry.reader.stored_number(value_m)
     if raw is None:
         evidence = f"{count} of {len(entry.facts)} depth maps have many pixels at their farthest value, and {nature}"
         fix = f"If it is a code, add the number that the files have there to {entry.key}.invalid ({entry.where})"
@@ -46,7 +46,7 @@ def sentinel(entry: Entry) -> Iterator[Finding]:
         return
     raw = round(raw) if math.isclose(raw, round(raw), rel_tol=1e-6) else raw  # depth is float32, raw values often whole
     share = float(np.median([one.most_share for one in entry.facts if one.most_m == value_m]))
-    listed = [*getattr(entry.reader, "invalid", ()), raw]
+    listed = [*(entry.reader.invalid or ()), raw]
     yield Finding(
         severity="stop" if entry.ceiling and suspects else "warn",
         name="sentinel",
@@ -54,17 +54,9 @@ def sentinel(entry: Entry) -> Iterator[Finding]:
         evidence=f"{count} of {len(entry.facts)} depth maps have {percent(share)} of their pixels at exactly "
         f"{raw:.10g} ({meters(value_m, 4)}) and {nature}",
         fix=f"Set {entry.key}.invalid: [{', '.join(f'{value:.10g}' for value in listed)}] ({entry.where})"
-        if hasattr(entry.reader, "invalid")
+        if entry.reader.has_option("invalid")
         else f"Leave that value out when the data of {entry.key} are written ({entry.where})",
     )
-
-
-def _stored(reader: Any, depth_m: float) -> float | None:
-    """The number in a file that a reader made this depth of; None where there is no one such number."""
-    if hasattr(reader, "stored_number"):
-        return reader.stored_number(depth_m)
-    unit = getattr(reader, "meters_per_unit", None)
-    return depth_m / unit if unit else depth_m
 
 
 def depth_range(entry: Entry) -> Iterator[Finding]:
@@ -115,16 +107,16 @@ def depth_range(entry: Entry) -> Iterator[Finding]:
 
 
 def way_with_what_is_beyond(
-    entry_key: str, reader: object, limit: tuple[str, float], end_m: float, beyond: float
+    entry_key: str, reader: Reader, limit: tuple[str, float], end_m: float, beyond: float
 ) -> str:
     """What to set where a share of the depth is beyond the limit: a sensor's noise is to raise no range."""
     key, limit_m = limit
-    if getattr(reader, "depth_is", "z") == "disparity" and not getattr(reader, "disparity_offset_px", None):
+    if reader.depth_is == "disparity" and not reader.disparity_offset_px:
         # Middlebury's doffs: without it, what is far is many times too far.
         set_offset = f"If the calibration names an offset (doffs), set {entry_key}.disparity_offset_px; if not, set"
         return f"{set_offset} {range_to_set(key, end_m)}, or more if the camera is to answer farther"
     farther = f"Set {range_to_set(key, end_m)}, or more if the camera is to answer farther"
-    if beyond > 1 - _MOSTLY_WITHIN or not hasattr(reader, "max_depth_m"):
+    if beyond > 1 - _MOSTLY_WITHIN or not reader.has_option("max_depth_m"):
         return farther
     own_m = reader.max_depth_m or limit_m
     return (

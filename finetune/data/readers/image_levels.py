@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -78,10 +78,3 @@ class ImageLevels:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def give_levels(readers: Iterable[Any], levels: ImageLevels | None) -> None:
-    """Let readers of files read their images by these levels: a model has one kind of image, whatever its entries."""
-    for reader in readers:
-        if levels is not None and hasattr(reader, "image_levels"):
-            object.__setattr__(reader, "image_levels", levels)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import os
 import zipfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar
 
-from finetune.data.readers.image_levels import ImageLevels
+from finetune.data.reader import Reader
 from finetune.data.readers.list_lines import is_number, read_rows
 from finetune.utils.errors import ListError, RecipeError
 from finetune.utils.paths import expand_path, if_closed, is_file, is_folder, list_folder, missing, path_exists
@@ -126,11 +125,8 @@ def same_file(path: str | Path, other: str | Path) -> bool:
         return False
 
 
-class ListedFrames(ABC):
+class ListedFrames(Reader):
     """What every reader of files does with its listing, which it makes at first use as ``_listing``."""
-
-    # Of the run, not of the entry: see ``give_levels``.
-    image_levels: ClassVar[ImageLevels | None] = None
 
     @property
     @abstractmethod
@@ -144,7 +140,7 @@ class ListedFrames(ABC):
         """The depth file of a frame, not opened."""
         return self._listing.depth_path(index)
 
-    def files(self, index: int) -> tuple[str, str]:
+    def files(self, index: int) -> tuple[str, str] | None:
         """
         The image and the depth file of a frame, not opened.
 
@@ -152,13 +148,6 @@ class ListedFrames(ABC):
             ListError: one of them is missing.
         """
         return self._listing.files(index)
-
-    def require_files(self, index: int) -> None:
-        """
-        Raises:
-            ListError: the image or the depth file of a frame is missing. Only existence is looked at.
-        """
-        self._listing.files(index)
 
 
 def locate(root: str, name: str) -> str:

@@ -84,20 +84,9 @@ class NyuV2(ListedFrames):
             return super().source(index)
         return f"{locate(self.root, self.labeled)}#{self._labeled_frames[index]}"
 
-    def files(self, index: int) -> tuple[str, str]:
-        """The image and the depth file of a frame; of a labeled one both are the file of all."""
-        if self.labeled is None:
-            return super().files(index)
-        path = locate(self.root, self.labeled)
-        return path, path
-
-    def require_files(self, index: int) -> None:
-        """
-        Raises:
-            ListError: a file of the frame is missing.
-        """
-        if self.labeled is None:
-            super().require_files(index)
+    def files(self, index: int) -> tuple[str, str] | None:
+        """The image and the depth file of a frame; None of a labeled one, since one file holds all of them."""
+        return super().files(index) if self.labeled is None else None
 
     def __getitem__(self, index: int) -> DepthSample:
         """

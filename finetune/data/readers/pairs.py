@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.data.camera import Camera
+from finetune.data.reader import DepthIs
 from finetune.data.readers.bits import Bits
 from finetune.data.readers.channels import DepthChannels
 from finetune.data.readers.files import DepthCoding, read_stored_frame, require_depth_range
@@ -43,7 +44,6 @@ from finetune.utils.errors import DataError, ListError, RecipeError
 from finetune.utils.figures import percent
 from finetune.utils.paths import expand_path, is_file, is_folder, path_exists
 
-DepthIs = Literal["z", "range", "disparity", "inverse", "affine_inverse"]
 # What is a key of one ``depth_is`` alone, and which key says the unit of each.
 _KEYS_OF: dict[tuple[str, ...], tuple[str, ...]] = {
     ("z", "range"): ("meters_per_unit",),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import RecipeError
 
@@ -23,7 +24,7 @@ _TOGETHER = 4
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
-class Scenes:
+class Scenes(Reader):
     """Worlds from a seed, with the camera of each frame. Frame i is a function of the options and i alone.
 
     Fields are recipe options. Faults of the color sensor are the largest that a frame can have; each draws its share.

@@ -1,7 +1,6 @@
 """What several maps say of bits, of numbers from 0 to 1, and of two entries in different units."""
 
 import dataclasses
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +12,7 @@ from finetune.data.checks.findings import Finding
 from finetune.data.checks.frame_stats import Facts, facts_of
 from finetune.data.checks.rules import findings_of
 from finetune.data.checks.stored_numbers import Numbers
-from tests.synthetic import tilted_plane
+from tests.synthetic import reader_with, tilted_plane
 
 
 def facts(**changes: Any) -> Facts:
@@ -21,7 +20,7 @@ def facts(**changes: Any) -> Facts:
 
 
 def entry(found: list[Facts], key: str = "data.train.0", limit_m: float = 10.0, **options: Any) -> Entry:
-    reader = SimpleNamespace(**options)
+    reader = reader_with(**options)
     limit = ("model.max_depth_m", limit_m)
     return Entry(key=key, where="x.yaml:3", reader=reader, facts=found, ceiling=False, limit=limit)
 

@@ -1,7 +1,6 @@
 """What is to raise a suggested range and what is not: noise beyond a sensor's reach, codes, saturation."""
 
 import dataclasses
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from finetune.data.checks.findings import Finding
 from finetune.data.checks.frame_stats import Facts, facts_of
 from finetune.data.checks.ranges import depth_range, sentinel
 from finetune.data.checks.units import either, fitting_units, range_to_set, suggested_max_depth_m
-from tests.synthetic import tilted_plane
+from tests.synthetic import reader_with, tilted_plane
 
 
 def facts(depth_m: Any, **changes: Any) -> Facts:
@@ -21,7 +20,7 @@ def facts(depth_m: Any, **changes: Any) -> Facts:
 
 
 def entry(found: list[Facts], limit_m: float, **options: Any) -> Entry:
-    reader = SimpleNamespace(**options)
+    reader = reader_with(**options)
     limit = ("model.max_depth_m", limit_m)
     return Entry(key="data.train.0", where="x.yaml:3", reader=reader, facts=found, ceiling=False, limit=limit)
 

@@ -7,7 +7,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -22,14 +21,14 @@ from finetune.data.checks.rules import apart, findings_of
 from finetune.data.checks.units import suggested_max_depth_m
 from finetune.data.readers.files import read_depth, read_image
 from finetune.data.sample import DepthSample, is_sparse
-from tests.synthetic import tilted_plane
+from tests.synthetic import reader_with, tilted_plane
 
 SAMPLES = os.environ.get("DEPTH_SAMPLES")
 
 
 def entry(facts: list[Facts], key: str = "data.train.0", max_depth_m: float = 10.0, **options: Any) -> Entry:
     limit = ("model.max_depth_m", max_depth_m)
-    return Entry(key=key, where="x.yaml:3", reader=SimpleNamespace(**options), facts=facts, ceiling=False, limit=limit)
+    return Entry(key=key, where="x.yaml:3", reader=reader_with(**options), facts=facts, ceiling=False, limit=limit)
 
 
 def plane(**changes: Any) -> Facts:

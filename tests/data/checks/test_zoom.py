@@ -1,13 +1,12 @@
 """Sizes and focal lengths at the network, worked out by hand."""
 
 import dataclasses
-from types import SimpleNamespace
 
 from finetune.data.checks.entry import Entry
 from finetune.data.checks.frame_stats import Facts, facts_of
 from finetune.data.checks.zoom import differing_zoom, too_elongated
 from finetune.data.preprocessing import Preprocessing
-from tests.synthetic import tilted_plane
+from tests.synthetic import reader_with, tilted_plane
 
 ANY = facts_of(tilted_plane())
 
@@ -17,7 +16,7 @@ def entry(part: str, *sizes: tuple[int, int, float | None]) -> Entry:
         dataclasses.replace(ANY, size=(height, width), focal_px=focal_px) for height, width, focal_px in sizes
     ]
     limit = ("model.max_depth_m", 80.0)
-    return Entry(key=f"data.{part}.0", where="x", reader=SimpleNamespace(), facts=facts, ceiling=False, limit=limit)
+    return Entry(key=f"data.{part}.0", where="x", reader=reader_with(), facts=facts, ceiling=False, limit=limit)
 
 
 def test_whole_frames_of_kitti_beside_the_kb_crop_are_a_zoom() -> None:

@@ -187,7 +187,7 @@ def test_the_kb_crop_takes_the_camera_along(tmp_path: Path) -> None:
 def test_a_calibration_file_comes_before_the_table(tmp_path: Path) -> None:
     options: dict[str, Any] = dict(example(tmp_path))
     reader = Kitti(**options)
-    image = Path(reader.files(0)[0])
+    image = Path((reader.files(0) or "")[0])
     day = next(parent for parent in image.parents if len(parent.name) == 10)
     (day / "calib_cam_to_cam.txt").write_text(
         "calib_time: 09-Jan-2012\nS_rect_02: 1.242e+03 3.75e+02\n"
