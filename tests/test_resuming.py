@@ -308,7 +308,7 @@ def test_a_full_disk_loses_no_older_resume_point(
     monkeypatch.setattr(Run, "save_checkpoint", save_on_a_full_disk)
     assert launch(averaged / "recipe.yaml", "--resume") == 1
     said = capsys.readouterr().err
-    assert "step_00000006 cannot be written" in said
+    assert "step_00000006: cannot be written" in said
     assert "--resume" in said
     assert "Traceback" not in said
     assert [path.name for path in (averaged / "checkpoints").iterdir()] == ["step_00000003"]

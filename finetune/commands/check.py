@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
+from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command, write_and_say
 from finetune.utils.paths import expand_path
 
 
@@ -51,13 +51,11 @@ def _check(arguments: argparse.Namespace) -> int:
     # Only now what takes seconds to import: a wrong recipe has been answered.
     with import_without_gc():
         from finetune.reporting.check_report import as_json, as_page, as_text
-        from finetune.reporting.page import write
         from finetune.training.recipe_check import check_recipe
 
     checked = check_recipe(recipe, arguments.recipe, samples=arguments.samples, step=not arguments.no_step)
     print(as_text(checked))
     for path, content in ((arguments.json, as_json), (arguments.html, as_page)):
         if path:
-            write(path, content(checked))
-            print(f"{path} is written")
+            write_and_say(path, content(checked))
     return 1 if checked.stops else 0

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.commands.runner import CommandParser, run_command
+from finetune.commands.runner import CommandParser, run_command, write_and_say
 from finetune.utils.paths import expand_path
 
 
@@ -32,9 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _compare(arguments: argparse.Namespace) -> None:
     from finetune.reporting.compare_report import as_text, compare_page, read_runs
-    from finetune.reporting.page import write
 
     runs = read_runs([arguments.first, *arguments.others])
     print(as_text(runs))
-    write(arguments.html, compare_page(runs))
-    print(f"{arguments.html} is written")
+    write_and_say(arguments.html, compare_page(runs))

@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.commands.arguments import add_model_argument, claims_of, load_from, positive_meters
-from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
-from finetune.utils.files import NAME_A_FILE, disk_faults, write_file
+from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command, write_and_say
 from finetune.utils.paths import expand_path, is_file, is_folder
 
 
@@ -116,9 +115,11 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     for one in found:
         print(one)
     if arguments.json:
-        _write(arguments.json, json.dumps([one.to_mapping() for one in evaluations], indent=2) + "\n")
+        write_and_say(arguments.json, json.dumps([one.to_mapping() for one in evaluations], indent=2) + "\n")
     if arguments.csv:
-        _write(arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.scored_entries.values()]))
+        write_and_say(
+            arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.scored_entries.values()])
+        )
     if arguments.html:
         from finetune.reporting.run_report import page_content, report_page
 
@@ -133,10 +134,4 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             claims=claims_of(arguments),
             overrides=overrides,
         )
-        _write(arguments.html, report_page(content))
-
-
-def _write(path: Path, text: str) -> None:
-    with disk_faults(path, NAME_A_FILE):
-        write_file(path, text)
-    print(f"{path} is written")
+        write_and_say(arguments.html, report_page(content))

@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 from finetune.commands.arguments import add_model_argument, load_from
 from finetune.commands.runner import CommandParser, import_without_gc, run_command
-from finetune.utils.errors import FinetuneError, ResultError
+from finetune.utils.errors import ResultError
+from finetune.utils.files import write_fault
 from finetune.utils.paths import expand_path, make_folder
 
 
@@ -102,9 +103,7 @@ def _predict(arguments: argparse.Namespace) -> None:
     try:
         make_folder(arguments.output)
     except OSError as error:
-        raise FinetuneError(
-            f"{arguments.output}: is no folder to write into ({error.strerror}). Name another --output."
-        ) from error
+        raise write_fault(arguments.output, str(error.strerror)) from error
     # Only now what takes seconds to import: a wrong call has been answered.
     with import_without_gc():
         from finetune.data.camera import CameraOptions

@@ -11,9 +11,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 from finetune.utils.errors import DataError, FileFault, FinetuneError, ProcessError
+from finetune.utils.files import NAME_A_FILE, write_output
 from finetune.utils.signals import Interrupted
 from finetune.utils.streams import lasting_streams
 from finetune.utils.text import did_you_mean, nearest
@@ -147,6 +149,17 @@ def _stopped(error: FinetuneError) -> int:
     if isinstance(error, DataError | ProcessError) or os.environ.get("LOCAL_RANK", "0") == "0":
         print_error(str(error))
     return error.exit_status
+
+
+def write_and_say(path: Path, text: str) -> None:
+    """
+    Write a file that an option of a command names, and say so.
+
+    Raises:
+        FinetuneError: it cannot be written.
+    """
+    write_output(path, text, NAME_A_FILE)
+    print(f"{path} is written")
 
 
 _MAX_LINES = 40  # what fits a screen

@@ -30,7 +30,7 @@ from finetune.evaluation.alignment import (
 from finetune.evaluation.evaluator import PredictFunction, PredictionRequest
 from finetune.models.depth_model import DepthModel
 from finetune.utils.errors import CheckpointError, DataError
-from finetune.utils.reductions import evenly_spread
+from finetune.utils.indices import evenly_spread
 
 MAX_IMAGES = 200
 PIXELS_PER_IMAGE = 3125

@@ -26,8 +26,8 @@ from finetune.evaluation.results import BIN_ENDS, UNALIGNED, EntryEvaluation, Ev
 from finetune.models.depth_model import DepthModel
 from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import DataError, ResultError
-from finetune.utils.figures import percent
 from finetune.utils.signals import StopAsked
+from finetune.utils.text import percent
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

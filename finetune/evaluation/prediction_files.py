@@ -19,9 +19,9 @@ from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import PredictionRequest
 from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import DataError
-from finetune.utils.figures import percent
+from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import expand_path, is_file
-from finetune.utils.reductions import evenly_spread
+from finetune.utils.text import percent
 
 # Frames that are looked at for the unit.
 _LOOKED_AT = 8

@@ -23,7 +23,7 @@ from finetune.export.comparison import Comparison
 from finetune.export.test_image import default_test_image
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ResultError
-from finetune.utils.files import disk_faults, finish, remove, sync
+from finetune.utils.files import explain_write_errors, move_into_place, remove, sync
 from finetune.utils.paths import is_file, is_folder, is_link, make_folder, path_exists
 from finetune.utils.signals import Interrupted
 
@@ -68,7 +68,7 @@ def export_model(
     image = default_test_image() if image is None else image
     exporter = exporter_for(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half, dynamic=dynamic)
     exporter.require_writable(predictor.max_depth_m)
-    with disk_faults(output), _aside(_nearest_folder(output)) as aside:
+    with explain_write_errors(output), _aside(_nearest_folder(output)) as aside:
         written = Path(aside, "written", output.name)
         written.parent.mkdir()
         exporter.write(predictor, written)
@@ -94,7 +94,7 @@ def _take_places(sources: Sequence[Path], targets: Sequence[Path], aside: Path) 
             if path_exists(target):
                 target.replace(aside / target.name)
         for source, target in zip(sources, targets, strict=True):
-            finish(source, target)
+            move_into_place(source, target)
     except BaseException:
         for source, target in zip(sources, targets, strict=True):
             if not path_exists(source):

@@ -31,8 +31,8 @@ from finetune.inference.point_cloud import PointCloud, point_cloud
 from finetune.inference.predictor import Predictor
 from finetune.inference.video import VideoFrames, written_video
 from finetune.utils.errors import DataError, FinetuneError, ResultError
-from finetune.utils.files import MAX_NAME_BYTES, disk_faults
-from finetune.utils.paths import path_exists
+from finetune.utils.files import explain_write_errors
+from finetune.utils.paths import MAX_NAME_BYTES, path_exists
 
 # Images that are decoded, or wait to be written, at any time.
 _AHEAD = 3
@@ -252,7 +252,7 @@ class _Work:
         try:
             frames = VideoFrames(one.path)
             if self._options.frames:
-                with disk_faults(folder):
+                with explain_write_errors(folder):
                     folder.mkdir(exist_ok=True)
             with (
                 ThreadPoolExecutor(1) as pool,

@@ -20,9 +20,9 @@ from finetune.models.checkpoints.save import save_native
 from finetune.models.depth_model import DepthModel
 from finetune.recipe.schema import Recipe
 from finetune.utils.errors import CheckpointError, DataError, FinetuneError
-from finetune.utils.files import disk_faults
+from finetune.utils.files import explain_write_errors
+from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import expand_path, if_closed, is_file
-from finetune.utils.reductions import evenly_spread
 
 # Answers nearer to the end of the range than this share of it say "at least so far" and nothing of scale.
 _AT_END = 0.95
@@ -300,5 +300,5 @@ def _save(predictor: Predictor, max_depth_m: float, metadata: Mapping[str, Any],
     )
     scaled.load_state_dict(network.state_dict())
     described = {"preprocessing": predictor.preprocessing.to_mapping(), "base": dict(predictor.base)} | dict(metadata)
-    with disk_faults(output):
+    with explain_write_errors(output):
         save_native(output, scaled, described)

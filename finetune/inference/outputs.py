@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune.inference.point_cloud import PointCloud
 from finetune.reporting.images import colored, with_labels, with_legend
-from finetune.utils.files import disk_faults, remove, write_file
+from finetune.utils.files import explain_write_errors, remove, write_output
 
 MAX_COUNTS = 65535  # of 16 bits
 UNITS_PER_METER = 1000.0
@@ -53,18 +53,20 @@ class MeterFiles:
         """
         fits = bool(depth_m.max() <= self.most_m)
         if points is not None:
-            with disk_faults(_named(stem, ".ply")):
+            with explain_write_errors(_named(stem, ".ply")):
                 points.save(_named(stem, ".ply"))
-        _write(_named(stem, "_preview.png"), _png(meter_preview(depth_m, range_m)[..., ::-1]))
+        write_output(_named(stem, "_preview.png"), _png(meter_preview(depth_m, range_m)[..., ::-1]))
         counts_file = _named(stem, ".png")
         if fits:
-            _write(counts_file, _png(np.rint(depth_m.astype(np.float64) * self.units_per_meter).astype(np.uint16)))
+            write_output(
+                counts_file, _png(np.rint(depth_m.astype(np.float64) * self.units_per_meter).astype(np.uint16))
+            )
         else:
             # One of an earlier call would be taken for this answer.
-            with disk_faults(counts_file):
+            with explain_write_errors(counts_file):
                 remove(counts_file)
         # Write .npy last: where it is, the other files are complete.
-        _write(_named(stem, ".npy"), _npy(depth_m))
+        write_output(_named(stem, ".npy"), _npy(depth_m))
         return fits
 
 
@@ -102,8 +104,8 @@ def write_inverse(inverse: NDArray[np.float32], stem: Path, ends: tuple[float, f
     Raises:
         FinetuneError: nothing can be written there.
     """
-    _write(_named(stem, "_preview.png"), _png(inverse_preview(inverse, ends)[..., ::-1]))
-    _write(_named(stem, "_inverse.npy"), _npy(inverse))
+    write_output(_named(stem, "_preview.png"), _png(inverse_preview(inverse, ends)[..., ::-1]))
+    write_output(_named(stem, "_inverse.npy"), _npy(inverse))
 
 
 def inverse_preview(inverse: NDArray[np.float32], ends: tuple[float, float] | None = None) -> NDArray[np.uint8]:
@@ -128,12 +130,3 @@ def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     encoded, data = cv2.imencode(".png", pixels)
     assert encoded
     return data.tobytes()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """
-    Raises:
-        FinetuneError: it cannot be written.
-    """
-    with disk_faults(path):
-        write_file(path, content)

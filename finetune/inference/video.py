@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.utils.errors import DataError, FinetuneError
-from finetune.utils.files import NAME_A_FOLDER, disk_faults, written_aside
+from finetune.utils.files import NAME_A_FOLDER, atomic_write, explain_write_errors
 from finetune.utils.paths import require_regular
 
 # FFmpeg prints lines of its own about damaged files, next to our sentences. OpenCV reads this at its first video.
@@ -145,7 +145,7 @@ def written_video(path: Path, frames_per_second: float) -> Iterator[Callable[[ND
     Raises:
         FinetuneError: it cannot be written there.
     """
-    with disk_faults(path), written_aside(path, ending=path.suffix) as unfinished:
+    with explain_write_errors(path), atomic_write(path, ending=path.suffix) as unfinished:
         # OpenCV prints lines of its own where it cannot open a file.
         unfinished.touch()
         encoder = _Encoder(unfinished, frames_per_second)
@@ -155,4 +155,4 @@ def written_video(path: Path, frames_per_second: float) -> Iterator[Callable[[ND
             encoder.close()
         missing = encoder.frames_missing()
         if missing:
-            raise FinetuneError(f"{path}: {missing} of its frames cannot be read back. {NAME_A_FOLDER}")
+            raise FinetuneError(f"{path}: {missing} of its frames cannot be read back. {NAME_A_FOLDER}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import hashlib
 import json
 import os
@@ -16,7 +17,7 @@ from typing import Any
 import yaml
 
 from finetune.utils.errors import FinetuneError, ProcessError, first_line
-from finetune.utils.files import finish, remove, sync, write_file
+from finetune.utils.files import move_into_place, remove, sync, write_fault, write_file
 from finetune.utils.paths import is_file, is_folder, is_link, path_exists
 
 RECIPE_FILE = "recipe.yaml"
@@ -24,6 +25,7 @@ ENVIRONMENT_FILE = "environment.json"
 METRICS_FILE = "metrics.csv"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
+_CHOOSE_ANOTHER = "Choose another folder with output=DIR or name=NAME"
 _SECONDS_TO_BE_SEEN = 15.0  # NFS keeps what it knows of a folder for up to so long
 ADAPTER_FOLDER = "adapter"  # beside the merged weights of a run with train: lora, as peft loads it
 # What may differ between a run and its resumption, as dotted keys.
@@ -124,16 +126,16 @@ class RunFolder:
             FinetuneError: the folder holds a run and neither flag says what to do with it, or it is no run folder.
         """
         if path_exists(self.path) and not is_folder(self.path):
-            raise FinetuneError(f"{self.path} is a file. Choose another folder by output=... or name=...")
+            raise FinetuneError(f"{self.path} is a file. {_CHOOSE_ANOTHER}.")
         parent = next(parent for parent in (self.path, *self.path.absolute().parents) if path_exists(parent))
         if not os.access(parent, os.W_OK):
-            raise FinetuneError(f"{parent} cannot be written. Choose another folder by output=...")
+            raise write_fault(parent, os.strerror(errno.EACCES), _CHOOSE_ANOTHER)
         if not self.holds_something():
             # Also with --resume: a run killed before it had written anything starts again.
             return
         if not path_exists(self.recipe):
             # A typing error in output= must not delete somebody's photographs.
-            raise FinetuneError(f"{self.path} holds files but no run. Choose another folder by output=... or name=...")
+            raise FinetuneError(f"{self.path} holds files but no run. {_CHOOSE_ANOTHER}.")
         for inside in (self.tensorboard, self.checkpoints, self.best.parent, self.last.parent):
             if resume and path_exists(inside) and not is_folder(inside):
                 raise FinetuneError(f"{inside} is no folder, and the run needs one there. Delete it, or move it away.")
@@ -165,7 +167,7 @@ class RunFolder:
             except OSError as error:
                 if is_link(beside):
                     return f"{beside} is a link, and a lock cannot be one. Delete it, or choose another name=..."
-                return f"{beside}: {error.strerror}. Choose another folder by output=..."
+                return str(write_fault(beside, str(error.strerror), _CHOOSE_ANOTHER))
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
@@ -237,7 +239,7 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
             self.write_text(RECIPE_FILE, recipe)
         except OSError as error:
-            raise FinetuneError(f"{self.path}: {error.strerror}. Choose another folder by output=...") from error
+            raise write_fault(self.path, str(error.strerror), _CHOOSE_ANOTHER) from error
 
     def write_text(self, name: str, text: str) -> None:
         """Write a file of the folder, whole or not at all."""
@@ -272,7 +274,7 @@ class RunFolder:
         Returns:
             Sentences about older ones that cannot be deleted: the new one stands all the same.
         """
-        finish(self.writing(step), self.checkpoint(step))
+        move_into_place(self.writing(step), self.checkpoint(step))
         notes = []
         for old in self.newest_first()[keep:]:
             try:

@@ -26,7 +26,7 @@ from finetune.recipe.cross_checks import CROSS_CHECKS, PROTOCOL_OF_HEAD
 from finetune.recipe.validate import Contradiction, Names, OnDisk
 from finetune.recipe.yaml_source import nearest_path
 from finetune.utils.errors import RecipeError
-from finetune.utils.paths import LONGEST_NAME, expand_path, is_possible, path_exists
+from finetune.utils.paths import MAX_NAME_BYTES, expand_path, is_possible, path_exists
 from finetune.utils.registry import EXPORTERS, LOSSES, READERS
 from finetune.utils.text import nearest
 
@@ -73,7 +73,7 @@ def _whole_patches(size: tuple[int, int]) -> tuple[int, int]:
 
 def require_folder_name(name: str) -> str:
     # A hidden file of this name with an ending of its own stands beside the folder while a run is in it.
-    most = LONGEST_NAME - len("..lock")
+    most = MAX_NAME_BYTES - len("..lock")
     if re.search(r"[/\\\x00-\x1f]", name) or name.strip(" .") != name or not is_possible(name, most):
         folder = f"the name of one folder: no slash, no dot or space at either end, at most {most} bytes"
         raise RecipeError("name", name, folder)
@@ -82,7 +82,7 @@ def require_folder_name(name: str) -> str:
 
 def _output(output: str) -> str:
     if not is_possible(output):
-        raise RecipeError("output", output, f"a folder, with no name of more than {LONGEST_NAME} bytes and no NUL")
+        raise RecipeError("output", output, f"a folder, with no name of more than {MAX_NAME_BYTES} bytes and no NUL")
     return output
 
 

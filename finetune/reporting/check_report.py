@@ -15,7 +15,7 @@ from finetune.data.checks.summary import Checked, Summary
 from finetune.data.sample import DepthSample
 from finetune.reporting import charts
 from finetune.reporting.page import document, escaped, paragraph, picture, section, table
-from finetune.utils.figures import meters, percent
+from finetune.utils.text import meters, percent
 
 _WIDTH_PX = 480  # of a picture on the page
 _MAX_BYTES = 100_000  # of one

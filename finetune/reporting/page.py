@@ -5,13 +5,10 @@ from __future__ import annotations
 import base64
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-
-from finetune.utils.files import NAME_A_FILE, disk_faults, write_file
 
 # Tried in turn until a picture is small enough; after the last it loses a quarter of its sides instead.
 _QUALITIES = (86, 65, 40)
@@ -137,15 +134,6 @@ def data_uri(pixels: NDArray[np.uint8], most_bytes: int) -> str:
         if len(data) * 4 <= most_bytes * 3 or min(bgr.shape[:2]) * 3 < 4 * _MIN_SIDE_PX:
             return "data:image/webp;base64," + base64.b64encode(data.tobytes()).decode()
         bgr = cv2.resize(bgr, None, fx=0.75, fy=0.75, interpolation=cv2.INTER_AREA)
-
-
-def write(path: Path, content: str) -> None:
-    """
-    Raises:
-        FinetuneError: the file cannot be written.
-    """
-    with disk_faults(path, NAME_A_FILE):
-        write_file(path, content)
 
 
 def _class(kind: str) -> str:

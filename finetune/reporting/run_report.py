@@ -46,8 +46,8 @@ from finetune.reporting.tables import (
     score_table,
 )
 from finetune.reporting.verdicts import Verdict
+from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import is_folder
-from finetune.utils.reductions import evenly_spread
 
 OF_A_KIND = 6  # frames among the worst, the best and the evenly picked
 COUNTED_FRAMES = 24  # over so many evenly picked ones goes what the charts of depth say

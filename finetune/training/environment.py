@@ -34,7 +34,7 @@ from finetune.training.launchers import (
     usable_cores,
 )
 from finetune.utils.errors import FinetuneError, first_line
-from finetune.utils.reductions import evenly_spread
+from finetune.utils.indices import evenly_spread
 
 PACKAGES = (
     "finetune",

@@ -15,7 +15,7 @@ from finetune.evaluation.evaluator import PredictFunction, PredictionRequest
 from finetune.evaluation.metrics import is_better
 from finetune.evaluation.results import OVERFIT_EVALUATIONS, OVERFIT_SHARE, Evaluated
 from finetune.models.depth_model import DepthModel
-from finetune.utils.figures import percent
+from finetune.utils.text import percent
 
 # Of a network's answer to an image: a spread below this share of its largest values is one number.
 CONSTANT_SHARE = 1e-3

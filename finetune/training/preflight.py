@@ -31,9 +31,9 @@ from finetune.data.readers.files import DEPTH_SUFFIXES, read_depth
 from finetune.data.sample import DepthSample
 from finetune.recipe.schema import DataEntry, Recipe
 from finetune.utils.errors import DataError, FileFault, ListError
-from finetune.utils.figures import meters, percent
+from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import is_file
-from finetune.utils.reductions import evenly_spread
+from finetune.utils.text import meters, percent
 
 SAMPLES = 24
 SAMPLES_LOOKED_INTO = 12  # of these, for edges and surfaces: 50 ms each; some have no edges, and eight must

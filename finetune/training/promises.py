@@ -8,7 +8,7 @@ from finetune.recipe.schema import Recipe
 from finetune.training.startup import Startup, make_protocols
 from finetune.utils import registry
 from finetune.utils.errors import DataError, FileFault, FinetuneError
-from finetune.utils.reductions import evenly_spread
+from finetune.utils.indices import evenly_spread
 
 _FRAMES = 24  # of each validation entry
 

@@ -39,8 +39,8 @@ from finetune.training.preflight import EntryDepth, entry_of, judged, missing_fi
 from finetune.training.promises import require_exports, require_protocols
 from finetune.training.startup import Startup, prepare_startup, with_auto_resolved
 from finetune.utils.errors import CheckpointError, DataError, FileFault, FinetuneError, ListError
+from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import expand_path
-from finetune.utils.reductions import evenly_spread
 
 SAMPLES = 200
 _PERCENTILES = (0, 1, 50, 95, 99.5, 100)

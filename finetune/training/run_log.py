@@ -23,8 +23,8 @@ from finetune.evaluation.results import Evaluation
 from finetune.recipe.run_dir import METRICS_FILE, RunFolder
 from finetune.reporting.images import panel
 from finetune.utils.files import write_file
+from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import path_exists
-from finetune.utils.reductions import evenly_spread
 
 # TensorBoard would import TensorFlow where it is installed; nothing here needs it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")

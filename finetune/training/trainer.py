@@ -39,6 +39,7 @@ from finetune.training.monitors import Monitors, PredictionSpread, watch_predict
 from finetune.training.optimizer import rate_factor, warmup_within
 from finetune.training.run_log import RunLog, Said
 from finetune.utils.errors import FinetuneError, ProcessError, ResultError, first_line
+from finetune.utils.files import write_fault
 from finetune.utils.manifest import has_checksums, verify_manifest, write_manifest
 from finetune.utils.paths import expand_path, path_exists
 from finetune.utils.resource_errors import is_of_a_worker, is_of_another_process
@@ -363,11 +364,12 @@ class Run:
                 raise
             if self.accelerator.is_main_process:
                 self.folder.drop_unfinished()
-            raise ProcessError(
-                f"{self.folder.checkpoint(self.step)} cannot be written ({first_line(error)}). Free space on "
-                "the disk, or mend what else is wrong with it, and go on with --resume: the resume points before it "
-                "are whole."
-            ) from error
+            fix = (
+                "Free space on the disk, or fix what else is wrong with it, and go on with --resume: the resume points "
+                "before it are whole"
+            )
+            fault = write_fault(self.folder.checkpoint(self.step), first_line(error), fix)
+            raise ProcessError(str(fault)) from error
 
     def _write_checkpoint(self) -> None:
         if self.accelerator.is_main_process:

@@ -1,4 +1,4 @@
-"""Result files, written whole or not at all: under a hidden name, then to the disk for certain, then renamed."""
+"""Write results whole or not at all: under a hidden name first, then synced to the disk, then renamed."""
 
 from __future__ import annotations
 
@@ -11,25 +11,37 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from finetune.utils.errors import FinetuneError
-from finetune.utils.paths import is_folder, is_link
+from finetune.utils.errors import FileFault, FinetuneError
+from finetune.utils.paths import MAX_NAME_BYTES, is_folder, is_link
 
-# The fix where a folder was asked for, and where a file was.
-NAME_A_FOLDER = "Name an --output where this user may write and there is room."
-NAME_A_FILE = "Name another file."
-# What a file system answers that has no fsync, such as some that are mounted over a network.
+# What to do about a folder, and about a file, that cannot be written.
+NAME_A_FOLDER = "Name an --output where this user may write and there is room"
+NAME_A_FILE = "Name another file"
+# What a file system without fsync returns, as some network file systems do.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.ENOSYS)
-MAX_NAME_BYTES = 255  # on almost every file system
+
+
+def write_fault(path: Path, reason: str, fix: str = NAME_A_FOLDER) -> FileFault:
+    """
+    Args:
+        path: the file or folder that cannot be written.
+        reason: what the system said.
+        fix: what to do, without a full stop.
+
+    Returns:
+        The error to raise: the one sentence that every command says about it.
+    """
+    return FileFault(path, f"cannot be written ({reason})", fix)
 
 
 @contextmanager
-def disk_faults(path: Path, fix: str = NAME_A_FOLDER) -> Iterator[None]:
+def explain_write_errors(path: Path, fix: str = NAME_A_FOLDER) -> Iterator[None]:
     """
-    Around writing: what the disk refuses becomes one sentence.
+    Put this around writing: an error of the disk becomes one sentence.
 
     Args:
         path: the file or folder that the sentence names.
-        fix: what to do, a sentence.
+        fix: what to do, without a full stop.
 
     Raises:
         FinetuneError: the block raised an ``OSError``, or what a library makes of one.
@@ -39,50 +51,63 @@ def disk_faults(path: Path, fix: str = NAME_A_FOLDER) -> Iterator[None]:
     except FinetuneError:
         raise
     except Exception as error:
-        reason = refusal_of_the_disk(error)
+        reason = write_error_reason(error)
         if reason is None:
             raise
-        raise FinetuneError(f"{path}: cannot be written ({reason}). {fix}") from error
+        raise write_fault(path, reason, fix) from error
 
 
-def refusal_of_the_disk(error: Exception) -> str | None:
+def write_error_reason(error: Exception) -> str | None:
     """
-    What the disk said, where that is what ended the work; None for another error.
+    What the disk said, if that is what went wrong; None for any other error.
 
     ``shutil.copytree``, safetensors and torch raise errors of their own, with the system's words or number in the text;
-    torch's writer says only that it could not write all.
+    torch's writer says only that it could not write everything.
     """
-    told = str(error)
+    message = str(error)
     for number in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
-        if any(sign in told for sign in (f"os error {number})", f"[Errno {number}]", os.strerror(number))):
+        if any(sign in message for sign in (f"os error {number})", f"[Errno {number}]", os.strerror(number))):
             return os.strerror(number)
     if isinstance(error, OSError):
-        return error.strerror or told
-    writers = ("unexpected pos", "failed writing", "file write failed")
-    return os.strerror(errno.ENOSPC) if isinstance(error, RuntimeError) and any(w in told for w in writers) else None
+        return error.strerror or message
+    of_torch = ("unexpected pos", "failed writing", "file write failed")
+    if isinstance(error, RuntimeError) and any(words in message for words in of_torch):
+        return os.strerror(errno.ENOSPC)
+    return None
+
+
+def write_output(path: Path, content: str | bytes, fix: str = NAME_A_FOLDER) -> None:
+    """
+    ``write_file`` for a file that the user named.
+
+    Raises:
+        FinetuneError: it cannot be written; says why and ``fix``.
+    """
+    with explain_write_errors(path, fix):
+        write_file(path, content)
 
 
 def write_file(path: Path, content: str | bytes) -> None:
     """
-    Write a file, whole or not at all; its folder is made.
+    Write a file whole or not at all; its folder is made.
 
     Args:
-        path: of the file; one that is there stays as it is until the new one is complete.
-        content: text is written as UTF-8, with its line ends as they are. What UTF-8 cannot hold, such as a file name
-            in another encoding, is written as ``\\udcff``.
+        path: an existing file stays as it is until the new one is complete.
+        content: text is written as UTF-8 with its line ends unchanged. What UTF-8 cannot hold, such as a file name in
+            another encoding, is written as ``\\udcff``.
 
     Raises:
         OSError: it cannot be written.
     """
     data = content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content
-    with written_aside(path) as unfinished, unfinished.open("wb") as file:
+    with atomic_write(path) as unfinished, unfinished.open("wb") as file:
         file.write(data)
 
 
 @contextmanager
-def written_aside(path: Path, *, ending: str = "") -> Iterator[Path]:
+def atomic_write(path: Path, *, ending: str = "", in_folder: bool = False) -> Iterator[Path]:
     """
-    A hidden name beside ``path``, to write a file or a folder to; it becomes ``path`` when the block ends.
+    Give a hidden path next to ``path`` to write a file or a folder to; it becomes ``path`` when the block ends.
 
     If the block ends with an error, what it wrote is removed and what was at ``path`` stays. A pipe or a device, such
     as ``/dev/stdout``, is given as it is, to be written directly.
@@ -90,6 +115,8 @@ def written_aside(path: Path, *, ending: str = "") -> Iterator[Path]:
     Args:
         path: its folder is made.
         ending: of the hidden name, for libraries that choose the format by it.
+        in_folder: give a path in a hidden folder of its own, for libraries that write other files next to theirs:
+            the next write removes what a kill left of those too.
 
     Raises:
         OSError: it cannot be written.
@@ -97,41 +124,44 @@ def written_aside(path: Path, *, ending: str = "") -> Iterator[Path]:
     if _is_stream(path):
         yield path
         return
-    # A link goes on pointing to its file, which is replaced.
+    # Follow a link: the file it points to is replaced, the link stays.
     path = Path(os.path.realpath(path))
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = unfinished_name(path, ending)
-    # Left by a kill; or a link that somebody put there, through which another file would be emptied.
-    remove(unfinished)
+    hidden = unfinished_name(path, ending)
+    # A killed write may have left it. If somebody put a link there, writing through it would empty another file.
+    remove(hidden)
+    if in_folder:
+        hidden.mkdir()
+    unfinished = hidden / path.name if in_folder else hidden
     try:
         yield unfinished
-        finish(unfinished, path)
+        move_into_place(unfinished, path)
     finally:
-        # A second error, of a disk that is gone, must not hide the first.
+        # If the disk is gone, this fails too, and must not hide the first error.
         with suppress(OSError):
-            remove(unfinished)
+            remove(hidden)
 
 
 def unfinished_name(path: Path, ending: str = "") -> Path:
-    """The name of a file while it is being written: ``.NAME.writing``. It is the same for every write."""
+    """The name of a file while it is being written: ``.NAME.writing``, the same for every write."""
     name = f".{path.name}.writing{ending}"
     if len(os.fsencode(name)) > MAX_NAME_BYTES:
-        # The checksum keeps long names apart that begin alike.
+        # Long names that begin alike differ in the checksum.
         tail = f".{zlib.crc32(os.fsencode(path.name)):08x}.writing{ending}"
         name = os.fsdecode(os.fsencode(f".{path.name}")[: MAX_NAME_BYTES - len(tail)]) + tail
     return path.with_name(name)
 
 
-def finish(unfinished: Path, path: Path) -> None:
+def move_into_place(unfinished: Path, path: Path) -> None:
     """
-    Sync a file or a folder and give it its name, so that a power cut leaves the old or the new one, never half of it.
+    Sync a file or a folder and rename it to ``path``: a power cut leaves the old or the new one, never half of it.
 
     Raises:
-        OSError: the disk is full or broken. Some file systems say so only here.
+        OSError: the disk is full or broken. Some file systems report it only here.
     """
     sync(unfinished)
     if is_folder(unfinished) and is_folder(path):
-        # A rename does not replace a folder that holds something. Moving it away takes less time than deleting it.
+        # A rename cannot replace a folder that is not empty. Moving it away takes less time than deleting it.
         old = unfinished.with_name(f"{unfinished.name}.old")
         remove(old)
         path.replace(old)
@@ -144,7 +174,7 @@ def finish(unfinished: Path, path: Path) -> None:
 
 def sync(path: Path) -> None:
     """
-    Bring a file, or a folder with all that is in it, from the system's memory to the disk.
+    Write a file, or a folder with everything in it, from the system's memory to the disk.
 
     Raises:
         OSError: the disk is full or broken.
@@ -157,7 +187,7 @@ def sync(path: Path) -> None:
 
 def remove(path: Path) -> None:
     """
-    Remove a file, a link or a folder with all that is in it, if it is there.
+    Remove a file, a link, or a folder with everything in it, if it exists.
 
     Raises:
         OSError: it cannot be removed.
@@ -171,7 +201,7 @@ def remove(path: Path) -> None:
 def _sync_one(path: Path) -> None:
     if is_link(path) or (os.name == "nt" and is_folder(path)):  # Windows cannot open folders
         return
-    # Windows syncs only what is open for writing.
+    # Windows syncs only files that are open for writing.
     descriptor = os.open(path, os.O_RDWR if os.name == "nt" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -183,7 +213,7 @@ def _sync_one(path: Path) -> None:
 
 
 def _is_stream(path: Path) -> bool:
-    """Whether something is there that is neither a file nor a folder."""
+    """Whether something exists there that is neither a file nor a folder."""
     try:
         mode = path.stat().st_mode
     except OSError:

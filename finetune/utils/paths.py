@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-LONGEST_NAME = 255  # bytes; of a file or folder on most file systems
+MAX_NAME_BYTES = 255  # of a file or folder, on almost every file system
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",
@@ -30,7 +30,7 @@ def expand_path(path: str | os.PathLike[str]) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where there is no such user
 
 
-def is_possible(path: str, longest: int = LONGEST_NAME) -> bool:
+def is_possible(path: str, longest: int = MAX_NAME_BYTES) -> bool:
     """Whether files can be made at a path: no NUL, no half of a character, no name of more than ``longest`` bytes."""
     try:
         names = os.fsencode(path).split(b"/")

@@ -1,4 +1,4 @@
-"""Which of the known words was probably meant by one that nobody knows."""
+"""Words and numbers in sentences: which word was probably meant, and how shares and depths are written."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache
 
-# Longer words are no slip of a finger, and comparing them takes the square of their length.
-_LONGEST = 80
-# Of a word that another begins with, as epoch does epochs, whatever follows.
-_BEGINS = 0.8
+# A longer word is not a typing error, and comparing words takes the square of their length.
+_MAX_LENGTH = 80
+# The least similarity of two words of which one begins with the other, such as epoch and epochs.
+_SIMILARITY_OF_PREFIX = 0.8
 
 
 def nearest(word: str, known: Sequence[str], cutoff: float = 0.5) -> str | None:
     """
     Args:
         word: as it was written.
-        known: what could have been meant; of several that are as near, the first is.
+        known: what could have been meant; if several are equally similar, the first one wins.
         cutoff: the least ``similarity``.
 
     Returns:
-        The one of ``known`` that is spelled most like ``word``, whatever its case and between its parts: ``batchSize``
-        and ``batch-size`` are ``batch_size``. None when none is near.
+        The one of ``known`` that is spelled most like ``word``, ignoring case, ``-`` and ``_``: ``batchSize`` and
+        ``batch-size`` mean ``batch_size``. None if no word is similar enough.
     """
     return _nearest(word, tuple(known), cutoff)
 
 
-@lru_cache(maxsize=256)  # in a long recipe one slip is made again and again
+@lru_cache(maxsize=256)  # a long recipe repeats the same typing error many times
 def _nearest(word: str, known: tuple[str, ...], cutoff: float) -> str | None:
     found, best = None, cutoff
     for name in known:
@@ -37,46 +37,63 @@ def _nearest(word: str, known: tuple[str, ...], cutoff: float) -> str | None:
 
 
 def _letters(word: str) -> str:
-    # Of a word of one or two letters, such as a file's name, an underscore may be the most of it.
+    # A word of nothing but separators, such as a file named "_", keeps them.
     return "".join(letter for letter in word.casefold() if letter not in "-_") or word
 
 
-def similarity(one: str, other: str, at_least: float = 0.0) -> float:
+def similarity(left: str, right: str, at_least: float = 0.0) -> float:
     """
     Args:
-        one, other: two words.
-        at_least: where less is certain early, 0 is answered.
+        left, right: two words.
+        at_least: return 0 as soon as it is certain that the result is less than this.
 
     Returns:
-        1 for equal words, down to 0: the share of the longer one that needs no slip (a letter too many, one left out,
-        one for another, two that changed places) to make one word of the other. A word that another begins with is
-        nearer than its length says.
+        1 for equal words, down to 0: the share of the longer word that needs no edit (insert, delete or replace a
+        letter, or swap two neighbors) to become the shorter one. A word that begins with the other scores higher than
+        their lengths say.
     """
-    short, long = sorted((one, other), key=len)
-    if not short or len(long) > _LONGEST:
-        return float(one == other)
-    begins = len(short) >= 3 and long.startswith(short)
-    floor = _BEGINS + (1.0 - _BEGINS) * len(short) / len(long) if begins else 0.0
+    short, long = sorted((left, right), key=len)
+    if not short or len(long) > _MAX_LENGTH:
+        return float(left == right)
+    is_prefix = len(short) >= 3 and long.startswith(short)
+    floor = _SIMILARITY_OF_PREFIX + (1.0 - _SIMILARITY_OF_PREFIX) * len(short) / len(long) if is_prefix else 0.0
     shared = (Counter(short) & Counter(long)).total()
     if max(floor, shared / len(long)) < at_least:
         return 0.0
-    return max(floor, 1.0 - _slips(short, long) / len(long))
+    return max(floor, 1.0 - _edit_distance(short, long) / len(long))
 
 
 def did_you_mean(suggestion: str | None) -> str:
-    """A sentence to append, with a space before it, or nothing."""
+    """A sentence to append, with a space before it; empty if there is no suggestion."""
     return "" if suggestion is None else f" Did you mean {suggestion}?"
 
 
-def _slips(one: str, other: str) -> int:
-    """How many slips lead from one word to the other, no letter in two of them (optimal string alignment)."""
+def _edit_distance(left: str, right: str) -> int:
+    """How many edits turn one word into the other, each letter edited once at most (optimal string alignment)."""
     before: list[int] = []
-    row = list(range(len(other) + 1))
-    for place, letter in enumerate(one):
-        previous, before, row = before, row, [place + 1]
-        for at, found in enumerate(other):
-            least = min(before[at] + (letter != found), before[at + 1] + 1, row[at] + 1)
-            if place and at and letter == other[at - 1] and one[place - 1] == found:
-                least = min(least, previous[at - 1] + 1)
+    row = list(range(len(right) + 1))
+    for i, letter in enumerate(left):
+        previous, before, row = before, row, [i + 1]
+        for j, other in enumerate(right):
+            least = min(before[j] + (letter != other), before[j + 1] + 1, row[j] + 1)
+            if i and j and letter == right[j - 1] and left[i - 1] == other:
+                least = min(least, previous[j - 1] + 1)
             row.append(least)
     return row[-1]
+
+
+def percent(share: float, decimals: int = 0) -> str:
+    """A share, 0 to 1, as a percentage. Below 1 % it has two digits: 0.00012 is "0.012%"; only zero is "0%"."""
+    if share <= 0:
+        return "0%"
+    if share >= 0.01:
+        return f"{share:.{decimals}%}"
+    two_digits = float(f"{100 * share:.2g}")
+    return f"{two_digits:.12f}".rstrip("0").rstrip(".") + "%"
+
+
+def meters(depth_m: float, digits: int = 3) -> str:
+    """A depth with its unit, rounded to ``digits`` digits but never coarser than a meter: "0.0278 m", "1490 m"."""
+    if 10**digits <= abs(depth_m) < 1e7:
+        return f"{depth_m:.0f} m"
+    return f"{depth_m:.{digits}g} m"

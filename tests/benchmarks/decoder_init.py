@@ -101,7 +101,7 @@ def sources(names: Sequence[str], folder: Path) -> dict[str, Source]:
 
 def write_sublist(source: Source, frames: str, path: Path) -> Path:
     """Evenly spread lines of the training list."""
-    from finetune.utils.reductions import evenly_spread
+    from finetune.utils.indices import evenly_spread
 
     lines = source.train.read_text().splitlines()
     chosen = lines if frames == "all" else [lines[place] for place in evenly_spread(len(lines), int(frames))]

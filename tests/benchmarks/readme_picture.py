@@ -29,7 +29,7 @@ from finetune.recipe.load import load_recipe
 from finetune.reporting.images import ERROR_COLORS, FONT, NOT_MEASURED, colored
 from finetune.training.environment import make_accelerator
 from finetune.training.startup import make_protocols, prepare_startup
-from finetune.utils.reductions import evenly_spread
+from finetune.utils.indices import evenly_spread
 
 # On a page: black on white, as most of them are.
 _PAPER, _INK = 255, (30, 30, 30)

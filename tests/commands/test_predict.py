@@ -198,7 +198,8 @@ def test_an_image_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFi
     image = write_image(tmp_path / "in" / "a.png")
     assert "an image to read and a file to write" in refusal([str(image), "--output", str(image.parent)], capsys)
     assert "read from and written to" in refusal([str(image.parent), "--output", str(image.parent)], capsys)
-    assert "is no folder to write into" in refusal([str(image), "--output", str(image)], capsys)
+    taken = refusal([str(image), "--output", str(image)], capsys)
+    assert f"{image}: cannot be written (File exists). Name an --output where this user may write" in taken
 
 
 def test_nothing_to_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -21,7 +21,7 @@ from finetune.data.sample import DepthSample
 from finetune.data.samplers import DistributedBatchSampler, WeightedMixSampler
 from finetune.data.training_dataset import DepthRangePolicy, TrainingItem, TrainingSamples, crop_with_valid_depth
 from finetune.utils.errors import DataError, ProcessError
-from finetune.utils.reductions import evenly_spread
+from finetune.utils.indices import evenly_spread
 from tests.synthetic import Holed, Planes, Skies, tilted_plane
 
 

@@ -18,7 +18,7 @@ from finetune.export import official
 from finetune.export.export import PREFIX, export_model
 from finetune.inference.predictor import Predictor, load_model
 from finetune.utils.errors import FinetuneError
-from finetune.utils.files import finish, refusal_of_the_disk
+from finetune.utils.files import move_into_place, write_error_reason
 from finetune.utils.signals import Interrupted
 from tests.small_models import write_adapted, write_model
 from tests.utils.test_files import limited_files, names_in
@@ -120,9 +120,9 @@ def test_one_that_is_asked_to_end_while_it_takes_its_names_leaves_what_stood_the
     def told(source: Path, target: Path) -> None:
         if next(finishes) == moment:
             os.kill(os.getpid(), signal.SIGTERM)
-        finish(source, target)
+        move_into_place(source, target)
 
-    monkeypatch.setattr("finetune.export.export.finish", told)
+    monkeypatch.setattr("finetune.export.export.move_into_place", told)
     with pytest.raises(Interrupted):
         export_model(model, "official", out / "m.pth", force=True)
     assert {path.name: path.read_text() for path in out.iterdir()} == {
@@ -168,7 +168,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(to: str, max_bytes: int,
     ],
 )
 def test_what_libraries_make_of_a_full_disk(error: Exception, reason: str | None) -> None:
-    found = refusal_of_the_disk(error)
+    found = write_error_reason(error)
     assert found is None if reason is None else (found or "").startswith(reason)
 
 

@@ -17,9 +17,7 @@ from finetune.reporting.page import (
     picture,
     section,
     table,
-    write,
 )
-from finetune.utils.errors import FinetuneError
 from tests.browser import chromium, opened, require_valid
 
 NOISE = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
@@ -56,12 +54,6 @@ def test_a_picture_is_what_it_was() -> None:
 def test_a_picture_is_coarser_where_it_would_be_too_large(most_bytes: int) -> None:
     assert len(data_uri(NOISE, 10_000_000)) > 60_000
     assert len(data_uri(NOISE, most_bytes)) <= most_bytes + len("data:image/webp;base64,") + 4
-
-
-def test_a_file_that_cannot_be_written_is_one_sentence(tmp_path: Path) -> None:
-    (tmp_path / "file").touch()
-    with pytest.raises(FinetuneError, match="cannot be written"):
-        write(tmp_path / "file" / "page.html", "")
 
 
 def test_the_policy_keeps_a_page_from_calling_out(tmp_path: Path) -> None:

@@ -318,7 +318,7 @@ def test_only_a_file_that_cannot_be_written_is_called_one(tmp_path: Path) -> Non
         return SimpleNamespace(_write_checkpoint=write, folder=folder, accelerator=accelerator, step=3)
 
     for fault in (RuntimeError("PytorchStreamWriter failed writing file"), OSError(28, "No space left on device")):
-        with pytest.raises(ProcessError, match="3 cannot be written"):
+        with pytest.raises(ProcessError, match="3: cannot be written"):
             Run.save_checkpoint(stand_in(fault))
     gone = RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
     killed = RuntimeError("DataLoader worker (pid 7) is killed")

@@ -12,7 +12,14 @@ from pathlib import Path
 import pytest
 
 from finetune.utils.errors import FinetuneError
-from finetune.utils.files import disk_faults, finish, unfinished_name, write_file, written_aside
+from finetune.utils.files import (
+    atomic_write,
+    explain_write_errors,
+    move_into_place,
+    unfinished_name,
+    write_file,
+    write_output,
+)
 
 
 @contextmanager
@@ -48,8 +55,8 @@ def test_a_file_is_the_old_one_until_the_new_one_is_complete(tmp_path: Path) -> 
 def test_what_the_disk_refuses_is_one_sentence(tmp_path: Path, name: str, reason: str) -> None:
     (tmp_path / "file").touch()
     sentence = rf"cannot be written \({reason}\)\. Name an --output where this user may write"
-    with pytest.raises(FinetuneError, match=sentence), disk_faults(tmp_path / name):
-        write_file(tmp_path / name, "x")
+    with pytest.raises(FinetuneError, match=sentence):
+        write_output(tmp_path / name, "x")
     assert names_in(tmp_path) == ["file"]
 
 
@@ -67,7 +74,7 @@ def test_what_is_written_is_on_the_disk_before_it_gets_its_name(
     write_file(tmp_path / "a.json", "{}")
     assert synced == [".a.json.writing", "."]
     synced.clear()
-    with written_aside(tmp_path / "adapter") as folder:
+    with atomic_write(tmp_path / "adapter") as folder:
         folder.mkdir()
         (folder / "weights").write_bytes(b"1")
         assert not (tmp_path / "adapter").exists()
@@ -76,10 +83,23 @@ def test_what_is_written_is_on_the_disk_before_it_gets_its_name(
 
 def test_a_folder_replaces_an_older_one(tmp_path: Path) -> None:
     for content in ("old", "new"):
-        with written_aside(tmp_path / "folder") as folder:
+        with atomic_write(tmp_path / "folder") as folder:
             folder.mkdir()
             (folder / content).touch()
     assert [path.name for path in tmp_path.rglob("*")] == ["folder", "new"]
+
+
+def test_a_folder_of_its_own_takes_what_a_library_writes_next_to_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    path.write_text("old")
+    with pytest.raises(FinetuneError), explain_write_errors(path), atomic_write(path, in_folder=True) as unfinished:
+        unfinished.with_name("random").touch()
+        raise OSError(28, "No space left on device")
+    assert (path.read_text(), names_in(tmp_path)) == ("old", ["w.safetensors"])
+    with atomic_write(path, in_folder=True) as unfinished:
+        unfinished.write_text("new")
+        unfinished.with_name("random").touch()
+    assert (path.read_text(), names_in(tmp_path)) == ("new", ["w.safetensors"])
 
 
 def test_what_a_kill_left_and_a_foreign_link_are_not_written_through(tmp_path: Path) -> None:
@@ -143,5 +163,5 @@ def test_a_file_that_cannot_be_synced_gets_no_name(tmp_path: Path, monkeypatch: 
 
     monkeypatch.setattr(os, "fsync", unknown)
     (tmp_path / "b").touch()
-    finish(tmp_path / "b", tmp_path / "c")
+    move_into_place(tmp_path / "b", tmp_path / "c")
     assert list(tmp_path.iterdir()) == [tmp_path / "c"]

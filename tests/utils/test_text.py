@@ -2,11 +2,11 @@ import pytest
 
 from finetune.recipe.schema import RunOptions
 from finetune.recipe.validate import option_fields
-from finetune.utils.text import nearest, similarity
+from finetune.utils.text import meters, nearest, percent, similarity
 
 
 @pytest.mark.parametrize(
-    ("one", "other", "expected"),
+    ("left", "right", "expected"),
     [
         ("steps", "steps", 1.0),
         ("stpes", "steps", 0.8),  # two letters that changed places are one slip of five
@@ -18,9 +18,9 @@ from finetune.utils.text import nearest, similarity
         ("ca", "abc", 0.0),  # no letter in two slips: three of them
     ],
 )
-def test_similarity_by_hand(one: str, other: str, expected: float) -> None:
-    assert similarity(one, other) == pytest.approx(expected)
-    assert similarity(other, one) == pytest.approx(expected)
+def test_similarity_by_hand(left: str, right: str, expected: float) -> None:
+    assert similarity(left, right) == pytest.approx(expected)
+    assert similarity(right, left) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,38 @@ def test_a_key_in_another_style_is_not_the_shorter_one_that_it_begins_with(word:
 def test_of_two_that_are_as_near_it_is_the_first() -> None:
     assert nearest("data.tran", ["data.trani", "data.train"]) == "data.trani"
     assert nearest("ab", ["ac", "ad"]) == "ac"
+
+
+@pytest.mark.parametrize(
+    ("share", "text"),
+    [
+        (0.0, "0%"),
+        (8 / 76800, "0.01%"),
+        (1 / 76800, "0.0013%"),
+        (0.0005, "0.05%"),
+        (0.0099, "0.99%"),
+        (0.01, "1%"),
+        (0.123, "12%"),
+        (1.0, "100%"),
+        (1e-9, "0.0000001%"),
+    ],
+)
+def test_a_share_below_one_percent_has_two_digits(share: float, text: str) -> None:
+    assert percent(share) == text
+
+
+@pytest.mark.parametrize(
+    ("depth_m", "digits", "text"),
+    [
+        (0.02781, 3, "0.0278 m"),
+        (999.4, 3, "999 m"),
+        (1489.6, 3, "1490 m"),
+        (65.535, 4, "65.53 m"),
+        (6695.2, 4, "6695 m"),
+        (123456.0, 3, "123456 m"),
+        (3.4028e38, 4, "3.403e+38 m"),
+        (0.0, 3, "0 m"),
+    ],
+)
+def test_whole_meters_are_written_in_full(depth_m: float, digits: int, text: str) -> None:
+    assert meters(depth_m, digits) == text

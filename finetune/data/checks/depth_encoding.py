@@ -11,7 +11,7 @@ import numpy as np
 from finetune.data.checks.entry import Entry, without_ends
 from finetune.data.checks.findings import Finding
 from finetune.data.readers.bits import Bits
-from finetune.utils.figures import meters
+from finetune.utils.text import meters
 
 _FAR_BEYOND = 5.0  # a range that ends so many times farther than all depth
 # What the bits are called, and the unit of the numbers that they mean.

@@ -13,7 +13,7 @@ from finetune.data.checks.entry import Entry, ends_of_sensor, without_ends
 from finetune.data.checks.findings import Finding
 from finetune.data.checks.units import range_to_set, suggested_max_depth_m
 from finetune.data.reader import Reader
-from finetune.utils.figures import meters, percent
+from finetune.utils.text import meters, percent
 
 _TOO_MUCH_HEADROOM = 5.0
 # Where so much of the depth lies in the range, what is beyond may be a sensor's noise.

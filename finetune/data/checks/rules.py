@@ -15,7 +15,7 @@ from finetune.data.checks.flatness import Reading
 from finetune.data.checks.frame_stats import Facts
 from finetune.data.checks.ranges import depth_range, sentinel
 from finetune.data.checks.registration import MIN_FRAMES, Fit, fit
-from finetune.utils.figures import percent
+from finetune.utils.text import percent
 
 # By how much, as a natural log, the largest plane of another reading must hold more pixels in the median frame.
 _CLEARLY_OTHER = 0.3

@@ -41,8 +41,8 @@ from finetune.data.readers.orientation import ExifTurns, Turn
 from finetune.data.readers.sensors import SENSORS, Sensor, sensor_note
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import DataError, ListError, RecipeError
-from finetune.utils.figures import percent
 from finetune.utils.paths import expand_path, is_file, is_folder, path_exists
+from finetune.utils.text import percent
 
 # What is a key of one ``depth_is`` alone, and which key says the unit of each.
 _KEYS_OF: dict[tuple[str, ...], tuple[str, ...]] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import stat
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +16,7 @@ from finetune.models.checkpoints.adapter import CONFIG_FILE, WEIGHTS_FILE, confi
 from finetune.models.checkpoints.adapter import FORMAT as ADAPTER_FORMAT
 from finetune.models.checkpoints.native import FORMAT, VERSION, Native
 from finetune.models.depth_model import DepthModel
-from finetune.utils.files import finish, remove, unfinished_name, write_file, written_aside
+from finetune.utils.files import atomic_write, write_file
 
 
 def save_native(path: Path, model: DepthModel, metadata: Mapping[str, Any], half: bool = False) -> None:
@@ -58,7 +57,7 @@ def save_adapter(
         metadata: as in ``save_native``.
     """
     stored = {name: tensor.detach().to("cpu", torch.float32).contiguous() for name, tensor in tensors.items()}
-    with written_aside(folder) as unfinished:
+    with atomic_write(folder) as unfinished:
         unfinished.mkdir()
         _write_safetensors(unfinished / WEIGHTS_FILE, stored, _described(model, metadata, ADAPTER_FORMAT))
         write_file(unfinished / CONFIG_FILE, config_text(config))
@@ -78,23 +77,14 @@ def _described(model: DepthModel, metadata: Mapping[str, Any], format_name: str)
 
 
 def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # Beside the target, because a rename is whole or nothing only within one file system. A folder, because safetensors
-    # writes under a random name of its own: what a kill leaves is then gone with the next write.
-    folder = unfinished_name(path)
-    remove(folder)
-    folder.mkdir()
-    unfinished = folder / path.name
-    try:
+    # In a folder, because safetensors writes under a random name first: the next write removes what a kill left of it.
+    with atomic_write(path, in_folder=True) as unfinished:
         # safetensors gives its files mode 0600; an ordinary file shows the one that the umask asks for.
         unfinished.touch()
         mode = stat.S_IMODE(unfinished.stat().st_mode)
         save_file(tensors, unfinished, {key: json.dumps(value, sort_keys=True) for key, value in described.items()})
         _sort_metadata(unfinished)
         unfinished.chmod(mode)
-        finish(unfinished, path)
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sort_metadata(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Indices that stand for many."""
+"""Choose a few indices that represent many."""
 
 from __future__ import annotations
 
@@ -6,5 +6,5 @@ import numpy as np
 
 
 def evenly_spread(count: int, most: int) -> list[int]:
-    """At most ``most`` of ``count`` indices, at equal distances, first and last included."""
+    """At most ``most`` of the indices 0 to ``count`` - 1, equally far apart, the first and the last among them."""
     return sorted({int(index) for index in np.linspace(0, count - 1, min(count, most)).round()})
