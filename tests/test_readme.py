@@ -1,4 +1,4 @@
-"""The README is a promise: its commands are those that CI runs."""
+"""READMEs are promises: every code block runs as written, every link leads somewhere, and CI runs the first blocks."""
 
 import configparser
 import contextlib
@@ -22,6 +22,9 @@ from finetune.recipe.load import load_recipe
 from finetune.training import environment
 
 ROOT = Path(__file__).resolve().parents[1]
+FOLDERS = (".", "data", "finetune", "recipes", "tests", ".github")
+READMES = [path for folder in FOLDERS if (path := ROOT / folder / "README.md").is_file()]
+DOCUMENTS = [*READMES, *sorted((ROOT / ".github").rglob("*.md"))]
 
 
 def quick_start_blocks() -> list[str]:
@@ -48,19 +51,35 @@ def test_ci_takes_the_second_block_out_of_the_readme() -> None:
     assert "-m original" in ci
 
 
-def test_every_figure_is_filled_in() -> None:
-    assert "@@" not in (ROOT / "README.md").read_text()
+def anchors(document: Path) -> set[str]:
+    """What GitHub lets a link point to: the headings, in lower case, without punctuation, with hyphens for spaces."""
+    text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.S | re.M)
+    headings = re.findall(r"^#+ (.+)$", text, flags=re.M)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-def test_pictures_and_files_it_names_are_there() -> None:
-    readme = (ROOT / "README.md").read_text()
-    for name in re.findall(r"\]\((?!https?://|#)([^)]+)\)", readme):
-        assert (ROOT / name).exists(), name
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", document.read_text()):
+        name, _, anchor = link.partition("#")
+        target = (document.parent / name).resolve() if name else document
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_every_program_that_is_named_is_there(document: Path) -> None:
+    text = document.read_text()
+    new = [f"{module.replace('.', '/')}.py" for module in re.findall(r'"(finetune\.[\w.]+):\w+"', text)]
+    new += [f"tests/{Path(path).parent.relative_to('finetune')}/test_{Path(path).name}" for path in new]
+    for name in re.findall(r"`(?:python )?((?:finetune|tests|data)/[\w/]+\.py)", text):
+        assert (ROOT / name).is_file() or name in new, name
 
 
 def test_no_line_installs_the_project_of_that_name_that_others_publish() -> None:
     found = [ROOT / "README.md", ROOT / "setup.cfg", ROOT / ".ci" / "run"]
-    found += [path for folder in ("finetune", "tests", "data", "recipes") for path in (ROOT / folder).rglob("*")]
+    folders = ("finetune", "tests", "data", "recipes", ".github")
+    found += [path for folder in folders for path in (ROOT / folder).rglob("*")]
     texts = [path for path in found if path.suffix in ("", ".py", ".md", ".yaml", ".cfg", ".sh") and path.is_file()]
     assert len(texts) > 200
     wrong = re.compile(r"pip install (?:-\S+ )*['\"]?finetune\b")
@@ -81,21 +100,26 @@ def test_the_version_is_that_of_our_distribution(monkeypatch: pytest.MonkeyPatch
 class Block(NamedTuple):
     """A block of code of a README: ``kind`` is the word after its fence, or "" where it is indented or has none."""
 
-    place: str
+    location: str
     kind: str
     text: str
     before: str
+
+    @property
+    def section(self) -> str:
+        """The heading that it is under."""
+        return re.findall(r"^#+ (.+)$", self.before, flags=re.M)[-1]
 
 
 def blocks() -> list[Block]:
     """All of all READMEs."""
     found = []
-    for path in (ROOT / "README.md", *sorted((ROOT / "data").rglob("README.md")), *(ROOT / "recipes").rglob("*.md")):
+    for path in READMES:
         text = path.read_text()
         fenced_or_indented = r"^```(\w*)\n(.*?)^```$|(?<=\n\n)((?:    [^\n]*\n)+)"
         for match in re.finditer(fenced_or_indented, text, flags=re.S | re.M):
-            place = f"{path.relative_to(ROOT)}:{text[: match.start()].count(chr(10)) + 1}"
-            found.append(Block(place, match[1] or "", match[2] or match[3], text[: match.start()]))
+            location = f"{path.relative_to(ROOT)}:{text[: match.start()].count(chr(10)) + 1}"
+            found.append(Block(location, match[1] or "", match[2] or match[3], text[: match.start()]))
     return found
 
 
@@ -106,19 +130,22 @@ def lines_of(block: Block) -> list[list[str]]:
 
 
 BLOCKS = blocks()
-COMMANDS = [block for block in BLOCKS if re.match(r"\s*(finetune (?!stopped)|accelerate |python3 -m venv)", block.text)]
-ENTRIES = [block for block in BLOCKS if block.text.lstrip().startswith("- {reader")]
-SENTENCES = [block for block in BLOCKS if block.text.lstrip().startswith("finetune stopped: ")]
-YAMLS = [block for block in BLOCKS if block.kind == "yaml"]
-PYTHONS = [block for block in BLOCKS if block.kind == "python"]
+ADDITIONS = [block for block in BLOCKS if block.section.startswith("Add a ")]
+OTHERS = [block for block in BLOCKS if block not in ADDITIONS]
+COMMANDS = [block for block in OTHERS if re.match(r"\s*(finetune (?!stopped)|accelerate |python3 -m venv)", block.text)]
+PYTESTS = [block for block in OTHERS if block.text.startswith("pytest ")]
+ENTRIES = [block for block in OTHERS if block.text.lstrip().startswith("- {reader")]
+SENTENCES = [block for block in OTHERS if block.text.lstrip().startswith("finetune stopped: ")]
+YAMLS = [block for block in OTHERS if block.kind == "yaml"]
+PYTHONS = [block for block in OTHERS if block.kind == "python"]
 # CI runs these word for word in a fresh environment.
 INSTALLATION = (["python3", "-m", "venv"], [".", ".venv/bin/activate"], ["pip", "install"], ["pytest", "-n"])
 
 
 def test_every_block_is_run_by_one_of_these_tests() -> None:
-    assert len(BLOCKS) >= 9
-    run = [*COMMANDS, *ENTRIES, *SENTENCES, *YAMLS, *PYTHONS]
-    assert sorted(block.place for block in run) == sorted(block.place for block in BLOCKS)
+    assert len(READMES) >= 1 and len(BLOCKS) >= 9
+    run = [*COMMANDS, *PYTESTS, *ENTRIES, *SENTENCES, *YAMLS, *PYTHONS, *ADDITIONS]
+    assert sorted(block.location for block in run) == sorted(block.location for block in BLOCKS)
 
 
 def test_recipes_and_entries_of_a_readme_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +176,7 @@ def test_a_sentence_that_a_readme_shows_is_what_its_command_says(
 
 def test_launch_lines_for_machines_that_are_not_here_are_understood() -> None:
     launched = [words for block in COMMANDS for words in lines_of(block) if "--config_file" in words]
-    assert len(launched) == 3
+    assert len({tuple(words) for words in launched}) == 3
     for words in launched:
         arguments = launch_command_parser().parse_args(words[2:])
         config = load_config_from_file(str(ROOT / arguments.config_file))
@@ -210,12 +237,12 @@ def test_every_command_and_every_program_of_a_readme_runs_as_written(
             assert words[0] == "finetune", words
             status = __main__.main(words[1:])
             said = capsys.readouterr()
-            assert status == 0, (block.place, words, said.err)
+            assert status == 0, (block.location, words, said.err)
             assert "nanobind" not in said.err and "Traceback" not in said.err
             ran.append(words[1])
     assert set(ran) == {"check", "train", "predict", "evaluate", "compare", "calibrate", "export"}
     for block in PYTHONS:
         with contextlib.chdir(clone):
-            exec(compile(block.text, block.place, "exec"), {})
+            exec(compile(block.text, block.location, "exec"), {})
     for name in ("depth/one.npy", "depth/one.ply", "depth/two.png", "depth/three.npy", "cloud.ply", "page.html"):
         assert (clone / name).is_file(), name
