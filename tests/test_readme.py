@@ -1,14 +1,20 @@
 """READMEs are promises: every code block runs as written, every link leads somewhere, and CI runs the first blocks."""
 
+import ast
 import configparser
 import contextlib
 import importlib.metadata
+import importlib.util
+import inspect
 import re
 import shlex
 import shutil
 import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import cv2
 import pytest
@@ -20,11 +26,15 @@ from finetune import __main__
 from finetune.commands import train
 from finetune.recipe.load import load_recipe
 from finetune.training import environment
+from finetune.utils import registry
+from tests.conftest import write_recipe
+from tests.losses import test_every_loss
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (".", "data", "finetune", "recipes", "tests", ".github")
 READMES = [path for folder in FOLDERS if (path := ROOT / folder / "README.md").is_file()]
 DOCUMENTS = [*READMES, *sorted((ROOT / ".github").rglob("*.md"))]
+MAX_README_LINES = 150
 
 
 def quick_start_blocks() -> list[str]:
@@ -246,3 +256,65 @@ def test_every_command_and_every_program_of_a_readme_runs_as_written(
             exec(compile(block.text, block.location, "exec"), {})
     for name in ("depth/one.npy", "depth/one.ply", "depth/two.png", "depth/three.npy", "cloud.ply", "page.html"):
         assert (clone / name).is_file(), name
+
+
+@pytest.mark.slow
+def test_every_pytest_line_of_a_readme_is_one_that_ci_runs_or_passes() -> None:
+    by_ci = (ROOT / ".ci" / "run").read_text() + quick_start_blocks()[1]
+    for block in PYTESTS:
+        for words in lines_of(block):
+            if shlex.join(words) not in by_ci:
+                subprocess.run([sys.executable, "-m", *words], cwd=ROOT, check=True)
+    assert PYTESTS
+
+
+class Addition(NamedTuple):
+    """What a section "Add a ..." shows: a module, its line in the registry, and its entry in a recipe."""
+
+    name: str
+    target: str
+    entry: dict[str, Any]
+    module: ModuleType
+
+
+@pytest.fixture
+def addition(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Addition:
+    """The section of that heading, followed to the letter, but for where the module is written."""
+    section, table = request.param
+    code, line, entry = (block.text for block in ADDITIONS if block.section == section)
+    ((name, target),) = ast.literal_eval(f"{{{line}}}").items()
+    module_name = target.partition(":")[0]
+    path = tmp_path / f"{module_name.rpartition('.')[2]}.py"
+    path.write_text(code)
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, module_name, module)
+    spec.loader.exec_module(module)
+    monkeypatch.setitem(table, name, target)
+    (options,) = yaml.safe_load(entry)
+    return Addition(name, target, options, module)
+
+
+def run_contract(tests: ModuleType, given: Mapping[str, Any]) -> int:
+    """Runs the tests of a contract that ask for nothing but what is given; how many there were."""
+    found = [test for name, test in vars(tests).items() if name.startswith("test_")]
+    asked = [(test, list(inspect.signature(test).parameters)) for test in found]
+    fitting = [(test, names) for test, names in asked if set(names) <= set(given)]
+    for test, names in fitting:
+        test(**{name: given[name] for name in names})
+    return len(fitting)
+
+
+@pytest.mark.parametrize("addition", [("Add a loss", registry.LOSSES)], ids=["loss"], indirect=True)
+def test_a_loss_that_the_readme_adds_trains(addition: Addition, frames: Path, tmp_path: Path) -> None:
+    options = {key: value for key, value in addition.entry.items() if key not in ("kind", "weight")}
+    loss = registry.find(registry.LOSSES, addition.name)(**options)
+    assert run_contract(test_every_loss, {"loss": loss}) >= 4
+    recipe = write_recipe(tmp_path, frames)
+    text, count = re.subn(r"loss: \[.*\]", f"loss: {[addition.entry]}", recipe.read_text())
+    assert count == 1
+    recipe.write_text(text)
+    assert train.main([str(recipe), "run.steps=5", "run.log_every_steps=1"]) == 0
+    rows = (tmp_path / "runs" / "small" / "metrics.csv").read_text().splitlines()
+    assert addition.name in rows[0]
