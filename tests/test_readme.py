@@ -61,6 +61,10 @@ def test_ci_takes_the_second_block_out_of_the_readme() -> None:
     assert "-m original" in ci
 
 
+def test_the_readme_is_short() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= MAX_README_LINES
+
+
 def anchors(document: Path) -> set[str]:
     """What GitHub lets a link point to: the headings, in lower case, without punctuation, with hyphens for spaces."""
     text = re.sub(r"^```.*?^```$", "", document.read_text(), flags=re.S | re.M)
@@ -152,6 +156,14 @@ PYTHONS = [block for block in OTHERS if block.kind == "python"]
 INSTALLATION = (["python3", "-m", "venv"], [".", ".venv/bin/activate"], ["pip", "install"], ["pytest", "-n"])
 
 
+def test_ci_runs_on_each_python_that_the_readme_names() -> None:
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
+    job = workflow["jobs"]["run"]
+    assert ".ci/run" in [step.get("run") for step in job["steps"]]
+    (named,) = re.findall(r"Python (3\.\d+(?:, 3\.\d+)* or 3\.\d+)", (ROOT / "README.md").read_text())
+    assert job["strategy"]["matrix"]["python"] == re.findall(r"3\.\d+", named)
+
+
 def test_every_block_is_run_by_one_of_these_tests() -> None:
     assert len(READMES) >= 1 and len(BLOCKS) >= 9
     run = [*COMMANDS, *PYTESTS, *ENTRIES, *SENTENCES, *YAMLS, *PYTHONS, *ADDITIONS]
@@ -194,10 +206,11 @@ def test_launch_lines_for_machines_that_are_not_here_are_understood() -> None:
         assert (ROOT / arguments.training_script).is_file()
         (recipe,) = arguments.training_script_args
         load_recipe(ROOT / recipe, check_files=False)
-    (batched,) = [words for block in COMMANDS for words in lines_of(block) if words[0] == "sbatch"]
-    *_, script, recipe = batched
-    subprocess.run(["bash", "-n", ROOT / script], check=True)
-    load_recipe(ROOT / recipe, check_files=False)
+    batched = [words for block in COMMANDS for words in lines_of(block) if words[0] == "sbatch"]
+    assert batched
+    for *_, script, recipe in batched:
+        subprocess.run(["bash", "-n", ROOT / script], check=True)
+        load_recipe(ROOT / recipe, check_files=False)
 
 
 @pytest.fixture
