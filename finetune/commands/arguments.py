@@ -6,9 +6,10 @@ import argparse
 import math
 import re
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
+from finetune.utils.kinds import KindOption
 
 if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
@@ -26,7 +27,7 @@ def add_model_argument(parser: argparse.ArgumentParser, *, optional: bool = Fals
     )
     parser.add_argument(
         "--kind",
-        choices=("auto", "relative", "metric"),
+        choices=get_args(KindOption),
         default="auto",
         help="of an official .pth without our .json beside it, which cannot say it",
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,7 @@ from finetune.evaluation.alignment import (
 from finetune.evaluation.metrics import Compared, TargetDepth, pooled
 from finetune.evaluation.protocol_settings import ProtocolSettings, protocol_settings
 from finetune.utils.errors import DataError
+from finetune.utils.kinds import Kind
 
 # Where pixels are scored: top, bottom, left, right, as shares of height and width.
 CROPS = {
@@ -55,7 +56,7 @@ class Protocol:
     name: str = "plain"
     min_depth_m: float
     max_depth_m: float
-    kind: Literal["metric", "relative"] = "metric"
+    kind: Kind = "metric"
     settings: ProtocolSettings = field(init=False)
 
     def __post_init__(self) -> None:

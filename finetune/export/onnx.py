@@ -18,6 +18,7 @@ from finetune.export.base import Exporter, PredictImage
 from finetune.export.comparison import Comparison
 from finetune.models.encoder_specs import PATCH
 from finetune.utils.errors import FinetuneError, ResultError
+from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
@@ -141,7 +142,7 @@ class Onnx(Exporter):
         }
 
 
-def output_name(kind: str) -> str:
+def output_name(kind: Kind) -> str:
     """What the output is called: its unit is in its name."""
     return "depth_m" if kind == "metric" else "inverse_depth"
 

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from finetune.models.depth_model import DepthModel
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import CheckpointError, FinetuneError
+from finetune.utils.kinds import Kind, KindOption
 
 DEVICES = ("auto", "cpu", "cuda")
 # Of PIL, those that become RGB without a change of scale.
@@ -74,7 +75,7 @@ class Predictor:
         )
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """``metric`` (answers are meters) or ``relative`` (answers are inverse depth, bigger is nearer, no unit)."""
         return self.network.kind
 
@@ -198,7 +199,7 @@ def load_model(
         FinetuneError: there is no such device.
         ValueError: an argument is not one of the above.
     """
-    if kind not in ("auto", "relative", "metric"):
+    if kind not in get_args(KindOption):
         raise ValueError(f"kind is {kind!r}; expected auto, relative or metric")
     if max_depth_m is not None and not 0 < max_depth_m < math.inf:
         raise ValueError(f"max_depth_m is {max_depth_m}; expected a positive number of meters")

@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.losses.base import LossOfImages, mean_over_valid
+from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -24,7 +25,7 @@ class BerHu(LossOfImages):
     Source: Laina et al. 2016, arXiv:1606.00373, equation 1, which takes c over the batch.
     """
 
-    head: ClassVar[str] = "metric"
+    head: ClassVar[Kind] = "metric"
 
     def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
         """(B, 1, H, W) meters -> (B,), meters."""

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from finetune.losses.affine_invariant import aligned_residual
 from finetune.losses.base import LossOfImages
 from finetune.utils.errors import RecipeError
+from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +37,7 @@ class Gradient(LossOfImages):
             raise RecipeError("scales", self.scales, "a whole number from 1 to 8; start with 4")
 
     @property
-    def head(self) -> str:
+    def head(self) -> Kind:
         """Which head it can train."""
         return "metric" if self.of == "log" else "relative"
 

@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.losses.base import LossOfImages, mean_over_valid
+from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 class L1(LossOfImages):
     """Mean absolute error over valid pixels, in meters: it teaches metric scale, and far pixels as near ones."""
 
-    head: ClassVar[str] = "metric"
+    head: ClassVar[Kind] = "metric"
 
     def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
         """(B, 1, H, W) meters -> (B,), meters."""

@@ -8,6 +8,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.losses.base import LossOfImages, mean_over_valid
+from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +21,7 @@ class L2(LossOfImages):
     It is what pulls hardest at large errors, outliers of the sensor included; ``berhu`` is gentler with those.
     """
 
-    head: ClassVar[str] = "metric"
+    head: ClassVar[Kind] = "metric"
 
     def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
         """(B, 1, H, W) meters -> (B,), square meters."""

@@ -9,6 +9,7 @@ from pydantic.dataclasses import dataclass
 
 from finetune.losses.base import LossOfImages
 from finetune.utils.errors import RecipeError
+from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -21,7 +22,7 @@ class SiLog(LossOfImages):
     Source: Eigen et al. 2014, arXiv:1406.2283, equation 4; the square root is ours, so that terms compare by size.
     """
 
-    head: ClassVar[str] = "metric"
+    head: ClassVar[Kind] = "metric"
 
     lam: float = 0.5  # share of the mean log ratio that is forgiven; at 1.0 nothing teaches metric scale
 

@@ -10,6 +10,7 @@ from pydantic.dataclasses import dataclass
 from finetune.losses.affine_invariant import aligned_residual
 from finetune.losses.base import LossOfImages
 from finetune.utils.errors import RecipeError
+from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -26,7 +27,7 @@ class Ssi(LossOfImages):
     trimmed, as the mean over what is kept, so that ``trim`` leaves the size of the loss alone.
     """
 
-    head: ClassVar[str] = "relative"
+    head: ClassVar[Kind] = "relative"
 
     trim: float = 0.0  # share of the valid pixels of each image, those of the largest error, that are dropped
 

@@ -12,6 +12,7 @@ from finetune.models.dpt_decoder import DptDecoder
 from finetune.models.encoder import Encoder
 from finetune.models.encoder_specs import ENCODERS, ORIGINAL_OFFSET, PATCH, VERSIONS
 from finetune.models.heads import MetricHead, RelativeHead
+from finetune.utils.kinds import Kind
 
 # The deepest fusion block is called without a second map, so its first unit never runs and never gets a gradient;
 # frozen, DistributedDataParallel needs no find_unused_parameters. It is kept because official files hold it.
@@ -70,7 +71,7 @@ class DepthModel(nn.Module):
         self.get_submodule(UNUSED_UNIT).requires_grad_(False)
 
     @property
-    def kind(self) -> str:
+    def kind(self) -> Kind:
         """``relative`` (inverse depth) or ``metric`` (meters)."""
         return "relative" if self.max_depth_m is None else "metric"
 

@@ -8,6 +8,7 @@ from typing import Any
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.recipe.validate import Contradiction
 from finetune.utils.errors import RecipeError
+from finetune.utils.kinds import Kind
 
 
 def require_warmup_within_run(sections: Mapping[str, Any]) -> None:
@@ -204,8 +205,8 @@ def require_labels_of_head(sections: Mapping[str, Any]) -> None:
                 )
 
 
-PROTOCOL_OF_HEAD = {"metric": "plain", "relative": "plain+align=scale_shift_inverse"}
-_LOSSES_OF_HEAD = {
+PROTOCOL_OF_HEAD: Mapping[Kind, str] = {"metric": "plain", "relative": "plain+align=scale_shift_inverse"}
+_LOSSES_OF_HEAD: Mapping[Kind, Mapping[str, str]] = {
     "metric": {"kind": "a loss of depth in meters, such as silog", "of": "log"},
     "relative": {"kind": "a loss of inverse depth, such as ssi", "of": "aligned"},
 }

@@ -26,6 +26,7 @@ from finetune.recipe.cross_checks import CROSS_CHECKS, PROTOCOL_OF_HEAD
 from finetune.recipe.validate import Contradiction, Names, OnDisk
 from finetune.recipe.yaml_source import nearest_path
 from finetune.utils.errors import RecipeError
+from finetune.utils.kinds import Kind, KindOption
 from finetune.utils.paths import MAX_NAME_BYTES, expand_path, is_possible, path_exists
 from finetune.utils.registry import EXPORTERS, LOSSES, READERS
 from finetune.utils.text import nearest
@@ -143,7 +144,7 @@ class ModelOptions:
 
     # File, or hub id such as depth-anything/Depth-Anything-V2-Small; null: every weight is drawn from the seed.
     checkpoint: Checkpoint
-    checkpoint_kind: Literal["auto", "relative", "metric"] = "auto"  # for an official .pth, which cannot say it itself
+    checkpoint_kind: KindOption = "auto"  # for an official .pth, which cannot say it itself
     checkpoint_max_depth_m: Meters | None = None  # meters; of a metric .pth that has no .json beside it
     # Of Depth Anything, for a .pth that has no .json beside it: both have the same names and shapes. auto: V2.
     checkpoint_version: Literal["auto", "v1", "v2"] = "auto"
@@ -151,7 +152,7 @@ class ModelOptions:
     checkpoint_input_size: Size | None = None
     encoder: Literal["auto", "tiny", "vits", "vitb", "vitl", "vitg"] = "auto"  # auto: told from the checkpoint
     # metric: answers in meters; relative: in inverse depth of unknown scale and shift.
-    head: Literal["metric", "relative"] = "metric"
+    head: Kind = "metric"
     # Meters; the farthest answer the metric head can give. For a relative head, what is farther is out of range, null:
     # only what is infinitely far.
     max_depth_m: Meters | None = None

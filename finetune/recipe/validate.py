@@ -1,8 +1,8 @@
 """Plain values -> one options class, each fault in a sentence of ours with its place, its value and what to write.
 
 An options class is a pydantic dataclass: its fields are the keys, their types and ranges what is accepted, and
-``RecipeError`` from its ``__post_init__`` what only it can tell. ``check_paths`` of a reader raises ``RecipeError``
-when a file or folder that it names is missing.
+``RecipeError`` from its ``__post_init__`` what only it can tell. A method ``check_paths``, if it has one, raises
+``RecipeError`` when a file or folder that it names is missing.
 """
 
 from __future__ import annotations
@@ -13,17 +13,27 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, runtime_checkable
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
-from finetune.data.reader import Reader
 from finetune.recipe.yaml_source import WRONG, Document, KeyPath, dotted, plain_scalar, spelled
 from finetune.utils.errors import FinetuneError, RecipeError
 from finetune.utils.registry import find
 from finetune.utils.text import did_you_mean, nearest, similarity
+
+
+@runtime_checkable
+class NamesFiles(Protocol):
+    """An options object whose keys name files, as a reader's do."""
+
+    def check_paths(self) -> None:
+        """
+        Raises:
+            FinetuneError: a file or folder is missing.
+        """
 
 
 class Contradiction(RecipeError):
@@ -165,7 +175,7 @@ class Checker:
         while not any(name not in given.values and fields[name].is_required() for name in fields):
             try:
                 built = cls(**given.values)
-                if self.check_files and isinstance(built, Reader):
+                if self.check_files and isinstance(built, NamesFiles):
                     self._check_paths(built, path, given)
             except RecipeError as error:
                 name = self.report(error, path, given.at_fault)
@@ -202,7 +212,7 @@ class Checker:
             return f"{value} and {dotted(other)} is {other_value} ({place}); expected {error.expected}."
         return f"{value}; expected {error.expected}."
 
-    def _check_paths(self, built: Reader, path: KeyPath, given: _Fields) -> None:
+    def _check_paths(self, built: NamesFiles, path: KeyPath, given: _Fields) -> None:
         try:
             built.check_paths()
         except RecipeError as error:

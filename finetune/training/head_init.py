@@ -14,6 +14,7 @@ from finetune.models.checkpoints.fill import Coverage, fill
 from finetune.models.checkpoints.load import Checkpoint
 from finetune.models.depth_model import DepthModel
 from finetune.utils.errors import CheckpointError
+from finetune.utils.kinds import Kind
 
 CALIBRATION_IMAGES = 64
 # The share of max depth that the sigmoid is asked for at most and at least: its ends are at infinity.
@@ -30,7 +31,7 @@ _RELATIVE_BIAS = 1.0
 _TAMED = 0.01
 
 
-def resolved_decoder_init(decoder_init: str, head: str, kind: str | None) -> str:
+def resolved_decoder_init(decoder_init: str, head: Kind, kind: str | None) -> str:
     """What ``auto`` means for a head on a base of this kind (``Checkpoint.kind``); None: there is no base."""
     if decoder_init != "auto":
         return decoder_init
