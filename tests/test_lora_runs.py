@@ -113,7 +113,7 @@ def test_exported_it_is_a_folder_that_stands_alone_and_other_models_have_none(
 @pytest.mark.parametrize(
     ("what", "found"),
     [
-        ("missing", "its base /nowhere.pth is not to be had (no such file)"),
+        ("missing", "base /nowhere.pth not found (no such file)"),
         ("another", "was trained on another file than its base"),
         ("no config", "is missing or does not say base_model_name_or_path, r and lora_alpha"),
     ],

@@ -119,7 +119,7 @@ class DepthModel(nn.Module):
             VERSION: torch.tensor([float(self.version.removeprefix("v"))]),
         }
 
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *arguments: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
         """
         Called for every loading of weights, by peft too, which knows nothing of meters and would load in silence.
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from finetune.models.checkpoints.format import Description, Format
 from finetune.models.checkpoints.sidecar import read_json
 from finetune.models.depth_model import MAX_DEPTH, VERSION
 from finetune.utils.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "finetune-adapter"
 CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
@@ -22,17 +25,17 @@ class Adapter(Format):
     files = (WEIGHTS_FILE,)
 
     @staticmethod
-    def recognises(names: Iterable[str], metadata: Mapping[str, Any]) -> bool:
+    def recognises(names: Iterable[str], metadata: Mapping[str, object]) -> bool:
         """Whether a file with this metadata is of this format."""
         return metadata.get("format") == FORMAT
 
     @staticmethod
-    def to_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors, as they are; ``laid_over`` a base they become a whole network."""
         return {name: tensor for name, tensor in tensors.items() if name not in (MAX_DEPTH, VERSION)}
 
     @staticmethod
-    def from_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
         Raises:
             ValueError: a network without adapters has none to write; see ``networks.lora.adapter_tensors``.
@@ -40,7 +43,7 @@ class Adapter(Format):
         raise ValueError("an adapter is written from a network that has some")
 
     @staticmethod
-    def description(path: Path, source: str, metadata: Mapping[str, Any], sha256: str) -> Description:
+    def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
         """Its own metadata, which is that of the merged weights."""
         return Description(says=dict(metadata), file=source)
 
@@ -69,7 +72,7 @@ def base_of(path: Path, source: str) -> tuple[str, float]:
     return base, alpha / rank
 
 
-def laid_over(base: Mapping[str, Any], adapter: Mapping[str, Any], scale: float) -> dict[str, Any]:
+def laid_over(base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     """
     Args:
         base: the encoder's tensors by our name; others are not read.
@@ -89,7 +92,7 @@ def laid_over(base: Mapping[str, Any], adapter: Mapping[str, Any], scale: float)
     return whole
 
 
-def config_text(content: Mapping[str, Any]) -> str:
+def config_text(content: Mapping[str, object]) -> str:
     """``adapter_config.json``; sets are written as sorted lists, so that the same adapter is the same file."""
     plain = {name: sorted(value) if isinstance(value, set) else value for name, value in content.items()}
     return json.dumps(plain, indent=2, sort_keys=True) + "\n"

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from finetune.models.checkpoints.format import Description, Format
 from finetune.models.checkpoints.official import GATED
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DinoV2(Format):
@@ -16,12 +19,12 @@ class DinoV2(Format):
     files = ("model.safetensors",)
 
     @staticmethod
-    def recognises(names: Iterable[str], metadata: Mapping[str, Any]) -> bool:
+    def recognises(names: Iterable[str], metadata: Mapping[str, object]) -> bool:
         """Whether a file with these tensor names is of this format."""
         return {"cls_token", "pos_embed", "patch_embed.proj.weight", "blocks.0.ls1.gamma"} <= set(names)
 
     @staticmethod
-    def to_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The same tensors by our name."""
         renamed = {}
         for name, tensor in tensors.items():
@@ -31,14 +34,14 @@ class DinoV2(Format):
         return renamed
 
     @staticmethod
-    def from_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder alone, by timm's name."""
         return {
             name.removeprefix("encoder."): tensor for name, tensor in tensors.items() if name.startswith("encoder.")
         }
 
     @staticmethod
-    def description(path: Path, source: str, metadata: Mapping[str, Any], sha256: str) -> Description:
+    def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
         """That there is no decoder; the license is the same for all of them."""
         base = {"source": source, "sha256": sha256, "license": "Apache-2.0"}
         return Description(says={"kind": "encoder", "base": base}, file=source)

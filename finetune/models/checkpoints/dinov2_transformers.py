@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from finetune.models.checkpoints.dinov2 import DinoV2
 from finetune.models.checkpoints.format import Description, Format
 from finetune.models.checkpoints.huggingface import HuggingFace
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class DinoV2Transformers(Format):
@@ -17,17 +20,17 @@ class DinoV2Transformers(Format):
     files = ("model.safetensors", "pytorch_model.bin")
 
     @staticmethod
-    def recognises(names: Iterable[str], metadata: Mapping[str, Any]) -> bool:
+    def recognises(names: Iterable[str], metadata: Mapping[str, object]) -> bool:
         """Whether a file with these tensor names is of this format."""
         return {"embeddings.cls_token", "embeddings.position_embeddings", "encoder.layer.0.norm1.weight"} <= set(names)
 
     @staticmethod
-    def to_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Renamed; query, key and value fused into one, as are the two halves of a gated layer."""
         return HuggingFace.to_ours({f"backbone.{name}": tensor for name, tensor in tensors.items()})
 
     @staticmethod
-    def from_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The encoder alone, by the hub's names."""
         return {
             name.removeprefix("backbone."): tensor
@@ -36,6 +39,6 @@ class DinoV2Transformers(Format):
         }
 
     @staticmethod
-    def description(path: Path, source: str, metadata: Mapping[str, Any], sha256: str) -> Description:
+    def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
         """That there is no decoder; the license is the same for all of them."""
         return DinoV2.description(path, source, metadata, sha256)

@@ -9,13 +9,13 @@ import warnings
 from collections.abc import Mapping
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from finetune.models.checkpoints.archives import inspect_archive
 from finetune.models.checkpoints.hub import HUB_FILES, closest_id
+from finetune.models.checkpoints.unwrap import Content
 from finetune.utils import registry
 from finetune.utils.errors import CheckpointError, first_line
 from finetune.utils.paths import expand_path, is_file, is_folder, list_folder, missing
@@ -94,7 +94,7 @@ def _nearest_path(path: Path) -> Path | None:
     return by_name[names[0]] if names else None
 
 
-def read_file(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
+def read_file(path: Path, source: str) -> tuple[Content, dict[str, str]]:
     """Content and metadata, told by the first bytes; nothing in the file is ever run."""
     try:
         with path.open("rb") as file:
@@ -141,7 +141,7 @@ def _to_unpack(source: str, packed: str) -> CheckpointError:
     )
 
 
-def _read_archive(path: Path, source: str) -> Mapping[str, Any]:
+def _read_archive(path: Path, source: str) -> Content:
     """A zip archive, where it is one of weights; one whose table is cut off may have been, which torch will say."""
     archive = inspect_archive(path)
     if archive is None:
@@ -159,7 +159,7 @@ def _read_archive(path: Path, source: str) -> Mapping[str, Any]:
     return _read_pickle(path, source, mapped=not archive.compressed)
 
 
-def _read_safetensors(path: Path, source: str) -> tuple[Mapping[str, Any], dict[str, str]]:
+def _read_safetensors(path: Path, source: str) -> tuple[Content, dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
@@ -169,7 +169,7 @@ def _read_safetensors(path: Path, source: str) -> tuple[Mapping[str, Any], dict[
         ) from error
 
 
-def _read_pickle(path: Path, source: str, mapped: bool) -> Mapping[str, Any]:
+def _read_pickle(path: Path, source: str, mapped: bool) -> Content:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is said below
@@ -193,7 +193,7 @@ def _read_pickle(path: Path, source: str, mapped: bool) -> Mapping[str, Any]:
     return content
 
 
-def decoded(text: str) -> Any:
+def decoded(text: str) -> object:
     """A metadata value: JSON in our files, anything in others; numbers and nesting without end are no JSON of ours."""
     try:
         return json.loads(text)

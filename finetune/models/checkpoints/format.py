@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,9 +24,9 @@ class Description:
         notes: sentences to print.
     """
 
-    says: dict[str, Any]
+    says: dict[str, object]
     file: str
-    tensors: dict[str, Any] = field(default_factory=dict)
+    tensors: dict[str, Tensor] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -39,22 +42,22 @@ class Format(Protocol):
     files: tuple[str, ...]
 
     @staticmethod
-    def recognises(names: Iterable[str], metadata: Mapping[str, Any]) -> bool:
+    def recognises(names: Iterable[str], metadata: Mapping[str, object]) -> bool:
         """Whether a file with these tensor names and this metadata of its own is of this format."""
         ...
 
     @staticmethod
-    def to_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors by our names; a name that is not theirs stays as it is."""
         ...
 
     @staticmethod
-    def from_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of a whole ``DepthModel.state_dict()`` by their names."""
         ...
 
     @staticmethod
-    def description(path: Path, source: str, metadata: Mapping[str, Any], sha256: str) -> Description:
+    def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
         """
         Args:
             path: the weights file.

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 from finetune.models.checkpoints.format import Description, Format
 from finetune.models.checkpoints.sidecar import read_json
 from finetune.models.encoder_specs import ENCODERS, GRID, PATCH, TRANSFORMERS_OFFSET
 from finetune.utils.errors import CheckpointError, first_line
 from finetune.utils.paths import is_file, missing
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
 # What our export writes beside the weights: what they are, and the position embedding as it was trained.
@@ -77,18 +80,18 @@ class HuggingFace(Format):
     files = ("model.safetensors", "pytorch_model.bin")
 
     @staticmethod
-    def recognises(names: Iterable[str], metadata: Mapping[str, Any]) -> bool:
+    def recognises(names: Iterable[str], metadata: Mapping[str, object]) -> bool:
         """Whether a file with these tensor names is of this format."""
         names = list(names)
         return all(any(name.startswith(part) for name in names) for part in ("backbone.", "neck.", "head."))
 
     @staticmethod
-    def to_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Renamed; query, key and value fused into one, as are the two halves of a gated layer."""
         import torch
 
         left = dict(tensors)
-        ours: dict[str, Any] = {}
+        ours: dict[str, Tensor] = {}
         for name in tensors:
             block = _THEIR_BLOCK.match(name)
             part = name[block.end() :] if block else ""
@@ -100,11 +103,11 @@ class HuggingFace(Format):
         return ours | {_to_ours(name): tensor for name, tensor in left.items()}
 
     @staticmethod
-    def from_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """By the hub's names, which every version of transformers reads; query, key and value split."""
         first, second = (tensors[f"encoder.blocks.0.mlp.{layer}.weight"] for layer in ("fc1", "fc2"))
         gated = first.shape[0] == 2 * second.shape[1]
-        theirs: dict[str, Any] = {}
+        theirs: dict[str, Tensor] = {}
         for name, tensor in tensors.items():
             block = _BLOCK.match(name)
             if block and ".attn.qkv." in name:
@@ -117,7 +120,7 @@ class HuggingFace(Format):
         return theirs
 
     @staticmethod
-    def description(path: Path, source: str, metadata: Mapping[str, Any], sha256: str) -> Description:
+    def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
         """What ``config.json`` says; of our own export, which was not changed since, what we wrote beside it."""
         retry = "Export or fetch the folder again"
         ours = read_json(path.with_name(OURS_FILE), retry)
@@ -169,7 +172,7 @@ def _from_ours(name: str, gated: bool) -> str:
     return their + name.removeprefix(ours)
 
 
-def _trained_positions(path: Path, ours: Mapping[str, Any]) -> dict[str, Any]:
+def _trained_positions(path: Path, ours: Mapping[str, object]) -> dict[str, Tensor]:
     """The position embedding as it was before it was fitted to the way transformers samples it."""
     if not ours.get("positions_fitted_to"):
         return {}
@@ -190,7 +193,7 @@ def _trained_positions(path: Path, ours: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _of_config(config: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+def _of_config(config: Mapping[str, Any], file: Path) -> tuple[dict[str, object], tuple[str, ...]]:
     """
     Returns:
         By our names, kind, max depth, version and offset; and what transformers assumes where it says nothing.
@@ -213,7 +216,7 @@ def _of_config(config: Mapping[str, Any], file: Path) -> tuple[dict[str, Any], t
                     f"{prefix}{key} is {section.get(key, default)!r}, that of Depth Anything is {value!r}",
                     "Use a checkpoint of that network",
                 )
-    says: dict[str, Any] = {
+    says: dict[str, object] = {
         "kind": config.get("depth_estimation_type", "relative"),
         "checkpoint_version": _version_of(backbone, file),
         "position_offset": TRANSFORMERS_OFFSET,
@@ -247,7 +250,7 @@ def _version_of(backbone: Mapping[str, Any], file: Path) -> str:
     )
 
 
-def _of_processor(processor: Mapping[str, Any]) -> dict[str, Any]:
+def _of_processor(processor: Mapping[str, Any]) -> dict[str, object]:
     """Our preprocessing with the size and the colors that the processor has, where it is one we can take over."""
     size = processor.get("size")
     if isinstance(size, Mapping):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import TypeGuard
 
 from finetune.models.checkpoints.hub import HubFile, published
 from finetune.models.encoder_specs import VERSIONS
@@ -53,7 +53,7 @@ class CheckpointIdentity:
     version: str | None = None
 
 
-def claim_identity(says: Mapping[str, Any], entry: HubFile | None, file: str) -> CheckpointIdentity:
+def claim_identity(says: Mapping[str, object], entry: HubFile | None, file: str) -> CheckpointIdentity:
     """
     Args:
         says: of a ``Description``.
@@ -70,14 +70,14 @@ def claim_identity(says: Mapping[str, Any], entry: HubFile | None, file: str) ->
     kind, max_depth_m = says.get("kind"), says.get("max_depth_m")
     # Files of ours that do not say it are from before it was asked, and V2.
     version = says.get("checkpoint_version", "v2")
-    if version not in VERSIONS:
+    if not isinstance(version, str) or version not in VERSIONS:
         raise CheckpointError(
             file, f"says checkpoint_version {shown(version)}; expected v1 or v2", "Export it again from its run folder"
         )
-    if kind in ("relative", "encoder") and max_depth_m is None:
+    if isinstance(kind, str) and kind in ("relative", "encoder") and max_depth_m is None:
         return CheckpointIdentity(kind=kind, version=version if kind == "relative" else None)
     if kind == "metric" and is_depth(max_depth_m):
-        return CheckpointIdentity(kind=kind, max_depth_m=float(max_depth_m), version=version)
+        return CheckpointIdentity(kind="metric", max_depth_m=float(max_depth_m), version=version)
     raise CheckpointError(
         file,
         f"says kind {shown(kind)} and max_depth_m {shown(max_depth_m)}; expected metric and {MIN_DEPTH_M:g} to "
@@ -176,7 +176,7 @@ def is_depth(value: object) -> TypeGuard[float]:
 
 
 def resolve_input_size(
-    says: Mapping[str, Any],
+    says: Mapping[str, object],
     told: tuple[int, int] | None,
     entry: HubFile | None,
     source: str,

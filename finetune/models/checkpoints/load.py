@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from finetune.models.checkpoints.adapter import CONFIG_FILE, base_of, laid_over
@@ -34,20 +33,14 @@ from finetune.models.checkpoints.identity import (
     resolve_input_size,
 )
 from finetune.models.checkpoints.metadata import require_sound
-from finetune.models.checkpoints.native import FORMAT, VERSION
 from finetune.models.checkpoints.plain_tensors import require_plain
+from finetune.models.checkpoints.select import select_network
 from finetune.models.checkpoints.sidecar import file_digest
-from finetune.models.checkpoints.unwrap import Network, nameless_averages, networks_in, tensors_in
+from finetune.models.checkpoints.unwrap import Content, find_tensors
 from finetune.models.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
 from finetune.utils import registry
 from finetune.utils.errors import CheckpointError, first_line, shown
 from finetune.utils.paths import expand_path, path_exists
-
-# Keys of what torch.optim gives, alone or under a name.
-_OF_OPTIMIZERS = frozenset(("param_groups", "optimizer", "optimizer_state_dict"))
-_ENCODERS_ALONE = frozenset(("dinov2", "dinov2_transformers"))
-# What stands beside an encoder that was trained for something else than depth.
-_HEADS = ("head", "classifier", "prototypes")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,49 +128,87 @@ def read_checkpoint(
     if contents.format == "adapter":
         contents = _on_its_base(contents, path, source, adapters)
     _require_merged(contents.tensors, source)
-    ours, described = contents.tensors, contents.described
-    in_brackets = f" ({where})" if where else ""
+    caller = _Caller(
+        source=source,
+        told=CheckpointIdentity(
+            kind=None if kind == "auto" else kind,
+            max_depth_m=max_depth_m,
+            version=None if version == "auto" else version,
+        ),
+        encoder=encoder,
+        input_size=input_size,
+        in_brackets=f" ({where})" if where else "",
+        wording=wording,
+    )
+    return _identified(path, contents, entry, caller)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Caller:
+    """What the caller of ``read_checkpoint`` says of a file, and how errors name it.
+
+    Attributes:
+        source: what the user wrote.
+        told: None where the caller leaves it to the file.
+        encoder, input_size, wording: as the arguments.
+        in_brackets: `` (where)``, or nothing.
+    """
+
+    source: str
+    told: CheckpointIdentity
+    encoder: str
+    input_size: tuple[int, int] | None
+    in_brackets: str
+    wording: ArgumentNames
+
+
+def _identified(path: Path, contents: _Contents, entry: HubFile | None, caller: _Caller) -> Checkpoint:
+    """
+    A file whose kind, encoder, max depth, version and license are settled.
+
+    Raises:
+        CheckpointError: the file and its caller contradict each other.
+    """
+    source, told, wording, in_brackets = caller.source, caller.told, caller.wording, caller.in_brackets
+    described = contents.described
     claim = claim_identity(described.says, entry, described.file)
-    if max_depth_m is not None and not is_depth(max_depth_m):
+    if told.max_depth_m is not None and not is_depth(told.max_depth_m):
         raise CheckpointError(
             source,
-            f"{wording.max_depth_m} is {max_depth_m:g}; expected {MIN_DEPTH_M:g} to {MAX_DEPTH_M:g} meters",
+            f"{wording.max_depth_m} is {told.max_depth_m:g}; expected {MIN_DEPTH_M:g} to {MAX_DEPTH_M:g} meters",
             f"Write the meters it was trained with{in_brackets}",
         )
-    told = CheckpointIdentity(
-        kind=None if kind == "auto" else kind, max_depth_m=max_depth_m, version=None if version == "auto" else version
-    )
-    found_kind, found_max_depth_m, found_version = resolve_identity(claim, told, source, path, in_brackets, wording)
-    found_encoder = _encoder_of(ours, source, encoder, in_brackets)
-    known = entry or (published_as(path.name, found_encoder) if claim == CheckpointIdentity() else None)
-    found_license = (known.license if known else None) or _license_in(described.says)
+    kind, max_depth_m, version = resolve_identity(claim, told, source, path, in_brackets, wording)
+    encoder = _encoder_of(contents.tensors, source, caller.encoder, in_brackets)
+    known = entry or (published_as(path.name, encoder) if claim == CheckpointIdentity() else None)
+    license_name = (known.license if known else None) or _license_in(described.says)
     assumed = CheckpointIdentity(
-        kind=found_kind if claim.kind is None and told.kind is None else None,
-        version=found_version if claim == CheckpointIdentity() and told.version is None and known is None else None,
+        kind=kind if claim.kind is None and told.kind is None else None,
+        version=version if claim == CheckpointIdentity() and told.version is None and known is None else None,
     )
     return Checkpoint(
         source=source,
         path=path,
         format=contents.format,
-        kind=found_kind,
+        kind=kind,
         kind_assumed=assumed.kind is not None,
         version_assumed=assumed.version is not None,
-        encoder=found_encoder,
-        max_depth_m=found_max_depth_m,
-        version=found_version,
+        encoder=encoder,
+        max_depth_m=max_depth_m,
+        version=version,
         position_offset=_offset_in(described),
-        input_size=resolve_input_size(described.says, input_size, entry, source, in_brackets, wording),
+        input_size=resolve_input_size(described.says, caller.input_size, entry, source, in_brackets, wording),
         chosen=contents.chosen,
-        tensors=ours,
+        tensors=contents.tensors,
         metadata=described.says,
         metadata_file=described.file,
         sha256=contents.sha256,
-        license=found_license,
+        license=license_name,
         notes=(
             *contents.notes,
             *contents.chosen,
             *_assumptions(source, assumed, in_brackets, wording),
-            *_license_notes(source, found_license, known.caveat if known else ""),
+            *_license_notes(source, license_name, known.caveat if known else ""),
         ),
     )
 
@@ -197,8 +228,8 @@ class _Contents:
 def _contents_of(path: Path, source: str) -> _Contents:
     content, raw_metadata = read_file(path, source)
     own_metadata = {key: decoded(text) for key, text in raw_metadata.items()}
-    tensors, nested = tensors_in(content, lambda value: isinstance(value, Tensor))
-    network, chosen = _network_in(tensors, content, own_metadata, source)
+    tensors = find_tensors(content)
+    network, chosen = select_network(tensors, content, own_metadata, source)
     require_plain(network.tensors, source)
     format_class = registry.find(registry.CHECKPOINTS, network.format)
     sha256 = file_digest(path)
@@ -206,7 +237,7 @@ def _contents_of(path: Path, source: str) -> _Contents:
     require_sound(described.says, described.file)
     require_plain(described.tensors, described.file)
     ours = {key: value.float() for key, value in (format_class.to_ours(network.tensors) | described.tensors).items()}
-    training = (f"training checkpoint{_epoch_of(content)}: using its model weights",) if nested else ()
+    training = (f"training checkpoint{_epoch_of(content)}: using its model weights",) if tensors.nested else ()
     return _Contents(
         format=network.format,
         tensors=ours,
@@ -229,7 +260,7 @@ def _on_its_base(adapter: _Contents, path: Path, source: str, adapters: bool) ->
     try:
         _, base_path = _found(base_source, IN_RECIPE)
     except CheckpointError as error:
-        raise CheckpointError(source, f"its base {base_source} is not to be had ({error.found})", fix) from error
+        raise CheckpointError(source, f"base {base_source} not found ({error.found})", fix) from error
     base = _contents_of(base_path, base_source)
     if expected and base.sha256 != expected:
         raise CheckpointError(
@@ -255,7 +286,7 @@ def _found(source: str, wording: ArgumentNames) -> tuple[HubFile | None, Path]:
     return None, find_file(source)
 
 
-def _epoch_of(content: Mapping[str, Any]) -> str:
+def _epoch_of(content: Content) -> str:
     epoch = content.get("epoch")
     return f", epoch {epoch}" if isinstance(epoch, int) and not isinstance(epoch, bool) else ""
 
@@ -290,104 +321,13 @@ def license_sentence(license_name: str | None) -> str:
 
 def _offset_in(described: Description) -> float:
     offset = described.says.get("position_offset", ORIGINAL_OFFSET)
-    if offset not in (ORIGINAL_OFFSET, TRANSFORMERS_OFFSET):
+    if not isinstance(offset, int | float) or offset not in (ORIGINAL_OFFSET, TRANSFORMERS_OFFSET):
         raise CheckpointError(
             described.file,
             f"says position_offset {shown(offset)}; expected {ORIGINAL_OFFSET} or {TRANSFORMERS_OFFSET}",
             "Export it again from its run folder",
         )
     return float(offset)
-
-
-def _network_in(
-    tensors: Mapping[str, Tensor], content: Mapping[Any, Any], metadata: Mapping[str, Any], source: str
-) -> tuple[Network, tuple[str, ...]]:
-    """
-    Returns:
-        The network of a file, and sentences about what else is in it.
-
-    Raises:
-        CheckpointError: there is none, or several and nothing says which is meant.
-    """
-
-    def format_of(names: Iterable[str]) -> str | None:
-        names = list(names)
-        known = registry.CHECKPOINTS
-        return next((name for name in known if registry.find(known, name).recognises(names, metadata)), None)
-
-    found = networks_in(tensors, format_of)
-    # Beside whole networks an encoder is a part of something.
-    found = [one for one in found if one.format not in _ENCODERS_ALONE] or found
-    if not found:
-        raise _unknown(tensors, content, source)
-    averages = [one for one in found if one.averaged]
-    network, *others = averages or found
-    if any(not _same(network, other) for other in others):
-        places = " and ".join(one.place for one in (network, *others))
-        raise CheckpointError(
-            source,
-            f"holds {1 + len(others)} networks ({places}), and nothing says which is meant",
-            "Save the one you mean alone: torch.save({name: tensor, ...}, path)",
-        )
-    _require_known_version(metadata, source)
-    raw = [one.place or "the top" for one in found if not one.averaged]
-    chosen = (f"{source}: using the averaged weights ({network.place}), not those of {' and '.join(raw)}",)
-    nameless = nameless_averages(content, lambda value: isinstance(value, Tensor)) if not averages else []
-    if nameless:
-        chosen = (
-            f"{source}: using the weights of {network.place or 'the top'}, not the averaged ones, which are a list "
-            f"without names ({nameless[0]})",
-        )
-    said = chosen if nameless or (averages and raw) else ()
-    return network, (*said, *_left_out(tensors, found, network, source))
-
-
-def _same(one: Network, other: Network) -> bool:
-    return one.tensors.keys() == other.tensors.keys() and all(
-        tensor.shape == other.tensors[name].shape and torch.equal(tensor, other.tensors[name])
-        for name, tensor in one.tensors.items()
-    )
-
-
-def _left_out(
-    tensors: Mapping[str, Tensor], found: Sequence[Network], network: Network, source: str
-) -> tuple[str, ...]:
-    """
-    Raises:
-        CheckpointError: an encoder lies inside a network that is none of ours, which it must not be taken for.
-    """
-    places = tuple(f"{one.place}." for one in found)
-    left = [] if not network.place else [name for name in tensors if not name.startswith(places)]
-    if not left:
-        return ()
-    names = f"{', '.join(left[:3])}{', ...' if len(left) > 3 else ''}"
-    if network.format in _ENCODERS_ALONE and not all(any(head in name for head in _HEADS) for name in left):
-        raise CheckpointError(
-            source,
-            f"holds an encoder of DINOv2 ({network.place}) inside another network ({names})",
-            "Use a Depth Anything file, or save that encoder alone to train a decoder on it",
-        )
-    return (f"{source}: using what is below {network.place}; {len(left)} other tensors are left out ({names})",)
-
-
-def _unknown(tensors: Mapping[str, Tensor], content: Mapping[Any, Any], source: str) -> CheckpointError:
-    """What is wrong with a file that holds no network of a known format."""
-    if any(name.startswith("encoder.") or ".encoder.blocks." in name for name in tensors):
-        return CheckpointError(
-            source, "has our tensors but does not say what they are", "Use best/model.safetensors of the run folder"
-        )
-    if not tensors and _OF_OPTIMIZERS & content.keys():
-        return CheckpointError(
-            source,
-            "is the state of an optimizer, without the weights of a model",
-            "Name the file with the model's weights",
-        )
-    names = ", ".join(list(tensors)[:3]) or "no tensors"
-    return CheckpointError(
-        source,
-        f"has {len(tensors)} tensors ({names}, ...), the names of no known format",
-        "Use a Depth Anything file, official or of transformers, a DINOv2 encoder, or one of ours",
-    )
 
 
 def _require_merged(tensors: Mapping[str, Tensor], source: str) -> None:
@@ -404,16 +344,7 @@ def _require_merged(tensors: Mapping[str, Tensor], source: str) -> None:
         )
 
 
-def _require_known_version(metadata: Mapping[str, Any], source: str) -> None:
-    if metadata.get("format") == FORMAT and metadata.get("version") != VERSION:
-        raise CheckpointError(
-            source,
-            f"is version {shown(metadata.get('version'))} of our format, this program reads version {VERSION}",
-            "Use the program that wrote it, or export it from there as official",
-        )
-
-
-def _license_in(metadata: Mapping[str, Any]) -> str | None:
+def _license_in(metadata: Mapping[str, object]) -> str | None:
     base = metadata.get("base")
     found = base.get("license") if isinstance(base, Mapping) else None
     return found if isinstance(found, str) else None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 from finetune.models.checkpoints.identity import is_depth
 from finetune.utils.errors import CheckpointError, shown
@@ -12,7 +11,7 @@ from finetune.utils.errors import CheckpointError, shown
 _FIX = "Export it again from its run folder, or name weights that were not changed"
 
 
-def require_sound(says: Mapping[str, Any], file: str) -> None:
+def require_sound(says: Mapping[str, object], file: str) -> None:
     """
     Args:
         says: of a ``Description``.
@@ -50,7 +49,7 @@ def _is_evaluation(value: object) -> bool:
     return isinstance(rows, Mapping) and all(isinstance(row, Mapping) and _is_row(row) for row in rows.values())
 
 
-def _is_row(row: Mapping[str, Any]) -> bool:
+def _is_row(row: Mapping[str, object]) -> bool:
     return all(isinstance(name, str) and (value is None or _is_number(value)) for name, value in row.items())
 
 

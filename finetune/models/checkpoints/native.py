@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from finetune.models.checkpoints.format import Description, Format
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FORMAT = "finetune"
 VERSION = 1
@@ -18,21 +21,21 @@ class Native(Format):
     files = ("best/model.safetensors", "model.safetensors")
 
     @staticmethod
-    def recognises(names: Iterable[str], metadata: Mapping[str, Any]) -> bool:
+    def recognises(names: Iterable[str], metadata: Mapping[str, object]) -> bool:
         """Whether a file with this metadata is of this format; names alone cannot say what the weights are."""
         return metadata.get("format") == FORMAT
 
     @staticmethod
-    def to_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors, as they are."""
         return dict(tensors)
 
     @staticmethod
-    def from_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors, as they are."""
         return dict(tensors)
 
     @staticmethod
-    def description(path: Path, source: str, metadata: Mapping[str, Any], sha256: str) -> Description:
+    def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
         """Its own metadata."""
         return Description(says=dict(metadata), file=source)

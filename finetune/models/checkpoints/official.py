@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from finetune.models.checkpoints.format import Description, Format
 from finetune.models.checkpoints.sidecar import read_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # Ours, theirs. Their refinenet4 is the deepest scale, our fuse.3.
 PREFIXES = (
@@ -32,13 +35,13 @@ class Official(Format):
     files = ("pytorch_model.bin",)
 
     @staticmethod
-    def recognises(names: Iterable[str], metadata: Mapping[str, Any]) -> bool:
+    def recognises(names: Iterable[str], metadata: Mapping[str, object]) -> bool:
         """Whether a file with these tensor names is of this format."""
         names = list(names)
         return all(any(name.startswith(part) for name in names) for part in ("pretrained.", "depth_head."))
 
     @staticmethod
-    def to_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
         Args:
             tensors: by official name.
@@ -49,7 +52,7 @@ class Official(Format):
         return {_to_ours(name): tensor for name, tensor in tensors.items()}
 
     @staticmethod
-    def from_ours(tensors: Mapping[str, Any]) -> dict[str, Any]:
+    def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
         Args:
             tensors: a whole ``DepthModel.state_dict()``.
@@ -62,7 +65,7 @@ class Official(Format):
         return {_from_ours(name, gated): tensor for name, tensor in tensors.items()}
 
     @staticmethod
-    def description(path: Path, source: str, metadata: Mapping[str, Any], sha256: str) -> Description:
+    def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
         """What our export wrote beside it; another program's file of that name says nothing."""
         sidecar = path.with_suffix(".json")
         content = read_json(sidecar, "Export the weights beside it again, or remove this file")

@@ -6,7 +6,6 @@ import json
 import stat
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors.torch import save_file
@@ -19,7 +18,7 @@ from finetune.models.depth_model import DepthModel
 from finetune.utils.files import atomic_write, write_file
 
 
-def save_native(path: Path, model: DepthModel, metadata: Mapping[str, Any], half: bool = False) -> None:
+def save_native(path: Path, model: DepthModel, metadata: Mapping[str, object], half: bool = False) -> None:
     """
     Write the network as one self-describing file: wholly, or not at all.
 
@@ -42,9 +41,9 @@ def save_native(path: Path, model: DepthModel, metadata: Mapping[str, Any], half
 def save_adapter(
     folder: Path,
     tensors: Mapping[str, Tensor],
-    config: Mapping[str, Any],
+    config: Mapping[str, object],
     model: DepthModel,
-    metadata: Mapping[str, Any],
+    metadata: Mapping[str, object],
 ) -> None:
     """
     Write a folder that peft loads, and our own loader with the base that it names: wholly, or not at all.
@@ -63,7 +62,7 @@ def save_adapter(
         write_file(unfinished / CONFIG_FILE, config_text(config))
 
 
-def _described(model: DepthModel, metadata: Mapping[str, Any], format_name: str) -> dict[str, Any]:
+def _described(model: DepthModel, metadata: Mapping[str, object], format_name: str) -> dict[str, object]:
     return {
         **metadata,
         "format": format_name,
@@ -76,7 +75,7 @@ def _described(model: DepthModel, metadata: Mapping[str, Any], format_name: str)
     }
 
 
-def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, Any]) -> None:
+def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, object]) -> None:
     # In a folder, because safetensors writes under a random name first: the next write removes what a kill left of it.
     with atomic_write(path, in_folder=True) as unfinished:
         # safetensors gives its files mode 0600; an ordinary file shows the one that the umask asks for.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-# DistributedDataParallel's, torch.compile's, and that of a layer which peft has put an adapter beside.
+from torch import Tensor
+
+Content = Mapping[Any, object]  # of a weights file; torch.save takes keys of any kind
+# What DistributedDataParallel and torch.compile put before names, and peft before a layer that it gave an adapter.
 WRAPPERS = {"module", "_orig_mod", "base_layer"}
 # What peft puts before all names; merged or not, what it wraps is called model.
 PEFT = "base_model.model."
@@ -15,8 +18,25 @@ PEFT = "base_model.model."
 _DEPTH = 8
 _OF_OPTIMIZERS = re.compile(r"optim|scheduler|scaler", re.IGNORECASE)
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|shadow|averaged?|moving)([._]|$)", re.IGNORECASE)
-# What averages and trainers count beside the weights.
+# What averages and trainers count next to the weights.
 _COUNTERS = {"n_averaged", "initted", "step", "num_updates", "decay", "epoch", "global_step"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class FoundTensors:
+    """
+    The tensors of a file, however deep.
+
+    Attributes:
+        by_name: all but the optimizer's, by the keys that lead to them joined with dots, without the names of wrappers.
+        nested: whether a mapping in the mapping holds them, as in a training checkpoint.
+        nameless_averages: places of lists of tensors that are called an average, as torch_ema writes them: without
+            names nothing says which tensor is which.
+    """
+
+    by_name: dict[str, Tensor]
+    nested: bool
+    nameless_averages: tuple[str, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,13 +44,13 @@ class Network:
     """The weights of one network in a file.
 
     Attributes:
-        place: what stands before its names, such as ``state_dict.model``; "" where nothing does.
+        place: what precedes its names, such as ``state_dict.model``; "" where nothing does.
         tensors: by their plain names.
-        format: what recognised them.
+        format: the format that recognises them.
     """
 
     place: str
-    tensors: dict[str, Any]
+    tensors: dict[str, Tensor]
     format: str
 
     @property
@@ -39,73 +59,46 @@ class Network:
         return bool(_AVERAGED.search(self.place))
 
 
-def tensors_in(content: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> tuple[dict[str, Any], bool]:
+def find_tensors(content: Content) -> FoundTensors:
     """
     Args:
         content: what was in the file. A key that is no string becomes one, so that it can be named.
-        is_tensor: whether a value is one.
-
-    Returns:
-        All tensors of it but the optimizer's, by the keys that lead to them joined with dots, without the names of
-        wrappers; and whether a mapping in the mapping holds them, as in a training checkpoint.
     """
-    found: dict[str, Any] = {}
+    by_name: dict[str, Tensor] = {}
     nested = False
+    nameless: list[str] = []
+    for keys, value in _leaves(content):
+        if isinstance(value, Tensor):
+            nested = nested or len(keys) > 1
+            by_name.setdefault(_plain(".".join(keys)), value)
+        elif isinstance(value, list | tuple) and any(isinstance(item, Tensor) for item in value):
+            place = ".".join(keys)
+            nameless += [place] if _AVERAGED.search(place) else []
+    weights = {name: tensor for name, tensor in by_name.items() if name.rpartition(".")[2] not in _COUNTERS}
+    return FoundTensors(by_name=weights, nested=nested, nameless_averages=tuple(nameless))
+
+
+def _leaves(content: Content) -> Iterator[tuple[tuple[str, ...], object]]:
+    """Whatever is no mapping, with the keys that lead to it; nothing of an optimizer."""
     seen: set[int] = set()  # a mapping may hold itself
 
-    def walk(mapping: Mapping[Any, Any], before: tuple[str, ...]) -> None:
-        nonlocal nested
+    def walk(mapping: Content, above: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], object]]:
         seen.add(id(mapping))
         for key, value in mapping.items():
-            path = (*before, str(key))
-            if is_tensor(value):
-                nested = nested or bool(before)
-                found.setdefault(_plain(".".join(path)), value)
-            elif (
-                isinstance(value, Mapping)
-                and id(value) not in seen
-                and len(path) < _DEPTH
-                and _may_hold(path[-1], value)
-            ):
-                walk(value, path)
+            keys = (*above, str(key))
+            if not isinstance(value, Mapping):
+                yield keys, value
+            elif id(value) not in seen and len(keys) < _DEPTH and _may_hold(keys[-1], value):
+                yield from walk(value, keys)
 
     if "param_groups" not in content:  # an optimizer's own state
-        walk(content, ())
-    return {name: value for name, value in found.items() if name.rpartition(".")[2] not in _COUNTERS}, nested
+        yield from walk(content, ())
 
 
-def nameless_averages(content: Mapping[Any, Any], is_tensor: Callable[[Any], bool]) -> list[str]:
-    """
-    Returns:
-        The places of lists of tensors that are called an average, as torch_ema writes them: without names nothing says
-        which tensor is which.
-    """
-    found: list[str] = []
-    seen: set[int] = set()
-
-    def walk(mapping: Mapping[Any, Any], before: tuple[str, ...]) -> None:
-        seen.add(id(mapping))
-        for key, value in mapping.items():
-            path = (*before, str(key))
-            if isinstance(value, list | tuple):
-                if any(is_tensor(one) for one in value) and _AVERAGED.search(".".join(path)):
-                    found.append(".".join(path))
-            elif (
-                isinstance(value, Mapping)
-                and id(value) not in seen
-                and len(path) < _DEPTH
-                and _may_hold(path[-1], value)
-            ):
-                walk(value, path)
-
-    walk(content, ())
-    return found
-
-
-def networks_in(tensors: Mapping[str, Any], format_of: Callable[[Iterable[str]], str | None]) -> list[Network]:
+def find_networks(tensors: Mapping[str, Tensor], format_of: Callable[[Iterable[str]], str | None]) -> list[Network]:
     """
     Args:
-        tensors: of ``tensors_in``.
+        tensors: of ``find_tensors``.
         format_of: the format that has such names, if there is one.
 
     Returns:
@@ -131,10 +124,10 @@ def networks_in(tensors: Mapping[str, Any], format_of: Callable[[Iterable[str]],
     return found
 
 
-def _may_hold(key: str, value: Mapping[Any, Any]) -> bool:
+def _may_hold(key: str, value: Content) -> bool:
     return not _OF_OPTIMIZERS.search(key) and "param_groups" not in value
 
 
 def _plain(name: str) -> str:
-    """The name without its wrappers, however they lie inside each other."""
+    """The name without its wrappers, however they are nested."""
     return ".".join(part for part in name.split(".") if part not in WRAPPERS).replace(PEFT, "")

@@ -20,13 +20,14 @@ def official_names(encoder: str = "tiny") -> dict[str, Tensor]:
 
 
 def test_gated_blocks_have_their_own_names() -> None:
-    theirs = {"blocks.0.mlp.w12.weight": 1, "blocks.0.mlp.w3.bias": 2, "blocks.0.mlp.fc1.bias": 3, "norm.weight": 4}
-    assert DinoV2.to_ours(theirs) == {
-        "encoder.blocks.0.mlp.fc1.weight": 1,
-        "encoder.blocks.0.mlp.fc2.bias": 2,
-        "encoder.blocks.0.mlp.fc1.bias": 3,
-        "encoder.norm.weight": 4,
+    names = {
+        "blocks.0.mlp.w12.weight": "encoder.blocks.0.mlp.fc1.weight",
+        "blocks.0.mlp.w3.bias": "encoder.blocks.0.mlp.fc2.bias",
+        "blocks.0.mlp.fc1.bias": "encoder.blocks.0.mlp.fc1.bias",
+        "norm.weight": "encoder.norm.weight",
     }
+    theirs = {name: torch.tensor(float(i)) for i, name in enumerate(names)}
+    assert DinoV2.to_ours(theirs) == {ours: theirs[name] for name, ours in names.items()}
 
 
 @pytest.mark.parametrize("without", [(), ("mask_token",)])
