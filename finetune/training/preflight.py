@@ -224,6 +224,7 @@ def require_apart(recipe: Recipe) -> None:
             recipe.where(val),
             f"{val} and {train} ({recipe.where(train)}) share {count} frame{'s' * (count > 1)}, {first} first",
             "Take what is shared out of one of them, or, if this is meant, set data.val_may_repeat_train: true",
+            code="repeated",
         )
 
 

@@ -247,11 +247,13 @@ def _look_across(recipe: Recipe, entries: dict[str, Entry], checked: Checked) ->
         try:
             require_apart(recipe)
         except FileFault as fault:
-            # A list that cannot be read was named when its entry was looked at.
-            if not any(fault.found in one.evidence for one in checked.findings):
+            if fault.code == "repeated":
                 fix = f"{fault.fix} ({fault.source})"
                 repeated = Finding(severity="stop", name="repeated", key="data.val", evidence=fault.found, fix=fix)
                 checked.findings.append(repeated)
+            elif len(entries) == len(recipe.data.train) + len(recipe.data.val):
+                # An entry whose list cannot be read is not among them, and its fault was named when it was looked at.
+                checked.findings.append(_of_fault("data.val", fault, recipe.where("data.val")))
         for key, train in entries.items():
             for other, val in entries.items():
                 if key.startswith("data.train") and other.startswith("data.val"):

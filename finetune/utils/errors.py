@@ -41,17 +41,19 @@ class RecipeFaults(FinetuneError):
 class FileFault(FinetuneError):
     """A file, what was found in it, and what to do about it."""
 
-    def __init__(self, source: object, found: str, fix: str) -> None:
+    def __init__(self, source: object, found: str, fix: str, code: str = "") -> None:
         """
         Args:
             source: the file, as the user can open it.
             found: what is wrong with it, without a full stop.
             fix: what to do or write instead, without a full stop.
+            code: one word by which a program that catches the error tells it from others; its text is for people.
         """
         super().__init__(f"{source}: {found}. {fix}.")
         self.source = str(source)
         self.found = found
         self.fix = fix
+        self.code = code
 
     @property
     def cause(self) -> str:
@@ -60,7 +62,7 @@ class FileFault(FinetuneError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Pickled by its sentence alone, as exceptions are, it could not be made again: it comes from a loader's worker.
-        return type(self), (self.source, self.found, self.fix)
+        return type(self), (self.source, self.found, self.fix, self.code)
 
 
 class DataError(FileFault):

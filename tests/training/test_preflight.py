@@ -258,5 +258,6 @@ def test_a_link_to_a_training_frame_is_that_frame(frames: Path, recipe: Path, tm
     for ending in ("jpg", "png"):
         (linked / f"11.{ending}").unlink()
         (linked / f"11.{ending}").symlink_to(frames / f"03.{ending}")
-    with pytest.raises(ListError, match=r"data\.val\.0 and data\.train\.0 .* share 1 frame, "):
+    with pytest.raises(ListError, match=r"data\.val\.0 and data\.train\.0 .* share 1 frame, ") as caught:
         require_apart(load_recipe(recipe, [f"data.val.0.root={linked}"]))
+    assert caught.value.code == "repeated"

@@ -1,15 +1,22 @@
 """What a check looks at besides the faults of ``test_every_fault_of_data``."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from pydantic import ConfigDict
+from pydantic.dataclasses import dataclass
 
 from finetune.commands import train
+from finetune.data.sample import DepthSample
 from finetune.recipe.load import load_recipe
 from finetune.training import recipe_check
 from finetune.training.recipe_check import check_recipe, fitting_size
+from finetune.utils import registry
+from finetune.utils.errors import DataError
 from tests.conftest import CHECKPOINT
+from tests.synthetic import Skies
 
 
 def test_a_sound_recipe_costs_one_look_and_writes_nothing(recipe: Path, tmp_path: Path) -> None:
@@ -102,6 +109,30 @@ def test_a_list_that_cannot_be_read_is_named_once(recipe: Path, tmp_path: Path) 
     (tmp_path / "empty.txt").write_text("")
     checked = check_recipe(load_recipe(recipe, [f"data.train.0.list={tmp_path}/empty.txt"]), str(recipe), step=False)
     assert [(one.name, one.key) for one in checked.findings if one.severity == "stop"] == [("files", "data.train.0")]
+
+
+@dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
+class Nameless(Skies):
+    """Its frames can be read, and one of them has no name."""
+
+    def source(self, index: int) -> str:
+        if index == 2:
+            raise DataError("sky#2", "has no name", "Give it one")
+        return super().source(index)
+
+    def __getitem__(self, index: int) -> DepthSample:
+        return replace(Skies(count=self.count)[index], source=f"nameless#{index}")
+
+
+def test_a_frame_without_a_name_is_a_finding_and_no_repeated_frame(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(registry.READERS, "nameless", f"{__name__}:Nameless")
+    written = load_recipe(recipe, ["data.train=[{reader: nameless}]"])
+    checked = check_recipe(written, str(recipe), step=False)
+    named = [one for one in checked.findings if one.evidence == "sky#2: has no name"]
+    assert [(one.severity, one.name) for one in named] == [("stop", "files")]
+    assert not [one for one in checked.findings if one.name == "repeated"]
 
 
 def test_without_a_step_what_a_run_is_made_of_is_looked_at_too(recipe: Path) -> None:
