@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.camera import Camera
+from finetune.data.depth_edges import find_depth_edges
 from finetune.utils.files import write_file
 
 _VERTEX = np.dtype([("x", "<f4"), ("y", "<f4"), ("z", "<f4"), ("red", "u1"), ("green", "u1"), ("blue", "u1")])
@@ -74,21 +75,9 @@ def point_cloud(
     """
     kept = np.isfinite(depth_m) & (depth_m > 0)
     if edge_ratio is not None:
-        kept &= ~depth_edges(depth_m, edge_ratio)
+        kept &= ~find_depth_edges(depth_m, edge_ratio)
     places = np.flatnonzero(kept)
     if max_points is not None and len(places) > max_points:
         places = np.sort(np.random.default_rng(0).choice(places, max_points, replace=False))
     points = camera.back_project(depth_m).reshape(-1, 3)[places]
     return PointCloud(xyz_m=points.astype(np.float32), color=image.reshape(-1, 3)[places])
-
-
-def depth_edges(depth_m: NDArray[np.float32], ratio: float) -> NDArray[np.bool_]:
-    """(H, W): pixels whose depth differs from one beside, above or below by more than a share of the smaller."""
-    found = np.zeros(depth_m.shape, bool)
-    for axis in (0, 1):
-        first, second = np.moveaxis(depth_m, axis, 0)[:-1], np.moveaxis(depth_m, axis, 0)[1:]
-        steps = np.abs(second - first) > ratio * np.minimum(first, second)
-        view = np.moveaxis(found, axis, 0)
-        view[:-1] |= steps
-        view[1:] |= steps
-    return found

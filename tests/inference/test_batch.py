@@ -20,7 +20,7 @@ from finetune.data.readers.files import read_depth, read_image
 from finetune.data.readers.scenes import Scenes
 from finetune.inference.inputs import found_inputs
 from finetune.inference.outputs import inverse_preview, spread_range
-from finetune.inference.point_cloud import depth_edges, point_cloud
+from finetune.inference.point_cloud import point_cloud
 from finetune.inference.predictor import load_model
 from finetune.inference.video import CODEC
 from finetune.reporting.images import colored
@@ -617,13 +617,6 @@ def test_frames_of_a_video_that_are_missing_are_made(
     (out / "v" / "000001.npy").unlink()
     assert main([*call, "--frames"]) == 0
     assert len(list((out / "v").glob("*.npy"))) == 3
-
-
-def test_edges_are_jumps_by_a_share_of_the_nearer() -> None:
-    depth_m = np.array([[1.0, 1.04, 2.0, 2.05]], np.float32)
-    assert depth_edges(depth_m, 0.05).tolist() == [[False, True, True, False]]
-    assert depth_edges(depth_m.T, 0.05).tolist() == [[False], [True], [True], [False]]
-    assert not depth_edges(depth_m, 1.0).any()
 
 
 def test_cameras_of_a_field_of_view() -> None:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data.depth_edges import log_steps
 from finetune.data.sample import is_sparse
 
 WIDTH_PX = 320  # images are looked at this wide at most; enough for edges, and 20 ms a frame
@@ -192,15 +193,11 @@ def _says_no_edges(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) ->
     islands = stats[1:, cv2.CC_STAT_AREA]
     if islands.max(initial=0) < _LARGEST * islands.sum():
         return True
-    steps = [
-        np.abs(log_depth[1:] - log_depth[:-1])[known[1:] & known[:-1]],
-        np.abs(log_depth[:, 1:] - log_depth[:, :-1])[known[:, 1:] & known[:, :-1]],
-    ]
-    steps_of_all = np.concatenate(steps)
-    if not steps_of_all.size:
+    steps = log_steps(log_depth, known)
+    if not steps.size:
         return True
-    in_pieces = np.mean(steps_of_all > 0) < _PIECES and len(np.unique(log_depth[known])) > _FEW_VALUES
-    return bool(in_pieces or np.mean(steps_of_all > _MIN_JUMP) > _NOISE)
+    in_pieces = np.mean(steps > 0) < _PIECES and len(np.unique(log_depth[known])) > _FEW_VALUES
+    return bool(in_pieces or np.mean(steps > _MIN_JUMP) > _NOISE)
 
 
 def fit(frames: Sequence[Edges], *, mirrored: bool = False) -> Fit | None:

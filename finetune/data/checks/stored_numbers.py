@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.checks.flatness import flat_shares
+from finetune.data.depth_edges import log_steps
 from finetune.data.readers.bits import Bits, decode_bits
 
 # Numbers that all lie from 0 to 1: linear in depth, or in its inverse as a renderer's depth buffer is.
@@ -92,13 +93,8 @@ def _roughness(numbers: NDArray[np.uint16], known: NDArray[np.bool_]) -> float:
     """Share of the pairs of neighbors that lie at different depths."""
     known = known & (numbers > 0)
     logs = np.log(np.where(known, numbers, 1).astype(np.float64))
-    jumps = [np.abs(np.diff(logs, axis=axis))[np.minimum(*_pairs(known, axis))] > _JUMP for axis in (0, 1)]
-    together = np.concatenate(jumps)
-    return float(together.mean()) if together.size else 0.0
-
-
-def _pairs(known: NDArray[np.bool_], axis: int) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    return (known[1:], known[:-1]) if axis == 0 else (known[:, 1:], known[:, :-1])
+    jumps = log_steps(logs, known) > _JUMP
+    return float(jumps.mean()) if jumps.size else 0.0
 
 
 def _is_half_floats(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> bool:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data.depth_edges import find_depth_edges
 from finetune.data.readers.files import read_depth
 from finetune.data.readers.listing import locate, same_file
 from finetune.data.readers.matching import frame_key
@@ -98,15 +99,7 @@ def eroded(valid: NDArray[np.bool_], depth_m: NDArray[np.float32], pixels: int) 
         (H, W): valid, without what is at most ``pixels`` from a pixel that was not measured, or from a jump of depth by
         more than ``EDGE_SHARE`` between two that were. For dense depth: of a sparse scan nothing would be left.
     """
-    jumps = np.zeros_like(valid)
-    for axis in (0, 1):
-        depth = np.moveaxis(depth_m, axis, 0)
-        first, second = depth[:-1], depth[1:]
-        with np.errstate(invalid="ignore"):  # infinity less infinity, of sky beside sky, is no jump
-            steps = np.abs(second - first) > EDGE_SHARE * np.minimum(first, second)
-        beside = np.moveaxis(jumps, axis, 0)  # a view
-        beside[:-1] |= steps
-        beside[1:] |= steps
+    jumps = find_depth_edges(depth_m, EDGE_SHARE)
     # A jump lies between two pixels, each of which is at a distance of 1 from it. One to a pixel that was not measured
     # takes what that pixel takes.
     return valid & ~_grown(~valid, pixels) & ~_grown(jumps, pixels - 1)
