@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from finetune.data.crops import view_of
+from finetune.data.crops import crop_for_protocol
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample
@@ -123,12 +123,12 @@ def test_crops_are_the_published_ones(
 
 def test_the_kb_crop_is_the_bottom_and_the_middle_once() -> None:
     frames = Frames([(375, 1242)], 80.0, seed=0)
-    view = view_of("kb", frames[0])
+    view = crop_for_protocol("kb", frames[0])
     assert view.depth_m.shape == (352, 1216)
     assert (view.depth_m == frames[0].depth_m[23:375, 13:1229]).all()
-    assert (view_of("kb", view).depth_m == view.depth_m).all()
+    assert (crop_for_protocol("kb", view).depth_m == view.depth_m).all()
     with pytest.raises(DataError, match=r"frame 0: is 300x1242; the KB crop of KITTI cuts 352x1216"):
-        view_of("kb", Frames([(300, 1242)], 80.0, seed=0)[0])
+        crop_for_protocol("kb", Frames([(300, 1242)], 80.0, seed=0)[0])
 
 
 def test_a_frame_of_another_size_is_not_nyu() -> None:

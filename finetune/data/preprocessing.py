@@ -14,10 +14,9 @@ from numpy.typing import NDArray
 from finetune.data.camera import Camera
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.sample import DepthSample, is_sparse
-from finetune.models.encoder_specs import MAX_SIDE_PX
+from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH
 from finetune.utils.errors import shown
 
-PATCH_PX = 14
 _LEVELS = "image_levels"
 _ORIENTATION = "orientation"
 _MAX_COLOR = 1000  # of mean and std: beyond it no image could be told from another
@@ -60,7 +59,7 @@ class Preprocessing:
         if elongated <= MAX_ELONGATED:
             return _to_patches(scale * height, self.input_size[0]), _to_patches(scale * width, self.input_size[1])
         scale *= MAX_ELONGATED / elongated
-        return _to_patches(scale * height, PATCH_PX), _to_patches(scale * width, PATCH_PX)
+        return _to_patches(scale * height, PATCH), _to_patches(scale * width, PATCH)
 
     def elongation(self, height: int, width: int) -> float:
         """How many times as elongated as ``input_size`` an image is, 1 or more."""
@@ -154,12 +153,12 @@ def _is_spread(value: Any) -> bool:
 
 
 def _is_whole_patches(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MAX_SIDE_PX and value % PATCH_PX == 0
+    return type(value) is int and 0 < value <= MAX_SIDE_PX and value % PATCH == 0
 
 
 # Each field as a weights file holds it: how many values, what they are, and whether one value is that.
 _SAVED: dict[str, tuple[int, str, Callable[[Any], bool]]] = {
-    "input_size": (2, f"height and width, positive multiples of {PATCH_PX} up to {MAX_SIDE_PX}", _is_whole_patches),
+    "input_size": (2, f"height and width, positive multiples of {PATCH} up to {MAX_SIDE_PX}", _is_whole_patches),
     "mean": (3, f"three numbers from -{_MAX_COLOR} to {_MAX_COLOR}", _is_color),
     "std": (3, f"three numbers from {1 / _MAX_COLOR:g} to {_MAX_COLOR}", _is_spread),
 }
@@ -258,8 +257,8 @@ def _start(share: float, spare: int) -> int:
 def _to_patches(side_px: float, at_least_px: int) -> int:
     """The multiple of the patch nearest to a side, or the next larger one where that falls below the bound."""
     # round() breaks ties to the even multiple, as the original's np.round does.
-    nearest = round(side_px / PATCH_PX) * PATCH_PX
-    return nearest if nearest >= at_least_px else math.ceil(side_px / PATCH_PX) * PATCH_PX
+    nearest = round(side_px / PATCH) * PATCH
+    return nearest if nearest >= at_least_px else math.ceil(side_px / PATCH) * PATCH
 
 
 def _cells(first: int, count: int, pixels: float, limit: int) -> NDArray[np.intp]:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from finetune.data.crops import view_of
+from finetune.data.crops import crop_for_protocol
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample
@@ -79,6 +79,6 @@ class ValidationSamples(Dataset[ValidationSample]):
         sample = self._readers[reader][frame]
         views = {}
         for crop in self._image_crops:
-            view = view_of(crop, sample)
+            view = crop_for_protocol(crop, sample)
             views[crop] = torch.from_numpy(self._preprocessing(view.image))[None], view
         return ValidationSample(index, views)

@@ -38,7 +38,7 @@ class PredictionRequest:
         image: (1, 3, h, w), normalized, as the network sees it.
         size: (height, width) of the answer, pixels.
         number: of the frame among all validation frames.
-        image_crop: what of the frame the image is, a name that ``view_of`` knows.
+        image_crop: what of the frame the image is, a name that ``crop_for_protocol`` knows.
         align_corners: of the bilinear resize to ``size``.
     """
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from finetune.data.crops import KB_HEIGHT, KB_WIDTH
+from finetune.data.crops import KB_HEIGHT, KB_WIDTH, kb_corner
 from finetune.data.reader import Reader
 from finetune.data.readers.files import read_depth
 from finetune.data.validation_dataset import ValidationSamples
@@ -105,10 +105,11 @@ class Predictions:
         path, found = self._read(asked.number)
         if asked.image_crop == "kb" and found.shape != asked.size:
             height, width = found.shape
-            if height < KB_HEIGHT or width < KB_WIDTH:
+            corner = kb_corner(height, width)
+            if corner is None:
                 fix = f"Write it at the size of the frame, or of the crop, {KB_HEIGHT}x{KB_WIDTH}"
                 raise DataError(path, f"is {height}x{width}, smaller than the KB crop of the protocol", fix)
-            top, left = height - KB_HEIGHT, (width - KB_WIDTH) // 2
+            top, left = corner
             found = found[top : top + KB_HEIGHT, left : left + KB_WIDTH]
         _require_shape(path, found.shape, asked.size)
         return resize_prediction(torch.from_numpy(found)[None, None], asked.size, align_corners=asked.align_corners)

@@ -118,7 +118,7 @@ class Protocol:
     ) -> NDArray[np.bool_]:
         """
         Args:
-            target_m: (H, W), measured depth, meters, of a view that ``view_of`` gave.
+            target_m: (H, W), measured depth, meters, of a view that ``crop_for_protocol`` gave.
             valid: (H, W), where it was measured.
             source: names it in errors.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-PATCH = 14
+PATCH = 14  # pixels, a side
 VERSIONS = ("v1", "v2")  # of Depth Anything: which blocks the decoder reads; the weights have the same names and shapes
 ORIGINAL_OFFSET = 0.1  # patches, of the original's position embedding; see ``models.position_embedding``
 TRANSFORMERS_OFFSET = 0.0

@@ -22,6 +22,7 @@ from finetune.data.sample import MAX_DEPTH_M
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.losses.base import Reduction
 from finetune.models.checkpoints.hub import is_hub_id
+from finetune.models.encoder_specs import PATCH
 from finetune.recipe.cross_checks import CROSS_CHECKS, PROTOCOL_OF_HEAD
 from finetune.recipe.validate import Contradiction, Names, OnDisk
 from finetune.recipe.yaml_source import nearest_path
@@ -39,7 +40,6 @@ DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
     "metric": ({"kind": "silog"}, {"kind": "l1", "weight": 0.1}),
     "relative": ({"kind": "ssi"}, {"kind": "gradient", "weight": 2.0, "of": "aligned"}),
 }
-PATCH = 14  # pixels; the side of a patch of every encoder
 MIN_PATCHES, MAX_PATCHES = 4, 300  # a side of the input
 Count = Annotated[int, Field(ge=1)]
 FewerThanMemory = Annotated[int, Field(ge=1, le=65536)]  # of what is held at once

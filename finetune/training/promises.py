@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from finetune.data.crops import view_of
+from finetune.data.crops import crop_for_protocol
 from finetune.evaluation.protocols import crop_of
 from finetune.recipe.schema import Recipe
 from finetune.training.startup import Startup, make_protocols
@@ -56,7 +56,7 @@ def require_protocols(recipe: Recipe) -> None:
             for index in evenly_spread(len(entry.source), _FRAMES):
                 sample = entry.source[index]
                 try:
-                    view = view_of(settings.image_crop, sample)
+                    view = crop_for_protocol(settings.image_crop, sample)
                     rows, columns = (
                         (slice(None), slice(None))
                         if settings.crop == "none"

@@ -11,6 +11,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.data.camera import Camera
+from finetune.data.crops import KB_HEIGHT, KB_WIDTH, crop_kb
 from finetune.data.readers.files import DepthCoding, read_frame, require_depth_range
 from finetune.data.readers.intrinsics import Intrinsics
 from finetune.data.readers.listing import (
@@ -41,7 +42,6 @@ _CALIBRATIONS = {
 _AS_PUBLISHED = "Take the files as they were published; read resized or cropped copies with reader pairs and intrinsics"
 # Of the archive data_depth_selection.
 _BENCHMARK = "depth_selection/val_selection_cropped"
-KB_HEIGHT, KB_WIDTH = 352, 1216
 _DAY_OF_DRIVE = re.compile(r"(\d{4}_\d\d_\d\d)_drive_\d{4}")
 
 
@@ -105,10 +105,7 @@ class Kitti(ListedFrames):
         )
         intrinsics = self._intrinsics_of(index, image_path)
         sample = read_frame(image_path, depth_path, coding, intrinsics, levels=self.image_levels)
-        if self.crop == "none" or sample.depth_m.shape == (KB_HEIGHT, KB_WIDTH):
-            return sample
-        height, width = sample.depth_m.shape
-        return sample.window(height - KB_HEIGHT, (width - KB_WIDTH) // 2, KB_HEIGHT, KB_WIDTH)
+        return sample if self.crop == "none" else crop_kb(sample, fix="Set crop: none, or take larger frames")
 
     def _intrinsics_of(self, index: int, image_path: str) -> Intrinsics | None:
         if self.split == "benchmark_val" and self.list is None:
