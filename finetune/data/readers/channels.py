@@ -1,9 +1,9 @@
-"""Depth maps of several channels: which of them is depth, or how they make up one number."""
+"""Depth maps of several channels: which of them is depth, or how together they make up one number."""
 
 from __future__ import annotations
 
 import os
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,23 +14,25 @@ from finetune.utils.errors import DataError
 # blue; bgr24: blue + 256 green + 65536 red.
 DepthChannels = Literal["z", "r", "gray", "rgb24", "bgr24"]
 _MAX_CHANNELS = 4
-# What a color map has at most; depth in 24 bits of three channels has more.
+# A color map has at most so many colors; depth in 24 bits of three channels has more.
 _COLORS_OF_A_MAP = 256
 _EXPORT = "Export the measured depth itself, one value a pixel, as 16-bit PNG or .npy"
 
 
-def one_channel(raw: NDArray[Any], channels: DepthChannels | None, path: str | os.PathLike[str]) -> NDArray[Any]:
+def one_channel(
+    raw: NDArray[np.generic], channels: DepthChannels | None, path: str | os.PathLike[str]
+) -> NDArray[np.generic]:
     """
     Args:
         raw: (H, W), (H, W, C) or (C, H, W), with C in the order red, green, blue, alpha, or x, y, z.
-        channels: how C becomes one; None: only where there is one way.
-        path: its file, for the error.
+        channels: how C becomes one; None: only where there is just one way.
+        path: of the file, for the error.
 
     Returns:
         (H, W).
 
     Raises:
-        DataError: the array has another shape, or which channel is depth is not said.
+        DataError: the array has another shape, or it is unknown which channel is depth.
     """
     if raw.ndim == 3 and 1 in (raw.shape[0], raw.shape[2]):
         raw = raw.reshape([size for axis, size in enumerate(raw.shape) if axis == 1 or size > 1])
@@ -43,13 +45,13 @@ def one_channel(raw: NDArray[Any], channels: DepthChannels | None, path: str | o
     if raw.ndim != 3 or not 2 <= raw.shape[2] <= _MAX_CHANNELS:
         raise DataError(path, f"is an array of shape {raw.shape}", _EXPORT)
     if channels is None:
-        return _told_by_the_values(raw, path)
+        return _recognize_channel(raw, path)
     if channels == "gray":
-        return _gray(raw, path)
-    return _chosen(raw, channels, path)
+        return _take_gray(raw, path)
+    return _take_named(raw, channels, path)
 
 
-def _chosen(raw: NDArray[Any], channels: DepthChannels, path: str | os.PathLike[str]) -> NDArray[Any]:
+def _take_named(raw: NDArray[np.generic], channels: DepthChannels, path: str | os.PathLike[str]) -> NDArray[np.generic]:
     """The channel, or the number, that the recipe names."""
     if channels == "r":
         return np.ascontiguousarray(raw[..., 0])
@@ -60,41 +62,42 @@ def _chosen(raw: NDArray[Any], channels: DepthChannels, path: str | os.PathLike[
     if raw.dtype != np.uint8:
         fix = "Leave depth_channels out, or take z or r"
         raise DataError(path, f"is {raw.dtype}, and depth_channels {channels} is of 8 bits each", fix)
-    low, middle, high = (
-        raw[..., place].astype(np.uint32) for place in ((0, 1, 2) if channels == "rgb24" else (2, 1, 0))
-    )
+    low, middle, high = (raw[..., i].astype(np.uint32) for i in ((0, 1, 2) if channels == "rgb24" else (2, 1, 0)))
     return low + 256 * middle + 65536 * high
 
 
-def _is_gray(raw: NDArray[Any]) -> bool:
+def _is_gray(raw: NDArray[np.generic]) -> bool:
     """Whether the color channels are equal; of two, the second is alpha."""
     colors = raw[..., :3] if raw.shape[2] > 2 else raw[..., :1]
     first = colors[..., :1]
     return bool(np.all((colors == first) | ((colors != colors) & (first != first))))
 
 
-def _gray(raw: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[Any]:
+def _take_gray(raw: NDArray[np.generic], path: str | os.PathLike[str]) -> NDArray[np.generic]:
     if not _is_gray(raw):
-        raise DataError(path, "has channels that differ, and depth_channels is gray", "Name another of depth_channels")
+        raise DataError(path, "has channels that differ, and depth_channels is gray", "Set another depth_channels")
     return np.ascontiguousarray(raw[..., 0])
 
 
-def _told_by_the_values(raw: NDArray[Any], path: str | os.PathLike[str]) -> NDArray[Any]:
-    """One gray value in several channels; else what they may be is said, and not guessed."""
+def _recognize_channel(raw: NDArray[np.generic], path: str | os.PathLike[str]) -> NDArray[np.generic]:
+    """
+    The one gray value that all channels hold.
+
+    Raises:
+        DataError: they hold something else; says what it may be, which is not guessed.
+    """
     count = raw.shape[2]
     alpha = raw[..., -1] if count in (2, 4) else None
     if _is_gray(raw):
         if alpha is None or (alpha == alpha.flat[0]).all():
             return np.ascontiguousarray(raw[..., 0])
-        fix = (
-            "Set depth_channels: gray to read the values as they are, or write 0 where alpha says that nothing is there"
-        )
+        fix = "Set depth_channels: gray to ignore alpha, or write 0 where alpha says that nothing was measured"
         raise DataError(path, "is gray with an alpha channel that differs from pixel to pixel", fix)
     if raw.dtype.kind == "f":
-        fix = f"Set depth_channels: z where they are points x, y, z, r where the first is depth. Or: {_EXPORT}"
+        fix = f"Set depth_channels: z if they are points x, y, z, or r if the first is depth. Or: {_EXPORT}"
         raise DataError(path, f"has {count} channels of floats, as a map of points x, y, z has", fix)
     if raw.dtype != np.uint8:
-        fix = f"Set depth_channels: r where the first is depth. Or: {_EXPORT}"
+        fix = f"Set depth_channels: r if the first is depth. Or: {_EXPORT}"
         raise DataError(path, f"has {count} channels of {raw.dtype}", fix)
     colors = raw[..., :3].astype(np.uint32) @ np.array([1, 256, 65536], np.uint32) if count > 2 else raw[..., 0]
     if len(np.unique(colors)) <= _COLORS_OF_A_MAP:
@@ -103,5 +106,5 @@ def _told_by_the_values(raw: NDArray[Any], path: str | os.PathLike[str]) -> NDAr
         f"has {count} channels of 8 bits and more colors than a color map: depth in 24 bits, as simulators write it, "
     )
     carla = f"depth_channels: rgb24 and meters_per_unit: {1000 / (256**3 - 1):.7g}"
-    fix = f"Of CARLA set {carla}; where blue is the lowest byte, bgr24. Of a picture: {_EXPORT[0].lower()}{_EXPORT[1:]}"
+    fix = f"For CARLA set {carla}; if blue is the lowest byte, bgr24. For a picture: {_EXPORT[0].lower()}{_EXPORT[1:]}"
     raise DataError(path, f"{found}or a picture", fix)

@@ -1,4 +1,4 @@
-"""OpenEXR, by the package of that name, which is an extra: OpenCV's wheels are built without it."""
+"""OpenEXR files, read by the package OpenEXR, which is an extra: OpenCV's wheels are built without the format."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import os
 import re
 from contextlib import redirect_stdout
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,24 +13,24 @@ from numpy.typing import NDArray
 from finetune.data.readers.decoder_words import with_words
 from finetune.utils.errors import DataError
 
-# What the library writes to stderr, beside the exception that it raises.
-_WORDS = re.compile(r".*\(EXR_ERR_")
+# What the library writes to stderr, in addition to the exception that it raises.
+_ERROR_LINE = re.compile(r".*\(EXR_ERR_")
 _COLORS = ("R", "G", "B", "A")
-# Names that programs give to depth, in lower case; the last part of a layered name counts.
+# Names that programs give to depth, in lower case; of a layered name, the last part counts.
 _DEPTH_NAMES = ("z", "depth", "d", "v", "y", "distance", "depthplanar")
 
 
-def read_exr(path: str | os.PathLike[str]) -> NDArray[Any]:
+def read_exr(path: str | os.PathLike[str]) -> NDArray[np.number]:
     """
     Args:
         path: an OpenEXR file.
 
     Returns:
-        (H, W) of the one channel, or of the one whose name says depth; (H, W, C), red, green, blue and perhaps alpha,
-        where there are no others.
+        (H, W): the only channel, or the one whose name says depth; (H, W, C): red, green, blue and perhaps alpha, if
+        there are no others.
 
     Raises:
-        DataError: OpenEXR is not installed, the file is damaged, or no channel is depth by its name.
+        DataError: OpenEXR is not installed, the file is damaged, or no channel's name says depth.
     """
     try:
         import OpenEXR
@@ -39,13 +38,13 @@ def read_exr(path: str | os.PathLike[str]) -> NDArray[Any]:
         fix = "Run `pip install -e '.[exr]'` in the folder of this repository, or write depth as .npy"
         raise DataError(path, "is OpenEXR, and the package OpenEXR is not installed", fix) from None
 
-    def decode() -> dict[str, NDArray[Any]]:
-        # It prints that it raised.
+    def decode() -> dict[str, NDArray[np.number]]:
+        # The package prints what it raises.
         with redirect_stdout(io.StringIO()), OpenEXR.File(os.fspath(path), separate_channels=True) as file:
             return {name: np.array(channel.pixels) for name, channel in file.channels().items()}
 
     try:
-        channels, _ = with_words(decode, _WORDS)  # a damaged file has it say a line for each chunk
+        channels, _ = with_words(decode, _ERROR_LINE)  # for a damaged file, the library writes a line for each chunk
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, MemoryError) as error:
         found = " ".join(str(error).split())[:120]
         raise DataError(
@@ -54,7 +53,7 @@ def read_exr(path: str | os.PathLike[str]) -> NDArray[Any]:
     if len(channels) == 1:
         return next(iter(channels.values()))
     named = [name for name in channels if name.rpartition(".")[2].lower() in _DEPTH_NAMES]
-    # Blender's layers hold depth as "Depth.Z" or "ViewLayer.Depth.V" beside colors.
+    # Blender stores depth as "Depth.Z" or "ViewLayer.Depth.V" next to colors.
     named = named if len(named) < 2 else [name for name in named if "depth" in name.lower() or name == "Z"]
     if len(named) == 1:
         return channels[named[0]]

@@ -1,4 +1,4 @@
-"""Decoding image, depth and intrinsics files, and turning raw depth into meters; nothing here resizes or fills."""
+"""Decode the image and depth files of a frame, and turn stored depth into meters; nothing here fills holes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import zipfile
 import zlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from finetune.data.readers.formats import EXR_SIGNATURE, JPEG_SIGNATURE, fault_o
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.readers.intrinsics import Intrinsics
 from finetune.data.readers.jpeg import jpeg_is_cut, with_warnings
-from finetune.data.readers.orientation import UPRIGHT, ExifTurns, Turn, orientation_of, turn_like_depth, turned
+from finetune.data.readers.orientation import UPRIGHT, ExifTurns, Turn, orientation_of, turn_like_depth, turn_upright
 from finetune.data.readers.pfm import PFM_SIGNATURES, decode_pfm
 from finetune.data.readers.tiff import tiff_as_stored, tiff_is_short
 from finetune.data.sample import DepthSample
@@ -33,9 +33,9 @@ from finetune.utils.paths import read_bytes, require_regular
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".npy", ".npz")
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".pfm", ".exr", ".npy", ".npz")
 
-# By how much, as a share, the sides of two sizes of one shape may differ, since each is rounded.
+# Two sizes have one shape if the ratios of their sides differ by at most this share; each side is rounded.
 _ONE_SHAPE = 0.01
-# What NumPy raises over bytes that nobody wrote, found by reading mutated files: its header is an expression in Python.
+# What NumPy raises for damaged files, found by reading mutated ones: the header of .npy is a Python expression.
 _BROKEN_ARRAYS = (
     OSError,
     ValueError,
@@ -63,11 +63,11 @@ class DepthCoding:
         invalid: raw values that mean "nothing measured", compared before scaling.
         min_depth_m: depths up to and including this are not valid; at 0.0 only zero and negative ones are not.
         max_depth_m: depths beyond this are not valid; None for no limit.
-        bits: how 16 bits are to be read that are no plain whole number; ``invalid`` is of what they mean.
-        offset: added to raw values after they were scaled; of disparity, in pixels.
+        bits: how to read 16 bits that are not a plain whole number; ``invalid`` is compared with what they mean.
+        offset: added to raw values after scaling; for disparity, in pixels.
         channels: which channel of several is depth; None where there is one.
         allow_8_bit: also read depth in 256 steps, whose unit is known.
-        affine_inverse: they are inverse depth of unknown scale and shift, of which 0 and less are numbers like others.
+        affine_inverse: the numbers are inverse depth of unknown scale and shift, where 0 and less are valid too.
     """
 
     meters_per_unit: float
@@ -80,7 +80,7 @@ class DepthCoding:
     allow_8_bit: bool = False
     affine_inverse: bool = False
 
-    def to_meters(self, raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    def to_meters(self, raw: NDArray[np.number]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """
         Args:
             raw: (H, W), as the file stores it.
@@ -91,7 +91,7 @@ class DepthCoding:
         confident: NDArray[np.bool_] | None = None
         if self.bits:
             raw, confident = decode_bits(raw, self.bits)
-        # In float64 a raw 7900 in mm is exactly the nearest float32 to 7.9, and so on the right side of a limit of 7.9.
+        # Scaling in float64 turns 7900 mm into exactly the float32 nearest to 7.9, so a limit of 7.9 m includes it.
         with np.errstate(over="ignore"):
             scaled = np.multiply(raw, self.meters_per_unit, dtype=np.float64) + self.offset
             depth_m = scaled.astype(np.float32)
@@ -104,14 +104,14 @@ class DepthCoding:
         for value in self.invalid:
             valid &= raw != value
         if self.affine_inverse:
-            depth_m = _from_1_to_10(scaled, valid)
+            depth_m = _scale_from_1_to_10(scaled, valid)
         depth_m[~finite] = 0.0
         return depth_m, valid
 
 
-def _from_1_to_10(inverse: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """(H, W) inverse depth of unknown scale and shift -> (H, W) depth whose inverse is the same but for both, so that
-    it is positive: from 1, the nearest of the map, to 10, the farthest; 0 where nothing is valid."""
+def _scale_from_1_to_10(inverse: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(H, W) inverse depth of unknown scale and shift -> (H, W) depth, from 1 for the nearest pixel of the map to 10
+    for the farthest, and 0 where nothing is valid. Its inverse is the given one, with another scale and shift."""
     if not valid.any():
         return np.zeros(inverse.shape, np.float32)
     least, most = float(inverse[valid].min()), float(inverse[valid].max())
@@ -138,7 +138,7 @@ def read_frame(
     *,
     levels: ImageLevels | None = None,
 ) -> DepthSample:
-    """The frame of two files, upright; arguments and errors as of ``read_stored_frame``."""
+    """The frame in two files, upright. Arguments and errors are those of ``read_stored_frame``."""
     sample, turn = read_stored_frame(image_path, depth_path, coding, intrinsics, levels=levels)
     return turn.apply(sample)
 
@@ -161,37 +161,27 @@ def read_stored_frame(
         intrinsics: of the images, when known.
         reduce_image: bring a larger image to the size of its depth map, by area; both show the same view.
         along_rays: the file holds distances from the camera's center, which become depth along the axis; needs
-            intrinsics. Limits of ``coding`` are of the distances.
-        levels: as of ``read_image``.
+            intrinsics. Limits of ``coding`` apply to the distances.
+        levels: see ``read_image``.
         exif_turns: what the EXIF tag of an image turns, where sizes do not tell.
 
     Returns:
-        The sample as its depth map is stored, and what is still to be done until it is upright; without camera where
-        its lens bends rays so far that no pinhole describes it.
+        The sample as its depth map is stored, and the turn that makes it upright. It has no camera if the lens bends
+        rays so far that no pinhole describes it.
 
     Raises:
-        DataError: a file cannot be decoded, depth has 8 bits, or image, depth and intrinsics are not of one size.
+        DataError: a file cannot be decoded, depth has 8 bits, or image, depth and intrinsics differ in size.
     """
     image, orientation = read_stored_image(image_path, levels=levels)
     if intrinsics and intrinsics.height is None:
         intrinsics = replace(intrinsics, height=image.shape[0], width=image.shape[1])
     raw = read_depth(depth_path, coding.channels)
-    if raw.dtype.itemsize == 1 and not coding.allow_8_bit:  # 256 steps, and no unit
-        raise DataError(
-            depth_path,
-            "depth is stored in 8 bits, which is a picture of depth and not a measurement",
-            "Export it as 16-bit PNG in millimeters, or as .npy in meters; where 8 bits are all there is, and their "
-            "unit is known, set allow_8_bit: true in pairs, and meters_per_unit: 0.0392157 where 255 is 10 m",
-        )
-    if coding.bits and not has_16_bits(raw):
-        raise DataError(
-            depth_path, f"holds {raw.dtype}, and bits: {coding.bits} is of unsigned 16 bits", "Leave out bits"
-        )
+    _require_bits(raw, coding, depth_path)
     image, turn = turn_like_depth(image, orientation, raw.shape, exif_turns, image_path)
     intrinsics = turn.intrinsics(intrinsics, image.shape[:2])
     camera = intrinsics.camera_of(image, image_path) if intrinsics else None
     if reduce_image and raw.ndim == 2:
-        image, camera = _reduced(image, camera, raw.shape)
+        image, camera = _reduce_image(image, camera, raw.shape)
     if raw.shape != image.shape[:2]:
         raise DataError(
             depth_path,
@@ -202,34 +192,50 @@ def read_stored_frame(
     depth_m, valid = coding.to_meters(raw)
     lens = intrinsics.lens if intrinsics else None
     if along_rays:
-        assert camera is not None, "refused without intrinsics"
+        assert camera is not None, "the reader refuses range without intrinsics"
         depth_m = lens.depth_from_ray(depth_m, camera) if lens else camera.depth_from_ray(depth_m)
-        valid &= depth_m > 0  # a fisheye sees what lies beside and behind it
+        valid &= depth_m > 0  # a fisheye also sees what is next to the camera and behind it
     if lens is not None:
         camera = None
     return DepthSample(image=image, depth_m=depth_m, valid=valid, source=depth_path, camera=camera), turn
 
 
+def _require_bits(raw: NDArray[np.number], coding: DepthCoding, path: str) -> None:
+    """
+    Raises:
+        DataError: the file has fewer bits than a measurement needs, or other bits than ``coding`` expects.
+    """
+    if raw.dtype.itemsize == 1 and not coding.allow_8_bit:
+        raise DataError(
+            path,
+            "depth is stored in 8 bits, which is a picture of depth and not a measurement",
+            "Export it as 16-bit PNG in millimeters, or as .npy in meters; if 8 bits are all there is, and their unit "
+            "is known, set allow_8_bit: true in pairs, and meters_per_unit: 0.0392157 where 255 is 10 m",
+        )
+    if coding.bits and not has_16_bits(raw):
+        raise DataError(path, f"holds {raw.dtype}, and bits: {coding.bits} is of unsigned 16 bits", "Leave out bits")
+
+
 def _fix_of_sizes(image: tuple[int, ...], depth: tuple[int, ...], reduce_image: bool) -> str:
-    """What to do about an image and a depth map of two sizes; ``reduce_image`` is no help but for a larger image."""
+    """What to do about an image and a depth map of two sizes; ``reduce_image`` helps with a larger image only."""
     only = "reduce_image makes larger images of the same shape smaller, and nothing else. " if reduce_image else ""
     if image == depth[::-1]:
-        return f"{only}One of the two lies on its side: turn it, and export both at one size"
+        return f"{only}One of the two is turned by 90 degrees: turn it back, and export both at one size"
     down, across = depth[0] / image[0], depth[1] / image[1]
     if abs(down / across - 1) > _ONE_SHAPE:
-        return f"{only}Their shapes differ, so one shows more than the other: export both of one view and at one size"
+        return f"{only}Their shapes differ, so one shows more than the other: export both with the same view and size"
     if max(down, across) < 1:
-        return "Export both at one size; of a larger image that shows the same, set reduce_image: true in pairs"
+        return "Export both at one size; if the image is a larger one of the same view, set reduce_image: true in pairs"
     return (
-        f"{only}The image is the smaller one: export both at one size, or write depth at the size of the image, its "
-        "values picked and never averaged"
+        f"{only}The image is the smaller one: export both at one size, or write depth at the size of the image, by "
+        "picking values and never averaging them"
     )
 
 
-def _reduced(
+def _reduce_image(
     image: NDArray[np.uint8], camera: Camera | None, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], Camera | None]:
-    """The image and its camera at a smaller size of the same shape; as they are where it is not smaller, or another."""
+    """The image and its camera at a smaller size of the same shape; unchanged if it cannot be so."""
     import cv2
 
     down, across = shape[0] / image.shape[0], shape[1] / image.shape[1]
@@ -244,20 +250,20 @@ def read_image(
 ) -> NDArray[np.uint8]:
     """
     Args:
-        path: PNG, JPEG or what else OpenCV decodes, 8 or 16 bit, gray, color or with an alpha channel, which is
-            dropped; ``.npy``; ``.npz`` with one array, or the array ``rgb`` or ``image``.
+        path: PNG, JPEG or another format that OpenCV decodes, 8 or 16 bit, gray or color, with or without alpha, which
+            is dropped; ``.npy``; ``.npz`` with one array, or the array ``rgb`` or ``image``.
         upright: turn the image as its EXIF tag says, as viewers do.
-        levels: which numbers become black and white, of an image of more than 8 bits or of floats; one of 8 bits stays
-            as it is.
+        levels: which numbers become black and white in an image of more than 8 bits or of floats; an image of 8 bits
+            stays as it is.
 
     Returns:
-        (H, W, 3) uint8, RGB; without levels 16-bit values are divided by 257 and rounded, so that 65535 becomes 255.
+        (H, W, 3) uint8, RGB. Without levels, 16-bit values are divided by 257 and rounded, so that 65535 becomes 255.
 
     Raises:
         DataError: the file is missing, damaged, or holds something else.
     """
     image, orientation = read_stored_image(path, levels=levels)
-    return turned(image, orientation) if upright else image
+    return turn_upright(image, orientation) if upright else image
 
 
 def read_stored_image(
@@ -265,19 +271,19 @@ def read_stored_image(
 ) -> tuple[NDArray[np.uint8], int]:
     """
     Returns:
-        (H, W, 3) uint8, RGB, as ``read_image`` describes it, as stored; and the EXIF orientation.
+        (H, W, 3) uint8, RGB, as ``read_image`` describes it but not turned, and the EXIF orientation.
 
     Raises:
-        DataError: as ``read_image``.
+        DataError: the file is missing, damaged, or holds something else.
     """
     import cv2
 
     orientation = UPRIGHT
     if _is_array_file(path):
-        pixels = _stored_array(path, ("rgb", "image"))
+        pixels = _load_array(path, ("rgb", "image"))
     else:
-        data = _content(path)
-        pixels = _decoded(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+        data = _read_content(path)
+        pixels = _decode_pixels(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
         orientation = orientation_of(data)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -286,7 +292,7 @@ def read_stored_image(
         raise DataError(
             path,
             f"its image is {pixels.dtype} of shape {pixels.shape}",
-            "Write images as height x width x 3, RGB, 8 or 16 bit; of other numbers, set data.image_black and "
+            "Write images as height x width x 3, RGB, 8 or 16 bit; for other numbers, set data.image_black and "
             "data.image_white",
         )
     if pixels.dtype != np.uint8 and levels is not None:
@@ -297,7 +303,7 @@ def read_stored_image(
     return np.ascontiguousarray(color, dtype=np.uint8), orientation
 
 
-def read_depth(path: str | os.PathLike[str], channels: DepthChannels | None = None) -> NDArray[Any]:
+def read_depth(path: str | os.PathLike[str], channels: DepthChannels | None = None) -> NDArray[np.number]:
     """
     Args:
         path: PNG or PGM (8 or 16 bit), TIFF (also floats), PFM, OpenEXR, ``.npy``, ``.npz`` with one array or the
@@ -305,34 +311,34 @@ def read_depth(path: str | os.PathLike[str], channels: DepthChannels | None = No
         channels: which channel of several is depth.
 
     Returns:
-        (H, W), the values and the type that the file stores. Whether 8 bits are enough is for the caller to judge.
+        (H, W), the values and the type that the file stores. The caller judges whether 8 bits are enough.
 
     Raises:
         DataError: the file is missing, damaged, lossy, in color, or holds no numbers.
     """
-    raw = _stored_array(path, ("depth",)) if _is_array_file(path) else _decoded_depth(path)
+    raw = _load_array(path, ("depth",)) if _is_array_file(path) else _decode_depth(path)
     raw = one_channel(raw, channels, path)
     if raw.dtype.kind not in "uif":
         raise DataError(path, f"holds values of type {raw.dtype}", "Write depth as integers or floats")
-    return raw
+    return cast(NDArray[np.number], raw)
 
 
-def _decoded_depth(path: str | os.PathLike[str]) -> NDArray[Any]:
-    """(H, W), or (H, W, C) in the order red, green, blue, alpha; the numbers that the file stores."""
+def _decode_depth(path: str | os.PathLike[str]) -> NDArray[np.generic]:
+    """(H, W), or (H, W, C) in the order red, green, blue, alpha: the numbers that the file stores."""
     import cv2
 
-    data = _content(path)
-    if data.startswith(JPEG_SIGNATURE):  # whatever its name
+    data = _read_content(path)
+    if data.startswith(JPEG_SIGNATURE):  # whatever its name says
         raise DataError(path, "is a JPEG, which changes depth values", "Export depth as 16-bit PNG or .npy")
     if data.startswith(EXR_SIGNATURE):
         return read_exr(path)
     if data.startswith(PFM_SIGNATURES):
-        # OpenCV divides by the number in its header, of which only the sign means anything.
+        # OpenCV would divide by the number in the header, whose sign alone means something.
         numbers = decode_pfm(data)
         if numbers is None:
-            raise _undecodable(path, data)
+            raise _decoding_error(path, data)
         return numbers
-    raw = _decoded(path, data, cv2.IMREAD_UNCHANGED)
+    raw = _decode_pixels(path, data, cv2.IMREAD_UNCHANGED)
     if raw.ndim == 3 and raw.shape[2] >= 3:
         raw = np.concatenate([raw[..., 2::-1], raw[..., 3:]], axis=2)
     return raw
@@ -342,61 +348,66 @@ def _is_array_file(path: str | os.PathLike[str]) -> bool:
     return str(path).lower().endswith((".npy", ".npz"))
 
 
-def _decoded(path: str | os.PathLike[str], data: bytes, flags: int) -> NDArray[Any]:
+def _decode_pixels(path: str | os.PathLike[str], data: bytes, flags: int) -> NDArray[np.generic]:
     """
     The pixels of an image file, as stored.
 
     Raises:
-        DataError: it is damaged, or of a format that is not read here. OpenCV itself answers None, raises, or fills up
-            what is missing.
+        DataError: the file is damaged, or its format is not read here. OpenCV itself returns None, raises, or makes up
+            pixels that are missing.
     """
     import cv2
 
-    heard, pixels = "", None
-    whole = tiff_as_stored(data)
+    warning, pixels = "", None
+    unturned = tiff_as_stored(data)
 
-    def decode() -> NDArray[Any] | None:
+    def decode() -> NDArray[np.generic] | None:
         try:
-            return cv2.imdecode(np.frombuffer(whole, np.uint8), flags)
+            return cv2.imdecode(np.frombuffer(unturned, np.uint8), flags)
         except cv2.error:
             return None
 
     if data and not jpeg_is_cut(data) and not tiff_is_short(data):
-        pixels, heard = with_warnings(decode) if data.startswith(JPEG_SIGNATURE) else (decode(), "")
-    if pixels is None or heard:
-        raise _undecodable(path, data, heard)
+        pixels, warning = with_warnings(decode) if data.startswith(JPEG_SIGNATURE) else (decode(), "")
+    if pixels is None or warning:
+        raise _decoding_error(path, data, warning)
     return pixels
 
 
-def _undecodable(path: str | os.PathLike[str], data: bytes, heard: str = "") -> DataError:
-    """``heard``: what the decoder said of it."""
+def _decoding_error(path: str | os.PathLike[str], data: bytes, warning: str = "") -> DataError:
+    """What is wrong with a file that was not decoded; ``warning`` is what the decoder wrote about it."""
     if not data:
         return DataError(path, "is empty (0 bytes)", "Write it again, or leave the frame out")
     fault = fault_of(data, os.fspath(path))
-    return DataError(path, f"{fault.found} ({heard})" if heard else fault.found, fault.fix)
+    return DataError(path, f"{fault.found} ({warning})" if warning else fault.found, fault.fix)
 
 
-def _stored_array(path: str | os.PathLike[str], names: tuple[str, ...]) -> NDArray[Any]:
-    """The array of a ``.npy``, or the only one or the first of ``names`` of a ``.npz``."""
+def _load_array(path: str | os.PathLike[str], names: tuple[str, ...]) -> NDArray[np.generic]:
+    """
+    The array of a ``.npy``; of a ``.npz`` the only array, or the first of ``names`` that it has.
+
+    Raises:
+        DataError: the file cannot be read, or it does not tell which array to take.
+    """
     try:
         require_regular(path)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise _reading_error(path, error) from None
     try:
-        # Opened here: NumPy leaves a file open whose archive is broken.
+        # Opened here, since NumPy would leave the file open if its archive is broken.
         with Path(path).open("rb") as file:
             # Pickled objects could run code when they are loaded.
             loaded = np.load(file, allow_pickle=False)
             if isinstance(loaded, np.ndarray):
-                return _not_empty(loaded, path)
-            # What else an archive holds, such as a note, NumPy gives as bytes.
+                return _require_numbers(loaded, path)
+            # NumPy gives other members of an archive, such as a note, as bytes.
             arrays = [name for name in loaded.files if f"{name}.npy" in loaded.zip.namelist()]
             present = [name for name in names if name in arrays] or arrays
             if len(present) == 1 or (present and present[0] in names):
-                return _not_empty(loaded[present[0]], path)
+                return _require_numbers(loaded[present[0]], path)
             listed = ", ".join(arrays)
     except PermissionError as error:
-        raise _unreadable(path, error) from None
+        raise _reading_error(path, error) from None
     except _BROKEN_ARRAYS:
         raise DataError(
             path, "is no NumPy file of numbers, or is truncated", "Write it again, or leave the frame out"
@@ -406,25 +417,25 @@ def _stored_array(path: str | os.PathLike[str], names: tuple[str, ...]) -> NDArr
     raise DataError(path, f"holds the arrays {listed}", f"Name the one to read {names[0]}")
 
 
-def _not_empty(array: Any, path: str | os.PathLike[str]) -> NDArray[Any]:
-    if not isinstance(array, np.ndarray):  # NumPy gives a member whose own first bytes are damaged as bytes
+def _require_numbers(array: object, path: str | os.PathLike[str]) -> NDArray[np.generic]:
+    if not isinstance(array, np.ndarray):  # NumPy gives a member with damaged first bytes as bytes
         raise DataError(path, "is no NumPy file of numbers, or is truncated", "Write it again, or leave the frame out")
     if not array.size:
         raise DataError(
-            path, f"is an array of shape {array.shape}, without a number", "Write it again, or leave the frame out"
+            path, f"is an array of shape {array.shape}, without numbers", "Write it again, or leave the frame out"
         )
     return array
 
 
-def _content(path: str | os.PathLike[str]) -> bytes:
-    """Not by ``cv2.imread``, which cannot open every Unicode path on Windows."""
+def _read_content(path: str | os.PathLike[str]) -> bytes:
+    """The bytes of a file. ``cv2.imread`` cannot open every Unicode path on Windows."""
     try:
         return read_bytes(path)
     except OSError as error:
-        raise _unreadable(path, error) from None
+        raise _reading_error(path, error) from None
 
 
-def _unreadable(path: str | os.PathLike[str], error: OSError) -> DataError:
+def _reading_error(path: str | os.PathLike[str], error: OSError) -> DataError:
     if isinstance(error, FileNotFoundError):
-        return DataError(path, "does not exist", "Restore it, or correct what names it")
+        return DataError(path, "does not exist", "Restore it, or correct its path")
     return DataError(path, f"cannot be read ({error.strerror})", "Make it a file that this user may read")

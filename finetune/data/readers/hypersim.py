@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import csv
+from collections.abc import Iterator
 from functools import cached_property
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -15,10 +14,11 @@ from pydantic.dataclasses import dataclass
 from finetune.data.camera import Camera
 from finetune.data.readers.files import DepthCoding, read_image, require_depth_range
 from finetune.data.readers.intrinsics import Intrinsics
+from finetune.data.readers.list_lines import read_rows
 from finetune.data.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import DataError, ListError, RecipeError
-from finetune.utils.paths import expand_path, require_regular
+from finetune.utils.paths import expand_path
 
 # Of every scene as it is usually read, 768x1024; scenes with a shifted lens are off by what their own projection says.
 _FOCAL_PX, _HEIGHT, _WIDTH = 886.81, 768, 1024
@@ -31,6 +31,7 @@ _INTRINSICS = Intrinsics(
 )
 _SPLIT_FILE = "metadata_images_split_scene_v1.csv"
 _COLUMNS = ("scene_name", "camera_name", "frame_id", "included_in_public_release", "split_partition_name")
+_TAKE_CSV = "Take the CSV of the data set's repository"
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -87,36 +88,23 @@ class Hypersim(ListedFrames):
     @cached_property
     def _listing(self) -> Listing:
         path, root = locate(self.root, self.split_file), str(expand_path(self.root))
-        rows = [(number, *_files(row)) for number, row in self._rows(path) if row["split_partition_name"] == self.split]
+        rows = [(number, *files) for number, files in _files_of_split(path, self.split)]
         if not rows:
-            raise ListError(path, f"names no frame of split {self.split}", "Take the CSV of the data set's repository")
+            raise ListError(path, f"names no frame of split {self.split}", _TAKE_CSV)
         return Listing.of_list(path, rows, root, root)
 
-    def _rows(self, path: str) -> list[tuple[int, dict[str, str]]]:
-        """(line number, row) of the frames that were released."""
-        try:
-            require_regular(path)
-            with Path(path).open(newline="", encoding="utf-8") as file:
-                reader = csv.DictReader(file)
-                missing = [name for name in _COLUMNS if name not in (reader.fieldnames or ())]
-                rows = list(enumerate(reader, start=2))
-        except (OSError, UnicodeDecodeError, csv.Error) as error:
-            raise ListError(path, f"cannot be read ({error})", "Take the CSV of the data set's repository") from None
-        if missing:
-            raise ListError(path, f"has no column {missing[0]}", "Take the CSV of the data set's repository")
-        released = [(number, row) for number, row in rows if row["included_in_public_release"] == "True"]
-        for number, row in released:
-            if not (row["frame_id"] or "").isdecimal():
-                found = f"has a frame_id that is no whole number, {row['frame_id']!r}"
-                raise ListError(f"{path}:{number}", found, "Take the CSV of the data set's repository")
-        return released
 
-
-def _files(row: dict[str, str]) -> tuple[str, str]:
-    """(image, depth) of a row, below root."""
-    folder = f"{row['scene_name']}/images/scene_{row['camera_name']}"
-    frame = f"frame.{int(row['frame_id']):04}"
-    return f"{folder}_final_preview/{frame}.tonemap.jpg", f"{folder}_geometry_hdf5/{frame}.depth_meters.hdf5"
+def _files_of_split(path: str, split: str) -> Iterator[tuple[int, tuple[str, str]]]:
+    """(line number, (image, depth) below root) of each frame that was released in a split."""
+    for number, (scene, camera, frame_id, released, row_split) in read_rows(path, _COLUMNS, fix=_TAKE_CSV):
+        if released != "True":
+            continue
+        if not frame_id.isdecimal():
+            raise ListError(f"{path}:{number}", f"has a frame_id that is no whole number, {frame_id!r}", _TAKE_CSV)
+        if row_split == split:
+            folder, frame = f"{scene}/images/scene_{camera}", f"frame.{int(frame_id):04}"
+            image = f"{folder}_final_preview/{frame}.tonemap.jpg"
+            yield number, (image, f"{folder}_geometry_hdf5/{frame}.depth_meters.hdf5")
 
 
 def _read_hdf5(path: str) -> NDArray[np.float32]:

@@ -1,11 +1,10 @@
-"""Images of more than 8 bits: which numbers become black and white."""
+"""Images of more than 8 bits: which of their numbers become black and which white."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +12,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, kw_only=True)
 class ImageLevels:
-    """What is black and what is white of an image of more than 8 bits; what lies beyond either becomes it.
+    """Which numbers of an image of more than 8 bits become black and white. Numbers beyond them become the same.
 
     Attributes:
         black, white: numbers as the file stores them, such as 7200 and 8100 of a thermal camera's counts.
-        percentiles: instead, of each image's own numbers, such as (1, 99).
+        percentiles: instead of both, two percentiles of each image's own numbers, such as (1, 99).
     """
 
     black: float | None = None
@@ -27,7 +26,7 @@ class ImageLevels:
     def __post_init__(self) -> None:
         """
         Raises:
-            ValueError: it says neither, both, or a white that is not above black.
+            ValueError: neither is given, or both are, or white is not above black.
         """
         ends = self.percentiles if self.percentiles is not None else (self.black, self.white)
         low, high = ends
@@ -37,8 +36,8 @@ class ImageLevels:
         if self.percentiles is not None and not 0 <= low < high <= 100:
             raise ValueError("expected two percentiles from 0 to 100, the lower first")
 
-    def to_8_bit(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
-        """(H, W, C) numbers -> (H, W, C) uint8, rounded; an image of one number is black by its percentiles."""
+    def to_8_bit(self, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
+        """(H, W, C) numbers -> (H, W, C) uint8, rounded. By percentiles, an image of just one number becomes black."""
         numbers = pixels.astype(np.float64)
         if self.percentiles is None:
             black, white = self.black, self.white
@@ -49,7 +48,7 @@ class ImageLevels:
         share = (np.nan_to_num(numbers, nan=black, posinf=white, neginf=black) - black) / ((white - black) or 1.0)
         return np.rint(np.clip(share, 0.0, 1.0) * 255).astype(np.uint8)
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, float | list[float] | None]:
         """Plain values, for the metadata of a weights file."""
         if self.percentiles is not None:
             return {"percentiles": list(self.percentiles)}
@@ -61,7 +60,7 @@ class ImageLevels:
         The inverse of ``to_mapping``.
 
         Raises:
-            ValueError: ``to_mapping`` gives no such mapping.
+            ValueError: it is no mapping that ``to_mapping`` returns.
         """
         expected = ValueError(f"image_levels is {str(mapping)[:80]}; expected black and white, or percentiles")
         if not isinstance(mapping, Mapping) or set(mapping) not in ({"black", "white"}, {"percentiles"}):

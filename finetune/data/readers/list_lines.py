@@ -28,7 +28,9 @@ _ALIASES = {
 }
 
 
-def read_rows(path: str, names: Sequence[str], optional: Sequence[str] = ()) -> Iterator[tuple[int, list[str]]]:
+def read_rows(
+    path: str, names: Sequence[str], optional: Sequence[str] = (), fix: str | None = None
+) -> Iterator[tuple[int, list[str]]]:
     """
     Args:
         path: text in UTF-8, or in UTF-16 as PowerShell writes it. Columns are parted by white space, by tabs where
@@ -36,6 +38,7 @@ def read_rows(path: str, names: Sequence[str], optional: Sequence[str] = ()) -> 
             and lines that begin with ``#``, are left out. The first line may be a header that names the columns.
         names: of the columns that are wanted, in the order in which they come without a header.
         optional: further ones, which follow if the header names all of them.
+        fix: what to do about a file that cannot be read as such a list; None: what fits most lists.
 
     Returns:
         (line number, columns) of each line. Under a header they are the wanted ones, in the order of ``names``; without
@@ -46,12 +49,12 @@ def read_rows(path: str, names: Sequence[str], optional: Sequence[str] = ()) -> 
     """
     split: Callable[[str], list[str]] | None = None
     places: list[int] | None = None
-    for number, line in _lines(path):
+    for number, line in _lines(path, fix):
         if split is None:
             split = _splitter(line, path)
             header = split(line)
             if _is_header(header, names, split is not _by_space):
-                places = _places(header, names, f"{path}:{number}")
+                places = _places(header, names, f"{path}:{number}", fix)
                 others = [_place(header, name) for name in optional]
                 places += [] if None in others else [place for place in others if place is not None]
                 continue
@@ -60,12 +63,12 @@ def read_rows(path: str, names: Sequence[str], optional: Sequence[str] = ()) -> 
             yield number, columns
             continue
         if len(columns) <= max(places):
-            fix = f"Write a value for each of {', '.join(names)}"
-            raise ListError(f"{path}:{number}", f"has fewer columns than the header, {line!r}", fix)
+            expected = fix or f"Write a value for each of {', '.join(names)}"
+            raise ListError(f"{path}:{number}", f"has fewer columns than the header, {line!r}", expected)
         yield number, [columns[place] for place in places]
 
 
-def _lines(path: str) -> Iterator[tuple[int, str]]:
+def _lines(path: str, fix: str | None) -> Iterator[tuple[int, str]]:
     """(number, line) of what is neither blank nor a comment, one by one: a list may have millions.
 
     Raises:
@@ -87,9 +90,10 @@ def _lines(path: str) -> Iterator[tuple[int, str]]:
                     if line and line[0] != "#":
                         yield number, line
     except UnicodeError:
-        raise ListError(path, "is not UTF-8 text", "Save the list as UTF-8") from None
+        raise ListError(path, "is not UTF-8 text", fix or "Save the list as UTF-8") from None
     except OSError as error:
-        raise ListError(path, f"cannot be read ({error.strerror})", "Name a text file that can be read") from None
+        expected = fix or "Name a text file that can be read"
+        raise ListError(path, f"cannot be read ({error.strerror})", expected) from None
 
 
 def _splitter(first: str, path: str) -> Callable[[str], list[str]]:
@@ -139,12 +143,12 @@ def _is_header(columns: Sequence[str], names: Sequence[str], is_csv: bool) -> bo
     return found >= (1 if is_csv else min(2, len(names)))
 
 
-def _places(header: Sequence[str], names: Sequence[str], source: str) -> list[int]:
+def _places(header: Sequence[str], names: Sequence[str], source: str, fix: str | None) -> list[int]:
     places = [_place(header, name) for name in names]
     for name, place in zip(names, places, strict=True):
         if place is None:
             found = f"the header names {', '.join(header)}, and no {name}"
-            raise ListError(source, found, f"Name the column {name}")
+            raise ListError(source, found, fix or f"Name the column {name}")
     return [place for place in places if place is not None]
 
 

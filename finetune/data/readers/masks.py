@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from finetune.data.readers.files import read_depth
 from finetune.data.readers.listing import locate, same_file
 from finetune.data.readers.matching import frame_key
 from finetune.data.readers.orientation import Turn
-from finetune.utils.errors import DataError
+from finetune.utils.errors import DataError, RecipeError
 from finetune.utils.paths import if_closed, is_file
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".npy", ".npz")
@@ -23,6 +24,22 @@ MASK_ENDINGS = ("", "_mask", "_depth_mask", "_confidence", "_conf")
 STEM = "*"
 # Between two pixels of one surface depth changes by less than this share of the nearer.
 EDGE_SHARE = 0.05
+
+
+def require_mask_levels(mask: str | None, at_least: float | None, at_most: float | None) -> None:
+    """
+    Args:
+        mask: the option ``mask``.
+        at_least, at_most: the options ``mask_at_least`` and ``mask_at_most``.
+
+    Raises:
+        RecipeError: a limit is no number or has no mask, or the two leave nothing between them.
+    """
+    for key, level in (("mask_at_least", at_least), ("mask_at_most", at_most)):
+        if level is not None and (mask is None or not math.isfinite(level)):
+            raise RecipeError(key, level, "a number, beside mask; or leave it out")
+    if at_least is not None and at_most is not None and at_least > at_most:
+        raise RecipeError("mask_at_least", at_least, f"at most mask_at_most, {at_most:g}")
 
 
 def read_mask(

@@ -16,7 +16,7 @@ from finetune.data.camera import Camera
 from finetune.data.readers.files import DepthCoding, read_frame, require_depth_range
 from finetune.data.readers.intrinsics import Intrinsics
 from finetune.data.readers.listing import ListedFrames, Listing, locate, read_list, require_file, require_folder
-from finetune.data.readers.nyuv2_labeled import LabeledFile, labeled_frames
+from finetune.data.readers.nyuv2_labeled import LabeledFile, labeled_frame_numbers
 from finetune.data.readers.splits import split_frames
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import ListError, RecipeError
@@ -101,7 +101,7 @@ class NyuV2(ListedFrames):
         return self._bordered(read_frame(image_path, depth_path, coding, _INTRINSICS, levels=self.image_levels))
 
     def _labeled(self, index: int) -> DepthSample:
-        image, depth_m = self._labeled_file(self._labeled_frames[index])
+        image, depth_m = self._labeled_file.read(self._labeled_frames[index])
         most_m = np.inf if self.max_depth_m is None else self.max_depth_m
         valid = np.isfinite(depth_m) & (depth_m > self.min_depth_m) & (depth_m <= most_m)
         camera = _INTRINSICS.camera_of(image, self.source(index))
@@ -120,7 +120,7 @@ class NyuV2(ListedFrames):
 
     @cached_property
     def _labeled_frames(self) -> Sequence[int]:
-        return labeled_frames(self.split or "train")
+        return labeled_frame_numbers(self.split or "train")
 
     @cached_property
     def _labeled_file(self) -> LabeledFile:

@@ -1,9 +1,9 @@
-"""The 1,449 labeled frames of NYU Depth V2 in one file, as the authors give them: MATLAB 7.3, which is HDF5."""
+"""The 1,449 labeled frames of NYU Depth V2 in one file, as the authors publish them: MATLAB 7.3, which is HDF5."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from finetune.data.readers.splits import split_frames
 from finetune.utils.errors import DataError
 
+if TYPE_CHECKING:
+    import h5py
+
 FRAMES = 1449
 
 
-def labeled_frames(split: str) -> list[int]:
+def labeled_frame_numbers(split: str) -> list[int]:
     """Numbers, from 0, of the 795 frames of ``train`` or the 654 of ``test``, sorted."""
     test = {frame for _, frame in split_frames("nyuv2_test")}
     return sorted(test) if split == "test" else [frame for frame in range(FRAMES) if frame not in test]
@@ -22,25 +25,25 @@ def labeled_frames(split: str) -> list[int]:
 
 @dataclass(kw_only=True)
 class LabeledFile:
-    """Frames by number; the file is opened at first use, in each process by itself.
+    """Reads frames by their number. Each process opens the file for itself, at first use.
 
     Attributes:
         path: ``nyu_depth_v2_labeled.mat``.
-        filled: depth with its holes filled (``depths``); else as measured (``rawDepths``), with 0 where nothing was.
+        filled: read depth with its holes filled (``depths``); else as measured (``rawDepths``), 0 where nothing was.
     """
 
     path: str
     filled: bool
-    _file: Any = field(default=None, init=False, repr=False)
+    _file: h5py.File | None = field(default=None, init=False, repr=False)
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         return self.__dict__ | {"_file": None}
 
-    def __call__(self, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    def read(self, frame: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
         """
         Returns:
-            Image (480, 640, 3) uint8, RGB, and depth (480, 640), meters; MATLAB stores columns first, so both are
-            transposed.
+            Image (480, 640, 3) uint8, RGB, and depth (480, 640), meters. Both are transposed, since MATLAB stores
+            columns first.
 
         Raises:
             DataError: the file cannot be read, or holds something else.

@@ -1,63 +1,30 @@
-"""Frames of your own sensor: images beside depth maps, as a list file or as two folders."""
+"""Frames of your own sensor: images and depth maps of one size, named by a list file or found in two folders."""
 
 from __future__ import annotations
 
-import builtins
-import math
-import os
-from array import array
-from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from finetune.data.camera import Camera
 from finetune.data.reader import DepthIs
 from finetune.data.readers.bits import Bits
 from finetune.data.readers.channels import DepthChannels
-from finetune.data.readers.files import DepthCoding, read_stored_frame, require_depth_range
-from finetune.data.readers.intrinsics import Intrinsics, read_intrinsics_of_images
-from finetune.data.readers.listing import (
-    PATHS,
-    ListedFrames,
-    Listing,
-    locate,
-    read_columns,
-    read_list,
-    require_file,
-    require_folder,
-    require_other_file,
-)
-from finetune.data.readers.masks import STEM, eroded, read_mask, side_file
-from finetune.data.readers.matching import match_frames
+from finetune.data.readers.depth_numbers import DepthNumbers
+from finetune.data.readers.files import read_stored_frame
+from finetune.data.readers.frame_files import FrameFiles
+from finetune.data.readers.intrinsics import Intrinsics
+from finetune.data.readers.listing import ListedFrames, Listing
+from finetune.data.readers.masks import eroded, read_mask, require_mask_levels
 from finetune.data.readers.middlebury import require_offset_told
 from finetune.data.readers.orientation import ExifTurns, Turn
 from finetune.data.readers.sensors import SENSORS, Sensor, sensor_note
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import DataError, ListError, RecipeError
-from finetune.utils.paths import expand_path, is_file, is_folder, path_exists
 from finetune.utils.text import percent
-
-# What is a key of one ``depth_is`` alone, and which key says the unit of each.
-_KEYS_OF: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("z", "range"): ("meters_per_unit",),
-    ("disparity",): ("px_per_unit", "disparity_offset_px", "baseline_m", "focal_px"),
-    ("inverse",): ("inverse_per_unit",),
-}
-_UNIT_OF = {
-    "z": "meters_per_unit",
-    "range": "meters_per_unit",
-    "disparity": "px_per_unit",
-    "inverse": "inverse_per_unit",
-}
-# The value of ``intrinsics`` that means columns of the list.
-IN_LIST = "list"
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -129,138 +96,37 @@ class Pairs(ListedFrames):
     reduce_image: bool = False  # bring larger images to the size of their depth map; both must show the same view
 
     def __post_init__(self) -> None:
-        self._fill()
-        self._require_own_keys()
-        if self.depth_is == "disparity":
-            self._require_stereo()
-        elif self.depth_is == "inverse":
-            self._require_above_0("inverse_per_unit", "a number above 0: raw value times this is 1 / meters")
-        elif self.depth_is == "affine_inverse":
-            self._require_no_limits()
-        else:
-            self._require_meters()
-        require_depth_range(self.min_depth_m, self.max_depth_m)
+        self._fill_defaults()
+        self._numbers.require_options(has_intrinsics=self.intrinsics is not None)
         if not 0 <= self.min_valid_share < 1:
             raise RecipeError("min_valid_share", self.min_valid_share, "a share from 0 to below 1, such as 0.05")
         if not 0 <= self.edge_erosion_px <= 50:
             raise RecipeError("edge_erosion_px", self.edge_erosion_px, "pixels from 0 to 50, such as 2")
-        if self.intrinsics == IN_LIST and self.list is None:
-            raise RecipeError("intrinsics", IN_LIST, "a JSON file, since there is no list")
-        self._require_masks()
-        for key, folder in (("image_dir", self.image_dir), ("depth_dir", self.depth_dir)):
-            if self.list is None and folder is None:
-                raise RecipeError(key, None, "a folder below root, since there is no list; or give a list file as list")
-            if self.list is not None and folder is not None:
-                raise RecipeError(key, folder, "nothing, since list names the pairs; leave out one of the two")
+        require_mask_levels(self.mask, self.mask_at_least, self.mask_at_most)
+        self._files.require_options()
 
-    def _require_masks(self) -> None:
-        for key in ("mask", "sky_mask"):
-            if getattr(self, key) == IN_LIST and self.list is None:
-                raise RecipeError(key, IN_LIST, f"a file or folder, or a name with {STEM}, since there is no list")
-        for key in ("mask_at_least", "mask_at_most"):
-            level = getattr(self, key)
-            if level is not None and (self.mask is None or not math.isfinite(level)):
-                raise RecipeError(key, level, "a number, beside mask; or leave it out")
-        if None not in (self.mask_at_least, self.mask_at_most) and self.mask_at_least > self.mask_at_most:  # type: ignore[operator]
-            raise RecipeError("mask_at_least", self.mask_at_least, f"at most mask_at_most, {self.mask_at_most:g}")
-
-    def _fill(self) -> None:
+    def _fill_defaults(self) -> None:
         """Write out what ``sensor`` and the defaults leave open; what is given wins."""
         unit, invalid, _ = SENSORS[self.sensor] if self.sensor else (None, (0.0,), "")
-        # Not filled for what is no meters.
+        # A sensor's unit is meters, so it says nothing of disparity and inverse depth.
         if self.meters_per_unit is None and self.depth_is in ("z", "range"):
             object.__setattr__(self, "meters_per_unit", unit)
         if self.invalid is None:
-            # Of inverse depth of unknown shift, 0 may be as far as any other number.
+            # In inverse depth of unknown shift, 0 is a number like any other.
             object.__setattr__(self, "invalid", () if self.depth_is == "affine_inverse" else invalid)
-
-    def _require_own_keys(self) -> None:
-        """Keys that say what the numbers of another ``depth_is`` are."""
-        for kinds, keys in _KEYS_OF.items():
-            for key in keys:
-                if self.depth_is not in kinds and getattr(self, key) is not None:
-                    other = _UNIT_OF.get(self.depth_is)
-                    instead = f"write {other}" if other and key in _UNIT_OF.values() else "leave it out"
-                    raise RecipeError(key, getattr(self, key), f"nothing, since depth_is is {self.depth_is}; {instead}")
-
-    def _require_above_0(self, key: str, expected: str) -> None:
-        value = getattr(self, key)
-        if value is None or not 0.0 < value < math.inf:
-            raise RecipeError(key, value, expected)
-
-    def _require_no_limits(self) -> None:
-        """Numbers without a unit lie at no distance."""
-        for key, given in (("min_depth_m", self.min_depth_m > 0), ("max_depth_m", self.max_depth_m is not None)):
-            if given:
-                no_meters = f"nothing, since depth_is is {self.depth_is}, which has no meters; leave it out"
-                raise RecipeError(key, getattr(self, key), no_meters)
-
-    def _require_meters(self) -> None:
-        self._require_above_0("meters_per_unit", "a number above 0; 0.001 for millimeters")
-        if self.depth_is == "range" and self.intrinsics is None:
-            raise RecipeError("intrinsics", None, "a JSON file, since depth_is is range: each ray has its own length")
-
-    def _require_stereo(self) -> None:
-        self._require_above_0("baseline_m", "a number of meters above 0")
-        if self.px_per_unit is not None:
-            self._require_above_0("px_per_unit", "a number above 0, or nothing")
-        if self.disparity_offset_px is not None and not math.isfinite(self.disparity_offset_px):
-            raise RecipeError("disparity_offset_px", self.disparity_offset_px, "a number of pixels, or nothing")
-        if self.focal_px is None and self.intrinsics is None:
-            raise RecipeError("focal_px", None, "pixels above 0, or intrinsics: disparity is in pixels of that camera")
-        if self.focal_px is not None:
-            self._require_above_0("focal_px", "pixels above 0, or intrinsics instead")
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What a sensor's name stands for, how coarse 8 bits are, and what disparity begins at, to be printed."""
-        return (*self._note_on_sensor(), *self._note_on_8_bits(), *self._note_on_offset())
-
-    def _note_on_offset(self) -> tuple[str, ...]:
-        if self.depth_is != "disparity" or self.disparity_offset_px is not None:
-            return ()
-        return (
-            f"{self.root}: disparity without disparity_offset_px is taken as 0 infinitely far; where a calibration "
-            "names an offset (doffs), depth is too large without it",
-        )
-
-    def _note_on_8_bits(self) -> tuple[str, ...]:
-        if not self.allow_8_bit:
-            return ()
-        if self.depth_is in ("z", "range"):
-            step = f"{self.meters_per_unit:g} m, the farthest of 255 of them {255 * (self.meters_per_unit or 0):.4g} m"
-        elif self.depth_is == "affine_inverse":
-            step = "1/255 of the inverse depth of each map"
-        else:
-            unit = f"{self.px_per_unit or 1.0:g} px" if self.depth_is == "disparity" else f"{self.inverse_per_unit:g}/m"
-            step = f"{unit}: a step of depth grows with its square"
-        return (f"{self.root}: allow_8_bit: 8-bit depth has 255 steps, each {step}",)
-
-    def _note_on_sensor(self) -> tuple[str, ...]:
-        if self.sensor is None:
-            return ()
-        return (sensor_note(self.root, self.sensor, self.meters_per_unit, self.invalid or ()),)
+        """What a sensor's name stands for, how coarse 8 bits are, and where disparity begins, to be printed."""
+        named = (sensor_note(self.root, self.sensor, self.meters_per_unit, self.invalid or ()),) if self.sensor else ()
+        return (*named, *self._numbers.notes(self.root))
 
     def check_paths(self) -> None:
         """
         Raises:
             RecipeError: a folder or file that the options name is missing. Only existence is looked at.
         """
-        require_folder("root", self.root)
-        if self.list is not None:
-            require_file("list", self.root, self.list)
-        for key, folder in (("image_dir", self.image_dir), ("depth_dir", self.depth_dir)):
-            if folder is not None and not is_folder(Path(self._root, expand_path(folder))):
-                raise RecipeError(key, folder, f"an existing folder below {self.root}")
-        if self.intrinsics not in (None, IN_LIST):
-            require_file("intrinsics", self.root, str(self.intrinsics))
-        for key in ("mask", "sky_mask"):
-            place = getattr(self, key)
-            if place is None or place == IN_LIST:
-                continue
-            there = os.path.split(place)[0] if STEM in place else place
-            if there and not path_exists(locate(self.root, there)):
-                raise RecipeError(key, place, f"an existing file or folder, below {self.root} or from {Path.cwd()}")
+        self._files.check_paths()
 
     def __getitem__(self, index: int) -> DepthSample:
         """
@@ -269,69 +135,41 @@ class Pairs(ListedFrames):
             DataError: a file of this frame cannot be decoded, or sizes differ.
         """
         image_path, depth_path = self._listing.files(index)
-        sides = {key: self._side_file(key, index, image_path, depth_path) for key in ("mask", "sky_mask")}
-        intrinsics = self._intrinsics_of(index, image_path)
-        if self.depth_is == "disparity" and intrinsics and intrinsics.lens:
-            found = "describes a lens that bends rays, and disparity is of images that were rectified"
-            raise ListError(intrinsics.source, found, "Name the intrinsics of the rectified images, or focal_px alone")
-        if self.depth_is == "disparity" and self.disparity_offset_px is None:
-            calibration = [locate(self.root, self.intrinsics)] if self.intrinsics not in (None, IN_LIST) else []
-            require_offset_told(depth_path, image_path, *calibration)
+        mask, sky_mask = (self._files.mask_file(key, index, image_path, depth_path) for key in ("mask", "sky_mask"))
+        intrinsics = self._files.intrinsics_of(index, image_path)
+        if self.depth_is == "disparity":
+            self._require_rectified(intrinsics, image_path, depth_path)
         sample, turn = read_stored_frame(
             image_path,
             depth_path,
-            self._coding,
+            self._numbers.coding,
             intrinsics,
             reduce_image=self.reduce_image,
             along_rays=self.depth_is == "range",
             levels=self.image_levels,
             exif_turns=self.exif_turns,
         )
-        if self.depth_is != "z":
-            sample = self._along_the_axis(sample)
-        return turn.apply(self._masked(sample, turn, sides["mask"], sides["sky_mask"]))
+        return turn.apply(self._masked(self._numbers.to_axis(sample), turn, mask, sky_mask))
 
-    def _along_the_axis(self, sample: DepthSample) -> DepthSample:
-        """The sample with depth where the files hold distance along the ray, disparity or inverse depth."""
-        depth_m = sample.depth_m
-        if self.depth_is in ("disparity", "inverse"):
-            focal_px = self.focal_px or (sample.camera.fx_px if sample.camera else None)
-            meters = self._depth_of(np.where(sample.valid, depth_m, 1.0), focal_px)
-            depth_m = np.where(sample.valid, meters, 0.0).astype(np.float32)
-        in_range = depth_m > self.min_depth_m
-        if self.max_depth_m is not None:
-            in_range &= depth_m <= self.max_depth_m
-        # Without a unit there are no places in space, for which a camera would be.
-        camera = None if self.depth_is == "affine_inverse" else sample.camera
-        return replace(sample, depth_m=depth_m, valid=sample.valid & in_range, camera=camera)
-
-    def _side_file(self, key: str, index: int, image_path: str, depth_path: str) -> Path | None:
+    def _require_rectified(self, intrinsics: Intrinsics | None, image_path: str, depth_path: str) -> None:
         """
-        The mask of a frame, if the entry has masks.
-
         Raises:
-            ListError: it is the image or the depth map, or the list names none.
-            DataError: there is none for this frame.
+            ListError: the intrinsics are not those of rectified images, or a calibration file next to the frame names
+                an offset of the disparity that the options do not.
         """
-        place: str | None = getattr(self, key)
-        if place is None:
-            return None
-        if place != IN_LIST:
-            path = side_file(place, self.root, image_path, depth_path)
-        else:
-            path = Path(self._root, expand_path(self._side_columns[key][index]))
-            if not is_file(path):
-                raise ListError(self._listing.place(index), f"{path} is no file", f"Correct the column of {key}")
-        for other, what in ((image_path, "image"), (depth_path, "depth map")):
-            require_other_file(path, other, self._listing.place(index), f"its {what} and its {key}")
-        return path
+        if intrinsics and intrinsics.lens:
+            found = "describes a lens that bends rays, and disparity is of images that were rectified"
+            raise ListError(intrinsics.source, found, "Name the intrinsics of the rectified images, or focal_px alone")
+        if self.disparity_offset_px is None:
+            calibration = self._files.intrinsics_file
+            require_offset_told(depth_path, image_path, *([calibration] if calibration else []))
 
     def _masked(self, sample: DepthSample, turn: Turn, mask: Path | None, sky_mask: Path | None) -> DepthSample:
         """
-        The sample without what masks and edges take, and with sky.
+        The sample without what masks and edges take away, and with sky.
 
         Raises:
-            DataError: a mask is missing or of another size, or too little is left.
+            DataError: a mask is missing or has another size, or too little is left.
         """
         depth_m, valid = sample.depth_m, sample.valid
         if self.edge_erosion_px:
@@ -350,119 +188,41 @@ class Pairs(ListedFrames):
             depth_m, valid = np.where(sky, np.float32(np.inf), depth_m), valid | sky
         return replace(sample, depth_m=depth_m, valid=valid)
 
-    def _intrinsics_of(self, index: int, image_path: str) -> Intrinsics | None:
-        """
-        Raises:
-            ListError: a file that holds those of each image has none of this one.
-        """
-        found = self._intrinsics
-        if found is None or isinstance(found, Intrinsics):
-            return found
-        if isinstance(found, array):
-            fx, fy, cx, cy = found[4 * index : 4 * index + 4]
-            camera = Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)
-            # A line says no size, so they are those of the image as it is, which is not decoded for that.
-            return Intrinsics(camera=camera, height=None, width=None, source=image_path)
-        image = Path(image_path)
-        below = image.relative_to(self._root).as_posix() if image.is_relative_to(self._root) else image.name
-        for name in (below, image.name, image.stem):
-            if name in found:
-                return found[name]
-        raise ListError(str(self.intrinsics), f"holds no intrinsics of {below}", "Add them by this path, name or stem")
-
-    def _depth_of(self, numbers: NDArray[Any], focal_px: float | None) -> NDArray[Any]:
-        """Meters of disparities in pixels, or of inverse depths in 1/m, all above 0."""
-        if self.depth_is == "inverse":
-            return 1.0 / numbers
-        assert focal_px is not None and self.baseline_m is not None, "disparity is refused without the two"
-        return focal_px * self.baseline_m / numbers
-
     def stored_number(self, depth_m: float) -> float | None:
-        """The number in a file that becomes this depth, meters; None where that differs from pixel to pixel or map to
-        map."""
-        if self.depth_is == "z":
-            return depth_m / (self.meters_per_unit or 1.0)
-        if self.depth_is == "inverse":
-            return 1.0 / depth_m / (self.inverse_per_unit or 1.0)
-        if self.depth_is == "disparity" and self.focal_px is not None and self.baseline_m is not None:
-            disparity_px = self.focal_px * self.baseline_m / depth_m
-            return (disparity_px - (self.disparity_offset_px or 0.0)) / (self.px_per_unit or 1.0)
-        return None
+        """The number in a file that becomes this depth, meters; None where it differs between pixels or maps."""
+        return self._numbers.stored_number(depth_m)
 
     @property
-    def _root(self) -> str:
-        return str(expand_path(self.root))
+    def _listing(self) -> Listing:
+        return self._files.listing
 
-    @property
-    def _coding(self) -> DepthCoding:
-        if self.depth_is == "z":
-            limits: dict[str, float | None] = {"min_depth_m": self.min_depth_m, "max_depth_m": self.max_depth_m}
-        else:
-            limits = {}  # which are of depth, and not of what the file holds
-        unit = {
-            "disparity": self.px_per_unit or 1.0,
-            "inverse": self.inverse_per_unit,
-            "affine_inverse": 1.0,
-        }.get(self.depth_is, self.meters_per_unit)
-        assert unit is not None and self.invalid is not None, "filled or refused when it was made"
-        return DepthCoding(
-            meters_per_unit=unit,
-            offset=self.disparity_offset_px or 0.0,
+    @cached_property
+    def _files(self) -> FrameFiles:
+        return FrameFiles(
+            root=self.root,
+            list_file=self.list,
+            image_dir=self.image_dir,
+            depth_dir=self.depth_dir,
+            intrinsics=self.intrinsics,
+            mask=self.mask,
+            sky_mask=self.sky_mask,
+        )
+
+    @cached_property
+    def _numbers(self) -> DepthNumbers:
+        assert self.invalid is not None, "filled when the reader was made"
+        return DepthNumbers(
+            depth_is=self.depth_is,
+            meters_per_unit=self.meters_per_unit,
+            px_per_unit=self.px_per_unit,
+            disparity_offset_px=self.disparity_offset_px,
+            baseline_m=self.baseline_m,
+            focal_px=self.focal_px,
+            inverse_per_unit=self.inverse_per_unit,
             invalid=self.invalid,
             bits=self.bits,
             channels=self.depth_channels,
             allow_8_bit=self.allow_8_bit,
-            affine_inverse=self.depth_is == "affine_inverse",
-            **limits,  # type: ignore[arg-type]
+            min_depth_m=self.min_depth_m,
+            max_depth_m=self.max_depth_m,
         )
-
-    @cached_property
-    def _intrinsics(self) -> Intrinsics | Mapping[str, Intrinsics] | array[float] | None:
-        """Of all images, of each by name, or fx, fy, cx, cy of one frame after the other."""
-        if self.intrinsics is None:
-            return None
-        if self.intrinsics != IN_LIST:
-            return read_intrinsics_of_images(locate(self.root, self.intrinsics))
-        assert self.list is not None
-        path = locate(self.root, self.list)
-        numbers = array("d")
-        for line, columns in read_columns(path, self._columns):
-            try:
-                fx, fy, cx, cy = (float(column) for column in columns[2:6])
-            except ValueError:
-                fix = "Write `image depth fx fy cx cy`, pixels, or intrinsics: a JSON file"
-                raise ListError(f"{path}:{line}", "has no fx, fy, cx, cy after its two paths", fix) from None
-            if not (0 < fx < math.inf and 0 < fy < math.inf):
-                raise ListError(f"{path}:{line}", f"has fx {fx:g}, fy {fy:g}", "Write focal lengths above 0, in pixels")
-            numbers.extend((fx, fy, cx, cy))
-        return numbers
-
-    @property
-    def _columns(self) -> tuple[str, ...]:
-        """Names of the columns of the list that are read."""
-        intrinsics = ("fx", "fy", "cx", "cy") if self.intrinsics == IN_LIST else ()
-        return (*PATHS, *intrinsics, *(key for key in ("mask", "sky_mask") if getattr(self, key) == IN_LIST))
-
-    @cached_property
-    def _side_columns(self) -> dict[str, builtins.list[str]]:
-        """Key -> the file of each frame, of the keys that are columns of the list."""
-        assert self.list is not None
-        path, names = locate(self.root, self.list), self._columns
-        found: dict[str, builtins.list[str]] = {key: [] for key in ("mask", "sky_mask") if key in names}
-        for line, columns in read_columns(path, names):
-            for key, files in found.items():
-                place = names.index(key)
-                if len(columns) <= place or not columns[place]:
-                    fix = f"Write {' '.join(names)} in each line"
-                    raise ListError(f"{path}:{line}", f"has no {key}", fix)
-                files.append(columns[place])
-        return found
-
-    @cached_property
-    def _listing(self) -> Listing:
-        if self.list is not None:
-            path = locate(self.root, self.list)
-            return Listing.of_list(path, read_list(path), self._root, self._root)
-        assert self.image_dir is not None and self.depth_dir is not None
-        image_root, depth_root = (str(Path(self._root, expand_path(name))) for name in (self.image_dir, self.depth_dir))
-        return Listing(pairs=match_frames(image_root, depth_root), image_root=image_root, depth_root=depth_root)

@@ -1,9 +1,8 @@
-"""PFM: a float for each pixel, bottom row first."""
+"""PFM files: a float for each pixel, bottom row first."""
 
 from __future__ import annotations
 
 import re
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,17 +11,19 @@ PFM_SIGNATURES = (b"Pf", b"PF")
 _HEADER = re.compile(rb"(P[fF])\s+(\d{1,9})\s+(\d{1,9})\s+([-+]?[0-9.eE+-]{1,40})[ \t\r]*?\n")
 
 
-def decode_pfm(data: bytes) -> NDArray[Any] | None:
+def decode_pfm(data: bytes) -> NDArray[np.float32] | None:
     """
-    The number after width and height says the byte order by its sign, negative is little-endian, and nothing else: its
-    size is written differently by every program (1, 1/255, 0.00392), and Middlebury's own reader leaves it aside.
+    Read the numbers of a PFM file.
+
+    The number after width and height gives the byte order by its sign: negative is little-endian. Its size means
+    nothing: every program writes another one (1, 1/255, 0.00392), and Middlebury's own reader ignores it.
 
     Args:
         data: a whole file.
 
     Returns:
-        (H, W) float32, top row first, as the file stores the numbers; (H, W, 3) of a ``PF``. None where the header is
-        none, or fewer numbers follow than it says.
+        (H, W) float32, top row first, as the file stores the numbers; (H, W, 3) for a ``PF`` file. None if the header
+        is malformed, or fewer numbers follow than it says.
 
     Source: Debevec's description, http://www.pauldebevec.com/Research/HDR/PFM/.
     """

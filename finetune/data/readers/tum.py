@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -12,15 +13,18 @@ from pydantic.dataclasses import dataclass
 
 from finetune.data.readers.files import DepthCoding, read_frame, require_depth_range
 from finetune.data.readers.intrinsics import Intrinsics, read_intrinsics
+from finetune.data.readers.list_lines import read_rows
 from finetune.data.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.data.readers.sensors import SENSORS, Sensor, sensor_note
 from finetune.data.readers.tum_layouts import LAYOUTS, RecordingLayout, camera_beside, paired_by_name
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import ListError, RecipeError
-from finetune.utils.paths import expand_path, is_file, read_bytes
+from finetune.utils.paths import expand_path, is_file
 
 # What the tool of the data set's authors writes.
 _PAIRS_FILE = "associations.txt"
+_COLUMNS = ("timestamp", "filename")
+_PAIR_COLUMNS = ("color_timestamp", "color", "depth_timestamp", "depth")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -150,7 +154,9 @@ class Tum(ListedFrames):
             return Listing(pairs=paired_by_name(Path(root), self._layout), image_root=root, depth_root=root)
         if self._pairs_file is not None:
             path = locate(self.root, self._pairs_file)
-            rows = [(number, *_in_order(path, number, columns)) for number, columns in _lines(path, 4)]
+            rows = [
+                (number, *_in_order(path, number, columns)) for number, columns in _read_columns(path, _PAIR_COLUMNS)
+            ]
             return Listing.of_list(path, rows, root, root)
         color, depth = (_stamped(locate(self.root, name)) for name in ("rgb.txt", "depth.txt"))
         pairs = paired(color, depth, self.tolerance_s)
@@ -193,7 +199,7 @@ def paired(color: list[tuple[float, str]], depth: list[tuple[float, str]], toler
 
 def _stamped(path: str) -> list[tuple[float, str]]:
     """(seconds, file) of each line."""
-    return [(_seconds(path, number, columns[0]), columns[1]) for number, columns in _lines(path, 2)]
+    return [(_seconds(path, number, columns[0]), columns[1]) for number, columns in _read_columns(path, _COLUMNS)]
 
 
 def _in_order(path: str, number: int, columns: list[str]) -> tuple[str, str]:
@@ -211,20 +217,10 @@ def _seconds(path: str, number: int, text: str) -> float:
         raise ListError(f"{path}:{number}", f"{text!r} is no time stamp", "Write seconds, then the file") from None
 
 
-def _lines(path: str, columns: int) -> list[tuple[int, list[str]]]:
-    """(line number, columns) of what is no comment."""
-    try:
-        text = read_bytes(path).decode("utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ListError(path, f"cannot be read ({error})", "Restore it from the recording") from None
-    found = []
-    for number, line in enumerate(text.splitlines(), start=1):
-        parts = line.split()
-        if not parts or parts[0].startswith("#"):
-            continue
-        if len(parts) < columns:
-            raise ListError(
-                f"{path}:{number}", f"has {len(parts)} columns, {line!r}", f"Write {columns}: time and file of each"
-            )
-        found.append((number, parts))
-    return found
+def _read_columns(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
+    """(line number, columns) of each line, of which there are as many as names, or more."""
+    for number, columns in read_rows(path, names, fix="Restore it from the recording"):
+        if len(columns) < len(names):
+            found = f"has {len(columns)} columns, {' '.join(columns)!r}"
+            raise ListError(f"{path}:{number}", found, f"Write {len(names)}: time and file of each")
+        yield number, columns

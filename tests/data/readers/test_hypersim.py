@@ -63,7 +63,10 @@ def test_the_split_keeps_its_order_and_distance_becomes_depth(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "found"),
     [
-        ("scene_name,camera_name\n", "has no column frame_id"),
+        (
+            "scene_name,camera_name\n",
+            r"v1\.csv:1: the header names scene_name, camera_name, and no frame_id\. Take the CSV",
+        ),
         (HEAD, "names no frame of split train"),
         (HEAD + "ai_001_001,cam_00,frame,True,,train\n", r"v1\.csv:2: has a frame_id that is no whole number, 'frame'"),
         (HEAD + "ai_009_009,cam_00,0,True,,train\n", r"v1\.csv:2: .*ai_009_009.* does not exist"),

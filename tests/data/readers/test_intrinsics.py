@@ -119,7 +119,7 @@ def test_a_fisheye_without_coefficients_is_no_pinhole(tmp_path: Path) -> None:
 )
 def test_a_lens_that_is_not_read_is_refused_and_not_left_out(tmp_path: Path, said: dict[str, Any]) -> None:
     with pytest.raises(
-        ListError, match=r"i\.json: describes a lens that is not read here.* Undistort images and depth"
+        ListError, match=r"i\.json: describes a lens model that is not supported.* Undistort images and depth"
     ):
         read_intrinsics(written(tmp_path, {**PINHOLE, **said}))
 
@@ -212,7 +212,7 @@ def test_transforms_of_nerfstudio_with_a_camera_for_each_frame(tmp_path: Path) -
     assert isinstance(found, dict)
     assert found["images/1.png"].camera == CAMERA == found["1.png"].camera
     assert found["images/2.png"].camera.fy_px == 91.0
-    with pytest.raises(ListError, match="holds a camera for each frame, and one is needed"):
+    with pytest.raises(ListError, match="holds a camera for each frame, but one camera is needed here"):
         read_intrinsics(tmp_path / "i.json")
 
 
@@ -242,7 +242,7 @@ def test_the_camera_matrix_of_stray_is_named_with_the_line_to_write(tmp_path: Pa
         (json.dumps({**PINHOLE, "width": int("9" * 400)}), "is no number of pixels"),
         ('{"width": ' + "9" * 5000 + "}", "cannot be read as intrinsics"),
         (json.dumps({**PINHOLE, "D": ["a"]}), "has coefficients of distortion that cannot be read"),
-        (json.dumps({**PINHOLE, "k1": math.nan}), "describes a lens that is not read here"),
+        (json.dumps({**PINHOLE, "k1": math.nan}), "describes a lens model that is not supported"),
         ("[" * 100_000, "cannot be read as intrinsics"),
         (json.dumps({**SIZE, "K": [[1, 2], 3, {"a": 1}]}), "K has 3 numbers, not 9"),
         (json.dumps({**SIZE, "K": None}), "'None' is no number"),
@@ -292,7 +292,7 @@ def test_a_fisheye_is_one_without_coefficients_too(tmp_path: Path, said: dict[st
 )
 def test_a_lens_that_is_told_in_a_way_not_read_here_is_no_pinhole(tmp_path: Path, said: dict[str, Any]) -> None:
     (tmp_path / "i.json").write_text(json.dumps(PLAIN | said))
-    with pytest.raises(ListError, match="a lens that is not read here"):
+    with pytest.raises(ListError, match="a lens model that is not supported"):
         read_intrinsics(tmp_path / "i.json")
 
 

@@ -13,7 +13,7 @@ import pytest
 from scipy.io import loadmat
 
 from finetune.data.readers.nyuv2 import NyuV2
-from finetune.data.readers.nyuv2_labeled import labeled_frames
+from finetune.data.readers.nyuv2_labeled import labeled_frame_numbers
 from finetune.data.readers.splits import split_frames
 from finetune.utils.errors import DataError, ListError, RecipeError
 
@@ -159,4 +159,4 @@ def test_the_border_is_kept_ignored_or_cut_off(tmp_path: Path) -> None:
 def test_the_labeled_split_is_that_of_the_authors(samples: Path) -> None:
     numbers = loadmat(samples / "splits" / "nyu_official" / "splits.mat")
     for name in ("train", "test"):
-        assert labeled_frames(name) == [int(one) - 1 for one in numbers[f"{name}Ndxs"].ravel()]
+        assert labeled_frame_numbers(name) == [int(number) - 1 for number in numbers[f"{name}Ndxs"].ravel()]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from finetune.data.camera import Camera
 from finetune.data.readers.files import read_image
-from finetune.data.readers.orientation import orientation_of, turned, turned_camera, turned_sample
+from finetune.data.readers.orientation import orientation_of, turn_camera_upright, turn_sample_upright, turn_upright
 from finetune.data.readers.pairs import Pairs
 from finetune.data.sample import DepthSample
 from finetune.inference.predictor import image_array
@@ -37,7 +37,7 @@ def test_a_tag_is_read_and_obeyed_as_the_decoder_does(tmp_path: Path, ending: st
     path = tmp_path / f"a{ending}"
     save_tagged(path, pixels, orientation)
     assert orientation_of(path.read_bytes()) == orientation
-    assert (turned(read_image(path), orientation) == read_image(path, upright=True)).all()
+    assert (turn_upright(read_image(path), orientation) == read_image(path, upright=True)).all()
     assert read_image(path, upright=True).shape == ((24, 16, 3) if orientation > 4 else (16, 24, 3))
 
 
@@ -62,19 +62,19 @@ def test_points_stay_in_place_but_for_the_turn(orientation: int) -> None:
     stored = DepthSample(
         image=np.zeros((16, 24, 3), np.uint8), depth_m=depth_m, valid=depth_m > 1.1, source="a", camera=camera
     )
-    upright = turned_sample(stored, orientation)
-    assert upright.camera == turned_camera(camera, orientation, 16, 24)
+    upright = turn_sample_upright(stored, orientation)
+    assert upright.camera == turn_camera_upright(camera, orientation, 16, 24)
     assert upright.camera is not None
     before, after = camera.back_project(depth_m), upright.camera.back_project(upright.depth_m)
-    assert turned(np.linalg.norm(before, axis=-1), orientation) == pytest.approx(np.linalg.norm(after, axis=-1))
-    assert (turned(stored.valid, orientation) == upright.valid).all()
+    assert turn_upright(np.linalg.norm(before, axis=-1), orientation) == pytest.approx(np.linalg.norm(after, axis=-1))
+    assert (turn_upright(stored.valid, orientation) == upright.valid).all()
 
 
 def test_a_turn_to_the_right_by_hand() -> None:
     # Tag 6: the top of the scene is at the right of the stored image. Row 0 becomes the last column.
     stored = np.array([[1, 2, 3], [4, 5, 6]])
-    assert turned(stored, 6).tolist() == [[4, 1], [5, 2], [6, 3]]
-    camera = turned_camera(Camera(fx_px=20.0, fy_px=30.0, cx_px=2.0, cy_px=0.0), 6, 2, 3)
+    assert turn_upright(stored, 6).tolist() == [[4, 1], [5, 2], [6, 3]]
+    camera = turn_camera_upright(Camera(fx_px=20.0, fy_px=30.0, cx_px=2.0, cy_px=0.0), 6, 2, 3)
     # The pixel in row 0, column 2, value 3, is now in row 2, column 1.
     assert camera == Camera(fx_px=30.0, fy_px=20.0, cx_px=1.0, cy_px=2.0)
 
@@ -101,24 +101,26 @@ def write_tagged(folder: Path, orientation: int, depth: np.ndarray, camera: tupl
 def test_a_frame_is_upright_with_all_that_belongs_to_it(
     tmp_path: Path, orientation: int, depth_is_upright: bool, camera_is_upright: bool
 ) -> None:
-    upright_camera = turned_camera(CAMERA, orientation, 12, 16)
+    upright_camera = turn_camera_upright(CAMERA, orientation, 12, 16)
     upright_shape = (16, 12) if orientation > 4 else (12, 16)
     # Of a flip or a half turn the sizes do not tell: there, intrinsics are taken for those of the depth map.
     camera_is_upright = camera_is_upright if orientation > 4 else depth_is_upright
     camera = (*upright_shape, upright_camera) if camera_is_upright else (12, 16, CAMERA)
-    depth = turned(DEPTH, orientation) if depth_is_upright else DEPTH
+    depth = turn_upright(DEPTH, orientation) if depth_is_upright else DEPTH
     options = write_tagged(tmp_path, orientation, depth, camera)
     mask = np.full(IMAGE.shape[:2], 255, np.uint8)
     mask[:, :5] = 0
-    cv2.imwrite(str(tmp_path / "mask.png"), turned(mask, orientation) if depth_is_upright else mask)
+    cv2.imwrite(str(tmp_path / "mask.png"), turn_upright(mask, orientation) if depth_is_upright else mask)
     if 1 < orientation < 5:
-        with pytest.raises(DataError, match=rf"a\.png: has the EXIF orientation {orientation}, and sizes do not tell"):
+        with pytest.raises(
+            DataError, match=rf"a\.png: has the EXIF orientation {orientation}, and the sizes do not tell"
+        ):
             Pairs(**options)[0]
         options |= {"exif_turns": "image" if depth_is_upright else "both"}
     sample = Pairs(**options, mask="mask.png")[0]
     assert (sample.image == read_image(tmp_path / "a.png", upright=True)).all()
-    assert (sample.depth_m == (turned(DEPTH, orientation) * 0.001).astype(np.float32)).all()
-    assert (sample.valid == turned(mask > 0, orientation)).all()
+    assert (sample.depth_m == (turn_upright(DEPTH, orientation) * 0.001).astype(np.float32)).all()
+    assert (sample.valid == turn_upright(mask > 0, orientation)).all()
     assert sample.camera == upright_camera
 
 
@@ -127,16 +129,16 @@ def test_a_square_image_and_a_larger_one(tmp_path: Path) -> None:
     # An image of twice the size stands or lies as its depth map.
     save_tagged(tmp_path / "a.png", IMAGE.repeat(2, 0).repeat(2, 1), 6)
     del options["intrinsics"]
-    for depth in (DEPTH, turned(DEPTH, 6)):
+    for depth in (DEPTH, turn_upright(DEPTH, 6)):
         cv2.imwrite(str(tmp_path / "d.png"), depth)
         sample = Pairs(**options, reduce_image=True)[0]
-        assert (sample.image == turned(IMAGE, 6)).all()
+        assert (sample.image == turn_upright(IMAGE, 6)).all()
         assert sample.depth_m[0, 0] == np.float32(DEPTH[-1, 0] / 1000)
     save_tagged(tmp_path / "a.png", IMAGE[:, :12], 6)
     cv2.imwrite(str(tmp_path / "d.png"), DEPTH[:, :12])
     with pytest.raises(DataError, match="sizes do not tell"):
         Pairs(**options)[0]
-    assert (Pairs(**options, exif_turns="both")[0].image == turned(IMAGE[:, :12], 6)).all()
+    assert (Pairs(**options, exif_turns="both")[0].image == turn_upright(IMAGE[:, :12], 6)).all()
 
 
 def test_a_phone_s_frames_are_evaluated_as_predict_sees_them(tmp_path: Path) -> None:

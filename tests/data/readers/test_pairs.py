@@ -14,7 +14,8 @@ import pytest
 from pydantic import ValidationError
 
 from finetune.data.camera import Camera
-from finetune.data.readers.pairs import SENSORS, Pairs, Sensor
+from finetune.data.readers.pairs import Pairs
+from finetune.data.readers.sensors import SENSORS, Sensor
 from finetune.utils.errors import DataError, ListError, RecipeError
 
 OPTIONS: dict[str, Any] = {"root": "room", "list": "train.txt", "meters_per_unit": 0.001}
@@ -526,7 +527,7 @@ def test_a_larger_image_is_reduced_to_its_depth(tmp_path: Path) -> None:
     assert sample.image.shape == (12, 16, 3)
     assert (sample.image[:6] == 90).all() and (sample.image[6:] == 0).all()
     assert sample.camera is not None and sample.camera.fx_px == 15.0 and sample.camera.cx_px == 7.5
-    with pytest.raises(DataError, match=r"of a larger image that shows the same, set reduce_image: true"):
+    with pytest.raises(DataError, match=r"if the image is a larger one of the same view, set reduce_image: true"):
         Pairs(**options)[0]
     cv2.imwrite(str(tmp_path / "rgb/2.png"), np.zeros((36, 60, 3), np.uint8))
     with pytest.raises(DataError, match=r"its image .* is 36x60"):
@@ -540,7 +541,7 @@ def test_a_larger_image_is_reduced_to_its_depth(tmp_path: Path) -> None:
         ((6, 8), "The image is the smaller one"),
         ((12, 15), "Their shapes differ"),
         ((24, 40), "Their shapes differ"),
-        ((16, 12), "One of the two lies on its side"),
+        ((16, 12), "One of the two is turned by 90 degrees"),
     ],
 )
 def test_reduce_image_is_not_advised_where_it_does_not_help(
