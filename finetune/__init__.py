@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from finetune.inference.predictor import adapter_base, load_model
@@ -11,8 +11,8 @@ __version__ = "0.1.0"
 __all__ = ["__version__", "adapter_base", "load_model"]
 
 
-def __getattr__(name: str) -> Any:
-    """What is imported on first use, because it imports torch, which takes seconds."""
+def __getattr__(name: str) -> object:
+    """Import on first use what needs torch, whose import takes seconds."""
     if name in ("adapter_base", "load_model"):
         from finetune.inference import predictor
 
@@ -21,5 +21,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    """With what is not imported yet, for whoever looks what there is."""
+    """All public names, also those that are not imported yet."""
     return sorted({*globals(), *__all__})

@@ -11,22 +11,36 @@ from finetune.utils.text import did_you_mean, nearest
 
 COMMANDS = {
     "train": "fine-tune from a recipe",
-    "check": "what is wrong with recipe, data or checkpoint, before anything is trained",
-    "compare": "runs beside each other, on one page",
-    "evaluate": "score a model on a recipe's data, beside the baselines",
-    "predict": "images to depth in meters",
-    "calibrate": "one scale for a deployed camera, from a few labeled frames",
-    "export": "write the weights in another format, compared in meters",
+    "check": "find what is wrong with a recipe, its data or its checkpoint, before training",
+    "compare": "put runs next to each other on one page",
+    "evaluate": "score a model on a recipe's data, next to the baselines",
+    "predict": "turn images and videos into depth in meters",
+    "calibrate": "fit one scale to a deployed camera, from a few labeled frames",
+    "export": "write the weights in another format, and compare them in meters",
 }
+FIRST_RUN = ("finetune check recipes/room_tiny.yaml", "finetune train recipes/room_tiny.yaml")
+
+
+def usage() -> str:
+    """What ``finetune`` alone prints."""
+    lines = [
+        "usage: finetune COMMAND ...",
+        "",
+        *(f"  {name:11}{purpose}" for name, purpose in COMMANDS.items()),
+        "",
+        "A first run, in a clone of the repository; it takes two minutes without a GPU:",
+        *(f"  {line}" for line in FIRST_RUN),
+        "",
+        "finetune COMMAND --help shows the options and an example; finetune --version.",
+    ]
+    return "\n".join(lines)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; exit status 2 when there is no such one."""
+    """Run a command; exit status 2 if there is no such command."""
     arguments = sys.argv[1:] if argv is None else list(argv)
-    lines = ["usage: finetune COMMAND ...", "", *(f"  {name:10}{does}" for name, does in COMMANDS.items())]
-    usage = "\n".join([*lines, "", "finetune COMMAND --help says more of each; finetune --version."])
     if not arguments or arguments[0] in ("-h", "--help"):
-        print(usage)
+        print(usage())
         return 0 if arguments else 2
     if arguments == ["--version"]:
         print(f"finetune {finetune.__version__}")

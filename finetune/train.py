@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 if not __package__:
-    # Run as a file, Python puts this folder first on its path, and not the one that holds the package.
+    # When this file is run, Python puts its folder first on the path; the package is found from the folder above.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
 
 from finetune.commands.train import main

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -94,8 +95,9 @@ def test_a_wrong_recipe_is_answered_before_anything_heavy_is_imported(recipe: Pa
 
 def test_what_takes_seconds_to_import_waits_for_who_needs_it_and_is_never_looked_for_garbage() -> None:
     program = (
-        "import gc, sys; from finetune.commands.runner import long_imports\n"
-        "with long_imports():\n    import finetune.training.run, finetune.training.evaluate, finetune.inference.batch\n"
+        "import gc, sys; from finetune.commands.runner import import_without_gc\n"
+        "with import_without_gc():\n"
+        "    import finetune.training.run, finetune.training.evaluate, finetune.inference.batch\n"
         "early = {'peft', 'albumentations', 'transformers'} & set(sys.modules); assert not early, early\n"
         "assert gc.isenabled()\n"
         "watched, left_out = len(gc.get_objects()), gc.get_freeze_count()\n"
@@ -136,6 +138,39 @@ def test_help_names_the_commands_and_imports_nothing_heavy(name: str | None) -> 
     done = typed(sys.executable, "-c", program)
     assert done.returncode == 0, done.stderr
     assert (name or "train") in done.stdout
+
+
+def test_finetune_alone_shows_the_commands_and_a_first_run(capsys: pytest.CaptureFixture[str]) -> None:
+    assert __main__.main([]) == 2
+    lines = capsys.readouterr().out.splitlines()
+    described = [line.split(maxsplit=1) for line in lines[2 : 2 + len(__main__.COMMANDS)]]
+    assert [name for name, _ in described] == list(__main__.COMMANDS)
+    assert all(purpose for _, purpose in described)
+    assert lines[-4:-2] == [f"  {line}" for line in __main__.FIRST_RUN]
+    for line in __main__.FIRST_RUN:
+        parsed(line)
+    assert len(lines) < 24, "it fits on a screen"
+
+
+@pytest.mark.parametrize("name", __main__.COMMANDS)
+def test_help_ends_with_an_example_that_the_command_understands(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    command = import_module(f"finetune.commands.{name}")
+    example = command.make_parser().example
+    with pytest.raises(SystemExit) as stop:
+        command.main(["--help"])
+    assert not stop.value.code
+    assert capsys.readouterr().out.endswith(f"\nexample:\n  {example}\n")
+    arguments = parsed(example)
+    for file in [word for word in example.split() if word.startswith(("recipes/", "data/"))]:
+        assert (ROOT / file).is_file(), file
+    assert arguments.get("overrides", []) == [word for word in example.split() if "=" in word]
+
+
+def parsed(line: str) -> dict[str, object]:
+    """What ``finetune COMMAND ...`` understands of a call."""
+    program, name, *words = line.split()
+    assert program == "finetune"
+    return vars(import_module(f"finetune.commands.{name}").make_parser().parse_intermixed_args(words))
 
 
 def test_an_unknown_command_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:

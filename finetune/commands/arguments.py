@@ -1,13 +1,13 @@
-"""MODEL on a command line: the argument, and the options of a file that cannot say what it is."""
+"""Arguments that several commands share: MODEL and its options, the recipe, the device, and numbers."""
 
 from __future__ import annotations
 
 import argparse
 import math
 import re
-import sys
 from typing import TYPE_CHECKING, get_args
 
+from finetune.commands.runner import LOGGER
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 from finetune.utils.kinds import KindOption
 
@@ -16,50 +16,75 @@ if TYPE_CHECKING:
 
 
 def add_model_argument(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
-    """Add MODEL, which may be left out where it is ``optional``, ``--kind``, ``--max-depth``, ``--version`` and
-    ``--input-size``."""
+    """
+    Add MODEL, and for files that do not describe themselves ``--kind``, ``--max-depth``, ``--version`` and
+    ``--input-size``.
+
+    Args:
+        parser: of the command.
+        optional: MODEL may be left out.
+    """
     parser.add_argument(
         "model",
         nargs="?" if optional else None,
         metavar="MODEL",
-        help="a run folder (its best/), one of our weights files, an official .pth, a folder that transformers "
-        "wrote, or a hub id such as depth-anything/Depth-Anything-V2-Small",
+        help="a run folder (its best weights), a .safetensors file of this toolkit, an official .pth, a folder written "
+        "by transformers, or a hub id such as depth-anything/Depth-Anything-V2-Small",
     )
     parser.add_argument(
         "--kind",
         choices=get_args(KindOption),
         default="auto",
-        help="of an official .pth without our .json beside it, which cannot say it",
+        help="what an official .pth without a .json next to it predicts: inverse depth or meters",
     )
     parser.add_argument(
         "--max-depth",
         type=positive_meters,
         metavar="METERS",
-        help="of such a metric .pth: the depth it was trained with",
+        help="the max depth such a metric .pth was trained with",
     )
     parser.add_argument(
         "--version",
         choices=("auto", *VERSIONS),
         default="auto",
-        help="of such a .pth: whether it is Depth Anything V1 or V2, whose files look alike; auto is V2",
+        help="whether such a .pth is Depth Anything V1 or V2, whose files look alike; auto: V2",
     )
     parser.add_argument(
         "--input-size",
         type=input_size,
         metavar="HEIGHTxWIDTH",
-        help="of such a .pth, or a folder of transformers without its processor: the size it was trained at, such as "
-        "252x336; without it 518x518 is assumed",
+        help="the size that such a .pth, or a transformers folder without its processor, was trained at, such as "
+        "252x336; default: 518x518",
     )
 
 
-def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
+def add_recipe_argument(parser: argparse.ArgumentParser) -> None:
+    """Add RECIPE and ``key=value``."""
+    parser.add_argument("recipe", metavar="RECIPE", help="YAML file, such as recipes/room_tiny.yaml")
+    add_overrides(parser, example="optim.lr=1e-5")
+
+
+def add_overrides(parser: argparse.ArgumentParser, *, example: str) -> None:
+    """Add ``key=value``, any number of them."""
+    help_text = f"change any key of the recipe, such as {example}"
+    parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=help_text)
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    """Add ``--device``."""
+    parser.add_argument(
+        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto (the default): a GPU if there is one"
+    )
+
+
+def load_predictor(arguments: argparse.Namespace, device: str) -> Predictor:
     """
     Args:
-        arguments: parsed, with what ``add_model_argument`` added.
+        arguments: parsed, with those of ``add_model_argument``.
         device: ``auto``, ``cpu`` or ``cuda``.
 
     Returns:
-        The model, after its notes were printed on standard error.
+        The model. Its notes are logged.
 
     Raises:
         FinetuneError: there is no such model or device.
@@ -88,23 +113,23 @@ def load_from(arguments: argparse.Namespace, device: str) -> Predictor:
     )
     predictor = predictor_of(checkpoint, found, wording)
     for note in predictor.notes:
-        print(note, file=sys.stderr)
+        LOGGER.info("%s", note)
     return predictor
 
 
-def claims_of(arguments: argparse.Namespace) -> dict[str, object]:
-    """Of what ``add_model_argument`` added, that which was told, as arguments of ``load_model``."""
-    told = {
+def given_model_options(arguments: argparse.Namespace) -> dict[str, object]:
+    """The options of ``add_model_argument`` that the user gave, as arguments of ``load_model``."""
+    options = {
         "kind": arguments.kind,
         "max_depth_m": arguments.max_depth,
         "version": arguments.version,
         "input_size": arguments.input_size,
     }
-    return {name: value for name, value in told.items() if value not in (None, "auto")}
+    return {name: value for name, value in options.items() if value not in (None, "auto")}
 
 
 def positive_meters(text: str) -> float:
-    """What argparse makes of an argument in meters."""
+    """Read an argument in meters, for argparse."""
     try:
         value = float(text)
     except ValueError:
@@ -114,8 +139,19 @@ def positive_meters(text: str) -> float:
     return value
 
 
+def positive_count(text: str) -> int:
+    """Read a whole number above 0, for argparse."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
+    return value
+
+
 def input_size(text: str) -> tuple[int, int]:
-    """What argparse makes of a height and a width: ``252x336``."""
+    """Read a height and a width such as ``252x336``, for argparse."""
     found = re.fullmatch(r"(\d{1,5})[x,](\d{1,5})", text.strip().lower())
     sides = tuple(int(side) for side in found.groups()) if found else ()
     if len(sides) != 2 or not all(0 < side <= MAX_SIDE_PX and side % PATCH == 0 for side in sides):

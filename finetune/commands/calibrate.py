@@ -1,4 +1,4 @@
-"""``finetune calibrate MODEL --recipe RECIPE --output FILE``: one scale for a deployed camera, from a few labels."""
+"""``finetune calibrate MODEL --recipe RECIPE --output FILE``: fit one scale to a deployed camera, from a few labels."""
 
 from __future__ import annotations
 
@@ -6,48 +6,63 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.commands.arguments import add_model_argument, load_from
+from finetune.commands.arguments import (
+    add_device_argument,
+    add_model_argument,
+    add_overrides,
+    load_predictor,
+    positive_count,
+)
 from finetune.commands.runner import CommandParser, import_without_gc, run_command
 from finetune.utils.errors import FinetuneError
 from finetune.utils.paths import expand_path, path_exists
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, calibrate; the exit status is that of ``runner.run_command``."""
+def make_parser() -> CommandParser:
+    """The arguments of ``finetune calibrate``."""
     parser = CommandParser(
         prog="finetune calibrate",
-        description="Fit one scale to a few labeled frames of the camera at hand, and fold it into the model's max "
-        "depth, so that predict, evaluate and every export carry it. A new weights file is written.",
+        description="Fit one scale to a few labeled frames of your camera, and multiply the model's max depth by it: "
+        "predict, evaluate and every export then apply it. A new weights file is written.",
+        example="finetune calibrate runs/room_tiny --recipe recipes/room_tiny.yaml --output calibrated.safetensors",
     )
     add_model_argument(parser)
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="any key of the recipe: data.train.0.root=/x"
-    )
+    add_overrides(parser, example="data.train.0.root=/mnt/camera")
     labels = parser.add_mutually_exclusive_group(required=True)
-    labels.add_argument("--recipe", metavar="FILE", help="its data.train is of the camera; data.val is for evaluate")
+    labels.add_argument(
+        "--recipe", metavar="FILE", help="take frames from its data.train, and keep data.val for evaluate"
+    )
     labels.add_argument(
         "--known-distances",
         type=expand_path,
         metavar="FILE",
-        help="or a line `image, x, y, meters` for each known point",
+        help="a file with a line `image, x, y, meters` for each known point",
     )
     labels.add_argument("--undo", action="store_true", help="write a calibrated model as it was before")
-    parser.add_argument("--frames", type=_count, default=20, metavar="N", help="of data.train; default 20")
+    parser.add_argument(
+        "--frames", type=positive_count, default=20, metavar="N", help="this many of data.train; default: 20"
+    )
     parser.add_argument(
         "--output", type=expand_path, required=True, metavar="FILE", help="the .safetensors file to write"
     )
-    parser.add_argument("--force", action="store_true", help="replace what is there")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
+    parser.add_argument("--force", action="store_true", help="replace an existing file")
+    add_device_argument(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the call and calibrate; for the exit status see ``runner.run_command``."""
+    parser = make_parser()
     arguments = parser.parse_intermixed_args(argv)
     if arguments.overrides and not arguments.recipe:
-        parser.error(f"{arguments.overrides[0]} changes a recipe: give one by --recipe")
+        parser.error(f"{arguments.overrides[0]} changes a recipe: name one with --recipe")
     return run_command(lambda: _calibrate(arguments), "Nothing was written; call again.")
 
 
 def _calibrate(arguments: argparse.Namespace) -> None:
     output: Path = arguments.output
     if output.suffix != ".safetensors":
-        raise FinetuneError(f"{output}: is no name of a weights file. Write --output {output}.safetensors.")
+        raise FinetuneError(f"{output}: a weights file ends in .safetensors. Write --output {output}.safetensors.")
     if path_exists(output) and not arguments.force:
         raise FinetuneError(f"{output}: already there. Name another --output, or replace it with --force.")
     recipe = None
@@ -55,7 +70,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         from finetune.recipe.load import load_recipe
 
         recipe = load_recipe(arguments.recipe, arguments.overrides)
-    # Only now what takes seconds to import: a wrong call has been answered.
+    # Only now the imports that take seconds: a wrong call has been refused.
     with import_without_gc():
         from finetune.inference.calibration import (
             calibration,
@@ -65,7 +80,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
             write_undone,
         )
 
-    predictor = load_from(arguments, arguments.device)
+    predictor = load_predictor(arguments, arguments.device)
     if predictor.max_depth_m is None:
         raise FinetuneError(f"{predictor.source} is relative: it has no scale to correct. Fine-tune it first.")
     if arguments.undo:
@@ -78,14 +93,4 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     found = calibration(frames)
     print(found)
     max_depth_m = write_calibrated(predictor, found, output, str(arguments.recipe or arguments.known_distances))
-    print(f"{output}: max depth {predictor.max_depth_m:g} m is now {max_depth_m:g} m; --undo takes it back")
-
-
-def _count(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return value
+    print(f"{output}: max depth is now {max_depth_m:g} m instead of {predictor.max_depth_m:g} m; --undo reverts it")

@@ -1,4 +1,4 @@
-"""``finetune compare RUN RUN...``: runs beside each other, on one page."""
+"""``finetune compare RUN RUN...``: put runs next to each other, on one page."""
 
 from __future__ import annotations
 
@@ -10,23 +10,29 @@ from finetune.commands.runner import CommandParser, run_command, write_and_say
 from finetune.utils.paths import expand_path
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, compare; the exit status is that of ``runner.run_command``."""
+def make_parser() -> CommandParser:
+    """The arguments of ``finetune compare``."""
     parser = CommandParser(
         prog="finetune compare",
-        description="Put runs that have ended on one page: tables with their protocols, curves over each other, and "
-        "what differs in their recipes.",
+        description="Put finished runs on one page: their tables and protocols, their curves in one chart, and what "
+        "differs in their recipes.",
+        example="finetune compare runs/room_tiny runs/room_tiny_lora --html compare.html",
     )
     parser.add_argument("first", type=expand_path, metavar="RUN", help="a run folder")
-    parser.add_argument("others", type=expand_path, nargs="+", metavar="RUN", help="another one")
+    parser.add_argument("others", type=expand_path, nargs="+", metavar="RUN", help="another run folder")
     parser.add_argument(
         "--html",
         type=expand_path,
         metavar="FILE",
         default=Path("compare.html"),
-        help="the page; compare.html unless told",
+        help="the page; default: compare.html",
     )
-    arguments = parser.parse_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the call and compare; for the exit status see ``runner.run_command``."""
+    arguments = make_parser().parse_args(argv)
     return run_command(lambda: _compare(arguments), "Nothing was written; call again.")
 
 

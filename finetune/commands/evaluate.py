@@ -1,4 +1,4 @@
-"""``finetune evaluate MODEL --recipe RECIPE [key=value ...]``: the metric table, beside the baselines."""
+"""``finetune evaluate MODEL --recipe RECIPE [key=value ...]``: the metric table, next to the baselines."""
 
 from __future__ import annotations
 
@@ -9,60 +9,70 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from finetune.commands.arguments import add_model_argument, claims_of, load_from, positive_meters
+from finetune.commands.arguments import (
+    add_device_argument,
+    add_model_argument,
+    add_overrides,
+    given_model_options,
+    load_predictor,
+    positive_meters,
+)
 from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command, write_and_say
 from finetune.utils.paths import expand_path, is_file, is_folder
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, evaluate; the exit status is that of ``runner.run_command``."""
+def make_parser() -> CommandParser:
+    """The arguments of ``finetune evaluate``."""
     parser = CommandParser(
         prog="finetune evaluate",
-        description="Score a model on a recipe's data.val, by the recipe's protocols, beside the training median and "
-        "the recipe's checkpoint with one scale and shift.",
+        description="Score a model on a recipe's data.val by the recipe's protocols, next to two baselines: the median "
+        "depth of the training data, and the recipe's checkpoint with one scale and shift.",
+        example="finetune evaluate runs/room_tiny --recipe recipes/room_tiny.yaml --html evaluation.html",
     )
     add_model_argument(parser, optional=True)
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="any key of the recipe: data.val.0.root=/mnt/x"
-    )
-    parser.add_argument("--recipe", required=True, metavar="FILE", help="YAML file that names data and protocol")
+    add_overrides(parser, example="data.val.0.root=/mnt/camera")
+    parser.add_argument("--recipe", required=True, metavar="FILE", help="YAML file that names data and protocols")
     parser.add_argument(
         "--protocol",
         action="append",
         metavar="NAME",
-        help="instead of the recipe's: plain, nyu_eigen, kitti_eigen_garg, kitti_garg_full, kitti_eigen, "
-        "reference_script, or one with keys changed, such as plain+align=median; one name or several",
+        help="one or several instead of the recipe's: plain, nyu_eigen, kitti_eigen_garg, kitti_garg_full, "
+        "kitti_eigen, reference_script, or one with keys changed, such as plain+align=median",
     )
     parser.add_argument(
         "--predictions",
         type=expand_path,
         metavar="DIR",
-        help="instead of MODEL, what any system wrote: DIR/<path or stem of the image>.npy in meters, or .png",
+        help="instead of MODEL, what any system predicted: DIR/<path or stem of the image>.npy in meters, or .png",
     )
     parser.add_argument(
         "--meters-per-unit",
         type=positive_meters,
         metavar="U",
-        help="of these predictions: what a stored 1 is, 0.001 for millimeters; .png before .npy",
+        help="what a stored 1 of --predictions means, 0.001 for millimeters; reads .png before .npy",
     )
     parser.add_argument(
-        "--json", type=expand_path, metavar="FILE", help="also write the table, as evaluation.json of a run"
+        "--json", type=expand_path, metavar="FILE", help="also write the table, like a run's evaluation.json"
     )
     parser.add_argument("--csv", type=expand_path, metavar="FILE", help="also write the scores of each image")
-    parser.add_argument(
-        "--html", type=expand_path, metavar="FILE", help="also write one page to look at, with pictures"
-    )
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    arguments = parser.parse_intermixed_args(_each_with_its_option(sys.argv[1:] if argv is None else argv))
+    parser.add_argument("--html", type=expand_path, metavar="FILE", help="also write a page with pictures")
+    add_device_argument(parser)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the call and evaluate; for the exit status see ``runner.run_command``."""
+    parser = make_parser()
+    arguments = parser.parse_intermixed_args(_repeat_protocol(sys.argv[1:] if argv is None else argv))
     if arguments.predictions and arguments.model:
-        # Without MODEL the first key=value stands in its place.
+        # Without MODEL, the first key=value is taken for it.
         if "=" not in arguments.model:
             parser.error("give MODEL or --predictions, not both")
         arguments.overrides.insert(0, arguments.model)
     if not arguments.predictions and not arguments.model:
-        parser.error("name a MODEL, or a folder by --predictions")
+        parser.error("name a MODEL, or a folder with --predictions")
     if arguments.meters_per_unit and not arguments.predictions:
-        parser.error("--meters-per-unit is of --predictions; a model answers in meters")
+        parser.error("--meters-per-unit needs --predictions; a model predicts meters")
     return run_command(
         lambda: _evaluate(arguments),
         "Nothing was written; call again.",
@@ -70,9 +80,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
 
 
-def _each_with_its_option(words: Sequence[str]) -> list[str]:
-    """The call with ``--protocol`` before each of several names that follow one: left to argparse, an option of several
-    words would take MODEL and key=value too."""
+def _repeat_protocol(words: Sequence[str]) -> list[str]:
+    """
+    The call with ``--protocol`` before each of several names that follow one.
+
+    If argparse read an option of several words, it would take MODEL and key=value for names too.
+    """
     if not any(word.startswith("--protocol") for word in words):
         return list(words)
     from finetune.evaluation.protocol_settings import PROTOCOLS
@@ -94,7 +107,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         overrides.append(f"evaluation.protocols={json.dumps(arguments.protocol)}")
     recipe = load_recipe(arguments.recipe, overrides)
     configure_threading()
-    # Only now what takes seconds to import: a wrong recipe has been answered.
+    # Only now the imports that take seconds: a wrong recipe has been refused.
     with import_without_gc():
         from finetune.recipe.run_dir import RunFolder
         from finetune.reporting.text_table import format_evaluations
@@ -106,16 +119,17 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     else:
         run = RunFolder(Path(arguments.model)) if is_folder(Path(arguments.model)) else None
         run = run if run and is_file(run.best) else None
-        evaluations, frames = evaluate_model(recipe, load_from(arguments, arguments.device), run)
+        evaluations, frames = evaluate_model(recipe, load_predictor(arguments, arguments.device), run)
     if os.environ.get("RANK", "0") != "0":
-        return  # the first process of a launcher has the tables of all
+        return  # the tables of the first process cover all of them
     print(format_evaluations(evaluations))
     own = "predictions" if arguments.predictions else "finetuned"
     found = verdicts(evaluations[0], own, recipe.evaluation.best)
-    for one in found:
-        print(one)
+    for verdict in found:
+        print(verdict)
     if arguments.json:
-        write_and_say(arguments.json, json.dumps([one.to_mapping() for one in evaluations], indent=2) + "\n")
+        tables = [evaluation.to_mapping() for evaluation in evaluations]
+        write_and_say(arguments.json, json.dumps(tables, indent=2) + "\n")
     if arguments.csv:
         write_and_say(
             arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.scored_entries.values()])
@@ -131,7 +145,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             evaluations,
             frames,
             found=found,
-            claims=claims_of(arguments),
+            claims=given_model_options(arguments),
             overrides=overrides,
         )
         write_and_say(arguments.html, report_page(content))

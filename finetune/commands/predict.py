@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from finetune.commands.arguments import add_model_argument, load_from
+from finetune.commands.arguments import add_device_argument, add_model_argument, load_predictor, positive_count
 from finetune.commands.runner import CommandParser, import_without_gc, run_command
 from finetune.utils.errors import ResultError
 from finetune.utils.files import write_fault
 from finetune.utils.paths import expand_path, make_folder
 
+if TYPE_CHECKING:
+    from finetune.inference.batch import PredictOptions
+    from finetune.inference.predictor import Predictor
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, predict; the exit status is that of ``runner.run_command``."""
+
+def make_parser() -> CommandParser:
+    """The arguments of ``finetune predict``."""
     parser = CommandParser(
         prog="finetune predict",
-        description="Images to depth: <name>.npy in meters (float32), <name>.png in millimeters (16 bit), "
-        "<name>_preview.png in color. A relative model knows no meters: <name>_inverse.npy and the preview. Of a video "
-        "<name>_preview.mp4, at its frame rate and in colors of one range, 640 px wide or high at most.",
+        description="Images to depth: <name>.npy in meters (float32), <name>.png in millimeters (16 bit) and "
+        "<name>_preview.png in color. A relative model knows no meters: it writes <name>_inverse.npy and the preview. "
+        "Videos to <name>_preview.mp4, at their frame rate and with one range of colors, at most 640 px wide and high.",
+        example="finetune predict runs/room_tiny data/room/color/0001.jpg --output depth/",
     )
     add_model_argument(parser)
     parser.add_argument(
@@ -30,26 +37,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="an image or a video, a folder of them, a pattern in quotes, or a .txt or .csv list with an image a line",
     )
     parser.add_argument("--output", type=expand_path, required=True, metavar="DIR", help="the folder to write into")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto: a GPU if there is one")
-    parser.add_argument("--flip", action="store_true", help="average with the answer to the mirrored image")
-    parser.add_argument("--skip-existing", action="store_true", help="leave alone what is done already")
+    add_device_argument(parser)
+    parser.add_argument("--flip", action="store_true", help="average with the prediction for the mirrored image")
+    parser.add_argument("--skip-existing", action="store_true", help="skip inputs that are done already")
     parser.add_argument(
         "--range",
         type=_range,
         metavar="NEAR,FAR",
-        help="meters at the ends of the preview's colors; auto: the 2nd and the 98th percentile of each image, of a "
-        "video its first frame; default: 0 and the model's max depth",
+        help="meters at the ends of the preview's colors; auto: the 2nd and the 98th percentile of each image, or of "
+        "the first frame of a video; default: 0 and the model's max depth",
     )
     parser.add_argument(
         "--png-units-per-meter",
         type=_positive,
         default=1000.0,
         metavar="N",
-        help="of <name>.png: 1000 for millimeters, up to 65.5 m; 256, as KITTI, up to 255 m",
+        help="unit of <name>.png: 1000 for millimeters, up to 65.5 m; 256 as in KITTI, up to 255 m; default: 1000",
     )
-    parser.add_argument("--frames", action="store_true", help="of a video also <name>/000000.npy, ..., a frame each")
+    parser.add_argument(
+        "--frames", action="store_true", help="also write the frames of a video, <name>/000000.npy, ..."
+    )
+    _add_point_options(parser)
+    return parser
+
+
+def _add_point_options(parser: CommandParser) -> None:
     points = parser.add_argument_group("points", "<name>.ply: binary PLY with color, in meters")
-    points.add_argument("--points", action="store_true", help="write it; needs a camera, by the next two or a list")
+    points.add_argument(
+        "--points", action="store_true", help="write it; needs a camera: --intrinsics, --hfov or columns of a list"
+    )
     points.add_argument(
         "--intrinsics",
         type=_numbers(4, "fx,fy,cx,cy in pixels", lambda found: min(found[:2]) > 0),
@@ -60,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "--intrinsics-size",
         type=_numbers(2, "W,H in pixels", lambda found: min(found) >= 1),
         metavar="W,H",
-        help="size of the images that the intrinsics, or those of a list, are for, if another than that of the images",
+        help="image size that the intrinsics are for; default: the size of the images",
     )
     points.add_argument(
         "--hfov",
@@ -74,21 +90,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         type=_positive,
         const=0.05,
         metavar="SHARE",
-        help="leave out pixels where depth jumps by more than this share (0.05), which fly between surfaces",
+        help="leave out the pixels that would float between surfaces, where depth jumps by more than this share; "
+        "without a number 0.05",
     )
-    points.add_argument("--max-points", type=_count, metavar="N", help="so many for each image at most, evenly drawn")
+    points.add_argument(
+        "--max-points", type=positive_count, metavar="N", help="at most this many points of an image, evenly chosen"
+    )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the call and predict; for the exit status see ``runner.run_command``."""
+    parser = make_parser()
     arguments = parser.parse_args(argv)
     if arguments.intrinsics and arguments.hfov:
         parser.error("--intrinsics and --hfov say the same thing: give one of them")
     if arguments.intrinsics_size and arguments.hfov:
-        parser.error("--intrinsics-size is of intrinsics, and --hfov needs no size: leave out one of them")
+        parser.error("--hfov needs no --intrinsics-size: leave out one of them")
     given = [
         name
         for name in ("intrinsics", "intrinsics_size", "hfov", "edge_filter", "max_points")
         if getattr(arguments, name)
     ]
     if given and not arguments.points:
-        parser.error(f"--{given[0].replace('_', '-')} is of points: add --points")
+        parser.error(f"--{given[0].replace('_', '-')} is for point clouds: add --points")
     return run_command(
         lambda: _predict(arguments),
         "Images that are done stay; call again for the others.",
@@ -104,22 +128,35 @@ def _predict(arguments: argparse.Namespace) -> None:
         make_folder(arguments.output)
     except OSError as error:
         raise write_fault(arguments.output, str(error.strerror)) from error
-    # Only now what takes seconds to import: a wrong call has been answered.
+    # Only now the imports that take seconds: a wrong call has been refused.
     with import_without_gc():
-        from finetune.data.camera import CameraOptions
-        from finetune.inference.batch import PointOptions, PredictOptions, predict_inputs
-        from finetune.inference.outputs import MAX_COUNTS
+        from finetune.inference.batch import predict_inputs
 
-    predictor = load_from(arguments, arguments.device)
+    predictor = load_predictor(arguments, arguments.device)
     if predictor.kind == "relative":
         print(f"{arguments.model} is relative: inverse depth without a unit, no meters and no millimeter PNG")
+    outcome = predict_inputs(predictor, inputs, _predict_options(arguments))
+    for note in outcome.notes:
+        print(note)
+    kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
+    what = "inputs" if any(given.is_video for given in inputs) else "images"
+    print(f"{arguments.output}: {outcome.done} of {len(inputs)} {what} done{kept}")
+    faults = [*outcome.faults, *_beyond_png(predictor, outcome.beyond, f"{len(inputs)} {what}", arguments)]
+    if faults:
+        raise ResultError("\n".join(faults))
+
+
+def _predict_options(arguments: argparse.Namespace) -> PredictOptions:
+    from finetune.data.camera import CameraOptions
+    from finetune.inference.batch import PointOptions, PredictOptions
+
     cameras = CameraOptions(
         intrinsics=arguments.intrinsics,
         size=arguments.intrinsics_size and tuple(map(int, arguments.intrinsics_size)),
         hfov_deg=arguments.hfov and arguments.hfov[0],
     )
     points = PointOptions(cameras=cameras, edge_ratio=arguments.edge_filter, max_points=arguments.max_points)
-    options = PredictOptions(
+    return PredictOptions(
         output=arguments.output,
         range_m=arguments.range,
         units_per_meter=arguments.png_units_per_meter,
@@ -128,30 +165,29 @@ def _predict(arguments: argparse.Namespace) -> None:
         frames=arguments.frames,
         points=points if arguments.points else None,
     )
-    outcome = predict_inputs(predictor, inputs, options)
-    for note in outcome.notes:
-        print(note)
-    kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
-    what = "inputs" if any(one.is_video for one in inputs) else "images"
-    print(f"{arguments.output}: {outcome.done} of {len(inputs)} {what} done{kept}")
-    faults = outcome.faults
-    if outcome.beyond:
+
+
+def _beyond_png(
+    predictor: Predictor, beyond: Sequence[Path], of_all: str, arguments: argparse.Namespace
+) -> Iterator[str]:
+    """The sentence about images that are deeper than their 16-bit PNG can hold, if there are any."""
+    from finetune.inference.outputs import MAX_COUNTS
+
+    if beyond:
         units = arguments.png_units_per_meter
         assert predictor.max_depth_m is not None
         fitting = max(1, math.floor(MAX_COUNTS / predictor.max_depth_m))
-        faults.append(
-            f"{len(outcome.beyond)} of {len(inputs)} {what}, {outcome.beyond[0]} first, reach beyond "
-            f"{MAX_COUNTS / units:g} m, the most that 16 bits of 1/{units:g} m hold: they have no .png. Use their "
-            f".npy, which is in meters, or --png-units-per-meter {fitting}."
+        yield (
+            f"{len(beyond)} of {of_all}, {beyond[0]} first, reach beyond {MAX_COUNTS / units:g} m, the most that 16 "
+            f"bits of 1/{units:g} m hold: they have no .png. Use their .npy, which is in meters, or "
+            f"--png-units-per-meter {fitting}."
         )
-    if faults:
-        raise ResultError("\n".join(faults))
 
 
 def _numbers(
     count: int, expected: str, holds: Callable[[tuple[float, ...]], bool]
 ) -> Callable[[str], tuple[float, ...]]:
-    """What makes an argument of numbers with commas between them."""
+    """A reader of ``count`` numbers with commas between them, for argparse."""
 
     def parse(text: str) -> tuple[float, ...]:
         try:
@@ -175,8 +211,3 @@ def _range(text: str) -> tuple[float, ...] | str:
 def _positive(text: str) -> float:
     (value,) = _numbers(1, "a number above 0", lambda found: found[0] > 0)(text)
     return value
-
-
-def _count(text: str) -> int:
-    (value,) = _numbers(1, "a whole number above 0", lambda found: found[0] >= 1 and found[0].is_integer())(text)
-    return int(value)

@@ -1,4 +1,4 @@
-"""How every command ends: a status, and one sentence instead of a traceback for what a user can cause."""
+"""How every command runs and ends: with a status, and with one sentence instead of a traceback for user errors."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import argparse
 import atexit
 import errno
 import gc
+import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import IO, NoReturn
 
 from finetune.utils.errors import DataError, FileFault, FinetuneError, ProcessError
 from finetune.utils.files import NAME_A_FILE, write_output
@@ -20,22 +21,29 @@ from finetune.utils.signals import Interrupted
 from finetune.utils.streams import lasting_streams
 from finetune.utils.text import did_you_mean, nearest
 
+# What commands log goes to standard error; what they print, to standard output, is their result.
+LOGGER = logging.getLogger("finetune.commands")
+_MAX_LINES = 40  # of faults, so that they fit on a screen
+# Errors that only a path, or the permission to use it, can cause.
+_PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+
 
 def configure_threading() -> None:
-    """How threads wait and add, for a command that calculates: before torch is imported, and never over what is set."""
-    # Waiting threads that spin take the core from whoever they wait for: with one more busy process on two cores a step
-    # took fourteen times as long. It is read when torch is imported.
+    """Set how threads wait and add, for a command that computes: before torch is imported, keeping what is set."""
+    # Waiting threads that spin take the core from the thread they wait for: with one more busy process on two cores, a
+    # step took fourteen times as long. Torch reads this when it is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    # Threads of MKL add in an order that varies from call to call on some processors; a resumed run would not end with
-    # the bits of one that never stopped. It is read at the first product of matrices, and costs a few percent.
+    # On some processors MKL's threads add in an order that varies from call to call, and a resumed run would not end
+    # with the same bits as one that never stopped. MKL reads this at the first matrix product; it costs a few percent.
     os.environ.setdefault("MKL_CBWR", "AUTO")
 
 
 @contextmanager
 def import_without_gc() -> Iterator[None]:
-    """Around those imports of a command that take seconds: without Python's garbage collector, by a third fewer.
+    """
+    Put this around imports that take seconds: without Python's garbage collector they take a third less.
 
-    It would walk what is imported again and again, at exit too, and nothing of it is ever garbage.
+    The collector would walk the imported objects again and again, also at exit, and none of them is ever garbage.
     """
     first = "torch" not in sys.modules
     was_on = gc.isenabled()
@@ -46,30 +54,67 @@ def import_without_gc() -> Iterator[None]:
         if was_on:
             gc.enable()
         if first:
-            # Out of all later collections. In a process that calls commands again, garbage would stay with it.
+            # Take them out of all later collections, but only once: what a later command of this process leaves behind
+            # may be garbage.
             gc.freeze()
-            # What is frozen at the end is never freed, and the bindings of triton list all of it on standard error.
+            # Frozen objects are never freed, and at exit the bindings of triton list all of theirs on standard error.
             atexit.register(gc.unfreeze)
 
 
 class CommandParser(argparse.ArgumentParser):
-    """Of a command: a wrong call ends as everything wrong does, in a sentence."""
+    """The parser of a command: a wrong call ends in one sentence, and ``--help`` ends with an example."""
+
+    def __init__(self, *, prog: str, description: str | None, example: str) -> None:
+        """
+        Args:
+            prog: ``finetune NAME``.
+            description: what the command does.
+            example: a call that works in a clone of the repository.
+        """
+        super().__init__(prog=prog, description=description)
+        self.example = example
+
+    def format_help(self) -> str:
+        """The text of ``--help``; the example stays on one line, to be copied."""
+        return f"{super().format_help()}\nexample:\n  {self.example}\n"
 
     def error(self, message: str) -> NoReturn:
-        """End with exit status 2."""
+        """Explain what is wrong with the call and end with exit status 2."""
         self.print_usage(sys.stderr)
         perhaps = did_you_mean(self._option_meant(message.removeprefix("unrecognized arguments: ")))
         self.exit(2, f"finetune stopped: {message.rstrip('.')}.{perhaps} {self.prog} --help says more.\n")
 
     def _option_meant(self, words: str) -> str | None:
-        """The option that was probably meant by the first word, if it is written as one."""
+        """The option that the first of ``words`` is probably meant to be; None if it is not written like an option."""
         word = words.split(" ")[0].partition("=")[0]
         return nearest(word, list(self._option_string_actions)) if word.startswith("--") else None
 
-    def _print_message(self, message: str, file: Any = None) -> None:
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:  # type: ignore[override]
         to_error = file is None or file is sys.stderr
         with lasting_streams():
             super()._print_message(message, sys.stderr if to_error else sys.stdout)
+
+
+class _StandardErrorHandler(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        # sys.stderr of this moment: lasting_streams puts another one there while a command runs.
+        print(self.format(record), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _log_to_standard_error() -> Iterator[None]:
+    """Show ``LOGGER`` on standard error, from later processes of a launch with their number."""
+    rank = int(os.environ.get("RANK") or 0)
+    handler = _StandardErrorHandler()
+    handler.setFormatter(logging.Formatter(f"[process {rank}] %(message)s" if rank else "%(message)s"))
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(logging.INFO)
+    LOGGER.propagate = False
+    try:
+        yield
+    finally:
+        LOGGER.removeHandler(handler)
+        LOGGER.propagate = True
 
 
 def run_command(
@@ -82,14 +127,14 @@ def run_command(
 
     Args:
         action: the command.
-        after_interrupt: what to do once it was interrupted; ends the sentence.
-        of_memory: what to do where memory ran out; a sentence.
+        after_interrupt: what to do after an interrupt; ends the sentence.
+        of_memory: what to do if memory runs out; a sentence.
 
     Returns:
         Its exit status: 0 done, 1 the data or the result is not acceptable, 2 the call, the recipe or a file it names
         is wrong, 130 interrupted by SIGINT, 143 by SIGTERM.
     """
-    with lasting_streams():
+    with lasting_streams(), _log_to_standard_error():
         return _run_guarded(action, after_interrupt, of_memory)
 
 
@@ -97,7 +142,7 @@ def _run_guarded(action: Callable[[], int | None], after_interrupt: str, of_memo
     try:
         return action() or 0
     except FinetuneError as error:
-        return _stopped(error)
+        return _exit_status(error)
     except Interrupted as interrupted:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             name = signal.Signals(interrupted.number).name
@@ -107,48 +152,57 @@ def _run_guarded(action: Callable[[], int | None], after_interrupt: str, of_memo
         print_error(f"interrupted. {after_interrupt}")
         return 130
     except Exception as error:
-        if _loading_ran_out(error):
-            return _stopped(
+        if _import_ran_out_of_memory(error):
+            return _exit_status(
                 ProcessError(
                     "Memory ran out while the program was loaded: this process may not have as much as torch alone "
                     "takes (ulimit -v, a container's limit, or other programs). Raise the limit."
                 )
             )
-        # Here, because torch takes longer to import than most calls that end with an error.
+        # Imported here, because torch takes longer to import than most calls that end with an error.
         from finetune.utils.resource_errors import explain_resource_error
 
-        of_machine = explain_resource_error(error, of_disk="Free space and call again.", of_memory=of_memory)
-        short = of_machine or _closed_path(error)
-        if short is None:
+        resource_error = explain_resource_error(error, of_disk="Free space and call again.", of_memory=of_memory)
+        explained = resource_error or _path_error(error)
+        if explained is None:
             raise
-        return _stopped(short)
+        return _exit_status(explained)
 
 
-def _loading_ran_out(error: Exception) -> bool:
-    """Whether a library could not be loaded for want of memory. To import torch once more would hide that: it says that
-    it can be initialized but once."""
-    told = ("cannot allocate memory", "failed to map segment", "Cannot allocate memory")
-    short = isinstance(error, MemoryError) or any(part in str(error) for part in told)
-    # What is half loaded lacks what it sets last.
-    return short and not hasattr(sys.modules.get("torch"), "nn")
+def _import_ran_out_of_memory(error: Exception) -> bool:
+    """
+    Whether a library could not be loaded because memory was short.
+
+    Importing torch a second time would hide that: it only says that it can be initialized once.
+    """
+    messages = ("cannot allocate memory", "failed to map segment", "Cannot allocate memory")
+    out_of_memory = isinstance(error, MemoryError) or any(message in str(error) for message in messages)
+    # A module that is only half loaded lacks what it sets last.
+    return out_of_memory and not hasattr(sys.modules.get("torch"), "nn")
 
 
-# What only a path, or who may use it, can be at fault for.
-_OF_PATHS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
-
-
-def _closed_path(error: Exception) -> FinetuneError | None:
-    """The error to raise where the system refused a path that no command has a sentence of its own for."""
-    if not isinstance(error, OSError) or error.errno not in _OF_PATHS or error.filename is None:
+def _path_error(error: Exception) -> FinetuneError | None:
+    """The error to raise if the system refused a path and no command has a sentence of its own for that."""
+    if not isinstance(error, OSError) or error.errno not in _PATH_ERRORS or error.filename is None:
         return None
     return FileFault(error.filename, str(error.strerror), "Name another path, or let this user read and write there")
 
 
-def _stopped(error: FinetuneError) -> int:
-    # All processes of a launch find the same fault of a recipe; a sample's fault, only the one that read it.
+def _exit_status(error: FinetuneError) -> int:
+    """The exit status of ``error``, which is printed."""
+    # All processes of a launch find the same fault of a recipe, but only one of them reads a given sample.
     if isinstance(error, DataError | ProcessError) or os.environ.get("LOCAL_RANK", "0") == "0":
         print_error(str(error))
     return error.exit_status
+
+
+def print_error(sentence: str) -> None:
+    """Print why the command stopped, on standard error."""
+    lines = sentence.splitlines()
+    if len(lines) > 1:
+        more = [f"  and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
+        lines = [f"{len(lines)} faults", *(f"  {line}" for line in lines[:_MAX_LINES]), *more]
+    print("finetune stopped: " + "\n".join(lines), file=sys.stderr, flush=True)
 
 
 def write_and_say(path: Path, text: str) -> None:
@@ -160,15 +214,3 @@ def write_and_say(path: Path, text: str) -> None:
     """
     write_output(path, text, NAME_A_FILE)
     print(f"{path} is written")
-
-
-_MAX_LINES = 40  # what fits a screen
-
-
-def print_error(sentence: str) -> None:
-    """Print why on standard error."""
-    lines = sentence.splitlines()
-    if len(lines) > 1:
-        more = [f"  and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
-        lines = [f"{len(lines)} faults", *(f"  {line}" for line in lines[:_MAX_LINES]), *more]
-    print("finetune stopped: " + "\n".join(lines), file=sys.stderr, flush=True)

@@ -5,20 +5,28 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from finetune.commands.arguments import add_recipe_argument
 from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Understand the call, read the recipe, train; the exit status is that of ``runner.run_command``."""
-    parser = CommandParser(prog="finetune train", description=__doc__)
-    parser.add_argument("recipe", help="YAML file, such as recipes/room_tiny.yaml")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], metavar="key=value", help="any key of the recipe: optim.lr=1e-5"
+def make_parser() -> CommandParser:
+    """The arguments of ``finetune train``."""
+    parser = CommandParser(
+        prog="finetune train",
+        description="Fine-tune from a recipe, in one process. In as many as accelerate is configured for: accelerate "
+        "launch finetune/train.py, with the same arguments.",
+        example="finetune train recipes/room_tiny.yaml optim.lr=2e-4",
     )
+    add_recipe_argument(parser)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in the run folder")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in the run folder")
-    arguments = parser.parse_intermixed_args(argv)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the call, read the recipe and train; for the exit status see ``runner.run_command``."""
+    arguments = make_parser().parse_intermixed_args(argv)
     return run_command(lambda: _train(arguments))
 
 
@@ -27,7 +35,7 @@ def _train(arguments: argparse.Namespace) -> None:
 
     recipe = load_recipe(arguments.recipe, arguments.overrides)
     configure_threading()
-    # Only now what takes seconds to import: a wrong recipe has been answered.
+    # Only now the imports that take seconds: a wrong recipe has been refused.
     with import_without_gc():
         from finetune.training.run import run_training
 

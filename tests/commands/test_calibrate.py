@@ -252,7 +252,7 @@ def test_calls_that_cannot_be_meant(
     out = ["--output", str(tmp_path / "out.safetensors")]
     for call, said in (
         ([model, *recipe, "--output", str(calibrated)], "already there"),
-        ([model, *recipe, "--output", "out.pth"], "is no name of a weights file"),
+        ([model, *recipe, "--output", "out.pth"], "a weights file ends in .safetensors"),
         ([relative, *recipe, *out], "is relative: it has no scale"),
         ([model, "--undo", *out], "was never calibrated"),
     ):

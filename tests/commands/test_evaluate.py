@@ -148,7 +148,7 @@ def test_a_prediction_that_is_none_is_one_sentence(
         (["--predictions", ".", "--protocol", "plain+flip=true"], "asks for mirrored images"),
         (["--predictions", ".", "model.pth"], "not both"),
         ([], "name a MODEL"),
-        (["model.pth", "--meters-per-unit", "0.001"], "is of --predictions"),
+        (["model.pth", "--meters-per-unit", "0.001"], "--meters-per-unit needs --predictions; a model predicts meters"),
         (["--predictions", ".", "--protocol", "plane"], "perhaps plain"),
     ],
 )

@@ -239,7 +239,7 @@ def test_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("finetune.commands.predict.load_from", interrupt)
+    monkeypatch.setattr("finetune.commands.predict.load_predictor", interrupt)
     image = write_image(tmp_path / "a.png")
     assert main(["model", str(image), "--output", str(tmp_path / "out")]) == 130
     assert capsys.readouterr().err.endswith("interrupted. Images that are done stay; call again for the others.\n")
