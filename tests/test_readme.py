@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 import cv2
+import numpy as np
 import pytest
 import yaml
 from accelerate.commands.config.config_args import load_config_from_file
@@ -24,10 +25,12 @@ from accelerate.commands.launch import launch_command_parser
 
 from finetune import __main__
 from finetune.commands import train
+from finetune.data.readers.files import read_depth
 from finetune.recipe.load import load_recipe
 from finetune.training import environment
 from finetune.utils import registry
 from tests.conftest import write_recipe
+from tests.data.readers import test_every_reader
 from tests.losses import test_every_loss
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -74,7 +77,8 @@ def anchors(document: Path) -> set[str]:
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_every_link_leads_to_a_file_and_a_heading(document: Path) -> None:
-    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", document.read_text()):
+    text = document.read_text()
+    for link in re.findall(r"\]\((?!https?://)([^)]+)\)", text) + re.findall(r'src="([^"]+)"', text):
         name, _, anchor = link.partition("#")
         target = (document.parent / name).resolve() if name else document
         assert target.exists(), link
@@ -313,7 +317,7 @@ def run_contract(tests: ModuleType, given: Mapping[str, Any]) -> int:
     """Runs the tests of a contract that ask for nothing but what is given; how many there were."""
     found = [test for name, test in vars(tests).items() if name.startswith("test_")]
     asked = [(test, list(inspect.signature(test).parameters)) for test in found]
-    fitting = [(test, names) for test, names in asked if set(names) <= set(given)]
+    fitting = [(test, names) for test, names in asked if names and set(names) <= set(given)]
     for test, names in fitting:
         test(**{name: given[name] for name in names})
     return len(fitting)
@@ -331,3 +335,36 @@ def test_a_loss_that_the_readme_adds_trains(addition: Addition, frames: Path, tm
     assert train.main([str(recipe), "run.steps=5", "run.log_every_steps=1"]) == 0
     rows = (tmp_path / "runs" / "small" / "metrics.csv").read_text().splitlines()
     assert addition.name in rows[0]
+
+
+def write_raw(folder: Path, frames: Path, names: range) -> None:
+    """Frames of the fixture as the new reader wants them: an image, and its meters as raw numbers."""
+    for kind in ("color", "depth"):
+        (folder / kind).mkdir(parents=True)
+    for number in names:
+        shutil.copy(frames / f"{number:02}.jpg", folder / "color")
+        millimeters = read_depth(frames / f"{number:02}.png")
+        (millimeters.astype(np.float32) / 1000).tofile(folder / "depth" / f"{number:02}.bin")
+
+
+@pytest.mark.parametrize("addition", [("Add a reader in 40 lines", registry.READERS)], ids=["reader"], indirect=True)
+def test_a_reader_that_the_readme_adds_reads_and_trains(
+    addition: Addition, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert len(inspect.getsource(addition.module).splitlines()) <= 40
+    monkeypatch.chdir(tmp_path)
+    write_raw(Path(addition.entry["root"]), frames, range(10))
+    write_raw(Path("data/other"), frames, range(10, 13))
+    write_raw(Path("data/spoiled"), frames, range(3))
+    kind = registry.find(registry.READERS, addition.name)
+    options = {"root": str(tmp_path / "data/spoiled")}
+    reader = kind(**options)
+    expected_m = read_depth(frames / "02.png") / 1000
+    np.testing.assert_allclose(reader[2].depth_m, expected_m, rtol=1e-6)
+    np.testing.assert_array_equal(reader[2].valid, expected_m > 0)
+    assert run_contract(test_every_reader, {"kind": kind, "options": options, "reader": reader}) >= 7
+    recipe = write_recipe(tmp_path, frames)
+    text = re.sub(r"train: \[.*\]", f"train: {[addition.entry]}", recipe.read_text())
+    recipe.write_text(re.sub(r"val: \[.*\]", f"val: {[addition.entry | {'root': 'data/other'}]}", text))
+    assert train.main([str(recipe), "run.steps=5"]) == 0
+    assert (tmp_path / "runs" / "small" / "best").is_dir()
