@@ -1,4 +1,6 @@
+import os
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -6,7 +8,9 @@ import pytest
 
 from finetune.data.camera import Camera
 from finetune.data.preprocessing import Preprocessing
+from finetune.data.readers.kitti import Kitti
 from finetune.data.sample import DepthSample, is_sparse
+from tests.synthetic import lidar_scan
 
 SIZES = [(480, 640), (375, 1242), (240, 320), (1080, 1920)]
 
@@ -274,3 +278,32 @@ def test_a_mapping_that_is_not_ours_is_named(changes: dict[str, object], said: s
 def test_what_is_no_whole_mapping_is_named(mapping: object) -> None:
     with pytest.raises(ValueError, match="expected input_size, mean, std and nothing else"):
         Preprocessing.from_mapping(mapping)
+
+
+def require_returns_kept(depth_m: np.ndarray, valid: np.ndarray) -> None:
+    """At half size at least 95 % of the cells with a return keep one, and no value is new."""
+    height, width = depth_m.shape
+    # 14 * 13 = 182 rows of 375: about half.
+    size = (round(height / 28) * 14, round(width / 28) * 14)
+    whole = Preprocessing(input_size=size).whole(height, width)
+    found_m, found = whole.depth(depth_m, valid)
+    assert found.shape == (whole.height, whole.width)
+    assert height / whole.height == pytest.approx(2, rel=0.1)
+    rows = np.minimum((np.arange(height) + 0.5) / whole.pixels_down, whole.height - 1).astype(int)
+    columns = np.minimum((np.arange(width) + 0.5) / whole.pixels_across, whole.width - 1).astype(int)
+    cells = np.zeros_like(found)
+    cells[rows[np.nonzero(valid)[0]], columns[np.nonzero(valid)[1]]] = True
+    assert (found & cells).sum() >= 0.95 * cells.sum()
+    assert np.isin(found_m[found], depth_m[valid]).all()
+
+
+def test_a_64_line_scan_keeps_its_returns_at_half_size() -> None:
+    require_returns_kept(*lidar_scan())
+
+
+def test_a_real_64_line_scan_keeps_its_returns_at_half_size() -> None:
+    if "DEPTH_SAMPLES" not in os.environ:
+        pytest.skip("DEPTH_SAMPLES is not set")
+    root = Path(os.environ["DEPTH_SAMPLES"]) / "kitti_depth"
+    sample = Kitti(root=str(root), list="eigen_style_subset.txt")[0]
+    require_returns_kept(sample.depth_m, sample.valid)

@@ -11,7 +11,7 @@ import pytest
 from pydantic import ConfigDict, ValidationError
 from pydantic.dataclasses import dataclass
 
-from finetune.data.reader import Reader, list_sources, read_frames, set_image_levels, try_read
+from finetune.data.reader import BadSamples, Reader, list_sources, read_frames, set_image_levels, too_many_bad, try_read
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.readers.scenes import Scenes
 from finetune.data.sample import DepthSample
@@ -143,3 +143,26 @@ data:
         f"{recipe}:5: data.train.0.reader is 'like_a_reader'; expected a reader that inherits "
         f"finetune.data.reader.Reader: {__name__}.LikeAReader does not."
     )
+
+
+def test_few_bad_samples_are_ten_or_a_hundredth() -> None:
+    assert [too_many_bad(bad, asked) for bad, asked in [(10, 10), (11, 1099), (11, 1100), (12, 1100)]] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+
+
+def test_bad_samples_are_counted_each_time_and_the_first_ten_different_ones_named_in_their_order() -> None:
+    bad = BadSamples()
+    # For sample 7 two stand-ins were bad too.
+    skipped = [(7, "c: is empty"), (7, "a: is empty"), (7, "b: is empty"), (2, "a: is empty"), (9, "b: is empty")]
+    assert bad.add(skipped) == ["a: is empty", "c: is empty", "b: is empty"]
+    assert bad.count == 3
+    assert bad.add([(k, f"{k % 12:02}: is empty") for k in range(20, 32)]) == [
+        f"{name:02}: is empty" for name in (8, 9, 10, 11, 0, 1, 2)
+    ]
+    assert bad.add([(40, "late: is empty")]) == []
+    assert bad.count == 16
+    assert bad.summary(2000).startswith("16 of the 2000 training samples asked for could not be read; the first: a: is")
