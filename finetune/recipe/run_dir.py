@@ -26,6 +26,8 @@ METRICS_FILE = "metrics.csv"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
 _CHOOSE_ANOTHER = "Choose another folder with output=DIR or name=NAME"
+# Linux takes 4096; the longest file of a run needs some of them.
+_MAX_PATH_BYTES = 3900
 _SECONDS_TO_BE_SEEN = 15.0  # NFS keeps what it knows of a folder for up to so long
 ADAPTER_FOLDER = "adapter"  # beside the merged weights of a run with train: lora, as peft loads it
 # What may differ between a run and its resumption, as dotted keys.
@@ -127,7 +129,13 @@ class RunFolder:
         """
         if path_exists(self.path) and not is_folder(self.path):
             raise FinetuneError(f"{self.path} is a file. {_CHOOSE_ANOTHER}.")
+        if is_link(self.path) and not path_exists(self.path):
+            raise FinetuneError(f"{self.path} is a link to a folder that is missing. {_CHOOSE_ANOTHER}.")
         parent = next(parent for parent in (self.path, *self.path.absolute().parents) if path_exists(parent))
+        if not is_folder(parent):
+            raise FinetuneError(f"{parent} is a file, so no folder can be made in it. {_CHOOSE_ANOTHER}.")
+        if len(os.fsencode(self.path.absolute())) > _MAX_PATH_BYTES:
+            raise write_fault(self.path, os.strerror(errno.ENAMETOOLONG), _CHOOSE_ANOTHER)
         if not os.access(parent, os.W_OK):
             raise write_fault(parent, os.strerror(errno.EACCES), _CHOOSE_ANOTHER)
         if not self.holds_something():

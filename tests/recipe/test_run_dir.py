@@ -48,6 +48,19 @@ def test_a_folder_that_holds_a_run_names_the_three_ways_on(tmp_path: Path) -> No
     assert run.recipe.read_text() == "name: two\n"
 
 
+def test_a_place_where_no_folder_can_be_is_told_before_anything_else(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "link").symlink_to(tmp_path / "missing")
+    for path, said in (
+        (tmp_path / "file" / "runs" / "one", f"{tmp_path / 'file'} is a file, so no folder can be made in it. Choose"),
+        (tmp_path / "link", f"{tmp_path / 'link'} is a link to a folder that is missing. Choose another"),
+        (tmp_path / "/".join(["deep"] * 1000), "cannot be written (File name too long). Choose another"),
+    ):
+        for resume in (False, True):
+            with pytest.raises(FinetuneError, match=re.escape(said)):
+                RunFolder(path).require_free(resume=resume, overwrite=False)
+
+
 def test_a_run_killed_before_it_wrote_anything_resumes_as_a_new_one(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     (run.path / ".recipe.yaml.writing").write_text("name: o")

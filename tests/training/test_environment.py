@@ -156,16 +156,30 @@ def test_the_commit_is_that_of_the_program_and_not_of_the_repository_around_it(
     git("add", "venv")
     git("commit", "-m", "with the program")
     monkeypatch.setenv("GIT_DIR", "/nowhere")
-    lock = tmp_path / ".git" / "index.lock"
-    lock.touch()
     assert len(environment._git("rev-parse", "HEAD") or "") == 40
-    before = (tmp_path / ".git" / "index").stat().st_mtime_ns
-    os.utime(tmp_path / "theirs.txt")
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_git_is_asked_without_its_index_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, locked: bool) -> None:
+    def git(*arguments: str) -> None:
+        name = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", "-C", str(tmp_path), *name, *arguments], check=True, capture_output=True)
+
+    place = tmp_path / "finetune"
+    place.mkdir()
+    shutil.copy(environment.__file__, place)
+    git("init")
+    git("add", "finetune")
+    git("commit", "-m", "with the program")
+    monkeypatch.setattr(environment, "__file__", str(place / "environment.py"))
+    # Another time stamp than in the index: git status would write the index anew, under its lock.
+    os.utime(place / "environment.py", (1, 1))
+    index = tmp_path / ".git" / "index"
+    before = index.stat().st_mtime_ns
+    if locked:
+        (tmp_path / ".git" / "index.lock").touch()
     assert environment._git("status", "--porcelain", "-uno") == ""
-    assert (tmp_path / ".git" / "index").stat().st_mtime_ns == before
-    lock.unlink()
-    assert environment._git("status", "--porcelain", "-uno") == ""
-    assert (tmp_path / ".git" / "index").stat().st_mtime_ns == before
+    assert index.stat().st_mtime_ns == before
 
 
 def test_digests_see_content_and_not_order() -> None:

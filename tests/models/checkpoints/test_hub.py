@@ -188,6 +188,14 @@ def test_an_id_of_somebody_else(hub: str, tmp_path: Path) -> None:
     assert gone.stderr.strip().endswith("files into weights/gone/ and set model.checkpoint: weights/gone.")
 
 
+def test_a_cache_that_cannot_be_written_is_no_fault_of_the_network(hub: str, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    done = fetched(SMALL, hub, tmp_path / "file" / "cache")
+    assert done.returncode == 1
+    assert f"cannot be written to the cache {tmp_path / 'file' / 'cache' / 'hub'} (Not a directory)" in done.stderr
+    assert done.stderr.strip().endswith("Free space there, or set HF_HOME to a folder that this user may write to.")
+
+
 @pytest.mark.parametrize("name", ["someone/whole", "someone/bin", "someone/adapter", "someone/nothing"])
 def test_all_that_is_read_of_somebody_else_is_fetched(
     name: str, hub: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
