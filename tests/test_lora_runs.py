@@ -98,7 +98,7 @@ def test_exported_it_is_a_folder_that_stands_alone_and_other_models_have_none(
 ) -> None:
     target = tmp_path / "adapter"
     assert export.main([str(finished), "--to", "adapter", "--output", str(target)]) == 0
-    assert "adapter, reloaded and compared on an image" in capsys.readouterr().out
+    assert "adapter, reloaded: identical on an image" in capsys.readouterr().out
     again = tmp_path / "again"
     assert export.main([str(target), "--to", "adapter", "--output", str(again)]) == 0
     assert (again / "adapter_model.safetensors").read_bytes() == (target / "adapter_model.safetensors").read_bytes()

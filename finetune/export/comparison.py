@@ -1,4 +1,4 @@
-"""How far what was exported is from the model, measured on one image."""
+"""The difference between an exported model and its source, measured on one image."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """How far the exported files' answer is from the model's own, on one image; printed, one line and the notes.
+    """How far the exported files' prediction is from the model's own, on one image. Printed: one line, and the notes.
 
     Attributes:
-        output: what was exported.
+        output: the exported file or folder.
         to: the format.
         image_size: height and width, pixels.
         largest, mean: absolute difference over the image; meters for a metric model.
-        near, far: largest and mean over the half of the pixels that the model sees nearer, and over the other half.
-        spread: max - min of the model's own answer.
-        limit: the largest acceptable share of the spread.
+        near, far: largest and mean difference over the nearer half of the pixels, and over the farther half.
+        spread: max - min of the model's own prediction.
+        limit: the largest difference allowed, as a share of the spread.
         unit: ``m``, or ``inverse depth``.
         stored_as: ``float32`` or ``float16``.
         notes: sentences about the format, one a line.
@@ -38,17 +38,22 @@ class Comparison:
 
     def __str__(self) -> str:
         height, width = self.image_size
-        halves = ", ".join(
-            f"{name} half {largest:.2g} and {mean:.2g}"
-            for name, (largest, mean) in (("near", self.near), ("far", self.far))
-        )
         stored = "" if self.stored_as == "float32" else f" stored as {self.stored_as},"
         line = (
-            f"{self.output}: {self.to},{stored} reloaded and compared on an image of {height}x{width}: largest "
-            f"difference {self.largest:.2g} {self.unit}, mean {self.mean:.2g} ({halves}); allowed "
-            f"{self.limit * self.spread:.2g} ({self.limit:g} of the answer's spread, {self.spread:.3g} {self.unit})"
+            f"{self.output}: {self.to},{stored} reloaded: {self._difference()} on an image of {height}x{width} "
+            f"({self._in_unit(self.limit * self.spread)} allowed)"
         )
         return "\n".join((line, *self.notes))
+
+    def _difference(self) -> str:
+        if self.largest == 0:
+            return "identical"
+        halves = f"near half {self._in_unit(self.near[0])}, far half {self._in_unit(self.far[0])}"
+        return f"differs by at most {self._in_unit(self.largest)}, by {self._in_unit(self.mean)} on average ({halves})"
+
+    def _in_unit(self, value: float) -> str:
+        """Meters as millimeters; inverse depth, which has no unit, as a share of the prediction's spread."""
+        return f"{1000 * value:.2g} mm" if self.unit == "m" else f"{value / self.spread:.2g} of the spread"
 
     @property
     def acceptable(self) -> bool:

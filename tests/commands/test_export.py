@@ -15,7 +15,7 @@ from finetune.commands.export import main
 from finetune.data.preprocessing import Preprocessing
 from finetune.export import official
 from finetune.export.export import export_model, exporter_for
-from finetune.export.test_image import draw_dead_leaves
+from finetune.export.test_image import default_test_image, draw_dead_leaves
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
 from finetune.utils.errors import FinetuneError
@@ -52,9 +52,9 @@ def test_exports_and_says_the_comparison_in_one_line(
     output = tmp_path / "new" / "deeper" / "product.v1.pth"
     assert main([metric, "--to", "official", "--output", str(output)]) == 0
     said = capsys.readouterr().out
-    assert said.startswith(f"{output}: official, reloaded and compared on an image of 240x320: largest difference 0 m")
-    assert "(0.0001 of the answer's spread, " in said
-    assert said.count("\n") == 1
+    own = load_model(metric).predict(default_test_image())
+    allowed_mm = 1000 * 1e-4 * float(np.ptp(own))
+    assert said == (f"{output}: official, reloaded: identical on an image of 240x320 ({allowed_mm:.2g} mm allowed)\n")
     assert left(output.parent) == ["product.v1.json", "product.v1.pth"]
     assert left(tmp_path) == ["model", "new"]
     np.testing.assert_array_equal(
@@ -65,7 +65,7 @@ def test_exports_and_says_the_comparison_in_one_line(
 def test_a_relative_model_is_compared_without_meters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model = str(write_model(tmp_path / "relative.safetensors", None))
     assert main([model, "--to", "official", "--output", str(tmp_path / "out.pth")]) == 0
-    assert "largest difference 0 inverse depth" in capsys.readouterr().out
+    assert ": identical on an image of 240x320 (0.0001 of the spread allowed)\n" in capsys.readouterr().out
     assert load_model(tmp_path / "out.pth").kind == "relative"
 
 
@@ -93,7 +93,7 @@ def test_a_broken_export_leaves_nothing(
     output = tmp_path / "new" / "out.pth"
     assert main([metric, "--to", "official", "--output", str(output)]) == 1
     sentence = capsys.readouterr().err
-    assert f"\nfinetune stopped: {output}: official, reloaded and compared" in sentence
+    assert f"\nfinetune stopped: {output}: official, reloaded: differs by at most " in sentence
     assert "It was not kept" in sentence
     assert left(tmp_path) == ["model"]
 
@@ -124,7 +124,9 @@ def test_the_near_half_and_the_far_half_are_told_apart(
     assert comparison.near == (0.0, 0.0)
     assert comparison.far == pytest.approx((shift, shift), rel=1e-2)
     assert comparison.mean == pytest.approx(shift / 2, rel=2e-2)
-    assert f"(near half 0 and 0, far half {comparison.far[0]:.2g} and {comparison.far[1]:.2g})" in str(comparison)
+    # 1e-5 of the spread: 0.01 mm a meter of it.
+    none, far = ("0 mm", f"{1000 * shift:.2g} mm") if max_depth_m else ("0 of the spread", "1e-05 of the spread")
+    assert f"(near half {none}, far half {far})" in str(comparison)
 
 
 def test_half_is_stored_as_such_and_said(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -182,7 +182,7 @@ def test_a_folder_that_stands_is_replaced_when_asked_by_what_the_card_says(
     printed = capsys.readouterr()
     assert printed.err.endswith("m.safetensors: license CC-BY-NC-4.0\n")
     line, piped = printed.out.splitlines()
-    assert line.startswith(f"{tmp_path / 'hf'}: huggingface, reloaded and compared on an image of 240x320: largest ")
+    assert line.startswith(f"{tmp_path / 'hf'}: huggingface, reloaded: differs by at most ")
     assert "near half" in line and "far half" in line
     assert piped.startswith("through its own processor: median difference ")
     names = {path.name for path in (tmp_path / "hf").iterdir()}
