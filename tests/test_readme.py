@@ -174,6 +174,38 @@ def test_every_block_is_run_by_one_of_these_tests() -> None:
     assert sorted(block.location for block in run) == sorted(block.location for block in BLOCKS)
 
 
+def keys_of_custom() -> list[str]:
+    """``recipes/custom.yaml`` as rows of a table: key as on a command line, default, what its comment says."""
+    text = (ROOT / "recipes" / "custom.yaml").read_text()
+    parents: list[tuple[int, str]] = []
+    above: list[str] = []
+    rows = []
+    for line in text[text.index("name:") :].splitlines():
+        if comment := re.match(r"\s*# (.*)", line):
+            above.append(comment[1])
+        elif key := re.match(r"(\s*(?:- )?)(\w+):(?: ([^ #].*?))?(?:  # (.*))?$", line):
+            column = len(key[1])
+            parents = [parent for parent in parents if parent[0] < column]
+            if key[1].endswith("- "):
+                parents.append((column - 1, "0"))
+            name = ".".join([*(parent for _, parent in parents), key[2]])
+            parents.append((column, key[2]))
+            default, meaning = key[3] or "", key[4] or " ".join(above)
+            if other := re.match(r"(no default|default: .*?); (.*)", meaning):
+                default, meaning = other[1].removeprefix("no default").removeprefix("default: "), other[2]
+            if meaning:
+                rows.append(f"| `{name}` | {default} | " + meaning.replace("|", r"\|") + " |")
+            above = []
+    return rows
+
+
+def test_the_table_of_every_key_says_what_custom_says() -> None:
+    section = (ROOT / "recipes" / "README.md").read_text().split("\n## Every key\n", 1)[1]
+    rows = [line for line in section.splitlines() if line.startswith("| `")]
+    assert len(rows) > 80
+    assert rows == keys_of_custom()
+
+
 def test_recipes_and_entries_of_a_readme_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     for block in YAMLS:

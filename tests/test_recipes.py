@@ -60,12 +60,12 @@ def test_custom_names_every_key_there_is() -> None:
     assert recipe.run == RunOptions(steps=2000)
 
 
-def test_each_says_its_data_its_hardware_and_what_it_stands_beside() -> None:
+def test_each_says_its_data_its_hardware_and_what_it_compares_with() -> None:
     for path in RECIPES:
         if path.stem.startswith(("room_", "scenes_")):
             continue
         head = path.read_text().partition("\nname:")[0]
-        for word in ("# Data: ", "# Hardware: ", "# Stands beside: ", "measured here"):
+        for word in ("# Data: ", "# Hardware: ", "# Compares with: ", "measured here"):
             assert word.lower() in head.lower(), f"{path.name} does not say {word}"
 
 

@@ -1,4 +1,4 @@
-"""Compare ``decoder_init`` scratch, pretrained and calibrated, and print the table that stands in the README.
+"""Compare ``decoder_init`` scratch, pretrained and calibrated, and print the table of recipes/README.md.
 
     DEPTH_SAMPLES=/path/to/samples python tests/benchmarks/decoder_init.py --results runs/decoder_init.jsonl
 

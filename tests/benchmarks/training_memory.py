@@ -1,4 +1,4 @@
-"""What training costs in full, by adapters and of the decoder alone, and print the table that stands in the README.
+"""What training costs in full, by adapters and of the decoder alone, and print the table of recipes/README.md.
 
     python tests/benchmarks/training_memory.py [--encoders vits vitl] [--size 252 336] [--batch-size 1]
 
