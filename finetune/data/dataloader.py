@@ -126,7 +126,7 @@ def training_batches(
         ErrorCapturingDataset(samples),
         batch_sampler=batches,
         num_workers=workers,
-        collate_fn=_collate_caught,
+        collate_fn=_collate_or_fault,
         pin_memory=pin_memory,
         worker_init_fn=init_worker,
         generator=torch.Generator(),
@@ -134,7 +134,7 @@ def training_batches(
     return raise_worker_errors(loader)
 
 
-def _collate_caught(samples: Sequence[Any]) -> Batch | FinetuneError:
+def _collate_or_fault(samples: Sequence[Any]) -> Batch | FinetuneError:
     fault = next((sample for sample in samples if isinstance(sample, FinetuneError)), None)
     return collate(samples) if fault is None else fault
 
@@ -146,15 +146,15 @@ def init_worker(_: int) -> None:
     if hasattr(os, "setpgid"):
         # Out of the process group: Ctrl-C and a signal to the group are for the process that decides what to do.
         os.setpgid(0, 0)
-    _end_for_the_parent_alone()
+    _obey_only_parent_sigterm()
     # Workers are the parallelism; threads inside each only fight over the same cores.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
     # Python prints why something could not be handed over, drops it and goes on: it would be waited for without end.
-    Queue._on_queue_feeder_error = staticmethod(_end_of_worker)  # type: ignore[attr-defined]
+    Queue._on_queue_feeder_error = staticmethod(_exit_worker)  # type: ignore[attr-defined]
 
 
-def _end_for_the_parent_alone() -> None:
+def _obey_only_parent_sigterm() -> None:
     """Heed a SIGTERM of the process that started this one, and no other: a scheduler sends one to every process."""
     if not hasattr(signal, "sigwaitinfo"):  # only Linux says who sent it
         return
@@ -169,6 +169,6 @@ def _end_for_the_parent_alone() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _end_of_worker(error: BaseException, _: object) -> None:
+def _exit_worker(error: BaseException, _: object) -> None:
     print(f"A process that reads data could not hand it over: {first_line(error)}", file=sys.stderr, flush=True)
     os._exit(1)

@@ -94,8 +94,8 @@ class Preprocessing:
         out_height, out_width = self.input_size
         return replace(
             whole,
-            top=_start(down, whole.height - out_height),
-            left=_start(across, whole.width - out_width),
+            top=_window_start(down, whole.height - out_height),
+            left=_window_start(across, whole.width - out_width),
             height=out_height,
             width=out_width,
         )
@@ -225,17 +225,17 @@ class Window:
             smallest depth of each cell: every return is kept, and of a near thing and what a LiDAR, which stands beside
             the camera, saw past it, the near one.
         """
-        top, height = _inside(self.top, self.height, round(depth_m.shape[0] / self.pixels_down))
-        left, width = _inside(self.left, self.width, round(depth_m.shape[1] / self.pixels_across))
+        top, height = _clip_stretch(self.top, self.height, round(depth_m.shape[0] / self.pixels_down))
+        left, width = _clip_stretch(self.left, self.width, round(depth_m.shape[1] / self.pixels_across))
         cells = (
-            _cells(top, height, self.pixels_down, depth_m.shape[0]),
-            _cells(left, width, self.pixels_across, depth_m.shape[1]),
+            _cell_edges(top, height, self.pixels_down, depth_m.shape[0]),
+            _cell_edges(left, width, self.pixels_across, depth_m.shape[1]),
         )
         if max(self.pixels_down, self.pixels_across) > 1 and is_sparse(valid):
-            found_m, kept = _smallest(depth_m, valid, cells)
+            found_m, kept = _select_smallest(depth_m, valid, cells)
         else:
-            centers = _centers(top, height, self.pixels_down), _centers(left, width, self.pixels_across)
-            found_m, kept = _nearest(depth_m, valid, cells, centers)
+            centers = _cell_centers(top, height, self.pixels_down), _cell_centers(left, width, self.pixels_across)
+            found_m, kept = _select_nearest(depth_m, valid, cells, centers)
         if found_m.shape == (self.height, self.width):
             return found_m, kept
         around = (
@@ -249,7 +249,7 @@ class Window:
         return camera.resized(1 / self.pixels_down, 1 / self.pixels_across).cropped(self.top, self.left)
 
 
-def _start(share: float, spare: int) -> int:
+def _window_start(share: float, spare: int) -> int:
     """Where a window begins that is ``spare`` pixels smaller than an image, or, below 0, larger: 0 to ``spare``."""
     return math.floor(share * (spare + 1)) if spare >= 0 else -math.floor(share * (1 - spare))
 
@@ -261,7 +261,7 @@ def _to_patches(side_px: float, at_least_px: int) -> int:
     return nearest if nearest >= at_least_px else math.ceil(side_px / PATCH) * PATCH
 
 
-def _cells(first: int, count: int, pixels: float, limit: int) -> NDArray[np.intp]:
+def _cell_edges(first: int, count: int, pixels: float, limit: int) -> NDArray[np.intp]:
     """First source index of each of ``count`` output cells, and one past the last source index they reach."""
     edges = (first + np.arange(count + 1)) * pixels
     if pixels > 1:
@@ -271,18 +271,18 @@ def _cells(first: int, count: int, pixels: float, limit: int) -> NDArray[np.intp
     return np.append(nearest, nearest[-1] + 1)
 
 
-def _centers(first: int, count: int, pixels: float) -> NDArray[np.float64]:
+def _cell_centers(first: int, count: int, pixels: float) -> NDArray[np.float64]:
     """Where the center of each of ``count`` output cells lies, in source pixels; that of pixel 0 is 0."""
     return (first + np.arange(count, dtype=np.float64) + 0.5) * pixels - 0.5
 
 
-def _inside(first: int, count: int, limit: int) -> tuple[int, int]:
+def _clip_stretch(first: int, count: int, limit: int) -> tuple[int, int]:
     """Where the part begins of a stretch of ``count`` that lies in 0 to ``limit``, and how long it is."""
     begin = max(0, first)
     return begin, min(first + count, limit) - begin
 
 
-def _smallest(
+def _select_smallest(
     depth_m: NDArray[np.float32], valid: NDArray[np.bool_], cells: tuple[NDArray[np.intp], NDArray[np.intp]]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Of each cell the smallest measured depth."""
@@ -298,7 +298,7 @@ def _smallest(
     return np.where(kept, chosen, np.float32(0.0)), kept
 
 
-def _nearest(
+def _select_nearest(
     depth_m: NDArray[np.float32],
     valid: NDArray[np.bool_],
     cells: tuple[NDArray[np.intp], NDArray[np.intp]],

@@ -32,21 +32,21 @@ class WeightedMixSampler:
 
     def __call__(self, k: int) -> tuple[int, int]:
         """(reader, frame) of sample ``k``."""
-        reader, turn = self._reader(k)
+        reader, turn = self._pick_reader(k)
         epoch, position = divmod(turn, self.sizes[reader])
-        return reader, int(_order(self.seed, reader, epoch, self.sizes[reader])[position])
+        return reader, int(_shuffle_frames(self.seed, reader, epoch, self.sizes[reader])[position])
 
-    def _reader(self, k: int) -> tuple[int, int]:
+    def _pick_reader(self, k: int) -> tuple[int, int]:
         """Reader of sample ``k``, and how many samples of that reader came before it."""
         if len(self.sizes) == 1:
             return 0, k
         block, position = divmod(k, _MIX_BLOCK)
-        shares = self._shares()
+        shares = self._block_shares()
         slots = np.random.default_rng((self.seed, MIX, block)).permutation(np.repeat(np.arange(len(shares)), shares))
         reader = int(slots[position])
         return reader, int(block * shares[reader] + np.count_nonzero(slots[:position] == reader))
 
-    def _shares(self) -> NDArray[np.intp]:
+    def _block_shares(self) -> NDArray[np.intp]:
         """Samples of each reader in a block: proportional, at least one, remainders to the largest fractions."""
         exact = np.array(self.weights) / sum(self.weights) * _MIX_BLOCK
         shares = np.maximum(1, np.floor(exact).astype(np.intp))
@@ -57,7 +57,7 @@ class WeightedMixSampler:
 
 
 @lru_cache(maxsize=16)  # an epoch of a million frames takes 10 ms to shuffle; it is asked for once a sample
-def _order(seed: int, reader: int, epoch: int, size: int) -> NDArray[np.intp]:
+def _shuffle_frames(seed: int, reader: int, epoch: int, size: int) -> NDArray[np.intp]:
     return np.random.default_rng((seed, ORDER, reader, epoch)).permutation(size)
 
 

@@ -94,22 +94,22 @@ class TrainingSamples(Dataset[TrainingItem]):
         for number, reader in enumerate(self.readers):
             turns = [turn for turn, (of, _) in enumerate(places) if of == number]
             frames = [places[turn][1] for turn in turns]
-            found.update(zip(turns, self._drawn(reader, [ks[turn] for turn in turns], frames), strict=True))
+            found.update(zip(turns, self._read_frames(reader, [ks[turn] for turn in turns], frames), strict=True))
         return [
-            found[turn]._replace(sample=self._cut(k, self._ranges[places[turn][0]](found[turn].sample)))
+            found[turn]._replace(sample=self._crop_and_augment(k, self._ranges[places[turn][0]](found[turn].sample)))
             for turn, k in enumerate(ks)
         ]
 
-    def _drawn(self, reader: Reader, ks: Sequence[int], frames: Sequence[int]) -> list[TrainingItem]:
+    def _read_frames(self, reader: Reader, ks: Sequence[int], frames: Sequence[int]) -> list[TrainingItem]:
         """The frames of one reader, as they are on disk."""
         try:
             return [TrainingItem(sample) for sample in read_frames(reader, frames)]
         except FileFault:
             if not self._skip_bad:
                 raise
-        return [self._readable(reader, k, frame) for k, frame in zip(ks, frames, strict=True)]
+        return [self._read_or_replace(reader, k, frame) for k, frame in zip(ks, frames, strict=True)]
 
-    def _readable(self, reader: Reader, k: int, frame: int) -> TrainingItem:
+    def _read_or_replace(self, reader: Reader, k: int, frame: int) -> TrainingItem:
         """The frame, or the first that can be read of those that ``k`` draws to stand in for it."""
         stand_ins = np.random.default_rng((self._seed, STAND_IN, k)).integers(len(reader), size=_MAX_STAND_INS)
         faults: list[FileFault] = []
@@ -126,7 +126,7 @@ class TrainingSamples(Dataset[TrainingItem]):
             first.fix,
         )
 
-    def _cut(self, k: int, sample: DepthSample) -> DepthSample:
+    def _crop_and_augment(self, k: int, sample: DepthSample) -> DepthSample:
         draw = np.random.default_rng((self._seed, WINDOW, k))
         return self._augmentation(crop_with_valid_depth(self._preprocessing, sample, draw), (self._seed, AUGMENT, k))
 
@@ -151,12 +151,12 @@ def crop_with_valid_depth(preprocessing: Preprocessing, sample: DepthSample, dra
     chosen = draw.integers(len(rows))
     window = preprocessing.window(height, width, 0.0, 0.0)
     whole_height, whole_width = round(height / window.pixels_down), round(width / window.pixels_across)
-    top = _around(rows[chosen] / window.pixels_down, window.height, whole_height, draw)
-    left = _around(columns[chosen] / window.pixels_across, window.width, whole_width, draw)
+    top = _draw_start_around(rows[chosen] / window.pixels_down, window.height, whole_height, draw)
+    left = _draw_start_around(columns[chosen] / window.pixels_across, window.width, whole_width, draw)
     return replace(window, top=top, left=left)(sample)
 
 
-def _around(place: float, size: int, whole: int, draw: np.random.Generator) -> int:
+def _draw_start_around(place: float, size: int, whole: int, draw: np.random.Generator) -> int:
     """Start of a window of ``size`` in ``whole`` that holds a place, two pixels from its rim where there is room."""
     first, last = sorted((0, whole - size))  # an image that is smaller lies somewhere in the window
     least, most = (min(max(start, first), last) for start in (int(place) + 3 - size, int(place) - 2))

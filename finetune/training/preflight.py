@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.checks.depth_encoding import differing_units, what_shares_may_be
-from finetune.data.checks.entry import Entry, without_ends
-from finetune.data.checks.findings import JUDGMENTS, Finding, accepted, in_order
-from finetune.data.checks.frame_stats import Facts, facts_of, left_out_share, plain_unit
-from finetune.data.checks.ranges import way_with_what_is_beyond
-from finetune.data.checks.rules import findings_of
-from finetune.data.checks.units import either, fitting_units, range_to_set, unit_name
+from finetune.data.checks.depth_encoding import explain_shares, find_differing_units
+from finetune.data.checks.entry import Entry, drop_sensor_ends
+from finetune.data.checks.findings import JUDGMENTS, Finding, accept_findings, sort_findings
+from finetune.data.checks.frame_stats import Facts, collect_facts, left_out_share, plain_unit
+from finetune.data.checks.ranges import explain_beyond_range
+from finetune.data.checks.rules import find_problems
+from finetune.data.checks.units import describe_range, find_fitting_units, join_with_or, unit_name
 from finetune.data.reader import (
     FEW_BAD_PERCENT,
     FEW_BAD_SAMPLES,
@@ -115,7 +115,7 @@ def judged(recipe: Recipe, depth: EntryDepth, entry: Entry) -> list[Finding]:
     Args:
         depth, entry: what was found in the same samples, or in more of them.
     """
-    found = list(findings_of(entry))
+    found = list(find_problems(entry))
     implausible = find_implausible(depth, recipe, entry.reader)
     if implausible and any(one.name == "bits" and one.severity == "stop" for one in found):
         implausible = None  # of numbers that are no depth the unit says nothing
@@ -123,7 +123,7 @@ def judged(recipe: Recipe, depth: EntryDepth, entry: Entry) -> list[Finding]:
     if implausible:
         # What is said of the unit, or of the range, is not said twice.
         found = [one for one in found if one.name not in ("max_depth", implausible.name)] + [implausible]
-    return in_order(accepted(found, recipe.data.accept))
+    return sort_findings(accept_findings(found, recipe.data.accept))
 
 
 def entry_of(recipe: Recipe, key: str, facts: Sequence[Facts]) -> Entry:
@@ -143,10 +143,10 @@ def entry_of(recipe: Recipe, key: str, facts: Sequence[Facts]) -> Entry:
 def quick_warnings(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[str]:
     """Sentences about what does not stop a run and should be looked at; ``finetune check`` looks at more samples."""
     entries = [entry_of(recipe, depth.key, depth.facts) for depth in looked_at]
-    found = [one for entry in entries for one in findings_of(entry)] + list(differing_units(entries))
+    found = [one for entry in entries for one in find_problems(entry)] + list(find_differing_units(entries))
     return [
         f"{finding.sentence()} finetune check says more."
-        for finding in in_order(accepted(found, recipe.data.accept))
+        for finding in sort_findings(accept_findings(found, recipe.data.accept))
         # Of depth beyond the range ``beyond_range_notes`` tells.
         if finding.name in JUDGMENTS and finding.name != "max_depth" and finding.severity == "warn"
     ]
@@ -180,7 +180,7 @@ def beyond_range_notes(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[
         reader = entry_of(recipe, depth.key, ()).reader
         notes.append(
             f"{percent(share)} of the measured depth of {depth.key} is beyond {limit} {max_depth_m:g} m and "
-            f"{left_out}. " + way_with_what_is_beyond(depth.key, reader, (limit, max_depth_m), end_m, share)
+            f"{left_out}. " + explain_beyond_range(depth.key, reader, (limit, max_depth_m), end_m, share)
         )
     return notes
 
@@ -264,14 +264,14 @@ def _look(entry: DataEntry, key: str, missing: Sequence[FileFault], *, may_skip:
     # Beside a few valid ones, the others may be raw values that mean "nothing measured"; they say nothing of the unit.
     only_valid = max(shares) > 0
     places = evenly_spread(len(samples), SAMPLES_LOOKED_INTO)
-    facts = tuple(facts_of(samples[place], plain_unit(reader)) for place in places)
+    facts = tuple(collect_facts(samples[place], plain_unit(reader)) for place in places)
     return EntryDepth(
         key=key,
         sources=tuple(sample.source for sample in samples),
         valid_share=float(np.median(shares)),
         points=float(np.median([np.count_nonzero(sample.valid) for sample in samples])),
         left_out_share=float(np.median([left_out_share(sample) for sample in samples])),
-        depth_m=without_ends(np.concatenate([_some_depths(sample, only_valid) for sample in samples]), facts),
+        depth_m=drop_sensor_ends(np.concatenate([_some_depths(sample, only_valid) for sample in samples]), facts),
         facts=facts,
         constant=bool(spans_m) and not any(spans_m),
         skipped=tuple(dict.fromkeys(fault.cause for fault in (*missing, *faults))),
@@ -389,20 +389,20 @@ def _likely(
     key, (median_m, end_m), (name_of_limit, max_depth_m) = depth.key, depths_m, limit
     meters_per_unit = reader.meters_per_unit
     if meters_per_unit is None:
-        return "max_depth", found, f"Set {range_to_set(name_of_limit, end_m)}, or mend the entry {key} ({where})"
-    kept = f"; if {unit_name(meters_per_unit)} are right, set {range_to_set(name_of_limit, end_m)}"
+        return "max_depth", found, f"Set {describe_range(name_of_limit, end_m)}, or mend the entry {key} ({where})"
+    kept = f"; if {unit_name(meters_per_unit)} are right, set {describe_range(name_of_limit, end_m)}"
     if depth.facts and all(one.numbers.scale for one in depth.facts):
-        return "unit", f"{found}: the numbers look like shares of a range", what_shares_may_be(key, where)
-    units = fitting_units(median_m / meters_per_unit, end_m / meters_per_unit, max_depth_m, meters_per_unit)
-    numbers = either([f"{unit.meters:.10g}" for unit in units])
+        return "unit", f"{found}: the numbers look like shares of a range", explain_shares(key, where)
+    units = find_fitting_units(median_m / meters_per_unit, end_m / meters_per_unit, max_depth_m, meters_per_unit)
+    numbers = join_with_or([f"{unit.meters:.10g}" for unit in units])
     if _USUAL_MEDIAN_M[0] <= median_m <= _USUAL_MEDIAN_M[1] and end_m <= _USUAL_END_M:
         # With the unit as it stands, this is what cameras see: the range is what is odd.
-        fix = f"Set {range_to_set(name_of_limit, end_m)}, where nearly all of it ends, or mend the entry {key}"
+        fix = f"Set {describe_range(name_of_limit, end_m)}, where nearly all of it ends, or mend the entry {key}"
         others = f"; {key}.meters_per_unit: {numbers} would fit too: the device or the data set says" if units else ""
         return "max_depth", found, f"{fix}{others} ({where})"
     if not units:
-        return "unit", found, f"Set {range_to_set(name_of_limit, end_m)}, or mend the entry {key} ({where})"
-    found += f": looks like {either([f'{unit.name} (median {meters(unit.median_m)})' for unit in units])}"
+        return "unit", found, f"Set {describe_range(name_of_limit, end_m)}, or mend the entry {key} ({where})"
+    found += f": looks like {join_with_or([f'{unit.name} (median {meters(unit.median_m)})' for unit in units])}"
     which = ", whichever the device or the data set says" if len(units) > 1 else ""
     fix = f"Set {key}.meters_per_unit: {numbers}{which} ({where})"
     return "unit", found, fix + (kept if end_m <= _MAX_SEEN_M else "")

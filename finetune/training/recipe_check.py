@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from finetune.data.checks.depth_encoding import differing_units
-from finetune.data.checks.entry import Entry, without_ends
-from finetune.data.checks.findings import Finding, accepted, in_order
-from finetune.data.checks.frame_stats import Facts, facts_of, plain_unit
-from finetune.data.checks.rules import apart
+from finetune.data.checks.depth_encoding import find_differing_units
+from finetune.data.checks.entry import Entry, drop_sensor_ends
+from finetune.data.checks.findings import Finding, accept_findings, sort_findings
+from finetune.data.checks.frame_stats import Facts, collect_facts, plain_unit
+from finetune.data.checks.rules import find_shared_scenes
 from finetune.data.checks.summary import Checked, Summary
-from finetune.data.checks.zoom import differing_zoom, too_elongated
+from finetune.data.checks.zoom import find_differing_zoom, find_elongated
 from finetune.data.dataloader import ErrorCapturingDataset, init_worker
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader, try_read
@@ -74,7 +74,7 @@ def check_recipe(recipe: Recipe, path: str, *, samples: int = SAMPLES, step: boo
         begin = _try_model(recipe, step, checked)
     checked.findings += _of_promise("export", "export", lambda: require_exports(recipe, begin))
     checked.findings += _taken_folder(recipe)
-    checked.findings = in_order(checked.findings)
+    checked.findings = sort_findings(checked.findings)
     return checked
 
 
@@ -136,7 +136,7 @@ class _FactsOf(Dataset[Any]):
 
     def __getitem__(self, place: int) -> Facts | FileFault:
         found = try_read(self._reader, self._indices[place])
-        return facts_of(found, plain_unit(self._reader)) if isinstance(found, DepthSample) else found
+        return collect_facts(found, plain_unit(self._reader)) if isinstance(found, DepthSample) else found
 
 
 def _facts(reader: Reader, indices: Sequence[int], workers: int, key: str) -> Iterator[Facts | FileFault]:
@@ -192,7 +192,7 @@ def _depth(key: str, facts: Sequence[Facts]) -> EntryDepth:
         valid_share=float(np.median([one.valid_share for one in facts])),
         points=float(np.median([one.points for one in facts])),
         left_out_share=float(np.median([one.left_out_share for one in facts])),
-        depth_m=without_ends(np.concatenate([one.depth_m for one in usable]), facts)
+        depth_m=drop_sensor_ends(np.concatenate([one.depth_m for one in usable]), facts)
         if usable
         else np.empty(0, np.float32),
         facts=tuple(facts),
@@ -257,8 +257,8 @@ def _look_across(recipe: Recipe, entries: dict[str, Entry], checked: Checked) ->
         for key, train in entries.items():
             for other, val in entries.items():
                 if key.startswith("data.train") and other.startswith("data.val"):
-                    checked.findings += apart(train, val)
-    checked.findings += accepted(differing_units(list(entries.values())), recipe.data.accept)
+                    checked.findings += find_shared_scenes(train, val)
+    checked.findings += accept_findings(find_differing_units(list(entries.values())), recipe.data.accept)
     checked.findings += _zooms(recipe, entries)
     sizes = [one.size for entry in entries.values() for one in entry.facts]
     if sizes:
@@ -282,9 +282,9 @@ def _zooms(recipe: Recipe, entries: dict[str, Entry]) -> Iterator[Finding]:
         [entry for key, entry in entries.items() if key.startswith(f"data.{part}.")] for part in ("train", "val")
     )
     for entry in trained:
-        yield from too_elongated(entry, preprocessing)
+        yield from find_elongated(entry, preprocessing)
     crops = [protocol_settings(name).image_crop for name in recipe.evaluation.protocols or ("plain",)]
-    yield from differing_zoom(trained, scored, preprocessing, crops)
+    yield from find_differing_zoom(trained, scored, preprocessing, crops)
 
 
 def fitting_size(height: int, width: int, short_px: int) -> tuple[int, int]:

@@ -28,7 +28,7 @@ def test_weights_share_the_samples_and_each_reader_keeps_its_epochs() -> None:
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0), (1e-9, 1.0, 2.0), (0.3, 0.6, 1e6)])
 def test_shares_add_up_and_none_is_empty(weights: tuple[float, ...]) -> None:
-    shares = WeightedMixSampler(sizes=(5, 5, 5), weights=weights, seed=0)._shares()
+    shares = WeightedMixSampler(sizes=(5, 5, 5), weights=weights, seed=0)._block_shares()
     assert shares.sum() == 1000
     assert shares.min() >= 1
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from finetune.data.checks.entry import Entry, without_ends
+from finetune.data.checks.entry import Entry, drop_sensor_ends
 from finetune.data.checks.findings import Finding
 from finetune.data.readers.bits import Bits
 from finetune.utils.text import meters
@@ -25,7 +25,7 @@ _BITS: dict[Bits, tuple[str, float]] = {
 _RATIOS_OF_UNITS = ((3.8, 6.2), (900.0, 1100.0))
 
 
-def bits(entry: Entry) -> Iterator[Finding]:
+def find_bits(entry: Entry) -> Iterator[Finding]:
     """16 bits that are no plain whole number."""
     found = Counter(one.numbers.bits for one in entry.facts if one.numbers.bits)
     if not found:
@@ -53,15 +53,15 @@ def bits(entry: Entry) -> Iterator[Finding]:
     )
 
 
-def shares_of_a_range(entry: Entry) -> Iterator[Finding]:
+def find_shares(entry: Entry) -> Iterator[Finding]:
     """Numbers that all lie from 0 to 1, which are meters of a camera at a desk, or no meters at all."""
-    evidence = evidence_of_shares(entry)
+    evidence = describe_shares(entry)
     if evidence:
-        fix = what_shares_may_be(entry.key, entry.where)
+        fix = explain_shares(entry.key, entry.where)
         yield Finding(severity="warn", name="unit", key=entry.key, evidence=evidence, fix=fix)
 
 
-def evidence_of_shares(entry: Entry) -> str | None:
+def describe_shares(entry: Entry) -> str | None:
     """Why the numbers of an entry may be no meters; None where they are nothing strange."""
     told = [one for one in entry.facts if one.numbers.scale]
     if not told or len(told) < len([one for one in entry.facts if one.points]):
@@ -77,7 +77,7 @@ def evidence_of_shares(entry: Entry) -> str | None:
     return evidence if ends or unit < 1.0 or meant_farther else None
 
 
-def what_shares_may_be(key: str, where: str) -> str:
+def explain_shares(key: str, where: str) -> str:
     """What numbers from 0 to 1 are to be read as; the data set's page says which."""
     return (
         "The data set or the renderer says what they are. Shares of a far plane: set "
@@ -87,7 +87,7 @@ def what_shares_may_be(key: str, where: str) -> str:
     )
 
 
-def differing_units(entries: Sequence[Entry]) -> Iterator[Finding]:
+def find_differing_units(entries: Sequence[Entry]) -> Iterator[Finding]:
     """Entries whose depths differ as two units do: one of them is read in a wrong one."""
     medians = {entry.key: median for entry in entries if (median := _median_m(entry)) > 0}
     others = [entry for entry in entries if entry.key in medians]
@@ -121,4 +121,4 @@ def _differ_as_units(ratio: float, first: float | None, second: float | None) ->
 
 def _median_m(entry: Entry) -> float:
     found = [one.depth_m for one in entry.facts if one.depth_m.size]
-    return float(np.median(without_ends(np.concatenate(found), entry.facts))) if found else 0.0
+    return float(np.median(drop_sensor_ends(np.concatenate(found), entry.facts))) if found else 0.0

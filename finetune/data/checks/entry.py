@@ -36,15 +36,15 @@ class Entry:
     limit: tuple[str, float]
 
 
-def ends_of_sensor(facts: Collection[Facts]) -> set[float]:
+def find_sensor_ends(facts: Collection[Facts]) -> set[float]:
     """Depths, meters, that are codes or where the sensor saturates: no distance, and so no reason for a range."""
     ends = [one.most_m for one in facts if one.most_share >= _SHARE_AT_END and not one.constant]
     saturated = {end for end in ends if len(facts) >= _MIN_MAPS and ends.count(end) >= _SHARE_OF_MAPS * len(facts)}
     return saturated | {one.most_m for one in facts if one.has_code}
 
 
-def without_ends(depth_m: NDArray[np.float32], facts: Collection[Facts]) -> NDArray[np.float32]:
+def drop_sensor_ends(depth_m: NDArray[np.float32], facts: Collection[Facts]) -> NDArray[np.float32]:
     """The depths that are none of ``ends_of_sensor``; all of them where nothing else is left."""
-    ends = ends_of_sensor(facts)
+    ends = find_sensor_ends(facts)
     left = depth_m[~np.isin(depth_m, np.array(sorted(ends), np.float32))] if ends else depth_m
     return left if left.size else depth_m

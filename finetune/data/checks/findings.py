@@ -89,7 +89,7 @@ class Finding:
         return asdict(self)
 
 
-def accepted(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
+def accept_findings(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
     """The findings, of which those that the recipe accepts are notes; ``names`` as of ``data.accept``."""
     return [
         replace(one, severity="note", evidence=f"accepted by data.accept: {one.evidence}", fix="")
@@ -99,6 +99,6 @@ def accepted(findings: Iterable[Finding], names: Collection[str]) -> list[Findin
     ]
 
 
-def in_order(findings: Iterable[Finding]) -> list[Finding]:
+def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
     """The worst first, among these causes before what follows from them."""
     return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), NAMES.index(one.name)))

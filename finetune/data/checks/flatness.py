@@ -34,7 +34,7 @@ def largest_plane(
         For each reading of the numbers, the share of pixels on the plane that holds most of them; None where fewer
         than a hundred pixels are measured.
     """
-    drawn = _draw(valid & np.isfinite(depth_m))
+    drawn = _draw_triples(valid & np.isfinite(depth_m))
     if drawn is None:
         return None
     chosen, places, triples = drawn
@@ -44,7 +44,7 @@ def largest_plane(
     if camera:
         x, y = (columns - camera.cx_px) / camera.fx_px, (rows - camera.cy_px) / camera.fy_px
         readings["range"] = np.sqrt(1.0 + x**2 + y**2) / values
-    return {name: _share(reading, places, triples, _TOLERANCE * reading) for name, reading in readings.items()}
+    return {name: _largest_share(reading, places, triples, _TOLERANCE * reading) for name, reading in readings.items()}
 
 
 def flat_shares(known: NDArray[np.bool_], *readings: NDArray[np.float64]) -> list[float] | None:
@@ -58,19 +58,19 @@ def flat_shares(known: NDArray[np.bool_], *readings: NDArray[np.float64]) -> lis
     Returns:
         For each, the share of pixels on the plane that holds most of them; None where fewer than a hundred are known.
     """
-    drawn = _draw(known)
+    drawn = _draw_triples(known)
     if drawn is None:
         return None
     chosen, places, triples = drawn
     values = [reading.reshape(-1)[chosen] for reading in readings]
     spreads = [np.subtract(*np.percentile(one, (75, 25))) for one in values]
     return [
-        _share(one, places, triples, np.full(len(one), _SHARE_OF_SPREAD * spread))
+        _largest_share(one, places, triples, np.full(len(one), _SHARE_OF_SPREAD * spread))
         for one, spread in zip(values, spreads, strict=True)
     ]
 
 
-def _draw(
+def _draw_triples(
     known: NDArray[np.bool_],
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]] | None:
     """Pixels (N,), their (N, 3) places, and (M, 3) triples of them that lie on no line; None where there are few."""
@@ -85,7 +85,7 @@ def _draw(
     return (chosen, places, triples) if len(triples) else None
 
 
-def _share(
+def _largest_share(
     values: NDArray[np.float64], places: NDArray[np.float64], triples: NDArray[np.intp], tolerance: NDArray[np.float64]
 ) -> float:
     """Of the (M, 3) triples, the share of all (N,) values on the plane through the best of them."""

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finetune.data.checks.flatness import Reading, largest_plane
 from finetune.data.checks.registration import Edges, find_edges
-from finetune.data.checks.stored_numbers import Numbers, numbers_of
+from finetune.data.checks.stored_numbers import Numbers, recognize_numbers
 from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample, is_sparse
 
@@ -71,7 +71,7 @@ class Facts:
         return self.next_m > 0 and self.most_share > _FEW and self.most_m > _APART * self.next_m
 
 
-def facts_of(sample: DepthSample, meters_per_unit: float | None = None) -> Facts:
+def collect_facts(sample: DepthSample, meters_per_unit: float | None = None) -> Facts:
     """
     Look at a sample.
 
@@ -99,9 +99,9 @@ def facts_of(sample: DepthSample, meters_per_unit: float | None = None) -> Facts
         sparse=is_sparse(surface),
         edges=find_edges(sample.image, sample.depth_m, surface),
         plane=largest_plane(sample.depth_m, surface, sample.camera),
-        numbers=numbers_of(sample.depth_m, sample.valid, meters_per_unit),
+        numbers=recognize_numbers(sample.depth_m, sample.valid, meters_per_unit),
         image_levels=int(np.count_nonzero(np.bincount(sample.image.reshape(-1), minlength=256))),
-        look=look_of(sample.image),
+        look=hash_image(sample.image),
     )
 
 
@@ -115,7 +115,7 @@ def plain_unit(reader: Reader) -> float | None:
     return None if reader.depth_is != "z" or reader.bits else reader.meters_per_unit
 
 
-def look_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
+def hash_image(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """
     (H, W, 3) -> (256,) bits: whether each of 16x16 cells is brighter than the one to its right.
 

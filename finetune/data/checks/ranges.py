@@ -8,10 +8,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from finetune.data.checks.depth_encoding import evidence_of_shares
-from finetune.data.checks.entry import Entry, ends_of_sensor, without_ends
+from finetune.data.checks.depth_encoding import describe_shares
+from finetune.data.checks.entry import Entry, drop_sensor_ends, find_sensor_ends
 from finetune.data.checks.findings import Finding
-from finetune.data.checks.units import range_to_set, suggested_max_depth_m
+from finetune.data.checks.units import describe_range, suggest_max_depth_m
 from finetune.data.reader import Reader
 from finetune.utils.text import meters, percent
 
@@ -20,10 +20,10 @@ _TOO_MUCH_HEADROOM = 5.0
 _MOSTLY_WITHIN = 0.95
 
 
-def sentinel(entry: Entry) -> Iterator[Finding]:
+def find_sentinel(entry: Entry) -> Iterator[Finding]:
     """One far value that many pixels share, with nothing near it, is a code and not a distance; and where the maps all
     end at one value that many pixels share, the sensor or the file ends there."""
-    if evidence_of_shares(entry):
+    if describe_shares(entry):
         return  # which end where their range ends
     suspects = [one.most_m for one in entry.facts if one.has_code]
     if suspects:
@@ -32,7 +32,7 @@ def sentinel(entry: Entry) -> Iterator[Finding]:
             return
         nature = "nothing near it: it looks like a code for 'not measured'"
     else:
-        ends = ends_of_sensor(entry.facts)
+        ends = find_sensor_ends(entry.facts)
         if not ends:
             return
         value_m = max(ends)
@@ -59,15 +59,15 @@ def sentinel(entry: Entry) -> Iterator[Finding]:
     )
 
 
-def depth_range(entry: Entry) -> Iterator[Finding]:
+def find_lost_depth(entry: Entry) -> Iterator[Finding]:
     """Whether the range of the recipe loses measured depth, or is far wider than it."""
     key, limit_m = entry.limit
     found = [one.depth_m for one in entry.facts]
-    depth_m = without_ends(np.concatenate(found), entry.facts) if found else np.empty(0, np.float32)
-    if not depth_m.size or evidence_of_shares(entry):
+    depth_m = drop_sensor_ends(np.concatenate(found), entry.facts) if found else np.empty(0, np.float32)
+    if not depth_m.size or describe_shares(entry):
         return
     end_m = float(np.percentile(depth_m, 99.5))
-    suggested_m = suggested_max_depth_m(end_m)
+    suggested_m = suggest_max_depth_m(end_m)
     beyond = float(np.mean(depth_m > limit_m))
     if beyond > 0.01 and not entry.ceiling:
         yield Finding(
@@ -75,7 +75,7 @@ def depth_range(entry: Entry) -> Iterator[Finding]:
             name="max_depth",
             key=entry.key,
             evidence=f"{percent(beyond)} of the measured depth is beyond {key} {limit_m:g} and lost",
-            fix=way_with_what_is_beyond(entry.key, entry.reader, (key, limit_m), end_m, beyond),
+            fix=explain_beyond_range(entry.key, entry.reader, (key, limit_m), end_m, beyond),
         )
     elif suggested_m is None or (end_m > limit_m and not entry.ceiling):
         yield Finding(
@@ -106,20 +106,18 @@ def depth_range(entry: Entry) -> Iterator[Finding]:
         )
 
 
-def way_with_what_is_beyond(
-    entry_key: str, reader: Reader, limit: tuple[str, float], end_m: float, beyond: float
-) -> str:
+def explain_beyond_range(entry_key: str, reader: Reader, limit: tuple[str, float], end_m: float, beyond: float) -> str:
     """What to set where a share of the depth is beyond the limit: a sensor's noise is to raise no range."""
     key, limit_m = limit
     if reader.depth_is == "disparity" and not reader.disparity_offset_px:
         # Middlebury's doffs: without it, what is far is many times too far.
         set_offset = f"If the calibration names an offset (doffs), set {entry_key}.disparity_offset_px; if not, set"
-        return f"{set_offset} {range_to_set(key, end_m)}, or more if the camera is to answer farther"
-    farther = f"Set {range_to_set(key, end_m)}, or more if the camera is to answer farther"
+        return f"{set_offset} {describe_range(key, end_m)}, or more if the camera is to answer farther"
+    farther = f"Set {describe_range(key, end_m)}, or more if the camera is to answer farther"
     if beyond > 1 - _MOSTLY_WITHIN or not reader.has_option("max_depth_m"):
         return farther
     own_m = reader.max_depth_m or limit_m
     return (
         f"Set {entry_key}.max_depth_m: {min(own_m, limit_m):g} if the sensor measures no farther, and what is beyond "
-        f"is noise; where it is measured well, set {range_to_set(key, end_m)}"
+        f"is noise; where it is measured well, set {describe_range(key, end_m)}"
     )

@@ -162,8 +162,8 @@ def find_edges(image: NDArray[np.uint8], depth_m: NDArray[np.float32], valid: ND
     log_depth = np.log(np.where(known, np.maximum(depth_m, 1e-6), 1.0))
     log_depth = cv2.resize(log_depth, size, interpolation=cv2.INTER_NEAREST)
     known = cv2.resize(known.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    rows, columns = np.nonzero(_jumps(log_depth, known) | _jumps(log_depth.T, known.T).T)
-    if len(rows) < _MIN_EDGES or _says_no_edges(log_depth, known):
+    rows, columns = np.nonzero(_find_jumps(log_depth, known) | _find_jumps(log_depth.T, known.T).T)
+    if len(rows) < _MIN_EDGES or _lacks_edges(log_depth, known):
         return None
     gradient = np.hypot(*(np.abs(np.gradient(small, axis=axis)).max(axis=2) for axis in (0, 1)))
     ranks = np.empty(gradient.size, dtype=np.float64)
@@ -171,7 +171,7 @@ def find_edges(image: NDArray[np.uint8], depth_m: NDArray[np.float32], valid: ND
     return Edges(ranks.reshape(gradient.shape).round().astype(np.uint8), rows, columns, width)
 
 
-def _jumps(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
+def _find_jumps(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(h, w): along rows, the near side of each jump and the pixel beside it; holes are stepped over."""
     places = np.arange(known.shape[1])[None].repeat(known.shape[0], axis=0)
     before = np.full(known.shape, -1)
@@ -187,7 +187,7 @@ def _jumps(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray
     return edges
 
 
-def _says_no_edges(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> bool:
+def _lacks_edges(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> bool:
     """Whether jumps need not be where surfaces end: depth is islands, or flat pieces, or jumps at random."""
     _, _, stats, _ = cv2.connectedComponentsWithStats(known.astype(np.uint8), connectivity=4)
     islands = stats[1:, cv2.CC_STAT_AREA]
@@ -200,7 +200,7 @@ def _says_no_edges(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) ->
     return bool(in_pieces or np.mean(steps > _MIN_JUMP) > _NOISE)
 
 
-def fit(frames: Sequence[Edges], *, mirrored: bool = False) -> Fit | None:
+def fit_edges(frames: Sequence[Edges], *, mirrored: bool = False) -> Fit | None:
     """
     Args:
         frames: those that have edges; where they are many, some of them are looked at.
@@ -213,26 +213,26 @@ def fit(frames: Sequence[Edges], *, mirrored: bool = False) -> Fit | None:
     if not large:
         return None
     chosen = [large[int(place)] for place in np.linspace(0, len(large) - 1, min(len(large), _MAX_FRAMES)).round()]
-    down = min(_reach(one.color.shape)[0] for one in chosen)
-    across = min(_reach(one.color.shape)[1] for one in chosen)
-    scores = np.median([_scores(one, down, across, mirrored) for one in chosen], axis=0).astype(np.float32)
-    place, around = _blurred(scores, _PLACE_PX, _PLACE_PX), _blurred(scores, _AROUND_PX, _AROUND_PX)
-    along = np.maximum(_blurred(scores, _AROUND_PX, _PLACE_PX), _blurred(scores, _PLACE_PX, _AROUND_PX))
+    down = min(_max_shift(one.color.shape)[0] for one in chosen)
+    across = min(_max_shift(one.color.shape)[1] for one in chosen)
+    scores = np.median([_score_shifts(one, down, across, mirrored) for one in chosen], axis=0).astype(np.float32)
+    place, around = _blur(scores, _PLACE_PX, _PLACE_PX), _blur(scores, _AROUND_PX, _AROUND_PX)
+    along = np.maximum(_blur(scores, _AROUND_PX, _PLACE_PX), _blur(scores, _PLACE_PX, _AROUND_PX))
     return Fit(
-        rise=_heights(place - around),
-        peak=_heights(place - np.maximum(around, along)),
+        rise=_measure_heights(place - around),
+        peak=_measure_heights(place - np.maximum(around, along)),
         zoom=float(np.median([one.width / one.color.shape[1] for one in chosen])),
         frames=len(large),
     )
 
 
-def _reach(shape: tuple[int, ...]) -> tuple[int, int]:
+def _max_shift(shape: tuple[int, ...]) -> tuple[int, int]:
     """Farthest shift down and across, pixels."""
     across = int(shape[1] * REACH)
     return min(across, shape[0] // 4), across
 
 
-def _scores(frame: Edges, down: int, across: int, mirrored: bool) -> NDArray[np.float64]:
+def _score_shifts(frame: Edges, down: int, across: int, mirrored: bool) -> NDArray[np.float64]:
     """(2 down + 1, 2 across + 1): mean rank of color at the edges moved by each shift, of those still in the image."""
     height, width = frame.color.shape
     edges = np.zeros((height, width), dtype=np.float32)
@@ -242,20 +242,20 @@ def _scores(frame: Edges, down: int, across: int, mirrored: bool) -> NDArray[np.
     moved = np.conj(np.fft.rfft2(edges, s=size))
     place = np.ix_(np.arange(-down, down + 1), np.arange(-across, across + 1))
     sums = np.fft.irfft2(np.fft.rfft2(frame.color / 255.0, s=size) * moved, s=size)[place]
-    counts = np.fft.irfft2(_transformed_frame(height, width, size) * moved, s=size)[place]
+    counts = np.fft.irfft2(_transform_ones(height, width, size) * moved, s=size)[place]
     return np.asarray(sums / np.maximum(counts, 1.0), dtype=np.float64)
 
 
 @lru_cache(maxsize=4)
-def _transformed_frame(height: int, width: int, size: tuple[int, int]) -> NDArray[np.complexfloating]:
+def _transform_ones(height: int, width: int, size: tuple[int, int]) -> NDArray[np.complexfloating]:
     return np.fft.rfft2(np.ones((height, width)), s=size)
 
 
-def _blurred(scores: NDArray[np.float32], across_px: float, down_px: float) -> NDArray[np.float32]:
+def _blur(scores: NDArray[np.float32], across_px: float, down_px: float) -> NDArray[np.float32]:
     return np.asarray(cv2.GaussianBlur(scores, (0, 0), sigmaX=across_px, sigmaY=down_px), dtype=np.float32)
 
 
-def _heights(over: NDArray[np.float32]) -> Heights:
+def _measure_heights(over: NDArray[np.float32]) -> Heights:
     """``over``: (2 down + 1, 2 across + 1), no shift in the middle."""
     down, across = np.indices(over.shape) - np.array(over.shape).reshape(2, 1, 1) // 2
     larger = np.maximum(np.abs(across), np.abs(down))

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
-from finetune.data.checks.depth_encoding import bits, shares_of_a_range
+from finetune.data.checks.depth_encoding import find_bits, find_shares
 from finetune.data.checks.entry import Entry
 from finetune.data.checks.findings import Finding
 from finetune.data.checks.flatness import Reading
 from finetune.data.checks.frame_stats import Facts
-from finetune.data.checks.ranges import depth_range, sentinel
-from finetune.data.checks.registration import MIN_FRAMES, Fit, fit
+from finetune.data.checks.ranges import find_lost_depth, find_sentinel
+from finetune.data.checks.registration import MIN_FRAMES, Fit, fit_edges
 from finetune.utils.text import percent
 
 # By how much, as a natural log, the largest plane of another reading must hold more pixels in the median frame.
@@ -30,23 +30,23 @@ _MIN_FOCAL = 0.1  # of the width: a field of view of 157 degrees
 _MAX_DIFFERENT_BITS = 12  # of 256, between images that look alike
 
 
-def findings_of(entry: Entry) -> Iterator[Finding]:
+def find_problems(entry: Entry) -> Iterator[Finding]:
     """Everything but what a wrong unit is, which ``inspection`` tells."""
     for look in (
-        _focal,
-        bits,
-        shares_of_a_range,
-        _reading,
-        _registration,
-        sentinel,
-        _constant,
-        depth_range,
-        _image_levels,
+        _find_short_focal,
+        find_bits,
+        find_shares,
+        _find_other_reading,
+        _find_misregistration,
+        find_sentinel,
+        _find_constant_depth,
+        find_lost_depth,
+        _find_few_levels,
     ):
         yield from look(entry)
 
 
-def _focal(entry: Entry) -> Iterator[Finding]:
+def _find_short_focal(entry: Entry) -> Iterator[Finding]:
     short = [one for one in entry.facts if one.focal_px is not None and one.focal_px < _MIN_FOCAL * one.size[1]]
     if short:
         focal, width = short[0].focal_px, short[0].size[1]
@@ -60,7 +60,7 @@ def _focal(entry: Entry) -> Iterator[Finding]:
         )
 
 
-def _image_levels(entry: Entry) -> Iterator[Finding]:
+def _find_few_levels(entry: Entry) -> Iterator[Finding]:
     """Images of more than 8 bits that use few of them: divided by 257, a thermal camera's 900 counts are four grays."""
     levels = [one.image_levels for one in entry.facts]
     if len(levels) < _MIN_FRAMES or not 1 < np.median(levels) <= _FEW_LEVELS:
@@ -75,7 +75,7 @@ def _image_levels(entry: Entry) -> Iterator[Finding]:
     )
 
 
-def _reading(entry: Entry) -> Iterator[Finding]:
+def _find_other_reading(entry: Entry) -> Iterator[Finding]:
     """Disparity, or distance along the ray, taken for depth."""
     if any(one.numbers.bits or one.numbers.scale == "z_buffer" for one in entry.facts):
         return  # whose surfaces bend for another reason
@@ -109,11 +109,11 @@ def _is_short(one: Facts) -> bool:
     return one.focal_px is not None and one.focal_px < _MIN_FOCAL * one.size[1]
 
 
-def _registration(entry: Entry) -> Iterator[Finding]:
-    found = fit([one.edges for one in entry.facts if one.edges])
+def _find_misregistration(entry: Entry) -> Iterator[Finding]:
+    found = fit_edges([one.edges for one in entry.facts if one.edges])
     if not found:
         if entry.facts and all(one.sparse for one in entry.facts):
-            yield _not_judged(entry)
+            yield _note_sparse(entry)
         return
     if found.verdict == "unknown":
         return
@@ -122,7 +122,7 @@ def _registration(entry: Entry) -> Iterator[Finding]:
         f"over {found.frames} frames color changes at depth edges by {_percent(found.rise.in_place)} of its range more "
         "than around them"
     )
-    mirrored = fit([one.edges for one in entry.facts if one.edges], mirrored=True)
+    mirrored = fit_edges([one.edges for one in entry.facts if one.edges], mirrored=True)
     if mirrored and mirrored.fits and found.rise.in_place < 0.5 * mirrored.rise.in_place:
         yield Finding(
             severity="stop" if sure else "warn",
@@ -138,7 +138,7 @@ def _registration(entry: Entry) -> Iterator[Finding]:
             name="registration",
             key=entry.key,
             evidence=f"depth does not lie on its image: {numbers}, and by {_percent(found.rise.best)} once it is moved "
-            f"{_toward(found)}",
+            f"{_describe_shift(found)}",
             fix="Register depth to color with the two cameras' calibration, as the sensor's own software does "
             f"({entry.where})",
         )
@@ -154,7 +154,7 @@ def _registration(entry: Entry) -> Iterator[Finding]:
         )
 
 
-def _not_judged(entry: Entry) -> Finding:
+def _note_sparse(entry: Entry) -> Finding:
     share = float(np.median([one.valid_share for one in entry.facts]))
     return Finding(
         severity="note",
@@ -169,14 +169,14 @@ def _percent(share: float) -> str:
     return f"{max(0.0, share):.0%}"
 
 
-def _toward(found: Fit) -> str:
+def _describe_shift(found: Fit) -> str:
     across_px, down_px = found.shift_px
     across = f"{abs(across_px)} px {'right' if across_px > 0 else 'left'}"
     down = f"{abs(down_px)} px {'down' if down_px > 0 else 'up'}"
     return " and ".join(text for text, moved in ((across, across_px), (down, down_px)) if moved)
 
 
-def _constant(entry: Entry) -> Iterator[Finding]:
+def _find_constant_depth(entry: Entry) -> Iterator[Finding]:
     flat = [one.source for one in entry.facts if one.constant]
     if len(flat) > 0.05 * len(entry.facts):
         yield Finding(
@@ -189,15 +189,15 @@ def _constant(entry: Entry) -> Iterator[Finding]:
         )
 
 
-def apart(train: Entry, val: Entry, file_name: Callable[[str], str] = lambda source: source) -> Iterator[Finding]:
+def find_shared_scenes(train: Entry, val: Entry) -> Iterator[Finding]:
     """Whether validation frames look like training frames, or come from the same recording."""
     if train.facts and val.facts:
         looks = np.stack([one.look for one in train.facts])
         alike = []
         for one in val.facts:
-            bits = np.count_nonzero(looks != one.look, axis=1)
-            nearest = int(bits.argmin())
-            if bits[nearest] <= _MAX_DIFFERENT_BITS:
+            differing = np.count_nonzero(looks != one.look, axis=1)
+            nearest = int(differing.argmin())
+            if differing[nearest] <= _MAX_DIFFERENT_BITS:
                 alike.append((one.source, train.facts[nearest].source))
         if alike:
             yield Finding(
@@ -205,7 +205,7 @@ def apart(train: Entry, val: Entry, file_name: Callable[[str], str] = lambda sou
                 name="near_duplicates",
                 key=val.key,
                 evidence=f"{len(alike)} of {len(val.facts)} frames looked at are nearly the same picture as one of "
-                f"{train.key}, such as {file_name(alike[0][0])} and {file_name(alike[0][1])}: their score says "
+                f"{train.key}, such as {alike[0][0]} and {alike[0][1]}: their score says "
                 "nothing of other places",
                 fix=f"Take validation frames from other places or recordings ({val.where})",
             )

@@ -35,7 +35,7 @@ class Numbers(NamedTuple):
     scale: Scale | None = None
 
 
-def numbers_of(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], meters_per_unit: float | None) -> Numbers:
+def recognize_numbers(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], meters_per_unit: float | None) -> Numbers:
     """
     Args:
         depth_m, valid: (H, W), as a reader gives them.
@@ -50,7 +50,7 @@ def numbers_of(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], meters_pe
     raw = np.where(known, depth_m, 0.0) / np.float64(meters_per_unit)
     whole = np.rint(raw)
     if raw.max() <= 1.0 + 1e-6:
-        return Numbers(scale=_scale_of(raw, known))
+        return Numbers(scale=_classify_scale(raw, known))
     if raw.max() > 65535 + _WHOLE or np.abs(raw - whole).max() > _WHOLE:
         return Numbers()
     stored = whole.astype(np.uint16)
@@ -63,7 +63,7 @@ def numbers_of(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], meters_pe
     if _is_half_floats(stored, known):
         return Numbers(bits="float16", matters=True)
     # A depth buffer of 16 bits; most of a camera's depth is not near 65 m.
-    if np.median(stored[known]) > 0.8 * 65535 and _scale_of(raw / 65535, known) == "z_buffer":
+    if np.median(stored[known]) > 0.8 * 65535 and _classify_scale(raw / 65535, known) == "z_buffer":
         return Numbers(scale="z_buffer")
     return Numbers()
 
@@ -113,7 +113,7 @@ def _is_half_floats(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> boo
     return bool(shares and np.log(shares[0] / max(shares[1], 1e-3)) > _CLEARLY_FLATTER)
 
 
-def _scale_of(raw: NDArray[np.float64], known: NDArray[np.bool_]) -> Scale:
+def _classify_scale(raw: NDArray[np.float64], known: NDArray[np.bool_]) -> Scale:
     """A depth buffer is linear over a plane, and most of it is near 1; of what is linear in depth, the inverse is."""
     low, middle, high = np.percentile(raw[known], (0.5, 50, 99.5))
     if middle < 0.5 or high - middle > middle - low:

@@ -39,7 +39,7 @@ _MEDIAN_OF_RANGE = (0.03, 0.95)
 _MAX_BEYOND_RANGE = 1.2
 
 
-def fitting_units(median: float, end: float, max_depth_m: float, besides: float) -> list[Unit]:
+def find_fitting_units(median: float, end: float, max_depth_m: float, besides: float) -> list[Unit]:
     """
     Args:
         median, end: of the raw numbers, and where nearly all of them end.
@@ -64,13 +64,13 @@ def unit_name(meters: float) -> str:
     return next((name for unit, name in _UNITS.items() if math.isclose(unit, meters, rel_tol=1e-6)), f"{meters:.10g} m")
 
 
-def either(texts: Sequence[str]) -> str:
+def join_with_or(texts: Sequence[str]) -> str:
     """``a``, ``a or b``, ``a, b or c``."""
     *others, last = texts or [""]
     return f"{', '.join(others)} or {last}" if others else last
 
 
-def suggested_max_depth_m(end_m: float) -> float | None:
+def suggest_max_depth_m(end_m: float) -> float | None:
     """
     Args:
         end_m: the 99.5th percentile of depth.
@@ -85,7 +85,7 @@ def suggested_max_depth_m(end_m: float) -> float | None:
     return float(math.ceil(end_m)) if end_m < 30 else math.ceil(end_m / 5) * 5.0
 
 
-def range_to_set(key: str, end_m: float) -> str:
+def describe_range(key: str, end_m: float) -> str:
     """``model.max_depth_m: 22``, or what to hold it against where no recipe takes such an end."""
-    suggested_m = suggested_max_depth_m(end_m)
+    suggested_m = suggest_max_depth_m(end_m)
     return f"{key} to what your camera sees" if suggested_m is None else f"{key}: {suggested_m:g}"

@@ -15,7 +15,7 @@ from finetune.data.preprocessing import MAX_ELONGATED, Preprocessing
 _APART = 1.03  # a factor in the focal length is about the same factor in every answer
 
 
-def too_elongated(entry: Entry, preprocessing: Preprocessing) -> Iterator[Finding]:
+def find_elongated(entry: Entry, preprocessing: Preprocessing) -> Iterator[Finding]:
     """Frames that fill only a part of a training window, since their longer side is bounded."""
     long = [one for one in entry.facts if preprocessing.elongation(*one.size) > MAX_ELONGATED]
     if not long:
@@ -34,7 +34,7 @@ def too_elongated(entry: Entry, preprocessing: Preprocessing) -> Iterator[Findin
     )
 
 
-def differing_zoom(
+def find_differing_zoom(
     trained: Sequence[Entry], scored: Sequence[Entry], preprocessing: Preprocessing, image_crops: Sequence[str]
 ) -> Iterator[Finding]:
     """
@@ -45,13 +45,13 @@ def differing_zoom(
         preprocessing: of both.
         image_crops: of the protocols, ``none`` or ``kb``.
     """
-    ours = [seen for entry in trained for seen in _seen_px(entry.facts, preprocessing, "none")]
+    ours = [seen for entry in trained for seen in _seen_focals_px(entry.facts, preprocessing, "none")]
     if not ours:
         return
     least, most = min(ours), max(ours)
     for entry in scored:
         for crop in dict.fromkeys(image_crops):
-            theirs = _seen_px(entry.facts, preprocessing, crop)
+            theirs = _seen_focals_px(entry.facts, preprocessing, crop)
             if not theirs or least / _APART <= (middle := float(np.median(theirs))) <= most * _APART:
                 continue
             span = f"{least:.0f}" if most < 1.01 * least else f"{least:.0f} to {most:.0f}"
@@ -68,7 +68,7 @@ def differing_zoom(
             )
 
 
-def _seen_px(facts: Sequence[Facts], preprocessing: Preprocessing, image_crop: str) -> list[float]:
+def _seen_focals_px(facts: Sequence[Facts], preprocessing: Preprocessing, image_crop: str) -> list[float]:
     """Focal lengths at the network's size, pixels."""
     found = []
     for one in facts:

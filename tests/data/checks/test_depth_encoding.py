@@ -6,17 +6,17 @@ from typing import Any
 import numpy as np
 import pytest
 
-from finetune.data.checks.depth_encoding import differing_units
+from finetune.data.checks.depth_encoding import find_differing_units
 from finetune.data.checks.entry import Entry
 from finetune.data.checks.findings import Finding
-from finetune.data.checks.frame_stats import Facts, facts_of
-from finetune.data.checks.rules import findings_of
+from finetune.data.checks.frame_stats import Facts, collect_facts
+from finetune.data.checks.rules import find_problems
 from finetune.data.checks.stored_numbers import Numbers
 from tests.synthetic import reader_with, tilted_plane
 
 
 def facts(**changes: Any) -> Facts:
-    return dataclasses.replace(facts_of(tilted_plane()), **{"edges": None, "plane": None, **changes})
+    return dataclasses.replace(collect_facts(tilted_plane()), **{"edges": None, "plane": None, **changes})
 
 
 def entry(found: list[Facts], key: str = "data.train.0", limit_m: float = 10.0, **options: Any) -> Entry:
@@ -26,7 +26,7 @@ def entry(found: list[Facts], key: str = "data.train.0", limit_m: float = 10.0, 
 
 
 def named(found: Entry, *names: str) -> list[Finding]:
-    return [one for one in findings_of(found) if one.name in names]
+    return [one for one in find_problems(found) if one.name in names]
 
 
 def test_bits_that_most_maps_have_are_named_with_the_two_keys() -> None:
@@ -95,7 +95,7 @@ def test_entries_whose_medians_differ_as_units_do(
         entry([depths(median_m)], key, **({"meters_per_unit": unit} if unit else {}))
         for key, (unit, median_m) in (("data.train.0", train), ("data.val.0", val))
     ]
-    found = list(differing_units(entries))
+    found = list(find_differing_units(entries))
     if said is None:
         assert not found
     else:

@@ -1,6 +1,6 @@
 from typing import get_args
 
-from finetune.data.checks.findings import JUDGMENTS, NAMES, Accepted, Finding, accepted, in_order
+from finetune.data.checks.findings import JUDGMENTS, NAMES, Accepted, Finding, accept_findings, sort_findings
 
 
 def test_the_worst_comes_first_and_a_cause_before_what_follows_from_it() -> None:
@@ -10,7 +10,7 @@ def test_the_worst_comes_first_and_a_cause_before_what_follows_from_it() -> None
         Finding(severity="warn", name="files", key="data.train.0", evidence="d"),
         Finding(severity="stop", name="depth_is", key="data.train.0", evidence="e", fix="f"),
     ]
-    assert [one.name for one in in_order(found)] == ["depth_is", "unit", "files", "step"]
+    assert [one.name for one in sort_findings(found)] == ["depth_is", "unit", "files", "step"]
     assert NAMES.index("depth_is") < NAMES.index("unit")
 
 
@@ -30,7 +30,7 @@ def test_a_judgment_says_how_it_is_accepted() -> None:
     # What only warns says it too: else it returns with every launch.
     assert sentences[:2] == ["data.val.0: far. Set it. If it is as it should be, set data.accept: [unit]."] * 2
     assert sentences[2:] == ["data.val.0: far. Set it."] * 2
-    after = accepted(found, ["unit", "files_are_no_judgment"])
+    after = accept_findings(found, ["unit", "files_are_no_judgment"])
     assert [one.severity for one in after] == ["note", "note", "stop", "note"]
     assert after[0].sentence() == "data.val.0: accepted by data.accept: far."
 

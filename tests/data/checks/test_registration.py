@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from finetune.data.checks.registration import Edges, _scores, find_edges, fit
+from finetune.data.checks.registration import Edges, _score_shifts, find_edges, fit_edges
 
 
 def frame(seed: int, across: int = 0, down: int = 0, zoom: int = 1) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -27,7 +27,7 @@ def edges_of(image: NDArray[np.uint8], depth_m: NDArray[np.float32]) -> Edges:
 
 
 def test_depth_on_its_image_is_in_place() -> None:
-    found = fit([edges_of(*frame(seed)) for seed in range(8)])
+    found = fit_edges([edges_of(*frame(seed)) for seed in range(8)])
     assert found is not None
     assert found.frames == 8
     assert found.fits and found.verdict == "unknown"
@@ -38,14 +38,14 @@ def test_depth_on_its_image_is_in_place() -> None:
 @pytest.mark.parametrize("zoom", [1, 2])
 @pytest.mark.parametrize(("across", "down"), [(12, -5), (-40, 8), (50, 0), (0, -30)])
 def test_a_shift_is_found_in_pixels_of_the_image_and_its_way_back_is_named(across: int, down: int, zoom: int) -> None:
-    found = fit([edges_of(*frame(seed, across=across, down=down, zoom=zoom)) for seed in range(8)])
+    found = fit_edges([edges_of(*frame(seed, across=across, down=down, zoom=zoom)) for seed in range(8)])
     assert found is not None
     assert found.verdict == "moved" and not found.fits
     assert found.shift_px == (pytest.approx(-across * zoom, abs=zoom), pytest.approx(-down * zoom, abs=zoom))
 
 
 def test_the_depth_of_another_picture_fits_nowhere() -> None:
-    found = fit([edges_of(frame(seed)[0], frame(seed + 100)[1]) for seed in range(16)])
+    found = fit_edges([edges_of(frame(seed)[0], frame(seed + 100)[1]) for seed in range(16)])
     assert found is not None
     assert found.verdict == "apart" and not found.fits
 
@@ -54,21 +54,21 @@ def test_a_few_frames_say_nothing_but_a_clear_shift() -> None:
     apart = [edges_of(frame(seed)[0], frame(seed + 100)[1]) for seed in range(7)]
     moved = [edges_of(*frame(seed, across=20)) for seed in range(7)]
     for frames, verdict in ((apart, "unknown"), (moved, "moved"), (moved[:4], "moved"), (moved[:3], "unknown")):
-        found = fit(frames)
+        found = fit_edges(frames)
         assert found is not None and found.verdict == verdict
 
 
 def test_mirrored_depth_fits_once_it_is_turned() -> None:
     frames = [frame(seed) for seed in range(8)]
     mirrored = [edges_of(image, np.ascontiguousarray(depth_m[:, ::-1])) for image, depth_m in frames]
-    as_is, turned = fit(mirrored), fit(mirrored, mirrored=True)
+    as_is, turned = fit_edges(mirrored), fit_edges(mirrored, mirrored=True)
     assert as_is is not None and turned is not None
     assert turned.fits and not as_is.fits
 
 
 def test_a_score_is_the_mean_rank_at_the_moved_edges_that_are_still_in_the_image() -> None:
     edges = edges_of(*frame(3, across=30))
-    scores = _scores(edges, 40, 53, mirrored=False)
+    scores = _score_shifts(edges, 40, 53, mirrored=False)
     assert scores.shape == (81, 107)
     height, width = edges.color.shape
     for down, across in ((0, 0), (-40, 17), (11, 53), (40, -53)):
@@ -96,12 +96,12 @@ def test_a_wall_and_a_sparse_scan_have_no_edges_and_no_fit() -> None:
     assert find_edges(image, depth_m, scan) is None
     # A fifth of the pixels, as of KITTI's annotated depth, is jumps everywhere.
     assert find_edges(image, depth_m, np.random.default_rng(0).random(depth_m.shape) < 0.2) is None
-    assert fit([]) is None
+    assert fit_edges([]) is None
 
 
 def test_in_small_images_there_is_no_room_to_move_edges() -> None:
     frames = [frame(seed, across=20) for seed in range(8)]
-    assert fit([edges_of(image[60:180, 80:200], depth_m[60:180, 80:200]) for image, depth_m in frames]) is None
+    assert fit_edges([edges_of(image[60:180, 80:200], depth_m[60:180, 80:200]) for image, depth_m in frames]) is None
 
 
 def slanted(seed: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:

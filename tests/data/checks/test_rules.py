@@ -15,10 +15,10 @@ import pytest
 from numpy.typing import NDArray
 
 from finetune.data.checks.entry import Entry
-from finetune.data.checks.frame_stats import Facts, facts_of
-from finetune.data.checks.registration import find_edges, fit
-from finetune.data.checks.rules import apart, findings_of
-from finetune.data.checks.units import suggested_max_depth_m
+from finetune.data.checks.frame_stats import Facts, collect_facts
+from finetune.data.checks.registration import find_edges, fit_edges
+from finetune.data.checks.rules import find_problems, find_shared_scenes
+from finetune.data.checks.units import suggest_max_depth_m
 from finetune.data.readers.files import read_depth, read_image
 from finetune.data.sample import DepthSample, is_sparse
 from tests.synthetic import reader_with, tilted_plane
@@ -32,18 +32,18 @@ def entry(facts: list[Facts], key: str = "data.train.0", max_depth_m: float = 10
 
 
 def plane(**changes: Any) -> Facts:
-    return dataclasses.replace(facts_of(tilted_plane()), **{"edges": None, "plane": None, **changes})
+    return dataclasses.replace(collect_facts(tilted_plane()), **{"edges": None, "plane": None, **changes})
 
 
 def named(found: Entry, name: str) -> list[str]:
-    return [f"{one.severity} {one.sentence()}" for one in findings_of(found) if one.name == name]
+    return [f"{one.severity} {one.sentence()}" for one in find_problems(found) if one.name == name]
 
 
 @pytest.mark.parametrize(
     ("end_m", "suggested_m"), [(0.73, 0.8), (1.0, 1.0), (5.2, 5.5), (9.9, 10.0), (12.3, 13.0), (79.1, 80.0)]
 )
 def test_the_suggested_range_is_the_end_rounded_up(end_m: float, suggested_m: float) -> None:
-    assert suggested_max_depth_m(end_m) == suggested_m
+    assert suggest_max_depth_m(end_m) == suggested_m
 
 
 def test_a_range_that_loses_depth_or_wastes_itself_is_named() -> None:
@@ -90,12 +90,12 @@ def test_frames_that_look_like_training_frames_are_counted() -> None:
     alike[:12], other[:13] = True, True
     train = entry([plane(look=look, source="a/1.png")])
     val = entry([plane(look=alike, source="b/2.png"), plane(look=other, source="b/3.png")], key="data.val.0")
-    (found,) = apart(train, val)
+    (found,) = find_shared_scenes(train, val)
     assert (
         "1 of 2 frames looked at are nearly the same picture as one of data.train.0, such as b/2.png" in found.evidence
     )
     shared = entry([plane(look=other, source="a/9.png")], key="data.val.0")
-    (note,) = apart(train, shared)
+    (note,) = find_shared_scenes(train, shared)
     assert (note.severity, note.name) == ("note", "one_recording")
 
 
@@ -171,7 +171,7 @@ def judged(pairs: list[Pair]) -> list[str]:
     """``stop registration`` and the like, of what is no note."""
     base = plane()
     facts = each(lambda pair: dataclasses.replace(base, edges=find_edges(*pair), sparse=is_sparse(pair[2])), pairs)
-    found = [one for one in findings_of(entry(facts)) if one.name in ("registration", "mirrored")]
+    found = [one for one in find_problems(entry(facts)) if one.name in ("registration", "mirrored")]
     return [f"{one.severity} {one.name}" for one in found if one.severity != "note"]
 
 
@@ -256,7 +256,7 @@ def test_a_clip_in_which_the_camera_hardly_moves_is_not_stopped() -> None:
         for image_path, depth_path in pairs[first : first + count]:
             depth_m = (read_depth(depth_path) / 1000).astype(np.float32)
             frames.append(find_edges(read_image(image_path), depth_m, depth_m > 0))
-        found = fit([edges for edges in frames if edges is not None])
+        found = fit_edges([edges for edges in frames if edges is not None])
         assert found is not None and found.verdict == "unknown", first
 
 
@@ -293,8 +293,8 @@ def test_real_pairs_are_told_to_be_registered_or_not() -> None:
         if "raw" in name or not samples:  # disparity of another kind than any reader's
             continue
         # One pair or two say nothing: a verdict takes eight.
-        facts = ([facts_of(sample) for sample in samples] * 8)[: max(8, len(samples))]
-        found = {one.name for one in findings_of(entry(facts)) if one.severity != "note"}
+        facts = ([collect_facts(sample) for sample in samples] * 8)[: max(8, len(samples))]
+        found = {one.name for one in find_problems(entry(facts)) if one.severity != "note"}
         assert ("registration" not in found) == registered, f"{name}: {found}"
         assert ("depth_is" in found) == (name == "middlebury2014"), f"{name}: {found}"  # which stores disparity
         assert not found & {"mirrored", "focal"}, f"{name}: {found}"

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from finetune.data.checks.stored_numbers import Numbers, numbers_of
+from finetune.data.checks.stored_numbers import Numbers, recognize_numbers
 from tests.conftest import ROOT
 
 SAMPLES = os.environ.get("DEPTH_SAMPLES")
@@ -91,7 +91,7 @@ def test_stored_numbers_are_told(name: str) -> None:
         raw: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         stored = store(raw / 1000, generator)
         depth_m = (stored.astype(np.float64) * unit).astype(np.float32)
-        told.append(numbers_of(depth_m, stored > 0, unit))
+        told.append(recognize_numbers(depth_m, stored > 0, unit))
     # Single frames may be told wrong; what is said of an entry takes most of them.
     if expected == Numbers():
         assert told == [expected] * 6
@@ -104,11 +104,11 @@ def test_nothing_is_told_of_few_numbers_or_of_what_a_reader_changed(unit: float 
     turned_mm = turned(np.full((40, 40), 1000.0) + np.arange(1600).reshape(40, 40))
     depth_m = (turned_mm * 0.001).astype(np.float32)
     valid = np.ones((40, 40), np.bool_)
-    assert numbers_of(depth_m, valid, 0.001).bits == "rotated"
+    assert recognize_numbers(depth_m, valid, 0.001).bits == "rotated"
     if unit is None:
-        assert numbers_of(depth_m, valid, None) == Numbers()
+        assert recognize_numbers(depth_m, valid, None) == Numbers()
     valid[12:] = False
-    assert numbers_of(depth_m, valid, unit) == Numbers()
+    assert recognize_numbers(depth_m, valid, unit) == Numbers()
 
 
 @pytest.mark.skipif(not SAMPLES, reason="set DEPTH_SAMPLES to the folder of real RGB-D samples to run this")
@@ -124,6 +124,6 @@ def test_real_depth_is_plain() -> None:
         raw: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if raw.dtype == np.uint16 and raw.ndim == 2:
             depth_m = (raw * 0.001).astype(np.float32)
-            found[name].append(numbers_of(depth_m, (raw > 0) & (raw < 65535), 0.001).bits)
+            found[name].append(recognize_numbers(depth_m, (raw > 0) & (raw < 65535), 0.001).bits)
     assert len([bits for bits in found.values() if bits]) >= 10
     assert {name for name, bits in found.items() if any(bits)} == {"sun_rgbd"}

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 import finetune
-from finetune.data.checks.frame_stats import facts_of
-from finetune.data.checks.rules import findings_of
+from finetune.data.checks.frame_stats import collect_facts
+from finetune.data.checks.rules import find_problems
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.files import read_image
 from finetune.data.readers.image_levels import ImageLevels
@@ -123,11 +123,11 @@ def test_images_that_use_few_levels_are_told() -> None:
     plane = tilted_plane()
     dull = dataclasses.replace(plane, image=(plane.image // 64).astype(np.uint8))
     assert 1 < len(np.unique(dull.image)) <= 4
-    found = [one for one in findings_of(entry([facts_of(dull)] * 4)) if one.name == "image_levels"]
+    found = [one for one in find_problems(entry([collect_facts(dull)] * 4)) if one.name == "image_levels"]
     assert len(found) == 1 and f"use {len(np.unique(dull.image))} of 256 levels" in found[0].evidence
     assert "data.image_percentiles: [1, 99]" in found[0].fix
     lively = dataclasses.replace(plane, image=np.arange(plane.image.size).reshape(plane.image.shape).astype(np.uint8))
-    assert not [one for one in findings_of(entry([facts_of(lively)] * 4)) if one.name == "image_levels"]
+    assert not [one for one in find_problems(entry([collect_facts(lively)] * 4)) if one.name == "image_levels"]
 
 
 def test_training_predict_and_evaluate_see_one_image(recipe: Path, frames: Path, tmp_path: Path) -> None:
