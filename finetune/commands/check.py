@@ -49,12 +49,12 @@ def _check(arguments: argparse.Namespace) -> int:
     configure_threading()
     # Only now the imports that take seconds: a wrong recipe has been refused.
     with import_without_gc():
-        from finetune.reporting.check_report import as_json, as_page, as_text
+        from finetune.reporting.check_report import format_check, format_check_json, render_check_page
         from finetune.training.recipe_check import check_recipe
 
     checked = check_recipe(recipe, arguments.recipe, samples=arguments.samples, step=not arguments.no_step)
-    print(as_text(checked))
-    for path, content in ((arguments.json, as_json), (arguments.html, as_page)):
+    print(format_check(checked))
+    for path, content in ((arguments.json, format_check_json), (arguments.html, render_check_page)):
         if path:
             write_and_say(path, content(checked))
     return 1 if checked.stops else 0

@@ -37,8 +37,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from finetune.reporting.compare_report import as_text, compare_page, read_runs
+    from finetune.reporting.compare_report import format_comparison, read_runs, render_comparison
 
     runs = read_runs([arguments.first, *arguments.others])
-    print(as_text(runs))
-    write_and_say(arguments.html, compare_page(runs))
+    print(format_comparison(runs))
+    write_and_say(arguments.html, render_comparison(runs))

@@ -135,9 +135,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.scored_entries.values()])
         )
     if arguments.html:
-        from finetune.reporting.run_report import page_content, report_page
+        from finetune.reporting.run_report import collect_page_content, render_report_page
 
-        content = page_content(
+        content = collect_page_content(
             f"Evaluation of {arguments.predictions or arguments.model}",
             None if arguments.predictions else arguments.model,
             recipe,
@@ -148,4 +148,4 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             claims=given_model_options(arguments),
             overrides=overrides,
         )
-        write_and_say(arguments.html, report_page(content))
+        write_and_say(arguments.html, render_report_page(content))

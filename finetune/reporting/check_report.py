@@ -1,10 +1,10 @@
-"""What a check found, as a table for the terminal, as JSON, and as one page that opens without a network."""
+"""The result of a check: a table for the terminal, JSON, and one page that opens without a network."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
 
 import cv2
 import numpy as np
@@ -13,45 +13,54 @@ from numpy.typing import NDArray
 from finetune.data.checks.registration import find_edges
 from finetune.data.checks.summary import Checked, Summary
 from finetune.data.sample import DepthSample
-from finetune.reporting import charts
-from finetune.reporting.page import document, escaped, paragraph, picture, section, table
+from finetune.reporting.charts import Bars, Chart, make_bar_chart
+from finetune.reporting.page import Cell, Picture, Table, make_picture, render_template
 from finetune.utils.text import meters, percent
 
-_WIDTH_PX = 480  # of a picture on the page
-_MAX_BYTES = 100_000  # of one
+_WIDTH_PX = 480  # width of a picture on the page
+_MAX_BYTES = 100_000  # size of a picture
+_HEADS = ("entry", "frames", "looked at", "height x width", "valid", "1 %", "median", "95 %", "99.5 %", "largest")
+_SHOWN_PERCENTILES = ("1", "50", "95", "99.5", "100")
 
 
-def as_text(checked: Checked) -> str:
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """What the page shows of an entry of the recipe.
+
+    Attributes:
+        key: dotted; the heading.
+        table: sizes and depths.
+        chart: histogram of measured depth; None where nothing is measured.
+        pictures: depth edges over the images that they fit least, and the name of each sample.
+    """
+
+    key: str
+    table: Table
+    chart: Chart | None
+    pictures: Sequence[tuple[Picture, str]]
+
+
+def format_check(checked: Checked) -> str:
     """Entries, findings and the verdict, for the terminal."""
-    return "\n".join([*_entry_lines(checked), "", *_finding_lines(checked), *checked.notes, "", verdict(checked)])
+    findings = [f"{finding.severity.upper():5} {finding.name}: {finding.sentence()}" for finding in checked.findings]
+    return "\n".join([*_format_entries(checked), "", *findings, *checked.notes, "", format_verdict(checked)])
 
 
-def _entry_lines(checked: Checked) -> Iterator[str]:
-    heads = ("entry", "frames", "looked at", "height x width", "valid", "1 %", "median", "95 %", "99.5 %", "largest")
-    rows = [heads, *(_row(summary) for summary in checked.summaries)]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(heads))]
-    for row in rows:
-        yield "  ".join(
-            cell.ljust(width) if place == 0 else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
+def _format_entries(checked: Checked) -> Iterator[str]:
+    rows = [_HEADS, *(_list_cells(summary) for summary in checked.summaries)]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        yield "  ".join([first.ljust(widths[0]), *map(str.rjust, others, widths[1:])])
 
 
-def _row(summary: Summary) -> tuple[str, ...]:
-    depths = [meters(summary.percentiles_m[name]) if summary.percentiles_m else "-" for name in _SHOWN]
+def _list_cells(summary: Summary) -> tuple[str, ...]:
+    """The cells of an entry, as many as there are heads."""
+    depths = [meters(summary.percentiles_m[name]) if summary.percentiles_m else "-" for name in _SHOWN_PERCENTILES]
     sizes = ", ".join(summary.sizes) if len(summary.sizes) < 3 else f"{len(summary.sizes)} sizes"
     return summary.key, str(summary.frames), str(summary.looked_at), sizes, percent(summary.valid_share), *depths
 
 
-_SHOWN = ("1", "50", "95", "99.5", "100")
-
-
-def _finding_lines(checked: Checked) -> Iterator[str]:
-    for finding in checked.findings:
-        yield f"{finding.severity.upper():5} {finding.name}: {finding.sentence()}"
-
-
-def verdict(checked: Checked) -> str:
+def format_verdict(checked: Checked) -> str:
     """The last line: whether to launch."""
     counts = {name: sum(finding.severity == name for finding in checked.findings) for name in ("stop", "warn")}
     if counts["stop"]:
@@ -61,11 +70,11 @@ def verdict(checked: Checked) -> str:
     return f"{checked.recipe}: nothing stops a run"
 
 
-def as_json(checked: Checked) -> str:
-    """Everything but pictures."""
+def format_check_json(checked: Checked) -> str:
+    """Everything but the pictures, as JSON."""
     content = {
         "recipe": checked.recipe,
-        "verdict": verdict(checked),
+        "verdict": format_verdict(checked),
         "findings": [finding.to_mapping() for finding in checked.findings],
         "entries": [asdict(summary) for summary in checked.summaries],
         "notes": checked.notes,
@@ -74,66 +83,53 @@ def as_json(checked: Checked) -> str:
     return json.dumps(content, indent=2) + "\n"
 
 
-def as_page(checked: Checked) -> str:
+def render_check_page(checked: Checked) -> str:
     """One self-contained page: findings, histograms, and depth edges drawn over the samples they fit least."""
-    findings = "".join(
-        f'<li class="{finding.severity}"><b>{finding.severity}</b> '
-        f"<code>{escaped(finding.key or finding.name)}</code> {escaped(finding.evidence)}."
-        + (f" <i>{escaped(finding.way_on)}.</i>" if finding.way_on else "")
-        + "</li>"
-        for finding in checked.findings
+    return render_template(
+        "check.html",
+        title=f"Check of {checked.recipe}",
+        verdict=format_verdict(checked),
+        findings=checked.findings,
+        entries=[_make_entry(summary, checked.worst.get(summary.key, [])) for summary in checked.summaries],
+        notes=checked.notes,
     )
-    entries = [_entry_section(summary, checked.worst.get(summary.key, [])) for summary in checked.summaries]
-    notes = "".join(f"<li>{escaped(note)}</li>" for note in checked.notes)
-    body = [
-        paragraph(verdict(checked), "verdict"),
-        f'<ul class="findings">{findings}</ul>',
-        *entries,
-        section("Checkpoint", f'<ul class="findings">{notes}</ul>'),
-    ]
-    return document(f"Check of {checked.recipe}", "\n".join(body), style=charts.STYLE)
 
 
-def _entry_section(summary: Summary, worst: list[DepthSample]) -> str:
-    heads = ("entry", "frames", "looked at", "height x width", "valid", "1 %", "median", "95 %", "99.5 %", "largest")
-    pictures = "".join(
-        f"<figure>{_edges(sample)}<figcaption>{escaped(sample.source)}</figcaption></figure>" for sample in worst
+def _make_entry(summary: Summary, worst: Sequence[DepthSample]) -> _Entry:
+    return _Entry(
+        key=summary.key,
+        table=Table(heads=_HEADS, rows=[[Cell(text=text) for text in _list_cells(summary)]]),
+        chart=_draw_histogram(summary),
+        pictures=[
+            (
+                make_picture(
+                    draw_edges(sample), f"{sample.source}: depth edges in red over the image", max_bytes=_MAX_BYTES
+                ),
+                sample.source,
+            )
+            for sample in worst
+        ],
     )
-    parts = [table(heads, [[escaped(cell) for cell in _row(summary)]]), _histogram(summary)]
-    if worst:
-        parts += [
-            paragraph("Depth edges (red) over the images they fit least:"),
-            f'<div class="pictures">{pictures}</div>',
-        ]
-    return section(summary.key, *parts)
 
 
-def _edges(sample: DepthSample) -> str:
-    alt = f"{sample.source}: depth edges in red over the image"
-    return picture(edges_over(sample), alt, most_bytes=_MAX_BYTES)
-
-
-def _histogram(summary: Summary) -> str:
-    """Measured depth, at equal ratios."""
+def _draw_histogram(summary: Summary) -> Chart | None:
+    """Measured depth in bins of equal ratio; None where nothing is measured."""
     if not summary.counts:
-        return paragraph("Nothing is measured.")
-    whole = sum(summary.counts)
-    edges = summary.bin_edges_m
-    shares = [100 * count / whole for count in summary.counts]
-    drawn = charts.bar_chart(
+        return None
+    total = sum(summary.counts)
+    return make_bar_chart(
         f"measured depth of {summary.key}, % of pixels in bins of equal ratio",
-        [f"{edge:.3g}" for edge in edges[:-1]],
-        [charts.Bars(name="measured", values=shares, color=0)],
+        [f"{edge:.3g}" for edge in summary.bin_edges_m[:-1]],
+        [Bars(name="measured", values=[100 * count / total for count in summary.counts], color=0)],
         x_name="meters, from",
     )
-    return f'<div class="charts">{drawn}</div>'
 
 
-def edges_over(sample: DepthSample) -> NDArray[np.uint8]:
+def draw_edges(sample: DepthSample) -> NDArray[np.uint8]:
     """
     Returns:
-        (h, w, 3), RGB: the image, grayed, with what lies at a jump of depth in red; where depth has no edges, what is
-        measured tinted.
+        (h, w, 3), RGB: the image in gray with jumps of depth in red. Where depth has no edges, measured pixels are
+        tinted instead.
     """
     edges = find_edges(sample.image, sample.depth_m, sample.valid)
     size = (_WIDTH_PX, max(1, round(sample.image.shape[0] * _WIDTH_PX / sample.image.shape[1])))

@@ -1,40 +1,44 @@
-"""Runs beside each other on one page: their tables, their curves, and what differs in their recipes."""
+"""Several runs on one page: their tables, their curves, and the differences of their recipes."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 from finetune.evaluation.metrics import HIGHER_IS_BETTER, METRICS
 from finetune.recipe.run_dir import ENVIRONMENT_FILE, EVALUATION_FILE, METRICS_FILE, RECIPE_FILE, differing_keys
-from finetune.reporting import charts
-from finetune.reporting.charts import COLORS
-from finetune.reporting.page import contents, document, escaped, paragraph, section, table
+from finetune.reporting.page import Cell, Table, render_template
 from finetune.reporting.tables import (
     ROWS_EXPLAINED,
-    curves,
-    environment_facts,
-    metric_head,
-    of_a_run,
-    parsed,
-    protocol_line,
+    EnvironmentRecord,
+    EvaluationRecord,
+    ProtocolLine,
+    collect_environment_facts,
+    describe_recorded_protocol,
+    draw_curves,
+    label_metric,
+    make_score_cell,
+    make_score_table,
+    name_run_file,
+    parse_run_file,
     read_environment,
     read_metrics,
-    score_table,
 )
 from finetune.utils.errors import FinetuneError
 from finetune.utils.paths import is_file, real_path
 
 _LEAVE_OUT = "Leave its run out"
 _BASELINES = ("constant_median", "best_constant", "base_fitted_scale", "calibrated_start")
+# Facts of an environment that the differences of the recipes show already, or that always differ.
+_ALWAYS_DIFFERENT = ("command", "recipe, SHA-256", "seed", "steps")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EndedRun:
-    """What a run that has ended wrote down.
+    """The files of a run that has ended.
 
     Attributes:
         name: the shortest ending of its path that no other run of the page has.
@@ -45,10 +49,40 @@ class EndedRun:
     """
 
     name: str
-    recipe: Mapping[str, Any]
-    environment: Mapping[str, Any]
-    evaluations: Sequence[Mapping[str, Any]]
+    recipe: Mapping[str, object]
+    environment: EnvironmentRecord
+    evaluations: Sequence[EvaluationRecord]
     metrics: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Tables of the same protocol and images, so that their rows may be compared.
+
+    Attributes:
+        title: names the protocol.
+        members: each run with its table.
+    """
+
+    title: str
+    members: Sequence[tuple[EndedRun, EvaluationRecord]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Comparison:
+    """The table of a group as the page shows it."""
+
+    title: str
+    scores: Table
+    protocol: ProtocolLine
+
+
+@dataclass(frozen=True, kw_only=True)
+class _RunTables:
+    """All tables of a run as the page shows them; ``alarms`` belong to a table."""
+
+    name: Cell
+    tables: Sequence[tuple[Table, ProtocolLine, Sequence[str]]]
 
 
 def read_runs(paths: Sequence[Path]) -> list[EndedRun]:
@@ -59,17 +93,17 @@ def read_runs(paths: Sequence[Path]) -> list[EndedRun]:
     Raises:
         FinetuneError: a folder is named twice, is no run folder, or its run has not ended.
     """
-    whole = [real_path(path) for path in paths]
-    for place, path in enumerate(whole):
-        if path in whole[:place]:
-            raise FinetuneError(f"{paths[place]} is named twice. Name each run once.")
-    return [_read_run(path, name) for path, name in zip(paths, _names(whole), strict=True)]
+    resolved = [real_path(path) for path in paths]
+    for i, path in enumerate(resolved):
+        if path in resolved[:i]:
+            raise FinetuneError(f"{paths[i]} is named twice. Name each run once.")
+    return [_read_run(path, name) for path, name in zip(paths, _shorten_paths(resolved), strict=True)]
 
 
-def _names(whole: Sequence[Path]) -> list[str]:
-    """As many of the last parts of the paths as tell all of them apart."""
-    most = max(len(path.parts) for path in whole)
-    endings = ([str(Path(*path.parts[-count:])) for path in whole] for count in range(1, most + 1))
+def _shorten_paths(paths: Sequence[Path]) -> list[str]:
+    """The last parts of each path, as few as keep all of them different."""
+    longest = max(len(path.parts) for path in paths)
+    endings = ([str(Path(*path.parts[-count:])) for path in paths] for count in range(1, longest + 1))
     return next(names for names in endings if len(set(names)) == len(names))
 
 
@@ -80,141 +114,136 @@ def _read_run(path: Path, name: str) -> EndedRun:
         raise FinetuneError(
             f"{path} has no {EVALUATION_FILE}: its run has not ended. Go on with it by --resume, or leave it out."
         )
-    recipe, evaluations = path / RECIPE_FILE, path / EVALUATION_FILE
-    environment, metrics = path / ENVIRONMENT_FILE, path / METRICS_FILE
-    # Each is drawn once here, so that what cannot be drawn is named before the page is made of many.
-    with of_a_run(recipe, _LEAVE_OUT):
-        of_recipe = parsed(recipe)
-        if not isinstance(of_recipe, Mapping):
+    # Each file is drawn once here: an error then names the file, which it could not on a page of many runs.
+    with name_run_file(path / RECIPE_FILE, _LEAVE_OUT):
+        recipe = parse_run_file(path / RECIPE_FILE)
+        if not isinstance(recipe, Mapping):
             raise ValueError("no recipe")
-        differing_keys(of_recipe, {})
-    with of_a_run(environment, _LEAVE_OUT):
-        of_environment = read_environment(environment)
-    run = EndedRun(name=name, recipe=of_recipe, environment=of_environment, evaluations=(), metrics={})
-    with of_a_run(evaluations, _LEAVE_OUT):
-        run = replace(run, evaluations=list(parsed(evaluations)))
+        differing_keys(recipe, {})
+    with name_run_file(path / ENVIRONMENT_FILE, _LEAVE_OUT):
+        environment = read_environment(path / ENVIRONMENT_FILE)
+    run = EndedRun(name=name, recipe=recipe, environment=environment, evaluations=(), metrics={})
+    with name_run_file(path / EVALUATION_FILE, _LEAVE_OUT):
+        records = cast(Iterable[EvaluationRecord], parse_run_file(path / EVALUATION_FILE))
+        run = replace(run, evaluations=list(records))
         if not run.evaluations:
             raise ValueError("no table")
-        as_text([run])
-        _tables([run])
-        _side_by_side([run])
-    with of_a_run(metrics, f"{_LEAVE_OUT}, or move the file away to compare the tables alone"):
-        run = replace(run, metrics=read_metrics(metrics))
-        curves({name: run.metrics}, {})
+        format_comparison([run])
+        _make_run_tables(run, 0)
+        _make_comparisons([run])
+    with name_run_file(path / METRICS_FILE, f"{_LEAVE_OUT}, or move the file away to compare the tables alone"):
+        run = replace(run, metrics=read_metrics(path / METRICS_FILE))
+        draw_curves({name: run.metrics}, {})
     return run
 
 
-def as_text(runs: Sequence[EndedRun]) -> str:
-    """A line a run and protocol, for the terminal."""
+def format_comparison(runs: Sequence[EndedRun]) -> str:
+    """A line for each run and protocol, for the terminal."""
     width = max(len(run.name) for run in runs)
     lines = [f"{'':{width}}" + "".join(f"{name:>10}" for name in METRICS)]
-    for title, members in _groups(runs):
-        lines.append(title)
-        for run, evaluation in members:
-            scores = evaluation["rows"][_own_row(evaluation)]
+    for group in _group_tables(runs):
+        lines.append(group.title)
+        for run, evaluation in group.members:
+            scores = evaluation["rows"][_get_own_row(evaluation)]
             lines.append(f"{run.name:{width}}" + "".join(f"{scores[name]:>10.4f}" for name in METRICS))
     return "\n".join(lines)
 
 
-def compare_page(runs: Sequence[EndedRun]) -> str:
+def render_comparison(runs: Sequence[EndedRun]) -> str:
     """One self-contained page about the runs."""
-    sections = {
-        "Side by side": _side_by_side(runs),
-        "Curves": [curves({run.name: run.metrics for run in runs}, {})],
-        "What differs": _differences(runs),
-        "Tables": [_tables(runs)],
-    }
-    body = [
-        paragraph(", ".join(run.name for run in runs), "verdict"),
-        contents(sections),
-        *(section(title, *parts) for title, parts in sections.items()),
-    ]
-    return document(f"{len(runs)} runs compared", "\n".join(body), style=charts.STYLE + _STYLE)
+    comparisons = _make_comparisons(runs)
+    return render_template(
+        "compare.html",
+        title=f"{len(runs)} runs compared",
+        names=[run.name for run in runs],
+        comparisons=comparisons,
+        incomparable=len(comparisons) > len(runs[0].evaluations),
+        rows_explained=ROWS_EXPLAINED,
+        curves=draw_curves({run.name: run.metrics for run in runs}, {}),
+        recipe_differences=_list_recipe_differences(runs),
+        environment_differences=_list_environment_differences(runs),
+        runs=[_make_run_tables(run, i) for i, run in enumerate(runs)],
+    )
 
 
-def _groups(runs: Sequence[EndedRun]) -> Iterator[tuple[str, list[tuple[EndedRun, Mapping[str, Any]]]]]:
-    """Title, and runs with their tables, of those tables whose protocol and images are the same."""
-    groups: dict[str, list[tuple[EndedRun, Mapping[str, Any]]]] = {}
+def _group_tables(runs: Sequence[EndedRun]) -> Iterator[_Group]:
+    """The tables of all runs, those of the same protocol and images in one group."""
+    groups: dict[str, list[tuple[EndedRun, EvaluationRecord]]] = {}
     for run in runs:
-        data = {key: one for key, one in (run.environment.get("frames") or {}).items() if key.startswith("data.val")}
+        frames = run.environment.get("frames") or {}
+        data = {key: entry for key, entry in frames.items() if key.startswith("data.val")}
         for evaluation in run.evaluations:
-            counts = [evaluation[key] for key in ("images_used", "images_skipped", "pixels_used")]
-            alike = json.dumps([evaluation["protocol"], counts, data], sort_keys=True)
-            groups.setdefault(alike, []).append((run, evaluation))
+            counts = [evaluation["images_used"], evaluation["images_skipped"], evaluation["pixels_used"]]
+            same = json.dumps([evaluation["protocol"], counts, data], sort_keys=True)
+            groups.setdefault(same, []).append((run, evaluation))
     for members in groups.values():
         evaluation = members[0][1]
-        yield f"protocol {evaluation['protocol']['name']}, {evaluation['images_used']:,} images", members
+        title = f"protocol {evaluation['protocol']['name']}, {evaluation['images_used']:,} images"
+        yield _Group(title=title, members=members)
 
 
-def _own_row(evaluation: Mapping[str, Any]) -> str:
+def _get_own_row(evaluation: EvaluationRecord) -> str:
     """The row that the run is about: the one of its weights."""
     rows = list(evaluation["rows"])
     return "finetuned" if "finetuned" in rows else rows[-1]
 
 
-def _side_by_side(runs: Sequence[EndedRun]) -> list[str]:
-    parts = []
-    groups = list(_groups(runs))
-    for title, members in groups:
-        rows = {run.name: evaluation["rows"][_own_row(evaluation)] for run, evaluation in members}
-        best = {metric: _best(metric, [scores[metric] for scores in rows.values()]) for metric in METRICS}
+def _make_comparisons(runs: Sequence[EndedRun]) -> list[_Comparison]:
+    """For each group the rows of the runs, the best bold, then the baselines that all of its runs share."""
+    colors = {run.name: i for i, run in enumerate(runs)}
+    comparisons = []
+    for group in _group_tables(runs):
+        rows = {run.name: evaluation["rows"][_get_own_row(evaluation)] for run, evaluation in group.members}
+        best = {metric: _choose_best(metric, [scores[metric] for scores in rows.values()]) for metric in METRICS}
         lines = [
-            [_named(name, runs), *(_cell(scores[metric], best[metric]) for metric in METRICS)]
+            [
+                Cell(text=name, color=colors[name]),
+                *(make_score_cell(scores[metric], best[metric]) for metric in METRICS),
+            ]
             for name, scores in rows.items()
         ]
+        first = group.members[0][1]
         for row in _BASELINES:
-            found = {json.dumps(evaluation["rows"].get(row)) for _, evaluation in members}
-            if len(found) == 1 and (scores := members[0][1]["rows"].get(row)):
-                lines.append([f"<code>{row}</code>", *(f"{scores[metric]:.4f}" for metric in METRICS)])
-        parts += [f"<h3>{escaped(title)}</h3>", table(["", *map(metric_head, METRICS)], lines)]
-        parts.append(protocol_line(members[0][1]))
-    if len(groups) > len(runs[0].evaluations):
-        parts.append(
-            paragraph("Tables under different headings are of another protocol or other images: they do not compare.")
+            found = {json.dumps(evaluation["rows"].get(row)) for _, evaluation in group.members}
+            if len(found) == 1 and (scores := first["rows"].get(row)):
+                lines.append([Cell(text=row, code=True), *(Cell(text=f"{scores[metric]:.4f}") for metric in METRICS)])
+        comparisons.append(
+            _Comparison(
+                title=group.title,
+                scores=Table(heads=["", *map(label_metric, METRICS)], rows=lines),
+                protocol=describe_recorded_protocol(first),
+            )
         )
-    return [*parts, paragraph(ROWS_EXPLAINED, "soft")]
+    return comparisons
 
 
-def _best(metric: str, values: Sequence[float]) -> float:
+def _choose_best(metric: str, values: Sequence[float]) -> float:
     return max(values) if metric in HIGHER_IS_BETTER else min(values)
 
 
-def _cell(value: float, best: float) -> str:
-    return f"<b>{value:.4f}</b>" if value == best else f"{value:.4f}"
-
-
-def _named(name: str, runs: Sequence[EndedRun]) -> str:
-    """The run in the color of its curves."""
-    color = [run.name for run in runs].index(name) % COLORS
-    return f'<span class="key" style="--key: var(--c{color})"></span>{escaped(name)}'
-
-
-def _differences(runs: Sequence[EndedRun]) -> list[str]:
-    """Keys of the recipes, and facts of the environments, that are not the same in all runs."""
-    heads = ["", *(run.name for run in runs)]
+def _list_recipe_differences(runs: Sequence[EndedRun]) -> Table | None:
+    """Keys whose values are not the same in all recipes; None where there are none."""
     keys = dict.fromkeys(key for run in runs[1:] for key in differing_keys(runs[0].recipe, run.recipe))
-    lines = [[f"<code>{escaped(key)}</code>", *(escaped(_shown(_at(run.recipe, key))) for run in runs)] for key in keys]
-    told = [environment_facts(run.environment) for run in runs]
-    names = [name for name in dict.fromkeys(name for one in told for name in one) if name not in _ALWAYS_APART]
-    places = [
-        [escaped(name), *(escaped(_shown(one.get(name))) for one in told)]
+    rows = [
+        [Cell(text=key, code=True), *(_make_value_cell(_find_value(run.recipe, key)) for run in runs)] for key in keys
+    ]
+    return Table(heads=["", *(run.name for run in runs)], rows=rows, kind="text") if rows else None
+
+
+def _list_environment_differences(runs: Sequence[EndedRun]) -> Table | None:
+    """Facts that are not the same in all environments; None where there are none."""
+    facts = [collect_environment_facts(run.environment) for run in runs]
+    names = [name for name in dict.fromkeys(name for one in facts for name in one) if name not in _ALWAYS_DIFFERENT]
+    rows = [
+        [Cell(text=name), *(_make_value_cell(one.get(name)) for one in facts)]
         for name in names
-        if len({str(one.get(name)) for one in told}) > 1
+        if len({str(one.get(name)) for one in facts}) > 1
     ]
-    return [
-        "<h3>Recipe</h3>",
-        table(heads, lines, kind="text") if lines else paragraph("The recipes are the same."),
-        "<h3>Environment</h3>",
-        table(heads, places, kind="text") if places else paragraph("The environments are the same."),
-    ]
+    return Table(heads=["", *(run.name for run in runs)], rows=rows, kind="text") if rows else None
 
 
-# Told by the recipe already, or by it alone.
-_ALWAYS_APART = ("command", "recipe, SHA-256", "seed", "steps")
-
-
-def _at(recipe: Any, key: str) -> Any:
-    """The value at a dotted key; None where there is none."""
+def _find_value(recipe: object, key: str) -> object:
+    """The value at a dotted key; None where the recipe has no such key."""
     for part in key.split("."):
         if isinstance(recipe, list):
             recipe = recipe[int(part)]
@@ -223,27 +252,20 @@ def _at(recipe: Any, key: str) -> Any:
     return recipe
 
 
-def _shown(value: object) -> str:
-    return "–" if value is None else str(value)
+def _make_value_cell(value: object) -> Cell:
+    return Cell(text="–" if value is None else str(value))
 
 
-def _tables(runs: Sequence[EndedRun]) -> str:
-    """Every table of every run, with its protocol."""
-    cards = []
-    for run in runs:
-        parts = [f"<h3>{_named(run.name, runs)}</h3>"]
-        for evaluation in run.evaluations:
-            parts += [score_table(evaluation["rows"]), protocol_line(evaluation)]
-            parts += [paragraph(alarm) for alarm in evaluation.get("alarms", ())]
-        cards.append(f'<div class="run">{"".join(parts)}</div>')
-    return f'<div class="runs">{"".join(cards)}</div>'
-
-
-_STYLE = """
-.runs { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 560px), 1fr)); gap: 1rem 2rem; }
-.run { min-width: 0; } .key { display: inline-block; width: .8rem; height: .8rem; border-radius: 3px;
-  background: var(--key); margin-right: .5rem; vertical-align: baseline; }
-.legend .key { height: 0; border-radius: 0; background: none; vertical-align: middle; margin-right: .4rem; }
-table.text td { text-align: left; white-space: normal; overflow-wrap: anywhere; min-width: 9rem; max-width: 26rem; }
-table.text thead th { text-align: left; white-space: normal; overflow-wrap: anywhere; }
-"""
+def _make_run_tables(run: EndedRun, color: int) -> _RunTables:
+    """Every table of a run, with its protocol and its alarms."""
+    return _RunTables(
+        name=Cell(text=run.name, color=color),
+        tables=[
+            (
+                make_score_table(evaluation["rows"]),
+                describe_recorded_protocol(evaluation),
+                [str(alarm) for alarm in evaluation.get("alarms", ())],
+            )
+            for evaluation in run.evaluations
+        ],
+    )

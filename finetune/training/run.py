@@ -22,7 +22,7 @@ from finetune.recipe.load import default_notes, recipe_mapping, recipe_text
 from finetune.recipe.run_dir import ENVIRONMENT_FILE, EVALUATION_FILE, REPORT_FILE, RunFolder, require_same_run
 from finetune.recipe.schema import Recipe
 from finetune.reporting.frames import ShownFrames
-from finetune.reporting.run_report import page_content, report_page
+from finetune.reporting.run_report import collect_page_content, render_report_page
 from finetune.reporting.text_table import format_evaluations
 from finetune.reporting.verdicts import Verdict, verdicts
 from finetune.training.build import make_augmentation, make_run, total_steps
@@ -252,7 +252,7 @@ def _write_page(
     files = {weights: folder.best, **{f"export, {name}": target for name, target in _exports(run).items()}}
     try:
         title = f"Run {run.recipe.name}"
-        content = page_content(
+        content = collect_page_content(
             title,
             str(folder.path),
             run.recipe,
@@ -263,7 +263,7 @@ def _write_page(
             found=found,
             files=files,
         )
-        folder.write_text(REPORT_FILE, report_page(content))
+        folder.write_text(REPORT_FILE, render_report_page(content))
     except Exception as error:  # noqa: BLE001  whatever it is: after hours of training the exports are still to come
         print(
             f"{folder.path / REPORT_FILE} is not written ({first_line(error)}); all else is. "

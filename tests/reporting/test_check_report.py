@@ -5,7 +5,7 @@ import numpy as np
 
 from finetune.data.checks.findings import Finding
 from finetune.data.checks.summary import Checked, Summary
-from finetune.reporting.check_report import as_page, as_text, edges_over, verdict
+from finetune.reporting.check_report import draw_edges, format_check, format_verdict, render_check_page
 from tests.browser import chromium, require_sound, require_valid
 from tests.synthetic import tilted_plane
 
@@ -29,29 +29,29 @@ def test_the_verdict_counts() -> None:
         findings = [Finding(severity=one, name="unit", key="", evidence="") for one in severities]  # type: ignore[arg-type]
         return Checked(recipe="x.yaml", findings=findings)
 
-    assert verdict(found("note")) == "x.yaml: nothing stops a run"
-    assert verdict(found("warn", "note")) == "x.yaml: nothing stops a run; 1 finding(s) to look at"
-    assert verdict(found("stop", "stop", "warn")) == "x.yaml: 2 finding(s) stop a run, 1 to look at"
+    assert format_verdict(found("note")) == "x.yaml: nothing stops a run"
+    assert format_verdict(found("warn", "note")) == "x.yaml: nothing stops a run; 1 finding(s) to look at"
+    assert format_verdict(found("stop", "stop", "warn")) == "x.yaml: 2 finding(s) stop a run, 1 to look at"
 
 
 def test_an_entry_without_measurement_has_its_row() -> None:
     checked = Checked(recipe="x.yaml", summaries=[NOTHING])
-    assert "data.train.0       2          2        4x6, 8x6     0%    -       -     -       -        -" in as_text(
+    assert "data.train.0       2          2        4x6, 8x6     0%    -       -     -       -        -" in format_check(
         checked
     )
-    assert "Nothing is measured." in as_page(checked)
+    assert "Nothing is measured." in render_check_page(checked)
 
 
 def test_what_a_page_says_is_escaped() -> None:
     finding = Finding(severity="stop", name="files", key="data.train.0", evidence="<script>a&b", fix="write <it>")
-    page = as_page(Checked(recipe="<x>.yaml", findings=[finding]))
+    page = render_check_page(Checked(recipe="<x>.yaml", findings=[finding]))
     assert "<script>" not in page and "&lt;script&gt;a&amp;b" in page
     assert "<x>" not in page
 
 
 def test_a_browser_likes_the_page(tmp_path: Path) -> None:
     measured = replace(NOTHING, bin_edges_m=[1.0, 2.0, 4.0, 8.0], counts=[1, 2, 1], percentiles_m=MEASURED)
-    page = as_page(Checked(recipe="x.yaml", summaries=[measured], worst={measured.key: [tilted_plane()]}))
+    page = render_check_page(Checked(recipe="x.yaml", summaries=[measured], worst={measured.key: [tilted_plane()]}))
     require_valid(page)
     assert "at 1, 2, 4: measured 25, 50, 25" in page
     (tmp_path / "check.html").write_text(page, encoding="utf-8")
@@ -62,7 +62,7 @@ def test_a_browser_likes_the_page(tmp_path: Path) -> None:
 def test_edges_are_red_over_the_grayed_image() -> None:
     sample = tilted_plane(height=240, width=320)
     sample.depth_m[:, 160:] = 9.0
-    picture = edges_over(sample)
+    picture = draw_edges(sample)
     assert picture.shape == (360, 480, 3)
     red = (picture == np.array([230, 40, 30])).all(axis=2)
     assert 236 <= np.flatnonzero(red.any(axis=0)).min() <= np.flatnonzero(red.any(axis=0)).max() <= 244

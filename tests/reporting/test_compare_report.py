@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from finetune.commands import compare
-from finetune.reporting.compare_report import as_text, compare_page, read_runs
+from finetune.reporting.compare_report import format_comparison, read_runs, render_comparison
 from finetune.utils.errors import FinetuneError
 from tests.browser import chromium, require_sound, require_valid
 
@@ -59,14 +59,14 @@ def bold(page: str) -> list[str]:
 
 def test_side_by_side_the_best_is_bold_and_the_baselines_stand_once(tmp_path: Path) -> None:
     runs = read_runs([written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125)])
-    page = compare_page(runs)
+    page = render_comparison(runs)
     require_valid(page)
     # Lower is better in six of nine, higher in the three deltas.
     assert bold(page) == [*["0.2500"] * 3, *["0.1250"] * 6]
     beside = page.partition('id="curves"')[0]
     assert beside.count("<code>constant_median</code></th>") == 1
     assert "they do not compare" not in page
-    assert as_text(runs).splitlines()[1:] == [
+    assert format_comparison(runs).splitlines()[1:] == [
         "protocol plain, 3 images",
         "a" + 9 * "    0.2500",
         "b" + 9 * "    0.1250",
@@ -76,7 +76,7 @@ def test_side_by_side_the_best_is_bold_and_the_baselines_stand_once(tmp_path: Pa
 @pytest.mark.parametrize("changed", [{"flip": True}, {"max_depth_m": 20.0}, {"images": 4}, {"frames": "cd"}])
 def test_what_was_measured_otherwise_stands_apart(tmp_path: Path, changed: dict[str, Any]) -> None:
     runs = read_runs([written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125, **changed)])
-    page = compare_page(runs)
+    page = render_comparison(runs)
     assert page.partition('id="curves"')[0].count("<h3>protocol plain") == 2
     assert "they do not compare" in page
 
@@ -87,12 +87,12 @@ def test_of_an_aligned_table_the_row_of_the_weights_counts(tmp_path: Path) -> No
         (table,) = json.loads((path / "evaluation.json").read_text())
         table["rows"]["finetuned_unaligned"] = dict.fromkeys(METRICS, 0.75)
         (path / "evaluation.json").write_text(json.dumps([table]))
-    assert as_text(read_runs(paths)).splitlines()[2:] == ["a" + 9 * "    0.2500", "b" + 9 * "    0.1250"]
+    assert format_comparison(read_runs(paths)).splitlines()[2:] == ["a" + 9 * "    0.2500", "b" + 9 * "    0.1250"]
 
 
 def test_what_differs_in_the_recipes_is_named(tmp_path: Path) -> None:
     runs = read_runs([written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.75, lr=2e-5)])
-    page = compare_page(runs)
+    page = render_comparison(runs)
     require_valid(page)
     differs = page.partition('id="what-differs"')[2].partition("</section>")[0]
     assert re.findall(r"<code>([^<]*)</code></th><td>([^<]*)</td><td>([^<]*)</td>", differs) == [
@@ -110,7 +110,7 @@ def test_runs_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 
 def test_more_runs_than_colors_have_curves(tmp_path: Path) -> None:
-    page = compare_page(read_runs([written(tmp_path / str(number), 0.1 + number / 100) for number in range(11)]))
+    page = render_comparison(read_runs([written(tmp_path / str(number), 0.1 + number / 100) for number in range(11)]))
     require_valid(page)
     assert page.count("<polyline") == 3 * 11  # loss, abs_rel and rate
 
@@ -193,8 +193,8 @@ def test_a_tampered_file_is_a_page_or_one_sentence(tmp_path: Path, name: str) ->
         path.write_text(dump(changed(content, place, value)))
         try:
             found = read_runs(runs)
-            compare_page(found)
-            as_text(found)
+            render_comparison(found)
+            format_comparison(found)
         except FinetuneError as error:
             refused += 1
             assert str(path) in str(error) and "Leave its run out." in str(error)
@@ -231,4 +231,4 @@ def test_metrics_that_are_no_text_or_odd_numbers(tmp_path: Path) -> None:
     with pytest.raises(FinetuneError, match=r"metrics\.csv cannot be read"):
         read_runs([run])
     (run / "metrics.csv").write_text("step,loss,val_abs_rel\n0,x,1e300\n1,,-1e300\n,inf,nan\n2,3\n")
-    require_valid(compare_page(read_runs([run])))
+    require_valid(render_comparison(read_runs([run])))

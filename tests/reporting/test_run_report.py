@@ -16,10 +16,10 @@ import pytest
 from finetune.commands import train
 from finetune.evaluation.protocols import Protocol
 from finetune.evaluation.results import EntryEvaluation, Evaluation, ScoredImage
-from finetune.reporting import run_report
 from finetune.reporting.frames import ShownFrame, ShownFrames
+from finetune.reporting.gallery import choose_color_end
 from finetune.reporting.images import ERROR_COLORS, colored
-from finetune.reporting.run_report import PageContent, report_page
+from finetune.reporting.run_report import PageContent, render_report_page
 from finetune.training import run as training_run
 from tests.browser import chromium, opened, require_sound, require_valid
 from tests.synthetic import tilted_plane
@@ -114,7 +114,7 @@ def numbers_below(page: str) -> dict[str, list[int]]:
 
 def test_six_of_each_kind_and_each_frame_is_asked_for_once() -> None:
     frames = Planes()
-    page = report_page(content(frames, images=40))
+    page = render_report_page(content(frames, images=40))
     assert numbers_below(page) == {
         "Worst": [117, 114, 111, 108, 105, 102],
         "Best": [0, 3, 6, 9, 12, 15],
@@ -134,13 +134,13 @@ def test_six_of_each_kind_and_each_frame_is_asked_for_once() -> None:
     ],
 )
 def test_of_few_images_each_is_there_once(images: int, expected: dict[str, list[int]]) -> None:
-    page = report_page(content(Planes(), images=images))
+    page = render_report_page(content(Planes(), images=images))
     require_valid(page)
     assert numbers_below(page) == expected
 
 
 def test_where_more_is_better_the_worst_have_the_least() -> None:
-    found = numbers_below(report_page(content(Planes(), metric="delta1")))
+    found = numbers_below(render_report_page(content(Planes(), metric="delta1")))
     assert found["Worst"] == [0, 3, 6, 9, 12, 15]
     assert found["Best"] == [57, 54, 51, 48, 45, 42]
 
@@ -154,7 +154,7 @@ def test_everything_is_on_it_and_escaped() -> None:
         "packages": {"torch": "2.8.0", "peft": "0.15"},
         "command": ["train", "x.yaml"],
     }
-    page = report_page(
+    page = render_report_page(
         content(
             Planes(),
             monitors=["alarm at step 9, overfitting: a < b."],
@@ -172,9 +172,9 @@ def test_everything_is_on_it_and_escaped() -> None:
         "runs/room &amp; co/export/room.pth",
         "<code>max_depth_m</code> 10",
         "<code>images_skipped</code> 1",
-        "finetune predict &#x27;runs/room &amp; co&#x27; PHOTOS --output predicted",
-        "finetune evaluate &#x27;runs/room &amp; co&#x27; --recipe &#x27;runs/room &amp; co/recipe.yaml&#x27;",
-        "load_model(&#x27;runs/room &amp; co&#x27;)",
+        "finetune predict &#39;runs/room &amp; co&#39; PHOTOS --output predicted",
+        "finetune evaluate &#39;runs/room &amp; co&#39; --recipe &#39;runs/room &amp; co/recipe.yaml&#39;",
+        "load_model(&#39;runs/room &amp; co&#39;)",
         "validation abs_rel",
     ):
         assert said in page, said
@@ -182,7 +182,7 @@ def test_everything_is_on_it_and_escaped() -> None:
     assert page.count('<div class="number">0.1667</div>') == 2
     assert page.count('<div class="number">0.1667 m</div>') == 1
     # There is no such folder, so the name is that of a file.
-    assert "--output &#x27;room &amp; co.onnx&#x27;" in page
+    assert "--output &#39;room &amp; co.onnx&#39;" in page
     assert "depth in meters of your own images" in page
     # A bin without a pixel is left out; the constant is in the table alone.
     (cells,) = re.findall(r'<th scope="row">1–2</th>(.*?)</tr>', page)
@@ -191,17 +191,17 @@ def test_everything_is_on_it_and_escaped() -> None:
     assert page.count("<td>123.4</td><td>56.7</td><td>345.6</td>") == 3
 
 
-@pytest.mark.parametrize(("alarms", "said"), [(None, False), ([], True)])
+@pytest.mark.parametrize(("monitors", "said"), [(None, False), ([], True)])
 def test_that_no_alarm_stood_is_said_of_a_run_alone(monitors: list[str] | None, said: bool) -> None:
-    assert ("None stood at the end." in report_page(content(Planes(), images=2, monitors=monitors))) == said
+    assert ("None stood at the end." in render_report_page(content(Planes(), images=2, monitors=monitors))) == said
 
 
 def test_tables_of_several_protocols_have_their_names_above() -> None:
     one = content(Planes(), images=2)
-    page = report_page(replace(one, evaluations=[*one.evaluations, *one.evaluations]))
+    page = render_report_page(replace(one, evaluations=[*one.evaluations, *one.evaluations]))
     require_valid(page)
     assert page.count("<h3>plain</h3>") == 2
-    assert "<h3>plain</h3>" not in report_page(one)
+    assert "<h3>plain</h3>" not in render_report_page(one)
 
 
 def test_each_entry_has_its_table_and_one_without_pixels_says_so() -> None:
@@ -211,7 +211,7 @@ def test_each_entry_has_its_table_and_one_without_pixels_says_so() -> None:
         "data.val.0": EntryEvaluation(rows=rows, images_used=7, images_skipped=0, pixels_used=99),
         "data.val.1": EntryEvaluation(rows={}, images_used=0, images_skipped=3, pixels_used=0),
     }
-    page = report_page(replace(one, evaluations=[replace(one.evaluations[0], entries=entries)]))
+    page = render_report_page(replace(one, evaluations=[replace(one.evaluations[0], entries=entries)]))
     require_valid(page)
     first, second = re.findall(r"<h3><code>data\.val\.\d</code>, (\d) images</h3>(.*?)(?=<h3>|</section>)", page, re.S)
     assert (first[0], second[0]) == ("7", "0")
@@ -220,12 +220,12 @@ def test_each_entry_has_its_table_and_one_without_pixels_says_so() -> None:
 
 
 def test_a_relative_model_is_told_to_answer_inverse_depth() -> None:
-    page = report_page(content(Planes(), images=2, kind="relative"))
+    page = render_report_page(content(Planes(), images=2, kind="relative"))
     assert "inverse depth of your own images" in page and "depth in meters of" not in page
 
 
 def test_the_fine_tuned_row_has_the_first_color_and_errors_have_colors_of_their_own() -> None:
-    page = report_page(content(Planes(), images=2))
+    page = render_report_page(content(Planes(), images=2))
     chart = page.partition("mean |error|, meters, by measured distance")[2].partition("</figure>")[0]
     assert re.findall(r"--key: var\(--c(\d)\)\"></span>([^<]+)</li>", chart) == [
         ("1", "base_fitted_scale"),
@@ -244,34 +244,36 @@ def test_the_fine_tuned_row_has_the_first_color_and_errors_have_colors_of_their_
 
 
 def test_predictions_of_another_system_have_no_weights_to_use() -> None:
-    page = report_page(content(Planes(), model=None, images=2))
+    page = render_report_page(content(Planes(), model=None, images=2))
     require_valid(page)
     assert "Use the weights" not in page and "load_model" not in page
     assert numbers_below(page)["Worst"] == [3]
 
 
 def test_what_a_file_could_not_say_stands_in_the_commands() -> None:
-    page = report_page(content(Planes(), claims={"kind": "metric", "max_depth_m": 80.0}, overrides=["data.workers=0"]))
+    page = render_report_page(
+        content(Planes(), claims={"kind": "metric", "max_depth_m": 80.0}, overrides=["data.workers=0"])
+    )
     assert "PHOTOS --kind metric --max-depth 80.0 --output predicted" in page
-    assert "recipe.yaml&#x27; data.workers=0" in page
-    assert "load_model(&#x27;runs/room &amp; co&#x27;, kind=&#x27;metric&#x27;, max_depth_m=80.0)" in page
+    assert "recipe.yaml&#39; data.workers=0" in page
+    assert "load_model(&#39;runs/room &amp; co&#39;, kind=&#39;metric&#39;, max_depth_m=80.0)" in page
 
 
 def test_without_a_base_there_is_nothing_to_switch() -> None:
-    page = report_page(content(Planes(["finetuned"])))
+    page = render_report_page(content(Planes(["finetuned"])))
     require_valid(page)
     assert 'type="radio"' not in page
     assert numbers_below(page)["Worst"]
 
 
 def test_without_metrics_there_are_no_curves() -> None:
-    page = report_page(content(Planes(), images=2, metrics={}))
+    page = render_report_page(content(Planes(), images=2, metrics={}))
     require_valid(page)
     assert "Curves" not in page and "training loss" not in page
 
 
 def test_wide_frames_have_two_columns_of_larger_pictures() -> None:
-    wide, other = (report_page(content(Planes(size=size), images=2)) for size in ((300, 1000), (600, 1000)))
+    wide, other = (render_report_page(content(Planes(size=size), images=2)) for size in ((300, 1000), (600, 1000)))
     assert 'class="cells two"' in wide and 'class="cells two"' not in other
     widths = [set(re.findall(r'<img [^>]*width="(\d+)"', page)) for page in (wide, other)]
     assert "660" in widths[0] and "440" not in widths[0]
@@ -283,7 +285,7 @@ def test_it_stays_below_8_mb_with_pictures_that_do_not_compress() -> None:
     noisy = content(
         Planes(size=(450, 600), noise=True), images=6, metrics={"step": long, "loss": long, "val_rmse": long}
     )
-    page = report_page(noisy)
+    page = render_report_page(noisy)
     assert page.count("<img ") == 6 * 6 + 2
     assert 4_000_000 < len(page.encode()) < 8_000_000
 
@@ -291,7 +293,7 @@ def test_it_stays_below_8_mb_with_pictures_that_do_not_compress() -> None:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("page") / "report.html"
-    path.write_text(report_page(content(Planes(size=(120, 160)), images=8)), encoding="utf-8")
+    path.write_text(render_report_page(content(Planes(size=(120, 160)), images=8)), encoding="utf-8")
     return path
 
 
@@ -349,7 +351,7 @@ def test_a_page_that_cannot_be_made_loses_nothing_of_a_run(
     def broken(_: PageContent) -> str:
         raise ZeroDivisionError("a frame of no width")
 
-    monkeypatch.setattr(training_run, "report_page", broken)
+    monkeypatch.setattr(training_run, "render_report_page", broken)
     assert train.main([str(recipe), "run.steps=2"]) == 0
     run = tmp_path / "runs" / "small"
     said = capsys.readouterr().out
@@ -361,6 +363,6 @@ def test_a_page_that_cannot_be_made_loses_nothing_of_a_run(
 
 def test_the_ends_of_the_colors_are_round() -> None:
     def end(*values: float, share: float = 100.0) -> float:
-        return run_report._end_of_colors([np.array(values, dtype=np.float32)], share, 10.0)
+        return choose_color_end([np.array(values, dtype=np.float32)], share, 10.0)
 
     assert [end(0.23), end(4.2), end(5.0), end(9.0), end(12.0), end(0.0)] == pytest.approx([0.3, 5, 5, 10, 10, 1e-6])
