@@ -61,7 +61,7 @@ def _take_named(raw: NDArray[np.generic], channels: DepthChannels, path: str | o
         return np.ascontiguousarray(raw[..., 2])
     if raw.dtype != np.uint8:
         fix = "Leave depth_channels out, or take z or r"
-        raise DataError(path, f"is {raw.dtype}, and depth_channels {channels} is of 8 bits each", fix)
+        raise DataError(path, f"is {raw.dtype}, and depth_channels {channels} needs 8 bits each", fix)
     low, middle, high = (raw[..., i].astype(np.uint32) for i in ((0, 1, 2) if channels == "rgb24" else (2, 1, 0)))
     return low + 256 * middle + 65536 * high
 

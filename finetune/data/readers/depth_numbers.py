@@ -183,6 +183,6 @@ class DepthNumbers:
         if self.depth_is != "disparity" or self.disparity_offset_px is not None:
             return ()
         return (
-            f"{root}: disparity without disparity_offset_px is taken as 0 infinitely far; where a calibration "
-            "names an offset (doffs), depth is too large without it",
+            f"{root}: without disparity_offset_px, a disparity of 0 is infinitely far; if the calibration names an "
+            "offset (doffs), depth is too large without it",
         )

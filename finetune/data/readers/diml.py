@@ -18,7 +18,7 @@ from finetune.data.readers.intrinsics import Intrinsics, read_intrinsics
 from finetune.data.readers.listing import (
     ListedFrames,
     Listing,
-    entries_of,
+    list_entries,
     locate,
     read_list,
     require_file,
@@ -33,15 +33,15 @@ MAX_CONFIDENCE = 255
 
 
 class _Layout(NamedTuple):
-    """Folders and endings of images and depth maps that lie side by side in one folder of a scene."""
+    """Names of the image folder and the depth folder in the folder of a scene, and endings of their files."""
 
     image_dir: str
     image_ending: str
     depth_dir: str
-    depth_ending: str | None  # None: whatever follows the stem of the image
+    depth_ending: str | None  # None: any ending after the stem of the image
 
 
-# Of the sample set, then of the full one, as it is downloaded.
+# Layouts of the sample set, then of the full set, as they are downloaded.
 _LAYOUTS = {
     "indoor": (
         _Layout("color", "_c.png", "depth_filled", "_depth_filled.png"),
@@ -53,25 +53,25 @@ _LAYOUTS = {
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Diml(ListedFrames):
-    """Images and depth maps below ``root``, wherever the folders of a scene lie: uint16 PNG, millimeters, 0 = invalid.
+    """Images and depth maps in folders of scenes anywhere below ``root``: uint16 PNG, millimeters, 0 = invalid.
 
     Indoor: ``color/*_c.png`` and ``depth_filled/*_depth_filled.png`` of the sample set, ``col/*_c.png`` and
     ``up_png`` of the full one. Outdoor: ``outleft`` and ``depthmap``, or ``left/*_left.png`` and
-    ``depth/*_depth.png``; a folder beside them whose name begins with ``conf`` holds the confidence of the stereo
-    match, 0 to 255, and pixels up to ``confidence`` of 255 are not valid.
+    ``depth/*_depth.png``. A folder next to them whose name begins with ``conf`` holds the confidence of the stereo
+    match, 0 to 255; pixels up to the share ``confidence`` of 255 are not valid.
 
-    ``split`` is the folder ``train`` or ``test`` below ``root``, ``quality`` the folder ``HR`` or ``LR`` below that,
-    where the archive has them. Frames are sorted by path: the same each time. Making the reader opens nothing.
+    ``split`` is the folder ``train`` or ``test`` below ``root``, ``quality`` the folder ``HR`` or ``LR`` below that, if
+    the archive has them. Frames are sorted by path. Making the reader opens nothing.
 
-    Source: Cho et al. 2021, arXiv:2110.11590; which names the folders have was read in public loaders.
+    Source: Cho et al. 2021, arXiv:2110.11590; the names of the folders are those in public loaders.
     """
 
     root: str  # folder of the data set, or of a part of it
     scene: Literal["indoor", "outdoor"]  # which of the two sets
     split: Literal["train", "test"] | None = None  # folder of this name below root; null: all below root
     quality: Literal["HR", "LR"] | None = None  # folder of this name; indoor 756x1344 or 288x512, outdoor 1080x1920 ...
-    list: str | None = None  # list file, `image depth` a line below root, instead of the folders
-    confidence: float | None = 0.6  # outdoor: share of 255 that a pixel's confidence must exceed; null: all are taken
+    list: str | None = None  # list file with `image depth` per line, below root, instead of the folders
+    confidence: float | None = 0.6  # outdoor: share of 255 that a pixel's confidence must exceed; null: take all pixels
     min_depth_m: float = 0.0  # depths up to this are not valid
     max_depth_m: float | None = None  # depths beyond this are not valid; null for no limit
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy in pixels, below root or from here
@@ -108,25 +108,25 @@ class Diml(ListedFrames):
         sample = read_frame(image_path, depth_path, coding, self._intrinsics, levels=self.image_levels)
         if self.scene == "indoor" or self.confidence is None:
             return sample
-        sure = self._confidence(Path(depth_path), sample.valid.shape) > self.confidence * MAX_CONFIDENCE
-        return replace(sample, valid=sample.valid & sure)
+        confidence = self._read_confidence(Path(depth_path), sample.valid.shape)
+        return replace(sample, valid=sample.valid & (confidence > self.confidence * MAX_CONFIDENCE))
 
-    def _confidence(self, depth_path: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    def _read_confidence(self, depth_path: Path, shape: tuple[int, ...]) -> NDArray[np.float64]:
         """
-        (H, W), 0 to 255, of the depth map.
+        (H, W), 0 to 255: the confidence map of a depth map.
 
         Raises:
-            DataError: there is none, or it is of another size.
+            DataError: the depth map has none, or it has another size.
         """
         stem = depth_path.stem.removesuffix("_depth")
-        beside = depth_path.parent.parent
-        folders = [path for path in entries_of(beside) if is_folder(path) and path.name.lower().startswith("conf")]
+        scene = depth_path.parent.parent
+        folders = [path for path in list_entries(scene) if is_folder(path) and path.name.lower().startswith("conf")]
         names = [f"{stem}.png", f"{stem}_conf.png", f"{depth_path.stem}.png"]
         found = next((folder / name for folder in folders for name in names if is_file(folder / name)), None)
         if found is None:
             raise DataError(
                 depth_path,
-                f"has no confidence map in a folder conf... below {beside}",
+                f"has no confidence map in a folder conf... below {scene}",
                 "Unpack it there, or set confidence: null to take all pixels",
             )
         confidence = read_depth(found)
@@ -158,24 +158,24 @@ class Diml(ListedFrames):
         for layout in _LAYOUTS[self.scene]:
             for folder in sorted(path for path in root.rglob(layout.image_dir) if is_folder(path)):
                 if wanted <= set(folder.relative_to(root).parts):
-                    pairs += _frames(root, folder, layout)
+                    pairs += _list_frames(root, folder, layout)
         if not pairs:
             parts = " and ".join(sorted(wanted))
+            patterns = [f"{layout.image_dir}/*{layout.image_ending}" for layout in _LAYOUTS[self.scene]]
             raise ListError(
                 root,
-                f"holds no {' or '.join(f'{one.image_dir}/*{one.image_ending}' for one in _LAYOUTS[self.scene])}"
-                + (f" below {parts}" if parts else ""),
+                f"holds no {' or '.join(patterns)}" + (f" below {parts}" if parts else ""),
                 "Check root, scene, split and quality, or name the frames in a list file",
             )
         return Listing(pairs=sorted(pairs), image_root=self._root, depth_root=self._root)
 
 
-def _frames(root: Path, folder: Path, layout: _Layout) -> list[tuple[str, str]]:
-    """(image, depth) below the root, of one folder of images."""
+def _list_frames(root: Path, folder: Path, layout: _Layout) -> list[tuple[str, str]]:
+    """(image, depth) of each frame in a folder of images; paths below the root."""
     depths = folder.parent / layout.depth_dir
     ending = layout.depth_ending
     if ending is None:
-        # One ending for the whole folder: that of its first file.
+        # The whole folder has the ending of its first file.
         first = next(iter(sorted(depths.glob("*_*.png"))), Path("_.png"))
         ending = f"_{first.name.rpartition('_')[2]}"
     found = []

@@ -10,7 +10,7 @@ from contextlib import redirect_stdout
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.readers.decoder_words import with_words
+from finetune.data.readers.decoder_messages import capture_messages
 from finetune.utils.errors import DataError
 
 # What the library writes to stderr, in addition to the exception that it raises.
@@ -44,7 +44,9 @@ def read_exr(path: str | os.PathLike[str]) -> NDArray[np.number]:
             return {name: np.array(channel.pixels) for name, channel in file.channels().items()}
 
     try:
-        channels, _ = with_words(decode, _ERROR_LINE)  # for a damaged file, the library writes a line for each chunk
+        channels, _ = capture_messages(
+            decode, _ERROR_LINE
+        )  # for a damaged file, the library writes a line for each chunk
     except (RuntimeError, ValueError, TypeError, KeyError, OSError, MemoryError) as error:
         found = " ".join(str(error).split())[:120]
         raise DataError(

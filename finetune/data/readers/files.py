@@ -19,10 +19,10 @@ from finetune.data.camera import Camera
 from finetune.data.readers.bits import Bits, decode_bits, has_16_bits
 from finetune.data.readers.channels import DepthChannels, one_channel
 from finetune.data.readers.exr import read_exr
-from finetune.data.readers.formats import EXR_SIGNATURE, JPEG_SIGNATURE, fault_of
+from finetune.data.readers.formats import EXR_SIGNATURE, JPEG_SIGNATURE, explain_fault
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.readers.intrinsics import Intrinsics
-from finetune.data.readers.jpeg import jpeg_is_cut, with_warnings
+from finetune.data.readers.jpeg import decode_with_warnings, jpeg_is_cut
 from finetune.data.readers.orientation import UPRIGHT, ExifTurns, Turn, orientation_of, turn_like_depth, turn_upright
 from finetune.data.readers.pfm import PFM_SIGNATURES, decode_pfm
 from finetune.data.readers.tiff import tiff_as_stored, tiff_is_short
@@ -213,7 +213,7 @@ def _require_bits(raw: NDArray[np.number], coding: DepthCoding, path: str) -> No
             "is known, set allow_8_bit: true in pairs, and meters_per_unit: 0.0392157 where 255 is 10 m",
         )
     if coding.bits and not has_16_bits(raw):
-        raise DataError(path, f"holds {raw.dtype}, and bits: {coding.bits} is of unsigned 16 bits", "Leave out bits")
+        raise DataError(path, f"holds {raw.dtype}, and bits: {coding.bits} is for unsigned 16 bits", "Leave out bits")
 
 
 def _fix_of_sizes(image: tuple[int, ...], depth: tuple[int, ...], reduce_image: bool) -> str:
@@ -368,7 +368,7 @@ def _decode_pixels(path: str | os.PathLike[str], data: bytes, flags: int) -> NDA
             return None
 
     if data and not jpeg_is_cut(data) and not tiff_is_short(data):
-        pixels, warning = with_warnings(decode) if data.startswith(JPEG_SIGNATURE) else (decode(), "")
+        pixels, warning = decode_with_warnings(decode) if data.startswith(JPEG_SIGNATURE) else (decode(), "")
     if pixels is None or warning:
         raise _decoding_error(path, data, warning)
     return pixels
@@ -378,7 +378,7 @@ def _decoding_error(path: str | os.PathLike[str], data: bytes, warning: str = ""
     """What is wrong with a file that was not decoded; ``warning`` is what the decoder wrote about it."""
     if not data:
         return DataError(path, "is empty (0 bytes)", "Write it again, or leave the frame out")
-    fault = fault_of(data, os.fspath(path))
+    fault = explain_fault(data, os.fspath(path))
     return DataError(path, f"{fault.found} ({warning})" if warning else fault.found, fault.fix)
 
 

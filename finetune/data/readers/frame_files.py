@@ -22,7 +22,7 @@ from finetune.data.readers.listing import (
     require_folder,
     require_other_file,
 )
-from finetune.data.readers.masks import STEM, side_file
+from finetune.data.readers.masks import STEM, find_side_file
 from finetune.data.readers.matching import match_frames
 from finetune.utils.errors import ListError, RecipeError
 from finetune.utils.paths import expand_path, is_file, is_folder, path_exists
@@ -115,7 +115,7 @@ class FrameFiles:
         if name is None:
             return None
         if name != IN_LIST:
-            path = side_file(name, self.root, image_path, depth_path)
+            path = find_side_file(name, self.root, image_path, depth_path)
         else:
             path = Path(self._root, expand_path(self._mask_columns[key][index]))
             if not is_file(path):
@@ -138,7 +138,7 @@ class FrameFiles:
         if isinstance(found, array):
             fx, fy, cx, cy = found[4 * index : 4 * index + 4]
             camera = Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)
-            # A line of a list gives no size. Its numbers are for the image as stored, whose size is known when read.
+            # A line of a list gives no size: its numbers are for the image as stored, which is not decoded here.
             return Intrinsics(camera=camera, height=None, width=None, source=image_path)
         image = Path(image_path)
         below = image.relative_to(self._root).as_posix() if image.is_relative_to(self._root) else image.name

@@ -1,4 +1,4 @@
-"""Hypersim: drawn rooms, tone-mapped JPEG beside the distance to the camera in HDF5."""
+"""Hypersim: rendered rooms, as tone-mapped JPEG images with distances to the camera in HDF5."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from finetune.data.sample import DepthSample
 from finetune.utils.errors import DataError, ListError, RecipeError
 from finetune.utils.paths import expand_path
 
-# Of every scene as it is usually read, 768x1024; scenes with a shifted lens are off by what their own projection says.
+# Every scene is usually read with this camera, 768x1024; a few scenes with a shifted lens differ from it.
 _FOCAL_PX, _HEIGHT, _WIDTH = 886.81, 768, 1024
 _INTRINSICS = Intrinsics(
     camera=Camera(fx_px=_FOCAL_PX, fy_px=_FOCAL_PX, cx_px=(_WIDTH - 1) / 2, cy_px=(_HEIGHT - 1) / 2),
@@ -39,13 +39,13 @@ class Hypersim(ListedFrames):
     """Frames of the published split: ``<scene>/images/scene_<camera>_{final_preview,geometry_hdf5}/frame.NNNN...``.
 
     The HDF5 files hold the distance to the camera's center, meters, NaN = invalid; it becomes depth along the optical
-    axis by ``Camera.depth_from_ray``. Frames stand in the order of the split file. Making the reader opens nothing.
+    axis by ``Camera.depth_from_ray``. Frames keep the order of the split file. Making the reader opens nothing.
 
-    Source: Roberts et al. 2021, arXiv:2011.02523; that the files hold distance: the issues of apple/ml-hypersim.
+    Source: Roberts et al. 2021, arXiv:2011.02523; that the files hold distances: issues of apple/ml-hypersim.
     """
 
     root: str  # folder that holds the folders of the scenes
-    split: Literal["train", "val", "test"]  # scene-wise, as the split file has it
+    split: Literal["train", "val", "test"]  # as in the split file; no scene is in two splits
     split_file: str = _SPLIT_FILE  # the data set's own CSV, below root or from the current directory
     min_depth_m: float = 0.0  # depths up to this are not valid
     max_depth_m: float | None = None  # depths beyond this are not valid; null for no limit
@@ -108,7 +108,7 @@ def _files_of_split(path: str, split: str) -> Iterator[tuple[int, tuple[str, str
 
 
 def _read_hdf5(path: str) -> NDArray[np.float32]:
-    """(H, W), the only data set of the file."""
+    """(H, W) distances, the only data set of the file."""
     import h5py
 
     try:

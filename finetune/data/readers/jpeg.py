@@ -1,4 +1,4 @@
-"""What OpenCV's decoder of JPEG gives a picture for though bytes are missing or wrong."""
+"""JPEG files with missing or wrong bytes, for which OpenCV's decoder returns a picture all the same."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
-from finetune.data.readers.decoder_words import with_words
+from finetune.data.readers.decoder_messages import capture_messages
 from finetune.data.readers.formats import JPEG_SIGNATURE
 
 _T = TypeVar("_T")
-# A marker other than a stuffed zero, a fill byte, or a restart: what ends the coded data of a scan.
+# What ends the coded data of a scan: a marker that is no stuffed zero, fill byte or restart.
 _MARKER = re.compile(rb"\xff[^\x00\xff\xd0-\xd7]")
 _WITHOUT_LENGTH = (*range(0xD0, 0xD9), 0x01)
 _START_OF_SCAN, _END = 0xDA, 0xD9
-# What the decoder says of bytes that cannot be what the encoder wrote, and goes on.
+# What the decoder writes when bytes cannot be what an encoder wrote; it goes on decoding.
 _DAMAGE = re.compile(r"^(Corrupt JPEG data|Premature end of JPEG)")
-# Cameras that send JPEGs as a video often pad a part of the picture by a byte or two, which does no harm.
+# Cameras that send JPEGs as a video often pad parts of the picture by a byte or two, which does no harm.
 _PADDING = re.compile(r"^Corrupt JPEG data: [12] extraneous bytes before marker 0xd\d")
 _WARNING = re.compile(
     r"^(Corrupt JPEG|Premature end of JPEG|Warning: |Invalid SOS|Inconsistent progression|Unknown Adobe)"
@@ -24,33 +24,33 @@ _WARNING = re.compile(
 
 
 def jpeg_is_cut(data: bytes) -> bool:
-    """Whether a JPEG lacks its end marker; OpenCV fills such an image up with gray. What follows the marker (zeros, a
-    short film, a second picture) is not looked at. False of what is no JPEG."""
+    """Whether a JPEG lacks its end marker; OpenCV fills the rest of such an image with gray. Bytes after the marker
+    (zeros, a short film, a second picture) do not matter. False for other formats."""
     if not data.startswith(JPEG_SIGNATURE):
         return False
-    place = 2
+    position = 2
     while True:
-        found = _MARKER.search(data, place)
+        found = _MARKER.search(data, position)
         if found is None:
             return True
-        marker, place = data[found.end() - 1], found.end()
+        marker, position = data[found.end() - 1], found.end()
         if marker == _END:
             return False
         if marker in _WITHOUT_LENGTH:
             continue
-        if place + 2 > len(data):
+        if position + 2 > len(data):
             return True
-        # Of a scan the header alone: coded data up to the next marker follows.
-        place += int.from_bytes(data[place : place + 2], "big")
+        # The length of a scan covers its header alone; the coded data follow, up to the next marker.
+        position += int.from_bytes(data[position : position + 2], "big")
 
 
-def with_warnings(decode: Callable[[], _T]) -> tuple[_T, str]:
+def decode_with_warnings(decode: Callable[[], _T]) -> tuple[_T, str]:
     """
     Args:
-        decode: gives the pixels of a JPEG.
+        decode: returns the pixels of a JPEG.
 
     Returns:
-        What it gave, and the first thing the decoder said about damage; "" where it said nothing.
+        The pixels, and the first thing that the decoder wrote about damage; "" if it wrote nothing.
     """
-    decoded, lines = with_words(decode, _WARNING)
+    decoded, lines = capture_messages(decode, _WARNING)
     return decoded, next((line for line in lines if _DAMAGE.match(line) and not _PADDING.match(line)), "")

@@ -1,4 +1,4 @@
-"""KITTI raw color images with the annotated depth of the depth benchmark, both as their archives unpack."""
+"""KITTI raw color images with the annotated depth of the depth benchmark, as their archives unpack."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune.data.readers.intrinsics import Intrinsics
 from finetune.data.readers.listing import (
     ListedFrames,
     Listing,
-    entries_of,
+    list_entries,
     locate,
     read_list,
     require_file,
@@ -30,8 +30,8 @@ from finetune.utils.paths import expand_path, is_file, is_folder
 
 _METERS_PER_UNIT = 1.0 / 256.0  # of the depth benchmark; 0 = no return
 
-# Of P_rect_02, whose focal lengths and center are those of P_rect_03 too, and S_rect_02 of each day's calibration:
-# day -> focal_px, cx_px, cy_px, height, width.
+# From P_rect_02 and S_rect_02 of each day's calibration; P_rect_03 has the same focal lengths and center.
+# day -> focal_px, cx_px, cy_px, height, width
 _CALIBRATIONS = {
     "2011_09_26": (721.5377, 609.5593, 172.8540, 375, 1242),
     "2011_09_28": (707.0493, 604.0814, 180.5066, 370, 1224),
@@ -40,7 +40,7 @@ _CALIBRATIONS = {
     "2011_10_03": (718.8560, 607.1928, 185.2157, 376, 1241),
 }
 _AS_PUBLISHED = "Take the files as they were published; read resized or cropped copies with reader pairs and intrinsics"
-# Of the archive data_depth_selection.
+# A folder of the archive data_depth_selection.
 _BENCHMARK = "depth_selection/val_selection_cropped"
 _DAY_OF_DRIVE = re.compile(r"(\d{4}_\d\d_\d\d)_drive_\d{4}")
 
@@ -51,25 +51,25 @@ class Kitti(ListedFrames):
 
     Layout: ``raw/<day>/<drive>/image_02/data/N.png`` and, below ``train``, ``val`` or nothing of
     ``data_depth_annotated``, ``<drive>/proj_depth/groundtruth/image_02/N.png``. The Eigen split takes frames from both
-    folders: of its 652 test frames 491 lie in ``train``, 161 in ``val``.
+    folders: 491 of its 652 test frames are in ``train``, 161 in ``val``.
 
     ``split: eigen_train`` is the 23,158 frames of BTS and ZoeDepth, ``split: eigen_test`` the 652 of 697 that have
-    annotated depth. Frames are sorted by drive and number; those of a list stand in the order of the list: the same
-    each time. The camera is that of ``<image root>/<day>/calib_cam_to_cam.txt`` where it is there, else that of the
-    day, from a table. Making the reader opens nothing.
+    annotated depth. Frames are sorted by drive and number; those of a list keep its order. The camera is that of
+    ``<image root>/<day>/calib_cam_to_cam.txt`` if the file exists, else that of the day in a table. Making the reader
+    opens nothing.
 
-    ``split: benchmark_val`` is ``val_selection_cropped`` of the depth benchmark, 1,000 frames of 352x1216 with a file
-    of intrinsics each; then ``root`` holds its ``depth_selection``.
+    ``split: benchmark_val`` is ``val_selection_cropped`` of the depth benchmark, 1,000 frames of 352x1216, each with
+    a file of intrinsics; ``root`` then holds its ``depth_selection``.
 
-    ``crop: kb`` cuts the bottom 352 rows and the 1216 columns in the middle out of every frame, camera and all.
+    ``crop: kb`` cuts the bottom 352 rows and the middle 1216 columns out of every frame; the camera moves along.
     """
 
     root: str  # folder that holds raw and data_depth_annotated
-    image_root: str | None = None  # folder of the days, when it is not <root>/raw
-    depth_root: str | None = None  # folder of the annotated depth, when it is not <root>/data_depth_annotated
+    image_root: str | None = None  # folder of the days, if it is not <root>/raw
+    depth_root: str | None = None  # folder of the annotated depth, if it is not <root>/data_depth_annotated
     split: Literal["eigen_train", "eigen_test", "benchmark_val"] | None = None  # needed unless list is given
     crop: Literal["none", "kb"] = "none"  # kb: 352x1216 of each frame; protocols crop by themselves
-    list: str | None = None  # list of Eigen form instead of the split: `rgb depth focal`; depth None is left out
+    list: str | None = None  # list of Eigen form instead of the split: `rgb depth focal`, depth None is left out
     min_depth_m: float = 0.0  # depths up to this are not valid
     max_depth_m: float | None = 80.0  # depths beyond this are not valid; null for no limit
 
@@ -115,18 +115,18 @@ class Kitti(ListedFrames):
         if match is None:
             return None
         camera = 3 if "image_03" in name else 2
-        return self._calibrated(match[1], camera) or _intrinsics_of(name)
+        return self._read_calibration(match[1], camera) or _intrinsics_of_day(name)
 
-    def _calibrated(self, day: str, camera: int) -> Intrinsics | None:
-        """From the calibration file of the day, where it is there."""
+    def _read_calibration(self, day: str, camera: int) -> Intrinsics | None:
+        """From the calibration file of the day; None if it does not exist."""
         if (day, camera) not in self._calibrations:
             path = Path(self._image_root, day, "calib_cam_to_cam.txt")
-            self._calibrations[day, camera] = _calibration_in(path, camera) if is_file(path) else None
+            self._calibrations[day, camera] = _parse_calibration(path, camera) if is_file(path) else None
         return self._calibrations[day, camera]
 
     @cached_property
     def _calibrations(self) -> dict[tuple[str, int], Intrinsics | None]:
-        """Of the days and cameras that were asked for."""
+        """(day, camera) -> intrinsics, of those asked for so far."""
         return {}
 
     @property
@@ -147,8 +147,8 @@ class Kitti(ListedFrames):
         if self.list is not None:
             path = locate(self.root, self.list)
             rows = ((line, image.lstrip("/"), depth.lstrip("/")) for line, image, depth in read_list(path))
-            placed = ((line, image, self._placed(depth)) for line, image, depth in rows if depth != "None")
-            return Listing.of_list(path, placed, self._image_root, self._depth_root)
+            rows_below = ((line, image, self._below_split(depth)) for line, image, depth in rows if depth != "None")
+            return Listing.of_list(path, rows_below, self._image_root, self._depth_root)
         if self.split == "benchmark_val":
             return self._benchmark_listing()
         frames = split_frames(f"kitti_{self.split}")
@@ -157,7 +157,7 @@ class Kitti(ListedFrames):
         pairs = [
             (
                 f"{drive[:10]}/{drive}/image_02/data/{frame:010}.png",
-                self._placed(f"{drive}/proj_depth/groundtruth/image_02/{frame:010}.png"),
+                self._below_split(f"{drive}/proj_depth/groundtruth/image_02/{frame:010}.png"),
             )
             for drive, frame in frames
         ]
@@ -177,18 +177,18 @@ class Kitti(ListedFrames):
         ]
         return Listing(pairs=pairs, image_root=self._benchmark, depth_root=self._benchmark)
 
-    def _placed(self, depth: str) -> str:
-        """A depth path with ``train/`` or ``val/`` before it, by where its drive lies; else as it is."""
-        return self._places.get(depth.partition("/")[0], "") + depth
+    def _below_split(self, depth: str) -> str:
+        """A depth path with ``train/`` or ``val/`` before it, if its drive is in that folder."""
+        return self._split_folders.get(depth.partition("/")[0], "") + depth
 
     @cached_property
-    def _places(self) -> dict[str, str]:
+    def _split_folders(self) -> dict[str, str]:
         """Drive -> ``train/`` or ``val/``."""
         return {
-            drive.name: f"{place}/"
-            for place in ("train", "val")
-            if is_folder(Path(self._depth_root, place))
-            for drive in entries_of(Path(self._depth_root, place))
+            drive.name: f"{folder}/"
+            for folder in ("train", "val")
+            if is_folder(Path(self._depth_root, folder))
+            for drive in list_entries(Path(self._depth_root, folder))
         }
 
     def _require_drives(self, drives: set[str]) -> None:
@@ -197,7 +197,7 @@ class Kitti(ListedFrames):
             ListError: a drive of the split is missing, among the images or the depth maps.
         """
         images = {drive for drive in drives if is_folder(Path(self._image_root, drive[:10], drive))}
-        depths = {drive for drive in drives if is_folder(Path(self._depth_root, self._placed(drive)))}
+        depths = {drive for drive in drives if is_folder(Path(self._depth_root, self._below_split(drive)))}
         for folder, found in ((self._image_root, images), (self._depth_root, depths)):
             missing = sorted(drives - found)
             if missing:
@@ -208,8 +208,8 @@ class Kitti(ListedFrames):
                 )
 
 
-def _intrinsics_of(image_path: str) -> Intrinsics | None:
-    """Of the day that the name of the drive begins with; None where the path names no known day."""
+def _intrinsics_of_day(image_path: str) -> Intrinsics | None:
+    """The camera of the day with which the drive's name begins; None if the path names no known day."""
     match = _DAY_OF_DRIVE.search(image_path)
     if match is None or match[1] not in _CALIBRATIONS:
         return None
@@ -223,7 +223,7 @@ def _intrinsics_of(image_path: str) -> Intrinsics | None:
     )
 
 
-def _calibration_in(path: Path, camera: int) -> Intrinsics:
+def _parse_calibration(path: Path, camera: int) -> Intrinsics:
     """
     Args:
         path: ``calib_cam_to_cam.txt``, a line ``P_rect_02: `` and twelve numbers, row by row, ``S_rect_02: `` and two.
@@ -239,13 +239,13 @@ def _calibration_in(path: Path, camera: int) -> Intrinsics:
         width, height = (int(float(number)) for number in values[f"S_rect_{camera:02}"])
         found = Camera(fx_px=projection[0], fy_px=projection[5], cx_px=projection[2], cy_px=projection[6])
     except (OSError, ValueError, KeyError, IndexError) as error:
-        fix = "Unpack the calibration of the day again, or take the file away"
+        fix = "Unpack the calibration of the day again, or remove the file"
         raise ListError(path, f"has no P_rect and S_rect of camera {camera} ({error})", fix) from error
     return Intrinsics(camera=found, height=height, width=width, source=str(path), fix=_AS_PUBLISHED)
 
 
 def _benchmark_intrinsics(image: Path) -> Intrinsics | None:
-    """Of the file of nine numbers, row by row, that the benchmark has for each image; None where it is missing."""
+    """From the file of nine numbers, row by row, that the benchmark has for each image; None if it is missing."""
     path = image.parent.parent / "intrinsics" / f"{image.stem}.txt"
     if not is_file(path):
         return None

@@ -1,4 +1,4 @@
-"""Which image belongs to which depth map: list files and folders, read once, without a look at any frame."""
+"""Which image belongs to which depth map, by list files and folders, without opening any frame."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from finetune.data.readers.list_lines import is_number, read_rows
 from finetune.utils.errors import ListError, RecipeError
 from finetune.utils.paths import expand_path, if_closed, is_file, is_folder, list_folder, missing, path_exists
 
-# What the first two columns of a list are.
+# Names of the first two columns of a list.
 PATHS = ("image", "depth")
-# One file of it may hold the image and the depth of a frame, as the arrays rgb and depth.
+# One file of this kind may hold image and depth of a frame, as the arrays rgb and depth.
 ARCHIVE_SUFFIX = ".npz"
 _FIX = "Write `image depth`, two paths a line; quotes around a path with spaces, or a tab between the two"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Listing:
-    """Image and depth file of every frame, in an order that is the same each time.
+    """Image and depth file of every frame, always in the same order.
 
     Attributes:
         pairs: (image, depth), below the two roots unless absolute.
-        image_root, depth_root: what the paths start from.
-        list_path: the list file that names the frames, if one does.
-        lines: of that file, one a frame.
+        image_root, depth_root: folders that the paths start from.
+        list_path: the list file that names the frames, if there is one.
+        lines: for each frame, its line in that file.
     """
 
     pairs: list[tuple[str, str]]
@@ -45,15 +45,15 @@ class Listing:
         Args:
             path: the list file.
             rows: (line, image, depth) of its frames.
-            image_root, depth_root: what the paths start from.
+            image_root, depth_root: folders that the paths start from.
 
         Raises:
-            ListError: there is no frame, or one is its own depth.
+            ListError: there is no frame, or the image and the depth of one are the same path.
         """
         pairs: list[tuple[str, str]] = []
         lines = array("L")
         for line, image, depth in rows:
-            # Of an archive of two arrays it may be; it is looked into when the frame is read.
+            # An archive may hold both arrays; reading the frame shows whether it does.
             if image == depth and image_root == depth_root and not image.endswith(ARCHIVE_SUFFIX):
                 fix = "Name the file of each"
                 raise ListError(f"{path}:{line}", f"its image and its depth map are one file, {image}", fix)
@@ -67,7 +67,7 @@ class Listing:
         return len(self.pairs)
 
     def depth_path(self, index: int) -> str:
-        """The depth file of a frame, whether or not it exists."""
+        """The depth file of a frame, which may not exist."""
         return str(Path(self.depth_root, expand_path(self.pairs[index][1])))
 
     def files(self, index: int) -> tuple[str, str]:
@@ -92,7 +92,7 @@ class Listing:
         return image_path, depth_path
 
     def place(self, index: int) -> str:
-        """Where a frame is named, as a user can find it: a line of a list, or its depth map."""
+        """Where a user finds the frame: its line of the list, or else its depth map."""
         return self.depth_path(index) if self.list_path is None else f"{self.list_path}:{self.lines[index]}"
 
 
@@ -100,11 +100,11 @@ def require_other_file(path: str | Path, other: str | Path, place: str, what: st
     """
     Args:
         path, other: two files that exist.
-        place: where they are named.
-        what: what they are meant to be, as "its image and its depth map".
+        place: where a user finds them named.
+        what: what they are meant to be, such as "its image and its depth map".
 
     Raises:
-        ListError: they are one file, by links or by name, and no archive of several arrays.
+        ListError: they are one file, by name or by links, and not an archive of several arrays.
     """
     if same_file(path, other):
         if str(path).endswith(ARCHIVE_SUFFIX):
@@ -113,20 +113,20 @@ def require_other_file(path: str | Path, other: str | Path, place: str, what: st
                     if len(archive.namelist()) > 1:
                         return
             except (OSError, zipfile.BadZipFile):
-                return  # reading it says more
+                return  # reading it gives a better error
         raise ListError(place, f"{what} are one file, {path}", "Name the file of each")
 
 
 def same_file(path: str | Path, other: str | Path) -> bool:
-    """Whether two paths lead to one file, also by links; False where one cannot be found."""
+    """Whether two paths lead to one file, also by links; False if one cannot be found."""
     try:
-        return os.path.samefile(path, other)  # noqa: PTH121 - Path.samefile raises for what is no path
+        return os.path.samefile(path, other)  # noqa: PTH121 - Path.samefile raises for what is not a path
     except (OSError, ValueError):
         return False
 
 
 class ListedFrames(Reader):
-    """What every reader of files does with its listing, which it makes at first use as ``_listing``."""
+    """A reader of files: it makes its listing at first use, as ``_listing``."""
 
     @property
     @abstractmethod
@@ -151,7 +151,7 @@ class ListedFrames(Reader):
 
 
 def locate(root: str, name: str) -> str:
-    """A file that a recipe names: below ``root`` if it is there, else from the current directory."""
+    """The path of a file that a recipe names: below ``root`` if it exists there, else from the current directory."""
     below = expand_path(root) / name
     return str(below if path_exists(below) else expand_path(name))
 
@@ -177,10 +177,10 @@ def require_file(key: str, root: str, name: str) -> None:
         raise RecipeError(key, name, f"an existing file, below {root} or from {Path.cwd()}{closed}")
 
 
-def entries_of(folder: str | Path) -> list[Path]:
+def list_entries(folder: str | Path) -> list[Path]:
     """
     Returns:
-        What is in a folder, in the order of its names.
+        The paths in a folder, sorted by name.
 
     Raises:
         ListError: it cannot be listed.
@@ -195,8 +195,8 @@ def entries_of(folder: str | Path) -> list[Path]:
 def read_list(path: str) -> Iterator[tuple[int, str, str]]:
     """
     Args:
-        path: text, a frame a line, as ``read_rows`` takes it: image, depth, and further columns that are not read
-            (lists of BTS hold the focal length there).
+        path: text that ``read_rows`` reads, with a frame per line: image, depth, and further columns that are ignored
+            (lists of BTS have the focal length there).
 
     Returns:
         (line number, image, depth), in the order of the file.
@@ -211,13 +211,13 @@ def read_list(path: str) -> Iterator[tuple[int, str, str]]:
 def read_columns(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """
     Args:
-        path, names: as of ``read_rows``; the first two names are ``PATHS``.
+        path, names: see ``read_rows``; the first two names are ``PATHS``.
 
     Returns:
-        (line number, its columns), in the order of the file; the first two are paths.
+        (line number, columns), in the order of the file; the first two columns are paths.
 
     Raises:
-        ListError: as ``read_list``.
+        ListError: the file cannot be read, or a line does not begin with two paths; names the line.
     """
     for number, columns in read_rows(path, names):
         if len(columns) < 2:

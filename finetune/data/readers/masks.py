@@ -1,4 +1,4 @@
-"""What of a frame is no measurement though a number stands there: masks, and pixels that fly at the edges of depth."""
+"""Which pixels of a frame are no measurement although they have a number: by masks, and at edges of depth."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ from finetune.utils.errors import DataError, RecipeError
 from finetune.utils.paths import if_closed, is_file
 
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff", ".pgm", ".npy", ".npz")
-# What follows the stem of an image in the name of its mask or confidence map; DIODE's is a _depth_mask.
+# What follows an image's stem in the name of its mask or confidence map; _depth_mask is DIODE's.
 MASK_ENDINGS = ("", "_mask", "_depth_mask", "_confidence", "_conf")
-# In the name of a side file it stands for the stem of the image or depth map, or for what the two stems share.
+# In the name of a mask, this is replaced by the stem of the image or depth map, or by what the two stems share.
 STEM = "*"
 # Between two pixels of one surface depth changes by less than this share of the nearer.
 EDGE_SHARE = 0.05
@@ -47,16 +47,16 @@ def read_mask(
 ) -> NDArray[np.bool_]:
     """
     Args:
-        path: gray image or array, of the size of the frame.
-        shape: of the frame, height and width.
+        path: gray image or array of the frame's size.
+        shape: height and width of the frame.
         turn: of the frame.
-        at_least, at_most: limits of the values, as of confidence; None for no such limit.
+        at_least, at_most: limits of the values, such as a confidence; None for no limit.
 
     Returns:
-        (H, W), True where the value is within the limits; without limits, where it is not 0. A NaN is neither.
+        (H, W), True where the value is within the limits; without limits, where it is not 0. It is False for NaN.
 
     Raises:
-        DataError: it cannot be read, or is of another size.
+        DataError: the mask cannot be read, or has another size.
     """
     values = turn.like_depth(read_depth(path), shape)
     if values.shape != shape:
@@ -72,58 +72,57 @@ def read_mask(
     return kept
 
 
-def side_file(place: str, root: str, image: str, depth: str) -> Path:
+def find_side_file(name: str, root: str, image: str, depth: str) -> Path:
     """
     Args:
-        place: a file, which is that of every frame; a folder with a file of the stem of each image or depth map, with
-            one of ``MASK_ENDINGS``; or a name with ``STEM`` in it, such as ``*_depth_mask.npy`` beside the image or the
+        name: a file, used for every frame; a folder with a file for each image or depth map, named by its stem and one
+            of ``MASK_ENDINGS``; or a pattern with ``STEM`` in it, such as ``*_depth_mask.npy`` next to the image or the
             depth map, or ``confidence/*.png``. Below ``root`` or from the current directory.
         root: of the frames.
         image, depth: files of the frame.
 
     Raises:
-        DataError: there is none for this frame.
+        DataError: this frame has no such file.
     """
     stems = [Path(image).stem, Path(depth).stem, frame_key(Path(image).stem)]
-    if STEM in place:
-        folder, name = os.path.split(place)
-        beside = [Path(image).parent, Path(depth).parent]
-        folders = [Path(locate(root, folder))] if folder else beside
-        names = [name.replace(STEM, stem) for stem in stems]
-        fix = f"Write {place.replace(STEM, stems[0])}, or correct the key"
+    if STEM in name:
+        folder, pattern = os.path.split(name)
+        folders = [Path(locate(root, folder))] if folder else [Path(image).parent, Path(depth).parent]
+        names = [pattern.replace(STEM, stem) for stem in stems]
+        fix = f"Write {name.replace(STEM, stems[0])}, or correct the key"
     else:
-        path = Path(locate(root, place))
+        path = Path(locate(root, name))
         if is_file(path):
             return path
         folders = [path]
         names = [f"{stem}{ending}{suffix}" for ending in MASK_ENDINGS for stem in stems for suffix in MASK_SUFFIXES]
         fix = f"Write {stems[0]}.png there, a name such as {STEM}_mask.png, or one file as the mask of all frames"
-    for path in dict.fromkeys(folder / name for folder in folders for name in names):
+    for path in dict.fromkeys(folder / file for folder in folders for file in names):
         if is_file(path) and not any(same_file(path, other) for other in (image, depth)):
             return path
     closed = next(filter(None, (if_closed(folder / names[0]) for folder in folders)), "")
     raise DataError(image, f"has no mask of its stem in {' or '.join(map(str, dict.fromkeys(folders)))}{closed}", fix)
 
 
-def eroded(valid: NDArray[np.bool_], depth_m: NDArray[np.float32], pixels: int) -> NDArray[np.bool_]:
+def erode_edges(valid: NDArray[np.bool_], depth_m: NDArray[np.float32], pixels: int) -> NDArray[np.bool_]:
     """
     Args:
         valid: (H, W), where depth was measured.
         depth_m: (H, W), meters.
-        pixels: how far from an edge pixels are left out, in rows and columns.
+        pixels: how many rows and columns around an edge are left out.
 
     Returns:
-        (H, W): valid, without what is at most ``pixels`` from a pixel that was not measured, or from a jump of depth by
-        more than ``EDGE_SHARE`` between two that were. For dense depth: of a sparse scan nothing would be left.
+        (H, W): valid, without pixels at most ``pixels`` away from one that was not measured, or from a jump of depth by
+        more than ``EDGE_SHARE`` between two that were. It is for dense depth; nothing is left of a sparse scan.
     """
     jumps = find_depth_edges(depth_m, EDGE_SHARE)
-    # A jump lies between two pixels, each of which is at a distance of 1 from it. One to a pixel that was not measured
-    # takes what that pixel takes.
-    return valid & ~_grown(~valid, pixels) & ~_grown(jumps, pixels - 1)
+    # Both pixels of a jump count as 1 away from it, so their surroundings grow by one less. A jump to a pixel that was
+    # not measured adds nothing to what that pixel takes away.
+    return valid & ~_dilate(~valid, pixels) & ~_dilate(jumps, pixels - 1)
 
 
-def _grown(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """The mask and what is at most so many rows and columns from it."""
+def _dilate(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
+    """The mask and all pixels at most so many rows and columns away from it."""
     if pixels <= 0:
         return mask
     import cv2

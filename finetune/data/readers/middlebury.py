@@ -1,4 +1,4 @@
-"""What Middlebury's ``calib.txt`` says of a pair of cameras besides their intrinsics."""
+"""The offset of a disparity, which Middlebury's ``calib.txt`` names next to the intrinsics of two cameras."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from finetune.utils.paths import read_bytes
 CALIBRATION = "calib.txt"
 
 
-def require_offset_told(*paths: str | os.PathLike[str]) -> None:
+def require_disparity_offset(*paths: str | os.PathLike[str]) -> None:
     """
     Args:
-        paths: files of a frame of disparity, for which no offset is given.
+        paths: files of a frame of disparity whose entry sets no offset.
 
     Raises:
-        ListError: a ``calib.txt`` beside one of them, or one of them itself, names an offset. Without it depth is too
-            large by a factor that grows with distance, 1.8 in the median of Middlebury's Motorcycle.
+        ListError: one of them, or a ``calib.txt`` next to one of them, names an offset. Without it depth is too large
+            by a factor that grows with distance, 1.8 in the median of Middlebury's Motorcycle.
     """
-    for place in dict.fromkeys(_calibration_of(path) for path in paths):
-        offset_px = _offset_px(place)
+    for calibration in dict.fromkeys(_calibration_of(path) for path in paths):
+        offset_px = _read_offset_px(calibration)
         if offset_px:
             raise ListError(
-                place,
-                f"has doffs {offset_px:g}, the pixels that are to be added to each disparity",
-                f"Set disparity_offset_px: {offset_px:g} in pairs, a scene an entry, or 0 if it was added already",
+                calibration,
+                f"has doffs {offset_px:g}, pixels to add to each disparity",
+                f"Set disparity_offset_px: {offset_px:g} in pairs, one entry per scene, or 0 if it was added already",
             )
 
 
@@ -36,9 +36,9 @@ def _calibration_of(path: str | os.PathLike[str]) -> Path:
     return Path(path) if Path(path).suffix.lower() == ".txt" else Path(path).parent / CALIBRATION
 
 
-@lru_cache(maxsize=10_000)  # it is the same of all frames of a folder
-def _offset_px(calibration: Path) -> float:
-    """The ``doffs`` of a calibration; 0 where it names none, or is none of Middlebury's."""
+@lru_cache(maxsize=10_000)  # all frames of a folder share it
+def _read_offset_px(calibration: Path) -> float:
+    """The ``doffs`` of a calibration; 0 if it names none, or is not Middlebury's."""
     try:
         text = read_bytes(calibration).decode("utf-8", errors="replace")
     except OSError:

@@ -1,4 +1,4 @@
-"""NYU Depth V2 in the PNG layout of BTS and ZoeDepth: folders of scenes, color JPEG beside 16-bit depth."""
+"""NYU Depth V2 in the layout of BTS and ZoeDepth: folders of scenes with color JPEG and 16-bit depth PNG."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ _INTRINSICS = Intrinsics(
     fix="Take the files as they were published; read resized or cropped copies with reader pairs and their intrinsics",
 )
 
-# Rows and columns inside the border, half-open: the training crop of zhyever's Monocular-Depth-Estimation-Toolbox.
+# First and last row, first and last column inside the border, half-open: the training crop of zhyever's
+# Monocular-Depth-Estimation-Toolbox.
 _INSIDE = (45, 472, 43, 608)
 
 
@@ -40,19 +41,19 @@ class NyuV2(ListedFrames):
     """NYU Depth V2, ``<scene>/rgb_NNNNN.jpg`` with ``<scene>/sync_depth_NNNNN.png``: uint16 millimeters, 0 = invalid.
 
     ``split: train`` is the 24,231 frames of BTS and ZoeDepth (root: the unpacked ``sync``), ``split: test`` the 654
-    of Eigen et al. (root: ``official_splits/test``). Frames are sorted by scene and number; those of a list stand in
-    the order of the list: the same each time. Training images have a white border, test images a black one, which
-    ``border`` leaves as it is, leaves out of the depth, or cuts off. Making the reader opens nothing.
+    of Eigen et al. (root: ``official_splits/test``). Frames are sorted by scene and number; those of a list keep its
+    order. Training images have a white border, test images a black one: ``border`` keeps it, ignores its depth, or
+    cuts it off. Making the reader opens nothing.
 
     ``labeled`` reads ``nyu_depth_v2_labeled.mat`` instead, 795 frames to train and 654 to test, meters as floats.
     """
 
     root: str  # folder that holds the folders of the scenes
     split: Literal["train", "test"] | None = None  # official split; needed unless list is given
-    list: str | None = None  # list of BTS form instead of the split: `rgb depth focal`, a leading slash means root
+    list: str | None = None  # list of BTS form instead of the split: `rgb depth focal`; a leading slash means root
     labeled: str | None = None  # the .mat of labeled frames, below root or from here; needs h5py
-    filled: bool = False  # of labeled: depth with its holes filled; false: as it was measured
-    border: Literal["keep", "ignore", "crop"] = "keep"  # ignore: no depth there is valid; crop: 427x565 are left
+    filled: bool = False  # of labeled: depth with its holes filled; false: as measured
+    border: Literal["keep", "ignore", "crop"] = "keep"  # ignore: no depth there is valid; crop: keeps 427x565
     min_depth_m: float = 0.0  # depths up to this are not valid
     max_depth_m: float | None = 10.0  # depths beyond this are not valid; null for no limit
 
@@ -95,20 +96,20 @@ class NyuV2(ListedFrames):
             DataError: a file of this frame cannot be decoded, or is not of the size published.
         """
         if self.labeled is not None:
-            return self._bordered(self._labeled(index))
+            return self._apply_border(self._read_labeled(index))
         image_path, depth_path = self._listing.files(index)
         coding = DepthCoding(meters_per_unit=0.001, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m)
-        return self._bordered(read_frame(image_path, depth_path, coding, _INTRINSICS, levels=self.image_levels))
+        return self._apply_border(read_frame(image_path, depth_path, coding, _INTRINSICS, levels=self.image_levels))
 
-    def _labeled(self, index: int) -> DepthSample:
+    def _read_labeled(self, index: int) -> DepthSample:
         image, depth_m = self._labeled_file.read(self._labeled_frames[index])
         most_m = np.inf if self.max_depth_m is None else self.max_depth_m
         valid = np.isfinite(depth_m) & (depth_m > self.min_depth_m) & (depth_m <= most_m)
         camera = _INTRINSICS.camera_of(image, self.source(index))
         return DepthSample(image=image, depth_m=depth_m, valid=valid, source=self.source(index), camera=camera)
 
-    def _bordered(self, sample: DepthSample) -> DepthSample:
-        """The sample as ``border`` asks for it."""
+    def _apply_border(self, sample: DepthSample) -> DepthSample:
+        """The sample with its border kept, ignored or cut off, as ``border`` says."""
         if self.border == "keep":
             return sample
         top, bottom, left, right = _INSIDE

@@ -18,8 +18,8 @@ from finetune.data.readers.files import read_stored_frame
 from finetune.data.readers.frame_files import FrameFiles
 from finetune.data.readers.intrinsics import Intrinsics
 from finetune.data.readers.listing import ListedFrames, Listing
-from finetune.data.readers.masks import eroded, read_mask, require_mask_levels
-from finetune.data.readers.middlebury import require_offset_told
+from finetune.data.readers.masks import erode_edges, read_mask, require_mask_levels
+from finetune.data.readers.middlebury import require_disparity_offset
 from finetune.data.readers.orientation import ExifTurns, Turn
 from finetune.data.readers.sensors import SENSORS, Sensor, sensor_note
 from finetune.data.sample import DepthSample
@@ -31,69 +31,67 @@ from finetune.utils.text import percent
 class Pairs(ListedFrames):
     """Images and depth maps of one size, registered to each other, in any folders.
 
-    A list file names a frame a line, ``image depth``, paths below ``root``; without a list, the files of ``image_dir``
-    and ``depth_dir`` that have one stem are a frame, or stems that differ in a word for their kind, as ``0412_color``
-    and ``0412_depth``; then they may be one folder. Frames stand in the order of the list, or sorted by stem: the same
-    each time. Making the reader opens nothing; the list is read at first use, a frame when it is asked for.
+    A list file names one frame per line, ``image depth``, with paths below ``root``. Without a list, a file of
+    ``image_dir`` and a file of ``depth_dir`` with the same stem are a frame. Their stems may also differ in a word for
+    their kind, as in ``0412_color`` and ``0412_depth``; then both may be in one folder. Frames keep the order of the
+    list, or are sorted by stem. Making the reader opens nothing; the list is read at first use, a frame when asked for.
 
-    ``bits`` says what the 16 bits of a file mean where they are no plain number: ``rotated`` by three places (SUN
-    RGB-D, SUN3D), ``float16`` (Mid-Air; its unit is 1.0), or ``android_confidence`` in the three highest, of which
-    pixels of confidence 0 % are not valid. ``invalid`` is of the numbers that they mean.
+    ``bits`` says what the 16 bits of a file mean if they are not a plain number: ``rotated`` by three places (SUN
+    RGB-D, SUN3D), ``float16`` (Mid-Air; its unit is 1.0), or ``android_confidence`` in the three highest bits, where
+    pixels of confidence 0 % are not valid. ``invalid`` is compared with the numbers that the bits mean.
 
-    A pixel is valid where its raw value is finite, none of ``invalid``, and its depth is above ``min_depth_m`` and at
-    most ``max_depth_m``. Values beyond ``max_depth_m`` stay in ``depth_m``, not valid.
+    A pixel is valid if its raw value is finite and none of ``invalid``, and its depth is above ``min_depth_m`` and at
+    most ``max_depth_m``. Values beyond ``max_depth_m`` stay in ``depth_m``, but are not valid.
 
-    Distance along the ray becomes depth by ``Camera.depth_from_ray``, or, where the intrinsics describe a lens, by its
-    rays. Disparity becomes depth by focal length times baseline over disparity, as of a rectified pair of cameras; a
-    disparity of 0 or less is infinitely far or no match, and not valid. ``disparity_offset_px`` is added before: the
-    ``doffs`` of Middlebury, by which the principal points of the two cameras lie apart. Inverse depth becomes depth by
-    one over it. ``affine_inverse`` is inverse depth of unknown scale and shift, as a relative model answers: each map
-    becomes depth from 1 to 10, of no unit, for a relative head and a loss that scale and shift do not change.
+    Distance along the ray becomes depth by ``Camera.depth_from_ray``, or by the rays of the lens if the intrinsics
+    describe one. Disparity of a rectified pair of cameras becomes depth as focal length times baseline over disparity;
+    a disparity of 0 or less is infinitely far or no match, and not valid. ``disparity_offset_px`` is added first: it is
+    Middlebury's ``doffs``, the distance between the principal points of the two cameras. Inverse depth becomes depth as
+    one over it. ``affine_inverse`` is inverse depth of unknown scale and shift, as a relative model predicts it: each
+    map becomes depth from 1 to 10, without a unit, for a relative head and a loss that ignores scale and shift.
 
-    ``depth_channels`` says which channel of several is depth (``z`` of points x, y, z; ``r``, the first; ``gray``, with
-    an alpha that is left aside), or that three of 8 bits make up one number: ``rgb24``, red lowest, as CARLA and
+    ``depth_channels`` says which channel of several is depth (``z`` of points x, y, z; ``r``, the first; ``gray``,
+    whose alpha is ignored), or that three channels of 8 bits make up one number: ``rgb24``, red lowest, as CARLA and
     SYNTHIA write it; ``bgr24``, blue lowest.
 
-    An image with an EXIF tag is turned upright with its depth map, mask and intrinsics, as ``predict`` turns it. Depth
-    that has the size of the upright image already is left as it is; where sizes do not tell, of a turn by 180 degrees
-    or a square image, ``exif_turns`` does. ``mask_at_least`` is 1 or 2 of ARKit's confidence, 54 or 255 of Polycam's.
+    An image with an EXIF tag is turned upright together with its depth map, mask and intrinsics, as ``predict`` turns
+    it. Depth that already has the size of the upright image stays as it is. Where sizes do not tell, for a turn by 180
+    degrees or a square image, ``exif_turns`` does. A good ``mask_at_least`` is 1 or 2 for ARKit's confidence, 54 or 255
+    for Polycam's.
 
-    Files of intrinsics and masks lie below ``root`` or in the current directory. Intrinsics of each image are JSON
-    objects by its path below ``root``, file name or stem, or, as ``intrinsics: list``, the four columns fx, fy, cx, cy
-    after the two paths. Sky is valid and infinitely far: ``out_of_range: ceiling`` teaches it, ``ignore`` leaves out.
+    Files of intrinsics and masks are below ``root`` or in the current directory. Intrinsics for each image are JSON
+    objects by its path below ``root``, its file name or its stem; with ``intrinsics: list`` they are the four columns
+    fx, fy, cx, cy after the two paths. Sky is valid and infinitely far: ``out_of_range: ceiling`` teaches it,
+    ``ignore`` leaves it out.
     """
 
     root: str  # folder that the paths of the list, and the two folders, start from
-    sensor: Sensor | None = None  # fills meters_per_unit and invalid where these are not given, and says so
+    sensor: Sensor | None = None  # fills in meters_per_unit and invalid if they are not given, and prints them
     meters_per_unit: float | None = None  # raw depth times this is meters: 0.001 for millimeters, 1.0 for meters
     list: str | None = None  # list file, below root or from the current directory
     image_dir: str | None = None  # folder of the images below root, when there is no list
     depth_dir: str | None = None  # folder of the depth maps below root, when there is no list
-    invalid: tuple[float, ...] | None = (
-        None  # raw values that mean "nothing measured", [0, 65535]; null: [0], or sensor's
-    )
+    invalid: tuple[float, ...] | None = None  # raw values that mean "nothing measured"; null: [0], or sensor's
     min_depth_m: float = 0.0  # depths up to this are not valid: the near end of the sensor
     max_depth_m: float | None = None  # depths beyond this are not valid: the far end of the sensor; null for no limit
-    depth_is: DepthIs = "z"  # along the axis; the ray; disparity, with baseline_m; inverse, 1/m; inverse of no unit
+    depth_is: DepthIs = "z"  # z along the axis; range along the ray; inverse: 1/m; affine_inverse: without unit
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy, in pixels, or one for each image; or: list
-    bits: Bits | None = (
-        None  # of 16-bit files: rotated, as SUN RGB-D; float16, as Mid-Air; android_confidence; null: plain
-    )
+    bits: Bits | None = None  # of 16-bit files that are no plain number; null: they are
     px_per_unit: float | None = None  # raw disparity times this is pixels: 1.0 (null) for pixels, 0.00390625 for 1/256
     disparity_offset_px: float | None = None  # added to the disparity, pixels: Middlebury's doffs; null: 0
-    baseline_m: float | None = None  # meters between the two cameras that the disparity is of
+    baseline_m: float | None = None  # of disparity: meters between the two cameras
     focal_px: float | None = None  # pixels; of disparity; null: fx of intrinsics
     inverse_per_unit: float | None = None  # of inverse: raw value times this is 1 / meters
     depth_channels: DepthChannels | None = None  # which of several is depth, or rgb24 | bgr24: 24 bits of three
-    allow_8_bit: bool = False  # also read depth in 256 steps, whose unit is known; says how large a step is
-    mask: str | None = None  # file for all frames; folder; *_mask.png by stem; or: list. What is 0 is not valid
-    mask_at_least: float | None = None  # of a mask of confidence: lower values are not valid; null: 0 is not
-    mask_at_most: float | None = None  # higher values are not valid, as of ZED, whose 100 is the least sure
-    sky_mask: str | None = None  # as mask; what is not 0 is sky, farther than any measurement
-    exif_turns: ExifTurns | None = None  # what an image's EXIF tag turns, both or image; null: told by the sizes
-    min_valid_share: float = 0.0  # of a frame's pixels; one with fewer cannot be read: see data.on_bad_sample
-    edge_erosion_px: int = 0  # leave out pixels so near to a hole or a jump of depth: of dense depth, whose edges fly
-    reduce_image: bool = False  # bring larger images to the size of their depth map; both must show the same view
+    allow_8_bit: bool = False  # also read depth in 256 steps, if its unit is known; prints how large a step is
+    mask: str | None = None  # one file for all frames; a folder; *_mask.png by stem; or: list. 0 is not valid
+    mask_at_least: float | None = None  # for a mask of confidence: lower values are not valid; null: 0 is not
+    mask_at_most: float | None = None  # higher values are not valid, as for ZED, whose 100 is the least sure
+    sky_mask: str | None = None  # like mask; what is not 0 is sky, farther than any measurement
+    exif_turns: ExifTurns | None = None  # what an image's EXIF tag turns: both or image; null: the sizes decide
+    min_valid_share: float = 0.0  # of a frame's pixels; a frame with fewer cannot be read: see data.on_bad_sample
+    edge_erosion_px: int = 0  # leave out pixels this near to a hole or a jump of depth, where dense depth is wrong
+    reduce_image: bool = False  # shrink larger images to the size of their depth map; both must show the same view
 
     def __post_init__(self) -> None:
         self._fill_defaults()
@@ -158,11 +156,11 @@ class Pairs(ListedFrames):
                 an offset of the disparity that the options do not.
         """
         if intrinsics and intrinsics.lens:
-            found = "describes a lens that bends rays, and disparity is of images that were rectified"
+            found = "describes a lens with distortion, but disparity belongs to rectified images"
             raise ListError(intrinsics.source, found, "Name the intrinsics of the rectified images, or focal_px alone")
         if self.disparity_offset_px is None:
             calibration = self._files.intrinsics_file
-            require_offset_told(depth_path, image_path, *([calibration] if calibration else []))
+            require_disparity_offset(depth_path, image_path, *([calibration] if calibration else []))
 
     def _masked(self, sample: DepthSample, turn: Turn, mask: Path | None, sky_mask: Path | None) -> DepthSample:
         """
@@ -173,7 +171,7 @@ class Pairs(ListedFrames):
         """
         depth_m, valid = sample.depth_m, sample.valid
         if self.edge_erosion_px:
-            valid = eroded(valid, depth_m, self.edge_erosion_px)
+            valid = erode_edges(valid, depth_m, self.edge_erosion_px)
         if mask is not None:
             valid = valid & read_mask(mask, valid.shape, turn, self.mask_at_least, self.mask_at_most)
         share = float(valid.mean())

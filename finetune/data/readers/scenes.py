@@ -1,4 +1,4 @@
-"""Procedural rooms and open ground with exact depth, drawn when they are asked for; there are no files."""
+"""Procedural rooms and open ground with exact depth, drawn when a frame is asked for; there are no files."""
 
 from __future__ import annotations
 
@@ -19,38 +19,38 @@ if TYPE_CHECKING:
 
     from finetune.data.synthetic.rng import Rng
 
-# Frames whose pixels are drawn together on a CPU: more of them leave its cache.
-_TOGETHER = 4
+# How many frames a CPU draws together: more do not fit its cache.
+_FRAMES_AT_ONCE = 4
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Scenes(Reader):
     """Worlds from a seed, with the camera of each frame. Frame i is a function of the options and i alone.
 
-    Fields are recipe options. Faults of the color sensor are the largest that a frame can have; each draws its share.
+    Faults of the color sensor are the largest that a frame can have; each frame draws a share of them.
     """
 
-    seed: int = 0  # of the worlds, cameras and lamps; another seed gives other frames
+    seed: int = 0  # of worlds, cameras and lamps; another seed gives other frames
     count: int = 1000  # frames; frame i is the same whatever the count
     size: tuple[int, int] = (240, 320)  # height, width, pixels
     hfov_deg: tuple[float, float] = (45.0, 85.0)  # least and most horizontal field of view
     camera_height_m: tuple[float, float] = (0.25, 2.0)  # least and most over the floor: a robot's to a person's
     look_down_deg: tuple[float, float] | None = None  # least and most below the horizon; null: at something, or ahead
-    roll_deg: float | None = None  # the largest to either side, all as often; null: at most 17, mostly less than 5
-    max_depth_m: float | None = None  # what is farther away, and the sky, is not valid; null: all is, the sky infinite
+    roll_deg: float | None = None  # largest roll to either side, all equally likely; null: at most 17, mostly below 5
+    max_depth_m: float | None = None  # what is farther, and the sky, is not valid; null: all is valid, the sky infinite
     objects: tuple[int, int] = (4, 14)  # fewest and most pieces of furniture, trees, houses
     outdoors: float = 0.0  # share of frames on open ground, under the sky
-    inner_walls: float = 0.0  # share of rooms with walls that end in them, corners cut out of them, or pillars
+    inner_walls: float = 0.0  # share of rooms with walls that end inside, cut-out corners, or pillars
     plain_floors: float = 0.0  # share of rooms whose floor is as plain as a wall, and may have its color
-    noise: float = 0.0  # deviation of the noise of white, of a range from 0 to 1
-    blur_px: float = 0.0  # deviation of a Gaussian blur, pixels
-    vignette: float = 0.0  # by how much corners are darker
+    noise: float = 0.0  # standard deviation of the noise at white, on a scale from 0 to 1
+    blur_px: float = 0.0  # standard deviation of a Gaussian blur, pixels
+    vignette: float = 0.0  # share by which corners are darker
     exposure_stops: float = 0.0  # over- or underexposure, factors of 2
-    tint: float = 0.0  # share by which red and blue are off against green
-    jpeg_quality: int | None = None  # the lowest; each frame is compressed and read again; null: none is
-    depth_noise_per_m: float = 0.0  # deviation of depth z is this * z**2, meters
+    tint: float = 0.0  # share by which red and blue differ from green
+    jpeg_quality: int | None = None  # lowest; each frame is compressed and read again; null: is not compressed
+    depth_noise_per_m: float = 0.0  # standard deviation of depth z is this * z**2, meters
     edge_ratio: float | None = None  # depth is lost where it changes by a larger share within a pixel; null: never
-    scan_lines: int | None = None  # depth is left on so many rows, as a LiDAR measures it; null: on all
+    scan_lines: int | None = None  # depth is left on this many rows, as a LiDAR measures it; null: on all
 
     def __post_init__(self) -> None:
         if self.seed < 0:
@@ -102,7 +102,7 @@ class Scenes(Reader):
         """
         Args:
             indices: of the frames.
-            device: that draws their pixels.
+            device: that draws the pixels.
 
         Returns:
             The frames, drawn together: the same as one by one, to the last bit.
@@ -136,7 +136,7 @@ class Scenes(Reader):
             roll_deg=self.roll_deg,
         )
         samples: list[DepthSample] = []
-        together = _TOGETHER if torch.device(device).type == "cpu" else max(1, len(indices))
+        together = _FRAMES_AT_ONCE if torch.device(device).type == "cpu" else max(1, len(indices))
         for first in range(0, len(indices), together):
             rows = slice(first, first + together)
             drawing = draw(rows_on(worlds, rows, device), rows_on(cameras, rows, device), height, width)
@@ -156,7 +156,7 @@ class Scenes(Reader):
         return samples
 
     def _photographed(self, draws: Rng, light: torch.Tensor) -> NDArray[np.uint8]:
-        """(B, H, W, 3) RGB, by a color camera with the faults of the options."""
+        """(B, H, W, 3) RGB, seen by a color camera with the faults of the options."""
         from finetune.data.synthetic.sensor import ColorSensor
 
         sensor = ColorSensor(
@@ -172,7 +172,7 @@ class Scenes(Reader):
         import cv2
 
         for frame, quality in zip(image, draws.integers(self.jpeg_quality, 100).tolist(), strict=True):
-            # OpenCV takes blue for the first channel, and JPEG keeps less of blue than of red.
+            # OpenCV expects blue first, and JPEG keeps less of blue than of red.
             _, packed = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
             unpacked = cv2.imdecode(packed, cv2.IMREAD_COLOR)
             assert unpacked is not None
@@ -180,7 +180,7 @@ class Scenes(Reader):
         return image
 
     def _measured(self, draws: Rng, depth_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """(B, H, W) meters, with the noise of the options, and bool, where it is measured."""
+        """(B, H, W) meters with the noise of the options, and (B, H, W) bool, True where depth is measured."""
         import torch
 
         from finetune.data.synthetic.sensor import away_from_steps, on_scan_lines, with_range_noise

@@ -1,4 +1,4 @@
-"""What OpenCV's decoder of TIFF leaves aside: whether the strips lie whole in the file, and which way is up."""
+"""What OpenCV's decoder of TIFF ignores: whether the file holds its strips whole, and which way is up."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _MAX_TAGS, _MAX_VALUES = 4096, 10_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class _Tag:
-    """One field of the first directory: its values, and where in the file the first of them stands."""
+    """One field of the first directory: its values, and the offset in the file of the first one."""
 
     values: tuple[int, ...]
-    place: int
+    offset: int
     kind: str
 
 
 def tiff_is_short(data: bytes) -> bool:
     """Whether a strip or tile of the first image ends beyond the file, or is shorter than its pixels; OpenCV fills up
-    what is missing. False of what is no TIFF, or one of which that cannot be told."""
+    what is missing. False for other formats, and for a TIFF that does not say."""
     try:
         tags = dict(_tags(data))
     except struct.error:
@@ -45,7 +45,7 @@ def tiff_is_short(data: bytes) -> bool:
 
 
 def _strips_are_short(tags: dict[int, _Tag], counts: tuple[int, ...]) -> bool:
-    """Whether strips that are not compressed hold fewer bytes than their pixels need."""
+    """Whether the strips, if they are not compressed, hold fewer bytes than their pixels need."""
 
     def value(key: int, default: int) -> int:
         return tags[key].values[0] if key in tags and tags[key].values else default
@@ -59,7 +59,7 @@ def _strips_are_short(tags: dict[int, _Tag], counts: tuple[int, ...]) -> bool:
 
 def tag_values(data: bytes, key: int) -> tuple[int, ...]:
     """
-    The numbers of a field in the first directory; none where it has no such field.
+    The numbers of a field in the first directory; none if it has no such field.
 
     Raises:
         struct.error: the file ends within the directory.
@@ -71,7 +71,7 @@ def tag_values(data: bytes, key: int) -> tuple[int, ...]:
 
 
 def tiff_as_stored(data: bytes) -> bytes:
-    """The file with its orientation set to "as stored": OpenCV turns a TIFF even where it is told not to."""
+    """The file with its orientation set to "as stored": OpenCV turns a TIFF even if asked not to."""
     try:
         tag = dict(_tags(data)).get(_ORIENTATION)
     except struct.error:
@@ -79,13 +79,13 @@ def tiff_as_stored(data: bytes) -> bytes:
     if tag is None or len(tag.values) != 1 or tag.values[0] == 1:
         return data
     changed = bytearray(data)
-    struct.pack_into(tag.kind, changed, tag.place, 1)
+    struct.pack_into(tag.kind, changed, tag.offset, 1)
     return bytes(changed)
 
 
 def _tags(data: bytes) -> Iterator[tuple[int, _Tag]]:
     """
-    Key and field of each whole number in the first directory. Source: TIFF, revision 6.0, section 2.
+    Key and field of each entry of whole numbers in the first directory. Source: TIFF, revision 6.0, section 2.
 
     Raises:
         struct.error: the file ends within it.
@@ -95,12 +95,13 @@ def _tags(data: bytes) -> Iterator[tuple[int, _Tag]]:
     order = "<" if data.startswith(b"II") else ">"
     (start,) = struct.unpack_from(f"{order}I", data, 4)
     (count,) = struct.unpack_from(f"{order}H", data, start)
-    for place in range(start + 2, start + 2 + 12 * min(count, _MAX_TAGS), 12):
-        key, number, many = struct.unpack_from(f"{order}HHI", data, place)
-        kind = _TYPES.get(number)
-        if kind is None or not many or many > _MAX_VALUES:
+    for entry in range(start + 2, start + 2 + 12 * min(count, _MAX_TAGS), 12):
+        key, type_code, length = struct.unpack_from(f"{order}HHI", data, entry)
+        kind = _TYPES.get(type_code)
+        if kind is None or not length or length > _MAX_VALUES:
             continue
-        here = place + 8
-        if many * struct.calcsize(kind) > 4:
-            (here,) = struct.unpack_from(f"{order}I", data, here)
-        yield key, _Tag(values=struct.unpack_from(f"{order}{many}{kind}", data, here), place=here, kind=order + kind)
+        offset = entry + 8
+        if length * struct.calcsize(kind) > 4:
+            (offset,) = struct.unpack_from(f"{order}I", data, offset)
+        values = struct.unpack_from(f"{order}{length}{kind}", data, offset)
+        yield key, _Tag(values=values, offset=offset, kind=order + kind)

@@ -1,4 +1,4 @@
-"""Recordings in the layout of TUM RGB-D: color and depth with time stamps of their own, paired by time."""
+"""Recordings in the layout of TUM RGB-D: color and depth have separate time stamps and are paired by time."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from finetune.data.readers.intrinsics import Intrinsics, read_intrinsics
 from finetune.data.readers.list_lines import read_rows
 from finetune.data.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.data.readers.sensors import SENSORS, Sensor, sensor_note
-from finetune.data.readers.tum_layouts import LAYOUTS, RecordingLayout, camera_beside, paired_by_name
+from finetune.data.readers.tum_layouts import LAYOUTS, RecordingLayout, find_camera, pair_by_name
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import ListError, RecipeError
 from finetune.utils.paths import expand_path, is_file
 
-# What the tool of the data set's authors writes.
+# The file that the tool of the data set's authors writes.
 _PAIRS_FILE = "associations.txt"
 _COLUMNS = ("timestamp", "filename")
 _PAIR_COLUMNS = ("color_timestamp", "color", "depth_timestamp", "depth")
@@ -29,44 +29,42 @@ _PAIR_COLUMNS = ("color_timestamp", "color", "depth_timestamp", "depth")
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
 class Tum(ListedFrames):
-    """One recording: ``rgb.txt`` and ``depth.txt``, each a time stamp and a file a line, or ``associations.txt``.
+    """One recording: ``rgb.txt`` and ``depth.txt`` with a time stamp and a file per line, or ``associations.txt``.
 
-    Depth is uint16 PNG, 1/5000 m, 0 = invalid, registered to color. Each depth map goes with the color image nearest in
-    time, if that is within ``tolerance_s`` and no other depth map is nearer to it. Frames stand in the order of time.
-    Making the reader opens nothing.
+    Depth is uint16 PNG, 1/5000 m, 0 = invalid, registered to color. Each depth map is paired with the color image
+    nearest in time, if that is within ``tolerance_s`` and no other depth map is nearer to it. Frames are sorted by
+    time. Making the reader opens nothing.
 
     ``layout`` reads the recordings of other data sets, each with its unit, its invalid values and its camera: ICL-NUIM
-    (as above), Redwood (``color`` and ``depth``, by number), 7-Scenes and 3DMatch (``frame-N.color`` beside
-    ``frame-N.depth``, also below; a ``camera-intrinsics.txt`` at the root wins), SUN3D (``image`` and ``depth``, whose
-    three lowest bits stand before the others), YCB-Video (``N-color`` beside ``N-depth``). Color and depth of 7-Scenes
-    are not registered.
+    (as above), Redwood (``color`` and ``depth``, by number), 7-Scenes and 3DMatch (``frame-N.color`` next to
+    ``frame-N.depth``, also in folders below; a ``camera-intrinsics.txt`` at the root wins), SUN3D (``image`` and
+    ``depth``, whose three lowest bits come before the others), YCB-Video (``N-color`` next to ``N-depth``). Color and
+    depth of 7-Scenes are not registered.
 
-    Recordings of other devices come in the layout ``tum`` too, with units of their own: ``sensor`` or
-    ``meters_per_unit`` says theirs; without either, the unit that is assumed is printed.
+    Recordings of other devices use the layout ``tum`` too, with other units: set ``sensor`` or ``meters_per_unit``.
+    Without either, the reader assumes TUM's unit and prints it.
 
     Source: the data set's own description of its file formats, Sturm et al. 2012, doi:10.1109/IROS.2012.6385773.
     """
 
     root: str  # folder of the recording
     layout: Literal["tum", "icl_nuim", "redwood", "sevenscenes", "threedmatch", "sun3d", "ycb"] = "tum"  # data set
-    associations: str | None = (
-        None  # file of pairs instead: time, color, time, depth a line, in this or the other order
-    )
-    tolerance_s: float = 0.02  # seconds that color and depth of a frame may lie apart
-    sensor: Sensor | None = None  # another device's recording in this layout: fills the next two, and says so
+    associations: str | None = None  # file of pairs: time, color, time, depth per line, or depth first
+    tolerance_s: float = 0.02  # most seconds between color and depth of a frame
+    sensor: Sensor | None = None  # another device's recording in this layout: fills in the next two, and prints them
     meters_per_unit: float | None = None  # raw value to meters; null: sensor's, or the layout's, 1/5000 of tum
     invalid: tuple[float, ...] | None = None  # raw values that mean "nothing measured"; null: sensor's, or the layout's
     min_depth_m: float = 0.0  # depths up to this are not valid
     max_depth_m: float | None = None  # depths beyond this are not valid; null for no limit
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy in pixels, below root or from here
 
-    _assumed: ClassVar[bool] = False  # of an object: whether nobody said the unit; no option of a recipe
+    _assumed: ClassVar[bool] = False  # whether the unit of this reader is assumed; no option of a recipe
 
     def __post_init__(self) -> None:
         unit, invalid = self._layout.meters_per_unit, self._layout.invalid
         if self.sensor is not None:
             unit, invalid, _ = SENSORS[self.sensor]
-        # Nothing but the data set's own recordings has TUM's unit, and many others come in its layout.
+        # Many recordings have TUM's layout, but only the data set's own have its unit.
         object.__setattr__(self, "_assumed", self.sensor is None and self.meters_per_unit is None)
         if self.meters_per_unit is None:
             object.__setattr__(self, "meters_per_unit", unit)
@@ -89,8 +87,8 @@ class Tum(ListedFrames):
         if not self._assumed or self.layout != "tum":
             return ()
         return (
-            f"{self.root}: meters_per_unit is that of TUM RGB-D, {self.meters_per_unit:g}; of a recording by another "
-            "device in this layout, set sensor, or meters_per_unit (0.001 of a RealSense)",
+            f"{self.root}: meters_per_unit is that of TUM RGB-D, {self.meters_per_unit:g}; for a recording by another "
+            "device in this layout, set sensor, or meters_per_unit (0.001 for a RealSense)",
         )
 
     def check_paths(self) -> None:
@@ -135,7 +133,7 @@ class Tum(ListedFrames):
 
     @property
     def _pairs_file(self) -> str | None:
-        """The file that pairs color and depth already, where one is named or lies there without the two lists."""
+        """The file that pairs color and depth, if it is named, or is at the root and ``rgb.txt`` is not."""
         if self.associations is not None:
             return self.associations
         root = expand_path(self.root)
@@ -145,21 +143,22 @@ class Tum(ListedFrames):
     def _intrinsics(self) -> Intrinsics | None:
         if self.intrinsics is not None:
             return read_intrinsics(locate(self.root, self.intrinsics))
-        return camera_beside(expand_path(self.root), self._layout)
+        return find_camera(expand_path(self.root), self._layout)
 
     @cached_property
     def _listing(self) -> Listing:
         root = str(expand_path(self.root))
         if self._layout.color is not None:
-            return Listing(pairs=paired_by_name(Path(root), self._layout), image_root=root, depth_root=root)
+            return Listing(pairs=pair_by_name(Path(root), self._layout), image_root=root, depth_root=root)
         if self._pairs_file is not None:
             path = locate(self.root, self._pairs_file)
             rows = [
-                (number, *_in_order(path, number, columns)) for number, columns in _read_columns(path, _PAIR_COLUMNS)
+                (number, *_color_and_depth(path, number, columns))
+                for number, columns in _read_columns(path, _PAIR_COLUMNS)
             ]
             return Listing.of_list(path, rows, root, root)
-        color, depth = (_stamped(locate(self.root, name)) for name in ("rgb.txt", "depth.txt"))
-        pairs = paired(color, depth, self.tolerance_s)
+        color, depth = (_read_stamps(locate(self.root, name)) for name in ("rgb.txt", "depth.txt"))
+        pairs = pair_by_time(color, depth, self.tolerance_s)
         if not pairs:
             raise ListError(
                 locate(self.root, "depth.txt"),
@@ -170,47 +169,49 @@ class Tum(ListedFrames):
         return Listing(pairs=pairs, image_root=root, depth_root=root)
 
 
-def paired(color: list[tuple[float, str]], depth: list[tuple[float, str]], tolerance_s: float) -> list[tuple[str, str]]:
+def pair_by_time(
+    color: list[tuple[float, str]], depth: list[tuple[float, str]], tolerance_s: float
+) -> list[tuple[str, str]]:
     """
     Args:
         color, depth: (seconds, file), in any order.
-        tolerance_s: how far the two of a pair may lie apart, seconds.
+        tolerance_s: most seconds between the two of a pair.
 
     Returns:
-        (color, depth) in the order of the depth maps' time; the closest pairs first, each file in one pair at most.
+        (color, depth), sorted by the time of the depth maps. The closest pairs are chosen first, and no file is in two.
     """
     color, depth = sorted(color), sorted(depth)
     near, first = [], 0
-    for place, (time_s, _) in enumerate(depth):
+    for i, (time_s, _) in enumerate(depth):
         while first < len(color) and color[first][0] < time_s - tolerance_s:
             first += 1
-        other = first
-        while other < len(color) and color[other][0] <= time_s + tolerance_s:
-            near.append((abs(color[other][0] - time_s), place, other))
-            other += 1
+        k = first
+        while k < len(color) and color[k][0] <= time_s + tolerance_s:
+            near.append((abs(color[k][0] - time_s), i, k))
+            k += 1
     taken_color: set[int] = set()
     chosen: dict[int, int] = {}
-    for _, place, other in sorted(near):
-        if place not in chosen and other not in taken_color:
-            chosen[place] = other
-            taken_color.add(other)
-    return [(color[chosen[place]][1], depth[place][1]) for place in sorted(chosen)]
+    for _, i, k in sorted(near):
+        if i not in chosen and k not in taken_color:
+            chosen[i] = k
+            taken_color.add(k)
+    return [(color[chosen[i]][1], depth[i][1]) for i in sorted(chosen)]
 
 
-def _stamped(path: str) -> list[tuple[float, str]]:
+def _read_stamps(path: str) -> list[tuple[float, str]]:
     """(seconds, file) of each line."""
-    return [(_seconds(path, number, columns[0]), columns[1]) for number, columns in _read_columns(path, _COLUMNS)]
+    return [(_parse_seconds(path, number, columns[0]), columns[1]) for number, columns in _read_columns(path, _COLUMNS)]
 
 
-def _in_order(path: str, number: int, columns: list[str]) -> tuple[str, str]:
-    """(color, depth) of a line of ``associations.txt``, which programs write either way round."""
+def _color_and_depth(path: str, number: int, columns: list[str]) -> tuple[str, str]:
+    """(color, depth) of a line of ``associations.txt``; programs write either of them first."""
     for column in (columns[0], columns[2]):
-        _seconds(path, number, column)
+        _parse_seconds(path, number, column)
     first, second = columns[1], columns[3]
     return (second, first) if "depth" in first.lower() and "depth" not in second.lower() else (first, second)
 
 
-def _seconds(path: str, number: int, text: str) -> float:
+def _parse_seconds(path: str, number: int, text: str) -> float:
     try:
         return float(text)
     except ValueError:
@@ -218,7 +219,7 @@ def _seconds(path: str, number: int, text: str) -> float:
 
 
 def _read_columns(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """(line number, columns) of each line, of which there are as many as names, or more."""
+    """(line number, columns) of each line; a line has as many columns as names, or more."""
     for number, columns in read_rows(path, names, fix="Restore it from the recording"):
         if len(columns) < len(names):
             found = f"has {len(columns)} columns, {' '.join(columns)!r}"

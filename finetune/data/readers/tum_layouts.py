@@ -1,4 +1,4 @@
-"""Recordings of other data sets in the spirit of TUM RGB-D: where color and depth lie, what a unit is, which camera."""
+"""Layouts of recordings of other data sets: where color and depth are, what a unit is, which camera recorded them."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ _CAMERA_FILE = "camera-intrinsics.txt"  # three rows of three numbers, as 3DMatc
 class RecordingLayout:
     """
     Attributes:
-        color, depth: patterns of paths below the root, whose group ``key`` is equal for the two files of a frame; None:
-            lists of time stamps pair them.
+        color, depth: patterns of paths below the root, whose group ``key`` is the same for both files of a frame; None:
+            lists of time stamps pair the files.
         meters_per_unit: of the 16-bit depth.
         invalid: raw values that mean "nothing measured".
-        camera: fx, fy, cx, cy of its images of 480x640, where the data set has one camera.
-        rotated: the three lowest bits of a raw value stand before the others.
+        camera: fx, fy, cx, cy for its images of 480x640, if the data set has just one camera.
+        rotated: the three lowest bits of a raw value come before the others.
     """
 
     color: str | None = None
@@ -40,7 +40,7 @@ class RecordingLayout:
 _FRAMES = r"(?P<key>(?:.*/)?frame-\d+)"
 LAYOUTS = {
     "tum": RecordingLayout(),
-    # Its own fy is -480, since its images stand on their heads in its worlds.
+    # The data set itself says fy is -480, since its worlds are upside down in its images.
     "icl_nuim": RecordingLayout(camera=(481.2, 480.0, 319.5, 239.5)),
     "redwood": RecordingLayout(
         color=r"(?:color|image|rgb)/(?P<key>\d+)(?:-\d+)?\.(?:jpg|png)",
@@ -69,17 +69,17 @@ LAYOUTS = {
 }
 
 
-def paired_by_name(root: Path, layout: RecordingLayout) -> list[tuple[str, str]]:
+def pair_by_name(root: Path, layout: RecordingLayout) -> list[tuple[str, str]]:
     """
     Returns:
-        (color, depth) below the root, sorted by key; depth without color, and color without depth, is left out, as
-        recordings begin and end.
+        (color, depth) below the root, sorted by key. Files without a counterpart are left out: recordings begin and
+        end with some.
 
     Raises:
         ListError: there is no pair.
     """
     assert layout.color is not None and layout.depth is not None
-    color, depth = (dict(_matching(root, pattern)) for pattern in (layout.color, layout.depth))
+    color, depth = (dict(_find_files(root, pattern)) for pattern in (layout.color, layout.depth))
     pairs = [(color[key], depth[key]) for key in sorted(color.keys() & depth.keys())]
     if not pairs:
         raise ListError(
@@ -90,7 +90,7 @@ def paired_by_name(root: Path, layout: RecordingLayout) -> list[tuple[str, str]]
     return pairs
 
 
-def _matching(root: Path, pattern: str) -> Iterator[tuple[str, str]]:
+def _find_files(root: Path, pattern: str) -> Iterator[tuple[str, str]]:
     for path in sorted(root.rglob("*")):
         name = path.relative_to(root).as_posix()
         found = re.fullmatch(pattern, name)
@@ -98,9 +98,9 @@ def _matching(root: Path, pattern: str) -> Iterator[tuple[str, str]]:
             yield found["key"], name
 
 
-def camera_beside(root: Path, layout: RecordingLayout) -> Intrinsics | None:
+def find_camera(root: Path, layout: RecordingLayout) -> Intrinsics | None:
     """
-    The camera of a recording: that of the file that lies at its root, else that of the data set.
+    The camera of a recording: from the file at its root, else that of the data set.
 
     Raises:
         ListError: the file is not three rows of three numbers.
@@ -113,7 +113,7 @@ def camera_beside(root: Path, layout: RecordingLayout) -> Intrinsics | None:
             fx, fy, cx, cy = (float(matrix[row, column]) for row, column in ((0, 0), (1, 1), (0, 2), (1, 2)))
         except (OSError, ValueError, IndexError) as error:
             raise ListError(
-                path, f"is not three rows of three numbers ({error})", "Mend it, or give intrinsics"
+                path, f"is not three rows of three numbers ({error})", "Fix it, or set intrinsics"
             ) from error
         numbers = (fx, fy, cx, cy)
     elif numbers is not None:

@@ -1,4 +1,4 @@
-"""Virtual KITTI 2: drawn streets, five scenes in ten variations, depth in centimeters."""
+"""Virtual KITTI 2: rendered streets, five scenes in ten variations, depth in centimeters."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pydantic.dataclasses import dataclass
 
 from finetune.data.readers.files import DepthCoding, read_frame
 from finetune.data.readers.intrinsics import Intrinsics, read_intrinsics
-from finetune.data.readers.listing import ListedFrames, Listing, entries_of, locate, require_file, require_folder
+from finetune.data.readers.listing import ListedFrames, Listing, list_entries, locate, require_file, require_folder
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import ListError, RecipeError
 from finetune.utils.paths import expand_path, is_folder
 
-# Whole scenes: neighboring frames, and the variations of one scene, are nearly the same picture. Scene20 is held out as
-# Ultralytics does.
+# Splits are whole scenes, since neighboring frames and the variations of a scene are nearly the same picture. Scene20
+# is held out, as in Ultralytics.
 SPLITS = {"train": ("Scene01", "Scene02", "Scene06", "Scene18"), "val": ("Scene20",)}
 _CODING = DepthCoding(meters_per_unit=0.01)
 _SKY_M = 655.345  # a raw 65535 is sky; the farthest distance is one unit below it
@@ -29,9 +29,9 @@ _SKY_M = 655.345  # a raw 65535 is sky; the farthest distance is one unit below 
 class Vkitti2(ListedFrames):
     """``<rgb>/SceneNN/<variation>/frames/rgb/Camera_N/rgb_NNNNN.jpg``, and depth likewise: uint16 PNG, centimeters.
 
-    Raw 65535 is sky: known to be farther than any measurement, so ``out_of_range: ceiling`` teaches it and ``ignore``
-    leaves it out. Frames stand in the order of scene, variation, camera, number. Folders are listed at first use;
-    making the reader opens nothing.
+    Raw 65535 is sky, farther than any measurement: ``out_of_range: ceiling`` teaches it, ``ignore`` leaves it out.
+    Frames are sorted by scene, variation, camera and number. Folders are listed at first use; making the reader opens
+    nothing.
 
     Source: Cabon et al. 2020, arXiv:2001.10773.
     """
@@ -39,7 +39,7 @@ class Vkitti2(ListedFrames):
     root: str  # folder that rgb and depth start from
     split: Literal["train", "val"] | None = None  # scenes 01, 02, 06, 18, or 20; needed unless scenes is given
     scenes: tuple[str, ...] | None = None  # instead of the split: names of scene folders, such as [Scene01]
-    variations: tuple[str, ...] | None = None  # such as [clone, fog]; null: all that are there
+    variations: tuple[str, ...] | None = None  # such as [clone, fog]; null: all variations found
     cameras: tuple[Literal[0, 1], ...] = (0, 1)  # left, right
     rgb: str = "."  # folder of the scenes' images below root; vkitti_2.0.3_rgb as the archive unpacks
     depth: str = "."  # folder of the scenes' depth below root; vkitti_2.0.3_depth as the archive unpacks
@@ -92,7 +92,7 @@ class Vkitti2(ListedFrames):
                 name.replace("/frames/rgb/", "/frames/depth/").replace("/rgb_", "/depth_").removesuffix("jpg") + "png",
             )
             for scene in self.scenes or SPLITS[self.split or "train"]
-            for folder in self._folders(image_root, scene)
+            for folder in self._image_folders(image_root, scene)
             for name in sorted(path.relative_to(image_root).as_posix() for path in folder.glob("rgb_*.jpg"))
         ]
         if not pairs:
@@ -101,16 +101,16 @@ class Vkitti2(ListedFrames):
             )
         return Listing(pairs=pairs, image_root=str(image_root), depth_root=str(depth_root))
 
-    def _folders(self, image_root: Path, scene: str) -> list[Path]:
-        """Folders of the images of a scene, by variation and camera."""
+    def _image_folders(self, image_root: Path, scene: str) -> list[Path]:
+        """The image folders of a scene, by variation and camera."""
         if not is_folder(image_root / scene):
-            raise ListError(image_root, f"has no {scene}", "Unpack it there, set rgb, or name scenes that are there")
-        there = sorted(path.name for path in entries_of(image_root / scene) if is_folder(path))
-        missing = [name for name in self.variations or () if name not in there]
+            raise ListError(image_root, f"has no {scene}", "Unpack it there, set rgb, or name scenes that exist there")
+        found = sorted(path.name for path in list_entries(image_root / scene) if is_folder(path))
+        missing = [name for name in self.variations or () if name not in found]
         if missing:
-            raise ListError(image_root / scene, f"has no variation {missing[0]}", f"Choose from {', '.join(there)}")
+            raise ListError(image_root / scene, f"has no variation {missing[0]}", f"Choose from {', '.join(found)}")
         return [
             image_root / scene / variation / "frames" / "rgb" / f"Camera_{camera}"
-            for variation in self.variations or there
+            for variation in self.variations or found
             for camera in self.cameras
         ]

@@ -52,5 +52,5 @@ def test_bits_are_of_16(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", np.ones((2, 3), np.float32))
     (tmp_path / "l.txt").write_text("a.jpg a.npy\n")
     reader = Pairs(root=str(tmp_path), list="l.txt", meters_per_unit=0.001, bits="rotated")
-    with pytest.raises(DataError, match=r"a\.npy: holds float32, and bits: rotated is of unsigned 16 bits"):
+    with pytest.raises(DataError, match=r"a\.npy: holds float32, and bits: rotated is for unsigned 16 bits"):
         reader[0]

@@ -92,7 +92,7 @@ def test_a_key_that_does_not_fit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"has one channel, and depth_channels is rgb24\. Leave depth_channels out"):
         read_depth(one, "rgb24")
     np.save(one, points())
-    with pytest.raises(DataError, match="is float32, and depth_channels rgb24 is of 8 bits each"):
+    with pytest.raises(DataError, match="is float32, and depth_channels rgb24 needs 8 bits each"):
         read_depth(one, "rgb24")
     with pytest.raises(DataError, match="has channels that differ, and depth_channels is gray"):
         read_depth(one, "gray")

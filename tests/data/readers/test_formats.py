@@ -10,27 +10,27 @@ import numpy as np
 import pytest
 
 from finetune.data.readers.files import read_depth, read_image
-from finetune.data.readers.formats import fault_of
+from finetune.data.readers.formats import explain_fault
 from finetune.data.readers.matching import match_frames
 from finetune.utils.errors import DataError, ListError
 
 MM = np.full((240, 320), 1500, np.uint16)
 PNG = cv2.imencode(".png", MM)[1].tobytes()
 CASES = {
-    "a.h5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "is HDF5, which is not read here", "h5py"),
+    "a.h5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "is HDF5, which is not supported", "h5py"),
     "b.mat": (b"MATLAB 7.3 MAT-file" + bytes(493) + b"\x89HDF\r\n\x1a\n", "is a MATLAB file", "h5py"),
     "c.bin": (b"320&240&1&" + bytes(4 * 320 * 240), "is a depth map of COLMAP, 320x240", "reshape(240, 320)"),
     "d.bin": (b"320&240&3&" + bytes(100), "is a map of COLMAP with 3 channels, normals", "16-bit PNG"),
     "e.png": (struct.pack("<iff", 1, 0, 0) + PNG, "is a message of ROS' compressedDepth", "first 12 bytes"),
     "f.png": (struct.pack("<iff", 2, 100.5, 0.25) + PNG, "compressedDepth", "100.5 / (value - 0.25)"),
     "g.raw": (MM.tobytes(), "153600 bytes of numbers without a header", "'<u2').reshape(240, 320)"),
-    "h.raw": (MM[:, :319].tobytes(), "without a header, which say neither size nor type. ", "np.fromfile"),
+    "h.raw": (MM[:, :319].tobytes(), "without a header, which give neither size nor type. ", "np.fromfile"),
     "i.mp4": (b"\0\0\0\x20ftypisom" + bytes(50), "is an MP4 or QuickTime video", "ffmpeg"),
     "j.heic": (b"\0\0\0\x20ftypheic" + bytes(50), "is HEIC", "JPEG or PNG"),
     "k.avi": (b"RIFF\0\0\0\0AVI LIST", "is an AVI video", "ffmpeg"),
     "l.mkv": (b"\x1a\x45\xdf\xa3" + bytes(50), "Azure Kinect", "ffmpeg"),
     "m.bag": (b"#ROSBAG V2.0\n" + bytes(50), "is a ROS bag", "Write its images"),
-    "n.db3": (b"SQLite format 3\0" + bytes(50), "bags of ROS 2", "Write its images"),
+    "n.db3": (b"SQLite format 3\0" + bytes(50), "such as a bag of ROS 2", "Write its images"),
     "o.png": (b"\x93NUMPY\x01\0" + bytes(50), "is a NumPy array under another ending", "Name it .npy"),
     "p.png": (b"\x1f\x8b\x08" + bytes(50), "is gzip", "Unpack it"),
     "q.ply": (b"ply\nformat ascii 1.0\n", "is a PLY point cloud", "Project the points"),
@@ -62,7 +62,7 @@ def test_what_the_fix_for_ros_says_gives_the_depth() -> None:
 def test_what_the_fix_for_colmap_says_gives_the_depth(tmp_path: Path) -> None:
     depth = np.arange(12, dtype="<f4").reshape(3, 4)
     (tmp_path / "a.bin").write_bytes(b"4&3&1&" + depth.tobytes())
-    fix = fault_of((tmp_path / "a.bin").read_bytes(), "a.bin").fix
+    fix = explain_fault((tmp_path / "a.bin").read_bytes(), "a.bin").fix
     expression = fix[fix.index("np.fromfile") : fix.index(", times")]
     read = eval(expression, {"np": np, "FILE": str(tmp_path / "a.bin")})
     np.testing.assert_array_equal(read, depth)

@@ -199,7 +199,7 @@ def test_disparity_of_a_lens_that_bends_is_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "0.png"), np.zeros((120, 160, 3), np.uint8))
     (tmp_path / "list.txt").write_text("0.png 0.npy\n")
     reader = Pairs(root=str(tmp_path), list="list.txt", depth_is="disparity", baseline_m=0.1, intrinsics="i.json")
-    with pytest.raises(ListError, match="disparity is of images that were rectified"):
+    with pytest.raises(ListError, match="describes a lens with distortion, but disparity belongs to rectified images"):
         reader[0]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from finetune.data.readers.files import read_image
-from finetune.data.readers.jpeg import jpeg_is_cut, with_warnings
+from finetune.data.readers.jpeg import decode_with_warnings, jpeg_is_cut
 from finetune.utils.errors import DataError
 
 SAMPLES = Path(os.environ.get("DEPTH_SAMPLES", "no samples"))
@@ -89,7 +89,7 @@ def test_what_others_write_to_stderr_meanwhile_is_passed_on(capfd: pytest.Captur
         os.write(2, b"a bar of progress\nCorrupt JPEG data: premature end of data segment\nand more")
         return 7
 
-    assert with_warnings(decode) == (7, "Corrupt JPEG data: premature end of data segment")
+    assert decode_with_warnings(decode) == (7, "Corrupt JPEG data: premature end of data segment")
     assert capfd.readouterr().err == "a bar of progress\nand more"
 
 

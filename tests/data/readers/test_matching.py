@@ -39,7 +39,7 @@ def test_stems_without_counterpart_are_counted_and_named_both_ways(tmp_path: Pat
         match_frames(str(tmp_path / "rgb"), str(tmp_path / "depth"))
     assert "4 of 5 images have no depth map (a, b, c, ...); 1 of 2 depth maps have no image (f)" in str(caught.value)
     (tmp_path / "rgb/e.png").touch()
-    with pytest.raises(ListError, match=r"rgb: holds e\.jpg and e\.png, of one stem"):
+    with pytest.raises(ListError, match=r"rgb: holds e\.jpg and e\.png, with the same stem"):
         match_frames(str(tmp_path / "rgb"), str(tmp_path / "depth"))
     (tmp_path / "empty").mkdir()
     with pytest.raises(ListError, match=r"empty: holds no \.png"):

@@ -13,7 +13,7 @@ import pytest
 
 from finetune.data.camera import Camera
 from finetune.data.readers.files import DepthCoding
-from finetune.data.readers.tum import Tum, paired
+from finetune.data.readers.tum import Tum, pair_by_time
 from finetune.utils.errors import ListError, RecipeError
 
 SAMPLES = os.environ.get("DEPTH_SAMPLES")
@@ -57,9 +57,9 @@ def test_each_depth_map_goes_with_the_nearest_image_in_time(tmp_path: Path) -> N
 def test_pairing_by_hand() -> None:
     color = [(0.0, "a"), (1.0, "b"), (1.03, "c")]
     # 1.02 is nearest to c, and 1.01 then has b; 5 has nobody.
-    assert paired(color, [(5.0, "z"), (1.02, "y"), (1.01, "x")], 0.05) == [("b", "x"), ("c", "y")]
-    assert paired(color, [(0.02, "w")], 0.02) == [("a", "w")]
-    assert paired(color, [(0.03, "w")], 0.02) == []
+    assert pair_by_time(color, [(5.0, "z"), (1.02, "y"), (1.01, "x")], 0.05) == [("b", "x"), ("c", "y")]
+    assert pair_by_time(color, [(0.02, "w")], 0.02) == [("a", "w")]
+    assert pair_by_time(color, [(0.03, "w")], 0.02) == []
 
 
 @pytest.mark.parametrize("line", ["1 rgb/10.000.png 1 depth/10.012.png\n", "1 depth/10.012.png 1 rgb/10.000.png\n"])
@@ -250,9 +250,9 @@ def test_the_unit_that_is_assumed_is_printed(tmp_path: Path) -> None:
     options: dict[str, Any] = example(tmp_path)
     (note,) = Tum(**options).notes
     assert note.startswith(
-        f"{tmp_path}: meters_per_unit is that of TUM RGB-D, 0.0002; of a recording by another device"
+        f"{tmp_path}: meters_per_unit is that of TUM RGB-D, 0.0002; for a recording by another device"
     )
-    assert "set sensor, or meters_per_unit (0.001 of a RealSense)" in note
+    assert "set sensor, or meters_per_unit (0.001 for a RealSense)" in note
     assert Tum(**options, meters_per_unit=0.0002).notes == ()
     assert Tum(root=str(tmp_path), layout="redwood").notes == ()
 
