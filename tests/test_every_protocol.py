@@ -132,7 +132,7 @@ def test_the_kb_crop_is_the_bottom_and_the_middle_once() -> None:
 
 
 def test_a_frame_of_another_size_is_not_nyu() -> None:
-    with pytest.raises(DataError, match=r"frame 0: is 240x320; the crop nyu_eigen is defined for 480x640 alone"):
+    with pytest.raises(DataError, match=r"frame 0: is 240x320; the crop nyu_eigen is defined for 480x640 only"):
         tables(Frames([(240, 320)], 10.0, seed=0), ["nyu_eigen"])
 
 
@@ -143,7 +143,7 @@ def test_a_frame_of_another_size_is_not_nyu() -> None:
         ("plain+algn=median", "perhaps align"),
         ("plain+align=medium", "align= followed by one of none, median, scale"),
         ("plain+flip=yes", "flip= followed by one of true, false"),
-        ("plain+align=median+align=scale", "align stands twice"),
+        ("plain+align=median+align=scale", "align is there twice"),
         ("plain+max_depth_m=-1", "max_depth_m= followed by meters, above 0"),
         ("plain+min_pixels=2.5", "min_pixels= followed by a whole number above 0"),
         ("kitti_eigen+min_depth_m=90", "a larger max_depth_m than min_depth_m"),

@@ -1,4 +1,4 @@
-"""Fits between a prediction and measured depth: what baselines, protocols and calibration share."""
+"""Fits of a prediction to measured depth, shared by baselines, protocols and calibration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class InverseFit:
     """1 / depth = scale * relative + shift.
 
     Attributes:
-        scale: 1 / m for one unit of the relative answer.
+        scale: 1 / m for one unit of the relative prediction.
         shift: 1 / m.
     """
 
@@ -27,7 +27,7 @@ class InverseFit:
         """
         Args:
             relative: inverse depth of unknown scale and shift, any shape.
-            min_depth_m, max_depth_m: range the answer is clamped to; an inverse depth of 0 or less is the far end.
+            min_depth_m, max_depth_m: range the depth is clamped to; an inverse depth of 0 or less is the far end.
 
         Returns:
             Depth in meters, same shape.
@@ -40,8 +40,8 @@ def fit_inverse_least_squares(relative: NDArray[np.floating], target_m: NDArray[
     """
     The scale, not below 0, and the shift that minimize the summed squared error in inverse depth.
 
-    A scale below 0 would turn near and far around and score an answer that knows nothing, or the wrong way; the best
-    scale that is left is then 0, a constant.
+    A scale below 0 would swap near and far, and so reward a prediction that knows nothing or is the wrong way round.
+    Where the best scale would be below 0 it is 0, a constant depth.
 
     Source: Ranftl et al. 2020 (MiDaS), arXiv:1907.01341, equation 4.
 
@@ -68,15 +68,15 @@ def fit_inverse_abs_rel(
     The scale, not below 0, and the shift whose depth, clamped to the range, has the least weighted mean of
     |pred - target| / target.
 
-    The error has kinks and can have several valleys, so it is searched without slopes (Nelder and Mead 1965,
-    doi:10.1093/comjnl/7.4.308) from several lines, over what the line says at two places rather than over its
-    coefficients, and again from where that ends until nothing more is gained.
+    The error has kinks and can have several valleys, so the search uses no slopes (Nelder and Mead 1965,
+    doi:10.1093/comjnl/7.4.308) and starts from several lines. It varies the values of the line at two points rather
+    than its coefficients, and starts again from its end until it gains nothing more.
 
     Args:
         relative: (N,) inverse depth of unknown scale and shift.
         target_m: (N,) measured depth, meters, > 0.
         weight: (N,) share of each pixel in the mean, >= 0.
-        min_depth_m, max_depth_m: the range that answers are clamped to, meters.
+        min_depth_m, max_depth_m: the range that predictions are clamped to, meters.
 
     Raises:
         ValueError: there is no pixel.
@@ -93,40 +93,40 @@ def fit_inverse_abs_rel(
         scale = max(0.0, float(ends[1] - ends[0]) / (high - low))
         return InverseFit(scale=scale * constant, shift=float(ends[0] - scale * low) * constant)
 
-    def error_on(places: slice) -> Callable[[NDArray[np.float64]], float]:
-        some_x, some_target, share = x[places], target[places], (weight / target)[places]
+    def error_of_every(nth: int) -> Callable[[NDArray[np.float64]], float]:
+        some_x, some_target, share = x[::nth], target[::nth], (weight / target)[::nth]
 
         def error(ends: NDArray[np.float64]) -> float:
-            return float(share @ np.abs(fit_of(ends).depth_m(some_x, min_depth_m, max_depth_m) - some_target))
+            return _abs_rel(fit_of(ends).depth_m(some_x, min_depth_m, max_depth_m), some_target, share)
 
         return error
 
-    # What the line says at the two places, as a multiple of the best constant.
+    # Values of the line at the two points, as multiples of the best constant.
     squares = fit_inverse_least_squares(relative, target_m)
     starts = [np.array([squares.scale * end + squares.shift for end in (low, high)]) / constant]
     starts += [np.array(ends) for ends in ((1.0, 1.0), (0.5, 1.5), (0.8, 3.0))]
-    some = error_on(slice(None, None, max(1, x.size // _SEARCHED)))
-    ends = min((_searched(some, start, width=0.3, gain=1e-3) for start in starts), key=some)
-    return fit_of(_searched(error_on(slice(None)), ends, width=0.03, gain=1e-8))
+    coarse = error_of_every(max(1, x.size // _COARSE_PIXELS))
+    ends = min((_search_minimum(coarse, start, width=0.3, gain=1e-3) for start in starts), key=coarse)
+    return fit_of(_search_minimum(error_of_every(1), ends, width=0.03, gain=1e-8))
 
 
-# Several starts are searched over about so many of the pixels; the best of them over all.
-_SEARCHED = 5_000
-# Of an error below it no share is looked at: an exact line would be searched for ever.
-_LEAST = 1e-3
+# Each start is searched over about this many of the pixels, and the best of them over all pixels.
+_COARSE_PIXELS = 5_000
+# A gain is a share of the error, but of no error below this: the search for an exact line would never end.
+_MIN_ERROR = 1e-3
 
 
-def _searched(
+def _search_minimum(
     error: Callable[[NDArray[np.float64]], float], start: NDArray[np.float64], *, width: float, gain: float
 ) -> NDArray[np.float64]:
-    """Where the error is least near a start: searched in steps of ``width`` and less, and anew from where that ends,
-    until a search gains less than the share ``gain`` of the error."""
+    """The point near a start with the least error: one search in steps of ``width`` and less after the other, each from
+    the end of the one before, until a search gains less than the share ``gain`` of the error."""
     least = error(start)
     for _ in range(20):
         around = start + width * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
-        options = {"initial_simplex": around, "xatol": gain, "fatol": gain * max(least, _LEAST), "maxiter": 1000}
+        options = {"initial_simplex": around, "xatol": gain, "fatol": gain * max(least, _MIN_ERROR), "maxiter": 1000}
         found = scipy.optimize.minimize(error, start, method="Nelder-Mead", options=options)
-        if least - found.fun <= gain * max(least, _LEAST):
+        if least - found.fun <= gain * max(least, _MIN_ERROR):
             return start if least <= found.fun else found.x
         start, least = found.x, found.fun
     return start
@@ -141,28 +141,28 @@ def fit_scale_abs_rel(
     max_depth_m: float,
 ) -> float:
     """
-    The one scale in depth whose answer, clamped to the range, has the least weighted mean of |pred - target| / target.
+    The one scale in depth that gives the least weighted mean of |pred - target| / target, pred clamped to the range.
 
     Args:
         pred_m: (N,) meters, > 0.
         target_m: (N,) measured depth, meters, > 0.
         weight: (N,) share of each pixel in the mean, >= 0.
-        min_depth_m, max_depth_m: the range that answers are clamped to, meters.
+        min_depth_m, max_depth_m: the range that predictions are clamped to, meters.
 
     Raises:
         ValueError: there is no pixel.
     """
     pred, target = pred_m.astype(np.float64), target_m.astype(np.float64)
     ratios = target / pred
-    # Without the clamp it is the median of the ratios, each weighted by what the scale changes of its error.
+    share = weight / target
+    # Without the clamp it is the median of the ratios, each weighted by how much the scale changes its error.
     unclamped = _weighted_median(ratios, weight / ratios)
 
     def error(log_scale: float) -> float:
-        clamped = np.clip(np.exp(log_scale) * pred, min_depth_m, max_depth_m)
-        return float((weight / target) @ np.abs(clamped - target))
+        return _abs_rel(np.clip(np.exp(log_scale) * pred, min_depth_m, max_depth_m), target, share)
 
     starts = np.log(np.unique([unclamped, *np.quantile(ratios, np.linspace(0.0, 1.0, 21))]))
-    best = int(np.argmin([error(one) for one in starts]))
+    best = int(np.argmin([error(start) for start in starts]))
     ends = (float(starts[max(0, best - 1)]), float(starts[min(len(starts) - 1, best + 1)]))
     found = scipy.optimize.minimize_scalar(error, bounds=ends, method="bounded", options={"xatol": 1e-12})
     return float(np.exp(min((float(found.x), float(starts[best])), key=error)))
@@ -184,8 +184,13 @@ def fit_constant_abs_rel(target_m: NDArray[np.floating], weight: NDArray[np.floa
     return _weighted_median(target, weight / target)
 
 
+def _abs_rel(pred_m: NDArray[np.float64], target_m: NDArray[np.float64], share: NDArray[np.float64]) -> float:
+    """The weighted mean of |pred - target| / target; ``share`` is the weight of each pixel over its target."""
+    return float(share @ np.abs(pred_m - target_m))
+
+
 def _weighted_median(values: NDArray[np.float64], weight: NDArray[np.floating]) -> float:
-    """The value below and above which lies at most half of the weight."""
+    """The value with at most half of the weight below it, and at most half above it."""
     if not values.size:
         raise ValueError("a fit needs a pixel")
     order = np.argsort(values, kind="stable")
@@ -225,13 +230,13 @@ def fit_depth_least_squares(pred_m: NDArray[np.floating], target_m: NDArray[np.f
 
 def fit_log_scale(pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> float:
     """The scale that minimizes the summed |ln(scale pred) - ln target| over (N,) pixels, meters both, > 0: the median
-    of their ratio in logarithms, which a minority of wrong pixels does not move."""
+    of their ratio in logarithms, which a minority of wrong pixels cannot change."""
     return float(np.exp(np.median(np.log(target_m.astype(np.float64)) - np.log(pred_m.astype(np.float64)))))
 
 
 def rank_correlation(first: NDArray[np.floating], second: NDArray[np.floating]) -> float:
-    """Spearman's rank correlation of two (N,) arrays, -1 to 1, equal values sharing the mean of their ranks; 0 where
-    one of them is constant."""
+    """Spearman's rank correlation of two (N,) arrays, -1 to 1; equal values share the mean of their ranks. It is 0
+    where one of the arrays is constant."""
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return 0.0
     return float(scipy.stats.spearmanr(first, second).statistic)
@@ -248,5 +253,5 @@ def _line(x: NDArray[np.float64], y: NDArray[np.float64]) -> tuple[float, float]
 
 
 def _is_constant(values: NDArray[np.float64]) -> bool:
-    """Whether the values differ by rounding at most, so that a slope over them says nothing."""
+    """Whether the values differ by rounding at most, so that no slope can be fitted to them."""
     return bool(np.ptp(values) <= 1e-9 * max(1.0, np.abs(values).max()))

@@ -1,16 +1,15 @@
-"""What costs nothing: a constant, and the base model with one scale and one shift. Every result stands beside them.
+"""What costs nothing: a constant, and the base model with one scale and one shift. Every table has them as rows.
 
-They are fitted to the metric that people read first, AbsRel, so that none of them is weaker than it need be.
+They are fitted to AbsRel, the metric that people read first, so that none of them is weaker than it could be.
 
-Both come from labeled training pixels, which also say whether the base model is of the kind it is taken for and start
-the metric head (``decoder_init``), so they are read once.
+All are fitted to labeled training pixels. The same pixels show whether the base model is of the kind it is taken for,
+and start the metric head (``decoder_init``), so they are read once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -28,6 +27,7 @@ from finetune.evaluation.alignment import (
     rank_correlation,
 )
 from finetune.evaluation.evaluator import PredictFunction, PredictionRequest
+from finetune.models.checkpoints.hub import CheckpointKind
 from finetune.models.depth_model import DepthModel
 from finetune.utils.errors import CheckpointError, DataError
 from finetune.utils.indices import evenly_spread
@@ -40,14 +40,14 @@ WRONG_SIGN = -0.4
 
 @dataclass(frozen=True, kw_only=True)
 class LabeledPixels:
-    """Pixels of training images with measured depth, and what the base model makes of them.
+    """Pixels of training images with measured depth, and the base model's predictions there.
 
     Attributes:
         depth_m: (N,) measured depth, meters.
-        prediction: (N,) the base model's answer: inverse depth, or meters.
-        image: (N,) number of the image each pixel is from, from 0.
-        features: (M, 32) inputs of the base's last layer for the first M pixels, those of the images it was asked for.
-        skipped: what was wrong with the images that could not be read.
+        prediction: (N,) of the base model: inverse depth, or meters.
+        image: (N,) the image of each pixel, counted from 0.
+        features: (M, 32) inputs of the base's last layer for the first M pixels; M is as asked for.
+        skipped: what is wrong with the images that cannot be read.
     """
 
     depth_m: NDArray[np.float32]
@@ -59,14 +59,14 @@ class LabeledPixels:
 
 @dataclass(frozen=True, kw_only=True)
 class Baselines:
-    """The rows that every table holds beside the model.
+    """The rows that every table has next to the model.
 
     Attributes:
-        median_m: what ``constant_median`` answers everywhere, meters.
-        best_m: what ``best_constant`` answers everywhere, meters.
-        base: how the base's answer becomes meters: an inverse fit, or one factor for a metric base; None: no base.
-        images: how many training images they were fitted on.
-        min_depth_m, max_depth_m: the range they were fitted in, meters.
+        median_m: the depth that ``constant_median`` predicts everywhere, meters.
+        best_m: the depth that ``best_constant`` predicts everywhere, meters.
+        base: makes meters of the base's prediction: an inverse fit, or one factor for a metric base; None: no base.
+        images: number of training images that they were fitted to.
+        min_depth_m, max_depth_m: range that they were fitted in, meters.
     """
 
     median_m: float
@@ -85,7 +85,7 @@ class Baselines:
     def base_depth_m(
         self, prediction: NDArray[np.floating], min_depth_m: float, max_depth_m: float
     ) -> NDArray[np.floating]:
-        """The base model's answer in meters, within the range; same shape."""
+        """The base model's prediction in meters, within the range; same shape."""
         assert self.base is not None
         if isinstance(self.base, InverseFit):
             return self.base.depth_m(prediction, min_depth_m, max_depth_m)
@@ -118,7 +118,7 @@ def collect_labeled_pixels(
     device = next(base.parameters()).device
     frames = _interleaved([evenly_spread(len(reader), max(1, images // len(readers))) for reader in readers])
     # Evenly spread as well, and put first so that their pixels are the first M.
-    with_features = [frames[place] for place in evenly_spread(len(frames), images_with_features)]
+    with_features = [frames[i] for i in evenly_spread(len(frames), images_with_features)]
     first = set(with_features)
     ordered = with_features + [frame for frame in frames if frame not in first]
     depths, predictions, numbers, features = [], [], [], []
@@ -132,12 +132,12 @@ def collect_labeled_pixels(
         with torch.inference_mode():
             inputs = base.last_features(torch.from_numpy(preprocessing(sample.image))[None].to(device))
             prediction = base.head(inputs)
-        place = torch.from_numpy(chosen).to(device)
+        indices = torch.from_numpy(chosen).to(device)
         depths.append(depth_m.reshape(-1)[chosen])
-        predictions.append(prediction.reshape(-1)[place].cpu().numpy())
+        predictions.append(prediction.reshape(-1)[indices].cpu().numpy())
         numbers.append(np.full(len(chosen), number, dtype=np.intp))
         if number < len(with_features):
-            features.append(inputs[0].flatten(1)[:, place].T.float().cpu().numpy())
+            features.append(inputs[0].flatten(1)[:, indices].T.float().cpu().numpy())
     if not sum(map(len, depths)):
         raise DataError(
             "data.train",
@@ -157,8 +157,18 @@ def collect_labeled_pixels(
 def _readable(
     readers: Sequence[Reader], frames: Sequence[tuple[int, int]], *, skip_bad: bool, skipped: list[str]
 ) -> Iterator[tuple[int, DepthSample]]:
-    """Place in ``frames``, which are (reader, frame), and sample of each; what is wrong with the others is added to
-    ``skipped``, and raised where they may not be skipped or have become too many."""
+    """
+    Args:
+        frames: (reader, frame) pairs.
+        skip_bad: leave out frames that cannot be read, while they are few.
+        skipped: what is wrong with a frame that is left out is added to it.
+
+    Yields:
+        The position in ``frames`` and the sample of each frame that can be read.
+
+    Raises:
+        FileFault: a frame cannot be read, and may not be skipped or too many were.
+    """
     for number, (reader, frame) in enumerate(frames):
         found = try_read(readers[reader], frame)
         if isinstance(found, DepthSample):
@@ -169,20 +179,22 @@ def _readable(
             raise found
 
 
-def fit_baselines(pixels: LabeledPixels, kind: str | None, *, min_depth_m: float, max_depth_m: float) -> Baselines:
+def fit_baselines(
+    pixels: LabeledPixels, kind: CheckpointKind | None, *, min_depth_m: float, max_depth_m: float
+) -> Baselines:
     """
     The baselines with the least AbsRel, each image counting once, as tables average.
 
     Args:
         pixels: of training images.
         kind: of the base model; None where there is none.
-        min_depth_m, max_depth_m: the range that is scored; other pixels are left out, unless no other is there.
+        min_depth_m, max_depth_m: the range that is scored; other pixels are left out unless there are no others.
     """
     scored = (pixels.depth_m >= min_depth_m) & (pixels.depth_m <= max_depth_m)
     scored = scored if scored.any() else np.ones_like(scored)
     target_m, prediction = pixels.depth_m[scored], pixels.prediction[scored]
-    numbers, places, counts = np.unique(pixels.image[scored], return_inverse=True, return_counts=True)
-    weight = 1.0 / (counts[places] * len(numbers))
+    numbers, inverse, counts = np.unique(pixels.image[scored], return_inverse=True, return_counts=True)
+    weight = 1.0 / (counts[inverse] * len(numbers))
     ends = {"min_depth_m": min_depth_m, "max_depth_m": max_depth_m}
     base: InverseFit | float | None = None
     if kind == "relative":
@@ -198,9 +210,9 @@ def fit_baselines(pixels: LabeledPixels, kind: str | None, *, min_depth_m: float
     )
 
 
-def require_kind(pixels: LabeledPixels, kind: str, source: str, where: str) -> None:
+def require_kind(pixels: LabeledPixels, kind: CheckpointKind, source: str, where: str) -> None:
     """
-    A relative answer rises with 1 / depth, a metric one with depth; the wrong sign stops the run.
+    A relative prediction rises with 1 / depth, a metric one with depth; the wrong sign stops the run.
 
     Args:
         kind: what the checkpoint is taken for.
@@ -208,7 +220,7 @@ def require_kind(pixels: LabeledPixels, kind: str, source: str, where: str) -> N
         where: where the recipe says so, for the error.
 
     Raises:
-        CheckpointError: the answers of most images rank their pixels the other way round.
+        CheckpointError: the predictions for most images rank their pixels the other way round.
     """
     toward = 1.0 / pixels.depth_m if kind == "relative" else pixels.depth_m
     numbers = np.unique(pixels.image)
@@ -223,7 +235,7 @@ def require_kind(pixels: LabeledPixels, kind: str, source: str, where: str) -> N
     rises = "depth" if kind == "relative" else "1/depth"
     raise CheckpointError(
         source,
-        f"taken for a {kind} model, but on {len(numbers)} labeled images its answer rises with {rises} "
+        f"taken for a {kind} model, but on {len(numbers)} labeled images its prediction rises with {rises} "
         f"(rank correlation {-median:.2f})",
         f"Set model.checkpoint_kind: {other} ({where}). If it is as it should be, set data.accept: [checkpoint_kind]",
     )
@@ -232,22 +244,22 @@ def require_kind(pixels: LabeledPixels, kind: str, source: str, where: str) -> N
 def _interleaved(frames: Sequence[Sequence[int]]) -> list[tuple[int, int]]:
     """(reader, frame) pairs in an order that visits all readers evenly."""
     placed = [
-        ((place + 0.5) / len(of_reader), reader, frame)
+        ((i + 0.5) / len(of_reader), reader, frame)
         for reader, of_reader in enumerate(frames)
-        for place, frame in enumerate(of_reader)
+        for i, frame in enumerate(of_reader)
     ]
     return [(reader, frame) for _, reader, frame in sorted(placed)]
 
 
 def predict_constant(baselines: Baselines | None) -> PredictFunction:
-    """The training median everywhere; for a relative run any number is the same after the alignment."""
+    """The training median everywhere; for a relative run every number gives the same after the alignment."""
     return predict_everywhere(baselines.median_m if baselines else 1.0)
 
 
 def predict_everywhere(value: float) -> PredictFunction:
     """One number for every pixel."""
 
-    def predict(asked: Sequence[PredictionRequest]) -> list[Any]:
-        return [torch.full(one.size, value).numpy() for one in asked]
+    def predict(requests: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
+        return [torch.full(request.size, value).numpy() for request in requests]
 
     return predict

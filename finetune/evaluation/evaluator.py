@@ -1,4 +1,4 @@
-"""Metrics over a whole validation set: each image once, from all processes, every row over the same pixels."""
+"""Metrics over a whole validation set: each image once, in any number of processes, every row over the same pixels."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import islice, pairwise
-from typing import Any, NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -29,16 +29,18 @@ from finetune.utils.errors import DataError, ResultError
 from finetune.utils.signals import StopAsked
 from finetune.utils.text import percent
 
+T = TypeVar("T")
+
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class PredictionRequest:
-    """What an answer is asked for.
+    """One image of a validation frame, to be predicted.
 
     Attributes:
         image: (1, 3, h, w), normalized, as the network sees it.
-        size: (height, width) of the answer, pixels.
+        size: (height, width) of the prediction, pixels.
         number: of the frame among all validation frames.
-        image_crop: what of the frame the image is, a name that ``crop_for_protocol`` knows.
+        image_crop: which part of the frame the image is, a name that ``crop_for_protocol`` knows.
         align_corners: of the bilinear resize to ``size``.
     """
 
@@ -49,17 +51,18 @@ class PredictionRequest:
     align_corners: bool = True
 
 
-# (height, width) for each of those asked for: meters, or inverse depth of a relative model.
+# Predicts many validation images at once, each at the size that its request names: (height, width), meters, or inverse
+# depth of a relative model. Not ``export.base.PredictImage``, which takes one photo and preprocesses it itself.
 PredictFunction = Callable[[Sequence[PredictionRequest]], list[NDArray[np.floating]]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScaledBaseline:
-    """An answer that becomes meters by a fit to training data, within the range of the protocol.
+    """A prediction that becomes meters by a fit to training data, within the range of the protocol.
 
     Attributes:
-        predict: what is fitted.
-        depth_m: answer, min depth and max depth in meters -> meters.
+        predict: gives the prediction that was fitted.
+        depth_m: prediction, min depth and max depth in meters -> meters.
     """
 
     predict: PredictFunction
@@ -70,36 +73,36 @@ Row = PredictFunction | ScaledBaseline
 
 
 def predict_one(predict: PredictFunction, image: Tensor, size: tuple[int, int]) -> NDArray[np.floating]:
-    """(height, width): the answer to one (1, 3, h, w) normalized image."""
-    (found,) = predict([PredictionRequest(image=image, size=size)])
-    return found
+    """(height, width): the prediction for one (1, 3, h, w) normalized image."""
+    (prediction,) = predict([PredictionRequest(image=image, size=size)])
+    return prediction
 
 
 def predict_with_network(model: DepthModel) -> PredictFunction:
-    """The model's own answer, resized as the original does; without autocast, so that every command agrees."""
-    # Accelerate lays its autocast around the forward of the object; that of the class is still without.
+    """The model's own prediction, resized as the original does; without autocast, so that all commands agree."""
+    # Accelerate wraps model.forward in autocast; call the class's forward to bypass it.
     forward = type(model).forward
     device = next(model.parameters()).device
 
-    def predict(asked: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
-        found: dict[int, NDArray[np.floating]] = {}
-        for places in _of_one_shape([one.image for one in asked]):
-            batch = torch.cat([asked[place].image for place in places]).to(device)
+    def predict(requests: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
+        resized: dict[int, NDArray[np.floating]] = {}
+        for indices in _group_by_shape([request.image for request in requests]):
+            batch = torch.cat([requests[i].image for i in indices]).to(device)
             with torch.inference_mode(), torch.autocast(device.type, enabled=False):
                 predictions = forward(model, batch)
-            for place, one in zip(places, predictions, strict=True):
-                corners = asked[place].align_corners
-                found[place] = resize_prediction(one[None], asked[place].size, align_corners=corners)
-        return [found[place] for place in range(len(asked))]
+            for i, prediction in zip(indices, predictions, strict=True):
+                corners = requests[i].align_corners
+                resized[i] = resize_prediction(prediction[None], requests[i].size, align_corners=corners)
+        return [resized[i] for i in range(len(requests))]
 
     return predict
 
 
-def _of_one_shape(images: Sequence[Tensor]) -> list[list[int]]:
-    """Places of the images, those of one shape together."""
+def _group_by_shape(images: Sequence[Tensor]) -> list[list[int]]:
+    """Indices of the images, those of one shape in one list."""
     groups: dict[torch.Size, list[int]] = {}
-    for place, image in enumerate(images):
-        groups.setdefault(image.shape, []).append(place)
+    for i, image in enumerate(images):
+        groups.setdefault(image.shape, []).append(i)
     return list(groups.values())
 
 
@@ -117,71 +120,72 @@ def evaluate(
     Args:
         accelerator: all its processes must call; each takes every world-size-th batch.
         samples: validation data, with the image crops of the protocols.
-        rows: row of the table -> what answers; each network is asked once for what several protocols share.
-        protocols: how answers are compared.
+        rows: row of the table -> what predicts it; each predicts once what several protocols share.
+        protocols: how predictions are compared.
         workers: of the loader.
-        batch_size: images that are asked for at once, where the network sees them in one size. Neighbors in a batch
-            change how a network's sums are rounded, by some 1e-6 of a depth; so batches are cut from all frames, and
-            never from what one process has: a table is the same bit by bit on any number of processes, if each has
-            as many threads, which round in an order of their own as well.
-        stop: whether this process is to end; asked before each batch.
+        batch_size: images that are predicted at once, where the network sees them in one size. Neighbors in a batch
+            change how a network's sums are rounded, by some 1e-6 of a depth. So batches are cut from all frames, and
+            never from the share of one process: the table is bit-equal on any number of processes that have the same
+            number of threads, which also changes the order of rounding.
+        stop: whether this process should end; asked before each batch.
 
     Returns:
         A table for each protocol, the same in every process: means over images, summed in float64.
 
     Raises:
         DataError: under one of the protocols no image has a pixel that counts.
-        ResultError: an answer is not a finite number where it counts.
-        StopAsked: ``stop`` said so in one of the processes; raised in all of them.
+        ResultError: a prediction is not a finite number where it counts.
+        StopAsked: ``stop`` is true in one of the processes; raised in all of them.
     """
     scored: list[list[ScoredImage]] = [[] for _ in protocols]
     skipped: list[list[int]] = [[] for _ in protocols]
     share = _share(accelerator, samples, workers, batch_size)
-    # As many threads as the networks have, which rest meanwhile.
+    # As many threads as the networks use, which are idle meanwhile.
     with ThreadPoolExecutor(torch.get_num_threads()) as pool:
         while not (stopped := stop()) and (batch := list(islice(share, batch_size))):
-            found = _predict_all(batch, rows, protocols)
-            for turn, number, scores in _score(batch, rows, protocols, found, pool):
+            predictions = _predict_all(batch, rows, protocols)
+            for which, number, scores in _score(batch, rows, protocols, predictions, pool):
                 if scores is None:
-                    skipped[turn].append(number)
+                    skipped[which].append(number)
                 else:
-                    scored[turn].append(scores)
+                    scored[which].append(scores)
     if any(gather_object([stopped]) if accelerator.num_processes > 1 else [stopped]):
         raise StopAsked
     if accelerator.num_processes > 1:
-        scored, skipped = _gathered(scored), _gathered(skipped)
+        scored = [gather_object(images) for images in scored]
+        skipped = [gather_object(numbers) for numbers in skipped]
     return [
-        _evaluation(protocol, sorted(used, key=lambda one: one.number), unused, samples)
+        _evaluation(protocol, sorted(used, key=lambda image: image.number), unused, samples)
         for protocol, used, unused in zip(protocols, scored, skipped, strict=True)
     ]
 
 
 def compare_predictions(
-    one: ValidationSample, rows: Mapping[str, Row], protocol: Protocol
+    frame: ValidationSample, rows: Mapping[str, Row], protocol: Protocol
 ) -> dict[str, NDArray[np.floating]]:
-    """Row -> (H, W), what it says to one frame under a protocol, before it is aligned."""
-    found = _predict_all([one], rows, [protocol])
-    return {name: _of_row(row, protocol, found, 0) for name, row in rows.items()}
+    """Row -> (H, W), its prediction for one frame under a protocol, before any alignment."""
+    predictions = _predict_all([frame], rows, [protocol])
+    return {name: _row_prediction(row, protocol, predictions, 0) for name, row in rows.items()}
 
 
-# What was asked of an answer: itself, the view, whether corners align, and whether the image was mirrored.
+# What identifies a prediction: id of the function, view, whether corners align, whether the image is mirrored.
 _Key = tuple[int, str, bool, bool]
 
 
 def _predict_all(
     batch: Sequence[ValidationSample], rows: Mapping[str, Row], protocols: Sequence[Protocol]
 ) -> dict[_Key, list[NDArray[np.floating]]]:
-    """Everything that the protocols need of a batch, each asked for once."""
+    """All predictions for a batch that the protocols need, each computed once."""
     found: dict[_Key, list[NDArray[np.floating]]] = {}
     for settings in (protocol.settings for protocol in protocols):
-        asked = []
-        for one in batch:
-            image, sample = one.views[settings.image_crop]
-            asked.append(
+        requests = []
+        for frame in batch:
+            image, sample = frame.views[settings.image_crop]
+            requests.append(
                 PredictionRequest(
                     image=image,
                     size=(sample.depth_m.shape[0], sample.depth_m.shape[1]),
-                    number=one.number,
+                    number=frame.number,
                     image_crop=settings.image_crop,
                     align_corners=settings.align_corners,
                 )
@@ -189,10 +193,10 @@ def _predict_all(
         for predict in {id(row): row for row in map(_predict_function_of, rows.values())}.values():
             key = (id(predict), settings.image_crop, settings.align_corners)
             if (*key, False) not in found:
-                found[*key, False] = predict(asked)
+                found[*key, False] = predict(requests)
             if settings.flip and (*key, True) not in found:
-                mirrored = predict([replace(one, image=one.image.flip(-1)) for one in asked])
-                found[*key, True] = [one[:, ::-1] for one in mirrored]
+                mirrored = predict([replace(request, image=request.image.flip(-1)) for request in requests])
+                found[*key, True] = [prediction[:, ::-1] for prediction in mirrored]
     return found
 
 
@@ -200,38 +204,38 @@ def _predict_function_of(row: Row) -> PredictFunction:
     return row.predict if isinstance(row, ScaledBaseline) else row
 
 
-def _of_row(
-    row: Row, protocol: Protocol, found: Mapping[_Key, Sequence[NDArray[np.floating]]], place: int
+def _row_prediction(
+    row: Row, protocol: Protocol, predictions: Mapping[_Key, Sequence[NDArray[np.floating]]], i: int
 ) -> NDArray[np.floating]:
-    """What a row says to one image of the batch, before it is aligned."""
+    """The prediction of a row for image ``i`` of the batch, before any alignment."""
     settings = protocol.settings
     key = (id(_predict_function_of(row)), settings.image_crop, settings.align_corners)
-    prediction = found[*key, False][place]
+    prediction = predictions[*key, False][i]
     if settings.flip:
-        prediction = (prediction + found[*key, True][place]) / 2
+        prediction = (prediction + predictions[*key, True][i]) / 2
     if isinstance(row, ScaledBaseline):
         return row.depth_m(prediction, protocol.min_depth_m, protocol.max_depth_m)
     return prediction
 
 
 class _Target(NamedTuple):
-    """What an image measured under a protocol, for all rows.
+    """The measured depth of an image under a protocol, for all rows.
 
     Attributes:
         sample: the view that the protocol sees.
         usable: (H, W), the pixels that count.
         depth: of these pixels.
-        places: the bin of each by measured distance.
+        bins: the bin of each by measured distance.
     """
 
     sample: DepthSample
     usable: NDArray[np.bool_]
     depth: TargetDepth
-    places: NDArray[np.intp]
+    bins: NDArray[np.intp]
 
 
 class _ScoredRow(NamedTuple):
-    """One row on one image; as the parts of ``ScoredImage``."""
+    """One row on one image, as the parts of ``ScoredImage``."""
 
     scores: Mapping[str, float]
     mean_log: float
@@ -239,9 +243,9 @@ class _ScoredRow(NamedTuple):
     bins: NDArray[np.float64]
 
 
-def _target(protocol: Protocol, one: ValidationSample) -> _Target | None:
+def _target_of(protocol: Protocol, frame: ValidationSample) -> _Target | None:
     """None where no pixel of the image counts."""
-    _, sample = one.views[protocol.settings.image_crop]
+    _, sample = frame.views[protocol.settings.image_crop]
     usable = protocol.usable(sample.depth_m, sample.valid, sample.source)
     if not usable.any():
         return None
@@ -250,62 +254,65 @@ def _target(protocol: Protocol, one: ValidationSample) -> _Target | None:
     return _Target(sample, usable, TargetDepth(depth_m), np.searchsorted(ends, depth_m, side="left"))
 
 
-def _scored_rows(
+def _score_row(
     protocol: Protocol, target: _Target, name: str, prediction: NDArray[np.floating]
 ) -> dict[str, _ScoredRow]:
-    """The row on the image, and where the protocol aligns meters, also as it is."""
-    _require_finite(name, prediction[target.usable], target.sample.source)
+    """The row on the image; where the protocol aligns meters, also without the alignment."""
+    _require_finite_prediction(name, prediction[target.usable], target.sample.source)
     compared = {name: protocol.depth_m(prediction, target.sample.depth_m, target.usable)}
     if protocol.aligns and protocol.kind == "metric":
         compared[f"{name}{UNALIGNED}"] = prediction
-    return {row: _scored_row(protocol, target, pred_m[target.usable]) for row, pred_m in compared.items()}
+    return {row: _score_pixels(protocol, target, pred_m[target.usable]) for row, pred_m in compared.items()}
 
 
-def _scored_row(protocol: Protocol, target: _Target, pred_m: NDArray[np.floating]) -> _ScoredRow:
-    found = protocol.compared(pred_m, target.depth)
-    error_m = found.error_m
+def _score_pixels(protocol: Protocol, target: _Target, pred_m: NDArray[np.floating]) -> _ScoredRow:
+    compared = protocol.compared(pred_m, target.depth)
+    error_m = compared.error_m
     median, p90 = np.percentile(error_m, (50, 90))
     errors_mm = (1000 * float(error_m.mean()), 1000 * float(median), 1000 * float(p90))
-    weights = (None, error_m, found.relative)
-    sums = [np.bincount(target.places, weight, len(BIN_ENDS) - 1) for weight in weights]
+    weights = (None, error_m, compared.relative)
+    sums = [np.bincount(target.bins, weight, len(BIN_ENDS) - 1) for weight in weights]
     bins = np.stack(sums, axis=1).astype(np.float64)
-    return _ScoredRow(protocol.scores(found), found.mean_log, errors_mm, bins)
+    return _ScoredRow(protocol.scores(compared), compared.mean_log, errors_mm, bins)
 
 
 def _score(
     batch: Sequence[ValidationSample],
     rows: Mapping[str, Row],
     protocols: Sequence[Protocol],
-    found: Mapping[_Key, Sequence[NDArray[np.floating]]],
+    predictions: Mapping[_Key, Sequence[NDArray[np.floating]]],
     pool: ThreadPoolExecutor,
 ) -> Iterator[tuple[int, int, ScoredImage | None]]:
-    """Place of the protocol, number of the image, and its scores; None where no pixel of it counts.
-
-    A row on an image is a piece of work by itself, so that threads share them out; NumPy lets others run meanwhile, and
-    no sum goes over more than one piece, so that the bits do not depend on how many threads there are.
     """
-    images = [(turn, place) for turn in range(len(protocols)) for place in range(len(batch))]
-    targets = list(pool.map(lambda image: _target(protocols[image[0]], batch[image[1]]), images))
+    Yields:
+        Index of the protocol, number of the image, and its scores; None where no pixel of it counts.
 
-    def scored(work: tuple[int, int, _Target, str]) -> dict[str, _ScoredRow]:
-        turn, place, target, name = work
-        return _scored_rows(protocols[turn], target, name, _of_row(rows[name], protocols[turn], found, place))
+    Each row on each image is one task for the threads, and NumPy runs them at the same time. No sum goes over more than
+    one task, so the bits do not depend on the number of threads.
+    """
+    images = [(which, i) for which in range(len(protocols)) for i in range(len(batch))]
+    targets = list(pool.map(lambda image: _target_of(protocols[image[0]], batch[image[1]]), images))
 
-    pieces = [(*image, target, name) for image, target in zip(images, targets, strict=True) if target for name in rows]
-    done = pool.map(scored, pieces)
-    for (turn, place), target in zip(images, targets, strict=True):
+    def score(task: tuple[int, int, _Target, str]) -> dict[str, _ScoredRow]:
+        which, i, target, name = task
+        prediction = _row_prediction(rows[name], protocols[which], predictions, i)
+        return _score_row(protocols[which], target, name, prediction)
+
+    tasks = [(*image, target, name) for image, target in zip(images, targets, strict=True) if target for name in rows]
+    done = pool.map(score, tasks)
+    for (which, i), target in zip(images, targets, strict=True):
         if target is None:
-            yield turn, batch[place].number, None
+            yield which, batch[i].number, None
             continue
-        of_rows = [next(done) for _ in rows]
+        scored = [next(done) for _ in rows]
         aligned_first = sorted(
-            (row for one in of_rows for row in one.items()), key=lambda row: row[0].endswith(UNALIGNED)
+            (row for of_row in scored for row in of_row.items()), key=lambda row: row[0].endswith(UNALIGNED)
         )
         yield (
-            turn,
-            batch[place].number,
+            which,
+            batch[i].number,
             ScoredImage(
-                batch[place].number,
+                batch[i].number,
                 int(target.usable.sum()),
                 {name: row.scores for name, row in aligned_first},
                 {name: row.mean_log for name, row in aligned_first},
@@ -315,23 +322,18 @@ def _score(
         )
 
 
-def _require_finite(row: str, prediction: NDArray[np.floating], source: str) -> None:
+def _require_finite_prediction(row: str, prediction: NDArray[np.floating], source: str) -> None:
     """
     Raises:
-        ResultError: some of the (N,) answers that count are NaN or infinite. To score such a pixel as near or far, as
-            is published practice, would give a broken network a number.
+        ResultError: some of the (N,) predictions that count are NaN or infinite. Published scripts score such a pixel
+            as near or far, which would give a broken network a number.
     """
     wrong = 1 - np.mean(np.isfinite(prediction))
     if wrong:
         raise ResultError(
-            f"{source}: {row} answers NaN or infinite at {percent(wrong, 1)} of the pixels that count. "
-            "Its weights are broken, or overflow at this size; train again from weights that answer, at a lower rate."
+            f"{source}: {row} predicts NaN or infinity at {percent(wrong, 1)} of the pixels that count. Its weights "
+            "are broken or overflow at this size; train again from weights that predict numbers, at a lower lr."
         )
-
-
-def _gathered(of_protocols: list[list[Any]]) -> list[list[Any]]:
-    """Those of all processes, for each protocol."""
-    return [gather_object(one) for one in of_protocols]
 
 
 def _evaluation(
@@ -348,19 +350,19 @@ def _evaluation(
     names = list(images[0].rows)
     entries: dict[str, EntryEvaluation] = {}
     for entry in range(samples.entries) if samples.entries > 1 else ():
-        of_entry = [one for one in images if samples.place(one.number)[0] == entry]
+        of_entry = [image for image in images if samples.place(image.number)[0] == entry]
         entries[samples.names[entry]] = EntryEvaluation(
             rows=_rows(protocol, of_entry, names) if of_entry else {},
             images_used=len(of_entry),
             images_skipped=sum(samples.place(number)[0] == entry for number in skipped),
-            pixels_used=sum(one.pixels for one in of_entry),
+            pixels_used=sum(image.pixels for image in of_entry),
         )
     return Evaluation(
         protocol=protocol,
         rows=_rows(protocol, images, names),
         images_used=len(images),
         images_skipped=len(skipped),
-        pixels_used=sum(one.pixels for one in images),
+        pixels_used=sum(image.pixels for image in images),
         errors_mm={name: _errors(images, name) for name in names},
         bins={name: _bins(protocol, images, name) for name in names},
         entries=entries,
@@ -369,22 +371,23 @@ def _evaluation(
 
 
 def _rows(protocol: Protocol, images: Sequence[ScoredImage], names: Sequence[str]) -> dict[str, dict[str, float]]:
-    pixels = [one.pixels for one in images]
+    pixels = [image.pixels for image in images]
     return {
-        name: protocol.mean([one.rows[name] for one in images], pixels, [one.mean_logs[name] for one in images])
+        name: protocol.mean([image.rows[name] for image in images], pixels, [image.mean_logs[name] for image in images])
         for name in names
     }
 
 
 def _errors(images: Sequence[ScoredImage], name: str) -> dict[str, float]:
-    of_images = zip(*(one.errors_mm[name] for one in images), strict=True)
-    return dict(zip(("mean", "median", "p90"), (math.fsum(one) / len(images) for one in of_images), strict=True))
+    columns = zip(*(image.errors_mm[name] for image in images), strict=True)
+    means = (math.fsum(column) / len(images) for column in columns)
+    return dict(zip(("mean", "median", "p90"), means, strict=True))
 
 
 def _bins(protocol: Protocol, images: Sequence[ScoredImage], name: str) -> list[dict[str, float | None]]:
     found: list[dict[str, float | None]] = []
-    for place, (start, end) in enumerate(pairwise(BIN_ENDS)):
-        pixels, error_m, relative = (math.fsum(one.bins[name][place, column] for one in images) for column in range(3))
+    for i, (start, end) in enumerate(pairwise(BIN_ENDS)):
+        pixels, error_m, relative = (math.fsum(image.bins[name][i, column] for image in images) for column in range(3))
         found.append(
             {
                 "from_m": start * protocol.max_depth_m,
@@ -400,7 +403,7 @@ def _bins(protocol: Protocol, images: Sequence[ScoredImage], name: str) -> list[
 def _share(
     accelerator: Accelerator, samples: ValidationSamples, workers: int, batch_size: int
 ) -> Iterator[ValidationSample]:
-    """This process's images, each image in exactly one process, whole batches of neighbors."""
+    """The images of this process: whole batches of neighbors, and each image in exactly one process."""
     starts = range(accelerator.process_index * batch_size, len(samples), accelerator.num_processes * batch_size)
     indices = [index for start in starts for index in range(start, min(start + batch_size, len(samples)))]
     loader = DataLoader(
@@ -415,5 +418,5 @@ def _share(
     return raise_worker_errors(loader)
 
 
-def _as_is(sample: Any) -> Any:
+def _as_is(sample: T) -> T:
     return sample

@@ -82,7 +82,7 @@ def is_better(name: str, value: float, than: float | None) -> bool:
 
 
 class TargetDepth:
-    """Measured depth of one image with what every row of a table needs of it, taken once.
+    """Measured depth of one image, and what every row of a table needs of it, computed once.
 
     Attributes:
         depth_m: (N,) float64 meters, > 0, N > 0.
@@ -97,7 +97,7 @@ class TargetDepth:
 
 class Compared:
     """
-    Every metric of one row at once, the same bits as the functions above: what several of them need is taken once.
+    All metrics of one row, bit-equal to the functions above; what several of them need is computed once.
 
     Attributes:
         error_m: (N,) absolute error, meters.
@@ -147,18 +147,18 @@ def pooled(
         silog: ``standard`` or ``reference``, which of the two definitions the scores hold.
 
     Returns:
-        Every metric over all images; summed in float64 without rounding in between, in any order the same.
+        Every metric over all images, summed in float64 without rounding in between: the order does not matter.
     """
     if by == "image":
-        return {name: math.fsum(one[name] for one in scores) / len(scores) for name in METRICS}
+        return {name: math.fsum(of_image[name] for of_image in scores) / len(scores) for name in METRICS}
     total = sum(pixels)
 
     def mean(values: Iterable[float]) -> float:
         return math.fsum(value * count for value, count in zip(values, pixels, strict=True)) / total
 
-    found = {name: mean(one[name] for one in scores) for name in METRICS}
+    found = {name: mean(of_image[name] for of_image in scores) for name in METRICS}
     for name in ("rmse", "rmse_log"):
-        found[name] = math.sqrt(mean(one[name] ** 2 for one in scores))
+        found[name] = math.sqrt(mean(of_image[name] ** 2 for of_image in scores))
     forgiven, factor = (1.0, 100.0) if silog == "standard" else (0.5, 1.0)
     found["silog"] = factor * math.sqrt(max(0.0, found["rmse_log"] ** 2 - forgiven * mean(mean_logs) ** 2))
     return found

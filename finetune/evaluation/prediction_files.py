@@ -1,4 +1,4 @@
-"""Depth that another system wrote, a file a frame, as a row of the table."""
+"""Depth that another system wrote, one file for each frame, as a row of the table."""
 
 from __future__ import annotations
 
@@ -23,30 +23,30 @@ from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import expand_path, is_file
 from finetune.utils.text import percent
 
-# Frames that are looked at for the unit.
-_LOOKED_AT = 8
-# What files are off by whose unit was mistaken, millimeters, KITTI's 1/256 m and centimeters, and how near to it the
-# median ratio must be. No model is 60 times off.
+# Number of frames that are read to check the unit.
+_UNIT_FRAMES = 8
+# The factor of a mistaken unit (millimeters, KITTI's 1/256 m, centimeters), and how near to it the median ratio must
+# be. No model is 60 times off.
 _UNITS = ((1000.0, 2.5), (256.0, 1.6), (100.0, 1.6))
 # How far the aspect may be off: sides are rounded to patches of 14 pixels, and 4:3 is 12 % from 3:2.
-_MAX_OFF = 0.1
-# A network answers at least one number for a patch of 14 pixels.
+_MAX_ASPECT_ERROR = 0.1
+# A network predicts at least one number for a patch of 14 pixels.
 _MIN_SIDE = 1 / 16
 
 
 @dataclass(frozen=True, kw_only=True)
 class Predictions:
     """
-    An ``PredictFunction`` read from a folder.
+    A ``PredictFunction`` that reads a folder.
 
-    The file of a frame bears the name of its image, in the folders that the image is in below the entry's root, or,
-    where no two frames have one name, in none: ``<folder>/<path>.npy`` or ``<folder>/<stem>.npy``; ``.png`` likewise.
+    The file of a frame has the name of its image: ``<folder>/<path>.npy`` with the image's path below the root of its
+    entry, or ``<folder>/<stem>.npy`` where no two frames have the same stem; ``.png`` likewise.
 
     Attributes:
         folder: of the files.
         readers: the entries of ``data.val``, whose frames have files.
         samples: their frames.
-        meters_per_unit: what a stored 1 is; None: ``.npy`` alone is read, in meters.
+        meters_per_unit: meters of a stored 1; None: only ``.npy`` is read, in meters.
     """
 
     folder: Path
@@ -54,25 +54,26 @@ class Predictions:
     samples: ValidationSamples
     meters_per_unit: float | None
 
-    def __call__(self, asked: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
+    def __call__(self, requests: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
         """
         Raises:
-            DataError: the file of a frame is missing, cannot be read, holds what is no number, or is of a size that the
-                protocol cannot place.
+            DataError: the file of a frame is missing, cannot be read, has values that are no numbers, or a shape that
+                is not that of its frame.
         """
-        return [self._one(one) for one in asked]
+        return [self._predict(request) for request in requests]
 
     def require_unit(self) -> None:
         """
-        Look at a few frames, whether their files are in the unit that is said.
+        Check the unit of the files on a few frames.
 
-        A clamp to the range of the protocol would hide it: millimeters taken for meters all become the far end.
+        The protocol's clamp would hide a wrong one: millimeters taken for meters all become the far end.
 
         Raises:
-            DataError: the files are about 1000, 256 or 100 times, or that part of, what was measured; or as of a call.
+            DataError: the files are about 1000, 256 or 100 times the measured depth or less by such a factor; or as
+                for a call.
         """
         ratios = []
-        for number in evenly_spread(len(self.samples), _LOOKED_AT):
+        for number in evenly_spread(len(self.samples), _UNIT_FRAMES):
             sample = self.samples[number].sample
             valid = sample.valid & np.isfinite(sample.depth_m) & (sample.depth_m > 0)
             if valid.any():
@@ -91,7 +92,7 @@ class Predictions:
                 )
 
     def _read(self, number: int) -> tuple[Path, NDArray[np.float64]]:
-        """The file of a frame, and what it says, (height, width), meters."""
+        """The file of a frame and its content, (height, width), meters."""
         path = self._path(number)
         found = read_depth(path).astype(np.float64) * (self.meters_per_unit or 1.0)
         if found.ndim != 2 or not found.size:
@@ -101,9 +102,9 @@ class Predictions:
             raise DataError(path, f"{percent(share, 1)} of it is no finite number", "Write a depth for every pixel")
         return path, found
 
-    def _one(self, asked: PredictionRequest) -> NDArray[np.floating]:
-        path, found = self._read(asked.number)
-        if asked.image_crop == "kb" and found.shape != asked.size:
+    def _predict(self, request: PredictionRequest) -> NDArray[np.floating]:
+        path, found = self._read(request.number)
+        if request.image_crop == "kb" and found.shape != request.size:
             height, width = found.shape
             corner = kb_corner(height, width)
             if corner is None:
@@ -111,8 +112,9 @@ class Predictions:
                 raise DataError(path, f"is {height}x{width}, smaller than the KB crop of the protocol", fix)
             top, left = corner
             found = found[top : top + KB_HEIGHT, left : left + KB_WIDTH]
-        _require_shape(path, found.shape, asked.size)
-        return resize_prediction(torch.from_numpy(found)[None, None], asked.size, align_corners=asked.align_corners)
+        _require_shape(path, found.shape, request.size)
+        depth_m = torch.from_numpy(found)[None, None]
+        return resize_prediction(depth_m, request.size, align_corners=request.align_corners)
 
     def _path(self, number: int) -> Path:
         below = self._below_root(number)
@@ -138,13 +140,13 @@ class Predictions:
 
     @cached_property
     def _of_stem(self) -> Counter[str]:
-        """How many frames there are whose image has a name."""
+        """Stem of an image -> how many frames have it."""
         return Counter(self._below_root(number).stem for number in range(len(self.samples)))
 
     def _below_root(self, number: int) -> Path:
-        """The image of a frame, below the root of its entry; of one elsewhere its name alone."""
-        place, frame = self.samples.place(number)
-        reader = self.readers[place]
+        """Path of a frame's image below the root of its entry; of an image elsewhere only its name."""
+        entry, frame = self.samples.place(number)
+        reader = self.readers[entry]
         files = reader.files(frame)
         assert files is not None and reader.root is not None, "the command refuses readers without files"
         image, root = Path(files[0]), expand_path(reader.root)
@@ -154,21 +156,24 @@ class Predictions:
 def _require_shape(path: Path, shape: tuple[int, ...], size: tuple[int, int]) -> None:
     """
     Raises:
-        DataError: the shape is not that of the whole frame, larger or smaller: resized, it would be another picture.
+        DataError: the shape is not that of the whole frame at some scale; resized, it would be another picture.
     """
     (height, width), (frame_height, frame_width) = shape, size
     ratio = height / width * frame_width / frame_height
-    if max(ratio, 1 / ratio) <= 1 + _MAX_OFF and height >= _MIN_SIDE * frame_height:
+    if max(ratio, 1 / ratio) <= 1 + _MAX_ASPECT_ERROR and height >= _MIN_SIDE * frame_height:
         return
-    turned = max(ratio, 1 / ratio) > 1 + _MAX_OFF and abs(width / height * frame_width / frame_height - 1) <= _MAX_OFF
+    turned = (
+        max(ratio, 1 / ratio) > 1 + _MAX_ASPECT_ERROR
+        and abs(width / height * frame_width / frame_height - 1) <= _MAX_ASPECT_ERROR
+    )
     raise DataError(
         path,
         f"is {height}x{width}, its frame {frame_height}x{frame_width}"
         + (
-            ": it lies on its side"
+            ": it is turned on its side"
             if turned
             else ", which is another aspect"
-            if max(ratio, 1 / ratio) > 1 + _MAX_OFF
+            if max(ratio, 1 / ratio) > 1 + _MAX_ASPECT_ERROR
             else ""
         ),
         "Write it height x width, upright as the frame"

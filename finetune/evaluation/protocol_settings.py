@@ -1,7 +1,7 @@
-"""What a protocol fixes, by name: everything that decides a metric besides weights and data.
+"""The settings of each protocol by name: everything that decides a metric besides weights and data.
 
-``plain``, for one's own data, and the ways in which published tables were made; any of them with keys changed is
-another protocol and says so in its name: ``kitti_eigen_garg+align=median``.
+``plain`` is for one's own data; the others are how published tables were made. One with keys changed is another
+protocol, and its name says so: ``kitti_eigen_garg+align=median``.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ class ProtocolSettings:
     Attributes:
         min_depth_m, max_depth_m: range of measured depth that is scored, meters; None: the recipe's.
         bounds: whether depths at the ends of the range are scored (``inclusive``) or not (``strict``).
-        image_crop: what of image and depth there is at all, for the network too: ``kb``, the bottom 352 rows and the
-            1216 columns in the middle, as the KITTI depth benchmark has them.
-        crop: where pixels are scored: fractions of what ``image_crop`` left (``garg``, ``eigen``), or the pixels 45 to
-            471 and 41 to 601 of a frame of 480x640 (``nyu_eigen``).
-        align_corners: of the bilinear resize of the answer to the measured depth's size.
-        align: what is fitted between answer and measured depth, for each image, before the clamp.
-        clamp: the answer is brought into the range (``range``), or only kept above 1e-6 m (``none``).
+        image_crop: what image and depth are cut to, for the network too: ``kb``, the bottom 352 rows and the 1216
+            columns in the middle, as in the KITTI depth benchmark.
+        crop: where pixels are scored: shares of what ``image_crop`` left (``garg``, ``eigen``), or the rows 45 to 471
+            and columns 41 to 601 of a frame of 480x640 (``nyu_eigen``).
+        align_corners: of the bilinear resize of the prediction to the measured depth's size.
+        align: what is fitted between prediction and measured depth, for each image, before the clamp.
+        clamp: the prediction is clamped to the range (``range``), or only kept above 1e-6 m (``none``).
         average: over images, each counting once, or over pixels.
-        flip: the answer is averaged with that to the mirrored image, mirrored back.
+        flip: the prediction is averaged with that for the mirrored image, mirrored back.
         min_pixels: an image with fewer pixels to score is skipped.
         silog: ``standard``, 100 sqrt(mean(e^2) - mean(e)^2), or ``reference``, sqrt(mean(e^2) - mean(e)^2 / 2).
     """
@@ -53,8 +53,8 @@ class ProtocolSettings:
 _NYU = ProtocolSettings(min_depth_m=1e-3, max_depth_m=10.0, bounds="strict", crop="nyu_eigen")
 _KITTI = ProtocolSettings(min_depth_m=1e-3, max_depth_m=80.0, bounds="strict")
 # The crops are those of Eigen et al. 2014, arXiv:1406.2283, and Garg et al. 2016, arXiv:1603.04992; with these bounds,
-# this clamp and this averaging they are ZoeDepth's tables (arXiv:2302.12288), which Depth Anything's stand beside.
-# Published ones are averaged over the mirrored image as well: +flip=true.
+# this clamp and this averaging they give ZoeDepth's tables (arXiv:2302.12288), and so Depth Anything's.
+# Published numbers are averaged with the mirrored image as well: +flip=true.
 PROTOCOLS: dict[str, ProtocolSettings] = {
     "plain": ProtocolSettings(),
     "nyu_eigen": _NYU,
@@ -70,7 +70,7 @@ KEYS = tuple(field.name for field in fields(ProtocolSettings))
 def protocol_settings(name: str) -> ProtocolSettings:
     """
     Args:
-        name: a key of ``PROTOCOLS``, or one followed by ``+key=value`` for each key that is to be another.
+        name: a key of ``PROTOCOLS``, followed by ``+key=value`` for each key to change.
 
     Raises:
         RecipeError: there is no such protocol, key or value; names the nearest.
@@ -86,7 +86,7 @@ def protocol_settings(name: str) -> ProtocolSettings:
             known = f"{base}+key=value with a key out of {', '.join(KEYS)}"
             raise RecipeError("protocols", name, _near(known, key, KEYS))
         if key in changed:
-            raise RecipeError("protocols", name, f"each key once; {key} stands twice")
+            raise RecipeError("protocols", name, f"each key once; {key} is there twice")
         changed[key] = _value(name, key, text)
     settings = replace(PROTOCOLS[base], **changed)
     if settings.min_depth_m and settings.max_depth_m and settings.min_depth_m >= settings.max_depth_m:
@@ -94,7 +94,7 @@ def protocol_settings(name: str) -> ProtocolSettings:
     return settings
 
 
-def _value(name: str, key: str, text: str) -> Any:
+def _value(name: str, key: str, text: str) -> bool | int | float | str:
     """
     Raises:
         RecipeError: the text is no value of the key.
@@ -118,6 +118,6 @@ def _value(name: str, key: str, text: str) -> Any:
 
 
 def _near(expected: str, word: str, known: Sequence[str]) -> str:
-    """What is expected, and which of the known words was perhaps meant."""
+    """What is expected, and which of the known words was probably meant."""
     suggestion = nearest(word, known)
     return expected if suggestion is None else f"{expected}; perhaps {suggestion}"

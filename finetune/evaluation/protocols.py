@@ -1,4 +1,4 @@
-"""Named protocols: everything that decides a metric besides the weights, so that a number can be repeated."""
+"""Named protocols: everything that decides a metric besides the weights, so that a number can be reproduced."""
 
 from __future__ import annotations
 
@@ -42,15 +42,15 @@ class Protocol:
 
     ``plain``, for one's own data: each image at the resolution of its measured depth, the prediction resized to it
     bilinearly (align_corners true, as the original model does), clamped to the range, compared where measured depth
-    lies in the range, averaged over images; no crop, no alignment, no flip averaging.
+    is in the range, averaged over images; no crop, no alignment, no flip averaging.
 
-    ``plain+align=scale_shift_inverse``, for a relative model: the same, after a scale and a shift were fitted to each
-    image in inverse depth. It says how right the shape is and nothing about meters.
+    ``plain+align=scale_shift_inverse``, for a relative model: the same after a scale and a shift are fitted to each
+    image in inverse depth. It measures the shape and says nothing about meters.
 
     Attributes:
         name: as ``protocol_settings`` takes it.
         min_depth_m, max_depth_m: the range, meters.
-        kind: what answers are: meters of a ``metric`` model, inverse depth of a ``relative`` one.
+        kind: of predictions: meters of a ``metric`` model, inverse depth of a ``relative`` one.
     """
 
     name: str = "plain"
@@ -68,7 +68,7 @@ class Protocol:
         return self.settings.align != "none"
 
     def to_mapping(self) -> dict[str, Any]:
-        """All settings, as they stand in every table."""
+        """All settings, as every table records them."""
         settings = self.settings
         less = "<=" if settings.bounds == "inclusive" else "<"
         corners = "true" if settings.align_corners else "false"
@@ -145,12 +145,12 @@ class Protocol:
     ) -> NDArray[np.floating]:
         """
         Args:
-            prediction: (H, W), what a model answers: meters, or inverse depth of a relative one.
+            prediction: (H, W), meters, or inverse depth of a relative model.
             target_m: (H, W), meters.
-            usable: (H, W), what ``usable`` answered; at least one pixel.
+            usable: (H, W), of ``usable``; at least one pixel.
 
         Returns:
-            (H, W), the answer in meters, aligned where the protocol aligns.
+            (H, W), the prediction in meters, aligned where the protocol aligns.
         """
         if not self.aligns:
             return prediction
@@ -175,9 +175,9 @@ class Protocol:
     ) -> dict[str, float]:
         """
         Args:
-            pred_m: (H, W), what ``depth_m`` answered.
+            pred_m: (H, W), of ``depth_m``.
             target_m: (H, W), meters.
-            usable: (H, W), what ``usable`` answered; at least one pixel.
+            usable: (H, W), of ``usable``; at least one pixel.
 
         Returns:
             Every metric of this image.
@@ -187,11 +187,11 @@ class Protocol:
     def compared(self, pred_m: NDArray[np.floating], target: TargetDepth) -> Compared:
         """
         Args:
-            pred_m: (N,) what ``depth_m`` answered at the pixels that count.
-            target: what was measured there.
+            pred_m: (N,) of ``depth_m``, at the pixels that count.
+            target: measured there.
 
         Returns:
-            Both compared, the prediction clamped as the protocol says.
+            The comparison of both, the prediction clamped as the protocol says.
         """
         if self.settings.clamp == "range":
             return Compared(np.clip(pred_m.astype(np.float64), self.min_depth_m, self.max_depth_m), target)
@@ -208,8 +208,8 @@ class Protocol:
     ) -> dict[str, float]:
         """
         Args:
-            scores: what ``score`` answered, of one image or more.
-            pixels: how many of each counted.
+            scores: of ``score``, of one image or more.
+            pixels: how many count in each.
             mean_logs: mean of ln pred - ln target of each.
 
         Returns:
@@ -236,7 +236,7 @@ def crop_of(name: str, shape: tuple[int, ...], source: str = "an image") -> tupl
         if (height, width) != NYU_SIZE:
             raise DataError(
                 source,
-                f"is {height}x{width}; the crop nyu_eigen is defined for {NYU_SIZE[0]}x{NYU_SIZE[1]} alone",
+                f"is {height}x{width}; the crop nyu_eigen is defined for {NYU_SIZE[0]}x{NYU_SIZE[1]} only",
                 "Score it by plain, or by another protocol of evaluation.protocols",
             )
         return slice(*NYU_ROWS), slice(*NYU_COLUMNS)

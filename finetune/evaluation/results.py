@@ -1,4 +1,4 @@
-"""What an evaluation gives: scored images, tables by entry, by protocol and by distance."""
+"""The results of an evaluation: scored images, and tables by entry, by protocol and by distance."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from finetune.evaluation.protocols import Protocol
 
-# By how much the metric must be worse than at its best, over so many evaluations, before overfitting is named.
+# A run is called overfit when its metric is this share worse than its best, over this many evaluations.
 OVERFIT_SHARE, OVERFIT_EVALUATIONS = 0.05, 3
 
 
@@ -26,7 +26,7 @@ class Evaluated:
 
 # Ends of the bins by measured distance, as shares of the protocol's max depth.
 BIN_ENDS = (0.0, 0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
-# Up to this max depth errors in millimeters mean something to whoever uses the sensor.
+# Up to this max depth a user of the sensor thinks of errors in millimeters.
 NEAR_RANGE_M = 10.0
 UNALIGNED = "_unaligned"
 
@@ -36,7 +36,7 @@ class ScoredImage(NamedTuple):
 
     Attributes:
         number: among all validation frames.
-        pixels: how many counted.
+        pixels: how many count.
         rows: row of the table -> metric -> value.
         mean_logs: row -> mean of ln pred - ln target.
         errors_mm: row -> mean, median and 90th percentile of the absolute error, millimeters.
@@ -56,9 +56,9 @@ class Chosen:
     """How the weights of ``best/`` were chosen.
 
     Attributes:
-        evaluations: out of how many.
-        step: of the chosen one.
-        on: the frames that chose, as the recipe names them: ``data.val``, or one of its entries.
+        evaluations: how many there were to choose from.
+        step: of the chosen weights.
+        on: the frames whose score decided, as the recipe names them: ``data.val``, or one of its entries.
         shown: whether these frames are those of the table.
     """
 
@@ -103,15 +103,16 @@ class Evaluation:
     Attributes:
         protocol: all its settings.
         rows: model or baseline -> metric -> value.
-        images_used, images_skipped: with and without a pixel that counts.
+        images_used, images_skipped: how many have a pixel that counts, and how many have none.
         pixels_used: over all images used.
         errors_mm: row -> ``mean``, ``median``, ``p90`` of the absolute error of an image, averaged over images,
             millimeters.
-        bins: row -> a mapping for each bin of measured depth: its ends, its pixels, ``abs_rel`` and the mean absolute
-            error in meters over these pixels, which are None where there is none.
+        bins: row -> a mapping for each bin of measured depth: its ends, its pixels, and over these ``abs_rel`` and the
+            mean absolute error in meters, None where there is no pixel.
         entries: entry of ``data.val`` -> its table, where there are several.
         images: each image used.
-        chosen: how the weights of the row ``finetuned`` were chosen; None where it is not known, or nothing chose.
+        chosen: how the weights of the row ``finetuned`` were chosen; None where that is unknown or
+            there was no choice.
     """
 
     protocol: Protocol
@@ -134,7 +135,7 @@ class Evaluation:
             "images_skipped": self.images_skipped,
             "pixels_used": self.pixels_used,
             "errors_mm": {name: dict(errors) for name, errors in self.errors_mm.items()},
-            "bins": {name: [dict(one) for one in bins] for name, bins in self.bins.items()},
+            "bins": {name: [dict(found) for found in bins] for name, bins in self.bins.items()},
         }
         if self.entries:
             found["entries"] = {name: entry.to_mapping() for name, entry in self.entries.items()}
@@ -143,7 +144,7 @@ class Evaluation:
         return found
 
     def only(self, row: str) -> Evaluation:
-        """The same with one row."""
+        """The same evaluation with one row."""
         return replace(
             self,
             rows={row: self.rows[row]},

@@ -14,7 +14,8 @@ from finetune.export.comparison import Comparison
 if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
 
-# (H, W, 3) uint8 RGB image -> (H, W) float32, in the unit of the model.
+# Predicts one photo, which it preprocesses itself: (H, W, 3) uint8 RGB -> (H, W) float32, in the unit of the model.
+# Evaluation predicts many normalized images at once, by ``evaluation.evaluator.PredictFunction``.
 PredictImage = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 
 

@@ -175,7 +175,7 @@ def load_model(
     source: str | os.PathLike[str],
     device: str = "cpu",
     *,
-    kind: str = "auto",
+    kind: KindOption = "auto",
     max_depth_m: float | None = None,
     version: str = "auto",
     input_size: tuple[int, int] | None = None,

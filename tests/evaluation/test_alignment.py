@@ -172,6 +172,17 @@ def test_rank_correlation_sees_order_alone() -> None:
     assert rank_correlation(np.array([1.0, 2.0, 3.0]), np.array([1.0, 3.0, 2.0])) == pytest.approx(0.5)
 
 
+def test_many_equal_values_do_not_count_as_one_rank() -> None:
+    # Three fifths of the first are equal, as where a head answers 0: each has rank 6.5, the others have 13 to 20.
+    first = np.array([0.0] * 12 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
+    second = np.array([3, 10, 9, 15, 7, 16, 6, 12, 5, 13, 18, 19, 11, 2, 17, 14, 0, 8, 1, 4], np.float64)
+    ranks = np.array([6.5] * 12 + [13.0, 14.0, 15.0, 16.0, 17.0, 18.0, 19.0, 20.0])
+    assert rank_correlation(first, second) == pytest.approx(np.corrcoef(ranks, second)[0, 1], rel=1e-12)
+    assert rank_correlation(first, second) == pytest.approx(-0.4031, abs=1e-4)
+    # Ranks 0 to 8, which count the twelve as one, would give another number.
+    assert np.corrcoef(first, second)[0, 1] == pytest.approx(-0.4371, abs=1e-4)
+
+
 def test_equal_values_share_the_mean_of_their_ranks() -> None:
     # Ranks 1.5 1.5 3 4 and 1 2 4 3: covariance (1.5 * 1.5 - 1 * 0.5 + ...) worked out below.
     first, second = np.array([5.0, 5.0, 7.0, 9.0]), np.array([1.0, 2.0, 8.0, 4.0])

@@ -6,6 +6,7 @@ from finetune.evaluation.alignment import InverseFit
 from finetune.evaluation.baselines import LabeledPixels, collect_labeled_pixels, fit_baselines, require_kind
 from finetune.models.depth_model import DepthModel
 from finetune.utils.errors import CheckpointError, DataError
+from finetune.utils.kinds import Kind
 from tests.synthetic import Planes, Skies
 
 
@@ -60,7 +61,7 @@ def test_metric_base_gets_one_factor() -> None:
 
 
 @pytest.mark.parametrize(("kind", "other"), [("relative", "metric"), ("metric", "relative")])
-def test_the_wrong_sign_stops_and_names_the_other_kind(kind: str, other: str) -> None:
+def test_the_wrong_sign_stops_and_names_the_other_kind(kind: Kind, other: str) -> None:
     right = labeled(1 / DEPTH_M if kind == "relative" else DEPTH_M, DEPTH_M)
     wrong = labeled(DEPTH_M if kind == "relative" else 1 / DEPTH_M, DEPTH_M)
     require_kind(right, kind, "base.pth", "recipe.yaml:3")

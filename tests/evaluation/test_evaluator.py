@@ -100,7 +100,7 @@ def test_an_answer_that_is_no_number_is_refused_and_never_a_metric(wrong: float)
     samples = ValidationSamples([Flat()], SMALL)
     for name in ("plain", "plain+align=median", "reference_script", "plain+align=scale_shift_inverse"):
         protocol = Protocol(name=name, min_depth_m=0.1, max_depth_m=10.0)
-        with pytest.raises(ResultError, match=r"flat#0: x answers NaN or infinite at 1\.0% of the pixels that count"):
+        with pytest.raises(ResultError, match=r"flat#0: x predicts NaN or infinity at 1\.0% of the pixels that count"):
             evaluate(one_process(), samples, {"two": two_meters, "x": broken}, [protocol], workers=0)
 
 

@@ -99,7 +99,7 @@ def test_a_file_that_could_be_of_two_frames_is_of_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shape", "said"),
     [
-        ((6, 4), "is 6x4, its frame 4x6: it lies on its side. Write it height x width, upright"),
+        ((6, 4), "is 6x4, its frame 4x6: it is turned on its side. Write it height x width, upright"),
         ((1, 1), "is 1x1, its frame 4x6, which is another aspect. Write the whole frame"),
         ((3, 6), "is 3x6, its frame 4x6, which is another aspect"),
         ((0, 6), "of shape"),

@@ -9,15 +9,19 @@ from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Literal
 
 from finetune.utils.errors import CheckpointError
+from finetune.utils.kinds import Kind
 from finetune.utils.paths import is_folder
 
+# What weights predict; an encoder alone has no decoder and predicts no depth.
+CheckpointKind = Kind | Literal["encoder"]
 NONCOMMERCIAL = "CC-BY-NC-4.0"
 # The files of a model that transformers published, the weights last.
 TRANSFORMERS_FILES = ("config.json", "preprocessor_config.json", "model.safetensors")
-# What is read beside the weights of a model that is not in the table, where it is there; and the weights themselves.
-_BESIDE = (
+# Files next to the weights that are read where they exist, of a model that is not in the table; and its weights.
+_SIDE_FILES = (
     "config.json",
     "preprocessor_config.json",
     "finetune.json",
@@ -25,11 +29,11 @@ _BESIDE = (
     "adapter_config.json",
 )
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin", "adapter_model.safetensors")
-# What the hub takes for a name: no dot or dash first.
+# A name on the hub: no dot or dash first.
 _ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
 _MAX_ID_LENGTH = 96
 _OF_DISK = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
-# What recipes and sentences of ours call folders: "runs/desc" is a run, also where no run has been made yet.
+# Folders that our recipes and messages name: "runs/desc" is a run, even before any run was made.
 _OUR_FOLDERS = frozenset(("runs", "weights"))
 _SIZES = (("Small", "vits"), ("Base", "vitb"), ("Large", "vitl"))
 
@@ -40,19 +44,19 @@ class HubFile:
 
     Attributes:
         repository: hub id.
-        files: names there: the weights, last, and what belongs beside them.
-        kind: ``relative``, ``metric`` or ``encoder`` (one without a decoder).
+        files: names there: the weights, last, and the files that belong to them.
+        kind: ``encoder`` is one without a decoder.
         encoder: a key of ``ENCODERS``.
         version: ``v1`` or ``v2`` of Depth Anything; None for a bare encoder.
         max_depth_m: of a metric one, meters.
         license: as its model card has it; None where the card has none.
         caveat: what else is known about its license, to follow the license in a sentence.
-        alias: what the same weights are called where they are no file of the hub.
+        alias: name of the same weights outside of the hub.
     """
 
     repository: str
     files: tuple[str, ...]
-    kind: str
+    kind: CheckpointKind
     encoder: str
     version: str | None
     max_depth_m: float | None
@@ -94,11 +98,11 @@ def _relative() -> list[HubFile]:
 
 
 def _metric() -> list[HubFile]:
-    """V2 trained on in meters: the original's, and the same weights as transformers reads them."""
+    """V2 fine-tuned to meters: the original's files, and the same weights as transformers reads them."""
     files = []
     for size, encoder in _SIZES:
         for data, place, max_depth_m in (("Hypersim", "Indoor", 20.0), ("VKITTI", "Outdoor", 80.0)):
-            # The cards of the original's say Apache-2.0 for all sizes; of the others only this one says anything.
+            # The original's cards say Apache-2.0 for all sizes; of the other cards only this one names a license.
             stated = "Apache-2.0" if (place, size) == ("Outdoor", "Large") else None
             name = f"depth_anything_v2_metric_{data.lower()}_{encoder}.pth"
             for repository, names, license_name in (
@@ -147,7 +151,7 @@ def published(file_name: str) -> HubFile | None:
 
 
 def published_as(file_name: str, encoder: str) -> HubFile | None:
-    """The entry whose weights have this file name, where they are of this encoder too; a name alone is soon given."""
+    """The entry whose weights have this file name and this encoder: any file can be given a name."""
     entry = published(file_name)
     return entry if entry and entry.encoder == encoder else None
 
@@ -155,8 +159,8 @@ def published_as(file_name: str, encoder: str) -> HubFile | None:
 def is_hub_id(source: str) -> bool:
     """Whether ``source`` may be the id of a model: of the table, or ``owner/name`` that does not look like a path.
 
-    It looks like a path where it ends in a file's suffix, and where ``owner`` is a folder that is here, or one that our
-    recipes write to.
+    It looks like a path if it ends in a file's suffix, or if ``owner`` is a folder here or one that our recipes
+    write to.
     """
     if source in HUB_FILES:
         return True
@@ -183,11 +187,11 @@ def fetch(entry: HubFile, naming: str = "set model.checkpoint:") -> Path:
         naming: how the error says to name a file instead.
 
     Returns:
-        The weights in huggingface_hub's cache, with what belongs beside them; downloaded now (with its progress bar) if
-        they were not there.
+        The weights in huggingface_hub's cache, next to the files that belong to them. What is missing is downloaded
+        now, with a progress bar.
 
     Raises:
-        CheckpointError: a file is neither in the cache nor can it be fetched.
+        CheckpointError: a file is not in the cache and cannot be fetched.
     """
     folder = "weights" if len(entry.files) == 1 else f"weights/{entry.repository.rpartition('/')[2]}"
     for file in entry.files:
@@ -196,15 +200,15 @@ def fetch(entry: HubFile, naming: str = "set model.checkpoint:") -> Path:
 
 
 def fetch_transformers(repository: str, naming: str = "set model.checkpoint:") -> Path:
-    """As ``fetch``, of a hub id that is not in the table: what somebody wrote with transformers, or exported from here.
+    """As ``fetch``, of a hub id that is not in the table: a model that transformers wrote, or that we exported.
 
-    All that is read beside the weights is fetched too; without it they would mean something else.
+    All files that are read with the weights are fetched too; without them the weights would mean something else.
     """
     folder = f"weights/{repository.rpartition('/')[2]}"
     instead = f"put the repository's files into {folder}/ and {naming} {folder}"
     weights = next((name for name in _WEIGHTS if _cached(repository, name) is not None), None)
-    for file in _BESIDE:
-        _fetched_if_there(repository, file, instead, may_be_unknown=weights is not None and file != _BESIDE[0])
+    for file in _SIDE_FILES:
+        _fetched_if_there(repository, file, instead, may_be_unknown=weights is not None and file != _SIDE_FILES[0])
     for file in (weights,) if weights else _WEIGHTS:
         path = _fetched_if_there(repository, file, instead)
         if path is not None:
@@ -227,7 +231,7 @@ def _fetched_if_there(repository: str, file: str, instead: str, may_be_unknown: 
         The file, or None where the repository has none of that name.
 
     Raises:
-        CheckpointError: that cannot be found out, and ``may_be_unknown`` is False.
+        CheckpointError: the hub cannot be asked, and ``may_be_unknown`` is False.
     """
     from huggingface_hub import _CACHED_NO_EXIST, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
@@ -238,7 +242,7 @@ def _fetched_if_there(repository: str, file: str, instead: str, may_be_unknown: 
         return _fetched(repository, file, instead)
     except CheckpointError as error:
         if isinstance(error.__cause__, EntryNotFoundError):
-            # That it is not there is kept in the cache by the download alone; without a network it is known then.
+            # Only the download notes in the cache that there is no such file, for the next call without a network.
             with suppress(EntryNotFoundError):
                 hf_hub_download(repository, file)
             return None
@@ -248,7 +252,7 @@ def _fetched_if_there(repository: str, file: str, instead: str, may_be_unknown: 
 
 
 def _fetched(repository: str, file: str, instead: str) -> Path:
-    # The hub's client would send what it runs beside; it reads this when it is imported.
+    # Else the hub's client sends the versions of what it runs with; it reads this when it is imported.
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
@@ -256,10 +260,10 @@ def _fetched(repository: str, file: str, instead: str) -> Path:
     if cached is not None:
         return cached
     try:
-        # Asked first, because the download repeats a refused connection for half a minute.
+        # Ask first: the download repeats a refused connection for half a minute.
         get_hf_file_metadata(hf_hub_url(repository, file))
         return Path(hf_hub_download(repository, file))
-    # The hub's client has changed its transport twice, and each has errors of its own.
+    # The hub's client has changed its transport twice, and each transport has its own errors.
     except Exception as error:
         if isinstance(error, OSError) and error.errno in _OF_DISK:
             raise CheckpointError(

@@ -1,4 +1,4 @@
-"""What a weights file says of itself, and what a recipe or a command says of it: they agree, or one is silent."""
+"""What weights are, by the file itself and by the recipe or command that names it: the two must not contradict."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeGuard
 
-from finetune.models.checkpoints.hub import HubFile, published
+from finetune.models.checkpoints.hub import CheckpointKind, HubFile, published
 from finetune.models.encoder_specs import VERSIONS
 from finetune.utils.errors import CheckpointError, shown
 
 
 @dataclass(frozen=True, kw_only=True)
 class ArgumentNames:
-    """How a sentence names the arguments of ``read_checkpoint``: as a recipe does, unless said otherwise.
+    """How messages name the arguments of ``read_checkpoint``: by default as a recipe does.
 
     Attributes:
-        source: to write another source.
+        source: how to name another source.
         kind, max_depth_m, version, input_size: the arguments.
-        no_max_depth, no_input_size: to write none.
+        no_max_depth, no_input_size: how to give none.
     """
 
     source: str = "set model.checkpoint:"
@@ -34,21 +34,21 @@ class ArgumentNames:
 IN_RECIPE = ArgumentNames()
 # What the published weights were trained at, height and width in pixels; their files cannot say it.
 ORIGINAL_INPUT_SIZE = (518, 518)
-# From what an endoscope sees to what is seen from an airplane; outside of it, it is another unit, or damage.
+# From the range of an endoscope to that of an airplane; a number outside is in another unit, or damaged.
 MIN_DEPTH_M, MAX_DEPTH_M = 1e-3, 1e5
 
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointIdentity:
-    """What weights mean, as far as it is known; the names of the tensors cannot say it.
+    """What weights are, as far as it is known; tensor names do not tell.
 
     Attributes:
-        kind: ``relative``, ``metric`` or ``encoder`` (one without a decoder).
-        max_depth_m: of a metric one, meters.
+        kind: ``encoder`` is one without a decoder.
+        max_depth_m: of metric weights, meters.
         version: ``v1`` or ``v2``: which blocks the decoder reads.
     """
 
-    kind: str | None = None
+    kind: CheckpointKind | None = None
     max_depth_m: float | None = None
     version: str | None = None
 
@@ -57,7 +57,7 @@ def claim_identity(says: Mapping[str, object], entry: HubFile | None, file: str)
     """
     Args:
         says: of a ``Description``.
-        entry: what the hub's table knows; asked where nothing is said.
+        entry: of the hub's table; it counts where the file says nothing.
         file: what ``says`` was read from.
 
     Raises:
@@ -68,14 +68,16 @@ def claim_identity(says: Mapping[str, object], entry: HubFile | None, file: str)
             return CheckpointIdentity()
         return CheckpointIdentity(kind=entry.kind, max_depth_m=entry.max_depth_m, version=entry.version)
     kind, max_depth_m = says.get("kind"), says.get("max_depth_m")
-    # Files of ours that do not say it are from before it was asked, and V2.
+    # Our files without a version are V2: they were written before there was a choice.
     version = says.get("checkpoint_version", "v2")
     if not isinstance(version, str) or version not in VERSIONS:
         raise CheckpointError(
             file, f"says checkpoint_version {shown(version)}; expected v1 or v2", "Export it again from its run folder"
         )
-    if isinstance(kind, str) and kind in ("relative", "encoder") and max_depth_m is None:
-        return CheckpointIdentity(kind=kind, version=version if kind == "relative" else None)
+    if kind == "encoder" and max_depth_m is None:
+        return CheckpointIdentity(kind="encoder")
+    if kind == "relative" and max_depth_m is None:
+        return CheckpointIdentity(kind="relative", version=version)
     if kind == "metric" and is_depth(max_depth_m):
         return CheckpointIdentity(kind="metric", max_depth_m=float(max_depth_m), version=version)
     raise CheckpointError(
@@ -93,19 +95,19 @@ def resolve_identity(
     path: Path,
     in_brackets: str,
     wording: ArgumentNames,
-) -> tuple[str, float | None, str]:
+) -> tuple[CheckpointKind, float | None, str]:
     """
     Args:
         claim: of the file.
-        told: by the recipe or the command; None where it leaves it open.
+        told: by the recipe or the command; None leaves it to the file.
 
     Returns:
-        Kind, max depth in meters and version, where both agree or only one of them speaks.
+        Kind, max depth in meters and version, on which both agree or which one of them says.
 
     Raises:
-        CheckpointError: they contradict each other, or neither says what must be known.
+        CheckpointError: they contradict each other, or neither says what is needed.
     """
-    version = _settled_version(claim, told, source, path, in_brackets, wording)
+    version = _resolve_version(claim, told, source, path, in_brackets, wording)
     if claim.kind is not None and told.kind not in (None, claim.kind):
         is_what = "an encoder alone" if claim.kind == "encoder" else claim.kind
         raise CheckpointError(
@@ -124,7 +126,7 @@ def resolve_identity(
         depth = f"{known.max_depth_m:g}" if known and known.max_depth_m else "its max depth in meters"
         raise CheckpointError(
             source,
-            "is called metric, but the file itself cannot say so",
+            "has metric in its name, but the file itself cannot say so",
             f"Set {wording.kind} to metric and {wording.max_depth_m} to {depth}{in_brackets}",
         )
     kind = claim.kind or told.kind or "relative"
@@ -146,7 +148,7 @@ def resolve_identity(
     return kind, depth_m, version
 
 
-def _settled_version(
+def _resolve_version(
     claim: CheckpointIdentity,
     told: CheckpointIdentity,
     source: str,
@@ -164,14 +166,14 @@ def _settled_version(
     if claim == CheckpointIdentity() and told.version is None and known and known.version == "v1":
         raise CheckpointError(
             source,
-            "is called as the weights of V1 are, but the file itself cannot say so",
+            "has the name of V1 weights, but the file itself cannot say so",
             f"Set {wording.version} to v1, or to v2 if that is what it is{in_brackets}",
         )
     return claim.version or told.version or "v2"
 
 
 def is_depth(value: object) -> TypeGuard[float]:
-    """Whether it is a number of meters that a camera can see to; JSON also has NaN, Infinity and true."""
+    """Whether it is a depth in meters that a camera can see; JSON also has NaN, Infinity and true."""
     return type(value) in (int, float) and MIN_DEPTH_M <= value <= MAX_DEPTH_M  # type: ignore[operator]
 
 
@@ -186,8 +188,8 @@ def resolve_input_size(
     """
     Args:
         says: of a ``Description``.
-        told: by the recipe or the command; None where it leaves it open.
-        entry: what the hub's table knows.
+        told: by the recipe or the command; None leaves it to the file.
+        entry: of the hub's table.
 
     Returns:
         Height and width in pixels that the weights were trained at; None where nothing says it.

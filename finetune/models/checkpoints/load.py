@@ -14,6 +14,7 @@ from finetune.models.checkpoints.files import decoded, find_file, read_file
 from finetune.models.checkpoints.format import Description
 from finetune.models.checkpoints.hub import (
     HUB_FILES,
+    CheckpointKind,
     HubFile,
     closest_id,
     fetch,
@@ -40,6 +41,7 @@ from finetune.models.checkpoints.unwrap import Content, find_tensors
 from finetune.models.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
 from finetune.utils import registry
 from finetune.utils.errors import CheckpointError, first_line, shown
+from finetune.utils.kinds import KindOption
 from finetune.utils.paths import expand_path, path_exists
 
 
@@ -71,7 +73,7 @@ class Checkpoint:
     source: str
     path: Path
     format: str
-    kind: str
+    kind: CheckpointKind
     kind_assumed: bool
     version_assumed: bool
     encoder: str
@@ -96,7 +98,7 @@ class Checkpoint:
 def read_checkpoint(
     source: str,
     *,
-    kind: str = "auto",
+    kind: KindOption = "auto",
     max_depth_m: float | None = None,
     version: str = "auto",
     encoder: str = "auto",

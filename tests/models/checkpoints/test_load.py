@@ -176,7 +176,7 @@ def test_metric_needs_its_max_depth(official: str) -> None:
 def test_name_that_says_metric_is_not_taken_as_relative(tmp_path: Path) -> None:
     source = written(tmp_path / "depth_anything_v2_metric_vkitti_vits.pth", official_tensors())
     assert refusal(source) == (
-        f"{source}: is called metric, but the file itself cannot say so. "
+        f"{source}: has metric in its name, but the file itself cannot say so. "
         "Set model.checkpoint_kind to metric and model.checkpoint_max_depth_m to 80."
     )
     assert read_checkpoint(source, kind="metric", max_depth_m=80.0).max_depth_m == 80.0
@@ -193,7 +193,7 @@ def test_published_name_says_version_and_license_of_the_encoder_it_is_of(tmp_pat
 def test_name_of_v1_is_not_taken_as_v2(tmp_path: Path) -> None:
     source = written(tmp_path / "depth_anything_vits14.pth", official_tensors())
     assert refusal(source, where="r.yaml:3") == (
-        f"{source}: is called as the weights of V1 are, but the file itself cannot say so. "
+        f"{source}: has the name of V1 weights, but the file itself cannot say so. "
         "Set model.checkpoint_version to v1, or to v2 if that is what it is (r.yaml:3)."
     )
     assert read_checkpoint(source, version="v1").version == "v1"
