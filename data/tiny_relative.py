@@ -1,4 +1,4 @@
-"""Keeps best weights as data/tiny_relative.safetensors: python data/tiny_relative.py runs/scenes_tiny_relative"""
+"""Save a run's best weights as data/tiny_relative.safetensors: python data/tiny_relative.py runs/scenes_tiny_relative"""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Write them in float16, which halves the file and moves no answer by a thousandth of its spread."""
+    """Write the weights in float16: half the bytes, and no prediction changes by a thousandth of its spread."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", help="run folder of recipes/scenes_tiny_relative.yaml")
     kept = Path(__file__).resolve().parent / "tiny_relative.safetensors"
@@ -20,7 +20,7 @@ def main(argv: list[str] | None = None) -> int:
     from finetune.models.checkpoints.save import save_native
 
     checkpoint = read_checkpoint(arguments.run)
-    # Drawn from nothing and trained on drawn worlds: it is this project's own.
+    # Random weights trained on drawn worlds: nobody else holds rights in them.
     base = {"source": None, "sha256": None, "license": "Apache-2.0"}
     kept_keys = ("preprocessing", "step", "evaluation")
     metadata = {key: checkpoint.metadata[key] for key in kept_keys if key in checkpoint.metadata}
@@ -29,6 +29,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Run as a file: the repository root, not this folder, is where imports start.
+    # Run as a file, Python looks for imports in this folder; they are in the repository root.
     sys.path[0] = str(Path(__file__).resolve().parents[1])
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Draws the 60 RGB-D frames of data/room, as a depth camera would have written them: python data/room/make.py"""
+"""Draw the 60 RGB-D frames of data/room in the form that a depth camera writes: python data/room/make.py"""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ ROOM_SEED, VIEW_SEED, SENSOR_SEED = 7, 8, 9
 OBJECTS = (7, 10)
 JPEG_QUALITY = 92
 
-# The camera stands on a low robot: its height, and how far it looks down (meters a meter ahead), with what varies.
+# The camera of a low robot: its height, and its tilt as meters down for each meter ahead. Each varies by up to the second
+# number.
 HEIGHT_M, HEIGHT_VARIES_M = 0.6, 0.05
 DOWN, DOWN_VARIES = 0.25, 0.06
 ROLL_VARIES_RAD = 0.02
 
-# Rooms that differ, and of each the first views in which nothing is nearer to the camera than 0.4 m and something is
-# farther than 2.5 m: ten to train, the next to validate.
+# Room -> views. Only rooms that differ, and in each room the first views with nothing nearer than 0.4 m and something farther
+# than 2.5 m: ten to train on, the next one to validate on.
 TRAIN: dict[int, tuple[int, ...]] = {
     7: (1, 3, 4, 6, 7, 8, 9, 11, 12, 16),
     13: (0, 1, 2, 3, 4, 5, 6, 7, 9, 10),
@@ -38,7 +39,7 @@ TRAIN: dict[int, tuple[int, ...]] = {
 VAL: dict[int, tuple[int, ...]] = {7: (18,), 13: (11,), 22: (11,), 26: (12,), 33: (18,), 10: (0, 1, 2, 4, 5)}
 
 
-def views(rooms: dict[int, tuple[int, ...]]) -> list[tuple[int, int]]:
+def list_views(rooms: dict[int, tuple[int, ...]]) -> list[tuple[int, int]]:
     """(room, view) of each frame, in the order of the files."""
     return [(room, view) for room, numbers in rooms.items() for view in numbers]
 
@@ -65,8 +66,8 @@ def draw_frame(room: int, view: int) -> tuple[NDArray[np.uint8], NDArray[np.uint
     worlds = draw_worlds(Rng(ROOM_SEED, [room]), objects=OBJECTS, outdoors=0.0)
     focal_px = torch.tensor([[INTRINSICS["fx"], INTRINSICS["fy"]]])
     center_px = torch.tensor([[INTRINSICS["cx"], INTRINSICS["cy"]]])
-    of_view = Rng(VIEW_SEED, [number])
-    cameras = on_robot(draw_cameras(of_view, worlds, focal_px, center_px), of_view)
+    view_rng = Rng(VIEW_SEED, [number])
+    cameras = put_on_robot(draw_cameras(view_rng, worlds, focal_px, center_px), view_rng)
     drawing = draw(worlds, cameras, HEIGHT, WIDTH, smooth=True)
     noise = Rng(SENSOR_SEED, [number])
     counts = DepthSensor().measure(noise, drawing, worlds.solids, cameras)
@@ -74,16 +75,16 @@ def draw_frame(room: int, view: int) -> tuple[NDArray[np.uint8], NDArray[np.uint
     return image[0].numpy(), counts[0].numpy().astype(np.uint16)
 
 
-def on_robot(cameras: Cameras, draws: Rng) -> Cameras:
-    """The cameras at their place in the room and their heading, but at the robot's height and tilt."""
+def put_on_robot(cameras: Cameras, rng: Rng) -> Cameras:
+    """Cameras with the position and heading that they have, and the height and tilt of the robot."""
     from dataclasses import replace
 
     from finetune.data.synthetic.cameras import looking
     from finetune.data.synthetic.rng import root
 
-    height_m = HEIGHT_M + draws.uniform(-HEIGHT_VARIES_M, HEIGHT_VARIES_M)
-    down = DOWN + draws.uniform(-DOWN_VARIES, DOWN_VARIES)
-    roll_rad = draws.uniform(-ROLL_VARIES_RAD, ROLL_VARIES_RAD)
+    height_m = HEIGHT_M + rng.uniform(-HEIGHT_VARIES_M, HEIGHT_VARIES_M)
+    down = DOWN + rng.uniform(-DOWN_VARIES, DOWN_VARIES)
+    roll_rad = rng.uniform(-ROLL_VARIES_RAD, ROLL_VARIES_RAD)
     place_m, towards = cameras.place_m.clone(), cameras.forward.clone()
     place_m[:, 2] = height_m
     towards[:, 2] = -down * root(towards[:, 0] * towards[:, 0] + towards[:, 1] * towards[:, 1])
@@ -92,7 +93,7 @@ def on_robot(cameras: Cameras, draws: Rng) -> Cameras:
 
 
 def write_frame(folder: Path, number: int, image: NDArray[np.uint8], counts: NDArray[np.uint16]) -> str:
-    """Writes ``color/NNNN.jpg`` and ``depth/NNNN.png`` below ``folder``; returns the frame's line in a list."""
+    """Write ``color/NNNN.jpg`` and ``depth/NNNN.png`` below ``folder``, and return the frame's line for a list."""
     import cv2
 
     color, depth = f"color/{number:04d}.jpg", f"depth/{number:04d}.png"
@@ -102,7 +103,7 @@ def write_frame(folder: Path, number: int, image: NDArray[np.uint8], counts: NDA
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Writes all frames, both lists and the intrinsics."""
+    """Write all frames, both lists and the intrinsics."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--output", type=Path, default=Path(__file__).resolve().parent, help="default: data/room")
     folder: Path = parser.parse_args(argv).output
@@ -111,7 +112,7 @@ def main(argv: list[str] | None = None) -> int:
     number = 0
     for name, rooms in (("train.txt", TRAIN), ("val.txt", VAL)):
         lines = []
-        for room, view in views(rooms):
+        for room, view in list_views(rooms):
             lines.append(write_frame(folder, number, *draw_frame(room, view)))
             number += 1
         (folder / name).write_text("".join(lines), encoding="utf-8")
@@ -120,6 +121,6 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Run as a file: the repository root, not this folder, is where imports start.
+    # Run as a file, Python looks for imports in this folder; they are in the repository root.
     sys.path[0] = str(Path(__file__).resolve().parents[2])
     sys.exit(main())

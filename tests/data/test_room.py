@@ -39,7 +39,7 @@ def depth_m(name: str) -> NDArray[np.float64]:
 
 @pytest.mark.parametrize("number", [12, 58])
 def test_a_frame_is_drawn_again(make: ModuleType, number: int, tmp_path: Path) -> None:
-    room, view = [*make.views(make.TRAIN), *make.views(make.VAL)][number]
+    room, view = [*make.list_views(make.TRAIN), *make.list_views(make.VAL)][number]
     image, counts = make.draw_frame(room, view)
     for folder in ("color", "depth"):
         (tmp_path / folder).mkdir()
@@ -63,7 +63,7 @@ def test_lists_hold_50_and_10_frames_and_every_file_is_in_one() -> None:
 
 
 def test_no_view_is_in_both_lists_and_half_of_val_is_a_room_never_trained_on(make: ModuleType) -> None:
-    train, val = make.views(make.TRAIN), make.views(make.VAL)
+    train, val = make.list_views(make.TRAIN), make.list_views(make.VAL)
     assert not set(train) & set(val)
     rooms = {room for room, _ in train}
     assert len(rooms) == 5 and len({room for room, _ in val}) == 6
