@@ -72,7 +72,7 @@ def test_each_says_its_data_its_hardware_and_what_it_compares_with() -> None:
 def test_an_entry_must_begin_within_the_range_that_all_share() -> None:
     path = ROOT / "recipes" / "custom.yaml"
     with pytest.raises(
-        RecipeFaults, match=r"data\.train\.0\.min_depth_m is 12.*; expected less than the farthest answer"
+        RecipeFaults, match=r"data\.train\.0\.min_depth_m is 12.*; expected less than the max depth of the model"
     ):
         load_recipe(path, ["data.train.0.min_depth_m=12"], check_files=False)
     load_recipe(path, ["data.train.0.min_depth_m=12", "data.train.0.out_of_range=ceiling"], check_files=False)

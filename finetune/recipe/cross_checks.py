@@ -1,21 +1,32 @@
-"""What no single key of a recipe can be wrong about: keys that contradict each other."""
+"""Checks of several keys of a recipe together: keys that contradict each other."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.recipe.validate import Contradiction
 from finetune.utils.errors import RecipeError
 from finetune.utils.kinds import Kind
 
+if TYPE_CHECKING:
+    from finetune.recipe.schema import DataOptions, EvaluationOptions, LossTerm, ModelOptions, OptimOptions, RunOptions
 
-def require_warmup_within_run(sections: Mapping[str, Any]) -> None:
+
+class Sections(TypedDict, total=False):
+    """The sections of a recipe, by name. In a recipe with faults, those that cannot be built are missing."""
+
+    model: ModelOptions
+    data: DataOptions
+    loss: tuple[LossTerm, ...]
+    optim: OptimOptions
+    run: RunOptions
+    evaluation: EvaluationOptions
+
+
+def require_warmup_within_run(sections: Sections) -> None:
     """
-    Args:
-        sections: those of a recipe that could be built, by name.
-
     Raises:
         RecipeError: the run ends before the learning rate has reached its peak.
     """
@@ -30,13 +41,10 @@ def require_warmup_within_run(sections: Mapping[str, Any]) -> None:
         )
 
 
-def require_range_within_model(sections: Mapping[str, Any]) -> None:
+def require_range_within_model(sections: Sections) -> None:
     """
-    Args:
-        sections: those of a recipe that could be built, by name.
-
     Raises:
-        RecipeError: scoring begins farther away than the model can answer.
+        RecipeError: scoring begins farther away than the model can predict.
     """
     model, evaluation = sections.get("model"), sections.get("evaluation")
     if model is None or evaluation is None or model.max_depth_m is None:
@@ -45,42 +53,36 @@ def require_range_within_model(sections: Mapping[str, Any]) -> None:
         raise Contradiction(
             "evaluation.min_depth_m",
             evaluation.min_depth_m,
-            "less than the farthest answer of the model",
+            "less than the max depth of the model",
             other="model.max_depth_m",
             other_value=model.max_depth_m,
         )
 
 
-def require_entries_within_model(sections: Mapping[str, Any]) -> None:
+def require_entries_within_model(sections: Sections) -> None:
     """
-    Args:
-        sections: those of a recipe that could be built, by name.
-
     Raises:
-        RecipeError: an entry begins farther away than the model can answer, so none of its depth would be learned.
+        RecipeError: an entry begins farther away than the model can predict, so none of its depth would be learned.
     """
     model, data = sections.get("model"), sections.get("data")
     if model is None or data is None or model.max_depth_m is None:
         return
-    for place, entry in enumerate(data.train):
+    for i, entry in enumerate(data.train):
         least_m = entry.source.min_depth_m
         if least_m >= model.max_depth_m and entry.out_of_range == "ignore":
             raise Contradiction(
-                f"data.train.{place}.min_depth_m",
+                f"data.train.{i}.min_depth_m",
                 least_m,
-                "less than the farthest answer of the model, which all entries share",
+                "less than the max depth of the model, which all entries share",
                 other="model.max_depth_m",
                 other_value=model.max_depth_m,
             )
 
 
-def require_one_scored_range(sections: Mapping[str, Any]) -> None:
+def require_one_scored_range(sections: Sections) -> None:
     """
-    Args:
-        sections: those of a recipe that could be built, by name.
-
     Raises:
-        RecipeError: a range is given, and every protocol has another of its own.
+        RecipeError: a range is given, but every protocol has a range of its own.
     """
     evaluation = sections.get("evaluation")
     if evaluation is None or evaluation.protocols is None or evaluation.max_depth_m is None:
@@ -97,13 +99,10 @@ def require_one_scored_range(sections: Mapping[str, Any]) -> None:
         )
 
 
-def require_scored_range(sections: Mapping[str, Any]) -> None:
+def require_scored_range(sections: Sections) -> None:
     """
-    Args:
-        sections: those of a recipe that could be built, by name.
-
     Raises:
-        RecipeError: nothing says up to which depth is scored.
+        RecipeError: nothing says up to which depth to score.
     """
     model, evaluation = sections.get("model"), sections.get("evaluation")
     if model is None or evaluation is None or model.head == "metric":  # which has a max depth
@@ -118,13 +117,10 @@ def require_scored_range(sections: Mapping[str, Any]) -> None:
         )
 
 
-def require_entry_to_choose_on(sections: Mapping[str, Any]) -> None:
+def require_entry_to_choose_on(sections: Sections) -> None:
     """
-    Args:
-        sections: those of a recipe that could be built, by name.
-
     Raises:
-        RecipeError: the entry that is to choose is not there, or no other is left to score.
+        RecipeError: the entry that chooses best/ does not exist, or no other entry is left to score.
     """
     data, evaluation = sections.get("data"), sections.get("evaluation")
     if data is None or evaluation is None or evaluation.choose_on is None:
@@ -139,11 +135,8 @@ def require_entry_to_choose_on(sections: Mapping[str, Any]) -> None:
         raise RecipeError("evaluation.choose_on", evaluation.choose_on, right)
 
 
-def require_protocols_of_head(sections: Mapping[str, Any]) -> None:
+def require_protocols_of_head(sections: Sections) -> None:
     """
-    Args:
-        sections: those of a recipe that could be built, by name.
-
     Raises:
         RecipeError: inverse depth would be scored as meters, or meters after a fit that hides their error.
     """
@@ -152,7 +145,7 @@ def require_protocols_of_head(sections: Mapping[str, Any]) -> None:
         return
     found = [protocol_settings(name) for name in evaluation.protocols]
     if model.head == "relative":
-        wrong = any(one.align != "scale_shift_inverse" for one in found)
+        wrong = any(protocol.align != "scale_shift_inverse" for protocol in found)
         right = "protocols that align inverse depth, such as [plain+align=scale_shift_inverse]"
     else:
         wrong = found[0].align != "none"
@@ -163,41 +156,35 @@ def require_protocols_of_head(sections: Mapping[str, Any]) -> None:
         )
 
 
-def require_losses_of_head(sections: Mapping[str, Any]) -> None:
+def require_losses_of_head(sections: Sections) -> None:
     """
-    Args:
-        sections: those of a recipe that could be built, by name.
-
     Raises:
-        RecipeError: a loss takes the head's answers for what they are not, such as inverse depth for meters.
+        RecipeError: a loss is for another kind of prediction, such as inverse depth instead of meters.
     """
     model, terms = sections.get("model"), sections.get("loss")
     if model is None or terms is None:
         return
-    for place, term in enumerate(terms):
+    for i, term in enumerate(terms):
         if term.loss.head != model.head:
-            # Gradient matching is there for both heads.
+            # Gradient matching serves both heads.
             key, found = ("of", term.loss.of) if hasattr(term.loss, "of") else ("kind", term.kind)
             right = _LOSSES_OF_HEAD[model.head][key]
-            raise Contradiction(f"loss.{place}.{key}", found, right, other="model.head", other_value=model.head)
+            raise Contradiction(f"loss.{i}.{key}", found, right, other="model.head", other_value=model.head)
 
 
-def require_labels_of_head(sections: Mapping[str, Any]) -> None:
+def require_labels_of_head(sections: Sections) -> None:
     """
-    Args:
-        sections: those of a recipe that could be built, by name.
-
     Raises:
-        RecipeError: labels of no unit would teach, or score, meters.
+        RecipeError: labels without a unit would teach, or score, meters.
     """
     model, data = sections.get("model"), sections.get("data")
     if model is None or data is None or model.head == "relative":
         return
-    for part in ("train", "val"):
-        for place, entry in enumerate(getattr(data, part)):
+    for part, entries in (("train", data.train), ("val", data.val)):
+        for i, entry in enumerate(entries):
             if entry.source.depth_is == "affine_inverse":
                 raise Contradiction(
-                    f"data.{part}.{place}.depth_is",
+                    f"data.{part}.{i}.depth_is",
                     "affine_inverse",
                     "labels in meters, or inverse with inverse_per_unit: numbers without a unit teach no meters",
                     other="model.head",
@@ -210,7 +197,7 @@ _LOSSES_OF_HEAD: Mapping[Kind, Mapping[str, str]] = {
     "metric": {"kind": "a loss of depth in meters, such as silog", "of": "log"},
     "relative": {"kind": "a loss of inverse depth, such as ssi", "of": "aligned"},
 }
-CROSS_CHECKS: tuple[Callable[[Mapping[str, Any]], None], ...] = (
+CROSS_CHECKS: tuple[Callable[[Sections], None], ...] = (
     require_warmup_within_run,
     require_range_within_model,
     require_entries_within_model,

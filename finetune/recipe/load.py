@@ -1,17 +1,18 @@
-"""A recipe's file and the command line -> a checked ``Recipe``, and back to text."""
+"""Read a recipe's file and the command line into a checked ``Recipe``, and write it as text again."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-from finetune.recipe.cross_checks import CROSS_CHECKS
+from finetune.recipe.cross_checks import CROSS_CHECKS, Sections
 from finetune.recipe.schema import DEFAULT_LOSS, DEFAULT_STEPS, Recipe, require_folder_name
 from finetune.recipe.validate import Checker, plain_values
 from finetune.recipe.yaml_source import WRONG, Document, dotted, read_document, spelled, yaml_text
 from finetune.utils.errors import RecipeError, RecipeFaults
 from finetune.utils.paths import expand_path
+from finetune.utils.plain import PlainValue
 
 
 def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files: bool = True) -> Recipe:
@@ -19,13 +20,13 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files:
     Args:
         path: a recipe in YAML.
         overrides: ``optim.lr=1e-5``, each replacing or adding one key.
-        check_files: also look whether the files and folders it names are there.
+        check_files: also check that the files and folders it names exist.
 
     Returns:
         The recipe with every default filled in.
 
     Raises:
-        RecipeFaults: all that is wrong with it, a line each, in the order of the file.
+        RecipeFaults: everything that is wrong with it, a line each, in the order of the file.
     """
     document = read_document(path, overrides)
     _put_defaults(document, expand_path(path))
@@ -34,18 +35,19 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files:
     assert given is not None, "the document is a mapping"
     for check in CROSS_CHECKS:
         try:
-            check(given.values)
+            check(cast(Sections, given.values))
         except RecipeError as error:
             checker.report(error, (), given.at_fault)
     given.values["places"] = {dotted(key): place.text for key, place in document.places.items()}
     recipe = checker.construct(Recipe, given, ())
     if document.faults:
         raise RecipeFaults(document.sorted_faults())
+    assert isinstance(recipe, Recipe), "what cannot be built is a fault"
     return recipe
 
 
 def _put_defaults(document: Document, path: Path) -> None:
-    """Put in what a recipe may leave out and what follows from other things than its own key."""
+    """Fill in the keys whose defaults depend on something else: on the file's name, on the head, on another key."""
     if "name" not in document.values:
         document.values["name"] = path.stem if _can_name_a_run(path.stem) else WRONG
         if document.values["name"] is WRONG:
@@ -68,7 +70,7 @@ def _can_name_a_run(name: str) -> bool:
 
 
 def default_notes(recipe: Recipe) -> list[str]:
-    """What a run takes for granted that its recipe leaves out and that decides what comes out, in a sentence."""
+    """A sentence about the defaults that decide the result of a run and that its recipe does not write."""
     taken = []
     if not recipe.places.keys() & {"run.steps", "run.epochs"}:
         taken.append(f"run.steps: {recipe.run.steps}")
@@ -77,11 +79,11 @@ def default_notes(recipe: Recipe) -> list[str]:
     return [f"by default, since the recipe says nothing else: {', '.join(taken)}"] if taken else []
 
 
-def recipe_mapping(recipe: Recipe) -> dict[str, Any]:
-    """The recipe as mappings, lists and scalars, every default written out; equal recipes give equal mappings."""
+def recipe_mapping(recipe: Recipe) -> dict[str, PlainValue]:
+    """The recipe as mappings, lists and scalars, with every default; equal recipes give equal mappings."""
     return plain_values(recipe)
 
 
 def recipe_text(recipe: Recipe) -> str:
-    """The recipe as YAML, every default written out. ``load_recipe`` of it gives an equal recipe."""
+    """The recipe as YAML, with every default. ``load_recipe`` reads an equal recipe from it."""
     return yaml_text(recipe_mapping(recipe))

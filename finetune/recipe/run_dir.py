@@ -1,4 +1,4 @@
-"""What a run leaves behind, and what it resumes from."""
+"""The run folder: what a run writes, and what a later launch resumes from."""
 
 from __future__ import annotations
 
@@ -26,12 +26,11 @@ METRICS_FILE = "metrics.csv"
 EVALUATION_FILE = "evaluation.json"
 REPORT_FILE = "report.html"
 _CHOOSE_ANOTHER = "Choose another folder with output=DIR or name=NAME"
-# Linux takes 4096; the longest file of a run needs some of them.
-_MAX_PATH_BYTES = 3900
-_SECONDS_TO_BE_SEEN = 15.0  # NFS keeps what it knows of a folder for up to so long
-ADAPTER_FOLDER = "adapter"  # beside the merged weights of a run with train: lora, as peft loads it
-# What may differ between a run and its resumption, as dotted keys.
-# Skipping bad samples is what a run that one of them stopped needs to go on: none was skipped before it.
+_MAX_PATH_BYTES = 3900  # Linux allows 4096, and the names of files in the folder need some of them
+_CACHED_BY_NFS_S = 15.0  # NFS caches the content of a folder for up to this long
+ADAPTER_FOLDER = "adapter"  # next to the merged weights of a run with train: lora; peft loads it
+# Dotted keys that may change when a run is resumed. A run that a bad sample stopped may go on with
+# data.on_bad_sample: skip, since it has skipped none so far.
 RESUME_MUTABLE = (
     "run.steps",
     "run.log_every_steps",
@@ -40,10 +39,10 @@ RESUME_MUTABLE = (
     "data.workers",
     "data.on_bad_sample",
 )
-# Keys of a recipe that say where something lies. They may differ: what lies there is compared by its content.
-PLACES = ("name", "output", "model.checkpoint")
-# The same of an entry of ``data.train`` and ``data.val``.
-PLACES_OF_DATA = (
+# Keys that name files and folders. They may change too: the content is compared instead.
+PATH_KEYS = ("name", "output", "model.checkpoint")
+# The same for an entry of ``data.train`` and ``data.val``.
+PATH_KEYS_OF_DATA = (
     "root",
     "image_root",
     "depth_root",
@@ -57,12 +56,12 @@ PLACES_OF_DATA = (
     "split_file",
     "intrinsics",
 )
-# What must be as it was, in ``environment.json``, and what of the recipe it comes from.
+# Keys of ``environment.json`` that must not change -> the keys of the recipe they come from.
 RESUME_FIXED = {"base_sha256": "model.checkpoint", "total_batch": "run.batch_size x run.accumulate x processes"}
 
 
 def _is_that_file(path: Path, descriptor: int) -> bool:
-    """Whether an open file is the one of that name."""
+    """Whether the open file is still the one at ``path``."""
     try:
         return os.path.samestat(path.lstat(), os.fstat(descriptor))
     except OSError:
@@ -70,21 +69,21 @@ def _is_that_file(path: Path, descriptor: int) -> bool:
 
 
 class RunFolder:
-    """``<output>/<name>``: every path in it, and files written whole or not at all."""
+    """The folder ``<output>/<name>`` of a run: the paths in it, its lock, its files and its resume points."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._claim: int | None = None  # an open file
-        self._kept_against_will: set[Path] = set()  # resume points that cannot be deleted
+        self._lock_file: int | None = None  # its descriptor, while this process has the lock
+        self._undeletable: set[Path] = set()  # resume points that cannot be deleted, and were reported
 
     @property
     def best(self) -> Path:
-        """Weights of the best evaluation."""
+        """The weights with the best evaluation."""
         return self.path / "best" / "model.safetensors"
 
     @property
     def last(self) -> Path:
-        """Weights of the last step."""
+        """The weights of the last step."""
         return self.path / "last" / "model.safetensors"
 
     @property
@@ -94,23 +93,23 @@ class RunFolder:
 
     @property
     def environment(self) -> Path:
-        """Where and on what it ran."""
+        """The software, hardware and data of the run."""
         return self.path / ENVIRONMENT_FILE
 
     @property
     def tensorboard(self) -> Path:
-        """Event files."""
+        """The folder of TensorBoard's event files."""
         return self.path / "tensorboard"
 
     @property
     def checkpoints(self) -> Path:
-        """Resume points."""
+        """The folder of resume points."""
         return self.path / "checkpoints"
 
     def require_there(self) -> None:
         """
         Raises:
-            ProcessError: the folder was deleted, moved or replaced while the run wrote to it.
+            ProcessError: the folder was deleted or moved while the run wrote to it.
         """
         if not is_folder(self.path):
             raise ProcessError(
@@ -118,14 +117,14 @@ class RunFolder:
                 "with --resume."
             )
 
-    def holds_something(self) -> bool:
-        """Whether anything is in the folder besides a file whose writing was cut off."""
+    def has_files(self) -> bool:
+        """Whether the folder contains anything but files whose writing was cut off."""
         return path_exists(self.path) and any(not path.name.endswith(".writing") for path in self.path.iterdir())
 
     def require_free(self, *, resume: bool, overwrite: bool) -> None:
         """
         Raises:
-            FinetuneError: the folder holds a run and neither flag says what to do with it, or it is no run folder.
+            FinetuneError: the folder contains a run and neither flag says what to do with it, or it has other files.
         """
         if path_exists(self.path) and not is_folder(self.path):
             raise FinetuneError(f"{self.path} is a file. {_CHOOSE_ANOTHER}.")
@@ -138,44 +137,44 @@ class RunFolder:
             raise write_fault(self.path, os.strerror(errno.ENAMETOOLONG), _CHOOSE_ANOTHER)
         if not os.access(parent, os.W_OK):
             raise write_fault(parent, os.strerror(errno.EACCES), _CHOOSE_ANOTHER)
-        if not self.holds_something():
-            # Also with --resume: a run killed before it had written anything starts again.
+        if not self.has_files():
+            # Also with --resume: a run that was killed before it wrote anything starts again.
             return
         if not path_exists(self.recipe):
             # A typing error in output= must not delete somebody's photographs.
-            raise FinetuneError(f"{self.path} holds files but no run. {_CHOOSE_ANOTHER}.")
+            raise FinetuneError(f"{self.path} contains files but no run. {_CHOOSE_ANOTHER}.")
         for inside in (self.tensorboard, self.checkpoints, self.best.parent, self.last.parent):
             if resume and path_exists(inside) and not is_folder(inside):
-                raise FinetuneError(f"{inside} is no folder, and the run needs one there. Delete it, or move it away.")
+                raise FinetuneError(f"{inside} must be a folder. Delete what is there, or move it away.")
         if not resume and not overwrite:
             raise FinetuneError(
-                f"{self.path} holds a run. Go on with --resume, start another with name=..., "
+                f"{self.path} contains a run. Go on with --resume, start another with name=..., "
                 "or replace it with --overwrite."
             )
 
     def claim(self) -> str | None:
         """
-        Keep other launches out until ``release``, or until this process ends, however it does.
+        Keep other launches out until ``release``, or until this process ends in any way.
 
         Returns:
-            None; or, where another process has it or nothing can be written there, a sentence that says so.
+            None; or a sentence that says why it cannot be locked: another process has it, or nothing can be written.
         """
         try:
             import fcntl
         except ImportError:  # not on Windows
             return None
-        # Beside the folder, which --overwrite empties. Of a process, not of a file handle: the workers of a loader
-        # inherit those, and outlive by seconds a run that was killed.
-        beside = self._beside("lock")
+        # Next to the folder, because --overwrite empties it. lockf locks for the process, not for the open file: a
+        # loader's workers inherit open files, and live on for seconds after a run was killed.
+        path = self._next_to("lock")
         while True:
             try:
-                beside.parent.mkdir(parents=True, exist_ok=True)
-                # Neither emptied nor followed: a link may lead to somebody's file.
-                file = os.open(beside, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
+                path.parent.mkdir(parents=True, exist_ok=True)
+                # Do not empty the file or follow a link: it may lead to somebody's file.
+                file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
             except OSError as error:
-                if is_link(beside):
-                    return f"{beside} is a link, and a lock cannot be one. Delete it, or choose another name=..."
-                return str(write_fault(beside, str(error.strerror), _CHOOSE_ANOTHER))
+                if is_link(path):
+                    return f"{path} is a link, and a lock cannot be one. Delete it, or choose another name=..."
+                return str(write_fault(path, str(error.strerror), _CHOOSE_ANOTHER))
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except (BlockingIOError, PermissionError):
@@ -185,54 +184,54 @@ class RunFolder:
                     "with name=..."
                 )
             except OSError:
-                # A file system without locks keeps nobody out, and nobody in.
+                # This file system has no locks.
                 os.close(file)
                 return None
-            # Who had it may have removed it meanwhile; then the lock is on a file that nobody else will find.
-            if _is_that_file(beside, file):
-                self._claim = file
+            # The process that had the lock may have removed the file meanwhile; then this lock keeps nobody out.
+            if _is_that_file(path, file):
+                self._lock_file = file
                 return None
             os.close(file)
 
     def release(self) -> None:
-        """Let others in again."""
-        if self._claim is not None:
-            # Before it is closed, while nobody else can have it.
+        """Let other launches in again."""
+        if self._lock_file is not None:
+            # Remove the file before the lock ends, while no other process can have it.
             with suppress(OSError):
-                self._beside("lock").unlink()
-            os.close(self._claim)
-            self._claim = None
+                self._next_to("lock").unlink()
+            os.close(self._lock_file)
+            self._lock_file = None
 
-    def leave(self, word: str) -> None:
-        """Leave a word beside the folder, for other processes to find."""
-        remove(self._beside("word"))  # it may be a link, through which another file would be written
-        write_file(self._beside("word"), word)
+    def leave_word(self, word: str) -> None:
+        """Write a word next to the folder, so that other processes can tell that they see the same folder."""
+        remove(self._next_to("word"))  # it may be a link, and writing would replace the file it leads to
+        write_file(self._next_to("word"), word)
 
-    def finds(self, word: str) -> bool:
-        """Whether the word is there, which a network's file system may show some seconds late."""
-        until = time.monotonic() + _SECONDS_TO_BE_SEEN
+    def finds_word(self, word: str) -> bool:
+        """Whether the word is there; a network file system may show it some seconds late."""
+        until = time.monotonic() + _CACHED_BY_NFS_S
         while True:
             with suppress(OSError, UnicodeDecodeError):
-                if self._beside("word").read_text(encoding="utf-8") == word:
+                if self._next_to("word").read_text(encoding="utf-8") == word:
                     return True
             if time.monotonic() > until:
                 return False
             time.sleep(0.2)
 
-    def take_back(self) -> None:
+    def remove_word(self) -> None:
         """Remove the word."""
         with suppress(OSError):
-            self._beside("word").unlink()
+            self._next_to("word").unlink()
 
-    def _beside(self, ending: str) -> Path:
+    def _next_to(self, ending: str) -> Path:
         return self.path.with_name(f".{self.path.name}.{ending}")
 
     def prepare(self, recipe: str, *, overwrite: bool) -> None:
         """
-        Make the folder ready for a launch that ``require_free`` let pass.
+        Make the folder ready for a launch, after ``require_free``.
 
         Args:
-            recipe: as it runs; written before anything else, since it is what makes the folder that of a run.
+            recipe: as it runs; written first, because a folder with a recipe is what counts as a run folder.
             overwrite: empty the folder first.
 
         Raises:
@@ -240,8 +239,8 @@ class RunFolder:
         """
         try:
             if overwrite and path_exists(self.path):
-                # Emptied, not removed: it may be a link to where there is room. What makes it a run's folder goes last,
-                # so that a launch which is killed meanwhile can be repeated.
+                # Empty it instead of removing it: it may be a link to a disk with room. Remove the recipe last: if this
+                # launch is killed meanwhile, it is still a run folder, and --overwrite works again.
                 for inside in sorted(self.path.iterdir(), key=lambda path: path.name == RECIPE_FILE):
                     remove(inside)
             self.path.mkdir(parents=True, exist_ok=True)
@@ -253,12 +252,12 @@ class RunFolder:
         """Write a file of the folder, whole or not at all."""
         write_file(self.path / name, text)
 
-    def write_json(self, name: str, content: Any) -> None:
+    def write_json(self, name: str, content: object) -> None:
         """Write a JSON file of the folder, whole or not at all."""
         self.write_text(name, json.dumps(content, indent=2) + "\n")
 
     def checkpoint(self, step: int) -> Path:
-        """The resume point of a step."""
+        """The resume point of ``step``."""
         return self.checkpoints / f"step_{step:08d}"
 
     def writing(self, step: int) -> Path:
@@ -266,12 +265,12 @@ class RunFolder:
         return self.checkpoints / f".writing_{step:08d}"
 
     def start_writing(self, step: int) -> None:
-        """An empty folder to write a resume point into; what a kill left of another one goes."""
+        """Make an empty folder to write a resume point into, and remove unfinished ones that a kill left."""
         self.drop_unfinished()
         self.writing(step).mkdir(parents=True)
 
     def drop_unfinished(self) -> None:
-        """Remove what was begun and has no name yet."""
+        """Remove resume points that were begun and never finished."""
         for unfinished in self.checkpoints.glob(".writing_*"):
             shutil.rmtree(unfinished, ignore_errors=True)
 
@@ -280,7 +279,7 @@ class RunFolder:
         Give the resume point its name, so that it exists whole or not at all; keep only the newest ``keep``.
 
         Returns:
-            Sentences about older ones that cannot be deleted: the new one stands all the same.
+            Sentences about older ones that cannot be deleted; the new one is complete all the same.
         """
         move_into_place(self.writing(step), self.checkpoint(step))
         notes = []
@@ -288,14 +287,14 @@ class RunFolder:
             try:
                 shutil.rmtree(old)
             except OSError as error:
-                if old in self._kept_against_will:
+                if old in self._undeletable:
                     continue
-                self._kept_against_will.add(old)
+                self._undeletable.add(old)
                 notes.append(f"{old}: an old resume point cannot be deleted ({first_line(error)}); the run goes on")
         return notes
 
     def sync_metrics(self) -> None:
-        """Wait until the disk has the rows so far: a resume point counts on those of the steps before it."""
+        """Wait until the rows so far are on the disk: a resume point needs those of the steps before it."""
         if path_exists(self.path / METRICS_FILE):
             sync(self.path / METRICS_FILE)
 
@@ -304,37 +303,37 @@ class RunFolder:
         return sorted(self.checkpoints.glob("step_*"), reverse=True)
 
 
-def digest(content: Any) -> str:
+def digest(content: object) -> str:
     """SHA-256 of plain values, as hexadecimal digits."""
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def lasting_digest(recipe: Mapping[str, Any]) -> str:
-    """SHA-256 of what a recipe must keep from a run to its resumption, wherever its folder, data and base lie."""
-    return digest(_lasting(recipe))
+def lasting_digest(recipe: Mapping[str, object]) -> str:
+    """SHA-256 of the part of a recipe that must not change when a run is resumed, wherever its files are."""
+    return digest(_fixed_part(recipe))
 
 
-def _lasting(recipe: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe without what may change and without places."""
-    lasting = {name: copy.deepcopy(value) for name, value in recipe.items()}
-    for key in (*RESUME_MUTABLE, *PLACES):
+def _fixed_part(recipe: Mapping[str, object]) -> dict[str, object]:
+    """A recipe without the keys that may change, and without paths."""
+    fixed = {name: copy.deepcopy(value) for name, value in recipe.items()}
+    for key in (*RESUME_MUTABLE, *PATH_KEYS):
         *section, name = key.split(".")
-        inside = lasting.get(section[0]) if section else lasting
+        inside = fixed.get(section[0]) if section else fixed
         if isinstance(inside, dict):
             inside.pop(name, None)
-    data = lasting.get("data")
+    data = fixed.get("data")
     for part in ("train", "val"):
         entries = data.get(part) if isinstance(data, dict) else None
         for entry in entries if isinstance(entries, list) else ():
-            for name in PLACES_OF_DATA if isinstance(entry, dict) else ():
-                # Whether there is one says how the data are laid out.
+            for name in PATH_KEYS_OF_DATA if isinstance(entry, dict) else ():
+                # The key itself stays, because whether it is given says how the data are laid out.
                 if isinstance(entry.get(name), str):
                     entry[name] = "somewhere"
-    return lasting
+    return fixed
 
 
-def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
-    """Dotted keys in which two mappings of plain values differ."""
+def differing_keys(old: object, new: object, prefix: str = "") -> list[str]:
+    """The dotted keys in which two mappings of plain values differ."""
     if isinstance(old, Mapping) and isinstance(new, Mapping):
         return [
             key
@@ -342,17 +341,20 @@ def differing_keys(old: Any, new: Any, prefix: str = "") -> list[str]:
             for key in differing_keys(old.get(name), new.get(name), f"{prefix}.{name}" if prefix else str(name))
         ]
     if isinstance(old, list) and isinstance(new, list) and len(old) == len(new):
-        old, new = ({str(place): value for place, value in enumerate(values)} for values in (old, new))
-        return differing_keys(old, new, prefix)
+        return differing_keys(_by_index(old), _by_index(new), prefix)
     return [] if old == new else [prefix]
 
 
-def _holds(content: Any, key: str) -> bool:
-    """Whether a dotted key is in plain values."""
+def _by_index(values: list[object]) -> dict[str, object]:
+    return {str(i): value for i, value in enumerate(values)}
+
+
+def _has_key(content: object, key: str) -> bool:
+    """Whether plain values have a dotted key."""
     inside = content
     for name in key.split("."):
         if isinstance(inside, list):
-            inside = {str(place): value for place, value in enumerate(inside)}
+            inside = _by_index(inside)
         if not isinstance(inside, Mapping) or name not in inside:
             return False
         inside = inside[name]
@@ -360,19 +362,22 @@ def _holds(content: Any, key: str) -> bool:
 
 
 def require_same_run(
-    folder: RunFolder, recipe: Mapping[str, Any], record: Mapping[str, Any], written: Collection[str] | None = None
+    folder: RunFolder,
+    recipe: Mapping[str, object],
+    record: Mapping[str, Any],
+    written: Collection[str] | None = None,
 ) -> None:
     """
     Args:
-        folder: of the run that is to go on.
+        folder: of the run to resume.
         recipe: of this launch, as plain values.
         record: what ``environment.json`` would say of this launch.
-        written: dotted keys that somebody has written into the recipe of this launch; None: all. The others have their
-            defaults, and leave what a run of an older version, which did not have them, did.
+        written: dotted keys that the recipe of this launch writes; None: all of them. The others have their defaults,
+            and are not compared with a run of an older version that did not have them.
 
     Raises:
-        FinetuneError: the run was made by another recipe, on other data or weights, or with another total batch. Where
-            they lie does not count.
+        FinetuneError: the run was made by another recipe, on other data or weights, or with another total batch. Files
+            may be in another place.
     """
     try:
         _require_same(folder, recipe, record, written)
@@ -381,17 +386,19 @@ def require_same_run(
 
 
 def _require_same(
-    folder: RunFolder, recipe: Mapping[str, Any], record: Mapping[str, Any], written: Collection[str] | None
+    folder: RunFolder, recipe: Mapping[str, object], record: Mapping[str, Any], written: Collection[str] | None
 ) -> None:
-    ran = _lasting(_read(folder.recipe))
+    ran = _fixed_part(_read(folder.recipe))
     differing = [
-        key for key in differing_keys(ran, _lasting(recipe)) if written is None or key in written or _holds(ran, key)
+        key
+        for key in differing_keys(ran, _fixed_part(recipe))
+        if written is None or key in written or _has_key(ran, key)
     ]
     if differing:
         raise FinetuneError(
             f"{folder.recipe}: the run was made with another {', '.join(differing)}. Resume with the same values "
-            f"(only {', '.join(RESUME_MUTABLE)} may differ, and where data, base and run folder lie), or start another "
-            "run with name=..."
+            f"(only {', '.join(RESUME_MUTABLE)} may differ, and the paths of data, base and run folder), or start "
+            "another run with name=..."
         )
     if not is_file(folder.environment):
         return
@@ -400,29 +407,29 @@ def _require_same(
     frames = old.get("frames")
     for key, now in record["frames"].items():
         then = frames.get(key) if isinstance(frames, dict) else None
-        # A run of an older version has no digest of their content.
+        # The record of an older version has no digest of the content.
         seen = "content_sha256" if isinstance(then, dict) and "content_sha256" in then else "sha256"
         if not isinstance(then, dict) or (then.get("count"), then.get(seen)) != (now["count"], now[seen]):
             count = then.get("count") if isinstance(then, dict) else "unknown"
             differing.append(f"{key} ({count} frames then, {now['count']} now, of other names or content)")
     if differing:
         raise FinetuneError(
-            f"{folder.environment}: what {', '.join(differing)} stands for is not what it was when the run began: the "
-            "same samples would not follow. Bring the old files and processes back, or start another run with name=..."
+            f"{folder.environment}: since the run began, {', '.join(differing)} changed, so its samples would differ. "
+            "Restore the old files and number of processes, or start another run with name=..."
         )
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, object]:
     """
     Raises:
-        FinetuneError: the file does not hold a mapping.
+        FinetuneError: the file does not contain a mapping.
     """
     try:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise FinetuneError(f"{path}: {error.strerror}. Start another run with name=...") from error
-    # A date that there is not, and a number of too many digits, are plain ValueErrors.
+    # An impossible date and a number of too many digits raise a plain ValueError.
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _damaged(path) from error
     if not isinstance(content, dict):

@@ -1,7 +1,7 @@
-"""A recipe: one YAML file, and ``key=value`` on the command line, as typed, frozen objects.
+"""A recipe, one YAML file and ``key=value`` on the command line, as typed, frozen objects.
 
-The classes below are the sections of the file in their order and list every key with its default, its unit and what
-it means. ``data.train``, ``data.val`` and ``loss`` hold entries: ``reader`` or ``kind`` names a class of
+The classes below are the sections of the file, in order. They list every key with its default, its unit and what it
+means. ``data.train``, ``data.val`` and ``loss`` hold entries: ``reader`` or ``kind`` names a class of
 ``finetune/utils/registry.py``, and all keys that are not listed here are the fields of that class.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
@@ -23,7 +23,7 @@ from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.losses.base import Reduction
 from finetune.models.checkpoints.hub import is_hub_id
 from finetune.models.encoder_specs import PATCH
-from finetune.recipe.cross_checks import CROSS_CHECKS, PROTOCOL_OF_HEAD
+from finetune.recipe.cross_checks import CROSS_CHECKS, PROTOCOL_OF_HEAD, Sections
 from finetune.recipe.validate import Contradiction, Names, OnDisk
 from finetune.recipe.yaml_source import nearest_path
 from finetune.utils.errors import RecipeError
@@ -35,14 +35,14 @@ from finetune.utils.text import nearest
 OPTIONS = ConfigDict(extra="forbid")
 HUB_ID_EXAMPLE = "such as depth-anything/Depth-Anything-V2-Small"
 DEFAULT_STEPS = 2000
-# What is trained for where a recipe names no loss; for a relative head as Depth Anything V2.
-DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, Any], ...]] = {
+# Head -> losses of a recipe that names none. Those of a relative head are those of Depth Anything V2.
+DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, str | float], ...]] = {
     "metric": ({"kind": "silog"}, {"kind": "l1", "weight": 0.1}),
     "relative": ({"kind": "ssi"}, {"kind": "gradient", "weight": 2.0, "of": "aligned"}),
 }
 MIN_PATCHES, MAX_PATCHES = 4, 300  # a side of the input
 Count = Annotated[int, Field(ge=1)]
-FewerThanMemory = Annotated[int, Field(ge=1, le=65536)]  # of what is held at once
+FewerThanMemory = Annotated[int, Field(ge=1, le=65536)]  # of things that are in memory at the same time
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -73,7 +73,7 @@ def _whole_patches(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def require_folder_name(name: str) -> str:
-    # A hidden file of this name with an ending of its own stands beside the folder while a run is in it.
+    # While a run uses the folder, a hidden file with this name and an ending is next to it.
     most = MAX_NAME_BYTES - len("..lock")
     if re.search(r"[/\\\x00-\x1f]", name) or name.strip(" .") != name or not is_possible(name, most):
         folder = f"the name of one folder: no slash, no dot or space at either end, at most {most} bytes"
@@ -126,9 +126,9 @@ class LoraOptions:
     """``model.lora``: low-rank adapters, read when ``model.train`` is ``lora``."""
 
     rank: Annotated[int, Field(ge=1, le=512)] = 16  # columns of each adapter; more learn more and weigh more
-    alpha: Positive = 32.0  # an adapter's answer is scaled by alpha / rank
+    alpha: Positive = 32.0  # an adapter's output is scaled by alpha / rank
     dropout: ShareBelowOne = 0.0  # share of an adapter's inputs that are dropped in training
-    # Which linear layers of a block get one: attention's input and output, and the two of the feed-forward part.
+    # Which linear layers of a block get an adapter: input and output of the attention, both of the feed-forward part.
     targets: Annotated[tuple[LoraTarget, ...], Field(min_length=1), AfterValidator(_targets_once)] = (
         "qkv",
         "proj",
@@ -140,32 +140,33 @@ class LoraOptions:
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class ModelOptions:
-    """``model``: where the weights come from, what the network answers, and which of its weights are trained."""
+    """``model``: where the weights come from, what the network predicts, and which of its weights are trained."""
 
-    # File, or hub id such as depth-anything/Depth-Anything-V2-Small; null: every weight is drawn from the seed.
+    # File, or hub id such as depth-anything/Depth-Anything-V2-Small; null: every weight is random, from the seed.
     checkpoint: Checkpoint
-    checkpoint_kind: KindOption = "auto"  # for an official .pth, which cannot say it itself
-    checkpoint_max_depth_m: Meters | None = None  # meters; of a metric .pth that has no .json beside it
-    # Of Depth Anything, for a .pth that has no .json beside it: both have the same names and shapes. auto: V2.
+    checkpoint_kind: KindOption = "auto"  # for an official .pth, which does not say it itself
+    checkpoint_max_depth_m: Meters | None = None  # meters; for a metric .pth that has no .json next to it
+    # Version of Depth Anything, for a .pth that has no .json next to it: names and shapes are the same. auto: V2.
     checkpoint_version: Literal["auto", "v1", "v2"] = "auto"
     # Height and width in pixels that a .pth without a .json, or a folder without its processor, was trained at.
     checkpoint_input_size: Size | None = None
-    encoder: Literal["auto", "tiny", "vits", "vitb", "vitl", "vitg"] = "auto"  # auto: told from the checkpoint
-    # metric: answers in meters; relative: in inverse depth of unknown scale and shift.
+    encoder: Literal["auto", "tiny", "vits", "vitb", "vitl", "vitg"] = "auto"  # auto: as in the checkpoint
+    # metric: predicts meters; relative: inverse depth of unknown scale and shift.
     head: Kind = "metric"
-    # Meters; the farthest answer the metric head can give. For a relative head, what is farther is out of range, null:
-    # only what is infinitely far.
+    # Meters; the farthest depth that the metric head can predict. For a relative head, depth beyond it is out of range;
+    # null: only what is infinitely far is.
     max_depth_m: Meters | None = None
-    # scratch: encoder only; pretrained: all but the last layer, which starts small; calibrated: that layer solved for;
-    # keep: every weight. auto: keep for a checkpoint of this head's kind, calibrated for a metric head on a relative
-    # checkpoint, scratch without a checkpoint.
+    # What is taken from the checkpoint. scratch: only the encoder; pretrained: everything but the last layer, which
+    # starts small; calibrated: as pretrained, with the last layer fitted to the training data; keep: every weight.
+    # auto: keep for a checkpoint of this head's kind, calibrated for a metric head on a relative checkpoint, scratch
+    # without a checkpoint.
     decoder_init: Literal["auto", "scratch", "pretrained", "calibrated", "keep"] = "auto"
-    # Where every weight of a metric checkpoint is kept and its max depth is another. refuse: the run stops and says so;
-    # rescale: its answers are scaled by the ratio.
+    # When every weight of a metric checkpoint is kept and its max depth differs from this one. refuse: the run stops
+    # and says so; rescale: its predictions are scaled by the ratio.
     on_max_depth: Literal["refuse", "rescale"] = "refuse"
     # all: every weight; decoder: the encoder is frozen; lora: adapters in the encoder, and all of the decoder.
     train: Literal["all", "decoder", "lora"] = "all"
-    lora: LoraOptions = LoraOptions()  # of train: lora
+    lora: LoraOptions = LoraOptions()  # for train: lora
 
     def __post_init__(self) -> None:
         if self.checkpoint_kind == "relative" and self.checkpoint_max_depth_m is not None:
@@ -178,7 +179,7 @@ class ModelOptions:
             )
         if self.on_max_depth == "rescale" and self.decoder_init not in ("auto", "keep"):
             found = self.on_max_depth
-            kept = "refuse, since only a last layer that is kept has answers to scale"
+            kept = "refuse, since only a last layer that is kept has predictions to scale"
             raise Contradiction("on_max_depth", found, kept, other="decoder_init", other_value=self.decoder_init)
         if self.checkpoint is None:
             self._require_drawn()
@@ -188,18 +189,18 @@ class ModelOptions:
             raise RecipeError(
                 "max_depth_m",
                 None,
-                f"a number above 0 and at most {MAX_DEPTH_M}: the farthest meters that head metric answers",
+                f"a number above 0 and at most {MAX_DEPTH_M}: the farthest meters that head metric can predict",
             )
 
     @property
     def head_max_depth_m(self) -> float | None:
-        """The farthest answer of the head, meters; None for a relative one."""
+        """The farthest depth that the head can predict, meters; None for a relative head."""
         return None if self.head == "relative" else self.max_depth_m
 
     def _require_drawn(self) -> None:
-        """Without a checkpoint nothing says the encoder, and there is nothing to keep."""
+        """Check a model without a checkpoint: nothing else names the encoder, and there are no weights to keep."""
         if self.encoder == "auto":
-            either = f"a file or a hub id {HUB_ID_EXAMPLE}, or, to start from drawn weights, an encoder such as tiny"
+            either = f"a file or a hub id {HUB_ID_EXAMPLE}, or, to start from random weights, an encoder such as tiny"
             raise Contradiction("checkpoint", None, either, other="encoder", other_value=self.encoder)
         if self.checkpoint_kind != "auto":
             raise Contradiction("checkpoint_kind", self.checkpoint_kind, "auto", other="checkpoint", other_value=None)
@@ -213,14 +214,14 @@ class ModelOptions:
             found = self.on_max_depth
             raise Contradiction("on_max_depth", found, "refuse", other="checkpoint", other_value=None)
         if self.train == "lora":
-            drawn = "all, since there are no weights that adapters could stand beside"
+            drawn = "all, since there are no weights for adapters to adapt"
             raise Contradiction("train", self.train, drawn, other="checkpoint", other_value=None)
         if self.decoder_init not in ("auto", "scratch"):
-            drawn = "scratch, since every weight is drawn anew"
+            drawn = "scratch, since every weight is random"
             raise Contradiction("decoder_init", self.decoder_init, drawn, other="checkpoint", other_value=None)
 
     def _require_relative(self) -> None:
-        """What only a metric head can start from."""
+        """Check a relative head: some keys need a metric one."""
         if self.decoder_init == "calibrated":
             others = "auto, keep, pretrained or scratch; calibrated solves for meters"
             raise Contradiction("decoder_init", self.decoder_init, others, other="head", other_value=self.head)
@@ -239,12 +240,12 @@ class DataEntry:
     reader: Annotated[str, Names(READERS, into="source")]  # a name in registry.READERS
     source: Annotated[Reader, SkipValidation]  # the reader itself, made of the other keys
     weight: Positive = 1.0  # how often its samples are drawn, relative to the other entries
-    # In training, of depth beyond model.max_depth_m and of sky. ignore: not measured; ceiling: as far as the head can
-    # say, which is max_depth_m for a metric one and an inverse depth of 0 for a relative one.
+    # What depth beyond model.max_depth_m, and sky, count as in training. ignore: not measured; ceiling: as far as the
+    # head can predict, which is max_depth_m for a metric one and an inverse depth of 0 for a relative one.
     out_of_range: Literal["ignore", "ceiling"] = "ignore"
 
     def __post_init__(self) -> None:
-        # Of pydantic's own check a user would hear nothing of what to write.
+        # Checked here, because pydantic's own message does not say what to write.
         if not isinstance(self.source, Reader):
             cls = type(self.source)
             parent = f"{Reader.__module__}.{Reader.__name__}"
@@ -260,18 +261,18 @@ class DataOptions:
     train: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # mixed by weight
     val: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # each sample once
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that read ahead, for each training process; 0: none
-    # When a training sample cannot be read. stop: the run ends and names it. skip: it is named and counted, and another
-    # frame of its entry, which follows from the seed and the sample's number, stands in for it; the run ends once more
-    # than 10, and more than 1 %, of the samples asked for could not be read. A validation sample that cannot be read
-    # always ends the run: a score over fewer images than the others of its table would not compare.
+    # When a training sample cannot be read. stop: the run ends and names it. skip: the sample is named, counted, and
+    # replaced by another frame of its entry, which depends only on the seed and the sample's number; the run ends once
+    # more than 10, and more than 1 %, of the samples could not be read. A validation sample that cannot be read always
+    # ends the run: its score would be over fewer images than the others of its table.
     on_bad_sample: Literal["stop", "skip"] = "stop"
-    # Findings of the look at the data that are as they should be, and are to stop no run: each that is a judgment.
+    # Findings about the data that are intended and must not stop a run. Only findings that are judgments can be listed.
     accept: tuple[Accepted, ...] = ()
-    # true: a frame may stand in train and in val, whose scores then say nothing about frames that were not trained on.
+    # true: a frame may be in both train and val; the scores then say nothing about frames that were not trained on.
     val_may_repeat_train: bool = False
-    # Of images of more than 8 bits: the stored numbers that become black and white, such as 7200 and 8100 of a thermal
-    # camera; or percentiles of each image's own numbers. Saved in the weights, and what predict does. null: 16-bit
-    # values are divided by 257, as of a camera that uses them all.
+    # For images of more than 8 bits: the stored numbers that become black and white, such as 7200 and 8100 of a thermal
+    # camera; or percentiles of each image's own numbers. They are saved in the weights, and predict applies them. null:
+    # 16-bit values are divided by 257, as for a camera that uses all of them.
     image_black: float | None = None
     image_white: float | None = None
     image_percentiles: tuple[Percent, Percent] | None = None  # instead of the two, such as [1, 99]
@@ -302,7 +303,7 @@ class DataOptions:
 
     @property
     def image_levels(self) -> ImageLevels | None:
-        """What is black and white of images of more than 8 bits; None where nothing is said."""
+        """What is black and white in images of more than 8 bits; None if no key says."""
         if self.image_percentiles is not None:
             return ImageLevels(percentiles=self.image_percentiles)
         if self.image_black is None:
@@ -312,12 +313,12 @@ class DataOptions:
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class AugmentOptions:
-    """``augment``: what is varied at random in a training sample; flip, color and degrade are probabilities."""
+    """``augment``: random changes of a training sample; flip, color and degrade are probabilities."""
 
     flip: Share = 0.5  # image, depth and camera are mirrored left to right
     color: Share = 0.5  # brightness, contrast, saturation and hue of the image are changed
     color_strength: Annotated[float, Field(ge=0, le=4)] = 1.0  # multiplies how far color changes go
-    degrade: Share = 0.0  # light, tint, blur, coarser pixels, noise, compression: one to three of them spoil the image
+    degrade: Share = 0.0  # apply one to three of: light, tint, blur, coarser pixels, noise, compression
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -325,11 +326,11 @@ class LossTerm:
     """One entry of ``loss``; its other keys are the options of that loss."""
 
     kind: Annotated[str, Names(LOSSES, into="loss")]  # a name in registry.LOSSES
-    weight: Positive = 1.0  # what this term is multiplied by before the terms are added
-    # image: mean over images, however few pixels were measured in one; pixel: an image weighs as much as it has valid
-    # pixels, over all of the step. Counts are of all micro-batches and processes.
+    weight: Positive = 1.0  # the term is multiplied by it before the terms are added
+    # image: mean over images, however few valid pixels one has; pixel: an image weighs as much as it has valid pixels.
+    # Both over all micro-batches and processes of a step.
     reduction: Reduction = "image"
-    loss: Any  # the loss itself, a LossOfImages; in meters or inverse depth, as its ``head`` says
+    loss: Any  # the loss itself, a LossOfImages, whose ``head`` is metric or relative
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -344,27 +345,27 @@ class OptimOptions:
     schedule: Literal["poly", "cosine", "constant"] = "poly"  # from the peak down to 0; poly: (1 - step / steps) ** 0.9
     # Steps over which the rate rises from 0 to its peak; null: 50, or a tenth of a run of less than 500 steps.
     warmup_steps: Annotated[int, Field(ge=0)] | None = None
-    # What a step keeps of the average of the weights, which is then what is evaluated and saved; 0: no average.
+    # How much of the moving average of the weights each step keeps; the average is evaluated and saved; 0: no average.
     ema_decay: ShareBelowOne = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class RunOptions:
-    """``run``: how long, how large a step, how often to look and to save. A step is one change of the weights."""
+    """``run``: how many steps, of what size, how often to evaluate and save. A step is one update of the weights."""
 
     steps: Count | None = None  # optimizer steps of the whole run; this or epochs; load_recipe puts 2000 for neither
     epochs: Count | None = None  # passes over the training data; this or steps
     batch_size: FewerThanMemory = 4  # samples for each process and micro-batch
     accumulate: FewerThanMemory = 1  # micro-batches added up to one step
-    # auto: as accelerate was told, else bf16 where the device is good at it, else fp32.
+    # auto: as accelerate is configured; otherwise bf16 if the device is good at it, else fp32.
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
-    # A GPU rounds the factors of float32 products to 10 bits, in matrix products and convolutions alike: faster, in the
-    # evaluation as well, whose tables then differ from a CPU's in the third digit.
+    # true: a GPU rounds the factors of float32 matrix products and convolutions to 10 bits, which is faster. It does so
+    # in the evaluation too, so the tables differ from a CPU's in the third digit.
     tf32: bool = False
-    # Ask for kernels that give the same bits each time, and name those that do not exist; slower on a GPU.
+    # Use kernels that give the same bits each time, and name operations that have none; slower on a GPU.
     deterministic: bool = False
-    compile: bool = False  # torch.compile of what is trained; minutes at the start, then faster steps where it runs
-    gradient_checkpointing: bool = False  # compute activations twice instead of keeping them: less memory, more time
+    compile: bool = False  # use torch.compile: minutes at the start, then faster steps
+    gradient_checkpointing: bool = False  # compute activations twice instead of storing them: less memory, more time
     threads: Annotated[int, Field(ge=1, le=1024)] | None = (
         None  # CPU threads of each process; null: usable cores / processes on this machine
     )
@@ -372,8 +373,8 @@ class RunOptions:
     evaluate_every_steps: Count = 100  # evaluations on data.val, each of which can become best/
     save_every_steps: Count = 100  # checkpoints to resume from
     keep_checkpoints: Count = 2  # the newest that stay on disk
-    # Train on the batches of the first so many steps alone, again and again. A network can learn a few frames by heart:
-    # where its AbsRel on them ends above 0.05, data, loss or rates forbid it, and the run ends with exit status 1.
+    # Train only on the batches of the first so many steps, again and again, to see whether the network can overfit: if
+    # its AbsRel on them ends above 0.05, data, loss or learning rates are wrong, and the run ends with exit status 1.
     overfit_batches: Count | None = None
 
     def __post_init__(self) -> None:
@@ -428,15 +429,15 @@ class EvaluationOptions:
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class Recipe:
-    """Everything that one run is told. Build it with ``load_recipe``."""
+    """Everything that defines a run. Read it with ``load_recipe``."""
 
-    name: FolderName  # the run folder is <output>/<name>; without it the file's name before .yaml
+    name: FolderName  # the run folder is <output>/<name>; default: the file's name before .yaml
     output: Annotated[str, Field(min_length=1), AfterValidator(_output)] = "runs"  # folder of run folders; ~ is home
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # of every random draw
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # of everything random
     model: ModelOptions
     data: DataOptions
     augment: AugmentOptions = AugmentOptions()
-    # Added up by their weights. Without it DEFAULT_LOSS of model.head: for a metric one silog, and l1 with weight 0.1.
+    # Their weighted sum. Default: DEFAULT_LOSS of model.head; for a metric head silog, and l1 with weight 0.1.
     loss: Annotated[tuple[LossTerm, ...], Field(min_length=1)]
     optim: OptimOptions = OptimOptions()
     run: RunOptions = RunOptions()
@@ -449,13 +450,13 @@ class Recipe:
 
     def __post_init__(self) -> None:
         for check in CROSS_CHECKS:
-            check(vars(self))
+            check(cast(Sections, vars(self)))
 
     @property
     def depth_range_m(self) -> tuple[float, float]:
-        """The range that is scored, meters: measurements below the first and above the second are left out."""
+        """The range that is scored, meters: nearer and farther measurements are left out."""
         max_depth_m = self.evaluation.max_depth_m or self.model.max_depth_m
-        assert max_depth_m is not None, "require_scored_range lets no such recipe pass"
+        assert max_depth_m is not None, "require_scored_range refuses such a recipe"
         return self.evaluation.min_depth_m, max_depth_m
 
     @property
@@ -465,15 +466,15 @@ class Recipe:
 
     @property
     def choosing_entries(self) -> dict[str, DataEntry]:
-        """Name -> entry of those of ``data.val`` that choose ``best/``."""
-        named = {f"data.val.{place}": entry for place, entry in enumerate(self.data.val)}
+        """The entries of ``data.val`` that choose ``best/``, by name."""
+        named = {f"data.val.{i}": entry for i, entry in enumerate(self.data.val)}
         key = self.evaluation.choose_on
         return {key: named[key]} if key else named
 
     @property
     def scored_entries(self) -> dict[str, DataEntry]:
-        """Name -> entry of those of ``data.val`` that the tables are over."""
-        named = {f"data.val.{place}": entry for place, entry in enumerate(self.data.val)}
+        """The entries of ``data.val`` that the tables score, by name."""
+        named = {f"data.val.{i}": entry for i, entry in enumerate(self.data.val)}
         return {name: entry for name, entry in named.items() if name != self.evaluation.choose_on}
 
     def where(self, key: str) -> str:
@@ -482,7 +483,7 @@ class Recipe:
             key: dotted, ``loss.0.lam``.
 
         Returns:
-            Where it was written, or where its nearest parent was: ``recipes/x.yaml:12`` or ``command line``.
+            Where it was written, or else its nearest parent: ``recipes/x.yaml:12`` or ``command line``.
         """
         while key and key not in self.places:
             key = key.rpartition(".")[0]

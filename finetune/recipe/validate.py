@@ -1,8 +1,8 @@
-"""Plain values -> one options class, each fault in a sentence of ours with its place, its value and what to write.
+"""Turn plain values into options objects; each fault becomes a sentence with its place, its value and the fix.
 
-An options class is a pydantic dataclass: its fields are the keys, their types and ranges what is accepted, and
-``RecipeError`` from its ``__post_init__`` what only it can tell. A method ``check_paths``, if it has one, raises
-``RecipeError`` when a file or folder that it names is missing.
+An options class is a pydantic dataclass. Its fields are the keys, their types and ranges say which values are accepted,
+and its ``__post_init__`` raises ``RecipeError`` for what types cannot express. A method ``check_paths``, if it has one,
+raises ``RecipeError`` when a file or folder that it names is missing.
 """
 
 from __future__ import annotations
@@ -13,16 +13,19 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Protocol, Union, get_args, get_origin, runtime_checkable
+from typing import Annotated, Any, Literal, Protocol, TypeGuard, TypeVar, Union, get_args, get_origin, runtime_checkable
 
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import is_pydantic_dataclass
 from pydantic.fields import FieldInfo
 
-from finetune.recipe.yaml_source import WRONG, Document, KeyPath, dotted, plain_scalar, spelled
+from finetune.recipe.yaml_source import WRONG, Document, KeyPath, Value, Wrong, dotted, plain_scalar, spelled
 from finetune.utils.errors import FinetuneError, RecipeError
+from finetune.utils.plain import PlainValue
 from finetune.utils.registry import find
 from finetune.utils.text import did_you_mean, nearest, similarity
+
+T = TypeVar("T")
 
 
 @runtime_checkable
@@ -46,7 +49,7 @@ class Contradiction(RecipeError):
             value: what was found.
             expected: what to write instead.
             other: dotted path of the key it contradicts, seen from the same object.
-            other_value: what that one is.
+            other_value: the value of that key.
         """
         super().__init__(key, value, expected)
         self.other = other
@@ -58,7 +61,7 @@ class OnDisk:
     """Marks a field that names a file.
 
     Attributes:
-        require: raises ``RecipeError`` where the file is missing.
+        require: raises ``RecipeError`` if the file is missing.
         what: what to write, in words that follow "expected".
     """
 
@@ -68,11 +71,11 @@ class OnDisk:
 
 @dataclass(frozen=True)
 class Names:
-    """Marks a field that names a class; the entry's keys that no field has are the options of that class.
+    """Marks a field that names a class; all keys that are not fields are the options of that class.
 
     Attributes:
         table: a table of ``finetune.utils.registry``.
-        into: the field, no key of its own, that holds the object.
+        into: the field that holds the object made of these options; it is not a key itself.
     """
 
     table: dict[str, str]
@@ -88,9 +91,9 @@ def option_fields(cls: type) -> dict[str, FieldInfo]:
     return {name: field for name, field in fields.items() if field.init is not False and not field.exclude}
 
 
-def plain_values(options: Any) -> dict[str, Any]:
-    """An options object as mappings, lists and scalars, every default written out, in the order of its fields."""
-    values: dict[str, Any] = {}
+def plain_values(options: object) -> dict[str, PlainValue]:
+    """An options object as mappings, lists and scalars, with every default, in the order of its fields."""
+    values: dict[str, PlainValue] = {}
     fields = option_fields(type(options))
     into = next((names.into for field in fields.values() if (names := _names(field))), None)
     for name, field in fields.items():
@@ -106,36 +109,38 @@ def plain_values(options: Any) -> dict[str, Any]:
     return values
 
 
-def is_options(cls: Any) -> bool:
+def is_options(cls: object) -> TypeGuard[type]:
     """Whether ``cls`` is an options class."""
     return isinstance(cls, type) and is_pydantic_dataclass(cls)
 
 
 class Checker:
-    """Builds options objects out of a document; what cannot be built is noted there as a fault."""
+    """Builds options objects from a document, and adds to it as faults what cannot be built."""
 
     def __init__(self, document: Document, *, check_files: bool) -> None:
         """
         Args:
             document: plain values and their places; faults are added to it.
-            check_files: also look whether the files it names are there: ``OnDisk`` fields, and ``check_paths``.
+            check_files: also check that the files it names exist: ``OnDisk`` fields, and ``check_paths``.
         """
         self.document = document
         self.check_files = check_files
         self._all_keys: dict[str, str] = {}  # name -> the first dotted key of the whole recipe that ends with it
 
-    def build(self, cls: type, values: Any, path: KeyPath, owner: str, own_keys: Collection[str] = ()) -> Any:
+    def build(
+        self, cls: type[T], values: Value, path: KeyPath, owner: str, own_keys: Collection[str] = ()
+    ) -> T | Wrong:
         """
         Args:
             cls: the options class.
             values: the plain value found at ``path``; anything but a mapping is a fault.
-            path: where in the document.
+            path: where it is in the document.
             owner: what a key belongs to, as in "lamda is not an option of silog".
-            own_keys: keys that belong to the entry around it, for suggestions.
+            own_keys: keys of the entry around it, for suggestions.
 
         Returns:
-            The object; where keys are at fault, one with their defaults, so that more faults can be found with it;
-            ``WRONG`` when there is no such default.
+            The object. Keys at fault have their defaults in it, so that more faults can be found with it; ``WRONG`` if
+            one of them has no default.
         """
         given = self.fields(cls, values, path, owner, own_keys)
         if given is None:
@@ -143,9 +148,9 @@ class Checker:
         return self.construct(cls, given, path)
 
     def fields(
-        self, cls: type, values: Any, path: KeyPath, owner: str, own_keys: Collection[str] = ()
+        self, cls: type, values: Value, path: KeyPath, owner: str, own_keys: Collection[str] = ()
     ) -> _Fields | None:
-        """As ``build``, but stops before the object: what each field would be given."""
+        """As ``build``, but returns only the value of each field, before the object is made."""
         if values is WRONG:
             return None
         if not path:
@@ -163,14 +168,14 @@ class Checker:
             self._field(fields[name], name, values, path, given)
         if chosen is not None and chosen[0] in given.values:
             name, names = chosen
-            kind = given.values[name]
+            kind = str(given.values[name])
             options = {key: value for key, value in values.items() if key not in keys}
             around = [key for key in keys if key != name]
             given.put(names.into, self.build(find(names.table, kind), options, path, f"an option of {kind}", around))
         return given
 
-    def construct(self, cls: type, given: _Fields, path: KeyPath) -> Any:
-        """The object of ``given``; see ``build``. A key at fault gets its default, and the object is tried again."""
+    def construct(self, cls: type[T], given: _Fields, path: KeyPath) -> T | Wrong:
+        """Make the object from ``given``; see ``build``. A key at fault gets its default, and it is tried again."""
         fields = option_fields(cls)
         while not any(name not in given.values and fields[name].is_required() for name in fields):
             try:
@@ -189,7 +194,8 @@ class Checker:
         return WRONG
 
     def report(self, error: RecipeError, path: KeyPath, at_fault: set[str]) -> str:
-        """Note what an options object at ``path`` said, unless it follows from another of its faults.
+        """
+        Add what an options object at ``path`` raised as a fault, unless it follows from another of its faults.
 
         Returns:
             The field at fault, which is now in ``at_fault``.
@@ -216,7 +222,7 @@ class Checker:
         try:
             built.check_paths()
         except RecipeError as error:
-            # The object stands without its files, so it is not tried again with a default in place of one.
+            # The object itself is complete, so it is not made again with a default for the missing file.
             self.report(error, path, given.at_fault)
         except FinetuneError as error:
             self.document.fault(path, f"{dotted(path)}: {error}")
@@ -224,7 +230,7 @@ class Checker:
     def _report_invalid(
         self, error: ValidationError, fields: Mapping[str, FieldInfo], path: KeyPath, given: _Fields
     ) -> str:
-        """Note what a validator of the class itself refused; its own words, never pydantic's."""
+        """Add what a validator of the class itself refused: in its own words, never in pydantic's."""
         first = error.errors()[0]
         name = str(first["loc"][0]) if first["loc"] else ""
         if name in fields and name not in given.at_fault:
@@ -235,18 +241,19 @@ class Checker:
         given.at_fault.add(name)
         return name
 
-    def _unknown(self, values: Mapping[str, Any], keys: Collection[str], path: KeyPath, owner: str) -> set[str]:
-        """Note the keys that nothing knows.
+    def _unknown(self, values: Mapping[str, Value], keys: Collection[str], path: KeyPath, owner: str) -> set[str]:
+        """
+        Add the unknown keys as faults.
 
         Returns:
-            The keys that were probably meant, which then are not missing as well.
+            The keys that were probably meant, so that they are not reported as missing too.
         """
         meant: set[str] = set()
         noun = "Options" if "option" in owner else "Keys"
         for key, value in values.items():
             if key in keys:
                 continue
-            # Of two that are as near, one that is not there yet: it was left out.
+            # Of two equally similar keys, prefer one that is not given: it was probably meant.
             free = [name for name in keys if name not in values]
             suggestion = nearest(key, [*free, *(name for name in keys if name in values)])
             if suggestion in free:
@@ -260,16 +267,16 @@ class Checker:
         return meant
 
     def _elsewhere(self, key: str, here: str | None) -> str | None:
-        """The key of another section, dotted, that was probably meant rather than ``here``, one of this section."""
+        """The dotted key of another section, if that was more probably meant than ``here``, a key of this section."""
         if key in self._all_keys:
-            return self._all_keys[key] if here is None or similarity(key, here) < _PLAINLY else None
-        name = nearest(key, list(self._all_keys), cutoff=_PLAINLY) if here is None else None
+            return self._all_keys[key] if here is None or similarity(key, here) < _CLEARLY_SIMILAR else None
+        name = nearest(key, list(self._all_keys), cutoff=_CLEARLY_SIMILAR) if here is None else None
         return None if name is None else self._all_keys[name]
 
-    def _field(self, field: FieldInfo, name: str, values: Mapping[str, Any], path: KeyPath, given: _Fields) -> None:
-        """Check one key and put what it becomes into ``given``."""
+    def _field(self, field: FieldInfo, name: str, values: Mapping[str, Value], path: KeyPath, given: _Fields) -> None:
+        """Check one key and put its value into ``given``."""
         here = (*path, name)
-        annotation: Any = field.annotation
+        annotation = field.annotation
         if is_options(annotation):
             section = self.build(annotation, values.get(name, {}), here, f"a key of {dotted(here)}")
             given.put(name, section)
@@ -283,7 +290,7 @@ class Checker:
         else:
             given.values[name] = field.get_default(call_default_factory=True)
 
-    def _value(self, field: FieldInfo, value: Any, path: KeyPath) -> Any:
+    def _value(self, field: FieldInfo, value: Value, path: KeyPath) -> object:
         entry_class = _entry_class(field.annotation)
         if entry_class is not None and value is not WRONG:
             return self._entries(entry_class, field, value, path)
@@ -291,7 +298,7 @@ class Checker:
             return WRONG
         names = _names(field)
         try:
-            # JSON, because there pydantic's strict mode still takes a list for a tuple and text for a path.
+            # From JSON, because pydantic's strict mode then still accepts a list for a tuple and text for a path.
             accepted = _adapter(field).validate_json(json.dumps(value), strict=True)
             for item in field.metadata:
                 if self.check_files and isinstance(item, OnDisk):
@@ -299,20 +306,20 @@ class Checker:
         except ValidationError:
             return self._wrong(path, value, expected(field), _nearest_value(value, field))
         except RecipeError as error:
-            # From a check of this field alone, which does not know the name it goes by.
+            # It comes from a check of this field alone, which does not know the field's name.
             self.document.fault(path, f"{dotted(path)} is {self._complaint(error, path[:-1], path)}")
             return WRONG
         if names is not None and accepted not in names.table:
             return self._wrong(path, value, expected(field), nearest(accepted, sorted(names.table)))
         return accepted
 
-    def _entries(self, cls: type, field: FieldInfo, value: Any, path: KeyPath) -> Any:
+    def _entries(self, cls: type, field: FieldInfo, value: Value, path: KeyPath) -> object:
         if not isinstance(value, list) or len(value) < _limits(field.metadata).get("min_length", 0):
             return self._wrong(path, value, expected(field))
         built = [self.build(cls, item, (*path, i), f"a key of {dotted((*path, i))}") for i, item in enumerate(value)]
         return WRONG if any(entry is WRONG for entry in built) else tuple(built)
 
-    def _wrong(self, path: KeyPath, value: Any, expectation: str, suggestion: str | None = None) -> Any:
+    def _wrong(self, path: KeyPath, value: object, expectation: str, suggestion: str | None = None) -> Wrong:
         sentence = f"{dotted(path)} is {spelled(value)}; expected {expectation}.{did_you_mean(suggestion)}"
         self.document.fault(path, sentence)
         return WRONG
@@ -320,24 +327,25 @@ class Checker:
 
 @dataclass
 class _Fields:
-    """What the fields of one object will be given, and which of its keys are at fault."""
+    """The values for the fields of one object, and which of its keys are at fault."""
 
-    values: dict[str, Any]
+    values: dict[str, object]
     at_fault: set[str]
 
-    def put(self, name: str, value: Any) -> None:
+    def put(self, name: str, value: object) -> None:
+        """Set the value of a field; ``WRONG`` puts the field at fault."""
         if value is WRONG:
             self.at_fault.add(name)
         else:
             self.values[name] = value
 
 
-# Words at least so much alike are one word with a slip in it.
-_PLAINLY = 0.75
+# Words of at least this similarity are one word with a typing error.
+_CLEARLY_SIMILAR = 0.75
 
 
-def _keys_of(cls: type, values: Any, path: KeyPath) -> dict[str, str]:
-    """Name -> dotted key, of an options class and all below it; of entries, the keys of the first."""
+def _keys_of(cls: type, values: Value, path: KeyPath) -> dict[str, str]:
+    """Name -> dotted key, for an options class and all options in it; of a list of entries, those of the first."""
     found: dict[str, str] = {}
     fields = option_fields(cls)
     deeper: list[dict[str, str]] = []
@@ -349,7 +357,7 @@ def _keys_of(cls: type, values: Any, path: KeyPath) -> dict[str, str]:
             options = _keys_of(find(names.table, kind), values, path) if kind in names.table else {}
             deeper.append({key: where for key, where in options.items() if key not in fields})
         if is_options(annotation):
-            deeper.append(_keys_of(annotation, below, (*path, name)))  # type: ignore[arg-type]
+            deeper.append(_keys_of(annotation, below, (*path, name)))
         elif entry_class is not None:
             first = below[0] if isinstance(below, list) and below else None
             deeper.append(_keys_of(entry_class, first, (*path, name, 0)))
@@ -371,7 +379,7 @@ def expected(field: FieldInfo) -> str:
     return _in_words(field.annotation, field.metadata, many=False)
 
 
-_WORDS = {
+_WORDS: dict[type, tuple[str, str]] = {
     bool: ("true or false", "true or false"),
     int: ("a whole number", "whole numbers"),
     float: ("a number", "numbers"),
@@ -381,7 +389,7 @@ _WORDS = {
 }
 
 
-def _in_words(annotation: Any, metadata: Collection[Any], *, many: bool) -> str:
+def _in_words(annotation: object, metadata: Collection[object], *, many: bool) -> str:
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return _in_words(args[0], [*metadata, *args[1:]], many=many)
@@ -397,7 +405,7 @@ def _in_words(annotation: Any, metadata: Collection[Any], *, many: bool) -> str:
         return _list_in_words(args, _limits(metadata), fixed=origin is tuple and Ellipsis not in args)
     if is_options(annotation):
         return "mappings" if many else "a mapping"
-    if annotation in _WORDS:
+    if isinstance(annotation, type) and annotation in _WORDS:
         limits = _range_in_words(_limits(metadata))
         return _WORDS[annotation][many] + (f", each {limits.lstrip(', ')}" if many and limits else limits)
     if dict in (annotation, origin):
@@ -405,19 +413,19 @@ def _in_words(annotation: Any, metadata: Collection[Any], *, many: bool) -> str:
     return "another value"
 
 
-def _list_in_words(args: tuple[Any, ...], limits: Mapping[str, Any], *, fixed: bool) -> str:
+def _list_in_words(args: tuple[object, ...], limits: Mapping[str, float], *, fixed: bool) -> str:
     count = f"{len(args)} " if fixed else f"{limits['min_length']} or more " if "min_length" in limits else ""
     return f"a list of {count}{_in_words(args[0], (), many=True)}"
 
 
-def _limits(metadata: Collection[Any]) -> dict[str, Any]:
-    """Bound name, as pydantic calls it, -> bound."""
+def _limits(metadata: Collection[object]) -> dict[str, float]:
+    """Pydantic's name of a bound -> the bound."""
     parts = [part for item in metadata for part in (item.metadata if isinstance(item, FieldInfo) else [item])]
     names = ("ge", "gt", "le", "lt", "min_length")
     return {name: getattr(part, name) for part in parts for name in names if getattr(part, name, None) is not None}
 
 
-def _range_in_words(limits: Mapping[str, Any]) -> str:
+def _range_in_words(limits: Mapping[str, float]) -> str:
     low = next((limits[name] for name in ("ge", "gt") if name in limits), None)
     high = next((limits[name] for name in ("le", "lt") if name in limits), None)
     if "min_length" in limits:
@@ -434,10 +442,10 @@ def _range_in_words(limits: Mapping[str, Any]) -> str:
     return f", {low} or more and {upper}" if "ge" in limits else f" above {low} and {upper}"
 
 
-def _nearest_value(value: Any, field: FieldInfo) -> str | None:
-    """The acceptable value that ``value`` was probably meant to be; None when that would be a guess."""
+def _nearest_value(value: Value, field: FieldInfo) -> str | None:
+    """The acceptable value that ``value`` was probably meant to be; None if that would be a guess."""
     choices = [choice for choice in _choices(field.annotation) if isinstance(choice, str)]
-    candidates: list[Any]
+    candidates: list[object]
     if isinstance(value, list):
         candidates = [[nearest(str(item), choices) for item in value]]
     else:
@@ -453,8 +461,8 @@ def _nearest_value(value: Any, field: FieldInfo) -> str | None:
     return None
 
 
-def _retyped(value: Any) -> list[Any]:
-    """``value`` as the other types that it may have been meant to have."""
+def _retyped(value: Value) -> list[object]:
+    """``value`` converted to the types that were probably meant."""
     if isinstance(value, str):
         bare = value.strip().replace("_", "")
         words = {"yes": True, "on": True, "y": True, "no": False, "off": False, "n": False}
@@ -464,19 +472,19 @@ def _retyped(value: Any) -> list[Any]:
     return [spelled(value)] if isinstance(value, int) else []
 
 
-def _choices(annotation: Any) -> tuple[Any, ...]:
-    """The values a type lists by name."""
+def _choices(annotation: object) -> tuple[object, ...]:
+    """The values that a type lists."""
     if get_origin(annotation) is Literal:
         return get_args(annotation)
     return tuple(choice for part in get_args(annotation) for choice in _choices(part))
 
 
-# With the field, so that no other one gets its number.
+# id of a field -> the field, which keeps its id from being used again, and its adapter.
 _ADAPTERS: dict[int, tuple[FieldInfo, TypeAdapter[Any]]] = {}
 
 
 def _adapter(field: FieldInfo) -> TypeAdapter[Any]:
-    # Made once for each field of a class, and kept with it: a recipe may have thousands of entries.
+    # Made once for each field of a class and kept: a recipe may have thousands of entries.
     made = _ADAPTERS.get(id(field))
     if made is None:
         annotation: Any = field.annotation
@@ -489,8 +497,8 @@ def _names(field: FieldInfo) -> Names | None:
     return next((item for item in field.metadata if isinstance(item, Names)), None)
 
 
-def _entry_class(annotation: Any) -> type | None:
-    """The options class of which a field holds a tuple; None for any other field."""
+def _entry_class(annotation: object) -> type | None:
+    """The options class if a field holds a tuple of its objects; None for any other field."""
     args = get_args(annotation)
     if get_origin(annotation) is tuple and len(args) == 2 and args[1] is Ellipsis and is_options(args[0]):
         entry_class: type = args[0]
@@ -502,7 +510,7 @@ def _parts(key: str) -> KeyPath:
     return tuple(int(part) if part.isdecimal() else part for part in key.split("."))
 
 
-def _holds_wrong(value: Any) -> bool:
+def _holds_wrong(value: Value) -> bool:
     if isinstance(value, dict):
         return any(map(_holds_wrong, value.values()))
     if isinstance(value, list):

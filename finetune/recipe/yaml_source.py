@@ -1,7 +1,7 @@
-"""YAML and ``key=value`` -> plain values that know where they were written, and plain values -> YAML.
+"""Read YAML and ``key=value`` into plain values and the places where they were written, and write YAML.
 
-Scalars follow the core schema of YAML 1.2: ``5e-6`` is a number, ``yes``, ``on`` and ``1:30`` are text. One thing is
-stricter: ``012`` is text too, since it is 10 to one reader of YAML and 12 to the next.
+Scalars follow the core schema of YAML 1.2: ``5e-6`` is a number; ``yes``, ``on`` and ``1:30`` are text. In one thing we
+are stricter: ``012`` is text too, because some readers of YAML take it for 10 and others for 12.
 """
 
 from __future__ import annotations
@@ -13,49 +13,54 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Final, TypeAlias
 
 import yaml
 
 from finetune.utils.errors import RecipeFaults
 from finetune.utils.paths import expand_path, list_folder, missing, path_exists, read_bytes
+from finetune.utils.plain import PlainValue
 from finetune.utils.text import did_you_mean, nearest
 
-KeyPath = tuple[str | int, ...]  # ("loss", 0, "lam"), which a person reads and writes as loss.0.lam
+KeyPath = tuple[str | int, ...]  # ("loss", 0, "lam"), which people read and write as loss.0.lam
 
 
-class _Wrong:
-    """Stands where a value could not be read; its fault is already in the document."""
+class Wrong(Enum):
+    """The type of ``WRONG``, so that a type checker knows what is left when a value is not ``WRONG``."""
+
+    WRONG = "wrong"
 
 
-WRONG: Any = _Wrong()
+WRONG: Final = Wrong.WRONG  # in place of a value that could not be read; its fault is already in the document
+Value: TypeAlias = "bool | int | float | str | list[Value] | dict[str, Value] | Wrong | None"
 
 _NULL = re.compile(r"~|null|Null|NULL|")
 _TRUE = re.compile(r"true|True|TRUE")
 _FALSE = re.compile(r"false|False|FALSE")
-# 18 digits: enough for every option, and far below the length at which int() refuses.
+# 18 digits are enough for every option, and far fewer than int() refuses.
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9]{0,17})|0o[0-7]{1,20}|0x[0-9a-fA-F]{1,15}")
 _FLOAT = re.compile(
     r"[-+]?(?:(?:\.[0-9]+|[0-9]+\.[0-9]*)(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.(?:inf|Inf|INF))"
     r"|\.(?:nan|NaN|NAN)"
 )
 
-# Braces cannot stand in a plain scalar of a flow mapping, so a variable is swapped for these before YAML is read.
+# A plain scalar of a flow mapping cannot contain braces, so each variable is replaced by these before YAML is read.
 _OPEN, _CLOSE = "\ue000", "\ue001"
 _VARIABLE = re.compile(r"\$\{([^{}\n]*)\}")
 _PLACEHOLDER = re.compile(f"{_OPEN}([0-9]+){_CLOSE}")
 _VARIABLE_BODY = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?")
 
 _LINE_WIDTH = 120
-_LONGEST_LINE = 1000  # characters of a sentence
-_DEEPEST = 30  # levels; the deepest key of a recipe stands on the fifth
+_MAX_SENTENCE = 1000  # characters
+_MAX_DEPTH = 30  # levels; the deepest key of a recipe is on the fifth
 _COMMAND_LINE = "command line"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a key was written, as an error names it, and its rank among all places of a recipe."""
+    """Where a key was written, in words for an error, and its rank among all places of a recipe."""
 
     text: str
     rank: int
@@ -79,12 +84,12 @@ class Fault:
 class Document:
     """The plain values of a recipe, the place of every key in it, and the faults found so far."""
 
-    def __init__(self, values: dict[str, Any], places: dict[KeyPath, Place], faults: list[Fault]) -> None:
+    def __init__(self, values: dict[str, Value], places: dict[KeyPath, Place], faults: list[Fault]) -> None:
         """
         Args:
-            values: mappings, lists and scalars; ``WRONG`` where a scalar could not be read.
-            places: for every key path in ``values``, and for ``()``, where it was written.
-            faults: what was wrong in reading.
+            values: mappings, lists and scalars; ``WRONG`` in place of a scalar that could not be read.
+            places: where each key path of ``values``, and ``()``, was written.
+            faults: what is wrong so far.
         """
         self.values = values
         self.places = places
@@ -94,27 +99,27 @@ class Document:
             self.note(fault)
 
     def place(self, path: KeyPath) -> Place:
-        """Where ``path`` was written, or its nearest parent that was."""
+        """Where ``path`` was written; if it was not, where its nearest parent was."""
         while path not in self.places:
             path = path[:-1]
         return self.places[path]
 
-    def value(self, path: KeyPath, default: Any) -> Any:
-        """What was written at ``path``; ``default`` when nothing was."""
-        found: Any = self.values
-        for part in path:
-            known = isinstance(found, dict) and part in found
-            if not known and not (isinstance(found, list) and isinstance(part, int) and part < len(found)):
-                return default
-            found = found[part]
+    def value(self, path: KeyPath, default: object) -> object:
+        """What was written at ``path``; ``default`` if nothing was."""
+        found: Value = self.values
+        try:
+            for part in path:
+                found = _child(found, part)
+        except LookupError:
+            return default
         return found
 
     def fault(self, path: KeyPath, sentence: str) -> None:
-        """Note a fault of the key at ``path``; ``sentence`` starts with the dotted key and ends with a full stop."""
+        """Add a fault of the key at ``path``; ``sentence`` starts with the dotted key and ends with a full stop."""
         self.note(Fault(path, self.place(path), sentence))
 
     def note(self, fault: Fault) -> None:
-        """Keep a fault."""
+        """Add a fault."""
         self.faults.append(fault)
         self.at_fault.add(fault.path)
 
@@ -125,9 +130,21 @@ class Document:
         self.at_fault = {fault.path for fault in self.faults}
 
     def sorted_faults(self) -> list[str]:
-        """All faults, a line each: those of the file in order of line, then those of the command line."""
+        """All faults, a line each: those of the file in the order of its lines, then those of the command line."""
         in_order = sorted(self.faults, key=lambda fault: fault.place.rank)
-        return [_on_a_line(str(fault)) for fault in in_order]
+        return [_shortened(str(fault)) for fault in in_order]
+
+
+def _child(container: Value, part: str | int) -> Value:
+    """
+    Raises:
+        LookupError: ``container`` has nothing of that name or at that index.
+    """
+    if isinstance(container, dict) and isinstance(part, str):
+        return container[part]
+    if isinstance(container, list) and isinstance(part, int):
+        return container[part]
+    raise LookupError(part)
 
 
 def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
@@ -137,11 +154,11 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
         overrides: ``a.b.0.c=value``, the value in YAML; each replaces or adds one key.
 
     Returns:
-        What the file and the overrides say. Its ``faults`` hold duplicate keys, variables that are not set, numbers
-        that are not finite, and overrides that lead nowhere.
+        What the file and the overrides say. Its ``faults`` are duplicate keys, variables that are not set, numbers that
+        are not finite, and overrides that lead nowhere.
 
     Raises:
-        RecipeFaults: there is no such file, or it cannot be read as one YAML mapping.
+        RecipeFaults: there is no such file, or it is not one YAML mapping.
     """
     source = _Source(str(path), _file_text(expand_path(path)))
     root = source.compose()
@@ -149,8 +166,8 @@ def read_document(path: str | Path, overrides: Sequence[str] = ()) -> Document:
         found = "is empty" if root is None else f"is {_shown(root)} at its top level"
         raise RecipeFaults([f"{path}: {found}; expected a mapping with model, data and more."])
     document = Document({}, {(): source.place(root)}, [])
-    document.values = source.value(root, (), document)
-    _override(document, overrides)
+    document.values = source.mapping(root, (), document)
+    _apply_overrides(document, overrides)
     return document
 
 
@@ -160,7 +177,7 @@ def dotted(path: KeyPath) -> str:
 
 
 def plain_scalar(text: str) -> str | int | float | bool | None:
-    """What an unquoted scalar means."""
+    """The value of an unquoted scalar."""
     if _NULL.fullmatch(text):
         return None
     if _TRUE.fullmatch(text):
@@ -175,14 +192,16 @@ def plain_scalar(text: str) -> str | int | float | bool | None:
     return text
 
 
-def spelled(value: Any, length: int = 60) -> str:
-    """``value`` on one line as a recipe would say it, text in quotes, cut at ``length`` characters."""
+def spelled(value: object, length: int = 60) -> str:
+    """``value`` on one line as a recipe would write it, text in quotes, cut at ``length`` characters."""
     if isinstance(value, dict):
         text = "{" + ", ".join(f"{key}: {spelled(item)}" for key, item in value.items()) + "}"
     elif isinstance(value, list | tuple):
         text = "[" + ", ".join(map(spelled, value)) + "]"
-    elif isinstance(value, bool) or value is None:
-        text = {True: "true", False: "false", None: "null"}[value]
+    elif value is None:
+        text = "null"
+    elif isinstance(value, bool):
+        text = "true" if value else "false"
     elif isinstance(value, float):
         text = _float_text(value)
     else:
@@ -191,7 +210,7 @@ def spelled(value: Any, length: int = 60) -> str:
 
 
 def nearest_path(path: Path) -> str | None:
-    """The file or folder beside ``path`` whose name is most like it."""
+    """The existing path in the same folder with the most similar name; None if no name is similar."""
     try:
         names = [entry.name for entry in list_folder(path.parent)]
     except OSError:
@@ -200,10 +219,11 @@ def nearest_path(path: Path) -> str | None:
     return None if name is None else str(path.parent / name)
 
 
-def yaml_text(values: Mapping[str, Any]) -> str:
-    """``values`` as YAML in their own order: one key a line at the top, below it on one line what fits on one.
+def yaml_text(values: Mapping[str, PlainValue]) -> str:
+    """
+    Write YAML, in the order of ``values``: each top-level key on its own line, and what fits on one line on one.
 
-    ``read_document`` of it gives ``values`` again, floats to the last bit. Other readers of YAML, 1.1 or 1.2, agree.
+    ``read_document`` reads the same values from it, floats to the last bit, and so do other readers of YAML 1.1 or 1.2.
     """
     root = _Dumper(io.StringIO()).represent_data(dict(values))
     _lay_out(root, indent=0, is_root=True)
@@ -211,16 +231,16 @@ def yaml_text(values: Mapping[str, Any]) -> str:
 
 
 class _Source:
-    """One text in YAML, a file or the value of one override, with its variables set aside."""
+    """One text in YAML: a file, or the value of one override. Placeholders replace its variables."""
 
     def __init__(self, name: str, text: str) -> None:
         self.name = name
         self.variables: list[str] = []
         if _OPEN in text or _CLOSE in text:
-            raise RecipeFaults([f"{name}: has the character U+E000 or U+E001 in it; remove it."])
-        self.text = _VARIABLE.sub(self._set_aside, text)
+            raise RecipeFaults([f"{name}: contains the character U+E000 or U+E001; remove it."])
+        self.text = _VARIABLE.sub(self._replace_variable, text)
 
-    def _set_aside(self, match: re.Match[str]) -> str:
+    def _replace_variable(self, match: re.Match[str]) -> str:
         self.variables.append(match[1])
         return f"{_OPEN}{len(self.variables) - 1}{_CLOSE}"
 
@@ -228,16 +248,19 @@ class _Source:
         return _PLACEHOLDER.sub(lambda match: f"${{{self.variables[int(match[1])]}}}", text)
 
     def place(self, node: yaml.Node) -> Place:
+        """Where ``node`` was written."""
         if self.name == _COMMAND_LINE:
             return _COMMAND_LINE_PLACE
         line = node.start_mark.line + 1
         return Place(f"{self.name}:{line}", line)
 
     def compose(self) -> yaml.Node | None:
-        """The nodes of the text.
+        """
+        Returns:
+            The node of the whole text; None if it is empty.
 
         Raises:
-            RecipeFaults: the text is not YAML, or uses a part of YAML that recipes do without.
+            RecipeFaults: the text is not YAML, or uses a part of YAML that recipes do not use.
         """
         try:
             return yaml.compose(self.text, Loader=_Composer)
@@ -247,14 +270,14 @@ class _Source:
             problem = self._as_written(", ".join(filter(None, [error.context, error.problem])))
         except yaml.reader.ReaderError as error:
             line, problem = self.text[: error.position].count("\n") + 1, f"{chr(error.character)!r} is not allowed"
-        place = self.name if self.name == _COMMAND_LINE else f"{self.name}:{line}"
+        location = self.name if self.name == _COMMAND_LINE else f"{self.name}:{line}"
         fix = "Look at the indentation, quotes and brackets here and just above"
-        raise RecipeFaults([f"{place}: cannot be read as YAML: {problem}. {fix}."])
+        raise RecipeFaults([f"{location}: cannot be read as YAML: {problem}. {fix}."])
 
-    def value(self, node: yaml.Node, path: KeyPath, document: Document) -> Any:
-        """The plain value of ``node``; its places and faults go to ``document``."""
+    def value(self, node: yaml.Node, path: KeyPath, document: Document) -> Value:
+        """The plain value of ``node``; its places and faults are added to ``document``."""
         if isinstance(node, yaml.MappingNode):
-            return self._mapping(node, path, document)
+            return self.mapping(node, path, document)
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 document.places[*path, index] = self.place(item)
@@ -262,8 +285,9 @@ class _Source:
         assert isinstance(node, yaml.ScalarNode), "YAML has three kinds of nodes"
         return self._scalar(node, path, document)
 
-    def _mapping(self, node: yaml.MappingNode, path: KeyPath, document: Document) -> dict[str, Any]:
-        values: dict[str, Any] = {}
+    def mapping(self, node: yaml.MappingNode, path: KeyPath, document: Document) -> dict[str, Value]:
+        """As ``value``, of a mapping."""
+        values: dict[str, Value] = {}
         written: dict[str, yaml.Node] = {}
         for key_node, value_node in node.value:
             place = self.place(key_node)
@@ -282,7 +306,7 @@ class _Source:
             values[key] = self.value(value_node, (*path, key), document)
         return values
 
-    def _scalar(self, node: yaml.ScalarNode, path: KeyPath, document: Document) -> Any:
+    def _scalar(self, node: yaml.ScalarNode, path: KeyPath, document: Document) -> Value:
         try:
             text = self._expanded(node.value)
         except LookupError as error:
@@ -295,10 +319,12 @@ class _Source:
         return value
 
     def _expanded(self, text: str) -> str:
-        """``text`` with its variables put in.
+        """
+        Returns:
+            ``text`` with the values of its variables.
 
         Raises:
-            LookupError: a variable is misspelled or not set; its argument says so.
+            LookupError: a variable is misspelled or not set; its argument says which.
         """
         if "${" in text:
             raise LookupError("expected ${NAME} or ${NAME:-default}, closed on the same line.")
@@ -306,7 +332,7 @@ class _Source:
 
 
 def _variable(body: str) -> str:
-    """The value of ``NAME`` or ``NAME:-default``. As in a shell, the default also replaces an empty value."""
+    """The value of ``NAME`` or ``NAME:-default``; as in a shell, the default also replaces an empty value."""
     match = _VARIABLE_BODY.fullmatch(body)
     if match is None:
         raise LookupError(f"expected ${{NAME}} or ${{NAME:-default}}, not ${{{body}}}.")
@@ -318,24 +344,24 @@ def _variable(body: str) -> str:
         meant = did_you_mean(nearest(name, sorted(os.environ), cutoff=0.75))
         raise LookupError(f"{name} is not set; set it or write ${{{name}:-default}}.{meant}")
     if "${" in value:
-        raise LookupError(f"the value of {name} has ${{ in it, which would be a variable once more; write it out.")
+        raise LookupError(f"the value of {name} contains ${{, which would be another variable; write it out.")
     return value
 
 
 class _Composer(yaml.SafeLoader):
-    """YAML nodes, without the parts of YAML that make one key depend on another or change its type."""
+    """Composes YAML nodes, and refuses the parts of YAML that make one key depend on another or change its type."""
 
     _depth = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent) or event.anchor is not None:
-            raise _unread("anchors and aliases (& and *) are not used in recipes: write the value out", event)
+            raise _unsupported("anchors and aliases (& and *) are not used in recipes: write the value out", event)
         if event.tag is not None:
-            raise _unread(f"tags such as {event.tag} are not used in recipes: remove it", event)
-        # Long before Python's own limit, which depends on who calls.
-        if self._depth > _DEEPEST:
-            raise _unread("brackets and indented blocks are nested too deeply", event)
+            raise _unsupported(f"tags such as {event.tag} are not used in recipes: remove it", event)
+        # Far below Python's own limit, which depends on the caller.
+        if self._depth > _MAX_DEPTH:
+            raise _unsupported("brackets and indented blocks are nested too deeply", event)
         self._depth += 1
         try:
             return super().compose_node(parent, index)
@@ -343,8 +369,9 @@ class _Composer(yaml.SafeLoader):
             self._depth -= 1
 
 
-def _unread(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
-    mark: Any = event.start_mark
+def _unsupported(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
+    mark = event.start_mark
+    assert isinstance(mark, yaml.Mark), "the composer is yaml's own, in Python"
     return yaml.MarkedYAMLError(problem=problem, problem_mark=mark)
 
 
@@ -365,18 +392,18 @@ def _file_text(path: Path) -> str:
 
 
 def _shown(node: yaml.Node) -> str:
-    """A node as its text stands, for a sentence."""
+    """A node as it was written, for a sentence."""
     if isinstance(node, yaml.ScalarNode):
         return spelled(node.value) if node.style else str(node.value) or "null"
     return "a mapping" if isinstance(node, yaml.MappingNode) else "a list"
 
 
-def _override(document: Document, overrides: Sequence[str]) -> None:
+def _apply_overrides(document: Document, overrides: Sequence[str]) -> None:
     taken: list[KeyPath] = []
     for override in overrides:
         key, equals, text = override.partition("=")
         path = tuple(map(_part, key.strip().split(".")))
-        if not equals or "" in path or len(path) > _DEEPEST:
+        if not equals or "" in path or len(path) > _MAX_DEPTH:
             sentence = f"{spelled(override)} is not an override; expected key=value, such as optim.lr=1e-5."
             document.note(_on_command_line((), sentence))
             continue
@@ -391,18 +418,18 @@ def _override(document: Document, overrides: Sequence[str]) -> None:
 
 
 def _part(text: str) -> str | int:
-    """A part of a dotted key; that of a list is a number, which is short."""
+    """A part of a dotted key; an index of a list is a short number."""
     return int(text) if re.fullmatch(r"[0-9]{1,9}", text) else text
 
 
-def _on_a_line(sentence: str) -> str:
-    """Without line breaks; of a key or a value that goes on and on, the beginning, with the fix at the end."""
+def _shortened(sentence: str) -> str:
+    """The sentence on one line; if a key or a value makes it too long, its beginning and its end, which is the fix."""
     line = " ".join(sentence.splitlines())
-    return line if len(line) <= _LONGEST_LINE else f"{line[: _LONGEST_LINE - 300]} ... {line[-300:]}"
+    return line if len(line) <= _MAX_SENTENCE else f"{line[: _MAX_SENTENCE - 300]} ... {line[-300:]}"
 
 
 def _set(document: Document, path: KeyPath, text: str) -> None:
-    """Put the value of one override where ``path`` leads, making the mappings on the way that are not there."""
+    """Set the value of one override at ``path``; mappings that are missing on the way are made."""
     source = _Source(_COMMAND_LINE, text)
     try:
         node = source.compose()
@@ -410,33 +437,39 @@ def _set(document: Document, path: KeyPath, text: str) -> None:
         found = error.faults[0].removeprefix(f"{_COMMAND_LINE}: ")
         document.note(_on_command_line(path, f"{dotted(path)} is {spelled(text)}, which {found}"))
         return
-    container: Any = document.values
+    container: Value = document.values
     for depth, part in enumerate(path):
-        here = path[:depth]
-        problem = _no_way_on(container, here, part)
-        if problem is not None:
+        here, is_last = path[:depth], depth == len(path) - 1
+        if isinstance(container, dict):
+            key = str(part)
+            path = (*here, key, *path[depth + 1 :])
+            if is_last:
+                container[key] = _overriding_value(document, path, source, node)
+            elif key not in container:
+                container[key] = {}
+                document.places[path[: depth + 1]] = _COMMAND_LINE_PLACE
+            container = container[key]
+        elif isinstance(container, list) and isinstance(part, int) and part < len(container):
+            if is_last:
+                container[part] = _overriding_value(document, path, source, node)
+            container = container[part]
+        else:
+            problem = _why_no_part(container, here, part)
             document.note(_on_command_line(path, f"{dotted(path)} leads nowhere: {problem}."))
             return
-        if isinstance(container, dict):
-            path = (*here, str(part), *path[depth + 1 :])
-        if depth < len(path) - 1:
-            if isinstance(container, dict) and path[depth] not in container:
-                container[path[depth]] = {}
-                document.places[path[: depth + 1]] = _COMMAND_LINE_PLACE
-            container = container[path[depth]]
+
+
+def _overriding_value(document: Document, path: KeyPath, source: _Source, node: yaml.Node | None) -> Value:
+    """The value of an override, after what was known of ``path`` is forgotten."""
     document.drop(path)
     document.places[path] = _COMMAND_LINE_PLACE
-    container[path[-1]] = None if node is None else source.value(node, path, document)
+    return None if node is None else source.value(node, path, document)
 
 
-def _no_way_on(container: Any, path: KeyPath, part: str | int) -> str | None:
-    """Why ``part`` cannot follow ``path``; None when it can."""
-    if isinstance(container, dict):
-        return None
+def _why_no_part(container: Value, path: KeyPath, part: str | int) -> str:
+    """Why ``container``, at ``path``, has nothing named ``part``."""
     if not isinstance(container, list):
         return f"{dotted(path)} is {spelled(container)}, which has no keys"
-    if isinstance(part, int) and part < len(container):
-        return None
     entries = "is empty" if not container else f"has the entries 0 to {len(container) - 1}"
     return f"{dotted(path)} {entries}, not {part}"
 
@@ -446,7 +479,7 @@ def _on_command_line(path: KeyPath, sentence: str) -> Fault:
 
 
 def _float_text(value: float) -> str:
-    """The shortest spelling that reads back as ``value``, with the point that YAML 1.1 wants: 5.0e-6."""
+    """The shortest text that is read as ``value`` again, with the point that YAML 1.1 needs: 5.0e-6."""
     mantissa, e, exponent = repr(value).partition("e")
     if not e:
         return mantissa
@@ -454,22 +487,22 @@ def _float_text(value: float) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes text that YAML 1.1 or ``plain_scalar`` would take for something else; indents lists below their key."""
+    """Quotes text that YAML 1.1 or ``plain_scalar`` would read as something else; indents lists below their key."""
 
     def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
         super().increase_indent(flow, False)
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    # Only double quotes escape; line breaks such as U+0085 would be folded into spaces.
+    # Only double quotes allow escapes; without them, line breaks such as U+0085 would become spaces.
     style = None if isinstance(plain_scalar(text), str) and text.isprintable() else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
-def _represent_mapping(dumper: yaml.SafeDumper, mapping: dict[str, Any]) -> yaml.MappingNode:
+def _represent_mapping(dumper: yaml.SafeDumper, mapping: dict[str, object]) -> yaml.MappingNode:
     return dumper.represent_mapping("tag:yaml.org,2002:map", mapping.items(), flow_style=False)
 
 
@@ -483,13 +516,14 @@ _Dumper.add_representer(float, _represent_float)
 
 
 def _lay_out(node: yaml.Node, indent: int, before: int = 0, *, is_root: bool = False) -> None:
-    """Choose for each mapping and list below ``node``: on one line, or an entry a line.
+    """
+    Choose for ``node`` and each mapping and list in it: on one line, or an entry a line.
 
     Args:
         node: what to lay out.
-        indent: column at which the line starts that its key stands on.
-        before: characters on that line before it.
-        is_root: it is the whole text, whose keys stand at column 0.
+        indent: column at which the line of its key starts.
+        before: characters before it on that line.
+        is_root: it is the whole text, whose keys start at column 0.
     """
     if not isinstance(node, yaml.CollectionNode):
         return

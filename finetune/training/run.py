@@ -114,14 +114,14 @@ def require_shared_disk(accelerator: Accelerator, folder: RunFolder) -> None:
     words = [secrets.token_hex(16)]
     broadcast_object_list(words)
     if accelerator.is_main_process:
-        folder.leave(words[0])
+        folder.leave_word(words[0])
     accelerator.wait_for_everyone()
     fault = None
-    if not folder.finds(words[0]):
+    if not folder.finds_word(words[0]):
         fault = f"process {accelerator.process_index} on {platform.node()}"
     faults = [one for one in gather_object([fault]) if one]
     if accelerator.is_main_process:
-        folder.take_back()
+        folder.remove_word()
     if faults:
         raise FinetuneError(
             f"{folder.path}: what the main process writes there is not seen by {', '.join(faults)}. All machines of a "

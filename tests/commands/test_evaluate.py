@@ -195,7 +195,7 @@ def test_several_protocols_are_several_tables(run: Path, tmp_path: Path, capsys:
     ],
 )
 def test_names_after_a_protocol_are_protocols(words: list[str], protocols: list[str]) -> None:
-    found = evaluate._each_with_its_option(["model", *words, "a.b=c"])
+    found = evaluate._repeat_protocol(["model", *words, "a.b=c"])
     assert [
         word.partition("=")[2] if word.startswith("--protocol=") else found[place + 1]
         for place, word in enumerate(found)

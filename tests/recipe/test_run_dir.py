@@ -13,7 +13,7 @@ import pytest
 import yaml
 
 from finetune.commands import train
-from finetune.recipe.run_dir import PLACES_OF_DATA, RunFolder, differing_keys, lasting_digest, require_same_run
+from finetune.recipe.run_dir import PATH_KEYS_OF_DATA, RunFolder, differing_keys, lasting_digest, require_same_run
 from finetune.training.run_log import MetricsLog
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ProcessError
@@ -166,7 +166,7 @@ def test_a_resumption_may_change_steps_and_python_but_not_recipe_data_or_weights
             r"data\.train\.0 \(2 .* 2 now",
         ),
     ):
-        with pytest.raises(FinetuneError, match=rf"environment\.json: what {named}"):
+        with pytest.raises(FinetuneError, match=rf"environment\.json: since the run began, {named}"):
             require_same_run(run, recipe, RECORD | {key: value})
 
 
@@ -226,7 +226,7 @@ def test_every_place_that_a_reader_is_told_is_known_for_one() -> None:
     for name in registry.READERS:
         for option in fields(registry.find(registry.READERS, name)):
             if "str" in str(option.type).replace("Literal", "").split("[")[0] or option.name in no_places:
-                assert (option.name in PLACES_OF_DATA) != (option.name in no_places), f"{name}.{option.name}"
+                assert (option.name in PATH_KEYS_OF_DATA) != (option.name in no_places), f"{name}.{option.name}"
 
 
 @pytest.mark.parametrize(
@@ -263,7 +263,7 @@ def test_a_folder_that_is_gone_while_it_is_written_to_is_one_sentence(tmp_path: 
 def test_a_file_where_a_folder_should_be_is_one_sentence(tmp_path: Path, name: str) -> None:
     run = folder(tmp_path)
     (run.path / name).write_text("a file")
-    with pytest.raises(FinetuneError, match=f"{name} is no folder"):
+    with pytest.raises(FinetuneError, match=f"{name} must be a folder. Delete what is there"):
         run.require_free(resume=True, overwrite=False)
     run.require_free(resume=False, overwrite=True)
 
@@ -321,13 +321,13 @@ def test_a_lock_is_no_link_is_not_emptied_and_goes(tmp_path: Path) -> None:
 
 
 def test_a_word_is_found_by_whoever_sees_the_same_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("finetune.recipe.run_dir._SECONDS_TO_BE_SEEN", 0.0)
+    monkeypatch.setattr("finetune.recipe.run_dir._CACHED_BY_NFS_S", 0.0)
     run, other = folder(tmp_path), RunFolder(tmp_path / "another disk" / "one")
-    run.leave("a word")
-    assert run.finds("a word") and RunFolder(run.path).finds("a word")
-    assert not run.finds("another word") and not other.finds("a word")
-    run.take_back()
-    assert not run.finds("a word")
+    run.leave_word("a word")
+    assert run.finds_word("a word") and RunFolder(run.path).finds_word("a word")
+    assert not run.finds_word("another word") and not other.finds_word("a word")
+    run.remove_word()
+    assert not run.finds_word("a word")
     assert [path.name for path in run.path.parent.iterdir()] == ["one"]
 
 

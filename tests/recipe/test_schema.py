@@ -303,7 +303,7 @@ def test_a_metric_recipe_is_scored_plainly_and_may_start_from_nothing(tmp_path: 
         ("evaluation.max_depth_m=null", "evaluation.max_depth_m is null and model.max_depth_m is null (x.yaml:2); "
          "expected meters for one of them, such as evaluation.max_depth_m: 10.0, up to which depth is scored."),
         ("model.decoder_init=calibrated", "model.decoder_init is 'calibrated' and model.checkpoint is null "
-         "(x.yaml:4); expected scratch, since every weight is drawn anew."),
+         "(x.yaml:4); expected scratch, since every weight is random."),
         ("model.decoder_init=keep", "model.decoder_init is 'keep' and model.checkpoint is null (x.yaml:4); expected"),
         ("model.checkpoint_kind=metric", "model.checkpoint_kind is 'metric' and model.checkpoint is null (x.yaml:4); "
          "expected auto."),
@@ -472,10 +472,10 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
          "model.max_depth_m is 'ten'; expected a number above 0 and at most 100000, or null."),
         ("  max_depth_m: 10", "  max_depth_m: null", 4,
          "model.max_depth_m is null; expected a number above 0 and at most 100000: the farthest meters that head "
-         "metric answers."),
+         "metric can predict."),
         ("  max_depth_m: 10\n", "", 2,
          "model.max_depth_m is null; expected a number above 0 and at most 100000: the farthest meters that head "
-         "metric answers."),
+         "metric can predict."),
         ("name: small", "name: 7", 1, "name is 7; expected text that is not empty. Did you mean '7'?"),
         ("      meters_per_unit: 0.001", "      meters_per_unit: 1mm", 10,
          "data.train.0.meters_per_unit is '1mm'; expected a number."),
@@ -566,15 +566,15 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         # Keys that do not go together.
         ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescale\n  decoder_init: scratch", 5,
          "model.on_max_depth is 'rescale' and model.decoder_init is 'scratch' (x.yaml:6); expected refuse, since only "
-         "a last layer that is kept has answers to scale."),
+         "a last layer that is kept has predictions to scale."),
         ("  max_depth_m: 10", "  max_depth_m: 10\n  on_max_depth: rescle", 5,
          "model.on_max_depth is 'rescle'; expected one of refuse, rescale. Did you mean rescale?"),
         ("run:", "evaluation: {min_depth_m: 5, max_depth_m: 2}\nrun:", 16,
          "evaluation.max_depth_m is 2 and evaluation.min_depth_m is 5 (x.yaml:16); expected a larger max_depth_m "
          "than min_depth_m."),
         ("run:", "evaluation: {min_depth_m: 10}\nrun:", 16,
-         "evaluation.min_depth_m is 10 and model.max_depth_m is 10 (x.yaml:4); expected less than the farthest "
-         "answer of the model."),
+         "evaluation.min_depth_m is 10 and model.max_depth_m is 10 (x.yaml:4); expected less than the max "
+         "depth of the model."),
         ("run:", "evaluation: {protocols: [plain, plain]}\nrun:", 16,
          "evaluation.protocols is ['plain', 'plain']; expected each name once."),
         ("  max_depth_m: 10", "  max_depth_m: 10\n  checkpoint_kind: relative\n  checkpoint_max_depth_m: 20", 6,
@@ -582,7 +582,7 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
          "since a relative checkpoint has no max depth."),
         ("  checkpoint: org/name", "  checkpoint: null", 3,
          "model.checkpoint is null and model.encoder is 'auto' (x.yaml:2); expected a file or a hub id such as "
-         "depth-anything/Depth-Anything-V2-Small, or, to start from drawn weights, an encoder such as tiny."),
+         "depth-anything/Depth-Anything-V2-Small, or, to start from random weights, an encoder such as tiny."),
         ("  max_depth_m: 10", "  max_depth_m: 10\n  head: relative", 15,
          "loss.0.kind is 'silog' and model.head is 'relative' (x.yaml:5); expected a loss of inverse depth, such as "
          "ssi."),

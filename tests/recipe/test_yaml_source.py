@@ -139,7 +139,7 @@ def test_variables(text: str, value: Any, tmp_path: Path, monkeypatch: pytest.Mo
         ("a: ${DEPTH_ROOT", "1: a is '${DEPTH_ROOT'; expected ${NAME} or ${NAME:-default}, closed on the same line."),
         ("a: ${1X}", "1: a is '${1X}'; expected ${NAME} or ${NAME:-default}, not ${1X}."),
         ("a: ${X-1}", "1: a is '${X-1}'; expected ${NAME} or ${NAME:-default}, not ${X-1}."),
-        ("a: ${TWICE}", "1: a is '${TWICE}'; the value of TWICE has ${ in it, which would be a variable once more; "
+        ("a: ${TWICE}", "1: a is '${TWICE}'; the value of TWICE contains ${, which would be another variable; "
          "write it out."),
         ("${DEPTH_ROOT}: 1", "1: ${DEPTH_ROOT} cannot be a key; expected a plain word."),
         ("a: .nan", "1: a is .nan; expected a finite number."),

@@ -154,7 +154,7 @@ def test_a_run_folder_that_is_taken_is_a_note(recipe: Path, tmp_path: Path, monk
     checked = check_recipe(load_recipe(recipe), str(recipe), step=False)
     (stop,) = [one for one in checked.findings if one.name == "run"]
     assert (stop.severity, checked.stops) == ("stop", True)
-    assert "holds files but no run" in stop.evidence
+    assert "contains files but no run" in stop.evidence
 
 
 def test_what_a_sensor_stands_for_is_said_as_train_says_it(recipe: Path) -> None:
