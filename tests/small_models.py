@@ -10,7 +10,7 @@ import torch
 from finetune.data.preprocessing import Preprocessing
 from finetune.models.checkpoints.save import save_adapter, save_native
 from finetune.models.depth_model import DepthModel
-from finetune.models.lora import adapter_tensors, add_adapters, lora_config, merged
+from finetune.models.lora import adapter_tensors, add_adapters, lora_config, merge_adapters
 
 INPUT_SIZE = (28, 42)
 BASE = {"source": "base.pth", "sha256": "0" * 64, "license": "Apache-2.0"}
@@ -69,7 +69,7 @@ def write_adapted(folder: Path, max_depth_m: float | None = 10.0) -> Path:
         "base": {**BASE, "sha256": sha256},
         "name": "small",
     }
-    save_native(folder / "model.safetensors", merged(network), described)
+    save_native(folder / "model.safetensors", merge_adapters(network), described)
     named = config.to_dict() | {"base_model_name_or_path": str(base)}
     save_adapter(folder / "adapter", adapter_tensors(network), named, network, described)
     return folder / "model.safetensors"

@@ -1,4 +1,4 @@
-"""What makes a comparison of inverse depth blind to scale and shift: each map by its own median and spread."""
+"""Comparison of inverse depths without scale and shift: each map is normalized by its own median and spread."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def aligned_residual(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
     Returns:
         (B, H * W) float32, no unit. 0 with zero gradient where ``valid`` is False, and all over an image whose target
-        is one number: scale and shift make that of any answer, so it teaches nothing.
+        is one number: scale and shift make that of any prediction, so it teaches nothing.
     """
     inside = valid.flatten(1)
     pred, _ = _normalized(pred, inside)

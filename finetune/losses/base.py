@@ -1,4 +1,4 @@
-"""What every loss asks of its inputs. Losses use tensor methods only, so reading a recipe does not import torch."""
+"""What all losses share. Losses use only methods of tensors, so that reading a recipe does not import torch."""
 
 from __future__ import annotations
 

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class BerHu(LossOfImages):
     """Mean reverse Huber error over valid pixels, in meters: |e| up to c, (e^2 + c^2) / (2 c) beyond it.
 
-    c is a fifth of the largest error of the image; of the image and not of the batch, so that the loss of a frame does
-    not depend on which others it was drawn with, or on how many processes there are. It is held fixed in backward: what
-    it depends on is where the two pieces meet, which they do with one value and slope for any c.
+    c is a fifth of the largest error of the image, and not of the batch, so that the loss of a frame does not depend on
+    the other frames of its batch or on the number of processes. Backward treats c as a constant: it only decides where
+    the two pieces meet, and they meet with one value and one slope for any c.
 
     Source: Laina et al. 2016, arXiv:1606.00373, equation 1, which takes c over the batch.
     """
@@ -30,6 +30,6 @@ class BerHu(LossOfImages):
     def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
         """(B, 1, H, W) meters -> (B,), meters."""
         error_m = (pred_m.where(valid, 0.0) - target_m.where(valid, 0.0)).abs()
-        # A perfect answer has c = 0; its errors are 0 too, and take the first piece.
+        # A perfect prediction has c = 0; its errors are 0 too, and take the first piece.
         c = (error_m.detach().amax((1, 2, 3), keepdim=True) / 5).clamp_min(1e-6)
         return mean_over_valid(error_m.where(error_m <= c, (error_m.square() + c.square()) / (2 * c)), valid)

@@ -1,4 +1,4 @@
-"""Scale-and-shift-invariant error in inverse depth, what a relative model is trained by."""
+"""Scale-and-shift-invariant error in inverse depth, the loss of relative models."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class Ssi(LossOfImages):
     """Mean absolute difference of inverse depths, each moved by its median and divided by its spread, without unit.
 
-    An answer that is the target times a positive number plus any number has error 0. Weigh it 1 to 2 against
+    A prediction that is the target times a positive number plus any number has error 0. Weigh it 1 to 2 against
     ``gradient`` with ``of: aligned``, as Depth Anything V2 does.
 
     Source: Ranftl et al. 2020 (MiDaS), arXiv:1907.01341, equations 5 to 8, without the factor 1/2 and, where it is
@@ -39,7 +39,7 @@ class Ssi(LossOfImages):
         """
         (B, 1, H, W) inverse depth, ``target`` >= 0 -> (B,), without unit.
 
-        An image whose target is one number counts as 0; one whose answer is, as 1 without gradient.
+        An image whose target is one number counts as 0; one whose prediction is, as 1 without gradient.
         """
         error = aligned_residual(pred, target, valid).abs()
         count = valid.flatten(1).sum(1)

@@ -14,19 +14,19 @@ from finetune.models.encoder_specs import ENCODERS, ORIGINAL_OFFSET, PATCH, VERS
 from finetune.models.heads import MetricHead, RelativeHead
 from finetune.utils.kinds import Kind
 
-# The deepest fusion block is called without a second map, so its first unit never runs and never gets a gradient;
-# frozen, DistributedDataParallel needs no find_unused_parameters. It is kept because official files hold it.
+# The deepest fusion block is called without a second map, so its first unit never runs and never gets a gradient.
+# Because it is frozen, DistributedDataParallel needs no find_unused_parameters. Official files have it, so we keep it.
 UNUSED_UNIT = "decoder.fuse.3.skip_unit"
-# What an adapter's file says of the network that it belongs to, each as one number: meters, 0 of a relative one, and
-# the version of Depth Anything.
+# An adapter's file describes its network by two numbers: the max depth in meters, 0 for a relative one, and the version
+# of Depth Anything.
 MAX_DEPTH, VERSION = "max_depth_m", "checkpoint_version"
 
 
 class DepthModel(nn.Module):
     """Depth Anything V2: official weights, renamed, give the official output.
 
-    All weights are NaN until ``initialise`` draws them or ``checkpoints.fill.fill`` sets them, so that a tensor which
-    nobody filled shows itself in the first answer.
+    All weights are NaN until ``initialise`` draws them or ``checkpoints.fill.fill`` sets them, so that a tensor that
+    was not filled shows in the first prediction.
     """
 
     def __init__(
@@ -40,9 +40,9 @@ class DepthModel(nn.Module):
         """
         Args:
             encoder: a key of ``ENCODERS``.
-            max_depth_m: the largest depth the metric head can answer, meters; None gives a relative head.
+            max_depth_m: the largest depth that the metric head can predict, meters; None gives a relative head.
             version: ``v1`` or ``v2`` of Depth Anything: which blocks the decoder reads.
-            position_offset: patches, how the position embedding is sampled: 0.1 as by the original, 0.0 as by
+            position_offset: patches, how the position embedding is sampled: 0.1 as in the original, 0.0 as in
                 transformers; see ``models.position_embedding``.
 
         Raises:
@@ -59,7 +59,7 @@ class DepthModel(nn.Module):
         self.encoder_name = encoder
         self.version = version
         self.max_depth_m = max_depth_m
-        # Built without memory: the layers' own drawing would cost seconds for vitl and move the global generator.
+        # Built without memory: the layers' own initialization takes seconds for vitl and advances the global generator.
         with torch.device("meta"):
             self.encoder = Encoder(spec, version, position_offset)
             self.decoder = DptDecoder(spec)
@@ -113,7 +113,7 @@ class DepthModel(nn.Module):
         return self.head.features(self.decoder(self.encoder(image)), (height, width))
 
     def meaning(self) -> dict[str, Tensor]:
-        """What the names and shapes of the weights cannot say, as tensors for an adapter's file."""
+        """What names and shapes of the weights do not tell, as tensors for an adapter's file."""
         return {
             MAX_DEPTH: torch.tensor([self.max_depth_m or 0.0]),
             VERSION: torch.tensor([float(self.version.removeprefix("v"))]),
@@ -121,16 +121,16 @@ class DepthModel(nn.Module):
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
         """
-        Called for every loading of weights, by peft too, which knows nothing of meters and would load in silence.
+        Called whenever weights are loaded, also by peft, which does not know about meters and would load silently.
 
         Raises:
-            ValueError: the weights say that they belong to a network with another head, max depth or version.
+            ValueError: the weights belong to a network with another head, max depth or version.
         """
         for name, own in self.meaning().items():
-            told = state_dict.pop(f"{prefix}{name}", None)
-            if told is not None and not torch.equal(told.cpu().float(), own):
+            stated = state_dict.pop(f"{prefix}{name}", None)
+            if stated is not None and not torch.equal(stated.cpu().float(), own):
                 raise ValueError(
-                    f"the adapter belongs to a network with {name} {told.item():g} (0: relative), this one has "
+                    f"the adapter belongs to a network with {name} {stated.item():g} (0: relative), this one has "
                     f"{own.item():g}: make the network by finetune.adapter_base(folder)"
                 )
         super()._load_from_state_dict(state_dict, prefix, *arguments)
@@ -140,7 +140,7 @@ class DepthModel(nn.Module):
         return list(self.encoder.parameters())
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Keep only the encoder's block inputs for backward and compute the rest twice."""
+        """Keep only the inputs of the encoder's blocks for backward, and compute the rest again."""
         self.encoder.set_grad_checkpointing(enabled)
 
     def initialise(self, seed: int) -> None:

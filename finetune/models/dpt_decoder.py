@@ -24,7 +24,7 @@ class ResidualUnit(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Adds a finer map to what came from the coarser scales, and enlarges the sum."""
+    """Adds a finer map to the map of the coarser scales, and enlarges the sum."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -71,7 +71,7 @@ class DptDecoder(nn.Module):
     def forward(self, maps: list[Tensor]) -> Tensor:
         """
         Args:
-            maps: four of (B, embed_dim, h, w), from the shallowest tap to the deepest.
+            maps: four of (B, embed_dim, h, w), from the shallowest block to the deepest.
 
         Returns:
             (B, features, 8h, 8w).

@@ -1,4 +1,4 @@
-"""Dropout whose draws are a function of the run's seed and the number of the sample, and of nothing else."""
+"""Dropout whose draws depend only on the run's seed and the number of the sample."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 
 class SampleDropout(nn.Module):
-    """As ``nn.Dropout``, but sample k of a run loses the same values in whatever batch and process it is seen.
+    """As ``nn.Dropout``, but sample k of a run loses the same values in any batch and process.
 
     Attributes:
-        first_sample: number k of the first sample of the batch; those after it follow. Whoever trains sets it.
+        first_sample: number k of the first sample of the batch; the others follow. The trainer sets it.
     """
 
     def __init__(self, p: float, *, seed: tuple[int, ...]) -> None:
@@ -29,12 +29,12 @@ class SampleDropout(nn.Module):
         """(B, ...) of samples -> the same, with a share ``p`` of 0 and the rest scaled by 1 / (1 - p), in training."""
         return x * self._kept(x) / (1.0 - self.p) if self.training and self.p else x
 
-    # A compiler knows no generators; it takes what this gives as it is.
+    # The compiler does not support generators, so this part stays outside of its graph.
     @torch.compiler.disable
     def _kept(self, x: Tensor) -> Tensor:
         kept = torch.empty_like(x, requires_grad=False)
-        for place, of_sample in enumerate(kept):
-            number = np.random.SeedSequence((*self._seed, self.first_sample + place)).generate_state(1, np.uint64)
+        for i, of_sample in enumerate(kept):
+            number = np.random.SeedSequence((*self._seed, self.first_sample + i)).generate_state(1, np.uint64)
             generator = torch.Generator(x.device).manual_seed(int(number.item()))
             of_sample.bernoulli_(1.0 - self.p, generator=generator)
         return kept

@@ -1,6 +1,6 @@
 """DINOv2's vision transformer through timm, with the original's position embedding.
 
-Importing timm imports torchvision and, through it, torch's compiler; an optimizer imports that compiler anyway.
+Importing timm imports torchvision and so torch's compiler, which an optimizer imports anyway.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ __all__ = ["ENCODERS", "Encoder", "EncoderSpec"]
 
 
 class Encoder(VisionTransformer):
-    """Image -> four maps of normalized tokens, one for each tap.
+    """Image -> four maps of normalized tokens, one for each of ``out_indices``.
 
     Parameter names and meanings are those of DINOv2 as Depth Anything V2 stores it, after ``pretrained.``; only the
-    gated feed-forward part of vitg is named otherwise.
+    gated feed-forward part of vitg has other names.
     """
 
     def __init__(self, spec: EncoderSpec, version: str = "v2", position_offset: float = ORIGINAL_OFFSET) -> None:
@@ -38,23 +38,23 @@ class Encoder(VisionTransformer):
             # The gated part keeps two thirds of the width, and timm counts gate and value together.
             mlp_ratio=16 / 3 if spec.swiglu else 4.0,
             mlp_layer=SwiGLUPacked if spec.swiglu else Mlp,
-            act_layer=nn.SiLU if spec.swiglu else nn.GELU,  # timm hands it on to the gated part too
+            act_layer=nn.SiLU if spec.swiglu else nn.GELU,  # timm passes it to the gated part too
             init_values=1.0,
             dynamic_img_size=True,
             weight_init="skip",
         )
         self.out_indices = spec.out_indices_of(version)
         self.position_offset = position_offset
-        # Never read; official files hold it, so that ours must too to come out complete.
+        # Never read; official files have it, so complete ones of ours must too.
         self.register_buffer("mask_token", torch.zeros(1, spec.embed_dim))
         for block in self.blocks:
             block.attn.fused_attn = True  # whatever TIMM_FUSED_ATTN says: the other path holds all weights in memory
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw all weights anew: linear layers as Glorot and Bengio 2010 have it, positions as smooth waves.
+        """Draw all weights: linear layers as in Glorot and Bengio 2010, positions as smooth waves.
 
-        DINOv2 draws from a truncated normal of 0.02, which suits layers of 768 and more: here every branch would
-        begin as next to nothing, and all places would look alike for thousands of steps.
+        DINOv2 draws from a truncated normal of 0.02, which suits layers of 768 channels and more. In our smaller ones
+        every branch would start near zero, and all positions would look alike for thousands of steps.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv2d):
@@ -113,13 +113,13 @@ class Encoder(VisionTransformer):
 
 def _waves(channels: int) -> Tensor:
     """
-    (1, 1 + GRID**2, channels): sine and cosine of each side's place, as Dosovitskiy et al. 2021 and He et al. 2022 fix
-    them, but with half a period to four over the grid. So long, they mean the same however few patches an image has;
-    a value drawn for each place of the grid would be noise at every size that was not trained on.
+    (1, 1 + GRID**2, channels): sine and cosine of the position along each side, as in Dosovitskiy et al. 2021 and He et
+    al. 2022, but with half a period to four over the grid. Waves this long mean the same for images of few patches;
+    values drawn for each position of the grid would be noise at every size but the trained one.
     """
-    place = torch.linspace(0.0, 1.0, GRID)[:, None]
+    position = torch.linspace(0.0, 1.0, GRID)[:, None]
     waves = 0.5 * 2.0 ** torch.linspace(0.0, 3.0, channels // 4)
-    of_side = torch.cat([torch.sin(2 * math.pi * waves * place), torch.cos(2 * math.pi * waves * place)], dim=1)
+    of_side = torch.cat([torch.sin(2 * math.pi * waves * position), torch.cos(2 * math.pi * waves * position)], dim=1)
     rows = of_side[:, None].expand(GRID, GRID, -1)
     columns = of_side[None].expand(GRID, GRID, -1)
     patches = 0.3 * torch.cat([rows, columns], dim=-1).flatten(0, 1)

@@ -1,4 +1,4 @@
-"""What turns decoder features into one number a pixel: inverse depth of unknown scale, or meters."""
+"""Heads, which turn decoder features into one number for each pixel: inverse depth of unknown scale, or meters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RelativeHead(nn.Module):
         """
         Args:
             decoded: (B, channels, h, w).
-            size: height and width of the answer.
+            size: height and width of the prediction.
 
         Returns:
             (B, 32, *size), >= 0: what the last layer, a 1x1 convolution, reads.
@@ -36,7 +36,7 @@ class RelativeHead(nn.Module):
             features: (B, 32, H, W), of any floating type.
 
         Returns:
-            (B, 1, H, W) float32, whatever autocast says: 8 bits of mantissa are centimeters at 10 m.
+            (B, 1, H, W) float32, also under autocast: 8 bits of mantissa are centimeters at 10 m.
         """
         with torch.autocast(features.device.type, enabled=False):
             return self.activate(self.last(features.float()))
@@ -46,7 +46,10 @@ class RelativeHead(nn.Module):
 
 
 class MetricHead(RelativeHead):
-    """Meters along the optical axis, between 0 and ``max_depth_m``; bigger is farther. Same layers, other ending."""
+    """Meters along the optical axis, between 0 and ``max_depth_m``; bigger is farther.
+
+    The layers are those of ``RelativeHead``; only the activation differs.
+    """
 
     def __init__(self, channels: int, max_depth_m: float) -> None:
         super().__init__(channels)

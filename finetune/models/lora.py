@@ -1,6 +1,6 @@
-"""Low-rank adapters beside the linear layers of the encoder, through peft.
+"""Low-rank adapters of the linear layers of the encoder, by peft.
 
-peft takes seconds to import, so only what has adapters imports it.
+peft takes seconds to import, so only functions that need it import it.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from peft import LoraConfig
     from peft.tuners.lora import Linear
 
-# What a recipe calls them, and where they are in a block.
+# Name in a recipe -> path in a block.
 TARGETS = {"qkv": "attn.qkv", "proj": "attn.proj", "fc1": "mlp.fc1", "fc2": "mlp.fc2"}
-_DROPOUT = 1000  # what the draws are for; apart from those of the data, which count from 0
-ADAPTER = "default"  # the name that peft gives the only one
+_DROPOUT = 1000  # part of the seed; the data's draws count from 0
+ADAPTER = "default"  # peft's name of the only adapter
 
 
 def lora_config(
@@ -31,12 +31,12 @@ def lora_config(
     """
     Args:
         blocks: of the encoder.
-        rank, alpha, dropout: of an adapter; its answer is scaled by alpha / rank.
+        rank, alpha, dropout: of an adapter; its output is scaled by alpha / rank.
         targets: keys of ``TARGETS``.
         last_blocks: how many blocks, counted from the last, get adapters; None: all.
 
     Returns:
-        What peft is told, with whole paths from the network: a bare ``proj`` would also mean the patch embedding.
+        The configuration for peft, with whole paths: a bare ``proj`` would also mean the patch embedding.
     """
     from peft import LoraConfig
 
@@ -55,24 +55,24 @@ def lora_config(
 
 def add_adapters(network: DepthModel, config: LoraConfig, seed: int) -> None:
     """
-    Put adapters into the encoder, in place; of the encoder they alone are trained, and they answer 0 until they are.
+    Put adapters into the encoder, in place. They are all of it that is trained, and add 0 until then.
 
     Args:
         network: every weight of its encoder is frozen; decoder and head stay as they are.
-        config: what ``lora_config`` answered.
-        seed: adapters are drawn from it, whatever the global generator's state; and with the number of a sample, what
-            dropout takes from it.
+        config: of ``lora_config``.
+        seed: the adapters are drawn from it, whatever the global generator's state, and so is their dropout, with the
+            number of the sample.
     """
     from peft import inject_adapter_in_model
 
     inside = copy.copy(config)
-    inside.modules_to_save = None  # decoder and head are no part of the encoder, and trained in full as they are
+    inside.modules_to_save = None  # decoder and head are not in the encoder, and are trained in full
     inside.target_modules = str(config.target_modules).removeprefix(r"encoder\.")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         inject_adapter_in_model(inside, network.encoder, ADAPTER)
     if config.lora_dropout:
-        # torch's own draws from the global generator, which nobody seeds and a resumed run would find in another state.
+        # torch's own dropout draws from the global generator, whose state a resumed run does not restore.
         for number, (_, layer) in enumerate(adapted_layers(network)):
             layer.lora_dropout[ADAPTER] = SampleDropout(config.lora_dropout, seed=(seed, _DROPOUT, number))
 
@@ -84,8 +84,8 @@ def adapted_layers(network: DepthModel) -> Iterator[tuple[str, Linear]]:
     return ((name, module) for name, module in network.named_modules() if isinstance(module, Linear))
 
 
-def merged(network: DepthModel) -> DepthModel:
-    """A network without adapters that gives the same answer: each is added to the weight it stands beside."""
+def merge_adapters(network: DepthModel) -> DepthModel:
+    """A network without adapters that predicts the same: each adapter is added to its weight."""
     plain = DepthModel(
         network.encoder_name,
         network.max_depth_m,
@@ -105,9 +105,9 @@ def merged(network: DepthModel) -> DepthModel:
 
 def adapter_tensors(network: DepthModel) -> dict[str, Tensor]:
     """
-    The adapters, and decoder and head in full, by the names that peft gives them in a file.
+    The adapters, and decoder and head in full, by peft's names in a file.
 
-    Two numbers beside them say what network they belong to; ``DepthModel`` refuses others when peft loads them.
+    Two more numbers say which network they belong to; ``DepthModel`` refuses another one when peft loads them.
     """
     kept = {f"base_model.model.{name}": tensor for name, tensor in network.meaning().items()}
     for name, tensor in network.state_dict().items():

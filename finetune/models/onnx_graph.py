@@ -9,12 +9,12 @@ from finetune.models.depth_model import DepthModel
 from finetune.models.encoder_specs import GRID, PATCH
 from finetune.models.position_embedding import as_grid, as_tokens
 
-# Of the cubic that PyTorch interpolates with: Keys 1981, doi:10.1109/TASSP.1981.1163711, with a = -0.75.
+# Parameter of PyTorch's cubic interpolation: Keys 1981, doi:10.1109/TASSP.1981.1163711, with a = -0.75.
 _A = -0.75
 
 
 class TracedNetwork(nn.Module):
-    """(1, 3, H, W) normalized -> (1, 1, H, W), as ``DepthModel`` answers, without its look at the sizes."""
+    """(1, 3, H, W) normalized -> (1, 1, H, W), the prediction of ``DepthModel`` without its check of the size."""
 
     def __init__(self, network: DepthModel, size: tuple[int, int] | None) -> None:
         """
@@ -53,13 +53,13 @@ class TracedNetwork(nn.Module):
 
 def sampled_positions(grid: Tensor, height: int, width: int, offset: float) -> Tensor:
     """
-    ``position_embedding.resized_positions`` by two products, in operations that any runtime has, for sizes known only
-    then.
+    ``position_embedding.resized_positions`` as two products, in operations that any runtime has, for sizes that are
+    known only when it runs.
 
     Args:
         grid: (1, C, G, G).
         height, width: patches.
-        offset: patches added to each side before the scale is taken; not where the size is that of the grid.
+        offset: patches added to each side before the scale is computed, unless the size is that of the grid.
 
     Returns:
         (1, C, height, width).
@@ -72,17 +72,17 @@ def sampled_positions(grid: Tensor, height: int, width: int, offset: float) -> T
 
 
 def _cubic(count: int, offset: Tensor, side: int) -> Tensor:
-    """(count, side): what each of ``count`` places is made of, along one side of a grid."""
-    # In float64: at place 30 of 37, float32 is off by a millionth of a patch, and an embedding changes fast.
+    """(count, side): weights of the grid's values for each of ``count`` positions along one side."""
+    # In float64: at position 30 of 37 float32 is off by a millionth of a patch, and an embedding changes fast.
     scale = side / (torch.scalar_tensor(count, dtype=torch.float64) + offset)
-    place = (torch.arange(count, dtype=torch.float64) + 0.5) * scale - 0.5
-    first = place.floor()
-    t = place - first
+    position = (torch.arange(count, dtype=torch.float64) + 0.5) * scale - 0.5
+    first = position.floor()
+    t = position - first
     weights = (_outer(t + 1), _inner(t), _inner(1 - t), _outer(2 - t))
     columns = torch.arange(side, dtype=torch.float64)
     matrix = torch.zeros(1, dtype=torch.float64)
     for step, weight in enumerate(weights):
-        # Beyond the rim the last value is repeated.
+        # Beyond the edge the last value is repeated.
         index = (first + (step - 1)).clamp(0, side - 1)
         matrix = matrix + weight[:, None] * (index[:, None] == columns[None]).double()
     return matrix.float()

@@ -1,7 +1,7 @@
-"""The position embedding at another size than it is stored for, as each program samples it.
+"""The position embedding at another size than the stored one, as the original and as transformers sample it.
 
-The original adds 0.1 patches to each side before it takes the scale; transformers (4.45 to 5) does not. At any size but
-that of the stored grid the two therefore give the same weights other answers, by up to a hundredth of their spread.
+The original adds 0.1 patches to each side before it computes the scale; transformers (4.45 to 5) does not. At any size
+but that of the stored grid their predictions from the same weights differ, by up to a hundredth of their spread.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ def resized_positions(grid: Tensor, height: int, width: int, offset: float) -> T
     Args:
         grid: (1, C, G, G), one vector a patch.
         height, width: patches from top to bottom and from left to right.
-        offset: patches added to each side before the scale is taken.
+        offset: patches added to each side before the scale is computed.
 
     Returns:
-        (1, C, height, width): bicubic, not antialiased; ``grid`` itself where that is its size.
+        (1, C, height, width): bicubic, not antialiased; ``grid`` itself at its own size.
     """
     side = grid.shape[-1]
     if (height, width) == (side, side):
@@ -47,20 +47,20 @@ def as_tokens(first: Tensor, grid: Tensor) -> Tensor:
 
 def refitted_positions(stored: Tensor, height: int, width: int, *, offset: float, other: float) -> Tensor:
     """
-    An embedding that, sampled with another offset, gives at one size what the stored one gives with its own.
+    An embedding that gives, sampled with another offset at one size, what the stored one gives with its own.
 
-    Of all that do, it is the one nearest to the stored embedding. Sampling is a product with one matrix a side, so the
-    change is that of the least squares of both.
+    Of all such embeddings it is the one nearest to the stored one. Sampling is a product with one matrix for each side,
+    so the change is the least-squares solution of both.
 
     Args:
         stored: (1, 1 + 37 * 37, C), the class token's first.
-        height, width: patches at the size where both shall agree.
-        offset: that ``stored`` is sampled with.
-        other: that the result will be sampled with.
+        height, width: patches at the size where both agree.
+        offset: with which ``stored`` is sampled.
+        other: with which the result will be sampled.
 
     Returns:
-        (1, 1 + G * G, C), float32; G is 37, or the longer side where that is more: from fewer values than the size has,
-        not every embedding can be sampled.
+        (1, 1 + G * G, C), float32; G is 37, or the longer side if that is more: fewer values than the size has
+        cannot give every embedding.
     """
     if offset == other or (height, width) == (GRID, GRID):
         return stored
@@ -68,7 +68,7 @@ def refitted_positions(stored: Tensor, height: int, width: int, *, offset: float
     grid = as_grid(stored.double())
     wanted = resized_positions(grid, height, width, offset)
     if (height, width) == (side, side):
-        return as_tokens(stored[:, :1], wanted.to(stored.dtype))  # which is not sampled, whatever the offset
+        return as_tokens(stored[:, :1], wanted.to(stored.dtype))  # not sampled, whatever the offset
     start = resized_positions(grid, side, side, 0.0)
     down, across = (_sampling(side, count, other) for count in (height, width))
     missing = wanted - down @ start @ across.T
@@ -77,7 +77,7 @@ def refitted_positions(stored: Tensor, height: int, width: int, *, offset: float
 
 
 def _sampling(side: int, count: int, offset: float) -> Tensor:
-    """(count, side), float64: what each of ``count`` patches is made of, along one side of a grid of ``side``."""
+    """(count, side), float64: weights of the ``side`` values of the grid for each of ``count`` patches."""
     one_hot = torch.eye(side, dtype=torch.float64)[None, :, :, None]
     if not offset:
         return F.interpolate(one_hot, size=(count, 1), mode="bicubic")[0, :, :, 0].T

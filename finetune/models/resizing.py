@@ -1,4 +1,4 @@
-"""From the size that the network sees back to the size of the image."""
+"""Resizes a prediction from the size that the network sees to that of the image."""
 
 from __future__ import annotations
 
@@ -9,6 +9,6 @@ from torch.nn import functional
 
 
 def resize_prediction(prediction: Tensor, size: tuple[int, int], *, align_corners: bool = True) -> NDArray[np.float32]:
-    """(1, 1, h, w) -> (height, width) array, bilinear; with align_corners as the original's ``infer_image``."""
+    """(1, 1, h, w) -> (height, width) array, bilinear, with align_corners as in the original's ``infer_image``."""
     resized = functional.interpolate(prediction, size, mode="bilinear", align_corners=align_corners)
     return resized[0, 0].float().cpu().numpy()

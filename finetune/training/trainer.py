@@ -30,7 +30,7 @@ from finetune.models.checkpoints.load import read_checkpoint
 from finetune.models.checkpoints.save import save_adapter, save_native
 from finetune.models.depth_model import DepthModel
 from finetune.models.dropout import SampleDropout
-from finetune.models.lora import adapter_tensors, lora_config, merged
+from finetune.models.lora import adapter_tensors, lora_config, merge_adapters
 from finetune.recipe.load import recipe_mapping
 from finetune.recipe.run_dir import ADAPTER_FOLDER, RunFolder, lasting_digest
 from finetune.recipe.schema import Recipe
@@ -336,7 +336,9 @@ class Run:
             if self.recipe.model.train == "lora":
                 # Before the merged weights: where these stand, so does the adapter that belongs to them.
                 self._save_adapter(path.with_name(ADAPTER_FOLDER), metadata)
-            save_native(path, merged(self.result) if self.recipe.model.train == "lora" else self.result, metadata)
+            save_native(
+                path, merge_adapters(self.result) if self.recipe.model.train == "lora" else self.result, metadata
+            )
 
     def _save_adapter(self, folder: Path, metadata: dict[str, Any]) -> None:
         options = self.recipe.model.lora

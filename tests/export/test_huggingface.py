@@ -281,7 +281,7 @@ def test_weights_that_were_changed_since_are_read_as_transformers_does(copied: t
     weights["head.conv3.bias"] += 0.5
     save_file(weights, output / "model.safetensors", {"format": "pt"})
     again = load_model(output)
-    assert again.notes == (f"{output / 'finetune.json'} is about other weights than model.safetensors: left aside",)
+    assert again.notes == (f"{output / 'finetune.json'} is about other weights than model.safetensors: ignored",)
     assert (again.max_depth_m, again.network.position_offset) == (10.0, 0.0)
     pixel_values = torch.from_numpy(model.preprocessing(draw_dead_leaves(*CAMERA)))[None]
     theirs = theirs_on(output, pixel_values)

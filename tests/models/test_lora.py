@@ -11,7 +11,7 @@ from finetune.models.checkpoints.save import save_adapter
 from finetune.models.depth_model import DepthModel
 from finetune.models.encoder import Encoder
 from finetune.models.encoder_specs import ENCODERS
-from finetune.models.lora import adapted_layers, adapter_tensors, add_adapters, lora_config, merged
+from finetune.models.lora import adapted_layers, adapter_tensors, add_adapters, lora_config, merge_adapters
 from tests.drawn_weights import drawn_model
 
 ALL = ("qkv", "proj", "fc1", "fc2")
@@ -87,7 +87,7 @@ def test_of_the_encoder_they_alone_are_trained() -> None:
 
 def test_merged_it_gives_the_same_answer_under_plain_names() -> None:
     network = trained(adapted())
-    plain = merged(network)
+    plain = merge_adapters(network)
     assert plain.state_dict().keys() == drawn_model("tiny", 10.0).state_dict().keys()
     with torch.no_grad():
         unmerged, answer, base = network.eval()(image()), plain(image()), drawn_model("tiny", 10.0)(image())

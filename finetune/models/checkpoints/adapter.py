@@ -1,4 +1,4 @@
-"""A folder that peft loads: adapters of the encoder, and decoder and head in full, to be laid over their base."""
+"""A folder that peft loads: adapters of the encoder, and decoder and head in full, to be merged into their base."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG_FILE, WEIGHTS_FILE = "adapter_config.json", "adapter_model.safetensors"
 
 
 class Adapter(Format):
-    """``adapter_model.safetensors`` of a run with ``train: lora``, beside peft's ``adapter_config.json``."""
+    """``adapter_model.safetensors`` of a run with ``train: lora``, next to peft's ``adapter_config.json``."""
 
     files = (WEIGHTS_FILE,)
 
@@ -31,16 +31,16 @@ class Adapter(Format):
 
     @staticmethod
     def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors, as they are; ``laid_over`` a base they become a whole network."""
+        """The tensors, unchanged; ``merge_into_base`` makes a whole network of them."""
         return {name: tensor for name, tensor in tensors.items() if name not in (MAX_DEPTH, VERSION)}
 
     @staticmethod
     def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
         Raises:
-            ValueError: a network without adapters has none to write; see ``networks.lora.adapter_tensors``.
+            ValueError: always; ``models.lora.adapter_tensors`` gives the tensors of a network with adapters.
         """
-        raise ValueError("an adapter is written from a network that has some")
+        raise ValueError("only a network with adapters gives an adapter")
 
     @staticmethod
     def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
@@ -55,10 +55,10 @@ def base_of(path: Path, source: str) -> tuple[str, float]:
         source: what the user wrote.
 
     Returns:
-        The base, a path or a hub id, and by what the adapters' answers are scaled.
+        The base, a path or a hub id, and the factor of the adapters' output, alpha / rank.
 
     Raises:
-        CheckpointError: the configuration beside the weights does not say it.
+        CheckpointError: the configuration next to the weights is missing or does not say it.
     """
     config_path = path.with_name(CONFIG_FILE)
     config = read_json(config_path, "Export the adapter again from its run folder")
@@ -72,11 +72,11 @@ def base_of(path: Path, source: str) -> tuple[str, float]:
     return base, alpha / rank
 
 
-def laid_over(base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
+def merge_into_base(base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], scale: float) -> dict[str, Tensor]:
     """
     Args:
-        base: the encoder's tensors by our name; others are not read.
-        adapter: of the file, without peft's prefix.
+        base: tensors of the base by our names; only those of its encoder are used.
+        adapter: tensors of the adapter's file, without peft's prefix.
         scale: alpha / rank.
 
     Returns:
@@ -93,6 +93,6 @@ def laid_over(base: Mapping[str, Tensor], adapter: Mapping[str, Tensor], scale: 
 
 
 def config_text(content: Mapping[str, object]) -> str:
-    """``adapter_config.json``; sets are written as sorted lists, so that the same adapter is the same file."""
+    """``adapter_config.json``; sets are written as sorted lists, so that one adapter always gives the same bytes."""
     plain = {name: sorted(value) if isinstance(value, set) else value for name, value in content.items()}
     return json.dumps(plain, indent=2, sort_keys=True) + "\n"

@@ -1,4 +1,4 @@
-"""Zip archives that torch writes: what is in one, whether its bytes are those that were written. Nothing is run."""
+"""Zip archives that torch writes: their kind, and whether their bytes are intact. Runs nothing in them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _CHUNK_BYTES = 1 << 20
-# What zipfile raises over bytes that nobody wrote.
+# What zipfile raises for damaged bytes.
 _BROKEN = (zipfile.BadZipFile, zlib.error, OSError, EOFError, ValueError, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Archive:
-    """What a zip archive's table says.
+    """What the table of a zip archive says.
 
     Attributes:
         kind: ``weights``, ``TorchScript``, ``exported`` (a program of ``torch.export``), or ``other``.
         compressed: whether a record is compressed, so that it cannot be used in place.
-        fault: what is wrong with its records; "" where they are whole.
+        fault: what is wrong with its records; "" where they are intact.
     """
 
     kind: str
@@ -29,7 +29,7 @@ class Archive:
 
 
 def inspect_archive(path: Path) -> Archive | None:
-    """What a zip archive is; None where its table cannot be read, as of one that is cut short."""
+    """The kind and state of a zip archive; None where its table cannot be read, as in one that is cut short."""
     try:
         with zipfile.ZipFile(path) as archive:
             records = archive.infolist()
@@ -54,9 +54,9 @@ def _kind_of(names: list[str]) -> str:
 
 def _fault_of(archive: zipfile.ZipFile, names: list[str]) -> str:
     """
-    The first record whose bytes are not those that were written: torch itself checks none of them.
+    Names the first damaged record, as torch itself checks none; "" where all are intact.
 
-    torch can be told to write no checksums; they are 0 then.
+    torch can write archives without checksums; they are 0 then.
     """
     twice = next((name for name, count in Counter(names).items() if count > 1), None)
     if twice is not None:

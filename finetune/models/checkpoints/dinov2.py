@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class DinoV2(Format):
-    """The encoder's tensors without a prefix; timm names the gated part of vitg as we do and has no mask token."""
+    """The encoder's tensors without a prefix; timm names the gated part of vitg as we do, and has no mask token."""
 
     files = ("model.safetensors",)
 
@@ -25,7 +25,7 @@ class DinoV2(Format):
 
     @staticmethod
     def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The same tensors by our name."""
+        """The same tensors by our names."""
         renamed = {}
         for name, tensor in tensors.items():
             for ours, theirs in GATED:
@@ -35,7 +35,7 @@ class DinoV2(Format):
 
     @staticmethod
     def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The encoder alone, by timm's name."""
+        """The encoder alone, by timm's names."""
         return {
             name.removeprefix("encoder."): tensor for name, tensor in tensors.items() if name.startswith("encoder.")
         }

@@ -1,4 +1,4 @@
-"""Weights files on disk: which file a path means, and what is in it; nothing in a file is ever run."""
+"""Weights files on disk: which file a path means, and its content; code in a file is never run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from finetune.utils import registry
 from finetune.utils.errors import CheckpointError, first_line
 from finetune.utils.paths import expand_path, is_file, is_folder, list_folder, missing
 
-# First bytes of what weights are sent around in, but are not read from.
+# First bytes of archives that weights are sent in, which we do not unpack.
 _ARCHIVES = {
     b"\x1f\x8b": "a gzip archive",
     b"BZh": "a bzip2 archive",
@@ -37,7 +37,7 @@ _OTHERS_BY_NAME = {
     ".ckpt.index": "a TensorFlow checkpoint",
 }
 _NAME_WEIGHTS = "Name the run folder, the .pth or the .safetensors file that it was made from"
-# What torch.load raises over bytes that nobody wrote, besides its own UnpicklingError; seen by reading mutated files.
+# What torch.load raises for damaged bytes, besides its own UnpicklingError; found by reading mutated files.
 _BROKEN = (
     RuntimeError,
     EOFError,
@@ -54,7 +54,7 @@ _BROKEN = (
 
 
 def find_file(source: str) -> Path:
-    """The file behind a path, or one sentence about what is there instead."""
+    """The file that a path means, or an error with one sentence about what is there instead."""
     path = expand_path(source)
     if is_folder(path):
         names = [name for key in registry.CHECKPOINTS for name in registry.find(registry.CHECKPOINTS, key).files]
@@ -85,7 +85,7 @@ def find_file(source: str) -> Path:
 
 
 def _nearest_path(path: Path) -> Path | None:
-    """What lies beside a path that is not there, and is called much like it."""
+    """A neighbor of a path that does not exist, with a similar name."""
     try:
         by_name = {found.name: found for found in list_folder(path.parent) if found.name != path.name}
     except OSError:
@@ -95,7 +95,7 @@ def _nearest_path(path: Path) -> Path | None:
 
 
 def read_file(path: Path, source: str) -> tuple[Content, dict[str, str]]:
-    """Content and metadata, told by the first bytes; nothing in the file is ever run."""
+    """Content and metadata; the first bytes say how to read it, and code in the file is never run."""
     try:
         with path.open("rb") as file:
             start = file.read(512)
@@ -142,7 +142,7 @@ def _to_unpack(source: str, packed: str) -> CheckpointError:
 
 
 def _read_archive(path: Path, source: str) -> Content:
-    """A zip archive, where it is one of weights; one whose table is cut off may have been, which torch will say."""
+    """A zip archive of weights; one whose table is cut off may have been one, which torch will say."""
     archive = inspect_archive(path)
     if archive is None:
         return _read_pickle(path, source, mapped=False)
@@ -155,7 +155,7 @@ def _read_archive(path: Path, source: str) -> Content:
         raise _to_unpack(source, "a zip archive")
     if archive.fault:
         raise CheckpointError(source, f"is cut short or damaged ({archive.fault})", "Fetch or export it again")
-    # What is compressed cannot be used in place: torch would take the compressed bytes for numbers.
+    # Compressed records cannot be mapped: torch would take the compressed bytes for numbers.
     return _read_pickle(path, source, mapped=not archive.compressed)
 
 
@@ -172,7 +172,7 @@ def _read_safetensors(path: Path, source: str) -> tuple[Content, dict[str, str]]
 def _read_pickle(path: Path, source: str, mapped: bool) -> Content:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pickle protocols; what cannot be read is said below
+            warnings.simplefilter("ignore")  # about pickle protocols; errors are reported below
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except pickle.UnpicklingError as error:
         raise CheckpointError(
@@ -181,7 +181,7 @@ def _read_pickle(path: Path, source: str, mapped: bool) -> Content:
             "Write its weights alone: torch.save(model.state_dict(), path)",
         ) from error
     except (*_BROKEN, RecursionError) as error:
-        # Some sentences of torch say how to let the file run code, which no fix of ours may be.
+        # Some messages of torch say how to let the file run code, which we must not pass on as a fix.
         reason = "torch cannot read it" if "weights_only" in str(error) else first_line(error)
         raise CheckpointError(source, f"is cut short or damaged ({reason})", "Fetch or export it again") from error
     if not isinstance(content, Mapping):
@@ -193,8 +193,8 @@ def _read_pickle(path: Path, source: str, mapped: bool) -> Content:
     return content
 
 
-def decoded(text: str) -> object:
-    """A metadata value: JSON in our files, anything in others; numbers and nesting without end are no JSON of ours."""
+def decode_metadata(text: str) -> object:
+    """A metadata value: JSON in our files, any text in others; endless numbers and nesting are not our JSON."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Weights of a checkpoint into a network, and how many of them fit."""
+"""Copies the weights of a checkpoint into a network and counts them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from finetune.models.depth_model import UNUSED_UNIT, DepthModel
 from finetune.utils.errors import CheckpointError
 
 LAST_LAYER = "head.last."
-# What the network never reads; a file without them is whole.
+# The network never reads these; a file without them is complete.
 UNUSED = ("encoder.mask_token", f"{UNUSED_UNIT}.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Coverage:
-    """How many of the network's tensors a checkpoint filled; printed, it is one line."""
+    """How many of the network's tensors a checkpoint filled; as text it is one line."""
 
     encoder: tuple[int, int]
     decoder: tuple[int, int]
@@ -36,7 +36,7 @@ class Coverage:
 def whole_network(checkpoint: Checkpoint) -> DepthModel:
     """
     Returns:
-        The network of a checkpoint with every weight of it, on the CPU, ready to answer.
+        The network of a checkpoint with all its weights, on the CPU, in evaluation mode.
 
     Raises:
         CheckpointError: the checkpoint does not cover the network.
@@ -54,8 +54,8 @@ def whole_network(checkpoint: Checkpoint) -> DepthModel:
         position_offset=checkpoint.position_offset,
     )
     fill(network, checkpoint, "all")
-    # As training has it: some processors round convolutions of another layout in another way, and the table of a run
-    # would differ from its own validations in the last digits.
+    # As in training: some processors round convolutions differently in another layout, and the table of a run would
+    # differ from its own validations in the last digits.
     network.to(memory_format=torch.channels_last)
     return network.eval()
 
@@ -78,12 +78,12 @@ def fill(model: DepthModel, checkpoint: Checkpoint, parts: str) -> Coverage:
     filling = {name: tensor for name, tensor in checkpoint.tensors.items() if wanted(name)}
     missing = [n for n in targets if wanted(n) and n not in filling and not n.startswith(UNUSED)]
     unknown = [name for name in filling if name not in targets]
-    reshaped = [
-        f"{name} is {_by(tensor)} instead of {_by(targets[name])}"
+    other_shapes = [
+        f"{name} is {_shape_text(tensor)} instead of {_shape_text(targets[name])}"
         for name, tensor in filling.items()
         if name in targets and tensor.shape != targets[name].shape
     ]
-    for what, names in (("lacks", missing), ("has another shape:", reshaped), ("has unknown tensors:", unknown)):
+    for what, names in (("lacks", missing), ("has another shape:", other_shapes), ("has unknown tensors:", unknown)):
         if names:
             more = f" and {len(names) - 3} more" if len(names) > 3 else ""
             raise CheckpointError(
@@ -91,7 +91,7 @@ def fill(model: DepthModel, checkpoint: Checkpoint, parts: str) -> Coverage:
                 f"{what} {', '.join(names[:3])}{more} for encoder {model.encoder_name}",
                 "Use a whole checkpoint of this encoder",
             )
-    _require_finite(filling, checkpoint.source)
+    _require_finite_weights(filling, checkpoint.source)
     with torch.no_grad():
         for name, target in targets.items():
             if name in filling:
@@ -101,12 +101,12 @@ def fill(model: DepthModel, checkpoint: Checkpoint, parts: str) -> Coverage:
     return _coverage(targets, filling, parts)
 
 
-def _require_finite(tensors: Mapping[str, Tensor], source: str) -> None:
+def _require_finite_weights(tensors: Mapping[str, Tensor], source: str) -> None:
     for name, tensor in tensors.items():
         if not name.startswith(UNUSED) and not tensor.isfinite().all():
             raise CheckpointError(
                 source,
-                f"{name} holds NaN or infinity, so no answer could be trusted",
+                f"{name} holds NaN or infinity, so no prediction could be trusted",
                 "Use weights from before they diverged, or fetch it again",
             )
 
@@ -128,5 +128,5 @@ def _coverage(targets: Mapping[str, Tensor], filled: Mapping[str, Tensor], parts
     )
 
 
-def _by(tensor: Tensor) -> str:
+def _shape_text(tensor: Tensor) -> str:
     return "x".join(map(str, tensor.shape)) or "a single number"

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Description:
-    """What is said about a weights file, by itself or by the files beside it.
+    """What a weights file, or the files next to it, say about it.
 
     Attributes:
         says: plain values by the names of our own metadata: ``kind`` (``relative``, ``metric`` or ``encoder``),
             ``max_depth_m``, ``checkpoint_version``, ``position_offset``, ``preprocessing``, ``base``, ...; empty where
-            nothing says anything.
-        file: what they were, or would be, read from, as the user can open it.
-        tensors: by our name, in place of the file's own.
+            there are none.
+        file: the file that has, or would have, these values, as the user can open it.
+        tensors: by our names, instead of the file's own.
         notes: sentences to print.
     """
 
@@ -36,7 +36,7 @@ class Format(Protocol):
     The class itself is used, never an object of it. Tensors are only renamed, fused and split: their values stay.
 
     Attributes:
-        files: names under which its weights lie in a folder, the first that is there counts.
+        files: names of its weights in a folder; the first that exists counts.
     """
 
     files: tuple[str, ...]
@@ -48,7 +48,7 @@ class Format(Protocol):
 
     @staticmethod
     def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors by our names; a name that is not theirs stays as it is."""
+        """The tensors by our names; a name of another format stays as it is."""
         ...
 
     @staticmethod
@@ -66,6 +66,6 @@ class Format(Protocol):
             sha256: of the file.
 
         Raises:
-            CheckpointError: what stands beside the file is broken, or says that it is another network.
+            CheckpointError: a file next to it is broken, or says that it is another network.
         """
         ...

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONFIG_FILE, PROCESSOR_FILE = "config.json", "preprocessor_config.json"
-# What our export writes beside the weights: what they are, and the position embedding as it was trained.
+# Our export writes these next to the weights: what they are, and the position embedding as it was trained.
 OURS_FILE, POSITIONS_FILE = "finetune.json", "finetune_positions.safetensors"
 POSITIONS = "encoder.pos_embed"
 
@@ -44,7 +44,7 @@ PREFIXES = (
     ("head.refine.", "head.conv2."),
     ("head.last.", "head.conv3."),
 )
-# Parts of a block. On the hub; where transformers 5 has another name in memory, that follows.
+# Parts of a block: ours, the hub's, then the name in the memory of transformers 5 where that differs.
 IN_BLOCK: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("attn.proj.", ("attention.output.dense.", "attention.o_proj.")),
     ("mlp.fc1.", ("mlp.fc1.", "mlp.weights_in.")),
@@ -54,7 +54,7 @@ IN_BLOCK: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("norm1.", ("norm1.",)),
     ("norm2.", ("norm2.",)),
 )
-# Ours, and the parts of theirs that it is put together from, in this order along the first side.
+# Ours, and the parts of theirs that are joined to it in this order, along the first side.
 FUSED: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("attn.qkv.", ("attention.attention.query.", "attention.attention.key.", "attention.attention.value.")),
     ("attn.qkv.", ("attention.q_proj.", "attention.k_proj.", "attention.v_proj.")),
@@ -121,7 +121,7 @@ class HuggingFace(Format):
 
     @staticmethod
     def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
-        """What ``config.json`` says; of our own export, which was not changed since, what we wrote beside it."""
+        """What ``config.json`` says; for an unchanged export of ours, what we wrote next to it."""
         retry = "Export or fetch the folder again"
         ours = read_json(path.with_name(OURS_FILE), retry)
         stale: tuple[str, ...] = ()
@@ -129,7 +129,7 @@ class HuggingFace(Format):
             tensors = _trained_positions(path.with_name(POSITIONS_FILE), ours)
             return Description(says=ours, file=str(path.with_name(OURS_FILE)), tensors=tensors)
         if ours:
-            stale = (f"{path.with_name(OURS_FILE)} is about other weights than {path.name}: left aside",)
+            stale = (f"{path.with_name(OURS_FILE)} is about other weights than {path.name}: ignored",)
         config_file = path.with_name(CONFIG_FILE)
         config = read_json(config_file, retry)
         processor = _of_processor(read_json(path.with_name(PROCESSOR_FILE), retry))
@@ -173,7 +173,7 @@ def _from_ours(name: str, gated: bool) -> str:
 
 
 def _trained_positions(path: Path, ours: Mapping[str, object]) -> dict[str, Tensor]:
-    """The position embedding as it was before it was fitted to the way transformers samples it."""
+    """The position embedding before it was fitted to how transformers samples it."""
     if not ours.get("positions_fitted_to"):
         return {}
     from safetensors import SafetensorError
@@ -182,7 +182,7 @@ def _trained_positions(path: Path, ours: Mapping[str, object]) -> dict[str, Tens
     again = f"Export the folder again, or remove {OURS_FILE} to read it as transformers does"
     if not is_file(path):
         raise CheckpointError(
-            path, f"{missing(path)}, and the weights beside it hold a position embedding fitted to one size", again
+            path, f"{missing(path)}, and the weights next to it hold a position embedding fitted to one size", again
         )
     try:
         found = dict(load_file(path))
@@ -196,7 +196,7 @@ def _trained_positions(path: Path, ours: Mapping[str, object]) -> dict[str, Tens
 def _of_config(config: Mapping[str, Any], file: Path) -> tuple[dict[str, object], tuple[str, ...]]:
     """
     Returns:
-        By our names, kind, max depth, version and offset; and what transformers assumes where it says nothing.
+        Kind, max depth, version and offset by our names; and a note where transformers assumes a value.
 
     Raises:
         CheckpointError: it is the configuration of another network.
@@ -230,7 +230,7 @@ def _of_config(config: Mapping[str, Any], file: Path) -> tuple[dict[str, object]
 
 
 def _version_of(backbone: Mapping[str, Any], file: Path) -> str:
-    """Whether the blocks that the decoder reads, counted from 1 after the embedding's 0, are those of V1 or V2."""
+    """V1 or V2, by the blocks that the decoder reads, which are counted from 1: the embedding is 0."""
     indices = backbone.get("out_indices")
     if indices is None:
         stages = backbone.get("out_features") or ["stage9", "stage10", "stage11", "stage12"]
@@ -251,7 +251,7 @@ def _version_of(backbone: Mapping[str, Any], file: Path) -> str:
 
 
 def _of_processor(processor: Mapping[str, Any]) -> dict[str, object]:
-    """Our preprocessing with the size and the colors that the processor has, where it is one we can take over."""
+    """Our preprocessing with the size and colors of the processor; empty where ours cannot do the same."""
     size = processor.get("size")
     if isinstance(size, Mapping):
         sides = [size.get(side, size.get("shortest_edge")) for side in ("height", "width")]
@@ -259,7 +259,7 @@ def _of_processor(processor: Mapping[str, Any]) -> dict[str, object]:
         sides = [size, size]
     if not processor.get("do_resize", True) or not all(_is_whole(side) and side % PATCH == 0 for side in sides):
         return {}
-    # We scale to 0 to 1 first; a processor that does not has its colors on another scale.
+    # We scale to 0 to 1 first; without that, a processor's colors are on another scale.
     factor = 255 * processor.get("rescale_factor", 1 / 255) if processor.get("do_rescale", True) else 255.0
     mean, std = processor.get("image_mean"), processor.get("image_std")
     if not processor.get("do_normalize", True):

@@ -1,4 +1,4 @@
-"""What a weights file is: its format, its kind, its encoder, and which of its tensors are the network's."""
+"""Reads a weights file: its format, kind and encoder, and which of its tensors are the network's."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
-from finetune.models.checkpoints.adapter import CONFIG_FILE, base_of, laid_over
-from finetune.models.checkpoints.files import decoded, find_file, read_file
+from finetune.models.checkpoints.adapter import CONFIG_FILE, base_of, merge_into_base
+from finetune.models.checkpoints.files import decode_metadata, find_file, read_file
 from finetune.models.checkpoints.format import Description
 from finetune.models.checkpoints.hub import (
     HUB_FILES,
@@ -54,17 +54,17 @@ class Checkpoint:
         path: the file itself.
         format: a key of ``registry.CHECKPOINTS``.
         kind: ``relative``, ``metric``, or ``encoder`` for one without a decoder.
-        kind_assumed: nothing said which of the first two it is, so ``relative`` was assumed.
-        version_assumed: nothing said which of V1 and V2 it is, so V2 was assumed.
-        encoder: a key of ``ENCODERS``, told from the shapes.
+        kind_assumed: nothing says whether it is relative or metric, so ``relative`` is assumed.
+        version_assumed: nothing says whether it is V1 or V2, so V2 is assumed.
+        encoder: a key of ``ENCODERS``, found by the shapes.
         max_depth_m: of a metric one, meters; None for the others.
         version: ``v1`` or ``v2`` of Depth Anything.
         position_offset: patches; how its network samples the position embedding.
         input_size: height and width in pixels that it was trained at; None where nothing says it.
-        chosen: sentences about what was chosen out of a file that holds more; they are among the notes.
-        tensors: by our name, float32.
-        metadata: what the file, or what stands beside it, says by the names of ours; empty where nothing does.
-        metadata_file: what the metadata was, or would be, read from, as the user can open it.
+        chosen: sentences about what was chosen from a file that holds more; the notes have them too.
+        tensors: by our names, float32.
+        metadata: by our names, of the file itself or of the files next to it; empty where there is none.
+        metadata_file: the file that has, or would have, the metadata, as the user can open it.
         sha256: of the file.
         license: of the weights, where it is known.
         notes: sentences to print.
@@ -110,17 +110,17 @@ def read_checkpoint(
     """
     Args:
         source: a file, a run folder (its ``best/model.safetensors``), a folder that transformers wrote, or a hub id.
-        kind: ``auto``, ``relative`` or ``metric``; needed for an official file that has no ``.json`` beside it.
+        kind: ``auto``, ``relative`` or ``metric``; needed for an official file without a ``.json`` next to it.
         max_depth_m: of a metric official file without that ``.json``, meters.
         version: ``auto``, ``v1`` or ``v2``, of such a file.
-        encoder: ``auto``, or the key of ``ENCODERS`` that the file must be.
+        encoder: ``auto``, or the key of ``ENCODERS`` that the file must have.
         input_size: height and width in pixels that it was trained at, of a file that does not say it.
-        adapters: of a folder of adapters; False leaves them out, and gives the network that peft lays them over.
-        where: what an error that names a recipe key adds in brackets, such as ``recipe.yaml:2``.
-        wording: what an error calls these arguments.
+        adapters: of a folder of adapters; False leaves them out, and gives the network that peft adds them to.
+        where: an error that names a recipe key adds it in brackets, such as ``recipe.yaml:2``.
+        wording: how errors name these arguments.
 
     Returns:
-        The file's content by our tensor names.
+        The content of the file by our tensor names.
 
     Raises:
         CheckpointError: it is missing, broken, of no known format, or contradicts the arguments.
@@ -147,7 +147,7 @@ def read_checkpoint(
 
 @dataclass(frozen=True, kw_only=True)
 class _Caller:
-    """What the caller of ``read_checkpoint`` says of a file, and how errors name it.
+    """What the caller of ``read_checkpoint`` says about a file, and how errors name it.
 
     Attributes:
         source: what the user wrote.
@@ -166,7 +166,7 @@ class _Caller:
 
 def _identified(path: Path, contents: _Contents, entry: HubFile | None, caller: _Caller) -> Checkpoint:
     """
-    A file whose kind, encoder, max depth, version and license are settled.
+    The checkpoint: its kind, encoder, max depth, version and license.
 
     Raises:
         CheckpointError: the file and its caller contradict each other.
@@ -217,7 +217,7 @@ def _identified(path: Path, contents: _Contents, entry: HubFile | None, caller: 
 
 @dataclass(frozen=True, kw_only=True)
 class _Contents:
-    """A file by our names, and what is said about it; what that means is still to be settled."""
+    """The tensors of a file by our names, and its description, before its kind and encoder are known."""
 
     format: str
     tensors: dict[str, Tensor]
@@ -229,7 +229,7 @@ class _Contents:
 
 def _contents_of(path: Path, source: str) -> _Contents:
     content, raw_metadata = read_file(path, source)
-    own_metadata = {key: decoded(text) for key, text in raw_metadata.items()}
+    own_metadata = {key: decode_metadata(text) for key, text in raw_metadata.items()}
     tensors = find_tensors(content)
     network, chosen = select_network(tensors, content, own_metadata, source)
     require_plain(network.tensors, source)
@@ -253,7 +253,7 @@ def _contents_of(path: Path, source: str) -> _Contents:
 def _on_its_base(adapter: _Contents, path: Path, source: str, adapters: bool) -> _Contents:
     """
     Raises:
-        CheckpointError: the base is not there, is another file than the adapter was trained on, or does not fit.
+        CheckpointError: the base is missing, is not the file that the adapter was trained on, or does not fit.
     """
     base_source, scale = base_of(path, source)
     said = adapter.described.says.get("base")
@@ -269,7 +269,7 @@ def _on_its_base(adapter: _Contents, path: Path, source: str, adapters: bool) ->
             source, f"was trained on another file than its base {base_source} (sha256 {expected[:12]} expected)", fix
         )
     try:
-        tensors = laid_over(base.tensors, adapter.tensors, scale if adapters else 0.0)
+        tensors = merge_into_base(base.tensors, adapter.tensors, scale if adapters else 0.0)
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(source, f"does not fit its base {base_source} ({first_line(error)})", fix) from error
     note = f"adapter over its base {base_source}"
@@ -277,7 +277,7 @@ def _on_its_base(adapter: _Contents, path: Path, source: str, adapters: bool) ->
 
 
 def _found(source: str, wording: ArgumentNames) -> tuple[HubFile | None, Path]:
-    """What the hub's table knows of a source, and its file; a path that exists is never taken for a hub id."""
+    """The entry of the hub's table and the file of a source; a path that exists is never taken for a hub id."""
     if path_exists(expand_path(source)):
         return None, find_file(source)
     entry = HUB_FILES.get(source)
@@ -294,7 +294,7 @@ def _epoch_of(content: Content) -> str:
 
 
 def _assumptions(source: str, assumed: CheckpointIdentity, in_brackets: str, wording: ArgumentNames) -> list[str]:
-    """What nothing said and was taken for granted."""
+    """Sentences about what is assumed because nothing says it."""
     notes = []
     if assumed.kind:
         notes.append(
@@ -335,13 +335,13 @@ def _offset_in(described: Description) -> float:
 def _require_merged(tensors: Mapping[str, Tensor], source: str) -> None:
     """
     Raises:
-        CheckpointError: adapters lie beside the weights; without them the answers would be those of the base.
+        CheckpointError: there are adapters next to the weights; without them the network would predict as its base.
     """
     adapter = next((name for name in tensors if ".lora_" in name or ".modules_to_save." in name), None)
     if adapter:
         raise CheckpointError(
             source,
-            f"holds adapters beside the weights that they change ({adapter})",
+            f"holds adapters next to the weights that they change ({adapter})",
             "Merge them before saving (model.merge_and_unload()), or name the folder that peft saved",
         )
 
@@ -353,7 +353,7 @@ def _license_in(metadata: Mapping[str, object]) -> str | None:
 
 
 def _encoder_of(tensors: Mapping[str, Tensor], source: str, wanted: str, in_brackets: str) -> str:
-    """Which encoder the shapes are, and that it is the wanted one."""
+    """The encoder that has these shapes; it must be the wanted one."""
     blocks = len({name.split(".")[2] for name in tensors if name.startswith("encoder.blocks.")})
     if not blocks or "encoder.cls_token" not in tensors:
         raise CheckpointError(source, "has no encoder", "Use a whole model's weights")
@@ -362,7 +362,7 @@ def _encoder_of(tensors: Mapping[str, Tensor], source: str, wanted: str, in_brac
     if found is None:
         raise CheckpointError(
             source,
-            f"found {blocks} blocks of width {width}, which is no encoder we know",
+            f"found {blocks} blocks of width {width}, which is no known encoder",
             f"Use the weights of one of {', '.join(ENCODERS)}",
         )
     if wanted not in ("auto", found):

@@ -1,4 +1,4 @@
-"""Whether what a weights file says of its scores and its calibration is what we write: others could not be used."""
+"""Checks that scores and calibration in the metadata of a weights file have the form that we write."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ def require_sound(says: Mapping[str, object], file: str) -> None:
     """
     Args:
         says: of a ``Description``.
-        file: what it was read from.
+        file: the metadata's file.
 
     Raises:
-        CheckpointError: a value is not of the kind that we write.
+        CheckpointError: a value does not have that form.
     """
     expected = {
         "step": ("a count", _is_count),
@@ -40,9 +40,9 @@ def _is_number(value: object) -> bool:
 
 def _is_evaluation(value: object) -> bool:
     if isinstance(value, list):
-        return all(isinstance(one, Mapping) and _is_evaluation(one) for one in value)
+        return all(isinstance(item, Mapping) and _is_evaluation(item) for item in value)
     if value is None or value == {}:
-        return True  # as of last/, which was saved before anything scored it
+        return True  # of last/, which is saved before it is scored
     if not isinstance(value, Mapping) or not isinstance(value.get("protocol", {}), Mapping):
         return False
     rows = value.get("rows")

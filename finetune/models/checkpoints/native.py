@@ -22,17 +22,17 @@ class Native(Format):
 
     @staticmethod
     def recognises(names: Iterable[str], metadata: Mapping[str, object]) -> bool:
-        """Whether a file with this metadata is of this format; names alone cannot say what the weights are."""
+        """Whether a file with this metadata is of this format; tensor names alone do not say what the weights are."""
         return metadata.get("format") == FORMAT
 
     @staticmethod
     def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors, as they are."""
+        """The tensors, unchanged."""
         return dict(tensors)
 
     @staticmethod
     def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors, as they are."""
+        """The tensors, unchanged."""
         return dict(tensors)
 
     @staticmethod

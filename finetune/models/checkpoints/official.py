@@ -44,10 +44,10 @@ class Official(Format):
     def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """
         Args:
-            tensors: by official name.
+            tensors: by official names.
 
         Returns:
-            The same tensors by our name; a name that is not theirs stays as it is.
+            The same tensors by our names; a name of another format stays as it is.
         """
         return {_to_ours(name): tensor for name, tensor in tensors.items()}
 
@@ -58,7 +58,7 @@ class Official(Format):
             tensors: a whole ``DepthModel.state_dict()``.
 
         Returns:
-            The same tensors by official name: all that ``load_state_dict(strict=True)`` of the original asks for.
+            The same tensors by official names: all that ``load_state_dict(strict=True)`` of the original needs.
         """
         first, second = (f"encoder.blocks.0.mlp.{layer}.weight" for layer in ("fc1", "fc2"))
         gated = tensors[first].shape[0] == 2 * tensors[second].shape[1]
@@ -66,9 +66,9 @@ class Official(Format):
 
     @staticmethod
     def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
-        """What our export wrote beside it; another program's file of that name says nothing."""
+        """What our export wrote next to it; another program's file of that name says nothing."""
         sidecar = path.with_suffix(".json")
-        content = read_json(sidecar, "Export the weights beside it again, or remove this file")
+        content = read_json(sidecar, "Export the weights next to it again, or remove this file")
         return Description(says=content if "kind" in content else {}, file=str(sidecar))
 
 

@@ -1,4 +1,4 @@
-"""Which tensors of a file can be weights: numbers that lie in the file, one for each element."""
+"""Which tensors of a file can be weights: the file stores one number for each element."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def require_plain(tensors: Mapping[str, Tensor], source: str) -> None:
     """
     Raises:
         CheckpointError: a tensor is sparse, quantized, nested, without its numbers (meta), of whole or complex
-            numbers, or repeats few stored numbers many times; as float32 it would be refused by torch, or be wrong.
+            numbers, or repeats few stored numbers many times; torch would refuse it as float32, or get it wrong.
     """
     for name, tensor in tensors.items():
         found = _unusual(tensor)

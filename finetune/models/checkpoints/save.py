@@ -20,14 +20,14 @@ from finetune.utils.files import atomic_write, write_file
 
 def save_native(path: Path, model: DepthModel, metadata: Mapping[str, object], half: bool = False) -> None:
     """
-    Write the network as one self-describing file: wholly, or not at all.
+    Write the network as one self-describing file, whole or not at all.
 
     Args:
         path: ``model.safetensors``; its folder is made if it is missing.
         model: its kind, encoder and max depth become part of the metadata.
         metadata: plain values; by convention ``preprocessing``, ``camera``, ``base`` (source, sha256, license),
             ``recipe_sha256`` and ``evaluation``.
-        half: store float16, which the reader gives back as float32; the metadata says so.
+        half: store float16, which is read as float32 again; the metadata says so.
     """
     dtype = torch.float16 if half else torch.float32
     tensors = {
@@ -46,11 +46,11 @@ def save_adapter(
     metadata: Mapping[str, object],
 ) -> None:
     """
-    Write a folder that peft loads, and our own loader with the base that it names: wholly, or not at all.
+    Write a folder that peft loads, and so does our own loader with the base that it names, whole or not at all.
 
     Args:
-        folder: replaced if it is there.
-        tensors: by peft's name.
+        folder: replaced if it exists.
+        tensors: by peft's names.
         config: of ``adapter_config.json``; ``base_model_name_or_path`` names the base.
         model: its kind, encoder and max depth become part of the metadata, as in ``save_native``.
         metadata: as in ``save_native``.
@@ -78,7 +78,7 @@ def _described(model: DepthModel, metadata: Mapping[str, object], format_name: s
 def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], described: Mapping[str, object]) -> None:
     # In a folder, because safetensors writes under a random name first: the next write removes what a kill left of it.
     with atomic_write(path, in_folder=True) as unfinished:
-        # safetensors gives its files mode 0600; an ordinary file shows the one that the umask asks for.
+        # safetensors creates files with mode 0600; an ordinary file has the mode that the umask asks for.
         unfinished.touch()
         mode = stat.S_IMODE(unfinished.stat().st_mode)
         save_file(tensors, unfinished, {key: json.dumps(value, sort_keys=True) for key, value in described.items()})
@@ -87,7 +87,7 @@ def _write_safetensors(path: Path, tensors: Mapping[str, Tensor], described: Map
 
 
 def _sort_metadata(path: Path) -> None:
-    """safetensors writes metadata in an order that changes from process to process; the same weights are one file."""
+    """safetensors writes metadata in an order that differs between processes; the same weights must give one file."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))

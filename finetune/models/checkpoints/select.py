@@ -85,7 +85,7 @@ def _left_out(
 ) -> tuple[str, ...]:
     """
     Raises:
-        CheckpointError: an encoder is a part of a network that is none of ours and must not be taken for one.
+        CheckpointError: an encoder is a part of a network that we do not know, and must not be used for it.
     """
     places = tuple(f"{other.place}." for other in found)
     left = [] if not network.place else [name for name in tensors if not name.startswith(places)]

@@ -1,4 +1,4 @@
-"""What lies beside weights: descriptions in JSON, and the digest that ties them to the weights. Imports no torch."""
+"""Files next to weights: descriptions in JSON, and the digest that ties them to the weights. Imports no torch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from finetune.utils.paths import is_file
 def read_json(path: Path, fix: str) -> dict[str, Any]:
     """
     Returns:
-        The mapping in a file; empty where there is no file, or something else in it.
+        The mapping in a file; empty where there is no file, or no mapping in it.
 
     Raises:
-        CheckpointError: it is not JSON; ``fix`` says what to do about it.
+        CheckpointError: the file is not JSON; ``fix`` says what to do.
     """
     if not is_file(path):
         return {}

@@ -217,7 +217,7 @@ def test_adapters_beside_the_weights_are_not_left_out_in_silence(tmp_path: Path)
     adapter = "base_model.model.pretrained.blocks.0.attn.qkv.lora_A.default.weight"
     source = written(tmp_path / "lora.pth", {**tensors, adapter: torch.zeros(4, 192)})
     assert refusal(source) == (
-        f"{source}: holds adapters beside the weights that they change "
+        f"{source}: holds adapters next to the weights that they change "
         "(encoder.blocks.0.attn.qkv.lora_A.default.weight). Merge them before saving (model.merge_and_unload()), or "
         "name the folder that peft saved."
     )
@@ -254,12 +254,12 @@ def test_encoder_of_the_same_depth(tmp_path: Path) -> None:
 def test_encoder_that_nobody_knows(tmp_path: Path) -> None:
     tensors = {name: tensor for name, tensor in official_tensors().items() if "blocks.7." not in name}
     source = written(tmp_path / "cut.pth", tensors)
-    assert "found 7 blocks of width 192, which is no encoder we know" in refusal(source)
+    assert "found 7 blocks of width 192, which is no known encoder" in refusal(source)
 
 
 def test_tensors_without_any_dimension(official: str, tmp_path: Path) -> None:
     source = written(tmp_path / "flat.pth", {**official_tensors(), "pretrained.cls_token": torch.tensor(1.0)})
-    assert "found 8 blocks of width 1, which is no encoder we know" in refusal(source)
+    assert "found 8 blocks of width 1, which is no known encoder" in refusal(source)
     with pytest.raises(CheckpointError, match=r"head\.last\.bias is a single number instead of 1 for"):
         fill(DepthModel("tiny", None), changed(official, **{"head.last.bias": torch.tensor(1.0)}), "all")
 
