@@ -1,4 +1,4 @@
-"""Save a run's best weights as data/tiny_relative.safetensors: python data/tiny_relative.py runs/scenes_tiny_relative"""
+"""Save best weights as data/tiny_relative.safetensors: python data/tiny_relative.py runs/scenes_tiny_relative"""
 
 from __future__ import annotations
 

@@ -21,14 +21,14 @@ ROOM_SEED, VIEW_SEED, SENSOR_SEED = 7, 8, 9
 OBJECTS = (7, 10)
 JPEG_QUALITY = 92
 
-# The camera of a low robot: its height, and its tilt as meters down for each meter ahead. Each varies by up to the second
-# number.
+# The camera is on a low robot: its height, and its tilt as meters down for each meter ahead. Each varies by up to the
+# second number.
 HEIGHT_M, HEIGHT_VARIES_M = 0.6, 0.05
 DOWN, DOWN_VARIES = 0.25, 0.06
 ROLL_VARIES_RAD = 0.02
 
-# Room -> views. Only rooms that differ, and in each room the first views with nothing nearer than 0.4 m and something farther
-# than 2.5 m: ten to train on, the next one to validate on.
+# Room -> views. Only rooms that differ, and in each room the first views with nothing nearer than 0.4 m and something
+# farther than 2.5 m: ten to train on, the next one to validate on.
 TRAIN: dict[int, tuple[int, ...]] = {
     7: (1, 3, 4, 6, 7, 8, 9, 11, 12, 16),
     13: (0, 1, 2, 3, 4, 5, 6, 7, 9, 10),
