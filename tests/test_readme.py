@@ -160,6 +160,15 @@ PYTHONS = [block for block in OTHERS if block.kind == "python"]
 INSTALLATION = (["python3", "-m", "venv"], [".", ".venv/bin/activate"], ["pip", "install"], ["pytest", "-n"])
 
 
+def test_the_names_of_the_glossary_are_those_of_the_code() -> None:
+    table = (ROOT / ".github" / "CONTRIBUTING.md").read_text().split("| use | not | in the code |", 1)[1]
+    rows = [line for line in table.split("\n## ", 1)[0].splitlines() if line.startswith("| ") and "---" not in line]
+    names = [name for row in rows for name in re.findall(r"`(\w+)`", row.split(" | ")[-1])]
+    code = "\n".join(path.read_text() for path in (ROOT / "finetune").rglob("*.py"))
+    assert len(names) > 30
+    assert not [name for name in names if not re.search(rf"\b{name}\b", code)]
+
+
 def test_ci_runs_on_each_python_that_the_readme_names() -> None:
     workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text())
     job = workflow["jobs"]["run"]
