@@ -111,7 +111,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     with import_without_gc():
         from finetune.recipe.run_dir import RunFolder
         from finetune.reporting.text_table import format_evaluations
-        from finetune.reporting.verdicts import verdicts
+        from finetune.reporting.verdicts import find_verdicts
         from finetune.training.evaluate import evaluate_model, evaluate_predictions, image_rows
 
     if arguments.predictions:
@@ -124,7 +124,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         return  # the tables of the first process cover all of them
     print(format_evaluations(evaluations))
     own = "predictions" if arguments.predictions else "finetuned"
-    found = verdicts(evaluations[0], own, recipe.evaluation.best)
+    found = find_verdicts(evaluations[0], own, recipe.evaluation.best)
     for verdict in found:
         print(verdict)
     if arguments.json:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.inference.point_cloud import PointCloud
-from finetune.reporting.images import colored, with_labels, with_legend
+from finetune.reporting.images import add_labels, add_legend, colorize
 from finetune.utils.files import explain_write_errors, remove, write_output
 
 MAX_COUNTS = 65535  # of 16 bits
@@ -72,7 +72,7 @@ class MeterFiles:
 
 def meter_preview(depth_m: NDArray[np.float32], range_m: tuple[float, float]) -> NDArray[np.uint8]:
     """(H, W) meters -> (H + legend, W, 3) uint8, RGB."""
-    return with_legend(colored(depth_m, *range_m), *range_m, "m")
+    return add_legend(colorize(depth_m, *range_m), *range_m, "m")
 
 
 def spread_range(values: NDArray[np.float32]) -> tuple[float, float]:
@@ -112,8 +112,8 @@ def inverse_preview(inverse: NDArray[np.float32], ends: tuple[float, float] | No
     """(H, W) inverse depth -> (H + legend, W, 3) uint8, RGB; from its own farthest to its nearest, or between ends."""
     far, near = ends or (float(inverse.min()), float(inverse.max()))
     # Near is blue as it is in meters; an image of one value has no range.
-    picture = colored(near - inverse, 0.0, (near - far) or 1.0)
-    return with_labels(picture, ("near", "relative, no unit", "far"))
+    picture = colorize(near - inverse, 0.0, (near - far) or 1.0)
+    return add_labels(picture, ("near", "relative, no unit", "far"))
 
 
 def _named(stem: Path, ending: str) -> Path:

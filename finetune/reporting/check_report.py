@@ -62,12 +62,12 @@ def _list_cells(summary: Summary) -> tuple[str, ...]:
 
 def format_verdict(checked: Checked) -> str:
     """The last line: whether to launch."""
-    counts = {name: sum(finding.severity == name for finding in checked.findings) for name in ("stop", "warn")}
-    if counts["stop"]:
-        return f"{checked.recipe}: {counts['stop']} finding(s) stop a run, {counts['warn']} to look at"
-    if counts["warn"]:
-        return f"{checked.recipe}: nothing stops a run; {counts['warn']} finding(s) to look at"
-    return f"{checked.recipe}: nothing stops a run"
+    stops, warnings = (sum(finding.severity == name for finding in checked.findings) for name in ("stop", "warn"))
+    to_look_at = f"{warnings} warning{'' if warnings == 1 else 's'} to look at"
+    if stops:
+        problems = f"{stops} problem{'' if stops == 1 else 's'} to fix before a run"
+        return f"{checked.recipe}: {problems}, {to_look_at}"
+    return f"{checked.recipe}: no problems found" + (f", {to_look_at}" if warnings else "")
 
 
 def format_check_json(checked: Checked) -> str:
@@ -119,10 +119,15 @@ def _draw_histogram(summary: Summary) -> Chart | None:
     total = sum(summary.counts)
     return make_bar_chart(
         f"measured depth of {summary.key}, % of pixels in bins of equal ratio",
-        [f"{edge:.3g}" for edge in summary.bin_edges_m[:-1]],
+        [_format_edge(edge) for edge in summary.bin_edges_m[:-1]],
         [Bars(name="measured", values=[100 * count / total for count in summary.counts], color=0)],
         x_name="meters, from",
     )
+
+
+def _format_edge(edge_m: float) -> str:
+    """Three digits, but never 1.35e+03: such labels are so wide that they overlap."""
+    return f"{edge_m:.0f}" if edge_m >= 999.5 else f"{edge_m:.3g}"
 
 
 def draw_edges(sample: DepthSample) -> NDArray[np.uint8]:

@@ -112,7 +112,7 @@ def _read_run(path: Path, name: str) -> EndedRun:
         raise FinetuneError(f"{path} is no run folder: it has no {RECIPE_FILE}. Name a folder that a run wrote.")
     if not is_file(path / EVALUATION_FILE):
         raise FinetuneError(
-            f"{path} has no {EVALUATION_FILE}: its run has not ended. Go on with it by --resume, or leave it out."
+            f"{path} has no {EVALUATION_FILE}: its run has not ended. Continue it with --resume, or leave it out."
         )
     # Each file is drawn once here: an error then names the file, which it could not on a page of many runs.
     with name_run_file(path / RECIPE_FILE, _LEAVE_OUT):
@@ -233,11 +233,11 @@ def _list_recipe_differences(runs: Sequence[EndedRun]) -> Table | None:
 def _list_environment_differences(runs: Sequence[EndedRun]) -> Table | None:
     """Facts that are not the same in all environments; None where there are none."""
     facts = [collect_environment_facts(run.environment) for run in runs]
-    names = [name for name in dict.fromkeys(name for one in facts for name in one) if name not in _ALWAYS_DIFFERENT]
+    names = [name for name in dict.fromkeys(name for found in facts for name in found) if name not in _ALWAYS_DIFFERENT]
     rows = [
-        [Cell(text=name), *(_make_value_cell(one.get(name)) for one in facts)]
+        [Cell(text=name), *(_make_value_cell(found.get(name)) for found in facts)]
         for name in names
-        if len({str(one.get(name)) for one in facts}) > 1
+        if len({str(found.get(name)) for found in facts}) > 1
     ]
     return Table(heads=["", *(run.name for run in runs)], rows=rows, kind="text") if rows else None
 

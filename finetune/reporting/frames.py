@@ -1,4 +1,4 @@
-"""Validation frames with what the rows of a table answer, for pages: made one at a time, kept small."""
+"""Validation frames with the predictions of each row of a table: made one at a time, kept small for a page."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import Row, compare_predictions
 from finetune.evaluation.protocols import Protocol
 
-_FINE_BINS = 400  # of the histograms, up to the protocol's max depth; a page shows them by fewer
+_FINE_BINS = 400  # bins up to the protocol's max depth; a page groups them into fewer
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -21,11 +21,11 @@ class ShownFrame:
     """A frame as a protocol compares it.
 
     Attributes:
-        source: a name a person can find it by.
+        source: a name by which a person can find the frame.
         image: (H, W, 3) uint8, RGB.
-        target_m, measured: (H, W), meters, and where depth was measured at all.
+        target_m, measured: (H, W), depth in meters, and where there is a measurement at all.
         usable: (H, W), the pixels that the protocol counts.
-        predictions: row of the table -> (H, W), meters, aligned as the protocol does, within its range.
+        predictions: row of the table -> (H, W), meters, aligned by the protocol and clipped to its range.
     """
 
     source: str
@@ -38,12 +38,12 @@ class ShownFrame:
 
 @dataclass(frozen=True, kw_only=True)
 class ShownFrames:
-    """The frames of ``data.val``, each made when it is asked for.
+    """The frames of ``data.val``; each is made when it is asked for.
 
     Attributes:
         samples: validation data.
-        rows: row of the table -> what answers.
-        protocol: how answers are compared.
+        rows: row of the table -> what predicts it.
+        protocol: how predictions are compared.
     """
 
     samples: ValidationSamples
@@ -51,13 +51,13 @@ class ShownFrames:
     protocol: Protocol
 
     def __getitem__(self, number: int) -> ShownFrame:
-        one = self.samples[number]
-        _, sample = one.views[self.protocol.settings.image_crop]
+        drawn = self.samples[number]
+        _, sample = drawn.views[self.protocol.settings.image_crop]
         usable = self.protocol.usable(sample.depth_m, sample.valid, sample.source)
         low_m, high_m = self.protocol.min_depth_m, self.protocol.max_depth_m
         predictions = {
             name: np.clip(self.protocol.depth_m(prediction, sample.depth_m, usable), low_m, high_m)
-            for name, prediction in compare_predictions(one, self.rows, self.protocol).items()
+            for name, prediction in compare_predictions(drawn, self.rows, self.protocol).items()
         }
         measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
         return ShownFrame(
@@ -70,39 +70,39 @@ class ShownFrames:
         )
 
 
-def reduced(frame: ShownFrame, width: int) -> tuple[ShownFrame, dict[str, NDArray[np.float32]]]:
+def shrink_frame(frame: ShownFrame, width: int) -> tuple[ShownFrame, dict[str, NDArray[np.float32]]]:
     """
     Args:
-        frame: at its own size.
-        width: pixels of the smaller one; a frame that is not wider stays.
+        frame: at its original size.
+        width: in pixels; a frame that is not wider keeps its size.
 
     Returns:
-        The frame at that width, and the absolute error of each row in meters, 0 where it does not count: both from the
-        full size, measured values and errors picked, image and answers averaged.
+        The frame at that width, and the absolute error of each row in meters, 0 where it does not count. Errors are
+        computed at the original size. Measured values and errors are picked, image and predictions are averaged.
     """
     height = max(1, round(frame.target_m.shape[0] * width / frame.target_m.shape[1]))
     size = (width, height) if frame.target_m.shape[1] > width else frame.target_m.shape[1::-1]
 
-    # Measured values have no mean with what was not measured, so they are picked; answers are smooth.
-    def picked(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    # Averaging would mix measured with unmeasured pixels, so those values are picked; predictions are smooth.
+    def pick(values: NDArray[np.float32]) -> NDArray[np.float32]:
         return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_NEAREST), dtype=np.float32)
 
-    def mask(values: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def pick_mask(values: NDArray[np.bool_]) -> NDArray[np.bool_]:
         return np.asarray(cv2.resize(values.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0)
 
     smaller = ShownFrame(
         source=frame.source,
         image=np.asarray(cv2.resize(frame.image, size, interpolation=cv2.INTER_AREA), dtype=np.uint8),
-        target_m=picked(frame.target_m),
-        measured=mask(frame.measured),
-        usable=mask(frame.usable),
+        target_m=pick(frame.target_m),
+        measured=pick_mask(frame.measured),
+        usable=pick_mask(frame.usable),
         predictions={
             name: np.asarray(cv2.resize(pred_m.astype(np.float32), size, interpolation=cv2.INTER_AREA))
             for name, pred_m in frame.predictions.items()
         },
     )
     errors_m = {
-        name: picked(np.where(frame.usable, np.abs(pred_m - frame.target_m), 0.0).astype(np.float32))
+        name: pick(np.where(frame.usable, np.abs(pred_m - frame.target_m), 0.0).astype(np.float32))
         for name, pred_m in frame.predictions.items()
     }
     return smaller, errors_m
@@ -110,13 +110,13 @@ def reduced(frame: ShownFrame, width: int) -> tuple[ShownFrame, dict[str, NDArra
 
 @dataclass(kw_only=True)
 class DepthCounts:
-    """Measured and predicted depth over frames, in a size that does not grow with them.
+    """Histograms of measured and predicted depth, whose size does not grow with the number of frames.
 
     Attributes:
         max_depth_m: end of the range, meters.
-        frames: how many were added.
-        measured: pixels that count, by measured depth, in bins of equal width up to ``max_depth_m``.
-        predicted: row -> the same pixels by predicted depth.
+        frames: how many have been added.
+        measured: how many pixels have a measured depth in each of the bins of equal width up to ``max_depth_m``.
+        predicted: row -> the same for predicted depth, over the same pixels.
     """
 
     max_depth_m: float
@@ -127,19 +127,19 @@ class DepthCounts:
     def add(self, frame: ShownFrame) -> None:
         """Count the pixels of a frame."""
         self.frames += 1
-        self.measured += self._histogram(frame.target_m[frame.usable].astype(np.float64))
+        self.measured += self._count(frame.target_m[frame.usable].astype(np.float64))
         for row, prediction in frame.predictions.items():
-            found = self._histogram(prediction[frame.usable].astype(np.float64))
-            self.predicted[row] = self.predicted.get(row, np.zeros(_FINE_BINS)) + found
+            counts = self._count(prediction[frame.usable].astype(np.float64))
+            self.predicted[row] = self.predicted.get(row, np.zeros(_FINE_BINS)) + counts
 
     def shares(self, bins: int) -> tuple[list[float], list[float], dict[str, list[float]]]:
         """
         Args:
-            bins: at most so many.
+            bins: the largest number of bins.
 
         Returns:
-            Edges in meters up to the farthest that was measured or predicted, the share of measured pixels in each
-            bin, and for each row that of its predicted ones.
+            Edges in meters up to the farthest measured or predicted depth, the share of pixels in each bin by measured
+            depth, and for each row the share by predicted depth.
         """
         whole = np.stack([self.measured, *self.predicted.values()])
         last = int(np.flatnonzero(whole.any(axis=0)).max()) + 1
@@ -148,26 +148,26 @@ class DepthCounts:
         grouped = np.add.reduceat(whole[:, : ends[-1] + width], ends, axis=1) / whole.sum(axis=1, keepdims=True)
         edges = [*ends.tolist(), int(ends[-1]) + width]
         measured, *predicted = grouped.tolist()
-        of_rows = dict(zip(self.predicted, predicted, strict=True))
-        return [edge * self.max_depth_m / _FINE_BINS for edge in edges], measured, of_rows
+        shares = dict(zip(self.predicted, predicted, strict=True))
+        return [edge * self.max_depth_m / _FINE_BINS for edge in edges], measured, shares
 
-    def _histogram(self, depth_m: NDArray[np.float64]) -> NDArray[np.float64]:
+    def _count(self, depth_m: NDArray[np.float64]) -> NDArray[np.float64]:
         counts, _ = np.histogram(depth_m, bins=_FINE_BINS, range=(0.0, self.max_depth_m))
         return counts.astype(np.float64)
 
 
-def worst_and_best(
+def choose_worst_and_best(
     scores: Sequence[tuple[int, float]], count: int, *, higher_is_better: bool
 ) -> tuple[list[int], list[int]]:
     """
     Args:
         scores: number and score of each frame.
-        count: how many of each, at most.
-        higher_is_better: of the score.
+        count: the largest number of each.
+        higher_is_better: whether a higher score is better.
 
     Returns:
-        Numbers of the worst frames, the worst first, and of the best, the best first.
+        Numbers of the worst frames, worst first, and of the best frames, best first.
     """
     sign = 1 if higher_is_better else -1
-    worst_first = [number for number, _ in sorted(scores, key=lambda one: (sign * one[1], one[0]))]
+    worst_first = [number for number, _ in sorted(scores, key=lambda score: (sign * score[1], score[0]))]
     return worst_first[:count], worst_first[::-1][:count]

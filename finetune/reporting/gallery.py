@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from finetune.evaluation.metrics import HIGHER_IS_BETTER
 from finetune.evaluation.results import ScoredImage
-from finetune.reporting.frames import DepthCounts, ShownFrame, ShownFrames, reduced, worst_and_best
-from finetune.reporting.images import ERROR_COLORS, colored
+from finetune.reporting.frames import DepthCounts, ShownFrame, ShownFrames, choose_worst_and_best, shrink_frame
+from finetune.reporting.images import ERROR_COLORS, colorize
 from finetune.reporting.page import Picture, make_picture
 from finetune.utils.indices import evenly_spread
 
@@ -123,7 +123,7 @@ def choose_frames(images: Sequence[ScoredImage], row: str, metric: str) -> dict[
     """
     scores = [(image.number, image.rows[row][metric]) for image in images]
     count = min(FRAMES_OF_A_KIND, -(-len(scores) // 3))
-    worst, best = worst_and_best(scores, count, higher_is_better=metric in HIGHER_IS_BETTER)
+    worst, best = choose_worst_and_best(scores, count, higher_is_better=metric in HIGHER_IS_BETTER)
     best = [number for number in best if number not in worst]
     others = [number for number, _ in scores if number not in (*worst, *best)]
     even = [others[i] for i in evenly_spread(len(others), FRAMES_OF_A_KIND)] if others else []
@@ -155,7 +155,7 @@ def read_frames(
         if number in to_count:
             counts.add(frame)
         if number in to_keep:
-            smaller, errors_m = reduced(frame, _WIDE_PX if _is_wide(frame) else _WIDTH_PX)
+            smaller, errors_m = shrink_frame(frame, _WIDE_PX if _is_wide(frame) else _WIDTH_PX)
             kept[number] = KeptFrame(frame=smaller, errors_m=errors_m, scores=scores[number])
     return kept, counts
 
@@ -183,25 +183,25 @@ def make_gallery(
     """
     own = rows[-1]
     frames = kept.values()
-    high_m = choose_color_end([one.frame.target_m[one.frame.usable] for one in frames], 99, max_depth_m)
-    high_error_m = choose_color_end([one.errors_m[own][one.frame.usable] for one in frames], 95, max_depth_m)
+    high_m = choose_color_end([shown.frame.target_m[shown.frame.usable] for shown in frames], 99, max_depth_m)
+    high_error_m = choose_color_end([shown.errors_m[own][shown.frame.usable] for shown in frames], 95, max_depth_m)
     pictures = sum(map(len, chosen.values())) * (2 + 2 * len(rows))
     groups = []
     panels = 0
     for title, numbers in chosen.items():
         members = []
         for number in numbers:
-            one = kept[number]
-            label = f"Answer shown for image {number}"
-            scores = {row: f"{one.scores[row]:.4f}" for row in rows}
+            shown = kept[number]
+            label = f"Prediction shown for image {number}"
+            scores = {row: f"{shown.scores[row]:.4f}" for row in rows}
             members.append(
                 FramePanel(
                     number=number,
-                    source=one.frame.source,
+                    source=shown.frame.source,
                     switch=_make_switch(f"frame{panels}", label, rows, scores),
                     score=f"{metric} {scores[own]}",
-                    wide=_is_wide(one.frame),
-                    cells=_make_cells(one, high_m, high_error_m, _PICTURE_BYTES // pictures),
+                    wide=_is_wide(shown.frame),
+                    cells=_make_cells(shown, high_m, high_error_m, _PICTURE_BYTES // pictures),
                 )
             )
             panels += 1
@@ -220,9 +220,9 @@ def make_gallery(
 
 def choose_color_end(values_m: Sequence[NDArray[np.float32]], percentile: float, max_depth_m: float) -> float:
     """A round number of meters that this percentage of all values does not exceed; at most ``max_depth_m``."""
-    most_m = float(np.percentile(np.concatenate(values_m), percentile))
-    power = 10.0 ** math.floor(math.log10(max(most_m, 1e-6)))
-    rounded = next(factor * power for factor in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if factor * power >= most_m * 0.999)
+    value_m = float(np.percentile(np.concatenate(values_m), percentile))
+    power = 10.0 ** math.floor(math.log10(max(value_m, 1e-6)))
+    rounded = next(factor * power for factor in (1, 1.5, 2, 3, 4, 5, 6, 8, 10) if factor * power >= value_m * 0.999)
     return float(min(rounded, max_depth_m))
 
 
@@ -236,12 +236,12 @@ def _make_cells(kept: KeptFrame, high_m: float, high_error_m: float, max_bytes: 
 
     cells = [
         make_cell(frame.image, "image"),
-        make_cell(colored(frame.target_m, 0.0, high_m, frame.measured), "measured"),
+        make_cell(colorize(frame.target_m, 0.0, high_m, frame.measured), "measured"),
     ]
     for i, (row, pred_m) in enumerate(frame.predictions.items()):
-        cells.append(make_cell(colored(pred_m, 0.0, high_m), f"predicted, {row}", i))
+        cells.append(make_cell(colorize(pred_m, 0.0, high_m), f"predicted, {row}", i))
     for i, (row, error_m) in enumerate(kept.errors_m.items()):
-        pixels = colored(error_m, 0.0, high_error_m, frame.usable, ERROR_COLORS)
+        pixels = colorize(error_m, 0.0, high_error_m, frame.usable, ERROR_COLORS)
         cells.append(make_cell(pixels, f"error, {row}", i))
     return cells
 
@@ -255,7 +255,7 @@ def _make_switch(name: str, label: str, rows: Sequence[str], scores: Mapping[str
 
 def _make_legend(name: str, high: float, colors: int | None = None) -> Legend:
     shares = np.linspace(0.0, 1.0, 256)[None].repeat(16, 0)
-    bar = colored(shares, 0.0, 1.0) if colors is None else colored(shares, 0.0, 1.0, colors=colors)
+    bar = colorize(shares, 0.0, 1.0) if colors is None else colorize(shares, 0.0, 1.0, colors=colors)
     return Legend(
         name=name,
         bar=make_picture(bar, f"color bar of {name}, from 0 to {high:g}", max_bytes=_LEGEND_BYTES),

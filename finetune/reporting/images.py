@@ -1,4 +1,4 @@
-"""Depth as color with a legend in meters, and rows of pictures side by side."""
+"""Depth in color with a legend in meters, and pictures next to each other."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Gray, a color no depth has, for what was not measured.
+# Gray for pixels without a measurement: no depth has this color.
 NOT_MEASURED = (90, 90, 90)
 _TEXT = (235, 235, 235)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
-# Of errors: other colors than those of depth, so that neither legend is taken for the other.
+# Errors have other colors than depth, so that nobody reads one with the legend of the other.
 ERROR_COLORS = cv2.COLORMAP_INFERNO
-PANEL_PX = 640  # width of a panel for TensorBoard, at most
+PANEL_PX = 640  # maximum width of a panel for TensorBoard
 
 
-def colored(
+def colorize(
     values: NDArray[np.floating],
     low: float,
     high: float,
@@ -27,9 +27,9 @@ def colored(
     """
     Args:
         values: (H, W), any unit.
-        low, high: ends of the color range, the same unit; with the colors as they are, low is blue and high is red.
-        valid: (H, W); where False, gray.
-        colors: a color map of OpenCV.
+        low, high: ends of the color range, in the unit of ``values``. In the default colors low is blue, high is red.
+        valid: (H, W); pixels where it is False are gray.
+        colors: number of a color map of OpenCV.
 
     Returns:
         (H, W, 3) uint8, RGB.
@@ -41,18 +41,18 @@ def colored(
     return np.asarray(picture, dtype=np.uint8)
 
 
-def with_legend(picture: NDArray[np.uint8], low: float, high: float, unit: str) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (H + bar, W, 3): below it the color bar with its ends and what lies between them, in ``unit``."""
+def add_legend(picture: NDArray[np.uint8], low: float, high: float, unit: str) -> NDArray[np.uint8]:
+    """(H, W, 3) -> (H + bar, W, 3): adds a color bar below, with numbers from ``low`` to ``high`` in ``unit``."""
     labels = 5 if picture.shape[1] >= 300 else 3
-    return with_labels(picture, [f"{value:.4g} {unit}" for value in np.linspace(low, high, labels)])
+    return add_labels(picture, [f"{value:.4g} {unit}" for value in np.linspace(low, high, labels)])
 
 
-def with_labels(picture: NDArray[np.uint8], labels: Sequence[str]) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (H + bar, W, 3): below it the whole color bar, and under that the labels, evenly spread."""
+def add_labels(picture: NDArray[np.uint8], labels: Sequence[str]) -> NDArray[np.uint8]:
+    """(H, W, 3) -> (H + bar, W, 3): adds the whole color bar below, and the labels under it, evenly spread."""
     width = picture.shape[1]
     scale = max(0.45, width / 800)
     bar_height, text_height = round(14 * scale), round(34 * scale)
-    bar = colored(np.linspace(0.0, 1.0, width)[None].repeat(bar_height, 0), 0.0, 1.0)
+    bar = colorize(np.linspace(0.0, 1.0, width)[None].repeat(bar_height, 0), 0.0, 1.0)
     gap, line = (np.zeros((rows, width, 3), dtype=np.uint8) for rows in (max(2, round(3 * scale)), text_height))
     thickness = max(1, round(1.5 * scale))
     for share, text in zip(np.linspace(0.0, 1.0, len(labels)), labels, strict=True):
@@ -64,8 +64,8 @@ def with_labels(picture: NDArray[np.uint8], labels: Sequence[str]) -> NDArray[np
     return np.concatenate([picture, gap, bar, line])
 
 
-def titled(picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
-    """(H, W, 3) -> (H + line, W, 3) with a title above."""
+def add_title(picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
+    """(H, W, 3) -> (H + line, W, 3): adds a title above."""
     scale = max(0.45, picture.shape[1] / 800)
     line = np.zeros((round(34 * scale), picture.shape[1], 3), dtype=np.uint8)
     below, thickness = (round(6 * scale), round(25 * scale)), max(1, round(1.5 * scale))
@@ -73,13 +73,15 @@ def titled(picture: NDArray[np.uint8], title: str) -> NDArray[np.uint8]:
     return np.concatenate([line, picture])
 
 
-def side_by_side(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    """(H, W, 3) each -> one row; shorter ones are padded below."""
+def join_pictures(pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.uint8]:
+    """(H, W, 3) each -> one row of pictures; shorter ones are padded below."""
     height = max(len(picture) for picture in pictures)
-    return np.concatenate([np.pad(p, ((0, height - len(p)), (0, 0), (0, 0))) for p in pictures], axis=1)
+    return np.concatenate(
+        [np.pad(picture, ((0, height - len(picture)), (0, 0), (0, 0))) for picture in pictures], axis=1
+    )
 
 
-def panel(
+def make_panel(
     image: NDArray[np.uint8],
     target_m: NDArray[np.float32],
     valid: NDArray[np.bool_],
@@ -87,36 +89,37 @@ def panel(
     max_depth_m: float,
 ) -> NDArray[np.uint8]:
     """
-    Image and measured, below them predicted and error, at most ``PANEL_PX`` wide together: an event file holds many.
+    Image and measured depth, with prediction and error below them.
 
-    Color ranges depend on ``max_depth_m`` alone, so that panels compare.
+    The panel is at most ``PANEL_PX`` wide, because an event file holds many. Its color ranges depend on ``max_depth_m``
+    alone, so that panels can be compared.
 
     Args:
         image: (H, W, 3) uint8, RGB.
-        target_m, valid: (H, W), measured depth in meters and where it was measured.
+        target_m, valid: (H, W), measured depth in meters, and where there is a measurement.
         pred_m: (H, W), meters.
-        max_depth_m: end of the depth colors; those of the error end at a tenth of it.
+        max_depth_m: end of the depth colors; the error colors end at a tenth of it.
 
     Returns:
-        (2 h + captions, 2 w, 3) uint8, RGB; w is W, or half of ``PANEL_PX`` where that is less.
+        (2 h + captions, 2 w, 3) uint8, RGB; w is W, at most half of ``PANEL_PX``.
     """
-    most_error_m = max_depth_m / 10
+    max_error_m = max_depth_m / 10
     height, width = target_m.shape
     size = (min(width, PANEL_PX // 2), max(1, round(height * min(1.0, PANEL_PX / 2 / width))))
 
-    # Colors have no mean with the gray of what was not measured, so pixels are picked.
-    def small(picture: NDArray[np.uint8], kind: int = cv2.INTER_NEAREST) -> NDArray[np.uint8]:
-        return np.asarray(cv2.resize(picture, size, interpolation=kind), dtype=np.uint8)
+    # Averaging would mix colors with the gray of unmeasured pixels, so pixels are picked.
+    def shrink(picture: NDArray[np.uint8], interpolation: int = cv2.INTER_NEAREST) -> NDArray[np.uint8]:
+        return np.asarray(cv2.resize(picture, size, interpolation=interpolation), dtype=np.uint8)
 
-    def depth(values_m: NDArray[np.floating], high_m: float, where: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
-        return with_legend(small(colored(values_m, 0, high_m, where)), 0, high_m, "m")
+    def draw_depth(values_m: NDArray[np.floating], high_m: float, where: NDArray[np.bool_] | None) -> NDArray[np.uint8]:
+        return add_legend(shrink(colorize(values_m, 0, high_m, where)), 0, high_m, "m")
 
     above = [
-        titled(small(image, cv2.INTER_AREA), "image"),
-        titled(depth(target_m, max_depth_m, valid), "measured"),
+        add_title(shrink(image, cv2.INTER_AREA), "image"),
+        add_title(draw_depth(target_m, max_depth_m, valid), "measured"),
     ]
     below = [
-        titled(depth(pred_m, max_depth_m, None), "predicted"),
-        titled(depth(np.abs(pred_m - target_m), most_error_m, valid), "error"),
+        add_title(draw_depth(pred_m, max_depth_m, None), "predicted"),
+        add_title(draw_depth(np.abs(pred_m - target_m), max_error_m, valid), "error"),
     ]
-    return np.concatenate([side_by_side(above), side_by_side(below)])
+    return np.concatenate([join_pictures(above), join_pictures(below)])

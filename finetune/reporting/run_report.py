@@ -37,24 +37,24 @@ _BINS = 60  # of the histogram of depth
 
 @dataclass(frozen=True, kw_only=True)
 class PageContent:
-    """What a page is made of.
+    """Everything that a page shows.
 
     Attributes:
-        title: of the page.
-        model: a run folder or weights file, as a user types it; None where only predictions are there.
-        recipe: as it ran, YAML.
-        recipe_file: where it stands, as a user types it.
-        metric: by which frames are ranked.
-        kind: ``metric`` or ``relative``, of the model.
-        evaluations: a table each; the frames are those of the first.
+        title: heading of the page.
+        model: a run folder or weights file, as a user types it; None for predictions from files.
+        recipe: as it ran, in YAML.
+        recipe_file: its path, as a user types it.
+        metric: frames are ranked by it.
+        kind: of the model, ``metric`` or ``relative``.
+        evaluations: one for each protocol; the frames are those of the first.
         frames: of ``data.val``.
-        monitors: sentences of those that stood at the end of a run; None where nothing ran.
+        monitors: sentences of the monitors that were active at the end of a run; None where nothing ran.
         found: what the first table means.
         environment: of ``environment.json``; empty where nothing was trained.
         metrics: columns of ``metrics.csv``; empty where there are none.
-        files: what was written besides, weights and exports, name -> path.
-        claims: arguments of ``load_model`` that a file which cannot say what it is was read with.
-        overrides: of the recipe file, ``key=value``.
+        files: name -> path of the weights and exports that a run wrote.
+        claims: arguments of ``load_model`` that a user gave because the file does not say what it holds.
+        overrides: ``key=value`` words that change the recipe file.
     """
 
     title: str
@@ -186,7 +186,7 @@ def render_report_page(content: PageContent) -> str:
         cards=_make_cards(content),
         verdicts=[(verdict.found[:1].upper() + verdict.found[1:], verdict.try_next) for verdict in content.found],
         monitors=content.monitors,
-        tables=[_make_tables(one, len(content.evaluations) > 1) for one in content.evaluations],
+        tables=[_make_tables(found, len(content.evaluations) > 1) for found in content.evaluations],
         rows_explained=ROWS_EXPLAINED,
         curves=_draw_run_curves(content),
         distance_charts=[*_draw_errors(content), _draw_depth(content, counts)],
@@ -271,7 +271,7 @@ def _draw_errors(content: PageContent) -> list[Chart]:
     charts = []
     for key, title in (("abs_rel", "mean |error| / measured depth"), ("mean_error_m", "mean |error|, meters")):
         bars = [
-            Bars(name=row, values=[one[key] for one in found], color=_choose_color(content, row))
+            Bars(name=row, values=[in_bin[key] for in_bin in found], color=_choose_color(content, row))
             for row, found in bins.items()
         ]
         charts.append(

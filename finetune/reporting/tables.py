@@ -20,11 +20,11 @@ from finetune.utils.errors import FinetuneError, first_line
 from finetune.utils.paths import is_file
 
 ROWS_EXPLAINED = (
-    "constant_median answers the median depth of the training frames everywhere, best_constant the depth with the "
-    "least AbsRel on them; base_fitted_scale is the checkpoint that training began with, with the one scale and the "
-    "one shift in inverse depth (of a metric checkpoint the one scale in depth) that have the least AbsRel on the "
-    "training frames; calibrated_start is the network before step 1, its last layer solved for on the training frames; "
-    "finetuned is best/, last the network after the last step."
+    "constant_median is the median depth of the training frames, for every pixel. best_constant is the one depth with "
+    "the least AbsRel on the training frames. base_fitted_scale is the checkpoint before training, with the scale and "
+    "the shift in inverse depth (for a metric checkpoint: the scale in depth) that have the least AbsRel on the "
+    "training frames. calibrated_start is the network before step 1, its last layer fitted to the training frames. "
+    "finetuned is best/, last is the network after the last step."
 )
 
 
@@ -165,7 +165,7 @@ def name_run_file(path: Path, fix: str) -> Iterator[None]:
         raise
     except (*_CONTENT_ERRORS, csv.Error, yaml.YAMLError) as error:
         unreadable = isinstance(error, OSError | UnicodeError | json.JSONDecodeError | yaml.YAMLError)
-        what = "cannot be read" if unreadable else "holds what no run writes"
+        what = "cannot be read" if unreadable else "has content that no run writes"
         raise FinetuneError(f"{path} {what} ({type(error).__name__}: {first_line(error)[:100]}). {fix}.") from error
 
 

@@ -1,7 +1,7 @@
 """What a table means, in plain words, and what to try next.
 
-Each verdict is a fact that the table or the course of the run shows, followed by a step that can be taken. Nothing is
-said that the numbers do not decide.
+Each verdict is a fact that the table or the course of the run shows, followed by a step that the user can take. Nothing
+is said that the numbers do not decide.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from dataclasses import dataclass
 from finetune.evaluation.metrics import HIGHER_IS_BETTER, is_better
 from finetune.evaluation.results import OVERFIT_SHARE, Evaluated, Evaluation
 
-# Rows that cost nothing: what a model must beat to be worth its training.
-FREE_ROWS = ("constant_median", "best_constant", "base", "base_fitted_scale", "calibrated_start")
-# A distance at which fewer pixels were measured decides nothing.
-_MIN_OF_PIXELS = 0.02
-# How much of the mean squared error in logarithms one factor must explain before it is the cause; and how far the
-# factor must be from 1 to be worth a word.
-_MAX_OF_ERROR, _MIN_FACTOR = 0.5, 1.03
-# Fewer training frames than this are few for a network; a calibrated start makes some fifty enough.
+# Rows that need no training: a model must beat them to be worth its training.
+BASELINE_ROWS = ("constant_median", "best_constant", "base", "base_fitted_scale", "calibrated_start")
+# A distance with a smaller share of the measured pixels decides nothing.
+_MIN_PIXEL_SHARE = 0.02
+# One factor is the cause of the error when it explains this share of the mean squared logarithmic error, and worth a
+# sentence when it is this far from 1.
+_MIN_EXPLAINED_SHARE, _MIN_FACTOR = 0.5, 1.03
+# Fewer training frames are few for a network; with a calibrated start about fifty are enough.
 FEW_FRAMES = 50
-# Of fewer validation images the spread says too little about the mean.
+# With fewer validation images the spread says too little about the mean.
 _MIN_IMAGES = 5
-# By which share of itself the metric must still have got better to be called falling.
-_FALLING_SHARE = 0.02
+# The metric must have improved by this share of itself to count as still improving.
+_IMPROVING_SHARE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Verdict:
     """
     Attributes:
         found: what the numbers show, without a full stop.
-        try_next: what to do, likewise.
+        try_next: what to do, also without a full stop.
     """
 
     found: str
@@ -43,7 +43,7 @@ class Verdict:
         return f"verdict: {self.found}. Next: {self.try_next}."
 
 
-def verdicts(
+def find_verdicts(
     evaluation: Evaluation,
     own: str,
     metric: str,
@@ -54,114 +54,118 @@ def verdicts(
     """
     Args:
         evaluation: the table, with its images.
-        own: the row that is judged.
+        own: the row to judge.
         metric: by which ``best/`` is chosen.
-        history: evaluations in the course of the run, by step; none where nothing was trained.
-        training_frames: how many frames it was trained on; None where nothing was.
+        history: evaluations during the run, by step; empty where nothing was trained.
+        training_frames: how many frames it was trained on; None where nothing was trained.
 
     Returns:
-        Whether the row beats what costs nothing first, then what explains it and what the course of the run shows.
+        First whether the row beats the baselines, then what explains the error and what the course of the run shows.
     """
-    free = [row for row in FREE_ROWS if row in evaluation.rows]
-    of_course = list(_of_course(history, metric))
-    found = [_against_free(evaluation, own, metric, free)] if free else []
-    found += _one_factor(evaluation, own)
-    found += of_course
+    baselines = [row for row in BASELINE_ROWS if row in evaluation.rows]
+    found = [_judge_against_baselines(evaluation, own, metric, baselines)] if baselines else []
+    found += _judge_scale(evaluation, own)
+    found += _judge_course(history, metric)
     if training_frames is not None and training_frames < FEW_FRAMES:
         found.append(
             Verdict(
                 found=f"{training_frames} training frames are few",
-                try_next="record more, of other places and distances; until then hold on to what the base knows, with "
-                "model.train: decoder or lora, and with augment",
+                try_next="record more, at other places and distances; until then keep what the base knows: set "
+                "model.train to decoder or lora, and use augment",
             )
         )
     return found
 
 
-def _against_free(evaluation: Evaluation, own: str, metric: str, free: Sequence[str]) -> Verdict:
-    """Whether the row beats every free one, everywhere or at some distances only."""
+def _judge_against_baselines(evaluation: Evaluation, own: str, metric: str, baselines: Sequence[str]) -> Verdict:
+    """Whether the row beats every baseline, and whether it does so at every distance."""
     rows = evaluation.rows
-    rival = free[0]
-    for row in free:
+    rival = baselines[0]
+    for row in baselines:
         rival = row if is_better(metric, rows[row][metric], rows[rival][metric]) else rival
-    value, of_rival = rows[own][metric], rows[rival][metric]
-    numbers = f"{metric} {value:.4f} against {of_rival:.4f}"
-    if not is_better(metric, value, of_rival):
+    value, rival_value = rows[own][metric], rows[rival][metric]
+    numbers = f"{metric} {value:.4f} against {rival_value:.4f}"
+    if not is_better(metric, value, rival_value):
         return Verdict(
-            found=f"{own} does not beat {rival} ({numbers}), which costs nothing",
-            try_next="look at the panels and at data.train, whether image and depth belong together; then train longer "
-            "or at higher rates",
+            found=f"{own} does not beat {rival} ({numbers}), a baseline that needs no training",
+            try_next="check that image and depth of data.train belong together; then train longer or with higher "
+            "learning rates",
         )
-    worse = list(_worse_distances(evaluation, own, free))
+    worse = list(_find_worse_distances(evaluation, own, baselines))
     if worse:
         return Verdict(
-            found=f"{own} beats all that costs nothing ({numbers} of {rival}), but only at some distances: "
+            found=f"{own} beats every baseline overall ({numbers} of {rival}), but not at every distance: "
             + "; ".join(sentence for _, sentence in worse),
-            try_next="train on more frames at these distances" + _weighing(evaluation, own, [p for p, _ in worse]),
+            try_next="train on more frames at these distances"
+            + _suggest_weights(evaluation, own, [number for number, _ in worse]),
         )
-    chance = _within_chance(evaluation, own, rival, metric)
-    if chance:
+    doubt = _describe_doubt(evaluation, own, rival, metric)
+    if doubt:
         return Verdict(
-            found=f"{own} beats all that costs nothing ({numbers} of {rival}), but {chance}",
-            try_next="score more images, of more places, before you trust the difference",
+            found=f"{own} beats every baseline ({numbers} of {rival}), but {doubt}",
+            try_next="evaluate on more images, from more places, before you trust the difference",
         )
-    where = ", at every measured distance" if evaluation.bins else ""
+    where = " at every measured distance" if evaluation.bins else ""
     return Verdict(
-        found=f"{own} beats all that costs nothing{where} ({numbers} of {rival})",
-        try_next="look at the worst images, and score a place that nothing was chosen or trained on",
+        found=f"{own} beats every baseline{where} ({numbers} of {rival})",
+        try_next="look at the worst images, and evaluate on a place that was used neither to train nor to choose "
+        "weights",
     )
 
 
-def _weighing(evaluation: Evaluation, own: str, worse: Sequence[int]) -> str:
-    """What else helps at the distances that ``worse`` counts: near ones and far ones ask for opposite losses."""
+def _suggest_weights(evaluation: Evaluation, own: str, worse: Sequence[int]) -> str:
+    """What else helps at the bins ``worse``: near and far distances need opposite losses."""
     bins = evaluation.bins[own]
-    total = sum(one["pixels"] or 0 for one in bins)
-    counted = [place for place, one in enumerate(bins) if (one["pixels"] or 0) >= _MIN_OF_PIXELS * total]
-    if worse == [place for place in counted if place <= worse[-1]]:
+    total = sum(found["pixels"] or 0 for found in bins)
+    counted = [i for i, found in enumerate(bins) if (found["pixels"] or 0) >= _MIN_PIXEL_SHARE * total]
+    if worse == [i for i in counted if i <= worse[-1]]:
         return (
-            ", or give near depth more weight by a loss of relative error such as silog or log_l1 alone; if they are "
-            "what you need, set evaluation.max_depth_m and model.max_depth_m to them"
+            ", or give near depth more weight: use losses of relative error alone, such as silog or log_l1; if you "
+            "need no other distances, set evaluation.max_depth_m and model.max_depth_m to "
+            f"{bins[worse[-1]]['to_m']:g}"
         )
-    if worse == [place for place in counted if place >= worse[0]]:
+    if worse == [i for i in counted if i >= worse[0]]:
+        near_m = f"{bins[worse[0]]['from_m']:g}"
         return (
-            f", or give far depth more weight by adding l1, whose error is in meters; if you need no depth beyond "
-            f"{bins[worse[0]]['from_m']:g} m, set evaluation.max_depth_m and model.max_depth_m to it"
+            ", or give far depth more weight: add l1, whose error is in meters; if you need no depth beyond "
+            f"{near_m} m, set evaluation.max_depth_m and model.max_depth_m to {near_m}"
         )
     return ""
 
 
-def _worse_distances(evaluation: Evaluation, own: str, free: Sequence[str]) -> Iterator[tuple[int, str]]:
-    """At which distances some free row has the smaller AbsRel, by place, and in words with the share of the pixels."""
+def _find_worse_distances(evaluation: Evaluation, own: str, baselines: Sequence[str]) -> Iterator[tuple[int, str]]:
+    """Bins where a baseline has the smaller AbsRel: their numbers, and a sentence with their share of the pixels."""
     bins = evaluation.bins
-    total = sum(one["pixels"] or 0 for one in bins.get(own, ()))
-    for place, one in enumerate(bins.get(own, ())):
-        share = (one["pixels"] or 0) / max(1, total)
-        if share < _MIN_OF_PIXELS:
+    total = sum(found["pixels"] or 0 for found in bins.get(own, ()))
+    for i, found in enumerate(bins.get(own, ())):
+        share = (found["pixels"] or 0) / max(1, total)
+        if share < _MIN_PIXEL_SHARE:
             continue
-        errors = {row: bins[row][place]["abs_rel"] for row in free if row in bins}
+        errors = {row: bins[row][i]["abs_rel"] for row in baselines if row in bins}
         known = {row: error for row, error in errors.items() if error is not None}
-        value = one["abs_rel"]
+        value = found["abs_rel"]
         if value is None or not known:
             continue
         rival = min(known, key=lambda row: known[row])
         if value >= known[rival]:
             yield (
-                place,
-                f"from {one['from_m']:g} to {one['to_m']:g} m, where {share:.0%} of the pixels are, AbsRel is "
+                i,
+                f"from {found['from_m']:g} to {found['to_m']:g} m, where {share:.0%} of the pixels are, its AbsRel is "
                 f"{value:.4f} against {known[rival]:.4f} of {rival}",
             )
 
 
-def _within_chance(evaluation: Evaluation, own: str, rival: str, metric: str) -> str | None:
-    """That so few images could show the difference by chance; None where they hardly could, or it cannot be told."""
-    gains = [one.rows[rival][metric] - one.rows[own][metric] for one in evaluation.images]
+def _describe_doubt(evaluation: Evaluation, own: str, rival: str, metric: str) -> str | None:
+    """Why the difference may be chance; None where chance is unlikely, or the images are not known."""
+    gains = [image.rows[rival][metric] - image.rows[own][metric] for image in evaluation.images]
     if not gains:
         return None
     if len(gains) < _MIN_IMAGES:
-        return f"over {len(gains)} image(s) only, too few to tell it from chance"
+        images = "1 image" if len(gains) == 1 else f"{len(gains)} images"
+        return f"only over {images}, too few to rule out chance"
     mean = math.fsum(gains) / len(gains)
-    error = math.sqrt(math.fsum((one - mean) ** 2 for one in gains) / (len(gains) - 1) / len(gains))
-    # Twice the standard error of the mean of pairs: about one in twenty by chance.
+    error = math.sqrt(math.fsum((gain - mean) ** 2 for gain in gains) / (len(gains) - 1) / len(gains))
+    # Chance exceeds twice the standard error of the mean about once in twenty times.
     if abs(mean) > 2 * error:
         return None
     return (
@@ -169,55 +173,54 @@ def _within_chance(evaluation: Evaluation, own: str, rival: str, metric: str) ->
     )
 
 
-def _one_factor(evaluation: Evaluation, own: str) -> list[Verdict]:
-    """That answers are wrong by one factor above all, where they are."""
-    logs = [one.mean_logs[own] for one in evaluation.images if own in one.mean_logs]
-    squares = [one.rows[own]["rmse_log"] ** 2 for one in evaluation.images if own in one.mean_logs]
-    if not logs or evaluation.protocol.aligns:
+def _judge_scale(evaluation: Evaluation, own: str) -> list[Verdict]:
+    """Whether one factor explains most of the error; an aligned protocol has no such factor left."""
+    images = [image for image in evaluation.images if own in image.mean_logs]
+    if not images or evaluation.protocol.aligns:
         return []
-    mean = math.fsum(logs) / len(logs)
-    share = mean**2 / max(math.fsum(squares) / len(squares), 1e-300)
+    mean = math.fsum(image.mean_logs[own] for image in images) / len(images)
+    mean_square = math.fsum(image.rows[own]["rmse_log"] ** 2 for image in images) / len(images)
+    share = mean**2 / max(mean_square, 1e-300)
     factor = math.exp(mean)
-    if share < _MAX_OF_ERROR or max(factor, 1 / factor) < _MIN_FACTOR:
+    if share < _MIN_EXPLAINED_SHARE or max(factor, 1 / factor) < _MIN_FACTOR:
         return []
-    unit = 900 < factor < 1100 or 900 < 1 / factor < 1100
+    wrong_unit = 900 < factor < 1100 or 900 < 1 / factor < 1100
     return [
         Verdict(
-            found=f"one factor explains {share:.0%} of the squared error in logarithms: answers are {factor:.4g} times "
-            "what was measured",
-            try_next="mend the unit, which is 1,000 times off: millimeters stand for meters"
-            if unit
-            else "compare meters_per_unit of data.train and data.val; if both are right, this camera differs from "
-            "those trained on: finetune calibrate fits the one factor",
+            found=f"one factor explains {share:.0%} of the squared logarithmic error: predictions are {factor:.4g} "
+            "times the measured depth",
+            try_next="fix the unit, which is off by a factor of 1,000: millimeters and meters are mixed up"
+            if wrong_unit
+            else "compare meters_per_unit of data.train and data.val; if both are right, this camera differs from the "
+            "training cameras: finetune calibrate fits the factor",
         )
     ]
 
 
-def _of_course(history: Sequence[Evaluated], metric: str) -> Iterator[Verdict]:
-    """Whether the run got worse again, or was still getting better when it ended."""
-    trained = [one for one in history if one.step > 0]
+def _judge_course(history: Sequence[Evaluated], metric: str) -> Iterator[Verdict]:
+    """Whether the run got worse again, or was still improving when it ended."""
+    trained = [evaluated for evaluated in history if evaluated.step > 0]
     if len(trained) < 2:
         return
     best = trained[0]
-    for one in trained:
-        best = one if is_better(metric, one.value, best.value) else best
+    for evaluated in trained:
+        best = evaluated if is_better(metric, evaluated.value, best.value) else best
     last, before = trained[-1], trained[-2]
     change = abs(last.value - best.value) / max(abs(best.value), 1e-12)
     if best is not last and change >= OVERFIT_SHARE:
-        fell = best.loss is not None and last.loss is not None and last.loss < best.loss
-        while_loss = ", while the training loss went on falling: it learns its frames by heart" if fell else ""
+        overfits = best.loss is not None and last.loss is not None and last.loss < best.loss
+        reason = ", while the training loss kept falling: the run overfits its training frames" if overfits else ""
         yield Verdict(
-            found=f"validation {metric} was {best.value:.4f} at step {best.step} and ended at {last.value:.4f}"
-            f"{while_loss}",
-            try_next="more frames or more augment"
-            + ("" if fell else ", lower rates")
+            found=f"validation {metric} was {best.value:.4f} at step {best.step} and ended at {last.value:.4f}{reason}",
+            try_next="use more frames or more augment"
+            + ("" if overfits else ", lower learning rates")
             + f", or run.steps of about {best.step}",
         )
     gained = abs(before.value - last.value) / max(abs(before.value), 1e-12)
-    if best is last and gained >= _FALLING_SHARE:
-        moved = "rose" if metric in HIGHER_IS_BETTER else "fell"
+    if best is last and gained >= _IMPROVING_SHARE:
+        moved = "rising" if metric in HIGHER_IS_BETTER else "falling"
         yield Verdict(
-            found=f"validation {metric} still {moved} at the end, from {before.value:.4f} at step {before.step} to "
+            found=f"validation {metric} was still {moved} at the end, from {before.value:.4f} at step {before.step} to "
             f"{last.value:.4f} at step {last.step}",
             try_next=f"train longer: run.steps of {2 * last.step} or more",
         )

@@ -24,7 +24,7 @@ from finetune.recipe.schema import Recipe
 from finetune.reporting.frames import ShownFrames
 from finetune.reporting.run_report import collect_page_content, render_report_page
 from finetune.reporting.text_table import format_evaluations
-from finetune.reporting.verdicts import Verdict, verdicts
+from finetune.reporting.verdicts import Verdict, find_verdicts
 from finetune.training.build import make_augmentation, make_run, total_steps
 from finetune.training.environment import (
     DETERMINISTIC_NOTE,
@@ -195,7 +195,7 @@ def _close(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> 
     monitors = run.monitors.sentences()
     metric = run.recipe.evaluation.best
     evaluations = [replace(one, chosen=_chosen(run)) for one in evaluations]
-    found = verdicts(
+    found = find_verdicts(
         evaluations[0],
         "finetuned",
         metric,

@@ -21,7 +21,7 @@ from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import PredictFunction, predict_one
 from finetune.evaluation.results import Evaluation
 from finetune.recipe.run_dir import METRICS_FILE, RunFolder
-from finetune.reporting.images import panel
+from finetune.reporting.images import make_panel
 from finetune.utils.files import write_file
 from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import path_exists
@@ -133,7 +133,7 @@ class RunLog:
             pred_m = evaluation.protocol.depth_m(prediction, sample.depth_m, usable)
             measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
             target_m = np.where(measured, sample.depth_m, np.float32(0.0))
-            picture = panel(sample.image, target_m, measured, pred_m, self._max_depth_m)
+            picture = make_panel(sample.image, target_m, measured, pred_m, self._max_depth_m)
             self._writer.add_image(f"validation/{place}", picture, step, dataformats="HWC")
         self._writer.flush()
 

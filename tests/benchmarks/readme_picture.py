@@ -26,7 +26,7 @@ from finetune.inference.point_cloud import PointCloud, point_cloud
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.fill import whole_network
 from finetune.recipe.load import load_recipe
-from finetune.reporting.images import ERROR_COLORS, FONT, NOT_MEASURED, colored
+from finetune.reporting.images import ERROR_COLORS, FONT, NOT_MEASURED, colorize
 from finetune.training.environment import make_accelerator
 from finetune.training.startup import make_protocols, prepare_startup
 from finetune.utils.indices import evenly_spread
@@ -144,10 +144,10 @@ def _cells(frame: ComparedFrame, side: int, far_m: float, most_error_m: float) -
     error_m = np.where(frame.valid, np.abs(frame.finetuned_m - frame.target_m), 0.0).astype(np.float32)
     cells = [
         averaged(frame.image),
-        colored(picked(frame.target_m), 0.0, far_m, valid),
-        colored(averaged(frame.base_m.astype(np.float32)), 0.0, far_m),
-        colored(averaged(frame.finetuned_m.astype(np.float32)), 0.0, far_m),
-        colored(picked(error_m), 0.0, most_error_m, valid, ERROR_COLORS),
+        colorize(picked(frame.target_m), 0.0, far_m, valid),
+        colorize(averaged(frame.base_m.astype(np.float32)), 0.0, far_m),
+        colorize(averaged(frame.finetuned_m.astype(np.float32)), 0.0, far_m),
+        colorize(picked(error_m), 0.0, most_error_m, valid, ERROR_COLORS),
     ]
     if frame.camera:
         depth_m = np.asarray(frame.finetuned_m, np.float32)
@@ -214,7 +214,7 @@ def _write(paper: NDArray[np.uint8], text: str, left: float, right: float, share
 def _color_bar(paper: NDArray[np.uint8], left: int, right: int, high: float, name: str, colors: int) -> None:
     """Colors from 0 to ``high``, below them values at equal distances, and below these what they are of."""
     shares = np.linspace(0.0, 1.0, right - left)[None].repeat(_BAR, 0)
-    paper[:_BAR, left:right] = colored(shares, 0.0, 1.0, colors=colors)
+    paper[:_BAR, left:right] = colorize(shares, 0.0, 1.0, colors=colors)
     for share in np.linspace(0.0, 1.0, 6 if right - left >= 400 else 3):
         _write(paper, f"{share * high:.3g}", left, right, share, _BAR)
     _write(paper, name, left, right, top=_BAR + _LINE)

@@ -9,7 +9,7 @@ import pytest
 from finetune.data.camera import Camera
 from finetune.inference.point_cloud import PointCloud
 from finetune.reporting.images import (
-    colored,
+    colorize,
 )
 from tests.benchmarks.readme_picture import ComparedFrame, comparison, points_from_aside
 
@@ -28,7 +28,7 @@ def flat_frame(height: int = 30, width: int = 40, finetuned_m: float = 2.0) -> C
 
 
 def one_color(value: float, high: float, colors: int = cv2.COLORMAP_TURBO) -> list[int]:
-    return colored(np.array([[value]]), 0.0, high, colors=colors)[0, 0].tolist()
+    return colorize(np.array([[value]]), 0.0, high, colors=colors)[0, 0].tolist()
 
 
 # 5 pictures of 20 pixels and 6 gutters of 8 are 148; a picture is 15 high. A title takes 24, the legends 12 + 2 x 24.

@@ -17,7 +17,7 @@ def test_a_sound_recipe_ends_with_0_and_files(recipe: Path, tmp_path: Path, caps
     assert check.main([str(recipe), "--no-step", "--json", str(files[0]), "--html", str(files[1])]) == 0
     said = capsys.readouterr().out
     assert "entry         frames  looked at  height x width  valid" in said
-    assert f"{recipe}: nothing stops a run" in said
+    assert f"{recipe}: no problems found" in said
     assert "NOTE  max_depth: data.train.0: 99.5 % of the measured depth ends at" in said
     content = json.loads(files[0].read_text())
     assert content["recipe"] == str(recipe)
@@ -30,7 +30,7 @@ def test_a_fault_ends_with_1_and_a_wrong_call_with_2(recipe: Path, capsys: pytes
     said = capsys.readouterr().out
     assert "STOP  unit: data.train.0: " in said
     assert "Set data.train.0.meters_per_unit: 0.001" in said
-    assert "1 finding(s) stop a run" in said
+    assert "1 problem to fix before a run" in said
     assert check.main([str(recipe), "data.trian=1", "--no-step"]) == 2
     assert "Did you mean train?" in capsys.readouterr().err
     with pytest.raises(SystemExit) as stopped:

@@ -15,7 +15,7 @@ from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.files import read_depth, read_image
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
-from finetune.reporting.images import colored
+from finetune.reporting.images import colorize
 from tests.small_models import make_overflow, small_model, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -70,10 +70,10 @@ def test_preview_has_the_colors_of_zero_to_max_depth_and_a_legend_below(metric: 
     image = write_image(tmp_path / "a.png", cv2.resize(picture(), (320, 240)))
     assert main([metric, str(image), "--output", str(tmp_path / "out")]) == 0
     preview = cv2.cvtColor(cv2.imread(str(tmp_path / "out" / "a_preview.png")), cv2.COLOR_BGR2RGB)
-    np.testing.assert_array_equal(preview[:240], colored(np.load(tmp_path / "out" / "a.npy"), 0.0, 10.0))
+    np.testing.assert_array_equal(preview[:240], colorize(np.load(tmp_path / "out" / "a.npy"), 0.0, 10.0))
     legend = preview[240:]
     # The bar spans all colors; a quarter of it is the color of a quarter of the max depth.
-    rows = [row for row in legend if np.array_equal(row[80], colored(np.array([[2.508]]), 0.0, 10.0)[0, 0])]
+    rows = [row for row in legend if np.array_equal(row[80], colorize(np.array([[2.508]]), 0.0, 10.0)[0, 0])]
     assert rows
     assert legend.shape[1] == 320
     assert legend.shape[0] >= 20
@@ -92,7 +92,7 @@ def test_near_is_blue_in_a_relative_preview_as_in_a_metric_one(tmp_path: Path) -
 
     write_inverse(np.array([[1.0, 3.0]], np.float32).repeat(40, 0).repeat(20, 1), tmp_path / "a")
     preview = cv2.cvtColor(cv2.imread(str(tmp_path / "a_preview.png")), cv2.COLOR_BGR2RGB)
-    blue, red = colored(np.array([[0.0, 1.0]]), 0.0, 1.0)[0]
+    blue, red = colorize(np.array([[0.0, 1.0]]), 0.0, 1.0)[0]
     assert preview[0, 0].tolist() == red.tolist()
     assert preview[0, -1].tolist() == blue.tolist()
 

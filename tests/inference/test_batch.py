@@ -23,7 +23,7 @@ from finetune.inference.outputs import inverse_preview, spread_range
 from finetune.inference.point_cloud import point_cloud
 from finetune.inference.predictor import load_model
 from finetune.inference.video import CODEC
-from finetune.reporting.images import colored
+from finetune.reporting.images import colorize
 from finetune.utils.errors import FinetuneError
 from tests.commands.test_predict import names, picture, write_image
 from tests.conftest import ROOT
@@ -187,7 +187,7 @@ def test_the_range_of_a_preview_may_be_that_of_its_image(
     for name, height in (("a", 30), ("b", 40)):
         depth_m = np.load(out / f"{name}.npy")
         low, high = np.percentile(depth_m, (2, 98)).tolist()
-        assert (read_image(out / f"{name}_preview.png")[:height] == colored(depth_m, low, high)).all()
+        assert (read_image(out / f"{name}_preview.png")[:height] == colorize(depth_m, low, high)).all()
         if name == "a":
             said = capsys.readouterr().out
             assert f"a.png: the preview's colors go from {low:.4g} to {high:.4g} m, the 2nd to the 98th" in said
@@ -209,7 +209,7 @@ def test_the_range_of_a_video_is_that_of_its_first_frame(
     assert main([metric, str(video), "--output", str(out), "--frames", "--range", "auto"]) == 0
     low, high = np.percentile(np.load(out / "v" / "000000.npy"), (2, 98)).tolist()
     assert f"v.mp4: the preview's colors go from {low:.4g} to {high:.4g} m" in capsys.readouterr().out
-    last = colored(np.load(out / "v" / "000002.npy"), low, high)
+    last = colorize(np.load(out / "v" / "000002.npy"), low, high)
     assert (read_image(out / "v" / "000002_preview.png")[:48] == last).all()
 
 
@@ -227,7 +227,7 @@ def test_a_relative_model_takes_the_range_of_each_image(tmp_path: Path, capsys: 
 def test_a_range_of_values_that_are_all_the_same(value: float) -> None:
     low, high = spread_range(np.full((20, 30), value, np.float32))
     assert low <= value < high
-    assert np.isfinite(colored(np.full((2, 2), value), low, high)).all()
+    assert np.isfinite(colorize(np.full((2, 2), value), low, high)).all()
 
 
 @pytest.mark.parametrize("units", ["1e-300", "1.9", "1e-3"])

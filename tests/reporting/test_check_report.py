@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,12 +27,13 @@ MEASURED = {"1": 1.0, "50": 2.0, "95": 4.0, "99.5": 8.0, "100": 8.0}
 
 def test_the_verdict_counts() -> None:
     def found(*severities: str) -> Checked:
-        findings = [Finding(severity=one, name="unit", key="", evidence="") for one in severities]  # type: ignore[arg-type]
+        findings = [Finding(severity=severity, name="unit", key="", evidence="") for severity in severities]  # type: ignore[arg-type]
         return Checked(recipe="x.yaml", findings=findings)
 
-    assert format_verdict(found("note")) == "x.yaml: nothing stops a run"
-    assert format_verdict(found("warn", "note")) == "x.yaml: nothing stops a run; 1 finding(s) to look at"
-    assert format_verdict(found("stop", "stop", "warn")) == "x.yaml: 2 finding(s) stop a run, 1 to look at"
+    assert format_verdict(found("note")) == "x.yaml: no problems found"
+    assert format_verdict(found("warn", "note")) == "x.yaml: no problems found, 1 warning to look at"
+    stopped = format_verdict(found("stop", "stop", "warn"))
+    assert stopped == "x.yaml: 2 problems to fix before a run, 1 warning to look at"
 
 
 def test_an_entry_without_measurement_has_its_row() -> None:
@@ -39,7 +41,20 @@ def test_an_entry_without_measurement_has_its_row() -> None:
     assert "data.train.0       2          2        4x6, 8x6     0%    -       -     -       -        -" in format_check(
         checked
     )
-    assert "Nothing is measured." in render_check_page(checked)
+    assert "No pixel has a measured depth." in render_check_page(checked)
+
+
+def test_depth_of_a_wrong_unit_has_labels_that_do_not_overlap() -> None:
+    edges = [541.0, 999.6, 1345.6, 12345.0]
+    page = render_check_page(
+        Checked(recipe="x.yaml", summaries=[replace(NOTHING, bin_edges_m=edges, counts=[1, 2, 1])])
+    )
+    assert re.findall(r'text-anchor="middle">([^<]*)</text>', page) == ["541", "1000", "1346", "meters, from"]
+
+
+def test_without_notes_on_the_checkpoint_there_is_no_section_for_them() -> None:
+    assert "Checkpoint" not in render_check_page(Checked(recipe="x.yaml"))
+    assert "<h2>Checkpoint</h2>" in render_check_page(Checked(recipe="x.yaml", notes=["native"]))
 
 
 def test_what_a_page_says_is_escaped() -> None:

@@ -1,4 +1,4 @@
-"""Runs beside each other: only what was measured alike stands in one table, and what differs is said."""
+"""Several runs on one page: only rows of the same protocol and images share a table; differences are listed."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ def written(
     values = {"constant_median": 0.9, "base_fitted_scale": 0.8, "finetuned": value}
     evaluation = {
         "protocol": settings,
-        "rows": {row: dict.fromkeys(METRICS, one) for row, one in values.items()},
+        "rows": {row: dict.fromkeys(METRICS, score) for row, score in values.items()},
         "images_used": images,
         "images_skipped": 0,
         "pixels_used": 1000 * images,
@@ -53,7 +53,7 @@ def written(
 
 
 def bold(page: str) -> list[str]:
-    """Numbers in bold in the tables that stand before the curves."""
+    """Numbers in bold in the tables before the curves."""
     return re.findall(r"<td><b>([\d.]+)</b>", page.partition('id="curves"')[0])
 
 
@@ -63,9 +63,9 @@ def test_side_by_side_the_best_is_bold_and_the_baselines_stand_once(tmp_path: Pa
     require_valid(page)
     # Lower is better in six of nine, higher in the three deltas.
     assert bold(page) == [*["0.2500"] * 3, *["0.1250"] * 6]
-    beside = page.partition('id="curves"')[0]
-    assert beside.count("<code>constant_median</code></th>") == 1
-    assert "they do not compare" not in page
+    side_by_side = page.partition('id="curves"')[0]
+    assert side_by_side.count("<code>constant_median</code></th>") == 1
+    assert "so their numbers cannot be compared" not in page
     assert format_comparison(runs).splitlines()[1:] == [
         "protocol plain, 3 images",
         "a" + 9 * "    0.2500",
@@ -78,7 +78,7 @@ def test_what_was_measured_otherwise_stands_apart(tmp_path: Path, changed: dict[
     runs = read_runs([written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125, **changed)])
     page = render_comparison(runs)
     assert page.partition('id="curves"')[0].count("<h3>protocol plain") == 2
-    assert "they do not compare" in page
+    assert "so their numbers cannot be compared" in page
 
 
 def test_of_an_aligned_table_the_row_of_the_weights_counts(tmp_path: Path) -> None:
@@ -155,12 +155,12 @@ def test_the_command_writes_a_page_that_a_browser_likes(tmp_path: Path, capsys: 
         require_sound(browser, page)
 
 
-# What a hand, a full disk or another program makes of a file of a run folder.
+# Values that an edit, a full disk or another program leaves in a file of a run folder.
 STRANGE: tuple[Any, ...] = (None, [], {}, "x", 7, -1.5, True, [[]], {"a": None}, "9" * 400, 10**400)
 
 
 def places_of(content: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """Every place in plain values, itself among them."""
+    """The path to every value in plain values, the empty path to the whole first."""
     found = [place]
     if isinstance(content, dict | list):
         for key, value in content.items() if isinstance(content, dict) else enumerate(content):
@@ -169,7 +169,7 @@ def places_of(content: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]
 
 
 def changed(content: Any, place: tuple[Any, ...], value: Any) -> Any:
-    """The same with another value at a place."""
+    """A copy with another value at a path."""
     if not place:
         return value
     copied = copy.deepcopy(content)
@@ -220,7 +220,7 @@ def test_what_cannot_be_drawn_is_one_sentence(tmp_path: Path, name: str, text: s
     runs = [written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125)]
     (runs[1] / name).write_text(text)
     with pytest.raises(
-        FinetuneError, match=rf"b/{name} (holds what no run writes|cannot be read) \(.*Leave its run out"
+        FinetuneError, match=rf"b/{name} (has content that no run writes|cannot be read) \(.*Leave its run out"
     ):
         read_runs(runs)
 

@@ -12,10 +12,10 @@ from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import PredictionRequest, Row, ScaledBaseline
 from finetune.evaluation.protocols import Protocol
 from finetune.recipe.load import load_recipe
-from finetune.reporting.frames import DepthCounts, ShownFrame, ShownFrames, reduced, worst_and_best
+from finetune.reporting.frames import DepthCounts, ShownFrame, ShownFrames, choose_worst_and_best, shrink_frame
 
 
-def frame(target_m: Any, usable: Any = True, **answers: Any) -> ShownFrame:
+def frame(target_m: Any, usable: Any = True, **predictions: Any) -> ShownFrame:
     target = np.asarray(target_m, dtype=np.float32)
     mask = np.broadcast_to(np.asarray(usable), target.shape)
     return ShownFrame(
@@ -24,7 +24,7 @@ def frame(target_m: Any, usable: Any = True, **answers: Any) -> ShownFrame:
         target_m=target,
         measured=mask,
         usable=mask,
-        predictions={row: np.asarray(answer, dtype=np.float64) for row, answer in answers.items()},
+        predictions={row: np.asarray(prediction, dtype=np.float64) for row, prediction in predictions.items()},
     )
 
 
@@ -62,7 +62,7 @@ def test_what_is_counted_does_not_grow() -> None:
 def test_a_smaller_frame_never_mixes_what_was_measured_with_what_was_not() -> None:
     target_m = np.full((40, 80), 5.0, dtype=np.float32)
     target_m[:, ::2] = 0.0
-    smaller, errors_m = reduced(frame(target_m, target_m > 0, finetuned=np.full((40, 80), 4.0)), 20)
+    smaller, errors_m = shrink_frame(frame(target_m, target_m > 0, finetuned=np.full((40, 80), 4.0)), 20)
     assert smaller.target_m.shape == (10, 20)
     assert set(np.unique(smaller.target_m).tolist()) <= {0.0, 5.0}
     assert (smaller.usable == (smaller.target_m > 0)).all()
@@ -70,15 +70,15 @@ def test_a_smaller_frame_never_mixes_what_was_measured_with_what_was_not() -> No
 
 
 def test_a_small_frame_stays() -> None:
-    smaller, _ = reduced(frame(np.full((6, 8), 2.0), finetuned=np.full((6, 8), 2.0)), 20)
+    smaller, _ = shrink_frame(frame(np.full((6, 8), 2.0), finetuned=np.full((6, 8), 2.0)), 20)
     assert smaller.target_m.shape == (6, 8)
 
 
 def test_worst_and_best_by_hand() -> None:
     scores = [(0, 0.3), (2, 0.1), (5, 0.2), (7, 0.4)]
-    assert worst_and_best(scores, 2, higher_is_better=False) == ([7, 0], [2, 5])
-    assert worst_and_best(scores, 3, higher_is_better=True) == ([2, 5, 0], [7, 0, 5])
-    assert worst_and_best(scores, 9, higher_is_better=True)[0] == [2, 5, 0, 7]
+    assert choose_worst_and_best(scores, 2, higher_is_better=False) == ([7, 0], [2, 5])
+    assert choose_worst_and_best(scores, 3, higher_is_better=True) == ([2, 5, 0], [7, 0, 5])
+    assert choose_worst_and_best(scores, 9, higher_is_better=True)[0] == [2, 5, 0, 7]
 
 
 def validation(recipe: Path) -> ValidationSamples:
@@ -90,9 +90,9 @@ def test_a_frame_is_what_the_protocol_compares(recipe: Path) -> None:
     def far(asked: Sequence[PredictionRequest]) -> list[Any]:
         return [np.full(one.size, 99.0) for one in asked]
 
-    def half(answer: Any, low_m: float, high_m: float) -> Any:
+    def half(prediction: Any, low_m: float, high_m: float) -> Any:
         assert (low_m, high_m) == (0.001, 10.0)
-        return answer / 33
+        return prediction / 33
 
     protocol = Protocol(name="plain+crop=garg", min_depth_m=0.001, max_depth_m=10.0)
     rows: dict[str, Row] = {"base_fitted_scale": ScaledBaseline(predict=far, depth_m=half), "finetuned": far}

@@ -18,7 +18,7 @@ from finetune.evaluation.protocols import Protocol
 from finetune.evaluation.results import EntryEvaluation, Evaluation, ScoredImage
 from finetune.reporting.frames import ShownFrame, ShownFrames
 from finetune.reporting.gallery import choose_color_end
-from finetune.reporting.images import ERROR_COLORS, colored
+from finetune.reporting.images import ERROR_COLORS, colorize
 from finetune.reporting.run_report import PageContent, render_report_page
 from finetune.training import run as training_run
 from tests.browser import chromium, opened, require_sound, require_valid
@@ -46,21 +46,21 @@ class Planes:
         height, width = self._size
         sample = tilted_plane(height, width, near_m=1.0, far_m=4.0)
         factors = dict(zip(self.rows, (2.0, 1.1), strict=False))
-        answers: dict[str, Any] = {row: sample.depth_m * factor for row, factor in factors.items()}
+        predictions: dict[str, Any] = {row: sample.depth_m * factor for row, factor in factors.items()}
         usable = sample.valid.copy()
         usable[:4] = False
         image = sample.image
         if self._noise:
             generator = np.random.default_rng(number)
             image = generator.integers(0, 256, image.shape, dtype=np.uint8)
-            answers = {row: generator.uniform(0.1, 4.0, self._size) for row in self.rows}
+            predictions = {row: generator.uniform(0.1, 4.0, self._size) for row in self.rows}
         return ShownFrame(
             source=f"depth/<{number}>.png",
             image=image,
-            target_m=sample.depth_m if not self._noise else answers[next(iter(self.rows))],
+            target_m=sample.depth_m if not self._noise else predictions[next(iter(self.rows))],
             measured=usable,
             usable=usable,
-            predictions=answers,
+            predictions=predictions,
         )
 
 
@@ -80,7 +80,7 @@ def content(frames: Planes, images: int = 20, **changed: Any) -> PageContent:
         pixels_used=2816 * images,
         errors_mm={row: {"mean": 123.4, "median": 56.7, "p90": 345.6} for row in rows},
         bins={row: [one_bin(1.0, 2.0, 0.5 / (place + 1)), one_bin(2.0, 3.0, None)] for place, row in enumerate(rows)},
-        # Of frame 3 k: k / 100, so that the worst of 20 are 57, 54 and so on, and the best 0, 3 and so on.
+        # Frame 3 k scores k / 100, so that the worst of 20 are 57, 54 and so on, and the best 0, 3 and so on.
         images=[
             ScoredImage(3 * k, 2816, {row: dict.fromkeys(METRICS, k / 100) for row in rows}, {}, {}, {})
             for k in range(images)
@@ -178,10 +178,10 @@ def test_everything_is_on_it_and_escaped() -> None:
         "validation abs_rel",
     ):
         assert said in page, said
-    # Of three numbers one is in meters.
+    # One of the three numbers is in meters.
     assert page.count('<div class="number">0.1667</div>') == 2
     assert page.count('<div class="number">0.1667 m</div>') == 1
-    # There is no such folder, so the name is that of a file.
+    # No such folder exists, so the name is taken for that of a file.
     assert "--output &#39;room &amp; co.onnx&#39;" in page
     assert "depth in meters of your own images" in page
     # A bin without a pixel is left out; the constant is in the table alone.
@@ -193,7 +193,8 @@ def test_everything_is_on_it_and_escaped() -> None:
 
 @pytest.mark.parametrize(("monitors", "said"), [(None, False), ([], True)])
 def test_that_no_alarm_stood_is_said_of_a_run_alone(monitors: list[str] | None, said: bool) -> None:
-    assert ("None stood at the end." in render_report_page(content(Planes(), images=2, monitors=monitors))) == said
+    page = render_report_page(content(Planes(), images=2, monitors=monitors))
+    assert ("No alarm was active at the end of the run." in page) == said
 
 
 def test_tables_of_several_protocols_have_their_names_above() -> None:
@@ -233,8 +234,8 @@ def test_the_fine_tuned_row_has_the_first_color_and_errors_have_colors_of_their_
     ]
     shares = np.linspace(0.0, 1.0, 256)[None]
     for name, expected in (
-        ("depth, meters", colored(shares, 0.0, 1.0)),
-        ("|error|, meters", colored(shares, 0.0, 1.0, colors=ERROR_COLORS)),
+        ("depth, meters", colorize(shares, 0.0, 1.0)),
+        ("|error|, meters", colorize(shares, 0.0, 1.0, colors=ERROR_COLORS)),
     ):
         (packed,) = re.findall(rf'<img src="data:[^,"]*,([^"]+)"[^>]*alt="color bar of {re.escape(name)}, ', page)
         pixels = cv2.imdecode(np.frombuffer(base64.b64decode(packed), np.uint8), cv2.IMREAD_COLOR)
@@ -304,7 +305,7 @@ def test_a_browser_has_nothing_to_complain_of(written: Path) -> None:
 
 def shown(frame: Any) -> list[str]:
     """Captions of the pictures of a frame that can be seen."""
-    return [one.inner_text() for one in frame.locator("figcaption").all() if one.is_visible()]
+    return [caption.inner_text() for caption in frame.locator("figcaption").all() if caption.is_visible()]
 
 
 BASE = ["image", "measured", "predicted, base_fitted_scale", "error, base_fitted_scale"]

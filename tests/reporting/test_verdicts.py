@@ -1,4 +1,4 @@
-"""Each verdict from a table that was made for it, and from one that lacks only what it is about."""
+"""Each verdict comes from a table made for it, and is missing where the table lacks just its cause."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from finetune.evaluation.metrics import METRICS
 from finetune.evaluation.protocols import Protocol
 from finetune.evaluation.results import Evaluated, Evaluation, ScoredImage
-from finetune.reporting.verdicts import verdicts
+from finetune.reporting.verdicts import find_verdicts
 
 PLAIN = Protocol(name="plain", min_depth_m=0.001, max_depth_m=10.0)
 FREE = {"constant_median": 0.5, "best_constant": 0.41, "base_fitted_scale": 0.38, "calibrated_start": 0.36}
@@ -68,7 +68,7 @@ def made(
 
 
 def said(evaluation: Evaluation, **more: object) -> str:
-    return "\n".join(map(str, verdicts(evaluation, "finetuned", "abs_rel", **more)))  # type: ignore[arg-type]
+    return "\n".join(map(str, find_verdicts(evaluation, "finetuned", "abs_rel", **more)))  # type: ignore[arg-type]
 
 
 def course(*scores: float, losses: Sequence[float] = ()) -> list[Evaluated]:
@@ -78,48 +78,51 @@ def course(*scores: float, losses: Sequence[float] = ()) -> list[Evaluated]:
 
 
 def test_better_everywhere() -> None:
-    (one,) = verdicts(made(0.1), "finetuned", "abs_rel")
-    assert one.found == (
-        "finetuned beats all that costs nothing, at every measured distance (abs_rel 0.1000 against 0.3600 of "
-        "calibrated_start)"
+    (verdict,) = find_verdicts(made(0.1), "finetuned", "abs_rel")
+    assert verdict.found == (
+        "finetuned beats every baseline at every measured distance (abs_rel 0.1000 against 0.3600 of calibrated_start)"
     )
-    assert one.try_next
+    assert verdict.try_next
 
 
-def test_not_better_than_the_best_of_what_is_free() -> None:
+def test_not_better_than_the_best_baseline() -> None:
     # It beats three of four rows, and the fourth it only equals.
     assert "finetuned does not beat calibrated_start (abs_rel 0.3600 against 0.3600)" in said(made(0.36))
     # Without that row it does.
     free = {row: value for row, value in FREE.items() if row != "calibrated_start"}
-    assert "finetuned beats all that costs nothing" in said(made(0.36, free=free))
+    assert "finetuned beats every baseline" in said(made(0.36, free=free))
 
 
 def test_where_more_is_better_the_best_has_the_most() -> None:
-    found = verdicts(made(0.45), "finetuned", "delta1")
+    found = find_verdicts(made(0.45), "finetuned", "delta1")
     assert "does not beat constant_median (delta1 0.4500 against 0.5000)" in found[0].found
-    assert "beats all" in verdicts(made(0.55), "finetuned", "delta1")[0].found
+    assert "beats every baseline" in find_verdicts(made(0.55), "finetuned", "delta1")[0].found
 
 
 def test_worse_at_the_distance_where_the_pixels_are() -> None:
     text = said(made(0.266, distances=(0.154, 0.1, 0.1)))
     assert (
-        "but only at some distances: from 0 to 1 m, where 39% of the pixels are, AbsRel is 0.1540 against 0.0560 of "
+        "but not at every distance: from 0 to 1 m, where 39% of the pixels are, its AbsRel is 0.1540 against 0.0560 of "
         "best_constant" in text
     )
     assert "from 1 to 2 m" not in text and "at every measured distance" not in text
-    assert "Next: train on more frames at these distances, or give near depth more weight by a loss of relative" in text
+    assert (
+        "Next: train on more frames at these distances, or give near depth more weight: use losses of relative error "
+        "alone, such as silog or log_l1; if you need no other distances, set evaluation.max_depth_m and "
+        "model.max_depth_m to 1." in text
+    )
 
 
 def test_far_depth_is_not_mended_by_weighing_near_depth() -> None:
     text = said(made(0.266, distances=(0.05, 0.1, 0.6)))
-    assert "from 2 to 10 m, where 31% of the pixels are, AbsRel is 0.6000 against 0.3500" in text
-    assert "near depth" not in text and "give far depth more weight by adding l1" in text
-    assert "if you need no depth beyond 2 m, set evaluation.max_depth_m and model.max_depth_m to it" in text
+    assert "from 2 to 10 m, where 31% of the pixels are, its AbsRel is 0.6000 against 0.3500" in text
+    assert "near depth" not in text and "give far depth more weight: add l1" in text
+    assert "if you need no depth beyond 2 m, set evaluation.max_depth_m and model.max_depth_m to 2" in text
 
 
 def test_a_distance_of_few_pixels_does_not_hide_that_it_is_the_far_end() -> None:
     found = made(0.266, distances=(0.05, 0.5, 0.5), pixels=(690, 300, 10))
-    assert "give far depth more weight by adding l1" in said(found)
+    assert "give far depth more weight: add l1" in said(found)
 
 
 def test_depth_between_is_mended_by_neither_end() -> None:
@@ -136,18 +139,20 @@ def test_a_difference_that_chance_could_make() -> None:
     scattered = made(0.35, of_images=[0.05, 0.65] * 5)
     assert "over 10 images the difference, 0.0100, is less than twice its standard error, 0.1000" in said(scattered)
     assert "standard error" not in said(made(0.35, of_images=[0.349, 0.351] * 5))
-    assert "over 3 image(s) only" in said(made(0.1, of_images=[0.1] * 3))
+    assert "only over 3 images, too few to rule out chance" in said(made(0.1, of_images=[0.1] * 3))
 
 
 def test_one_factor_that_explains_most_of_the_error() -> None:
     # ln 1.6 = 0.47; squared 0.2209, of a mean square of 0.5^2 = 0.25 that is 88 %.
     text = said(made(0.3, mean_log=math.log(1.6), rmse_log=0.5))
-    assert "one factor explains 88% of the squared error in logarithms: answers are 1.6 times what was measured" in text
+    assert (
+        "one factor explains 88% of the squared logarithmic error: predictions are 1.6 times the measured depth" in text
+    )
     assert "finetune calibrate" in text
     assert "one factor" not in said(made(0.3, mean_log=math.log(1.6), rmse_log=0.8))
-    assert "one factor" not in said(made(0.01, mean_log=0.01, rmse_log=0.0101))  # 1 %, which nobody minds
+    assert "one factor" not in said(made(0.01, mean_log=0.01, rmse_log=0.0101))  # 1 % is too little to mention
     thousand = said(made(0.999, mean_log=math.log(0.001), rmse_log=6.92))
-    assert "0.001 times" in thousand and "millimeters stand for meters" in thousand
+    assert "0.001 times" in thousand and "off by a factor of 1,000: millimeters and meters are mixed up" in thousand
 
 
 def test_after_an_alignment_no_factor_is_left_to_name() -> None:
@@ -162,17 +167,17 @@ def test_few_frames() -> None:
 
 def test_overfit() -> None:
     text = said(made(0.1), history=course(0.4, 0.1, 0.12, 0.13, losses=(2.0, 1.0, 0.7, 0.5)))
-    assert "validation abs_rel was 0.1000 at step 100 and ended at 0.1300, while the training loss went on fall" in text
+    assert "validation abs_rel was 0.1000 at step 100 and ended at 0.1300, while the training loss kept fall" in text
     assert "run.steps of about 100" in text
     text = said(made(0.1), history=course(0.4, 0.1, 0.13, losses=(2.0, 1.0, 1.5)))
-    assert "ended at 0.1300. Next" in text and "lower rates" in text
+    assert "ended at 0.1300. Next" in text and "lower learning rates" in text
     assert "ended at" not in said(made(0.1), history=course(0.4, 0.1, 0.104))
 
 
 @pytest.mark.parametrize(("metric", "scores"), [("abs_rel", (0.4, 0.2, 0.18)), ("delta1", (0.6, 0.8, 0.82))])
 def test_still_getting_better_at_the_end(metric: str, scores: Sequence[float]) -> None:
-    found = verdicts(made(0.1), "finetuned", metric, history=course(*scores))
-    (still,) = [str(one) for one in found if "still" in one.found]
+    found = find_verdicts(made(0.1), "finetuned", metric, history=course(*scores))
+    (still,) = [str(verdict) for verdict in found if "still" in verdict.found]
     assert f"from {scores[1]:.4f} at step 100 to {scores[2]:.4f} at step 200" in still
     assert "run.steps of 400 or more" in still
 
