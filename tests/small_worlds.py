@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from finetune.data.synthetic.cameras import Cameras, draw_cameras, draw_intrinsics, looking
+from finetune.data.synthetic.cameras import Cameras, draw_cameras, draw_intrinsics, look_along
 from finetune.data.synthetic.rays import Bodies, Solids
 from finetune.data.synthetic.rng import Rng
 from finetune.data.synthetic.textures import PLAIN, Materials
@@ -99,7 +99,7 @@ def camera_at(
     place_m: Triple, towards: Triple, *, height: int, width: int, focal_px: float = 100.0, roll_rad: float = 0.0
 ) -> Cameras:
     """One camera; ``towards`` (0, 0, -1) is straight down, with x to the right."""
-    right, down, forward = looking(torch.tensor([towards]), torch.tensor([roll_rad]))
+    right, down, forward = look_along(torch.tensor([towards]), torch.tensor([roll_rad]))
     if towards[:2] == (0.0, 0.0):
         right, down, forward = (torch.tensor([axis]) for axis in ((1.0, 0.0, 0.0), (0.0, -1.0, 0.0), towards))
     return Cameras(
@@ -114,6 +114,6 @@ def camera_at(
 
 def drawn_worlds(seed: int, count: int, height: int, width: int, *, outdoors: float) -> tuple[Worlds, Cameras]:
     """Worlds and cameras as the reader ``scenes`` draws them."""
-    draws = Rng(seed, range(count))
-    worlds = draw_worlds(draws, objects=(4, 14), outdoors=outdoors)
-    return worlds, draw_cameras(draws, worlds, *draw_intrinsics(draws, height, width, (45.0, 85.0)))
+    rng = Rng(seed, range(count))
+    worlds = draw_worlds(rng, objects=(4, 14), outdoors=outdoors)
+    return worlds, draw_cameras(rng, worlds, *draw_intrinsics(rng, height, width, (45.0, 85.0)))

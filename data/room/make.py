@@ -57,7 +57,7 @@ def draw_frame(room: int, view: int) -> tuple[NDArray[np.uint8], NDArray[np.uint
     import torch
 
     from finetune.data.synthetic.cameras import draw_cameras
-    from finetune.data.synthetic.drawing import draw
+    from finetune.data.synthetic.drawing import draw_frames
     from finetune.data.synthetic.rng import Rng
     from finetune.data.synthetic.sensor import ColorSensor, DepthSensor
     from finetune.data.synthetic.worlds import draw_worlds
@@ -68,7 +68,7 @@ def draw_frame(room: int, view: int) -> tuple[NDArray[np.uint8], NDArray[np.uint
     center_px = torch.tensor([[INTRINSICS["cx"], INTRINSICS["cy"]]])
     view_rng = Rng(VIEW_SEED, [number])
     cameras = put_on_robot(draw_cameras(view_rng, worlds, focal_px, center_px), view_rng)
-    drawing = draw(worlds, cameras, HEIGHT, WIDTH, smooth=True)
+    drawing = draw_frames(worlds, cameras, HEIGHT, WIDTH, smooth=True)
     noise = Rng(SENSOR_SEED, [number])
     counts = DepthSensor().measure(noise, drawing, worlds.solids, cameras)
     image = ColorSensor(noise=0.022, vignette=0.18, evenly=True)(noise, drawing.light)
@@ -79,16 +79,16 @@ def put_on_robot(cameras: Cameras, rng: Rng) -> Cameras:
     """Cameras with the position and heading that they have, and the height and tilt of the robot."""
     from dataclasses import replace
 
-    from finetune.data.synthetic.cameras import looking
-    from finetune.data.synthetic.rng import root
+    from finetune.data.synthetic.cameras import look_along
+    from finetune.data.synthetic.rng import square_root
 
     height_m = HEIGHT_M + rng.uniform(-HEIGHT_VARIES_M, HEIGHT_VARIES_M)
     down = DOWN + rng.uniform(-DOWN_VARIES, DOWN_VARIES)
     roll_rad = rng.uniform(-ROLL_VARIES_RAD, ROLL_VARIES_RAD)
     place_m, towards = cameras.place_m.clone(), cameras.forward.clone()
     place_m[:, 2] = height_m
-    towards[:, 2] = -down * root(towards[:, 0] * towards[:, 0] + towards[:, 1] * towards[:, 1])
-    right, below, forward = looking(towards, roll_rad)
+    towards[:, 2] = -down * square_root(towards[:, 0] * towards[:, 0] + towards[:, 1] * towards[:, 1])
+    right, below, forward = look_along(towards, roll_rad)
     return replace(cameras, place_m=place_m, right=right, down=below, forward=forward)
 
 

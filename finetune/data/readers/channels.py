@@ -84,7 +84,7 @@ def _recognize_channel(raw: NDArray[np.generic], path: str | os.PathLike[str]) -
     The one gray value that all channels hold.
 
     Raises:
-        DataError: they hold something else; says what it may be, which is not guessed.
+        DataError: they do not; says what they may hold, instead of guessing.
     """
     count = raw.shape[2]
     alpha = raw[..., -1] if count in (2, 4) else None

@@ -235,7 +235,7 @@ def _fix_of_sizes(image: tuple[int, ...], depth: tuple[int, ...], reduce_image: 
 def _reduce_image(
     image: NDArray[np.uint8], camera: Camera | None, shape: tuple[int, ...]
 ) -> tuple[NDArray[np.uint8], Camera | None]:
-    """The image and its camera at a smaller size of the same shape; unchanged if it cannot be so."""
+    """The image and its camera at a smaller size of the same shape; both unchanged if ``shape`` is not one."""
     import cv2
 
     down, across = shape[0] / image.shape[0], shape[1] / image.shape[1]

@@ -82,7 +82,7 @@ class FrameFiles:
             name = getattr(self, key)
             if name is None or name == IN_LIST:
                 continue
-            # Of a pattern such as confidence/*.png, only the folder can be looked up.
+            # For a pattern such as confidence/*.png, only the folder can be looked up.
             known = os.path.split(name)[0] if STEM in name else name
             if known and not path_exists(locate(self.root, known)):
                 raise RecipeError(key, name, f"an existing file or folder, below {self.root} or from {Path.cwd()}")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.camera import Camera
+from finetune.data.readers.middlebury import calibration_values, is_calibration
 from finetune.utils.errors import DataError, ListError
 from finetune.utils.paths import read_bytes
 
@@ -39,7 +40,7 @@ _LIST_KEYS = (
     *("distortion_parameters", "distortion_coeffs", "coeffs", "d", "kc"),
 )
 _FISHEYE_FLAGS = ("is_fisheye", "fisheye")
-# Lens models that are not read here, and keys that only they have.
+# Lens models that are not supported, and keys that only they have.
 _OTHER_MODELS = (
     *("mei", "omni", "omnidirectional", "unified", "ucm", "eucm", "double_sphere", "ocam", "scaramuzza", "fov"),
     *("equirectangular", "equirect", "spherical", "panorama", "cylindrical"),
@@ -209,7 +210,7 @@ def _parse_file(path: str | os.PathLike[str]) -> object:
         raise ListError(path, f"cannot be read as intrinsics ({error.strerror})", _FIX) from None
     except UnicodeDecodeError as error:
         raise ListError(path, f"cannot be read as intrinsics ({error.reason})", _FIX) from None
-    if "cam0=" in text:
+    if is_calibration(text):
         return _parse_middlebury(text)
     if str(path).lower().endswith((".csv", ".txt")):
         raise _text_error(path, text)
@@ -229,9 +230,9 @@ def _parse_file(path: str | os.PathLike[str]) -> object:
 
 def _parse_middlebury(text: str) -> dict[str, object]:
     """The left camera of ``calib.txt``, ``cam0=[fx 0 cx; 0 fy cy; 0 0 1]``, with width and height, in JSON's keys."""
-    values = {key.strip(): value for key, _, value in (line.partition("=") for line in text.splitlines())}
-    matrix = values.pop("cam0").strip(" []").replace(";", " ").split()
-    return {**{key: value.strip() for key, value in values.items() if key in ("width", "height")}, "K": matrix}
+    values = calibration_values(text)
+    matrix = values["cam0"].strip("[]").replace(";", " ").split()
+    return {**{key: value for key, value in values.items() if key in ("width", "height")}, "K": matrix}
 
 
 def _one_line(error: BaseException) -> str:

@@ -37,7 +37,7 @@ def require_mask_levels(mask: str | None, at_least: float | None, at_most: float
     """
     for key, level in (("mask_at_least", at_least), ("mask_at_most", at_most)):
         if level is not None and (mask is None or not math.isfinite(level)):
-            raise RecipeError(key, level, "a number, beside mask; or leave it out")
+            raise RecipeError(key, level, "a number, together with mask; or leave it out")
     if at_least is not None and at_most is not None and at_least > at_most:
         raise RecipeError("mask_at_least", at_least, f"at most mask_at_most, {at_most:g}")
 

@@ -1,4 +1,4 @@
-"""The offset of a disparity, which Middlebury's ``calib.txt`` names next to the intrinsics of two cameras."""
+"""Middlebury's ``calib.txt``: the intrinsics of two cameras, and the offset of their disparity."""
 
 from __future__ import annotations
 
@@ -11,6 +11,17 @@ from finetune.utils.errors import ListError
 from finetune.utils.paths import read_bytes
 
 CALIBRATION = "calib.txt"
+
+
+def is_calibration(text: str) -> bool:
+    """Whether text is that of Middlebury's ``calib.txt``."""
+    return "cam0" in calibration_values(text)
+
+
+def calibration_values(text: str) -> dict[str, str]:
+    """Key -> value of each line ``key=value``."""
+    pairs = (line.partition("=") for line in text.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
 
 
 def require_disparity_offset(*paths: str | os.PathLike[str]) -> None:
@@ -43,11 +54,10 @@ def _read_offset_px(calibration: Path) -> float:
         text = read_bytes(calibration).decode("utf-8", errors="replace")
     except OSError:
         return 0.0
-    if "cam0=" not in text:
+    if not is_calibration(text):
         return 0.0
-    values = {key.strip(): value for key, _, value in (line.partition("=") for line in text.splitlines())}
     try:
-        offset_px = float(values.get("doffs", 0.0))
+        offset_px = float(calibration_values(text).get("doffs", 0.0))
     except ValueError:
         return 0.0
     return offset_px if math.isfinite(offset_px) else 0.0

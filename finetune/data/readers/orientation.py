@@ -113,7 +113,7 @@ class Turn:
         return turn_upright(pixels, self._to_depth) if self._is_transposed(pixels.shape, shape) else pixels
 
     def intrinsics(self, intrinsics: Intrinsics | None, shape: tuple[int, ...]) -> Intrinsics | None:
-        """Intrinsics of the image as it is now, of ``shape``; turned if they are for an image that is not."""
+        """Intrinsics of the image as it is now, of ``shape``; turned if they have the size of the unturned one."""
         if intrinsics is None or intrinsics.height is None or intrinsics.width is None:
             return intrinsics
         if not self._is_transposed(given := (intrinsics.height, intrinsics.width), shape):

@@ -90,7 +90,7 @@ class Pairs(ListedFrames):
     sky_mask: str | None = None  # like mask; what is not 0 is sky, farther than any measurement
     exif_turns: ExifTurns | None = None  # what an image's EXIF tag turns: both or image; null: the sizes decide
     min_valid_share: float = 0.0  # of a frame's pixels; a frame with fewer cannot be read: see data.on_bad_sample
-    edge_erosion_px: int = 0  # leave out pixels this near to a hole or a jump of depth, where dense depth is wrong
+    edge_erosion_px: int = 0  # leave out pixels this near to a hole or a jump of depth, which dense depth blurs
     reduce_image: bool = False  # shrink larger images to the size of their depth map; both must show the same view
 
     def __post_init__(self) -> None:

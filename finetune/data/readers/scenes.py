@@ -113,24 +113,24 @@ class Scenes(Reader):
         import torch
 
         from finetune.data.synthetic.cameras import draw_cameras, draw_intrinsics
-        from finetune.data.synthetic.drawing import draw
-        from finetune.data.synthetic.records import rows_on
+        from finetune.data.synthetic.drawing import draw_frames
+        from finetune.data.synthetic.records import take_rows
         from finetune.data.synthetic.rng import Rng
         from finetune.data.synthetic.worlds import draw_worlds
 
         height, width = self.size
-        draws = Rng(self.seed, indices)
+        rng = Rng(self.seed, indices)
         worlds = draw_worlds(
-            draws,
+            rng,
             objects=self.objects,
             outdoors=self.outdoors,
             inner_walls=self.inner_walls,
             plain_floors=self.plain_floors,
         )
         cameras = draw_cameras(
-            draws,
+            rng,
             worlds,
-            *draw_intrinsics(draws, height, width, self.hfov_deg),
+            *draw_intrinsics(rng, height, width, self.hfov_deg),
             height_m=self.camera_height_m,
             look_down_deg=self.look_down_deg,
             roll_deg=self.roll_deg,
@@ -139,8 +139,8 @@ class Scenes(Reader):
         together = _FRAMES_AT_ONCE if torch.device(device).type == "cpu" else max(1, len(indices))
         for first in range(0, len(indices), together):
             rows = slice(first, first + together)
-            drawing = draw(rows_on(worlds, rows, device), rows_on(cameras, rows, device), height, width)
-            of_rows = draws[rows]
+            drawing = draw_frames(take_rows(worlds, rows, device), take_rows(cameras, rows, device), height, width)
+            of_rows = rng[rows]
             image = self._photographed(of_rows, drawing.light)
             depth_m, valid = (part.cpu().numpy() for part in self._measured(of_rows, drawing.depth_m))
             samples += [
@@ -155,7 +155,7 @@ class Scenes(Reader):
             ]
         return samples
 
-    def _photographed(self, draws: Rng, light: torch.Tensor) -> NDArray[np.uint8]:
+    def _photographed(self, rng: Rng, light: torch.Tensor) -> NDArray[np.uint8]:
         """(B, H, W, 3) RGB, seen by a color camera with the faults of the options."""
         from finetune.data.synthetic.sensor import ColorSensor
 
@@ -166,12 +166,12 @@ class Scenes(Reader):
             exposure_stops=self.exposure_stops,
             tint=self.tint,
         )
-        image = sensor(draws, light).cpu().numpy()
+        image = sensor(rng, light).cpu().numpy()
         if self.jpeg_quality is None:
             return image
         import cv2
 
-        for frame, quality in zip(image, draws.integers(self.jpeg_quality, 100).tolist(), strict=True):
+        for frame, quality in zip(image, rng.integers(self.jpeg_quality, 100).tolist(), strict=True):
             # OpenCV expects blue first, and JPEG keeps less of blue than of red.
             _, packed = cv2.imencode(".jpg", frame[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, quality])
             unpacked = cv2.imdecode(packed, cv2.IMREAD_COLOR)
@@ -179,19 +179,19 @@ class Scenes(Reader):
             frame[:] = unpacked[..., ::-1]
         return image
 
-    def _measured(self, draws: Rng, depth_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _measured(self, rng: Rng, depth_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, H, W) meters with the noise of the options, and (B, H, W) bool, True where depth is measured."""
         import torch
 
-        from finetune.data.synthetic.sensor import away_from_steps, on_scan_lines, with_range_noise
+        from finetune.data.synthetic.sensor import add_range_noise, mask_depth_steps, mask_scan_lines
 
         valid = torch.ones_like(depth_m, dtype=torch.bool)
         if self.edge_ratio is not None:
-            valid &= away_from_steps(depth_m, self.edge_ratio)
+            valid &= mask_depth_steps(depth_m, self.edge_ratio)
         if self.scan_lines is not None:
-            valid &= on_scan_lines(depth_m.shape[1], self.scan_lines, depth_m.device)
+            valid &= mask_scan_lines(depth_m.shape[1], self.scan_lines, depth_m.device)
         if self.depth_noise_per_m:
-            depth_m = with_range_noise(draws, depth_m, self.depth_noise_per_m)
+            depth_m = add_range_noise(rng, depth_m, self.depth_noise_per_m)
         if self.max_depth_m is not None:
             valid &= depth_m <= self.max_depth_m
         return depth_m, valid

@@ -1,6 +1,6 @@
-"""Which bodies a tile of pixels can see, and which can stand between it and a lamp: the others are never asked.
+"""Which bodies a tile of pixels can see, and which can be between it and a lamp; rays are tested against no others.
 
-Every test errs on the side of asking, so what is drawn does not depend on it.
+Where it is uncertain, a body is kept, so that culling does not change what is drawn.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from finetune.data.synthetic.rays import NOWHERE_M, Bodies
-from finetune.data.synthetic.rng import root
+from finetune.data.synthetic.rng import square_root
 
-SLACK = 1e-3  # meters, far above what float32 rounds away
+SLACK = 1e-3  # meters, far more than float32 rounds
 
 
 def seen_by_tiles(
@@ -24,29 +24,29 @@ def seen_by_tiles(
     """
     Args:
         bodies: of B worlds.
-        place_m: (B, 3) of the cameras.
+        place_m: (B, 3) places of the cameras.
         axes: right, down and forward, (B, 3) each.
         edges: (B, columns + 1) and (B, rows + 1), where tiles begin and end, in the image plane at depth 1.
-        margin_m: bodies count as larger by so much.
+        margin_m: meters by which bodies count as larger.
 
     Returns:
-        (B, rows * columns, N) bool: bodies that reach into the pyramid behind each tile.
+        (B, rows * columns, N) bool: whether the body reaches into the pyramid behind the tile.
     """
     right, down, forward = axes
-    columns = _between(bodies, place_m, right[:, None] - edges[0][..., None] * forward[:, None], margin_m)
-    rows = _between(bodies, place_m, down[:, None] - edges[1][..., None] * forward[:, None], margin_m)
-    middle, reach = _along(bodies, place_m, forward[:, None], margin_m)
+    columns = _reach_between(bodies, place_m, right[:, None] - edges[0][..., None] * forward[:, None], margin_m)
+    rows = _reach_between(bodies, place_m, down[:, None] - edges[1][..., None] * forward[:, None], margin_m)
+    middle, reach = _project_bodies(bodies, place_m, forward[:, None], margin_m)
     ahead = (middle + reach >= 0) & (bodies.center_m[:, None, :, 0] > 0.5 * NOWHERE_M)
     return ((rows & ahead)[:, :, None] & columns[:, None]).flatten(1, 2)
 
 
-def _between(bodies: Bodies, place_m: Tensor, normals: Tensor, margin_m: float) -> Tensor:
-    """(B, E, 3) normals of planes through the camera -> (B, E - 1, N), what reaches between each plane and the next."""
-    middle, reach = _along(bodies, place_m, normals, margin_m)
+def _reach_between(bodies: Bodies, place_m: Tensor, normals: Tensor, margin_m: float) -> Tensor:
+    """(B, E, 3) normals of planes through the camera -> (B, E - 1, N), which bodies reach between two planes."""
+    middle, reach = _project_bodies(bodies, place_m, normals, margin_m)
     return ((middle + reach)[:, :-1] >= 0) & ((middle - reach)[:, 1:] <= 0)
 
 
-def _along(bodies: Bodies, place_m: Tensor, normals: Tensor, margin_m: float) -> tuple[Tensor, Tensor]:
+def _project_bodies(bodies: Bodies, place_m: Tensor, normals: Tensor, margin_m: float) -> tuple[Tensor, Tensor]:
     """How far along each normal the middle of each body lies, and how far its bounding box reaches: (B, E, N)."""
     away = (bodies.center_m - place_m[:, None])[:, None]
     n = normals[:, :, None]
@@ -58,16 +58,16 @@ def _along(bodies: Bodies, place_m: Tensor, normals: Tensor, margin_m: float) ->
     return middle, reach + SLACK * (1.0 + x.abs() + y.abs() + z.abs())
 
 
-def in_the_way(bodies: Bodies, frame: Tensor, lamp_m: Tensor, low_m: Tensor, high_m: Tensor) -> Tensor:
+def bodies_in_the_way(bodies: Bodies, frame: Tensor, lamp_m: Tensor, low_m: Tensor, high_m: Tensor) -> Tensor:
     """
     Args:
         bodies: of B worlds.
         frame: (T,) int64, the world of each tile.
-        lamp_m: (B, 3).
+        lamp_m: (B, 3) place of the lamp.
         low_m, high_m: (T, 3) bounds of what a tile shows.
 
     Returns:
-        (T, N) bool: bodies that reach into the hull of the lamp and the tile's bounds.
+        (T, N) bool: whether the body reaches into the hull of the lamp and the tile's bounds.
     """
     lamp, center = lamp_m[frame][:, None], bodies.center_m[frame]
     cos, sin = bodies.turn[frame].abs().unbind(-1)
@@ -76,10 +76,10 @@ def in_the_way(bodies: Bodies, frame: Tensor, lamp_m: Tensor, low_m: Tensor, hig
     reach = torch.stack([cos * width + sin * depth, sin * width + cos * depth, height], dim=-1) + SLACK
     low, high = torch.minimum(low_m[:, None], lamp), torch.maximum(high_m[:, None], lamp)
     meets = ((center + reach >= low) & (center - reach <= high)).all(-1)
-    # A sphere around the body against the cone from the lamp to a sphere around the tile.
-    middle, radius = 0.5 * (low_m + high_m)[:, None], 0.5 * root((high_m - low_m).square().sum(-1))[:, None]
+    # Does a sphere around the body meet the cone from the lamp to a sphere around the tile?
+    middle, radius = 0.5 * (low_m + high_m)[:, None], 0.5 * square_root((high_m - low_m).square().sum(-1))[:, None]
     way, away = middle - lamp, center - lamp
     share = ((away * way).sum(-1) / way.square().sum(-1).clamp_min(1e-12)).clamp(0.0, 1.0)
-    apart = root((away - share[..., None] * way).square().sum(-1))
-    meets &= apart <= root(half.square().sum(-1)) + radius * 1.01 + 2 * SLACK
+    apart = square_root((away - share[..., None] * way).square().sum(-1))
+    meets &= apart <= square_root(half.square().sum(-1)) + radius * 1.01 + 2 * SLACK
     return meets & (center[..., 0] > 0.5 * NOWHERE_M)

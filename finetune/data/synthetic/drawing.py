@@ -1,4 +1,4 @@
-"""Worlds and cameras -> color and exact depth, tile by tile."""
+"""Draw color and exact depth of worlds as cameras see them, tile by tile."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from torch import Tensor
 
 from finetune.data.synthetic.cameras import Cameras
 from finetune.data.synthetic.culling import seen_by_tiles
-from finetune.data.synthetic.lighting import CONTACT_M, contact_shade, lit, through_air
-from finetune.data.synthetic.rays import SKY_M, Candidates, Vector, nearest
-from finetune.data.synthetic.rng import root
-from finetune.data.synthetic.surfaces import surfaces
+from finetune.data.synthetic.lighting import CONTACT_M, add_air, contact_shade, light_surfaces
+from finetune.data.synthetic.rays import SKY_M, Candidates, Vector, nearest_hit
+from finetune.data.synthetic.rng import square_root
+from finetune.data.synthetic.surfaces import describe_surfaces
 from finetune.data.synthetic.worlds import Worlds
 
 TILE = 14  # pixels a side
@@ -20,12 +20,12 @@ TILE = 14  # pixels a side
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """B frames of what a camera without faults would see.
+    """B frames as a camera without faults would see them.
 
     Attributes:
-        light: (B, H, W, 3) float32 linear RGB, of no particular exposure.
+        light: (B, H, W, 3) float32 linear RGB, before exposure.
         depth_m: (B, H, W) float32 along the optical axis, exact at the centers of the pixels; infinite in the sky.
-        point_m: three of (B, H, W): the surface in the world.
+        point_m: x, y, z, (B, H, W) each: the surface in the world.
         incidence: (B, H, W) cosine between the surface's normal and the way to the camera, 0 to 1.
         reflectance: (B, H, W) mean of the surface's linear RGB reflectance, 0 to 1.
     """
@@ -43,8 +43,8 @@ class _Tiles:
 
     Attributes:
         frame: (T,) int64.
-        across, along: (T, S) where they meet the plane at depth 1; S is TILE^2 pixels, with (TILE + 1)^2 corners after
-            them where these are drawn.
+        across, along: (T, S) where they meet the plane at depth 1; S is TILE^2 pixels, followed by (TILE + 1)^2
+            corners where these are drawn.
         edges: (B, columns + 1) and (B, rows + 1), where tiles begin and end in that plane.
     """
 
@@ -56,57 +56,57 @@ class _Tiles:
     edges: tuple[Tensor, Tensor]
 
 
-def draw(worlds: Worlds, cameras: Cameras, height: int, width: int, *, smooth: bool = False) -> Drawing:
+def draw_frames(worlds: Worlds, cameras: Cameras, height: int, width: int, *, smooth: bool = False) -> Drawing:
     """
     Args:
         worlds: B worlds.
         cameras: B cameras, one in each.
         height, width: of the images, pixels.
-        smooth: the corners of the pixels are drawn too, so that edges in the image are without steps; depth is that of
-            the centers. Takes twice as long.
+        smooth: draw the corners of pixels as well, so that edges of the image have no steps; depth stays that of the
+            centers. Takes twice as long.
     """
     solids = worlds.solids
-    tiles = _tiles(cameras, height, width, smooth)
+    tiles = _make_tiles(cameras, height, width, smooth)
     direction = cameras.directions(tiles.frame, tiles.across, tiles.along)
-    depth_m, hit = nearest(solids, tiles.frame, cameras.place_m, direction, _seen(worlds, cameras, tiles))
-    surface = surfaces(worlds, cameras, tiles.frame, direction, depth_m, hit)
-    contact = contact_shade(solids, tiles.frame, surface, hit, _seen(worlds, cameras, tiles, CONTACT_M))
-    light = lit(solids, worlds.lights, tiles.frame, surface, contact)
-    light = through_air(worlds.lights, tiles.frame, direction, depth_m, light)
+    depth_m, hit = nearest_hit(solids, tiles.frame, cameras.place_m, direction, _seen_bodies(worlds, cameras, tiles))
+    surface = describe_surfaces(worlds, cameras, tiles.frame, direction, depth_m, hit)
+    contact = contact_shade(solids, tiles.frame, surface, hit, _seen_bodies(worlds, cameras, tiles, CONTACT_M))
+    light = light_surfaces(solids, worlds.lights, tiles.frame, surface, contact)
+    light = add_air(worlds.lights, tiles.frame, direction, depth_m, light)
     red, green, blue = surface.color
-    whole = [_assembled(part, tiles, height, width) for part in (depth_m, *surface.point_m, surface.incidence)]
+    whole = [_assemble(part, tiles, height, width) for part in (depth_m, *surface.point_m, surface.incidence)]
     return Drawing(
-        light=torch.stack([_assembled(part, tiles, height, width, smooth) for part in light], dim=-1),
+        light=torch.stack([_assemble(part, tiles, height, width, smooth) for part in light], dim=-1),
         depth_m=torch.where(whole[0] < SKY_M, whole[0], torch.inf),
         point_m=(whole[1], whole[2], whole[3]),
         incidence=whole[4],
-        reflectance=_assembled((red + green + blue) / 3.0, tiles, height, width),
+        reflectance=_assemble((red + green + blue) / 3.0, tiles, height, width),
     )
 
 
-def _seen(worlds: Worlds, cameras: Cameras, tiles: _Tiles, margin_m: float = 0.0) -> Candidates:
-    """Which bodies, as much larger as ``margin_m``, each tile may show."""
+def _seen_bodies(worlds: Worlds, cameras: Cameras, tiles: _Tiles, margin_m: float = 0.0) -> Candidates:
+    """Which bodies, enlarged by ``margin_m``, each tile may show."""
     return [
         seen_by_tiles(bodies, cameras.place_m, cameras.axes, tiles.edges, margin_m).flatten(0, 1)
         for bodies in worlds.solids.shapes
     ]
 
 
-def developed(light: Tensor, stops: Tensor | None = None) -> Tensor:
-    """Exposure by the mean of each frame, a soft shoulder, gamma 2: linear light -> displayed RGB, 0 to 1.
+def develop(light: Tensor, stops: Tensor | None = None) -> Tensor:
+    """Linear light -> displayed RGB, 0 to 1: exposure by the mean of each frame, a soft shoulder, gamma 2.
 
     Args:
         light: (B, H, W, 3).
-        stops: (B,) by how many factors of 2 a frame is exposed too long.
+        stops: (B,) overexposure of each frame, in factors of 2.
     """
-    # Summed as whole numbers: those add up to the same in any order. Glare does not count without end.
+    # Whole numbers have the same sum in any order. Glare counts up to a limit.
     counts = (light.clamp_max(4.0) * 4096.0).long().flatten(1).sum(1)
     mean = counts.float() / (4096.0 * light[0].numel())
     gain = 0.42 / mean.clamp_min(1e-3)
     if stops is not None:
         gain = gain * (2.0 ** stops.double()).float()
     exposed = light * gain[:, None, None, None]
-    return root((exposed * (1.0 + exposed / 4.0) / (1.0 + exposed)).clamp(0.0, 1.0))
+    return square_root((exposed * (1.0 + exposed / 4.0) / (1.0 + exposed)).clamp(0.0, 1.0))
 
 
 def to_uint8(image: Tensor) -> Tensor:
@@ -114,19 +114,19 @@ def to_uint8(image: Tensor) -> Tensor:
     return (image.clamp(0.0, 1.0) * 255.0 + 0.5).floor().to(torch.uint8)
 
 
-def _tiles(cameras: Cameras, height: int, width: int, smooth: bool) -> _Tiles:
-    """Tiles that cover images of this size; those at the right and the bottom may reach over them."""
+def _make_tiles(cameras: Cameras, height: int, width: int, smooth: bool) -> _Tiles:
+    """Tiles that cover images of this size; those at the right and at the bottom may extend beyond it."""
     device = cameras.place_m.device
     columns, rows = -(-width // TILE), -(-height // TILE)
     x = torch.arange(columns * TILE, device=device, dtype=torch.float32)
     y = torch.arange(rows * TILE, device=device, dtype=torch.float32)
     across, along = cameras.in_plane(x, y)
-    sites = [_sites(across, along, columns, rows, TILE)]
+    sites = [_tile_sites(across, along, columns, rows, TILE)]
     if smooth:
         between = torch.arange(TILE + 1, device=device, dtype=torch.float32) - 0.5
         starts_x, starts_y = x[::TILE, None] + between, y[::TILE, None] + between
-        sites.append(_sites(*cameras.in_plane(starts_x.flatten(), starts_y.flatten()), columns, rows, TILE + 1))
-    # Edges of pixels, where the corners are: what one tile ends at, the next begins with.
+        sites.append(_tile_sites(*cameras.in_plane(starts_x.flatten(), starts_y.flatten()), columns, rows, TILE + 1))
+    # Tiles end at edges of pixels, where the next tile begins.
     edges = cameras.in_plane(
         torch.arange(columns + 1, device=device) * TILE - 0.5, torch.arange(rows + 1, device=device) * TILE - 0.5
     )
@@ -140,7 +140,7 @@ def _tiles(cameras: Cameras, height: int, width: int, smooth: bool) -> _Tiles:
     )
 
 
-def _sites(across: Tensor, along: Tensor, columns: int, rows: int, side: int) -> tuple[Tensor, Tensor]:
+def _tile_sites(across: Tensor, along: Tensor, columns: int, rows: int, side: int) -> tuple[Tensor, Tensor]:
     """(B, columns * side) and (B, rows * side) -> both (B * rows * columns, side * side), tile by tile."""
     shape = (len(across), rows, columns, side, side)
     x = across.view(-1, 1, columns, 1, side).expand(shape)
@@ -148,7 +148,7 @@ def _sites(across: Tensor, along: Tensor, columns: int, rows: int, side: int) ->
     return x.reshape(-1, side * side), y.reshape(-1, side * side)
 
 
-def _assembled(part: Tensor, tiles: _Tiles, height: int, width: int, smooth: bool = False) -> Tensor:
+def _assemble(part: Tensor, tiles: _Tiles, height: int, width: int, smooth: bool = False) -> Tensor:
     """(T, S) in tiles -> (B, height, width); with ``smooth``, pixels are half their center, half their corners."""
     centers = part[:, : TILE * TILE].view(-1, TILE, TILE)
     if smooth:

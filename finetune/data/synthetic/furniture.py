@@ -1,4 +1,4 @@
-"""Pieces as boxes, cylinders and balls: what a table or a tree is made of, and how large they are."""
+"""Pieces of furniture, trees and houses: the boxes, cylinders and balls that they consist of, and their sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Part(NamedTuple):
     The body's center is ``at * s + shift_m`` and its half size ``half * s + add_m``, axis by axis.
 
     Attributes:
-        second: painted with the piece's second material.
+        second: whether it has the piece's second material.
     """
 
     at: Triple
@@ -35,10 +35,10 @@ class Piece(NamedTuple):
     Attributes:
         parts: its bodies.
         smallest_m, largest_m: width, depth, height.
-        indoors, outdoors: how often it is drawn there, against the others.
-        carries: whether things may stand on its top.
-        walls: how often it stands with its back to a wall, in a room.
-        round: as deep as wide.
+        indoors, outdoors: how often it is drawn there, relative to the others.
+        carries: whether there may be things on its top.
+        walls: in a room, the share of these pieces whose back is to a wall.
+        round: whether it is as deep as it is wide.
     """
 
     parts: tuple[Part, ...]
@@ -51,7 +51,7 @@ class Piece(NamedTuple):
     round: bool = False
 
 
-def _legs(top: float, thick_m: float = 0.025, shape: int = BOX) -> tuple[Part, ...]:
+def _make_legs(top: float, thick_m: float = 0.025, shape: int = BOX) -> tuple[Part, ...]:
     inset, add = 1.6 * thick_m, (thick_m, thick_m, 0.0)
     return tuple(
         Part((x, y, top / 2), (0, 0, top / 2), shift_m=(-inset * x, -inset * y, 0), add_m=add, shape=shape, second=True)
@@ -60,19 +60,19 @@ def _legs(top: float, thick_m: float = 0.025, shape: int = BOX) -> tuple[Part, .
     )
 
 
-def _board(height: float, half_m: float = 0.018, shape: int = BOX) -> Part:
+def _make_board(height: float, half_m: float = 0.018, shape: int = BOX) -> Part:
     return Part((0, 0, height), (1, 1, 0), shift_m=(0, 0, -half_m), add_m=(0, 0, half_m), shape=shape)
 
 
-def _side(x: float) -> Part:
+def _make_side(x: float) -> Part:
     return Part((x, 0, 0.5), (0, 1, 0.5), add_m=(0.016, 0, 0))
 
 
-def _post(x: float, y: float, radius_m: float = 0.02) -> Part:
+def _make_post(x: float, y: float, radius_m: float = 0.02) -> Part:
     return Part((x, y, 0.5), (0, 0, 0.5), add_m=(radius_m, radius_m, 0), shape=CYLINDER)
 
 
-def _crown(x: float, y: float, z: float, wide: float, high: float) -> Part:
+def _make_crown(x: float, y: float, z: float, wide: float, high: float) -> Part:
     return Part((x, y, z), (wide, wide, high), shape=BALL, second=True)
 
 
@@ -89,9 +89,9 @@ COUNTER = Piece(
     carries=True,
     walls=0.9,
 )
-TABLE = Piece((_board(1.0), *_legs(1.0)), (0.7, 0.5, 0.4), (1.9, 1.0, 0.8), 3.0, 0.3, carries=True, walls=0.3)
+TABLE = Piece((_make_board(1.0), *_make_legs(1.0)), (0.7, 0.5, 0.4), (1.9, 1.0, 0.8), 3.0, 0.3, carries=True, walls=0.3)
 DESK = Piece(
-    (_board(1.0), _side(-0.97), _side(0.97), Part((0, -0.9, 0.7), (0.95, 0.03, 0.25), second=True)),
+    (_make_board(1.0), _make_side(-0.97), _make_side(0.97), Part((0, -0.9, 0.7), (0.95, 0.03, 0.25), second=True)),
     (1.0, 0.6, 0.68),
     (1.8, 0.85, 0.8),
     1.5,
@@ -100,7 +100,7 @@ DESK = Piece(
 )
 ROUND_TABLE = Piece(
     (
-        _board(1.0, shape=CYLINDER),
+        _make_board(1.0, shape=CYLINDER),
         Part((0, 0, 0.5), (0, 0, 0.48), add_m=(0.035, 0.035, 0), shape=CYLINDER, second=True),
         Part((0, 0, 0.0), (0.5, 0.5, 0.0), shift_m=(0, 0, 0.015), add_m=(0, 0, 0.015), shape=CYLINDER, second=True),
     ),
@@ -112,7 +112,7 @@ ROUND_TABLE = Piece(
     round=True,
 )
 CHAIR = Piece(
-    (_board(0.5), *_legs(0.5), Part((0, -1, 0.75), (1, 0, 0.25), shift_m=(0, 0.02, 0), add_m=(0, 0.02, 0))),
+    (_make_board(0.5), *_make_legs(0.5), Part((0, -1, 0.75), (1, 0, 0.25), shift_m=(0, 0.02, 0), add_m=(0, 0.02, 0))),
     (0.4, 0.4, 0.8),
     (0.55, 0.5, 1.05),
     1.5,
@@ -120,8 +120,8 @@ CHAIR = Piece(
 )
 SLATTED_CHAIR = Piece(
     (
-        _board(0.48),
-        *_legs(0.48),
+        _make_board(0.48),
+        *_make_legs(0.48),
         Part((-0.94, -0.94, 0.75), (0.06, 0.06, 0.25), second=True),
         Part((0.94, -0.94, 0.75), (0.06, 0.06, 0.25), second=True),
         Part((0, -0.94, 0.95), (0.9, 0.05, 0.05)),
@@ -148,7 +148,7 @@ OFFICE_CHAIR = Piece(
     round=True,
 )
 STOOL = Piece(
-    (_board(1.0, 0.02, CYLINDER), *_legs(1.0, 0.018, CYLINDER)),
+    (_make_board(1.0, 0.02, CYLINDER), *_make_legs(1.0, 0.018, CYLINDER)),
     (0.3, 0.3, 0.4),
     (0.42, 0.42, 0.8),
     0.8,
@@ -157,7 +157,7 @@ STOOL = Piece(
     round=True,
 )
 SHELF = Piece(
-    (_side(-1), _side(1), _board(0.06), _board(0.36), _board(0.68), _board(1.0)),
+    (_make_side(-1), _make_side(1), _make_board(0.06), _make_board(0.36), _make_board(0.68), _make_board(1.0)),
     (0.6, 0.25, 0.9),
     (1.2, 0.4, 2.1),
     1.0,
@@ -166,9 +166,9 @@ SHELF = Piece(
 )
 BOOKCASE = Piece(
     (
-        _side(-1),
-        _side(1),
-        *(_board(height) for height in (0.04, 0.28, 0.52, 0.76, 1.0)),
+        _make_side(-1),
+        _make_side(1),
+        *(_make_board(height) for height in (0.04, 0.28, 0.52, 0.76, 1.0)),
         *(Part((0, -0.2, height), (0.95, 0.6, 0.105), second=True) for height in (0.155, 0.39, 0.63)),
         Part((-0.3, -0.2, 0.86), (0.6, 0.55, 0.09), second=True),
     ),
@@ -179,7 +179,10 @@ BOOKCASE = Piece(
     walls=0.95,
 )
 RACK = Piece(
-    (*(_post(x, y) for x in (-1, 1) for y in (-1, 1)), *(_board(height, 0.01) for height in (0.1, 0.4, 0.7, 0.98))),
+    (
+        *(_make_post(x, y) for x in (-1, 1) for y in (-1, 1)),
+        *(_make_board(height, 0.01) for height in (0.1, 0.4, 0.7, 0.98)),
+    ),
     (0.6, 0.35, 1.0),
     (1.3, 0.5, 2.0),
     0.8,
@@ -239,9 +242,9 @@ LAMP = Piece(
 PLANT = Piece(
     (
         Part((0, 0, 0.15), (0.6, 0.6, 0.15), shape=CYLINDER),
-        _crown(0.0, 0.0, 0.6, 0.8, 0.3),
-        _crown(0.4, 0.3, 0.75, 0.6, 0.22),
-        _crown(-0.4, -0.1, 0.8, 0.55, 0.2),
+        _make_crown(0.0, 0.0, 0.6, 0.8, 0.3),
+        _make_crown(0.4, 0.3, 0.75, 0.6, 0.22),
+        _make_crown(-0.4, -0.1, 0.8, 0.55, 0.2),
     ),
     (0.3, 0.3, 0.5),
     (0.7, 0.7, 1.7),
@@ -303,9 +306,9 @@ HOUSE = Piece(
 TREE = Piece(
     (
         Part((0, 0, 0.25), (0, 0, 0.25), add_m=(0.14, 0.14, 0), shape=CYLINDER),
-        _crown(0.0, 0.0, 0.65, 0.9, 0.33),
-        _crown(0.35, 0.25, 0.55, 0.6, 0.2),
-        _crown(-0.4, -0.1, 0.72, 0.55, 0.22),
+        _make_crown(0.0, 0.0, 0.65, 0.9, 0.33),
+        _make_crown(0.35, 0.25, 0.55, 0.6, 0.2),
+        _make_crown(-0.4, -0.1, 0.72, 0.55, 0.22),
     ),
     (1.5, 1.5, 3.0),
     (5.0, 5.0, 9.0),
@@ -313,7 +316,7 @@ TREE = Piece(
     round=True,
 )
 BUSH = Piece(
-    (_crown(0, 0, 0.45, 0.9, 0.5), _crown(0.4, -0.2, 0.35, 0.6, 0.38)),
+    (_make_crown(0, 0, 0.45, 0.9, 0.5), _make_crown(0.4, -0.2, 0.35, 0.6, 0.38)),
     (0.6, 0.6, 0.5),
     (2.5, 2.5, 1.8),
     outdoors=1.2,
@@ -350,7 +353,7 @@ FENCE = Piece(
 )
 LOW_WALL = Piece((Part((0, 0, 0.5), (1, 1, 0.5)),), (2.0, 0.2, 0.4), (10.0, 0.5, 2.5), outdoors=0.9)
 BENCH = Piece(
-    (_board(0.5, 0.03), *_legs(0.5, 0.04), Part((0, -0.95, 0.8), (1, 0.06, 0.2))),
+    (_make_board(0.5, 0.03), *_make_legs(0.5, 0.04), Part((0, -0.95, 0.8), (1, 0.06, 0.2))),
     (1.2, 0.4, 0.8),
     (2.0, 0.6, 1.0),
     0.3,
@@ -376,7 +379,7 @@ PIECES = (
     *(HOUSE, TREE, BUSH, CAR, POLE, FENCE, LOW_WALL, BENCH, PERSON),
 )
 PARTS = max(len(piece.parts) for piece in PIECES)
-# Of which make a piece is painted where that tells what it is.
+# Pieces that are recognized by their paint: books, leaves, the front of a house.
 BOOKISH, LEAFY, HOUSES = (BOOKCASE,), (PLANT, TREE, BUSH), (HOUSE,)
 
 
@@ -398,7 +401,7 @@ class Templates(NamedTuple):
 
 
 @cache
-def templates() -> Templates:
+def piece_templates() -> Templates:
     """The tensors of ``PIECES``."""
     empty = Part((0, 0, 0), (0, 0, 0))
     rows = [[*piece.parts, *[empty] * (PARTS - len(piece.parts))] for piece in PIECES]

@@ -1,4 +1,4 @@
-"""Light that surfaces send to the camera: lamps, shadows, highlights, what is around them, and the air between."""
+"""The light that surfaces send to the camera: from lamps and all around, with shadows, highlights and haze."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from finetune.data.synthetic.culling import in_the_way
-from finetune.data.synthetic.rays import FAR, SKY_M, Candidates, Solids, Vector, nearest_distance, rows_of, turned
-from finetune.data.synthetic.rng import root
+from finetune.data.synthetic.culling import bodies_in_the_way
+from finetune.data.synthetic.rays import FAR, SKY_M, Candidates, Solids, Vector, nearest_distance, rotate, rows_of
+from finetune.data.synthetic.rng import square_root
 from finetune.data.synthetic.surfaces import Surface
-from finetune.data.synthetic.textures import noise
+from finetune.data.synthetic.textures import value_noise
 from finetune.data.synthetic.worlds import Lights
 
-CONTACT_M = 0.14  # how far a body dims the light around it
-CORNER_M = 0.35  # from an edge of a room, where half of its shade is left
+CONTACT_M = 0.14  # distance up to which a body dims the light around it
+CORNER_M = 0.35  # distance from an edge of a room at which half of its shade is left
 
 
 def contact_shade(solids: Solids, frame: Tensor, surface: Surface, hit: Tensor, near: Candidates) -> Tensor:
@@ -23,12 +23,12 @@ def contact_shade(solids: Solids, frame: Tensor, surface: Surface, hit: Tensor, 
     Args:
         solids: B worlds.
         frame: (T,) int64, the world of each row.
-        surface: what was met.
-        hit: (T, S) int64, which body that is; it does not dim itself.
-        near: bodies that reach to within ``CONTACT_M`` of what a row shows.
+        surface: what the rays met.
+        hit: (T, S) int64, which body it belongs to; a body does not dim itself.
+        near: bodies at most ``CONTACT_M`` away from what a row shows.
 
     Returns:
-        (T, S) share of the light that is left beside bodies, whose foot darkens what they stand on.
+        (T, S) share of the light that is left next to bodies, which darken the floor around their feet.
     """
     shade = torch.ones_like(surface.incidence)
     before = 0
@@ -42,7 +42,7 @@ def contact_shade(solids: Solids, frame: Tensor, surface: Surface, hit: Tensor, 
             for rows, body in turns:
                 n = len(rows)
                 c_x, c_y, c_z, cos, sin, h_x, h_y, h_z = (part[:, None] for part in table[body].unbind(1))
-                a_x, a_y = turned(x[:n] - c_x, y[:n] - c_y, cos, sin)
+                a_x, a_y = rotate(x[:n] - c_x, y[:n] - c_y, cos, sin)
                 out_x, out_y = (a_x.abs() - h_x).clamp_min_(0.0), (a_y.abs() - h_y).clamp_min_(0.0)
                 out_z = ((z[:n] - c_z).abs() - h_z).clamp_min_(0.0)
                 gap2 = out_x.square() + out_y.square() + out_z.square()
@@ -54,12 +54,12 @@ def contact_shade(solids: Solids, frame: Tensor, surface: Surface, hit: Tensor, 
     return shade
 
 
-def lit(solids: Solids, lights: Lights, frame: Tensor, surface: Surface, contact: Tensor) -> list[Tensor]:
+def light_surfaces(solids: Solids, lights: Lights, frame: Tensor, surface: Surface, contact: Tensor) -> list[Tensor]:
     """
     Args:
         solids, lights: of B worlds.
         frame: (T,) int64, the world of each row.
-        surface: what was met.
+        surface: what the rays met.
         contact: (T, S) share of the ambient light that is left.
 
     Returns:
@@ -81,18 +81,18 @@ def lit(solids: Solids, lights: Lights, frame: Tensor, surface: Surface, contact
 
 
 def _from_lamp(solids: Solids, lights: Lights, frame: Tensor, surface: Surface, k: int) -> tuple[Tensor, Tensor]:
-    """(T, S) light of lamp k that falls on each point, and of its highlight there, as shares of the lamp's."""
+    """(T, S) light of lamp k that falls on each point, and that of its highlight, as shares of the lamp's light."""
     x, y, z = (part - lights.place_m[frame, k, i, None] for i, part in enumerate(surface.point_m))
     distance2 = x.square() + y.square() + z.square()
-    distance = root(distance2)
+    distance = square_root(distance2)
     facing = -(x * surface.normal[0] + y * surface.normal[1] + z * surface.normal[2]) / distance
     reach = lights.reach_m[frame, k, None]
     strength = facing.clamp_min(0.0) / (1.0 + distance2 / (reach * reach))
     if k == 0:
-        strength = strength * _unshadowed(solids, frame, lights.place_m[:, 0], (x, y, z), distance)
-    # Blinn 1977: the nearer the normal to halfway between lamp and camera, the brighter, to the 32nd power.
+        strength = strength * _find_lit(solids, frame, lights.place_m[:, 0], (x, y, z), distance)
+    # Blinn 1977: the cosine between the normal and halfway from lamp to camera, to the 32nd power.
     half = [back - part / distance for back, part in zip(surface.back, (x, y, z), strict=True)]
-    length = root(half[0] * half[0] + half[1] * half[1] + half[2] * half[2]).clamp_min(1e-6)
+    length = square_root(half[0] * half[0] + half[1] * half[1] + half[2] * half[2]).clamp_min(1e-6)
     toward = (half[0] * surface.normal[0] + half[1] * surface.normal[1] + half[2] * surface.normal[2]) / length
     spot = toward.clamp_min(0.0)
     for _ in range(5):
@@ -100,14 +100,14 @@ def _from_lamp(solids: Solids, lights: Lights, frame: Tensor, surface: Surface, 
     return strength, 3.0 * spot * strength
 
 
-def _unshadowed(solids: Solids, frame: Tensor, lamp_m: Tensor, ray: Vector, distance: Tensor) -> Tensor:
-    """1 where nothing stands between the lamp and the end of its ray, (T, S); 0 elsewhere."""
+def _find_lit(solids: Solids, frame: Tensor, lamp_m: Tensor, ray: Vector, distance: Tensor) -> Tensor:
+    """(T, S): 1 where nothing is between the lamp and the end of its ray, else 0."""
     ends = torch.stack([part + lamp_m[frame, i, None] for i, part in enumerate(ray)])
-    # The sky takes no shadow; its far end would make bounds that hold everything.
+    # The sky has no shadow, and its far end would make the bounds contain everything.
     sky = distance > 0.5 * SKY_M
     low = torch.where(sky, 1e4, ends).amin(-1).T
     high = torch.where(sky, -1e4, ends).amax(-1).T
-    between = [in_the_way(bodies, frame, lamp_m, low, high) for bodies in solids.shapes]
+    between = [bodies_in_the_way(bodies, frame, lamp_m, low, high) for bodies in solids.shapes]
     shadow = nearest_distance(solids, frame, lamp_m, ray, between)
     # float32 places a surface to within a millionth of its distance.
     bias = (0.008 + 1e-4 * distance) / distance
@@ -115,7 +115,7 @@ def _unshadowed(solids: Solids, frame: Tensor, lamp_m: Tensor, ray: Vector, dist
 
 
 def _corner_shade(solids: Solids, frame: Tensor, surface: Surface) -> Tensor:
-    """Ambient light is dimmer towards the edges of a room: by up to a third for each face but one's own."""
+    """(T, S) share of the ambient light left near edges of a room: each other face takes up to a third."""
     shade = torch.ones_like(surface.incidence)
     inside = ~solids.outdoors[frame][:, None]
     for i, part in enumerate(surface.point_m):
@@ -125,25 +125,23 @@ def _corner_shade(solids: Solids, frame: Tensor, surface: Surface) -> Tensor:
     return shade
 
 
-def through_air(
-    lights: Lights, frame: Tensor, direction: Vector, depth_m: Tensor, light: Sequence[Tensor]
-) -> list[Tensor]:
+def add_air(lights: Lights, frame: Tensor, direction: Vector, depth_m: Tensor, light: Sequence[Tensor]) -> list[Tensor]:
     """
     Args:
         lights: of B worlds.
         frame: (T,) int64, the world of each row of rays.
         direction: x, y, z of the rays, (T, S) each.
-        depth_m: (T, S) how far along them something was met.
-        light: linear RGB that it sends, (T, S) each.
+        depth_m: (T, S) how far along the rays a surface is.
+        light: linear RGB that the surface sends, (T, S) each.
 
     Returns:
-        The same with haze before it, and with a sky of clouds where nothing was met.
+        The light behind haze, and a sky with clouds where no surface is.
     """
     x, y, z = direction
-    height = (z / root(x * x + y * y + z * z)).clamp_min(0.0)
+    height = (z / square_root(x * x + y * y + z * z)).clamp_min(0.0)
     flat = 2.0 / (height + 0.15)
-    cloud = noise(x * flat + 40.0, y * flat + 40.0)
-    length = depth_m * root(x * x + y * y + z * z)
+    cloud = value_noise(x * flat + 40.0, y * flat + 40.0)
+    length = depth_m * square_root(x * x + y * y + z * z)
     haze_m = lights.haze_m[frame][:, None]
     veil = torch.where(depth_m < SKY_M, length / (length + haze_m), 1.0)
     seen = []

@@ -1,4 +1,4 @@
-"""Where rays first meet a box, a cylinder, a ball or the room around them."""
+"""Find where rays first meet a box, a cylinder, a ball or the room around them."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from finetune.data.synthetic.rng import root
+from finetune.data.synthetic.rng import square_root
 
-Vector = tuple[Tensor, Tensor, Tensor]  # x, y, z apart: each tensor is contiguous, which elementwise work likes
-Candidates = Sequence[Tensor]  # for boxes, cylinders and balls: (T, N) bool, which bodies a row of rays may meet
+Vector = tuple[Tensor, Tensor, Tensor]  # x, y, z as separate tensors: contiguous ones are faster elementwise
+Candidates = Sequence[Tensor]  # boxes, cylinders, balls: (T, N) bool, which bodies a row may meet
 
 NOWHERE_M = -1000.0  # x, y and z of a slot without a body: below the floor and behind every wall
-FAR = 1e30  # times any miss that float32 can tell from a touch, farther than everything
-SKY_M = 1e6  # what is farther away than this is the sky
+FAR = 1e30  # farther than everything, also after a product with the smallest miss that float32 can hold
+SKY_M = 1e6  # anything farther is the sky
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,7 +26,7 @@ class Bodies:
         center_m, half_m: (B, N, 3) meters; half sizes along the body's own axes.
         turn: (B, N, 2) cosine and sine of the turn about the vertical axis, counterclockwise from above.
 
-    A slot that a world does not use lies at ``NOWHERE_M``, where no ray comes first.
+    A slot that a world does not use is at ``NOWHERE_M``, where other surfaces are in front of it.
     """
 
     center_m: Tensor
@@ -43,8 +43,8 @@ class Solids:
 
     Attributes:
         size_m: (B, 3) inner size of the room, meters; its corner is at the origin.
-        outdoors: (B,) bool; there, only the floor is left of the room.
-        boxes, cylinders, balls: what stands in it.
+        outdoors: (B,) bool; then only the floor is left of the room.
+        boxes, cylinders, balls: what is in the room.
     """
 
     size_m: Tensor
@@ -59,11 +59,11 @@ class Solids:
         return self.boxes, self.cylinders, self.balls
 
     def __len__(self) -> int:
-        """How many slots for bodies a world has; the room itself is the one after them."""
+        """How many slots for bodies a world has; hits count the room as the slot after them."""
         return sum(map(len, self.shapes))
 
 
-def nearest(
+def nearest_hit(
     solids: Solids, frame: Tensor, origin_m: Tensor, direction: Vector, candidates: Candidates | None = None
 ) -> tuple[Tensor, Tensor]:
     """The first surface that each ray meets.
@@ -76,29 +76,29 @@ def nearest(
         candidates: which bodies a row may meet; None for all.
 
     Returns:
-        (T, S) float32, the surface is at origin + this * direction; ``SKY_M`` and more is the sky. And (T, S) int64,
-        what was hit: number of the box, of the cylinder after all boxes, of the ball after both, ``len(solids)`` for
-        the room; anything in the sky.
+        (T, S) float32: the surface is at origin + this * direction; ``SKY_M`` and more is the sky. And (T, S) int64,
+        what was hit: the boxes are numbered first, then the cylinders, then the balls; ``len(solids)`` is the room; in
+        the sky the number means nothing.
     """
     direction = _without_zeros(direction)
     distance = _room_exit(solids, frame, origin_m, direction)
     hit = torch.full_like(distance, len(solids), dtype=torch.int64)
-    _approach(solids, frame, origin_m, direction, candidates, distance, hit)
+    _approach_bodies(solids, frame, origin_m, direction, candidates, distance, hit)
     return distance, hit
 
 
 def nearest_distance(
     solids: Solids, frame: Tensor, origin_m: Tensor, direction: Vector, candidates: Candidates | None = None
 ) -> Tensor:
-    """The first of what ``nearest`` returns, of what stands in the room alone: (T, S); ``SKY_M`` and more is a miss."""
+    """(T, S): the distance of ``nearest_hit``, to bodies alone, without the room; ``SKY_M`` and more is a miss."""
     direction = _without_zeros(direction)
     distance = torch.full_like(direction[0], FAR)
-    _approach(solids, frame, origin_m, direction, candidates, distance, None)
+    _approach_bodies(solids, frame, origin_m, direction, candidates, distance, None)
     return distance
 
 
 def rows_of(bodies: Bodies, frame: Tensor, candidates: Tensor | None) -> Iterator[tuple[Tensor, Tensor]]:
-    """Bodies for rows of rays, one a row and turn, so that work is done for likely pairs alone.
+    """Pairs of a row of rays and a body that it may meet: in each turn, every row gets its next body.
 
     Args:
         bodies: N in each of B worlds.
@@ -107,7 +107,7 @@ def rows_of(bodies: Bodies, frame: Tensor, candidates: Tensor | None) -> Iterato
 
     Yields:
         (n,) int64, the rows that still have a candidate, and (n,) int64, that candidate's number in the batch
-        (world * N + body). Each row sees its candidates in their order, and rows with many come first.
+        (world * N + body). The candidates of a row keep their order, and rows with more candidates come first.
     """
     count = len(bodies)
     if candidates is None:
@@ -124,7 +124,7 @@ def rows_of(bodies: Bodies, frame: Tensor, candidates: Tensor | None) -> Iterato
         yield order[:rows], slots[:rows, turn]
 
 
-def _approach(
+def _approach_bodies(
     solids: Solids,
     frame: Tensor,
     origin_m: Tensor,
@@ -143,7 +143,7 @@ def _approach(
         turns = list(rows_of(bodies, frame, None if candidates is None else candidates[shape]))
         if not turns:
             continue
-        # In the order of the first turn, which holds every row that any later one does, rows are views.
+        # The first turn has every row of the later ones; in its order, the rows of each turn are a view.
         order = turns[0][0]
         rays = [part[order] for part in direction]
         reached = distance[order]
@@ -161,23 +161,23 @@ def _approach(
 
 
 def _seen_from(bodies: Bodies, origin_m: Tensor) -> Tensor:
-    """(B, N, 8): the origin in each body's axes, in half sizes; cosine, sine; 1 / half size."""
+    """(B, N, 8): the origin in the axes and half sizes of each body; cosine and sine; 1 / half size."""
     x, y, z = (origin_m[:, None] - bodies.center_m).unbind(-1)
     cos, sin = bodies.turn.unbind(-1)
-    x, y = turned(x, y, cos, sin)
+    x, y = rotate(x, y, cos, sin)
     inverse = 1.0 / bodies.half_m
     local = torch.stack([x, y, z], dim=-1) * inverse
     return torch.cat([local, bodies.turn, inverse], dim=-1)
 
 
 def _without_zeros(direction: Vector) -> Vector:
-    # A component of exactly 0 would give 0 * infinity on a face; this small it moves a point by less than 1e-8 m.
+    # A component of 0 would give 0 * infinity on a face; one this small moves a point by less than 1e-8 m.
     x, y, z = (torch.where(part.abs() < 1e-10, 1e-10, part) for part in direction)
     return x, y, z
 
 
 def _room_exit(solids: Solids, frame: Tensor, origin_m: Tensor, direction: Vector) -> Tensor:
-    """(T, S) how far along each ray a wall, the floor or the ceiling is; in the open, the floor alone."""
+    """(T, S) how far along each ray a wall, the floor or the ceiling is; outdoors, the floor alone."""
     outdoors = solids.outdoors[frame][:, None]
     exits = []
     for i, part in enumerate(direction):
@@ -188,67 +188,67 @@ def _room_exit(solids: Solids, frame: Tensor, origin_m: Tensor, direction: Vecto
     return torch.minimum(torch.minimum(exits[0], exits[1]), exits[2])
 
 
-def _local(body: Sequence[Tensor], direction: Vector) -> tuple[list[Tensor], list[Tensor]]:
-    """Origin (n, 1) and direction (n, S) in the body's axes and half sizes, where it is a unit body."""
+def _to_unit_body(body: Sequence[Tensor], direction: Vector) -> tuple[list[Tensor], list[Tensor]]:
+    """Origin (n, 1) and direction (n, S) in the axes and half sizes of each body, which makes it a unit body."""
     x, y, z, cos, sin, by_x, by_y, by_z = (values[:, None] for values in body)
-    across, along = turned(direction[0], direction[1], cos, sin)
+    across, along = rotate(direction[0], direction[1], cos, sin)
     return [x, y, z], [across * by_x, along * by_y, direction[2] * by_z]
 
 
-def _missed(enter: Tensor, leave: Tensor) -> Tensor:
-    """``enter``, (n, S), but far away where the ray leaves before it enters, or enters behind its origin."""
-    # By arithmetic, which is several times quicker here than masks.
+def _far_if_missed(enter: Tensor, leave: Tensor) -> Tensor:
+    """``enter``, (n, S), but far away where a ray leaves before it enters, or enters behind its origin."""
+    # Arithmetic is several times faster here than masks.
     return enter + ((enter - leave).clamp_min_(0.0) + (-enter).clamp_min_(0.0)).mul_(FAR)
 
 
-def _slab(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
-    """(n, S) where rays enter and leave what lies between -1 and 1 along one axis (Kay and Kajiya 1986)."""
+def _slab_crossings(origin: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """(n, S) where rays enter and leave the slab from -1 to 1 along one axis (Kay and Kajiya 1986)."""
     inverse = 1.0 / direction
     middle, half = origin * inverse, inverse.abs()
     return -middle - half, half - middle
 
 
-# Of n rows one body each (the columns of ``_seen_from``): (n, S) where its rays enter, far away where they miss.
+# For n rows with one body each (columns of ``_seen_from``): (n, S) where rays enter it, far away where they miss.
 
 
 def _box_entry(body: Sequence[Tensor], direction: Vector) -> Tensor:
-    origin, ray = _local(body, direction)
-    slabs = [_slab(o, d) for o, d in zip(origin, ray, strict=True)]
+    origin, ray = _to_unit_body(body, direction)
+    slabs = [_slab_crossings(o, d) for o, d in zip(origin, ray, strict=True)]
     enter = torch.maximum(torch.maximum(slabs[0][0], slabs[1][0]), slabs[2][0])
     leave = torch.minimum(torch.minimum(slabs[0][1], slabs[1][1]), slabs[2][1])
-    return _missed(enter, leave)
+    return _far_if_missed(enter, leave)
 
 
-def _dot(one: Sequence[Tensor], other: Sequence[Tensor]) -> Tensor:
-    total = one[0] * other[0]
-    for a, b in zip(one[1:], other[1:], strict=True):
+def _dot_product(first: Sequence[Tensor], second: Sequence[Tensor]) -> Tensor:
+    total = first[0] * second[0]
+    for a, b in zip(first[1:], second[1:], strict=True):
         total = total + a * b
     return total
 
 
-def _round_part(origin: Sequence[Tensor], ray: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+def _round_crossings(origin: Sequence[Tensor], ray: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """(n, S) where rays enter and leave the unit ball, or the unit disk if given two axes."""
-    # By the foot of the perpendicular from the center, which keeps its digits when the body is small and far.
-    length2 = _dot(ray, ray)
-    foot = -_dot(origin, ray) / length2
+    # The foot of the perpendicular from the center stays precise for bodies that are small and far.
+    length2 = _dot_product(ray, ray)
+    foot = -_dot_product(origin, ray) / length2
     at_foot = [o + foot * d for o, d in zip(origin, ray, strict=True)]
-    inside = 1.0 - _dot(at_foot, at_foot)
-    reach = root(inside.clamp_min(0.0) / length2)
+    inside = 1.0 - _dot_product(at_foot, at_foot)
+    reach = square_root(inside.clamp_min(0.0) / length2)
     miss = (-inside).clamp_min(0.0) * FAR
     return foot - reach + miss, foot + reach - miss
 
 
 def _cylinder_entry(body: Sequence[Tensor], direction: Vector) -> Tensor:
-    origin, ray = _local(body, direction)
-    side_in, side_out = _round_part(origin[:2], ray[:2])
-    cap_in, cap_out = _slab(origin[2], ray[2])
-    return _missed(torch.maximum(side_in, cap_in), torch.minimum(side_out, cap_out))
+    origin, ray = _to_unit_body(body, direction)
+    side_in, side_out = _round_crossings(origin[:2], ray[:2])
+    cap_in, cap_out = _slab_crossings(origin[2], ray[2])
+    return _far_if_missed(torch.maximum(side_in, cap_in), torch.minimum(side_out, cap_out))
 
 
 def _ball_entry(body: Sequence[Tensor], direction: Vector) -> Tensor:
-    return _missed(*_round_part(*_local(body, direction)))
+    return _far_if_missed(*_round_crossings(*_to_unit_body(body, direction)))
 
 
-def turned(x: Tensor, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-    """World to local: the x and y of a vector in axes that are turned by (cos, sin); ``-sin`` goes the other way."""
+def rotate(x: Tensor, y: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+    """x and y of a vector, from the world to axes that are turned by (cos, sin); with ``-sin`` back to the world."""
     return cos * x + sin * y, cos * y - sin * x

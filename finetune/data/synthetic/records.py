@@ -1,4 +1,4 @@
-"""Dataclasses of tensors, or of such dataclasses: rows of one, and several end to end."""
+"""Take rows of dataclasses of tensors, and join several of them; they may be nested."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ if TYPE_CHECKING:
 Record = TypeVar("Record", bound="DataclassInstance")
 
 
-def rows_on(record: Record, rows: slice, device: str | torch.device) -> Record:
-    """These rows of every tensor of a record, on a device."""
+def take_rows(record: Record, rows: slice, device: str | torch.device) -> Record:
+    """The record with these rows of every tensor, on a device."""
     parts = {}
     for field in fields(record):
         value = getattr(record, field.name)
-        parts[field.name] = value[rows].to(device) if isinstance(value, Tensor) else rows_on(value, rows, device)
+        parts[field.name] = value[rows].to(device) if isinstance(value, Tensor) else take_rows(value, rows, device)
     return replace(record, **parts)
 
 
-def joined(records: Sequence[Record]) -> Record:
-    """One record with all that B frames have in each of these, (B, K, ...) each, one after the other."""
+def join_records(records: Sequence[Record]) -> Record:
+    """One record whose tensors are those of the given records, (B, K, ...) each, joined along K."""
     names = [field.name for field in fields(records[0])]
-    return replace(records[0], **{name: torch.cat([getattr(one, name) for one in records], dim=1) for name in names})
+    return replace(
+        records[0], **{name: torch.cat([getattr(record, name) for record in records], dim=1) for name in names}
+    )

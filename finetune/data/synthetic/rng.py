@@ -1,4 +1,4 @@
-"""The random numbers of a batch of frames, each frame with a generator of its own."""
+"""Random numbers for a batch of frames, from one generator per frame."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from torch import Tensor
 
 
 class Rng:
-    """Random tensors whose row b comes from (seed, indices[b]) and the draws made before, never from another row."""
+    """Random tensors whose row b depends on (seed, indices[b]) and the draws made before, but on no other row."""
 
     def __init__(self, seed: int, indices: Sequence[int]) -> None:
         """
         Args:
             seed: of the data set, >= 0.
-            indices: of the frames, >= 0, one a row.
+            indices: of the frames, >= 0, one per row.
         """
-        # NumPy's, because torch's generator on the CPU keeps 32 bits of a seed and would repeat frames among millions.
+        # NumPy's, since torch's generator on the CPU keeps 32 bits of a seed and would repeat frames among millions.
         self._generators = [np.random.default_rng([seed, index]) for index in indices]
 
     def __len__(self) -> int:
         return len(self._generators)
 
     def __getitem__(self, rows: slice) -> Rng:
-        """The rows of these frames alone, going on where all of them are."""
+        """The generators of these rows alone, at their current state."""
         part = copy(self)
         part._generators = self._generators[rows]
         return part
@@ -51,30 +51,30 @@ class Rng:
         return torch.bucketize(unit * edges[-1], edges[:-1], right=True)
 
     def log_uniform(self, low: float, high: float, *shape: int) -> Tensor:
-        """(B, *shape) float32 from ``low`` to ``high``, each factor of them as often as the next."""
+        """(B, *shape) float32 from ``low`` to ``high``, uniform in the logarithm."""
         share = self.uniform(0.0, 1.0, *shape).double()
         return (low * (high / low) ** share).float()
 
     def normal(self, *shape: int) -> Tensor:
-        """(B, *shape) float32 of mean 0 and deviation 1."""
+        """(B, *shape) float32 of mean 0 and standard deviation 1."""
         return torch.from_numpy(np.stack([g.standard_normal(shape, dtype=np.float32) for g in self._generators]))
 
 
 def cos_sin(angle_rad: Tensor) -> tuple[Tensor, Tensor]:
-    """Cosine and sine, float32: taken in double precision, so that the rounding hides how a library computes them."""
+    """Cosine and sine, float32; computed in double precision, so that rounding hides differences of libraries."""
     return angle_rad.double().cos().float(), angle_rad.double().sin().float()
 
 
-def root(value: Tensor) -> Tensor:
-    """Square root, float32 to the last bit: in single precision a library's own is off by one on some processors."""
+def square_root(value: Tensor) -> Tensor:
+    """Square root, float32, exact to the last bit: single-precision roots of libraries are not, on some processors."""
     return value.double().sqrt().float()
 
 
-def pick(table: Tensor, index: Tensor) -> Tensor:
+def pick_rows(table: Tensor, index: Tensor) -> Tensor:
     """
     Args:
         table: (B, K, ...).
-        index: (B, N) int64, rows of the table of the same frame.
+        index: (B, N) int64, rows of the same frame's table.
 
     Returns:
         (B, N, ...)

@@ -1,4 +1,4 @@
-"""Procedural surfaces, from plain paint to shelves of books and the fronts of houses."""
+"""Procedural materials, from plain paint to shelves of books and fronts of houses."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ PATTERNS = range(13)
 PLAIN, CHECKER, STRIPES, TILES, BRICKS, WOOD, SPECKLE, CLOUDS, BOOKS, POSTER, DOTS, FRONT, WEAVE = PATTERNS
 LATTICE = 256
 
-# How often the fine noise of a pattern changes in a period, across and along it.
+# How often the fine noise changes within a period of the pattern, across and along it.
 #          plain check strip tiles brick wood  speck cloud books poster dots front weave
 _GRAIN_U = (0.9, 0.9, 0.9, 1.3, 1.7, 0.7, 7.0, 2.3, 0.9, 1.9, 0.9, 0.9, 8.0)
 _GRAIN_V = (0.9, 0.9, 0.9, 1.3, 1.7, 9.0, 7.0, 2.1, 5.0, 9.0, 0.9, 0.9, 2.0)
-# How many of its details a period holds, and the mean of its other color.
+# How many details a period of the pattern has, and the mean share of its other color.
 _FINENESS = (1.5, 1.5, 1.5, 1.5, 1.5, 3.0, 7.0, 2.0, 2.0, 3.0, 1.5, 1.5, 4.0)
 _MEAN = (0.1, 0.48, 0.45, 0.3, 0.3, 0.4, 0.48, 0.5, 0.5, 0.5, 0.25, 0.2, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Materials:
-    """M surfaces a frame.
+    """M materials in each frame.
 
     Attributes:
         pattern: (B, M) int64, one of ``PATTERNS``.
         color, other, third: (B, M, 3) linear RGB reflectance; the pattern mixes them.
         period_m: (B, M) size of the pattern.
-        swapped: (B, M) bool, the pattern lies across.
-        offset: (B, M) where in the noise the surface lies.
-        stain: (B, M) share of its reflectance by which the surface is unevenly darker.
+        swapped: (B, M) bool, whether the pattern is turned by 90 degrees.
+        offset: (B, M) where in the noise the surface begins.
+        stain: (B, M) share of the reflectance that stains take away.
         gloss: (B, M) reflectance of its polish, for highlights.
         glow: (B, M) light that it gives off, in units of its reflectance.
     """
@@ -53,24 +53,24 @@ class Materials:
 
 
 class Palette(NamedTuple):
-    """Ranges of colors: of the brightest channel, 0 to 1 as displayed, and of the distance from gray, 0 to 1."""
+    """Ranges of colors: the brightest channel, 0 to 1 as displayed, and the distance from gray, 0 to 1."""
 
     value: tuple[float, float]
     saturation: tuple[float, float]
 
 
-def either(first: Tensor, one: Materials, two: Materials) -> Materials:
-    """Of each surface ``one`` where ``first``, (B, M) or (B, 1) bool, else ``two``."""
+def select_materials(mask: Tensor, chosen: Materials, other: Materials) -> Materials:
+    """For each surface the material of ``chosen`` where ``mask``, (B, M) or (B, 1) bool, is True, else of ``other``."""
 
-    def chosen(name: str) -> Tensor:
-        a, b = getattr(one, name), getattr(two, name)
-        return torch.where(first[..., None] if a.ndim == 3 else first, a, b)
+    def select(name: str) -> Tensor:
+        a, b = getattr(chosen, name), getattr(other, name)
+        return torch.where(mask[..., None] if a.ndim == 3 else mask, a, b)
 
-    return Materials(**{name: chosen(name) for name in vars(one)})
+    return Materials(**{name: select(name) for name in vars(chosen)})
 
 
 def draw_materials(
-    draws: Rng,
+    rng: Rng,
     count: int,
     *,
     weights: dict[int, float],
@@ -81,42 +81,42 @@ def draw_materials(
 ) -> Materials:
     """
     Args:
-        draws: one row a frame.
-        count: of surfaces a frame, M.
-        weights: how often each pattern comes.
+        rng: one row per frame.
+        count: how many materials a frame has, M.
+        weights: how often each pattern is drawn, relative to the others.
         palette: ranges of their colors.
         period_m: range of the pattern's size.
         contrast: range of the other color's brightness, as a share of the first's.
-        gloss: the highest; most surfaces have far less.
+        gloss: the highest gloss; most materials have far less.
     """
-    pattern = draws.choice([weights.get(pattern, 0.0) for pattern in PATTERNS], count)
+    pattern = rng.choice([weights.get(pattern, 0.0) for pattern in PATTERNS], count)
     # Most things in the world are muted; some are not.
-    vivid = draws.uniform(0.0, 1.0, count, 1).square()
+    vivid = rng.uniform(0.0, 1.0, count, 1).square()
     grayest, purest = palette.saturation
-    tint = (grayest + (purest - grayest) * vivid) * draws.uniform(0.0, 1.0, count, 3)
-    # Boards and furniture of wood are brown, whatever the palette.
-    brown = torch.tensor([0.0, 0.3, 0.55]) + 0.12 * draws.uniform(-1.0, 1.0, count, 1)
+    tint = (grayest + (purest - grayest) * vivid) * rng.uniform(0.0, 1.0, count, 3)
+    # Wood is brown, whatever the palette.
+    brown = torch.tensor([0.0, 0.3, 0.55]) + 0.12 * rng.uniform(-1.0, 1.0, count, 1)
     tint = torch.where((pattern == WOOD)[..., None], brown.clamp(0.0, 0.8), tint)
-    shown = draws.uniform(*palette.value, count, 1) * (1.0 - tint)
-    other = shown * draws.uniform(*contrast, count, 1) * (1.0 - 0.25 * draws.uniform(0.0, 1.0, count, 3))
-    # Both directions, so that light grout between dark bricks is as frequent as dark between light.
-    flipped = draws.chance(0.4, count)[..., None]
-    # Backs of books and prints have colors of their own.
+    shown = rng.uniform(*palette.value, count, 1) * (1.0 - tint)
+    other = shown * rng.uniform(*contrast, count, 1) * (1.0 - 0.25 * rng.uniform(0.0, 1.0, count, 3))
+    # In both directions: light grout between dark bricks, and dark grout between light ones.
+    flipped = rng.chance(0.4, count)[..., None]
+    # Books, prints and house fronts have colors of their own.
     loose = torch.isin(pattern, torch.tensor([BOOKS, POSTER, FRONT]))[..., None]
-    free = draws.uniform(0.08, 0.95, count, 3)
-    third = draws.uniform(0.08, 0.95, count, 1) * (1.0 - 0.8 * draws.uniform(0.0, 1.0, count, 3).square())
+    free = rng.uniform(0.08, 0.95, count, 3)
+    third = rng.uniform(0.08, 0.95, count, 1) * (1.0 - 0.8 * rng.uniform(0.0, 1.0, count, 3).square())
     other = torch.where(loose, free, other)
     return Materials(
         pattern=pattern,
         color=torch.where(flipped, other, shown).square(),
         other=torch.where(flipped, shown, other).square(),
         third=torch.where(loose, third, shown).square(),
-        period_m=draws.uniform(*period_m, count),
-        swapped=draws.chance(0.5, count) & ~torch.isin(pattern, torch.tensor([BOOKS, FRONT])),
-        offset=draws.uniform(0.0, float(LATTICE), count),
-        stain=0.35 * draws.uniform(0.0, 1.0, count).square(),
-        gloss=gloss * draws.uniform(0.0, 1.0, count).square(),
-        glow=torch.zeros(len(draws), count),
+        period_m=rng.uniform(*period_m, count),
+        swapped=rng.chance(0.5, count) & ~torch.isin(pattern, torch.tensor([BOOKS, FRONT])),
+        offset=rng.uniform(0.0, float(LATTICE), count),
+        stain=0.35 * rng.uniform(0.0, 1.0, count).square(),
+        gloss=gloss * rng.uniform(0.0, 1.0, count).square(),
+        glow=torch.zeros(len(rng), count),
     )
 
 
@@ -126,14 +126,14 @@ def _lattice(device: torch.device) -> Tensor:
     return torch.from_numpy(values).to(device)
 
 
-def cell(u: Tensor, v: Tensor) -> Tensor:
-    """A random number, 0 to 1, for each pair of whole numbers; the same again after ``LATTICE``."""
+def random_cell(u: Tensor, v: Tensor) -> Tensor:
+    """A random number, 0 to 1, for each pair of whole numbers; it repeats after ``LATTICE``."""
     wrapped = (v.to(torch.int32) & (LATTICE - 1)) * LATTICE + (u.to(torch.int32) & (LATTICE - 1))
     return _lattice(u.device)[wrapped]
 
 
-def noise(u: Tensor, v: Tensor) -> Tensor:
-    """Value noise of period ``LATTICE``: random numbers on the integers, smoothly between; 0 to 1, mean 0.5."""
+def value_noise(u: Tensor, v: Tensor) -> Tensor:
+    """Value noise of period ``LATTICE``: random at integers and smooth between them, from 0 to 1, with mean 0.5."""
     u0, v0 = u.floor(), v.floor()
     s, t = u - u0, v - v0
     s, t = s * s * (3.0 - 2.0 * s), t * t * (3.0 - 2.0 * t)
@@ -149,7 +149,7 @@ def noise(u: Tensor, v: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Mixture:
-    """What the pattern makes of each point: from the first color to the other, to the third, and a factor."""
+    """The color of each point in a pattern: shares of the other and of the third color, and a factor of brightness."""
 
     other: Tensor
     third: Tensor
@@ -158,11 +158,11 @@ class Mixture:
 
 @dataclass(frozen=True, kw_only=True)
 class _Cells:
-    """The cells of their patterns that points lie in, such as tiles or bricks; tensors of the points' shape.
+    """The cell of the pattern around each point, such as a tile or a brick; the tensors have the shape of the points.
 
     Attributes:
-        inside_u, inside_v: place in the cell, 0 to 1.
-        even: 0 or 1, in turn as on a chessboard.
+        inside_u, inside_v: position in the cell, 0 to 1.
+        even: 0 or 1, alternating as on a chessboard.
         first, second: random numbers of the cell, 0 to 1.
         fine, coarse: noise at the point, 0 to 1; the fine one has the pattern's grain.
     """
@@ -177,25 +177,25 @@ class _Cells:
 
     @property
     def edge(self) -> Tensor:
-        """To the nearest edge of the cell, 0 to 0.5."""
-        to_u, to_v = (torch.minimum(place, 1.0 - place) for place in (self.inside_u, self.inside_v))
+        """Distance to the nearest edge of the cell, 0 to 0.5."""
+        to_u, to_v = (torch.minimum(inside, 1.0 - inside) for inside in (self.inside_u, self.inside_v))
         return torch.minimum(to_u, to_v)
 
 
-def mixture(pattern: Tensor, u: Tensor, v: Tensor, offset: Tensor, stain: Tensor, footprint: Tensor) -> Mixture:
+def mix_pattern(pattern: Tensor, u: Tensor, v: Tensor, offset: Tensor, stain: Tensor, footprint: Tensor) -> Mixture:
     """
     Args:
         pattern: number of the pattern.
-        u, v: place on the surface, in periods.
-        offset: place in the noise, in periods.
-        stain: share of the light that stains take at most.
-        footprint: size of a pixel on the surface, in periods; where it nears one, the pattern fades to its mean, since
-            a pixel cannot show it and would flicker.
+        u, v: position on the surface, in periods.
+        offset: position in the noise, in periods.
+        stain: most of the light that stains take away, as a share.
+        footprint: size of a pixel on the surface, in periods. The pattern fades to its mean where this approaches 1,
+            since such pixels cannot show it and would flicker.
 
     Returns:
-        Of the shape that all share; shares from 0 to 1.
+        Shares from 0 to 1, in the shape of the arguments.
     """
-    cells = _cells(pattern, u, v, offset)
+    cells = _find_cells(pattern, u, v, offset)
     edge = cells.edge
     shown = 1.0 / (1.0 + (footprint * _per_pattern(pattern, _FINENESS)).square())
     mean = _per_pattern(pattern, _MEAN)
@@ -209,7 +209,7 @@ def mixture(pattern: Tensor, u: Tensor, v: Tensor, offset: Tensor, stain: Tensor
     )
 
 
-def _cells(pattern: Tensor, u: Tensor, v: Tensor, offset: Tensor) -> _Cells:
+def _find_cells(pattern: Tensor, u: Tensor, v: Tensor, offset: Tensor) -> _Cells:
     row = v.floor()
     staggered = (pattern == BRICKS) | (pattern == WOOD)
     shift = torch.where(staggered, 0.5 * row - (0.5 * row).floor(), 0.0)
@@ -217,20 +217,22 @@ def _cells(pattern: Tensor, u: Tensor, v: Tensor, offset: Tensor) -> _Cells:
     column = u.floor()
     whole = (offset * 16.0).floor()
     shelf = torch.where(pattern == BOOKS, 0.0, row)  # a book is as high as its shelf
-    first = cell(column * 7.0 + whole, shelf * 13.0 + row * 3.0)
+    first = random_cell(column * 7.0 + whole, shelf * 13.0 + row * 3.0)
     return _Cells(
         inside_u=u - column,
         inside_v=v - row,
         even=column + row - 2.0 * (0.5 * (column + row)).floor(),
         first=first,
-        second=cell(column * 11.0 + 5.0 * whole, row * 17.0 + 3.0),
-        fine=noise(u * _per_pattern(pattern, _GRAIN_U) + offset, v * _per_pattern(pattern, _GRAIN_V) + offset + first),
-        coarse=noise(0.55 * u + 1.7 * offset, 0.55 * v + offset),
+        second=random_cell(column * 11.0 + 5.0 * whole, row * 17.0 + 3.0),
+        fine=value_noise(
+            u * _per_pattern(pattern, _GRAIN_U) + offset, v * _per_pattern(pattern, _GRAIN_V) + offset + first
+        ),
+        coarse=value_noise(0.55 * u + 1.7 * offset, 0.55 * v + offset),
     )
 
 
 def _other_color(pattern: Tensor, cells: _Cells, edge: Tensor) -> Tensor:
-    """Share of the pattern's other color, before it is cut to 0 to 1."""
+    """Share of the pattern's other color, before clamping to 0 to 1."""
     u, v, fine, first = cells.inside_u, cells.inside_v, cells.fine, cells.first
     from_middle = (u - 0.5) * (u - 0.5) + (v - 0.5) * (v - 0.5)
     joint = torch.where(edge < 0.045, 1.0, 0.4 * first)
@@ -248,7 +250,7 @@ def _other_color(pattern: Tensor, cells: _Cells, edge: Tensor) -> Tensor:
 
 
 def _third_color(pattern: Tensor, cells: _Cells, edge: Tensor) -> Tensor:
-    """Share of the third color: print on a poster, some backs of books, windows of a house."""
+    """Share of the third color: print on a poster, spines of some books, windows of a house."""
     lines = (cells.fine > 0.62) & (cells.first < 0.6)
     window = (edge > 0.14) & (cells.inside_u > 0.22) & (cells.inside_u < 0.78)
     third = torch.where((pattern == POSTER) & (lines | (cells.first > 0.75)), 0.9, 0.0)

@@ -343,7 +343,7 @@ def test_levels_of_confidence(
 
 def test_levels_that_cannot_be_meant(tmp_path: Path) -> None:
     options: dict[str, Any] = {**example(tmp_path), "mask_at_least": 2}
-    with pytest.raises(RecipeError, match=r"mask_at_least is 2\.0; expected a number, beside mask"):
+    with pytest.raises(RecipeError, match=r"mask_at_least is 2\.0; expected a number, together with mask"):
         Pairs(**options)
     with pytest.raises(RecipeError, match="expected at most mask_at_most, 1"):
         Pairs(**options | {"mask": "m.png", "mask_at_most": 1})

@@ -80,8 +80,8 @@ def test_frames_and_seeds_differ() -> None:
 def test_inner_walls_are_in_rooms_alone_and_there_in_all_that_ask_for_them() -> None:
     plain, asked = (Scenes(seed=3, size=SMALL, inner_walls=share) for share in (0.0, 1.0))
     assert_equal(Scenes(seed=3, size=SMALL)[2], plain[2])
-    draws = Rng(3, range(32))
-    worlds = draw_worlds(draws, objects=plain.objects, outdoors=0.5, inner_walls=1.0)
+    rng = Rng(3, range(32))
+    worlds = draw_worlds(rng, objects=plain.objects, outdoors=0.5, inner_walls=1.0)
     # The paint of walls is that of the first of the room's six faces.
     walls = worlds.material == worlds.materials.pattern.shape[1] - 6
     assert torch.equal(walls.any(1), ~worlds.solids.outdoors)
@@ -150,9 +150,9 @@ def test_the_camera_has_a_field_of_view_from_the_range() -> None:
 @pytest.mark.parametrize("outdoors", [0.0, 1.0])
 def test_the_floor_is_flat_by_the_camera_that_a_frame_carries(outdoors: float) -> None:
     reader = Scenes(seed=6, size=SMALL, outdoors=outdoors)
-    draws = Rng(6, range(6))
-    worlds = draw_worlds(draws, objects=reader.objects, outdoors=outdoors)
-    cameras = draw_cameras(draws, worlds, *draw_intrinsics(draws, *SMALL, reader.hfov_deg))
+    rng = Rng(6, range(6))
+    worlds = draw_worlds(rng, objects=reader.objects, outdoors=outdoors)
+    cameras = draw_cameras(rng, worlds, *draw_intrinsics(rng, *SMALL, reader.hfov_deg))
     on_floor = 0
     for number, frame in enumerate(reader.batch(range(6))):
         assert frame.camera is not None

@@ -12,7 +12,7 @@ from finetune.data.synthetic.cameras import (
     clearance,
     draw_cameras,
     draw_intrinsics,
-    looking,
+    look_along,
 )
 from finetune.data.synthetic.rng import Rng
 from finetune.data.synthetic.worlds import draw_worlds
@@ -21,7 +21,7 @@ from tests.small_worlds import drawn_worlds, solids
 
 def test_axes_are_orthonormal_and_right_handed_whatever_the_view() -> None:
     towards = torch.cat([Rng(0, range(64)).normal(3), torch.tensor([[0.0, 0.0, -1.0], [0.01, -0.02, 3.0]])])
-    right, down, forward = looking(towards, torch.linspace(-0.1, 0.1, 66))
+    right, down, forward = look_along(towards, torch.linspace(-0.1, 0.1, 66))
     axes = torch.stack([right, down, forward], dim=1)
     torch.testing.assert_close(axes @ axes.mT, torch.eye(3).expand(66, 3, 3), atol=1e-6, rtol=0)
     torch.testing.assert_close(torch.linalg.cross(right, down), forward, atol=1e-6, rtol=0)
@@ -29,7 +29,7 @@ def test_axes_are_orthonormal_and_right_handed_whatever_the_view() -> None:
 
 
 def test_a_level_camera_has_right_to_its_right() -> None:
-    right, down, forward = looking(torch.tensor([[3.0, 0.0, 0.0]]), torch.zeros(1))
+    right, down, forward = look_along(torch.tensor([[3.0, 0.0, 0.0]]), torch.zeros(1))
     assert (right.tolist(), down.tolist(), forward.tolist()) == ([[0, -1, 0]], [[0, 0, -1]], [[1, 0, 0]])
 
 
@@ -49,10 +49,10 @@ def test_cameras_stand_free_inside_their_rooms() -> None:
 
 
 def test_a_mounted_camera_keeps_its_height_and_tilt() -> None:
-    draws = Rng(4, range(64))
-    worlds = draw_worlds(draws, objects=(4, 14), outdoors=0.0)
-    intrinsics = draw_intrinsics(draws, 112, 154, (50.0, 70.0))
-    cameras = draw_cameras(draws, worlds, *intrinsics, height_m=(0.4, 0.9), look_down_deg=(5.0, 25.0))
+    rng = Rng(4, range(64))
+    worlds = draw_worlds(rng, objects=(4, 14), outdoors=0.0)
+    intrinsics = draw_intrinsics(rng, 112, 154, (50.0, 70.0))
+    cameras = draw_cameras(rng, worlds, *intrinsics, height_m=(0.4, 0.9), look_down_deg=(5.0, 25.0))
     height_m, down_deg = cameras.place_m[:, 2], -cameras.forward[:, 2].asin().rad2deg()
     assert 0.4 <= height_m.min() < 0.45 and 0.85 < height_m.max() <= 0.9
     assert 5.0 - 1e-3 <= down_deg.min() < 7.0 and 23.0 < down_deg.max() <= 25.0 + 1e-3
@@ -61,9 +61,9 @@ def test_a_mounted_camera_keeps_its_height_and_tilt() -> None:
 
 @pytest.mark.parametrize(("roll_deg", "most", "mean"), [(None, 17.2, 4.3), (20.0, 20.0, 10.0), (0.0, 0.0, 0.0)])
 def test_cameras_roll_as_far_as_they_are_told(roll_deg: float | None, most: float, mean: float) -> None:
-    draws = Rng(4, range(256))
-    worlds = draw_worlds(draws, objects=(1, 2), outdoors=0.0)
-    cameras = draw_cameras(draws, worlds, *draw_intrinsics(draws, 112, 154, (50.0, 70.0)), roll_deg=roll_deg)
+    rng = Rng(4, range(256))
+    worlds = draw_worlds(rng, objects=(1, 2), outdoors=0.0)
+    cameras = draw_cameras(rng, worlds, *draw_intrinsics(rng, 112, 154, (50.0, 70.0)), roll_deg=roll_deg)
     # The axis to the right of a camera without roll is level, and square to where it looks.
     slope = cameras.right[:, 2].abs() / (1.0 - cameras.forward[:, 2].square()).sqrt()
     rolled_deg = slope.asin().rad2deg()

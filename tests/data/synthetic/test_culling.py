@@ -11,8 +11,8 @@ import torch
 
 from finetune.data.synthetic import drawing, lighting
 from finetune.data.synthetic.cameras import Cameras
-from finetune.data.synthetic.culling import in_the_way, seen_by_tiles
-from finetune.data.synthetic.drawing import TILE, Drawing, draw
+from finetune.data.synthetic.culling import bodies_in_the_way, seen_by_tiles
+from finetune.data.synthetic.drawing import TILE, Drawing, draw_frames
 from finetune.data.synthetic.rays import Bodies
 from finetune.data.synthetic.worlds import Worlds
 from tests.small_worlds import bodies, camera_at, drawn_worlds
@@ -37,11 +37,11 @@ def without_contact(test: Callable[..., torch.Tensor]) -> Callable[..., torch.Te
 
 
 def drawn_with(patch: pytest.MonkeyPatch, worlds: Worlds, cameras: Cameras, **tests: Any) -> Drawing:
-    """Sixteen frames, drawn with other tests in the place of ``seen_by_tiles`` and ``in_the_way``."""
+    """Sixteen frames, drawn with other tests in the place of ``seen_by_tiles`` and ``bodies_in_the_way``."""
     with patch.context() as here:
         here.setattr(drawing, "seen_by_tiles", tests.get("seen", seen_by_tiles))
-        here.setattr(lighting, "in_the_way", tests.get("between", in_the_way))
-        return draw(worlds, cameras, HEIGHT, WIDTH, smooth=True)
+        here.setattr(lighting, "bodies_in_the_way", tests.get("between", bodies_in_the_way))
+        return draw_frames(worlds, cameras, HEIGHT, WIDTH, smooth=True)
 
 
 def same(one: Drawing, other: Drawing) -> bool:
@@ -52,12 +52,14 @@ def same(one: Drawing, other: Drawing) -> bool:
 def test_frames_are_those_that_are_drawn_without_it(outdoors: float, monkeypatch: pytest.MonkeyPatch) -> None:
     worlds, cameras = drawn_worlds(11, 16, HEIGHT, WIDTH, outdoors=outdoors)
     asked = drawn_with(monkeypatch, worlds, cameras)
-    whole = drawn_with(monkeypatch, worlds, cameras, seen=everything(seen_by_tiles), between=everything(in_the_way))
+    whole = drawn_with(
+        monkeypatch, worlds, cameras, seen=everything(seen_by_tiles), between=everything(bodies_in_the_way)
+    )
     assert same(asked, whole)
     # And it would be seen if it were not so.
     for wrong in (
         {"seen": smaller(seen_by_tiles)},
-        {"between": smaller(in_the_way)},
+        {"between": smaller(bodies_in_the_way)},
         {"seen": without_contact(seen_by_tiles)},
     ):
         assert not same(drawn_with(monkeypatch, worlds, cameras, **wrong), whole), wrong
@@ -66,7 +68,7 @@ def test_frames_are_those_that_are_drawn_without_it(outdoors: float, monkeypatch
 @IN_THE_OPEN
 def test_most_bodies_are_left_out(outdoors: float) -> None:
     worlds, cameras = drawn_worlds(11, 16, HEIGHT, WIDTH, outdoors=outdoors)
-    tiles = drawing._tiles(cameras, HEIGHT, WIDTH, smooth=False)
+    tiles = drawing._make_tiles(cameras, HEIGHT, WIDTH, smooth=False)
     boxes = worlds.solids.boxes
     seen = seen_by_tiles(boxes, cameras.place_m, cameras.axes, tiles.edges)
     assert 0 < seen.float().mean() < 0.25
@@ -81,7 +83,7 @@ def test_what_lies_on_the_edge_of_two_tiles_is_a_candidate_of_both_however_far()
     # their edge is straight ahead, and the far corner of the first is there too.
     width = 2 * TILE
     camera = camera_at((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), height=TILE, width=width)
-    edges = drawing._tiles(camera, TILE, width, smooth=True).edges
+    edges = drawing._make_tiles(camera, TILE, width, smooth=True).edges
 
     def candidates(y: float) -> list[bool]:
         return seen_by_tiles(thin_body(y, 400.0), camera.place_m, camera.axes, edges)[0, :, 0].tolist()
@@ -109,5 +111,5 @@ def test_what_stands_between_a_lamp_and_a_tile_by_hand() -> None:
         ((0.8, 0.0, 0.2), (0.1, 0.1, 0.1), 0.0),  # within the bounds of both, but far below the rays
         ((2.0, 3.0, 1.3), (0.1, 5.0, 0.1), 0.0),  # beside it, but reaching over
     )
-    between = in_the_way(them, torch.tensor([0]), lamp_m, low_m, high_m)
+    between = bodies_in_the_way(them, torch.tensor([0]), lamp_m, low_m, high_m)
     assert between[0].tolist() == [True, True, False, False, False, False, True]

@@ -14,9 +14,9 @@ from torch.overrides import TorchFunctionMode
 
 from finetune.data.synthetic import lighting, rays, textures
 from finetune.data.synthetic.cameras import Cameras
-from finetune.data.synthetic.drawing import developed, draw, to_uint8
+from finetune.data.synthetic.drawing import develop, draw_frames, to_uint8
 from finetune.data.synthetic.rays import NOWHERE_M, Bodies, Solids
-from finetune.data.synthetic.records import rows_on
+from finetune.data.synthetic.records import take_rows
 from finetune.data.synthetic.worlds import Worlds
 from tests.small_worlds import camera_at, drawn_worlds, gray_world, solids
 
@@ -46,7 +46,7 @@ def world_points(depth_m: torch.Tensor, cameras: Cameras, frame: int) -> NDArray
 def test_points_of_bare_rooms_lie_on_floor_ceiling_and_walls() -> None:
     worlds, cameras = drawn_worlds(0, 8, HEIGHT, WIDTH, outdoors=0.0)
     assert len(set(cameras.focal_px[:, 0].tolist())) == 8
-    depth_m = draw(bare(worlds), cameras, HEIGHT, WIDTH).depth_m
+    depth_m = draw_frames(bare(worlds), cameras, HEIGHT, WIDTH).depth_m
     floors = 0
     for frame in range(8):
         points = world_points(depth_m, cameras, frame)
@@ -61,7 +61,7 @@ def test_points_of_bare_rooms_lie_on_floor_ceiling_and_walls() -> None:
 
 def test_bare_ground_in_the_open_is_flat_up_to_the_horizon_and_above_it_is_the_sky() -> None:
     worlds, cameras = drawn_worlds(0, 8, HEIGHT, WIDTH, outdoors=1.0)
-    depth_m = draw(bare(worlds), cameras, HEIGHT, WIDTH).depth_m
+    depth_m = draw_frames(bare(worlds), cameras, HEIGHT, WIDTH).depth_m
     ground = 0
     for frame in range(8):
         upward = world_points(torch.ones_like(depth_m), cameras, frame)[..., 2] - cameras.place_m[frame, 2].item()
@@ -77,14 +77,14 @@ def test_depth_is_along_the_axis_and_not_along_the_ray() -> None:
     world = gray_world(solids(size_m=(8.0, 6.0, 3.0)), ambient=1.0)
     camera = camera_at((5.0, 3.0, 1.5), (1.0, 0.0, 0.0), height=HEIGHT, width=WIDTH, focal_px=200.0)
     # The wall x = 8 is 3 m away and fills the picture: 40 / 200 * 3 = 0.6 m to either side.
-    depth_m = draw(world, camera, HEIGHT, WIDTH).depth_m
+    depth_m = draw_frames(world, camera, HEIGHT, WIDTH).depth_m
     np.testing.assert_allclose(depth_m.numpy(), 3.0, atol=1e-5)
 
 
 def seen_from_above_left(shapes: Solids, towards: tuple[float, float, float]) -> NDArray[np.float64]:
     """(H, W, 3) points in the world, from (2, 2, 1.5), slightly rolled."""
     camera = camera_at((2.0, 2.0, 1.5), towards, height=HEIGHT, width=WIDTH, roll_rad=0.05)
-    return world_points(draw(gray_world(shapes), camera, HEIGHT, WIDTH).depth_m, camera, 0)
+    return world_points(draw_frames(gray_world(shapes), camera, HEIGHT, WIDTH).depth_m, camera, 0)
 
 
 def test_points_on_a_ball_are_its_radius_away_from_its_center() -> None:
@@ -111,8 +111,8 @@ def test_points_on_a_cylinder_are_on_its_side_or_its_cap() -> None:
 
 def test_the_picture_shows_edges_where_depth_has_them() -> None:
     worlds, cameras = drawn_worlds(0, 12, HEIGHT, WIDTH, outdoors=0.0)
-    drawing = draw(worlds, cameras, HEIGHT, WIDTH)
-    image = developed(drawing.light)
+    drawing = draw_frames(worlds, cameras, HEIGHT, WIDTH)
+    image = develop(drawing.light)
     step = (drawing.depth_m[:, :, 1:] / drawing.depth_m[:, :, :-1]).log().abs() > 0.2
     contrast = (image[:, :, 1:] - image[:, :, :-1]).abs().mean(-1)
     assert contrast[step].mean() > 2 * contrast[~step].mean()
@@ -125,7 +125,7 @@ def test_smooth_edges_mix_both_sides_and_leave_depth_as_it_is() -> None:
     dark = torch.where(torch.arange(7) == 0, 0.1, 0.5)[None, :, None].expand(1, 7, 3)
     world = replace(world, materials=replace(world.materials, color=dark, other=dark, third=dark))
     camera = camera_at((2.0, 4.0, 2.0), (1.0, 0.0, 0.0), height=28, width=WIDTH)
-    sharp, smooth = (draw(world, camera, 28, WIDTH, smooth=smooth) for smooth in (False, True))
+    sharp, smooth = (draw_frames(world, camera, 28, WIDTH, smooth=smooth) for smooth in (False, True))
     assert torch.equal(sharp.depth_m, smooth.depth_m)
     away = torch.tensor([10, 30, 60])
     torch.testing.assert_close(smooth.light[:, :, away], sharp.light[:, :, away], rtol=0.05, atol=0)
@@ -140,14 +140,14 @@ def test_smooth_edges_mix_both_sides_and_leave_depth_as_it_is() -> None:
 
 def test_exposure_is_the_same_whatever_the_light_and_a_stop_doubles_it() -> None:
     light = torch.rand((2, 20, 30, 3), generator=torch.Generator().manual_seed(0))
-    torch.testing.assert_close(developed(light), developed(3.0 * light / 2.0), atol=2e-3, rtol=0)
+    torch.testing.assert_close(develop(light), develop(3.0 * light / 2.0), atol=2e-3, rtol=0)
     # 0.42 times light over its mean, then the shoulder e (1 + e / 4) / (1 + e), then the square root.
     exposed = 0.42 * light / light.mean((1, 2, 3), keepdim=True)
     for stops in (0.0, 1.0, -1.0):
         e = exposed * 2.0**stops
         expected = (e * (1 + e / 4) / (1 + e)).clamp(0, 1).sqrt()
-        torch.testing.assert_close(developed(light, torch.full((2,), stops)), expected, atol=2e-3, rtol=0)
-    assert torch.equal(developed(light, torch.zeros(2)), developed(light))
+        torch.testing.assert_close(develop(light, torch.full((2,), stops)), expected, atol=2e-3, rtol=0)
+    assert torch.equal(develop(light, torch.zeros(2)), develop(light))
     assert to_uint8(torch.tensor([-0.1, 0.0, 0.5, 1.0, 1.2])).tolist() == [0, 0, 128, 255, 255]
 
 
@@ -171,7 +171,7 @@ def test_every_tensor_that_drawing_makes_has_a_device(outdoors: float) -> None:
     for cached in (textures._table, textures._lattice):
         cached.cache_clear()
     with NoFactoryWithoutDevice():
-        developed(draw(worlds, cameras, 28, 28, smooth=True).light, torch.zeros(2, device="cpu"))
+        develop(draw_frames(worlds, cameras, 28, 28, smooth=True).light, torch.zeros(2, device="cpu"))
     with NoFactoryWithoutDevice(), pytest.raises(AssertionError, match=r"torch\.arange without device"):
         torch.arange(3)
 
@@ -184,6 +184,6 @@ def test_frames_are_drawn_on_another_device(monkeypatch: pytest.MonkeyPatch) -> 
         monkeypatch.setattr(user, "rows_of", lambda bodies, frame, candidates: rows_of(bodies, frame, None))
     worlds, cameras = drawn_worlds(2, 2, 28, 42, outdoors=0.5)
     every = slice(None)
-    drawing = draw(rows_on(worlds, every, "meta"), rows_on(cameras, every, "meta"), 28, 42, smooth=True)
+    drawing = draw_frames(take_rows(worlds, every, "meta"), take_rows(cameras, every, "meta"), 28, 42, smooth=True)
     assert {part.device.type for part in (drawing.light, drawing.depth_m, *drawing.point_m)} == {"meta"}
     assert drawing.light.shape == (2, 28, 42, 3)

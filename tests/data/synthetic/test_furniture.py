@@ -7,9 +7,9 @@ import math
 import pytest
 import torch
 
-from finetune.data.synthetic.drawing import draw
-from finetune.data.synthetic.furniture import BOOKISH, HOUSES, LEAFY, PARTS, PIECES, Piece, is_one_of, templates
-from finetune.data.synthetic.placement import Pieces, of_shape, parts_of
+from finetune.data.synthetic.drawing import draw_frames
+from finetune.data.synthetic.furniture import BOOKISH, HOUSES, LEAFY, PARTS, PIECES, Piece, is_one_of, piece_templates
+from finetune.data.synthetic.placement import Pieces, bodies_of_shape, parts_of_pieces
 from finetune.data.synthetic.rays import Solids
 from tests.small_worlds import camera_at, gray_world
 
@@ -43,7 +43,7 @@ def test_all_parts_are_inside_its_size_and_it_stands_on_the_floor(number: int, l
     size_m = PIECES[number].largest_m if large else PIECES[number].smallest_m
     if PIECES[number].round:
         size_m = (size_m[0], size_m[0], size_m[2])
-    parts = parts_of(alone(number, size_m))
+    parts = parts_of_pieces(alone(number, size_m))
     used = parts.there[0]
     low = ((parts.center_m - parts.half_m)[0, used] - torch.tensor([5.0, 4.0, 0.0])).amin(0)
     high = ((parts.center_m + parts.half_m)[0, used] - torch.tensor([5.0, 4.0, 0.0])).amax(0)
@@ -62,8 +62,8 @@ def test_all_parts_are_inside_its_size_and_it_stands_on_the_floor(number: int, l
 @pytest.mark.parametrize("number", range(len(PIECES)), ids=NAMES)
 def test_every_piece_is_seen(number: int) -> None:
     piece = PIECES[number]
-    parts = parts_of(alone(number, piece.largest_m))
-    (boxes, _), (cylinders, _), (balls, _) = (of_shape(parts, shape) for shape in range(3))
+    parts = parts_of_pieces(alone(number, piece.largest_m))
+    (boxes, _), (cylinders, _), (balls, _) = (bodies_of_shape(parts, shape) for shape in range(3))
     shapes = Solids(
         size_m=torch.tensor([[10.0, 8.0, 40.0]]),
         outdoors=torch.tensor([True]),
@@ -76,7 +76,7 @@ def test_every_piece_is_seen(number: int) -> None:
     place = (5.0 - away, 4.0 + 0.6 * away, 0.5 * height + 0.3 * away)
     towards = (away, -0.6 * away, -0.3 * away)
     camera = camera_at(place, towards, height=42, width=42, focal_px=42.0)
-    drawing = draw(gray_world(shapes, ambient=1.0), camera, 42, 42)
+    drawing = draw_frames(gray_world(shapes, ambient=1.0), camera, 42, 42)
     x, y, z = (part[0] for part in drawing.point_m)
     on_piece = (z > 0.02) & drawing.depth_m[0].isfinite()
     assert on_piece.sum() >= 8
@@ -86,7 +86,7 @@ def test_every_piece_is_seen(number: int) -> None:
 
 
 def test_templates_hold_the_pieces() -> None:
-    shapes = templates()
+    shapes = piece_templates()
     assert shapes.used.sum(1).tolist() == [len(piece.parts) for piece in PIECES]
     kinds = torch.arange(len(PIECES))
     for pieces in (BOOKISH, LEAFY, HOUSES):

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from finetune.data.synthetic.drawing import draw
+from finetune.data.synthetic.drawing import draw_frames
 from finetune.data.synthetic.lighting import CONTACT_M, CORNER_M
 from finetune.data.synthetic.worlds import Worlds
 from tests.small_worlds import Triple, camera_at, gray_world, solids
@@ -18,7 +18,7 @@ SIZE = 29  # pixels; the one in the middle is 14, 14
 def light_at(world: Worlds, x: float, y: float, *, height_m: float = 3.0) -> float:
     """Light from the point that a camera sees straight below it."""
     camera = camera_at((x, y, height_m), (0.0, 0.0, -1.0), height=SIZE, width=SIZE)
-    return draw(world, camera, SIZE, SIZE).light[0, SIZE // 2, SIZE // 2].mean().item()
+    return draw_frames(world, camera, SIZE, SIZE).light[0, SIZE // 2, SIZE // 2].mean().item()
 
 
 def test_a_lamp_falls_off_with_distance_and_angle() -> None:
@@ -93,7 +93,7 @@ def test_corners_of_a_room_are_dim() -> None:
 
 def forward_light(world: Worlds, towards: Triple) -> torch.Tensor:
     camera = camera_at((5.0, 4.0, 1.0), towards, height=SIZE, width=SIZE)
-    return draw(world, camera, SIZE, SIZE).light[0, SIZE // 2, SIZE // 2]
+    return draw_frames(world, camera, SIZE, SIZE).light[0, SIZE // 2, SIZE // 2]
 
 
 def test_haze_is_half_of_what_is_seen_at_its_distance() -> None:

@@ -10,14 +10,14 @@ from finetune.data.synthetic.placement import (
     NO_ITEM,
     WINDOW,
     Parts,
-    beside_walls,
-    of_shape,
-    on_walls,
-    outside_walls,
-    parts_of,
-    place,
-    things_on_top,
-    walls_within,
+    bodies_of_shape,
+    draw_inner_walls,
+    drop_parts_in_walls,
+    drop_pieces_in_walls,
+    parts_of_pieces,
+    place_on_top,
+    place_on_walls,
+    place_pieces,
 )
 from finetune.data.synthetic.rays import NOWHERE_M
 from finetune.data.synthetic.rng import Rng
@@ -26,14 +26,14 @@ COUNT = 64
 
 
 def rooms() -> tuple[Rng, torch.Tensor, torch.Tensor]:
-    draws = Rng(1, range(COUNT))
-    size_m = draws.uniform(torch.tensor([2.4, 2.4, 2.2]), torch.tensor([10.0, 10.0, 4.5]), 3)
-    return draws, size_m, torch.zeros(COUNT, dtype=torch.bool)
+    rng = Rng(1, range(COUNT))
+    size_m = rng.uniform(torch.tensor([2.4, 2.4, 2.2]), torch.tensor([10.0, 10.0, 4.5]), 3)
+    return rng, size_m, torch.zeros(COUNT, dtype=torch.bool)
 
 
 def test_furniture_is_inside_the_room_and_not_inside_other_furniture() -> None:
-    draws, size_m, outdoors = rooms()
-    pieces = place(draws, size_m, outdoors, (4, 9))
+    rng, size_m, outdoors = rooms()
+    pieces = place_pieces(rng, size_m, outdoors, (4, 9))
     cos, sin = pieces.turn.abs().unbind(-1)
     width, depth = pieces.size_m[..., 0], pieces.size_m[..., 1]
     reach = torch.stack([cos * width + sin * depth, sin * width + cos * depth], dim=-1)
@@ -48,10 +48,10 @@ def test_furniture_is_inside_the_room_and_not_inside_other_furniture() -> None:
 
 
 def test_rooms_and_open_ground_have_pieces_of_their_own() -> None:
-    draws = Rng(1, range(COUNT))
+    rng = Rng(1, range(COUNT))
     outdoors = torch.arange(COUNT) % 2 == 1
     size_m = torch.tensor([30.0, 30.0, 40.0]).expand(COUNT, 3)
-    pieces = place(draws, size_m, outdoors, (9, 9))
+    pieces = place_pieces(rng, size_m, outdoors, (9, 9))
     for open_air in (False, True):
         for number in pieces.kind[outdoors == open_air].unique().tolist():
             piece = PIECES[number]
@@ -66,9 +66,9 @@ def low_and_high(parts: Parts) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def test_things_stand_on_what_carries_them() -> None:
-    draws, size_m, outdoors = rooms()
-    pieces = place(draws, size_m, outdoors, (4, 9))
-    things = things_on_top(draws, pieces, first_material=18)
+    rng, size_m, outdoors = rooms()
+    pieces = place_pieces(rng, size_m, outdoors, (4, 9))
+    things = place_on_top(rng, pieces, first_material=18)
     low, _ = low_and_high(things)
     number = torch.arange(things.there.shape[1]) // 4
     tops = pieces.size_m[:, number, 2]
@@ -81,8 +81,8 @@ def test_things_stand_on_what_carries_them() -> None:
 
 
 def test_items_hang_on_walls_inside_the_room_and_do_not_overlap() -> None:
-    draws, size_m, outdoors = rooms()
-    items, kind = on_walls(draws, size_m, outdoors, first_material=5)
+    rng, size_m, outdoors = rooms()
+    items, kind = place_on_walls(rng, size_m, outdoors, first_material=5)
     low, high = low_and_high(items)
     assert (low > -1e-4)[items.there].all() and (high < size_m[:, None] + 1e-4)[items.there].all()
     to_wall = torch.minimum(low[..., :2], size_m[:, None, :2] - high[..., :2]).abs().amin(-1)
@@ -93,13 +93,13 @@ def test_items_hang_on_walls_inside_the_room_and_do_not_overlap() -> None:
     assert not (meet & both).any()
     assert set(kind[items.there].tolist()) == set(range(NO_ITEM))
     assert (kind == WINDOW)[items.there].any()
-    in_the_open, _ = on_walls(draws, size_m, ~outdoors, first_material=5)
+    in_the_open, _ = place_on_walls(rng, size_m, ~outdoors, first_material=5)
     assert not in_the_open.there.any()
 
 
 def test_walls_within_a_room_stand_on_its_floor_and_inside_it() -> None:
-    draws, size_m, outdoors = rooms()
-    walls = walls_within(draws, size_m, outdoors, 1.0, material=7)
+    rng, size_m, outdoors = rooms()
+    walls = draw_inner_walls(rng, size_m, outdoors, 1.0, material=7)
     low, high = low_and_high(walls)
     assert walls.there[:, 0].all() and 0.2 < walls.there[:, 1].float().mean() < 0.6
     assert (low > -1e-4).all() and (high < size_m[:, None] + 1e-4).all()
@@ -116,20 +116,20 @@ def test_walls_within_a_room_stand_on_its_floor_and_inside_it() -> None:
 
 
 def test_the_share_of_rooms_with_more_walls_is_that_asked_for_and_there_are_none_in_the_open() -> None:
-    draws = Rng(2, range(400))
+    rng = Rng(2, range(400))
     size_m = torch.tensor([6.0, 5.0, 2.5]).expand(400, 3)
     outdoors = torch.arange(400) % 2 == 1
-    has = walls_within(draws, size_m, outdoors, 0.3, material=0).there.any(1)
+    has = draw_inner_walls(rng, size_m, outdoors, 0.3, material=0).there.any(1)
     assert not has[outdoors].any()
     assert 0.2 < has[~outdoors].float().mean() < 0.4
 
 
 def test_nothing_stands_or_hangs_in_a_wall_within_the_room() -> None:
-    draws, size_m, outdoors = rooms()
-    placed = place(draws, size_m, outdoors, (4, 9))
-    hung, _ = on_walls(draws, size_m, outdoors, first_material=5)
-    walls = walls_within(draws, size_m, outdoors, 1.0, material=7)
-    pieces, items = beside_walls(placed, walls), outside_walls(hung, walls)
+    rng, size_m, outdoors = rooms()
+    placed = place_pieces(rng, size_m, outdoors, (4, 9))
+    hung, _ = place_on_walls(rng, size_m, outdoors, first_material=5)
+    walls = draw_inner_walls(rng, size_m, outdoors, 1.0, material=7)
+    pieces, items = drop_pieces_in_walls(placed, walls), drop_parts_in_walls(hung, walls)
 
     def meets(parts: Parts) -> torch.Tensor:
         (low, high), (wall_low, wall_high) = low_and_high(parts), low_and_high(walls)
@@ -139,18 +139,18 @@ def test_nothing_stands_or_hangs_in_a_wall_within_the_room() -> None:
     for before, after in ((placed.there, pieces.there), (hung.there, items.there)):
         assert not (after & ~before).any()
         assert 0.3 < after.sum() / before.sum() < 0.9
-    assert meets(parts_of(placed))[parts_of(placed).there].any()
-    assert not meets(parts_of(pieces))[parts_of(pieces).there].any()
+    assert meets(parts_of_pieces(placed))[parts_of_pieces(placed).there].any()
+    assert not meets(parts_of_pieces(pieces))[parts_of_pieces(pieces).there].any()
     # What hangs elsewhere hangs still.
     assert torch.equal(items.there, hung.there & ~meets(hung))
 
 
 def test_bodies_are_sorted_by_shape_and_unused_slots_are_nowhere() -> None:
-    draws, size_m, outdoors = rooms()
-    parts = parts_of(place(draws, size_m, outdoors, (4, 9)))
+    rng, size_m, outdoors = rooms()
+    parts = parts_of_pieces(place_pieces(rng, size_m, outdoors, (4, 9)))
     for shape in (BOX, CYLINDER, BALL):
         wanted = parts.there & (parts.shape == shape)
-        bodies, material = of_shape(parts, shape)
+        bodies, material = bodies_of_shape(parts, shape)
         there = bodies.center_m[..., 0] > 0.5 * NOWHERE_M
         assert len(bodies) == wanted.sum(1).max()
         assert torch.equal(there.sum(1), wanted.sum(1))

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from finetune.data.synthetic.rays import NOWHERE_M, SKY_M, Solids, nearest, nearest_distance, rows_of
+from finetune.data.synthetic.rays import NOWHERE_M, SKY_M, Solids, nearest_distance, nearest_hit, rows_of
 from tests.small_worlds import Body, Triple, bodies, solids
 
 # In a room of 10 x 8 x 4 m: a box around (5, 4, 1), an unused slot, a cylinder of radius 0.5, 2 m high, around
@@ -29,7 +29,7 @@ def first_met(shapes: Solids, origin: Triple, direction: Triple) -> tuple[float,
     """Distance and number of what one ray meets; checked against what is found without the room."""
     x, y, z = (torch.tensor([[part]]) for part in direction)
     frame, origin_m = torch.tensor([0]), torch.tensor([origin])
-    distance, hit = nearest(shapes, frame, origin_m, (x, y, z))
+    distance, hit = nearest_hit(shapes, frame, origin_m, (x, y, z))
     without_room = nearest_distance(shapes, frame, origin_m, (x, y, z))
     if distance.item() < SKY_M and hit.item() < len(shapes):
         assert without_room.item() == distance.item()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from finetune.data.synthetic.rng import Rng, root
+from finetune.data.synthetic.rng import Rng, square_root
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -16,8 +16,8 @@ def test_a_root_is_the_nearest_number_of_single_precision() -> None:
     # NumPy takes the processor's own instruction, which the standard binds to the nearest.
     for high in (1.0, 100.0, 1e12):
         value = Rng(0, range(4)).uniform(0.0, high, 500_000)
-        np.testing.assert_array_equal(root(value).numpy(), np.sqrt(value.numpy()))
-    assert torch.equal(root(torch.tensor([0.0, 0.25, 1e30])), torch.tensor([0.0, 0.5, 1e15]))
+        np.testing.assert_array_equal(square_root(value).numpy(), np.sqrt(value.numpy()))
+    assert torch.equal(square_root(torch.tensor([0.0, 0.25, 1e30])), torch.tensor([0.0, 0.5, 1e15]))
 
 
 def test_no_other_root_is_taken_where_frames_are_drawn() -> None:

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from finetune.data.synthetic.cameras import Cameras
-from finetune.data.synthetic.drawing import Drawing, developed
+from finetune.data.synthetic.drawing import Drawing, develop
 from finetune.data.synthetic.rays import Solids
 from finetune.data.synthetic.rng import Rng
-from finetune.data.synthetic.sensor import ColorSensor, DepthSensor, away_from_steps, on_scan_lines, with_range_noise
+from finetune.data.synthetic.sensor import ColorSensor, DepthSensor, add_range_noise, mask_depth_steps, mask_scan_lines
 from tests.small_worlds import solids
 
 SIZE = 64
@@ -173,7 +173,7 @@ def linear(image: torch.Tensor) -> torch.Tensor:
 
 
 def test_exposure_is_off_by_at_most_its_stops_and_differs_from_frame_to_frame() -> None:
-    assert linear(developed(gray()).double()).mean().item() == pytest.approx(0.42, rel=1e-3)
+    assert linear(develop(gray()).double()).mean().item() == pytest.approx(0.42, rel=1e-3)
     image = photographed(ColorSensor(exposure_stops=1.0), gray(), frames=40)
     stops = (linear(image).mean((1, 2, 3)) / 0.42).log2()
     assert stops.abs().max() <= 1.01
@@ -201,12 +201,12 @@ def test_each_frame_draws_its_share_of_each_fault() -> None:
 def test_depth_away_from_steps_by_hand() -> None:
     depth_m = torch.full((1, 7, 9), 2.0)
     depth_m[:, :, 5:] = 2.2
-    away = away_from_steps(depth_m, 0.05)
+    away = mask_depth_steps(depth_m, 0.05)
     assert away.all(dim=1)[0].tolist() == [True, True, True, True, False, False, True, True, True]
-    assert away_from_steps(depth_m, 0.11).all()
+    assert mask_depth_steps(depth_m, 0.11).all()
     # The sky is beyond any step, but sky beside sky is none.
     depth_m[:, :, 5:] = torch.inf
-    away = away_from_steps(depth_m, 0.05)
+    away = mask_depth_steps(depth_m, 0.05)
     assert away.all(dim=1)[0].tolist() == [True, True, True, True, False, False, True, True, True]
 
 
@@ -214,16 +214,16 @@ def test_depth_away_from_steps_by_hand() -> None:
 def test_range_noise_grows_with_the_square_and_leaves_the_sky(depth_m: float) -> None:
     flat = torch.full((1, SIZE, SIZE), depth_m)
     flat[:, :8] = torch.inf
-    noisy = with_range_noise(Rng(0, [0]), flat, 0.01)
+    noisy = add_range_noise(Rng(0, [0]), flat, 0.01)
     assert noisy[:, :8].isinf().all()
     assert noisy[:, 8:].std().item() == pytest.approx(0.01 * depth_m**2, rel=0.05)
     assert noisy[:, 8:].mean().item() == pytest.approx(depth_m, rel=0.002)
-    assert with_range_noise(Rng(0, [0]), torch.full((1, SIZE, SIZE), 2.0), 4.0).min().item() == pytest.approx(1e-3)
+    assert add_range_noise(Rng(0, [0]), torch.full((1, SIZE, SIZE), 2.0), 4.0).min().item() == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize("height", [1, 16, 112, 240, 479])
 def test_scan_lines_are_exactly_as_many_and_evenly_spread(height: int) -> None:
     for lines in {1, 2, 3, 7, height // 3 + 1, height - 1, height} & set(range(1, height + 1)):
-        rows = on_scan_lines(height, lines, torch.device("cpu"))[:, 0].nonzero()[:, 0]
+        rows = mask_scan_lines(height, lines, torch.device("cpu"))[:, 0].nonzero()[:, 0]
         assert len(rows) == lines
         assert lines < 2 or rows.diff().max() - rows.diff().min() <= 1

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from finetune.data.synthetic.cameras import Cameras
-from finetune.data.synthetic.drawing import draw
-from finetune.data.synthetic.rays import nearest
-from finetune.data.synthetic.surfaces import BASEBOARD_M, BASEBOARD_SHADE, Surface, surfaces
+from finetune.data.synthetic.drawing import draw_frames
+from finetune.data.synthetic.rays import nearest_hit
+from finetune.data.synthetic.surfaces import BASEBOARD_M, BASEBOARD_SHADE, Surface, describe_surfaces
 from finetune.data.synthetic.worlds import Worlds
 from tests.small_worlds import Body, Triple, camera_at, gray_world, solids
 
@@ -20,8 +20,8 @@ def met(world: Worlds, camera: Cameras) -> Surface:
     """What the ray through the middle of the picture meets."""
     frame, nothing = torch.tensor([0]), torch.zeros(1, 1)
     direction = camera.directions(frame, nothing, nothing)
-    depth_m, hit = nearest(world.solids, frame, camera.place_m, direction)
-    return surfaces(world, camera, frame, direction, depth_m, hit)
+    depth_m, hit = nearest_hit(world.solids, frame, camera.place_m, direction)
+    return describe_surfaces(world, camera, frame, direction, depth_m, hit)
 
 
 def normal_at(shape: str, body: Body, place_m: Triple, towards: Triple) -> list[float]:
@@ -74,8 +74,8 @@ def test_a_body_is_painted_as_itself_whatever_else_is_seen() -> None:
     behind: Body = ((1.0, 4.0, 1.0), (0.2, 0.2, 0.2), 0.0)
     ball: Body = ((6.0, 4.0, 1.0), (0.5, 0.5, 0.5), 0.0)
     camera = camera_at((3.0, 4.0, 1.0), (1.0, 0.0, 0.0), height=28, width=28)
-    alone = draw(gray_world(solids(balls=[ball]), ambient=1.0), camera, 28, 28)
-    beside = draw(gray_world(solids(boxes=[behind], balls=[ball]), ambient=1.0), camera, 28, 28)
+    alone = draw_frames(gray_world(solids(balls=[ball]), ambient=1.0), camera, 28, 28)
+    beside = draw_frames(gray_world(solids(boxes=[behind], balls=[ball]), ambient=1.0), camera, 28, 28)
     assert torch.equal(alone.depth_m, beside.depth_m)
     assert torch.equal(alone.incidence, beside.incidence)
 

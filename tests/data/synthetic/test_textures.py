@@ -15,15 +15,15 @@ from finetune.data.synthetic.textures import (
     WOOD,
     Mixture,
     Palette,
-    cell,
     draw_materials,
-    mixture,
-    noise,
+    mix_pattern,
+    random_cell,
+    value_noise,
 )
 
 
 def mixed(pattern: int, u: torch.Tensor, v: torch.Tensor, *, footprint: float = 0.0, stain: float = 0.0) -> Mixture:
-    return mixture(
+    return mix_pattern(
         torch.full_like(u, pattern, dtype=torch.int64),
         u,
         v,
@@ -72,12 +72,12 @@ def test_stains_darken_by_at_most_their_share() -> None:
 
 def test_noise_is_smooth_and_repeats() -> None:
     u, v = places()
-    values = noise(u, v)
+    values = value_noise(u, v)
     assert values.min() >= 0.0 and values.max() <= 1.0 and abs(values.mean().item() - 0.5) < 0.03
-    assert (noise(u + 1e-3, v) - values).abs().max() < 5e-3
+    assert (value_noise(u + 1e-3, v) - values).abs().max() < 5e-3
     whole_u, whole_v = u.floor(), v.floor()
-    assert torch.equal(noise(whole_u, whole_v), cell(whole_u, whole_v))
-    assert torch.equal(noise(whole_u + LATTICE, whole_v - LATTICE), noise(whole_u, whole_v))
+    assert torch.equal(value_noise(whole_u, whole_v), random_cell(whole_u, whole_v))
+    assert torch.equal(value_noise(whole_u + LATTICE, whole_v - LATTICE), value_noise(whole_u, whole_v))
 
 
 def test_materials_are_in_their_ranges_and_wood_is_brown() -> None:
