@@ -1,4 +1,4 @@
-"""Augmentation of one sample: albumentations moving image, depth, valid and camera together."""
+"""Augmentation of one sample by albumentations, which moves image, depth, valid and camera together."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ class Augmentation:
     """
     Mirror, color changes, and what cameras do to an image.
 
-    No zoom, no rotation: both would teach a wrong scale for the camera at hand. Nothing is covered up either: the depth
-    of what is behind would be asked for.
+    No zoom and no rotation: both would teach a wrong scale for this camera. Nothing is covered up either: the model
+    would be asked for the depth of what it cannot see.
     """
 
     def __init__(self, *, flip: float, color: float, color_strength: float = 1.0, degrade: float = 0.0) -> None:
@@ -30,10 +30,10 @@ class Augmentation:
         Args:
             flip: probability of mirroring left to right.
             color: probability of changing brightness, contrast, gamma, hue and saturation together.
-            color_strength: multiplies the limits of these changes; those of all but hue and saturation stop growing
-                between 1 and 2.5, where an image would turn black or white.
-            degrade: probability of spoiling the image by one to three out of light, tint, blur, coarser pixels, noise
-                and compression.
+            color_strength: multiplies the limits of these changes. All but hue and saturation stop growing between 1
+                and 2.5, where an image would turn black or white.
+            degrade: probability of spoiling the image by one to three of light, tint, blur, coarser pixels, noise and
+                compression.
         """
         self._pipeline = albumentations.Compose(
             [
@@ -53,8 +53,8 @@ class Augmentation:
             seed: all the randomness there is: the same seed gives the same sample, in any worker and process.
         """
         # One seed for the whole pipeline would give every transform the same draw: mirrored if and only if recolored.
-        # The same holds inside a transform that holds others: handing it a seed hands that seed to each of them, so it
-        # gets generators instead, from which they draw one after the other.
+        # A transform made of others passes its seed on to each of them, with the same effect. So it gets generators,
+        # and they draw from them one after the other.
         children = np.random.SeedSequence(seed).generate_state(len(self._pipeline.transforms))
         for transform, child in zip(self._pipeline.transforms, children, strict=True):
             transform.set_random_state(np.random.default_rng(int(child)), random.Random(int(child)))
@@ -73,13 +73,13 @@ class Augmentation:
 
 
 def _color_changes(strength: float) -> list[albumentations.BasicTransform]:
-    """The ends of brightness, contrast, gamma and value meet in some images, which must not turn black or white."""
+    """Limits stop growing because brightness, contrast, gamma and value add up: no image may turn black or white."""
     gamma = min(strength, 2.5)
     return [
         albumentations.RandomBrightnessContrast(
             brightness_limit=min(0.2 * strength, 0.2), contrast_limit=min(0.2 * strength, 0.4), p=1.0
         ),
-        # Powers, so that darker and brighter stay equally far from 100, which changes nothing.
+        # Powers keep darker and brighter equally far from 100, which changes nothing.
         albumentations.RandomGamma(gamma_limit=(100 * 0.8**gamma, 100 * 1.25**gamma), p=1.0),
         albumentations.HueSaturationValue(
             hue_shift_limit=10 * strength, sat_shift_limit=30 * strength, val_shift_limit=min(10 * strength, 15), p=1.0
@@ -88,7 +88,7 @@ def _color_changes(strength: float) -> list[albumentations.BasicTransform]:
 
 
 def _degradation(p: float) -> albumentations.OneOf:
-    """One to three of the groups below, in the order in which light becomes a file; within a group p is a weight.
+    """One to three of the groups below, in the order in which light becomes a file. Within a group, p is a weight.
 
     Sizes are in pixels of what the network sees. Slow transforms weigh less: Defocus and ISONoise take near 1 ms each
     at 112x154, the others at most 0.3.

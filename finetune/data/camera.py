@@ -72,12 +72,12 @@ class Camera:
 
 @dataclass(frozen=True, kw_only=True)
 class CameraOptions:
-    """What is known of the camera of images.
+    """What is known about the camera of some images.
 
     Attributes:
         intrinsics: fx, fy, cx, cy, pixels.
-        size: (width, height) of the images that these are for, pixels; None: of the images at hand.
-        hfov_deg: horizontal field of view, degrees, of square pixels around the middle of the image.
+        size: (width, height) of the images that the intrinsics are for, pixels; None: the images have that size.
+        hfov_deg: horizontal field of view, degrees, for square pixels and a center in the middle of the image.
     """
 
     intrinsics: tuple[float, float, float, float] | None = None
@@ -89,7 +89,7 @@ class CameraOptions:
         The camera of an image of this size; None where nothing is known.
 
         Raises:
-            FinetuneError: it cannot be that of such an image.
+            FinetuneError: no such image can have this camera.
         """
         if self.intrinsics is not None:
             return camera_of(self.intrinsics, height, width, self.size)
@@ -106,15 +106,14 @@ def camera_of(
     Args:
         intrinsics: fx, fy, cx, cy in pixels, or a camera.
         height, width: of the image, pixels.
-        size: (width, height) of the images that the intrinsics are for; None: of this size.
+        size: (width, height) of the images that the intrinsics are for; None: the same size.
 
     Returns:
         The camera of the image.
 
     Raises:
-        FinetuneError: it is of another shape, its center lies outside of the middle third, or its focal length is no
-            number of pixels. Where ``size`` says that the intrinsics are of this very image, its center may lie
-            anywhere in it.
+        FinetuneError: the intrinsics are for another shape, their center is outside the middle third of the image, or
+            the focal length is not in pixels. Where ``size`` is that of this image, the center may be anywhere in it.
     """
     if not isinstance(intrinsics, Camera):
         fx, fy, cx, cy = intrinsics
@@ -136,7 +135,7 @@ def camera_of(
         _require_center(intrinsics, height, width)
     elif not (0 <= intrinsics.cx_px <= width and 0 <= intrinsics.cy_px <= height):
         raise FinetuneError(
-            f"the center ({intrinsics.cx_px:g}, {intrinsics.cy_px:g}) lies outside of an image of {width}x{height}. "
+            f"the center ({intrinsics.cx_px:g}, {intrinsics.cy_px:g}) is outside an image of {width}x{height}. "
             "Give the size that the intrinsics are for: --intrinsics-size W,H."
         )
     return intrinsics
@@ -145,14 +144,14 @@ def camera_of(
 def _require_center(camera: Camera, height: int, width: int) -> None:
     """
     Raises:
-        FinetuneError: the center lies outside of the middle third of the image, as no camera's does: the intrinsics are
-            for images of another size.
+        FinetuneError: the center is outside the middle third of the image. No camera's is, so the intrinsics are for
+            images of another size.
     """
     if width <= 3 * camera.cx_px <= 2 * width and height <= 3 * camera.cy_px <= 2 * height:
         return
-    # Of images of another size the center is near the middle, too.
+    # The center is near the middle of the images that they are for, which gives their size.
     whole_width, whole_height = round(2 * camera.cx_px), round(2 * camera.cy_px)
-    fix = f"Give the size that they are for, --intrinsics-size W,H; {width},{height} if they are for these images"
+    fix = f"Give the size that they are for as --intrinsics-size W,H; {width},{height} if they are for these images"
     if min(whole_width, whole_height) >= 1 and abs(whole_width / whole_height / (width / height) - 1) < 0.1:
         scaled = camera.resized(height / whole_height, width / whole_width)
         values = (scaled.fx_px, scaled.fy_px, scaled.cx_px, scaled.cy_px)

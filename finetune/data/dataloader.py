@@ -1,4 +1,4 @@
-"""Loaders: batches of samples, errors of workers raised where they are waited for."""
+"""Loaders: batches of samples, and errors of workers raised where the batch is asked for."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ class Batch(NamedTuple):
         usable_images: how many of the images have a valid pixel.
         usable_pixels: how many of the pixels are valid.
         sources: (B) names of the samples, for errors.
-        skipped: the number k of a sample and what was wrong with it, for each frame that could not be read and for
-            which another stands in.
+        skipped: (k, cause) for each frame of sample k that could not be read and was replaced by another.
     """
 
     image: Tensor
@@ -45,7 +44,7 @@ class Batch(NamedTuple):
 
     @property
     def usable(self) -> dict[str, int]:
-        """The counts, by what a loss can be a mean over."""
+        """The counts by what a loss can be a mean over."""
         return {"image": self.usable_images, "pixel": self.usable_pixels}
 
     @property
@@ -55,7 +54,7 @@ class Batch(NamedTuple):
 
 
 class ErrorCapturingDataset(Dataset[Any]):
-    """A data set whose faults are handed over as values: raised in a worker they would come out as its traceback."""
+    """A data set that returns faults as values: raised in a worker, they would end in its traceback."""
 
     def __init__(self, samples: Any) -> None:
         self._samples = samples
@@ -75,18 +74,18 @@ class ErrorCapturingDataset(Dataset[Any]):
 
 def raise_worker_errors(loader: DataLoader[Any]) -> Iterator[Any]:
     """
-    What a loader of ``ErrorCapturingDataset`` samples gives; the first fault among it is raised here.
+    The items of a loader of an ``ErrorCapturingDataset``; the first fault among them is raised here.
 
     Raises:
-        ProcessError: a worker died while it handed something over.
+        ProcessError: a worker died while it passed something on.
     """
     items = iter(loader)
     while True:
         try:
             item = next(items, None)
         except (ConnectionError, EOFError, FileNotFoundError) as error:
-            # PyTorch asks whether its workers live when their pipe breaks, but one that was killed can be on its way
-            # out and still count as alive. What a reader raised comes with the worker's name, or where there is none.
+            # When a pipe breaks, PyTorch asks whether its workers are alive, but a killed one may still count as alive
+            # for a moment. An error that a reader raised names the worker, or there are no workers.
             if not loader.num_workers or "in DataLoader worker process" in str(error):
                 raise
             raise worker_died(str(error) or type(error).__name__) from error
@@ -97,19 +96,19 @@ def raise_worker_errors(loader: DataLoader[Any]) -> Iterator[Any]:
         yield item
 
 
-def collate(drawn: Sequence[TrainingItem]) -> Batch:
-    """Samples of one size to a batch."""
-    samples = [one.sample for one in drawn]
+def collate(items: Sequence[TrainingItem]) -> Batch:
+    """A batch of samples of one size."""
+    samples = [item.sample for item in items]
     valid = torch.from_numpy(np.stack([sample.valid for sample in samples])).unsqueeze(1)
     return Batch(
-        # Stacked as (B, H, W, 3) and only seen as (B, 3, H, W): that is channels last, for which convolutions are fast.
+        # Stacked as (B, H, W, 3) and viewed as (B, 3, H, W): this is channels last, where convolutions are fast.
         image=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
         depth_m=torch.from_numpy(np.stack([sample.depth_m for sample in samples])).unsqueeze(1),
         valid=valid,
         usable_images=int(valid.flatten(1).any(1).sum()),
         usable_pixels=int(valid.sum()),
         sources=[sample.source for sample in samples],
-        skipped=[one for of_sample in drawn for one in of_sample.skipped],
+        skipped=[fault for item in items for fault in item.skipped],
     )
 
 
@@ -117,7 +116,7 @@ def training_batches(
     samples: TrainingSamples, batches: DistributedBatchSampler, *, workers: int, pin_memory: bool
 ) -> Iterator[Batch]:
     """
-    The endless batches of one process. Their loader has a generator of its own, or a resume would shift the global one.
+    The endless batches of one process. Their loader has its own generator, or a resume would shift the global one.
 
     Raises:
         FinetuneError: a sample cannot be read; when its batch is asked for.
@@ -140,22 +139,22 @@ def _collate_or_fault(samples: Sequence[Any]) -> Batch | FinetuneError:
 
 
 def init_worker(_: int) -> None:
-    """What a loader worker does first."""
+    """Prepare a loader worker; it runs in the worker before anything else."""
     import cv2
 
     if hasattr(os, "setpgid"):
-        # Out of the process group: Ctrl-C and a signal to the group are for the process that decides what to do.
+        # Leave the process group: Ctrl-C and signals to the group are for the process that decides what to do.
         os.setpgid(0, 0)
     _obey_only_parent_sigterm()
-    # Workers are the parallelism; threads inside each only fight over the same cores.
+    # The workers are the parallelism; threads in each would only compete for the same cores.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
-    # Python prints why something could not be handed over, drops it and goes on: it would be waited for without end.
+    # Where an item cannot be passed on, Python prints why, drops it and goes on: the loader would wait for it forever.
     Queue._on_queue_feeder_error = staticmethod(_exit_worker)  # type: ignore[attr-defined]
 
 
 def _obey_only_parent_sigterm() -> None:
-    """Heed a SIGTERM of the process that started this one, and no other: a scheduler sends one to every process."""
+    """Obey SIGTERM from the process that started this one, and no other: a scheduler sends one to each process."""
     if not hasattr(signal, "sigwaitinfo"):  # only Linux says who sent it
         return
     parent = os.getppid()

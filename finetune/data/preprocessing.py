@@ -19,7 +19,7 @@ from finetune.utils.errors import shown
 
 _LEVELS = "image_levels"
 _ORIENTATION = "orientation"
-_MAX_COLOR = 1000  # of mean and std: beyond it no image could be told from another
+_MAX_COLOR = 1000  # of mean and std: beyond it all images would look the same
 # Times as elongated as the input size that an image may be before its longer side is bounded; see network_size.
 MAX_ELONGATED = 4.0
 _MAX_M = np.finfo(np.float32).max
@@ -83,12 +83,12 @@ class Preprocessing:
     def window(self, height: int, width: int, across: float, down: float) -> Window:
         """The training crop: a window of ``input_size`` out of the resized image, expressed in the image's own pixels.
 
-        The image is as large as evaluation shows it. One whose longer side is bounded is smaller than the window
-        across, and lies somewhere in it; around it the image repeats its rim, and nothing is measured.
+        The image is as large as in evaluation. Where its longer side is bounded it is smaller than the window in one
+        direction, and somewhere in it; around it the rim of the image is repeated, and nothing is valid.
 
         Args:
             height, width: of the image, pixels.
-            across, down: where the window lies, each from 0 (left, top) to below 1 (right, bottom).
+            across, down: where the window is, each from 0 (left, top) to below 1 (right, bottom).
         """
         whole = self.whole(height, width)
         out_height, out_width = self.input_size
@@ -115,7 +115,7 @@ class Preprocessing:
     def to_mapping(self) -> dict[str, Any]:
         """Plain values, for the metadata of a weights file."""
         saved: dict[str, Any] = {name: list(getattr(self, name)) for name in _SAVED}
-        # Only where there is anything to say: older versions know no such keys.
+        # Only where they are set: older versions know no such keys.
         if self.image_levels is not None:
             saved[_LEVELS] = self.image_levels.to_mapping()
         if self.orientation != "stored":
@@ -156,7 +156,7 @@ def _is_whole_patches(value: Any) -> bool:
     return type(value) is int and 0 < value <= MAX_SIDE_PX and value % PATCH == 0
 
 
-# Each field as a weights file holds it: how many values, what they are, and whether one value is that.
+# Each field as a weights file holds it: how many values, what is expected, and whether a value is that.
 _SAVED: dict[str, tuple[int, str, Callable[[Any], bool]]] = {
     "input_size": (2, f"height and width, positive multiples of {PATCH} up to {MAX_SIDE_PX}", _is_whole_patches),
     "mean": (3, f"three numbers from -{_MAX_COLOR} to {_MAX_COLOR}", _is_color),
@@ -166,7 +166,7 @@ _SAVED: dict[str, tuple[int, str, Callable[[Any], bool]]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A window of the resized image that is cut before the resize, so that no pixel is resized only to be thrown away.
+    """A window of the resized image, cut before the resize, so that no pixel is resized only to be thrown away.
 
     Attributes:
         top, left: corner in the resized image, pixels; below 0 where the window begins before the image.
@@ -198,7 +198,7 @@ class Window:
                 [0.0, y_scale, y_scale * (self.top + 0.5) - 0.5],
             ]
         )
-        # At the rim cv2.resize repeats the last pixel; so must this, or borders differ from evaluation.
+        # cv2.resize repeats the last pixel at the rim. This must do the same, or borders differ from evaluation.
         return np.asarray(
             cv2.warpAffine(
                 image,
@@ -220,10 +220,10 @@ class Window:
 
         Returns:
             Depth and valid, (height, width); no value is made up. Where the resize enlarges, the nearest pixel. Where
-            it shrinks a dense map, of each cell the measured pixel nearest to its center: the smallest one would be too
-            near by as much as a surface recedes in half a cell. Where it shrinks a sparse one (``is_sparse``), the
-            smallest depth of each cell: every return is kept, and of a near thing and what a LiDAR, which stands beside
-            the camera, saw past it, the near one.
+            it shrinks a dense map, the measured pixel nearest to the center of each cell: the smallest depth would be
+            too near by as much as a surface recedes in half a cell. Where it shrinks a sparse map (``is_sparse``), the
+            smallest depth of each cell: every return is kept, and where a LiDAR, which is next to the camera, saw past
+            a near thing, the near thing is kept.
         """
         top, height = _clip_stretch(self.top, self.height, round(depth_m.shape[0] / self.pixels_down))
         left, width = _clip_stretch(self.left, self.width, round(depth_m.shape[1] / self.pixels_across))
@@ -250,12 +250,12 @@ class Window:
 
 
 def _window_start(share: float, spare: int) -> int:
-    """Where a window begins that is ``spare`` pixels smaller than an image, or, below 0, larger: 0 to ``spare``."""
+    """The start, 0 to ``spare``, of a window that is ``spare`` pixels smaller than the image; below 0: larger."""
     return math.floor(share * (spare + 1)) if spare >= 0 else -math.floor(share * (1 - spare))
 
 
 def _to_patches(side_px: float, at_least_px: int) -> int:
-    """The multiple of the patch nearest to a side, or the next larger one where that falls below the bound."""
+    """The multiple of the patch nearest to a side, or the next larger one where that is below the bound."""
     # round() breaks ties to the even multiple, as the original's np.round does.
     nearest = round(side_px / PATCH) * PATCH
     return nearest if nearest >= at_least_px else math.ceil(side_px / PATCH) * PATCH
@@ -265,19 +265,19 @@ def _cell_edges(first: int, count: int, pixels: float, limit: int) -> NDArray[np
     """First source index of each of ``count`` output cells, and one past the last source index they reach."""
     edges = (first + np.arange(count + 1)) * pixels
     if pixels > 1:
-        # A source pixel belongs to the cell its center lies in: each to exactly one, and each cell has at least one.
+        # A source pixel belongs to the cell that holds its center: each to exactly one, and each cell has at least one.
         return np.minimum(np.ceil(edges - 0.5 - 1e-9).astype(np.intp), limit)
     nearest = np.minimum(np.floor(edges[:-1] + pixels / 2).astype(np.intp), limit - 1)
     return np.append(nearest, nearest[-1] + 1)
 
 
 def _cell_centers(first: int, count: int, pixels: float) -> NDArray[np.float64]:
-    """Where the center of each of ``count`` output cells lies, in source pixels; that of pixel 0 is 0."""
+    """The center of each of ``count`` output cells, in source pixels; the center of pixel 0 is 0."""
     return (first + np.arange(count, dtype=np.float64) + 0.5) * pixels - 0.5
 
 
 def _clip_stretch(first: int, count: int, limit: int) -> tuple[int, int]:
-    """Where the part begins of a stretch of ``count`` that lies in 0 to ``limit``, and how long it is."""
+    """Start and length of the part of a stretch of ``count`` that is within 0 to ``limit``."""
     begin = max(0, first)
     return begin, min(first + count, limit) - begin
 
@@ -285,12 +285,12 @@ def _clip_stretch(first: int, count: int, limit: int) -> tuple[int, int]:
 def _select_smallest(
     depth_m: NDArray[np.float32], valid: NDArray[np.bool_], cells: tuple[NDArray[np.intp], NDArray[np.intp]]
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Of each cell the smallest measured depth."""
+    """The smallest measured depth of each cell."""
     rows, columns = cells
     inside = np.s_[rows[0] : rows[-1], columns[0] : columns[-1]]
-    # Infinity stands for nothing measured, so what is infinitely far is for now the largest number there is.
+    # Infinity marks what was not measured, so what is infinitely far becomes the largest float32 for now.
     measured = np.where(valid[inside], np.minimum(depth_m[inside], _MAX_M), np.float32(np.inf))
-    # reduceat takes the minimum of each cell; where a cell is at most a pixel wide, the pixel itself.
+    # reduceat takes the minimum of each cell, or the pixel itself where a cell is at most a pixel wide.
     chosen = np.minimum.reduceat(measured, rows[:-1] - rows[0], axis=0)
     chosen = np.minimum.reduceat(chosen, columns[:-1] - columns[0], axis=1)
     kept = np.isfinite(chosen)
@@ -304,25 +304,25 @@ def _select_nearest(
     cells: tuple[NDArray[np.intp], NDArray[np.intp]],
     centers: tuple[NDArray[np.float64], NDArray[np.float64]],
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Of each cell the measured pixel nearest to its center; of several as near, the lowest, then the rightmost."""
-    # Where the resize enlarges, several cells begin at one pixel, and each of them is that pixel.
+    """The measured pixel nearest to the center of each cell; of equally near ones the lowest, then the rightmost."""
+    # Where the resize enlarges, several cells start at one pixel, and each of them is that pixel.
     (rows, row_ends), (columns, column_ends) = ((edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)) for edges in cells)
     middle_rows, middle_columns = centers
-    place = np.ix_(
+    center = np.ix_(
         np.clip(np.floor(middle_rows + 0.5).astype(np.intp), rows, row_ends - 1),
         np.clip(np.floor(middle_columns + 0.5).astype(np.intp), columns, column_ends - 1),
     )
-    kept = valid[place]
-    chosen_m = np.where(kept, depth_m[place], np.float32(0.0))
-    # In a hole, or at its rim: the other pixels of the cell, which are few cells of a dense map.
+    kept = valid[center]
+    chosen_m = np.where(kept, depth_m[center], np.float32(0.0))
+    # In a hole or at its rim, look at the other pixels of the cell; in a dense map these are few cells.
     down, across = np.nonzero(~kept)
     least = np.full(down.shape, np.inf)
     heights, widths = (row_ends - rows)[down], (column_ends - columns)[across]
     for below in reversed(range(int(heights.max(initial=1)))):
-        for beside in reversed(range(int(widths.max(initial=1)))):
-            # A cell that is smaller than the largest repeats its last pixel, which cannot be nearer than itself.
+        for right in reversed(range(int(widths.max(initial=1)))):
+            # A cell smaller than the largest one repeats its last pixel, which cannot be nearer than itself.
             row = rows[down] + np.minimum(below, heights - 1)
-            column = columns[across] + np.minimum(beside, widths - 1)
+            column = columns[across] + np.minimum(right, widths - 1)
             distance = (row - middle_rows[down]) ** 2 + (column - middle_columns[across]) ** 2
             nearer = valid[row, column] & (distance < least)
             least[nearer] = distance[nearer]

@@ -1,4 +1,4 @@
-"""What a reader is, and how its frames are read: at once, one by one, or with another in place of a bad one."""
+"""The contract of readers, ways to read their frames, and the count of frames that cannot be read."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from finetune.utils.errors import FileFault
 
 DepthIs = Literal["z", "range", "disparity", "inverse", "affine_inverse"]
 
-# Where bad samples are skipped, a run ends once they are more than so many, and more than so much of those asked for.
+# Where bad samples are skipped, a run ends once they are more than this number and more than this share of all.
 FEW_BAD_SAMPLES, FEW_BAD_PERCENT = 10, 1
 NAMED_BAD_SAMPLES = 10
 
@@ -136,17 +136,17 @@ def set_image_levels(readers: Iterable[Reader], levels: ImageLevels | None) -> N
 
 
 def too_many_bad(bad: int, asked: int) -> bool:
-    """Whether so many unreadable samples are more than an accident, among all that were asked for."""
+    """Whether unreadable samples are too many of those asked for to be an accident."""
     return bad > FEW_BAD_SAMPLES and 100 * bad > FEW_BAD_PERCENT * asked
 
 
 @dataclass(kw_only=True)
 class BadSamples:
-    """Training samples of a run that could not be read, from all processes: a function of the steps taken.
+    """Training samples of a run that could not be read, in all processes; a function of the steps taken.
 
     Attributes:
-        count: every time that one was asked for; what was to stand in for it does not count again.
-        named: what was wrong with the first ten different ones, in the order of the samples.
+        count: how often an unreadable sample was asked for; frames that were tried in its place do not count.
+        named: what was wrong with the first ten different frames, in the order of the samples.
     """
 
     count: int = 0
@@ -155,19 +155,19 @@ class BadSamples:
     def add(self, skipped: Sequence[tuple[int, str]]) -> list[str]:
         """
         Args:
-            skipped: of the batches of one step, in any order.
+            skipped: (k, cause) of the batches of one step, in any order.
 
         Returns:
-            Those that are to be named now.
+            The causes that are to be printed now.
         """
-        causes = dict.fromkeys(cause for _, cause in sorted(skipped, key=lambda one: one[0]))
+        causes = dict.fromkeys(cause for _, cause in sorted(skipped, key=lambda fault: fault[0]))
         new = [cause for cause in causes if cause not in self.named][: NAMED_BAD_SAMPLES - len(self.named)]
         self.count += len({k for k, _ in skipped})
         self.named += new
         return new
 
     def summary(self, asked: int) -> str:
-        """One sentence, without a full stop; ``asked`` is how many samples were asked for so far."""
+        """One sentence without a full stop; ``asked``: how many samples were asked for so far."""
         return (
             f"{self.count} of the {asked} training samples asked for could not be read; "
             f"the first: {'; '.join(self.named)}"

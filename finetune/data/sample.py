@@ -1,4 +1,4 @@
-"""One image with its measured depth, as every reader hands it out."""
+"""One image with its measured depth, as every reader gives it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from finetune.data.camera import Camera
 from finetune.utils.errors import DataError
 
-# Aerial images show 1,400 m. What is beyond no camera measures, and is a slip of the pen.
+# Aerial images show 1,400 m. No camera measures beyond this, so a larger number is a typing error.
 MAX_DEPTH_M = 100_000
 
 
@@ -20,10 +20,10 @@ class DepthSample:
 
     Attributes:
         image: (H, W, 3) uint8, RGB.
-        depth_m: (H, W) float32, meters along the optical axis; anything where ``valid`` is False. Infinity where it is
-            True is known to be farther than any measurement, such as sky.
+        depth_m: (H, W) float32, meters along the optical axis; anything where ``valid`` is False. Infinity where
+            ``valid`` is True means farther than any measurement, such as sky.
         valid: (H, W) bool, True where depth was measured. It alone says what was measured; a 0 says nothing.
-        source: the depth file, or a name a person can find the frame by; errors name it.
+        source: the depth file, or a name by which a person finds the frame; errors name it.
         camera: intrinsics of the image, when known.
 
     Raises:
@@ -54,10 +54,10 @@ class DepthSample:
             raise DataError(
                 self.source,
                 f"depth is {self.depth_m.dtype} and valid is {self.valid.dtype}",
-                "A reader hands out float32 meters and a bool mask",
+                "A reader must give float32 meters and a bool mask",
             )
         measured = self.depth_m[self.valid]
-        if measured.size and not measured.min() > 0:  # the least of numbers and a NaN is NaN
+        if measured.size and not measured.min() > 0:  # the minimum of numbers with a NaN is NaN
             raise DataError(
                 self.source,
                 "a depth marked valid is not a positive number of meters",
@@ -78,10 +78,10 @@ class DepthSample:
 
 def is_sparse(valid: NDArray[np.bool_]) -> bool:
     """
-    Whether a depth map is a scatter of points, as of a LiDAR, and not a surface with holes in it.
+    Whether a depth map is scattered points, such as LiDAR's, and not a surface with holes.
 
-    It is where fewer than half of the measured pixels have measured neighbors on all four sides. Real LiDAR maps have 0
-    to 0.11 of them so, and maps of depth cameras, of stereo and of renderers 0.82 to 1, however large their holes are.
+    It is sparse where fewer than half of the measured pixels have measured neighbors on all four sides. In real LiDAR
+    maps that share is 0 to 0.11; in maps of depth cameras, stereo and renderers 0.82 to 1, however large their holes.
 
     Args:
         valid: (H, W), True where depth was measured, at the size at which it was measured.

@@ -1,4 +1,4 @@
-"""Which frame sample k of a run is, and which samples a process takes: pure functions of seed, k and rank."""
+"""Which frame is sample k of a run, and which samples a process takes: pure functions of seed, k and rank."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
-# What a random draw is for; part of its seed, so that no two purposes share their numbers.
+# What a random draw is for. It is part of the seed, so that no two purposes share their numbers.
 ORDER, MIX, WINDOW, AUGMENT, STAND_IN = range(5)
 _MIX_BLOCK = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightedMixSampler:
-    """Which frame of which reader sample k is: readers in proportion to their weights, each in shuffled epochs.
+    """Which frame of which reader is sample k: readers in proportion to their weights, each in shuffled epochs.
 
     Attributes:
         sizes: number of frames of each reader.
-        weights: share of the samples of each reader, > 0, in any unit; kept to a thousandth.
+        weights: share of the samples that each reader gives, > 0, in any unit; exact to a thousandth.
         seed: of the run.
     """
 
@@ -56,7 +56,7 @@ class WeightedMixSampler:
         return shares
 
 
-@lru_cache(maxsize=16)  # an epoch of a million frames takes 10 ms to shuffle; it is asked for once a sample
+@lru_cache(maxsize=16)  # shuffling a million frames takes 10 ms, and every sample asks for it
 def _shuffle_frames(seed: int, reader: int, epoch: int, size: int) -> NDArray[np.intp]:
     return np.random.default_rng((seed, ORDER, reader, epoch)).permutation(size)
 
@@ -64,7 +64,7 @@ def _shuffle_frames(seed: int, reader: int, epoch: int, size: int) -> NDArray[np
 class DistributedBatchSampler(Sampler[list[int]]):
     """The samples of every micro-batch of one process, without end.
 
-    Step s trains on samples s * total to (s + 1) * total - 1, whatever total is made of: batch size, micro-batches,
+    Step s trains on samples s * total to (s + 1) * total - 1, where total is batch size times micro-batches times
     processes. So the same total batch means the same samples on any number of processes.
     """
 
@@ -78,7 +78,7 @@ class DistributedBatchSampler(Sampler[list[int]]):
         world_size: int,
         repeated_steps: int | None = None,
     ) -> None:
-        """``repeated_steps``: the samples of so many steps come again and again; None: of all of them, once."""
+        """``repeated_steps``: the samples of this many steps are repeated over and over; None: nothing is repeated."""
         self._first_step = first_step
         self._batch_size = batch_size
         self._accumulate = accumulate

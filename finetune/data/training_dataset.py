@@ -18,14 +18,14 @@ from finetune.utils.errors import DataError, FileFault
 if TYPE_CHECKING:
     from finetune.data.augmentation import Augmentation
 
-# Windows that are drawn before one is laid around a label.
+# Windows that are drawn before one is placed around a label.
 _WINDOW_DRAWS = 4
-# Frames that are tried in place of one that cannot be read: with one bad frame in ten all of them fail once in 1e10.
+# Frames that are tried in place of an unreadable one: with one bad frame in ten, all of them fail once in 1e10.
 _MAX_STAND_INS = 10
 
 
 class TrainingItem(NamedTuple):
-    """Sample k of a run, and what was wrong with each frame that it stands in for."""
+    """Sample k of a run, and what was wrong with each frame that it replaces, as (k, cause)."""
 
     sample: DepthSample
     skipped: tuple[tuple[int, str], ...] = ()
@@ -33,18 +33,18 @@ class TrainingItem(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class DepthRangePolicy:
-    """What becomes of depth that a head cannot answer. Infinity is beyond every range.
+    """What becomes of depth that a head cannot predict. Infinity is beyond every range.
 
     Attributes:
-        max_depth_m: end of the range, meters; None: the largest number there is.
-        ceiling_m: what farther depth becomes, meters or infinity; None: not measured.
+        max_depth_m: end of the range, meters; None: the largest float32.
+        ceiling_m: what farther depth becomes, meters or infinity; None: it is not valid.
     """
 
     max_depth_m: float | None
     ceiling_m: float | None = None
 
     def __call__(self, sample: DepthSample) -> DepthSample:
-        """The sample with depth in the range, and at the ceiling where there is one."""
+        """The sample with valid depth within the range, or at the ceiling where there is one."""
         within = sample.depth_m <= (np.finfo(np.float32).max if self.max_depth_m is None else self.max_depth_m)
         if self.ceiling_m is None:
             return replace(sample, valid=sample.valid & within)
@@ -68,8 +68,8 @@ class TrainingSamples(Dataset[TrainingItem]):
         """
         Args:
             readers, weights: entries of ``data.train`` and their shares.
-            ranges: of each entry, what its measured depth beyond the range of the head becomes.
-            skip_bad: another frame of the same entry stands in for one that cannot be read.
+            ranges: one an entry: what measured depth beyond the range of the head becomes.
+            skip_bad: another frame of the same entry replaces one that cannot be read.
         """
         self.readers = readers
         self.mix = WeightedMixSampler(sizes=tuple(len(reader) for reader in readers), weights=tuple(weights), seed=seed)
@@ -84,19 +84,19 @@ class TrainingSamples(Dataset[TrainingItem]):
 
     def __getitems__(self, ks: Sequence[int]) -> list[TrainingItem]:
         """
-        The samples ``ks``, equal to one by one; a loader asks for a batch so, which some readers give sooner.
+        The samples ``ks``, equal to one by one. A loader asks for a whole batch, which some readers give sooner.
 
         Raises:
-            FileFault: a frame cannot be read, nor, where bad ones are skipped, any that was to stand in for it.
+            FileFault: a frame cannot be read; where bad ones are skipped, neither can any frame drawn to replace it.
         """
-        places = [self.mix(k) for k in ks]
+        drawn = [self.mix(k) for k in ks]
         found: dict[int, TrainingItem] = {}
         for number, reader in enumerate(self.readers):
-            turns = [turn for turn, (of, _) in enumerate(places) if of == number]
-            frames = [places[turn][1] for turn in turns]
+            turns = [turn for turn, (of, _) in enumerate(drawn) if of == number]
+            frames = [drawn[turn][1] for turn in turns]
             found.update(zip(turns, self._read_frames(reader, [ks[turn] for turn in turns], frames), strict=True))
         return [
-            found[turn]._replace(sample=self._crop_and_augment(k, self._ranges[places[turn][0]](found[turn].sample)))
+            found[turn]._replace(sample=self._crop_and_augment(k, self._ranges[drawn[turn][0]](found[turn].sample)))
             for turn, k in enumerate(ks)
         ]
 
@@ -110,7 +110,7 @@ class TrainingSamples(Dataset[TrainingItem]):
         return [self._read_or_replace(reader, k, frame) for k, frame in zip(ks, frames, strict=True)]
 
     def _read_or_replace(self, reader: Reader, k: int, frame: int) -> TrainingItem:
-        """The frame, or the first that can be read of those that ``k`` draws to stand in for it."""
+        """The frame, or the first readable one of those that ``k`` draws to replace it."""
         stand_ins = np.random.default_rng((self._seed, STAND_IN, k)).integers(len(reader), size=_MAX_STAND_INS)
         faults: list[FileFault] = []
         for tried in (frame, *stand_ins.tolist()):
@@ -133,12 +133,12 @@ class TrainingSamples(Dataset[TrainingItem]):
 
 def crop_with_valid_depth(preprocessing: Preprocessing, sample: DepthSample, draw: np.random.Generator) -> DepthSample:
     """
-    A training window of a sample; where the frame has a measured pixel, so has the window.
+    A training window of a sample. It has a measured pixel where the frame has one.
 
     Args:
-        preprocessing: says how large it is.
+        preprocessing: has the size of the window.
         sample: a whole frame.
-        draw: where the window lies; the same generator gives the same window.
+        draw: chooses where the window is; the same generator gives the same window.
     """
     height, width = sample.depth_m.shape
     for _ in range(_WINDOW_DRAWS):
@@ -146,7 +146,7 @@ def crop_with_valid_depth(preprocessing: Preprocessing, sample: DepthSample, dra
         found = preprocessing.window(height, width, across, down)(sample)
         if found.valid.any() or not sample.valid.any():
             return found
-    # Few labels in a corner: around one of them, drawn.
+    # There are few labels: take a window around one of them, drawn at random.
     rows, columns = np.nonzero(sample.valid)
     chosen = draw.integers(len(rows))
     window = preprocessing.window(height, width, 0.0, 0.0)
@@ -156,8 +156,8 @@ def crop_with_valid_depth(preprocessing: Preprocessing, sample: DepthSample, dra
     return replace(window, top=top, left=left)(sample)
 
 
-def _draw_start_around(place: float, size: int, whole: int, draw: np.random.Generator) -> int:
-    """Start of a window of ``size`` in ``whole`` that holds a place, two pixels from its rim where there is room."""
-    first, last = sorted((0, whole - size))  # an image that is smaller lies somewhere in the window
-    least, most = (min(max(start, first), last) for start in (int(place) + 3 - size, int(place) - 2))
+def _draw_start_around(label: float, size: int, whole: int, draw: np.random.Generator) -> int:
+    """Start of a window of ``size`` in ``whole`` that holds a label, two pixels from its rim where there is room."""
+    first, last = sorted((0, whole - size))  # a smaller image is somewhere in the window
+    least, most = (min(max(start, first), last) for start in (int(label) + 3 - size, int(label) - 2))
     return int(draw.integers(min(least, most), max(least, most) + 1))

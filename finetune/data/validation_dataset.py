@@ -17,7 +17,7 @@ from finetune.data.sample import DepthSample
 
 
 class ValidationSample(NamedTuple):
-    """One image as the network sees it, with its measured depth as it is on disk, or the crop that a protocol makes.
+    """One image as the network sees it, and its measured depth as it is on disk or in the crop of a protocol.
 
     Attributes:
         number: among all validation frames.
@@ -34,7 +34,7 @@ class ValidationSample(NamedTuple):
 
     @property
     def sample(self) -> DepthSample:
-        """What was measured, of the first view."""
+        """The sample of the first view, as it was measured."""
         return next(iter(self.views.values()))[1]
 
 
@@ -52,10 +52,10 @@ class ValidationSamples(Dataset[ValidationSample]):
         Args:
             readers: of the entries.
             preprocessing: what the network sees of an image.
-            image_crops: of the protocols.
+            image_crops: those of the protocols, ``none`` or ``kb``.
             names: of the entries, as the recipe has them; None: ``data.val.0`` and so on.
         """
-        self.names = names or [f"data.val.{place}" for place in range(len(readers))]
+        self.names = names or [f"data.val.{i}" for i in range(len(readers))]
         self._readers = readers
         self._preprocessing = preprocessing
         self._image_crops = tuple(dict.fromkeys(image_crops))
@@ -69,13 +69,13 @@ class ValidationSamples(Dataset[ValidationSample]):
         """How many readers there are."""
         return len(self._readers)
 
-    def place(self, index: int) -> tuple[int, int]:
-        """Which reader a frame is of, and its number there."""
+    def locate(self, index: int) -> tuple[int, int]:
+        """(reader, frame): the reader that a frame belongs to, and its number there."""
         reader = int(np.searchsorted(self._ends, index, side="right"))
         return reader, index - (int(self._ends[reader - 1]) if reader else 0)
 
     def __getitem__(self, index: int) -> ValidationSample:
-        reader, frame = self.place(index)
+        reader, frame = self.locate(index)
         sample = self._readers[reader][frame]
         views = {}
         for crop in self._image_crops:

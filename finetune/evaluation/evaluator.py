@@ -350,11 +350,11 @@ def _evaluation(
     names = list(images[0].rows)
     entries: dict[str, EntryEvaluation] = {}
     for entry in range(samples.entries) if samples.entries > 1 else ():
-        of_entry = [image for image in images if samples.place(image.number)[0] == entry]
+        of_entry = [image for image in images if samples.locate(image.number)[0] == entry]
         entries[samples.names[entry]] = EntryEvaluation(
             rows=_rows(protocol, of_entry, names) if of_entry else {},
             images_used=len(of_entry),
-            images_skipped=sum(samples.place(number)[0] == entry for number in skipped),
+            images_skipped=sum(samples.locate(number)[0] == entry for number in skipped),
             pixels_used=sum(image.pixels for image in of_entry),
         )
     return Evaluation(

@@ -145,7 +145,7 @@ class Predictions:
 
     def _below_root(self, number: int) -> Path:
         """Path of a frame's image below the root of its entry; of an image elsewhere only its name."""
-        entry, frame = self.samples.place(number)
+        entry, frame = self.samples.locate(number)
         reader = self.readers[entry]
         files = reader.files(frame)
         assert files is not None and reader.root is not None, "the command refuses readers without files"

@@ -15,7 +15,7 @@ def test_frames_of_all_readers_follow_each_other() -> None:
     samples = ValidationSamples([Planes(3), Planes(2, "other")], SMALL)
     assert len(samples) == 5
     assert (samples.entries, samples.names) == (2, ["data.val.0", "data.val.1"])
-    assert [samples.place(index) for index in range(5)] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
+    assert [samples.locate(index) for index in range(5)] == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1)]
     assert [samples[index].sample.source for index in range(5)] == [
         "plane#0",
         "plane#1",

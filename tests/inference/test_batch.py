@@ -499,7 +499,7 @@ def test_intrinsics_of_another_size_are_told_by_their_center() -> None:
     # Too small as well as too large, and of a shape that no other size explains.
     with pytest.raises(FinetuneError, match=r"makes them 1230,1230,640\.5,480\.5; if for 1280x960"):
         camera_of((615, 615, 320, 240), 960, 1280)
-    with pytest.raises(FinetuneError, match=r"Give the size that they are for, --intrinsics-size W,H; 320,240 if"):
+    with pytest.raises(FinetuneError, match=r"Give the size that they are for as --intrinsics-size W,H; 320,240 if"):
         camera_of((300, 300, 160, 20), 240, 320)
     # A crop may have its center anywhere, if it is said.
     assert camera_of((300, 300, 160, 20), 240, 320, (320, 240)).cy_px == 20
@@ -528,7 +528,7 @@ def test_intrinsics_of_a_list_and_of_another_size(metric: str, tmp_path: Path) -
         (["--points", "--intrinsics", "4,4,20,15"], 1, "under a tenth of the width, 44: millimeters?"),
         (["--points", "--intrinsics", "400,400,320,240"], 1, "is not in the middle third of an image of 44x30"),
         (["--points", "--intrinsics", "40,40,80,30", "--intrinsics-size", "88,60"], 1, "not in the middle third"),
-        (["--points", "--intrinsics", "40,40,45,15", "--intrinsics-size", "44,30"], 1, "lies outside of an image of"),
+        (["--points", "--intrinsics", "40,40,45,15", "--intrinsics-size", "44,30"], 1, "is outside an image of"),
         (["--points", "--intrinsics", "400,400,320,240", "--intrinsics-size", "640,640"], 1, "has another shape"),
         (["--points", "--intrinsics", "1,2,3"], 2, "is not fx,fy,cx,cy in pixels"),
         (["--points", "--hfov", "190"], 2, "is not degrees above 0"),

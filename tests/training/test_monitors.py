@@ -223,7 +223,7 @@ def test_depth_beyond_the_range_of_the_head_is_named_before_the_first_step(
     head, _ = said.split("step 0 of 2")
     assert "of the measured depth of data.train.0 is beyond model.max_depth_m 5 m and is not trained on" in head
     assert "of the measured depth of data.val.0 is beyond model.max_depth_m 5 m and is not scored" in head
-    assert "Set model.max_depth_m: " in head and "or more if the camera is to answer farther" in head
+    assert "Set model.max_depth_m: " in head and "or more if the model is to predict farther" in head
     (table,) = json.loads((tmp_path / "runs" / "small" / "evaluation.json").read_text())
     assert sum("range of the data" in alarm for alarm in table["alarms"]) == 2
     assert "data.train.0 is beyond" in tensorboard_texts(tmp_path / "runs" / "small")

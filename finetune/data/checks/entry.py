@@ -1,4 +1,4 @@
-"""One data entry and what was found in its samples."""
+"""One data entry and the facts of its samples."""
 
 from __future__ import annotations
 
@@ -11,21 +11,22 @@ from numpy.typing import NDArray
 from finetune.data.checks.frame_stats import Facts
 from finetune.data.reader import Reader
 
-# A value that so many of the maps end at, with so many of their pixels, is where the sensor or the file ends.
+# Where this share of the maps, and at least so many, end at one value with this share of their pixels, the sensor or
+# the file ends there.
 _SHARE_OF_MAPS, _MIN_MAPS, _SHARE_AT_END = 0.6, 4, 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A data entry and what was found in its samples.
+    """A data entry and the facts of its samples.
 
     Attributes:
         key: dotted, ``data.train.0``.
-        where: its place in the recipe, for a fix.
-        reader: with its options.
+        where: file and line of the recipe, for a fix.
+        reader: of the entry, with its options.
         facts: of the samples that could be read.
-        ceiling: depth beyond the range is taught as the end of it.
-        limit: key and meters of the range.
+        ceiling: depth beyond the range is trained as the end of the range.
+        limit: the key that ends the range, and its meters.
     """
 
     key: str
@@ -37,14 +38,14 @@ class Entry:
 
 
 def find_sensor_ends(facts: Collection[Facts]) -> set[float]:
-    """Depths, meters, that are codes or where the sensor saturates: no distance, and so no reason for a range."""
-    ends = [one.most_m for one in facts if one.most_share >= _SHARE_AT_END and not one.constant]
+    """Depths, meters, that are codes or the end of the sensor. They are no distances, so no range has to reach them."""
+    ends = [frame.most_m for frame in facts if frame.most_share >= _SHARE_AT_END and not frame.constant]
     saturated = {end for end in ends if len(facts) >= _MIN_MAPS and ends.count(end) >= _SHARE_OF_MAPS * len(facts)}
-    return saturated | {one.most_m for one in facts if one.has_code}
+    return saturated | {frame.most_m for frame in facts if frame.has_code}
 
 
 def drop_sensor_ends(depth_m: NDArray[np.float32], facts: Collection[Facts]) -> NDArray[np.float32]:
-    """The depths that are none of ``ends_of_sensor``; all of them where nothing else is left."""
+    """The depths without those of ``find_sensor_ends``; all of them where nothing else would be left."""
     ends = find_sensor_ends(facts)
     left = depth_m[~np.isin(depth_m, np.array(sorted(ends), np.float32))] if ends else depth_m
     return left if left.size else depth_m

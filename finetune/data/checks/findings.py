@@ -1,4 +1,4 @@
-"""What a look at recipe, data and checkpoint found: how bad it is, how one can tell, and the line to write."""
+"""Findings of a check of recipe, data and checkpoint: how bad each is, how it shows, and the line to write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Accepted = Literal[
     "image_levels",
 ]
 SEVERITIES = ("stop", "warn", "note")
-# Names of findings, causes before what follows from them: disparity taken for depth has a strange unit as well.
+# Names of findings. A cause comes before what follows from it: disparity taken for depth has a strange unit as well.
 NAMES = (
     "files",
     "focal",
@@ -47,7 +47,7 @@ NAMES = (
     "input_size",
     "step",
 )
-# What a look at samples concludes, and may be wrong about: ``data.accept`` takes these names. The others are facts.
+# A check concludes these from samples and may be wrong: ``data.accept`` takes their names. The others are facts.
 JUDGMENTS: tuple[str, ...] = get_args(Accepted)
 
 
@@ -58,9 +58,9 @@ class Finding:
     Attributes:
         severity: ``stop``: a run would be wasted; ``warn``: look before you launch; ``note``: good to know.
         name: one of ``NAMES``.
-        key: of the recipe, dotted; "" where it is about the whole.
+        key: of the recipe, dotted; "" where the finding is about all of it.
         evidence: numbers and files, without a full stop.
-        fix: the line to write or the thing to do, without a full stop; "" of a note that asks for nothing.
+        fix: the line to write or the thing to do, without a full stop; "" where nothing has to be done.
     """
 
     severity: Literal["stop", "warn", "note"]
@@ -73,13 +73,13 @@ class Finding:
         assert self.severity in SEVERITIES and self.name in NAMES
 
     def sentence(self) -> str:
-        """For the terminal and for errors."""
+        """The whole finding, for the terminal and for errors."""
         subject = f"{self.key}: " if self.key else ""
         return f"{subject}{self.evidence}." + (f" {self.way_on}." if self.way_on else "")
 
     @property
     def way_on(self) -> str:
-        """The fix, and of a judgment the key that accepts it."""
+        """The fix; for a judgment also the key that accepts it."""
         if self.severity == "note" or self.name not in JUDGMENTS:
             return self.fix
         return f"{self.fix}. If it is as it should be, set data.accept: [{self.name}]"
@@ -90,15 +90,15 @@ class Finding:
 
 
 def accept_findings(findings: Iterable[Finding], names: Collection[str]) -> list[Finding]:
-    """The findings, of which those that the recipe accepts are notes; ``names`` as of ``data.accept``."""
+    """The findings, with those that the recipe accepts turned into notes; ``names`` is ``data.accept``."""
     return [
-        replace(one, severity="note", evidence=f"accepted by data.accept: {one.evidence}", fix="")
-        if one.name in names and one.severity != "note"
-        else one
-        for one in findings
+        replace(finding, severity="note", evidence=f"accepted by data.accept: {finding.evidence}", fix="")
+        if finding.name in names and finding.severity != "note"
+        else finding
+        for finding in findings
     ]
 
 
 def sort_findings(findings: Iterable[Finding]) -> list[Finding]:
-    """The worst first, among these causes before what follows from them."""
-    return sorted(findings, key=lambda one: (SEVERITIES.index(one.severity), NAMES.index(one.name)))
+    """The worst first; of equally bad ones, causes before what follows from them."""
+    return sorted(findings, key=lambda finding: (SEVERITIES.index(finding.severity), NAMES.index(finding.name)))

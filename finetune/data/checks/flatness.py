@@ -1,4 +1,4 @@
-"""What the numbers of a depth map are, told by its flat surfaces.
+"""What the numbers of a depth map mean, by its flat surfaces.
 
 The inverse of depth along the optical axis is linear in pixel coordinates over any plane, whatever the camera: with
 X = x z / f and a plane n . X = d, 1 / z = n . (x / f, y / f, 1) / d. Of numbers that are disparity, the numbers
@@ -17,9 +17,9 @@ from finetune.data.camera import Camera
 
 Reading = Literal["z", "range", "disparity"]
 _PIXELS = 2000
-_PLANES = 200  # random ones through three pixels each
+_PLANES = 200  # at random, each through three pixels
 _TOLERANCE = 0.005  # share of the value itself
-_SHARE_OF_SPREAD = 0.02  # of the middle half of the values
+_SHARE_OF_SPREAD = 0.02  # of the spread of the middle half of the values
 
 
 def largest_plane(
@@ -28,7 +28,7 @@ def largest_plane(
     """
     Args:
         depth_m, valid: (H, W).
-        camera: intrinsics; None: whether it is range cannot be told.
+        camera: intrinsics; None: distance along the ray is not tried.
 
     Returns:
         For each reading of the numbers, the share of pixels on the plane that holds most of them; None where fewer
@@ -49,7 +49,7 @@ def largest_plane(
 
 def flat_shares(known: NDArray[np.bool_], *readings: NDArray[np.float64]) -> list[float] | None:
     """
-    Compare readings whose values vary by different shares of themselves: what is near a plane is told by their spread.
+    Compare readings that vary by different shares of themselves: near a plane means near by their spread.
 
     Args:
         known: (H, W), where something is measured.
@@ -63,17 +63,17 @@ def flat_shares(known: NDArray[np.bool_], *readings: NDArray[np.float64]) -> lis
         return None
     chosen, places, triples = drawn
     values = [reading.reshape(-1)[chosen] for reading in readings]
-    spreads = [np.subtract(*np.percentile(one, (75, 25))) for one in values]
+    spreads = [np.subtract(*np.percentile(reading, (75, 25))) for reading in values]
     return [
-        _largest_share(one, places, triples, np.full(len(one), _SHARE_OF_SPREAD * spread))
-        for one, spread in zip(values, spreads, strict=True)
+        _largest_share(reading, places, triples, np.full(len(reading), _SHARE_OF_SPREAD * spread))
+        for reading, spread in zip(values, spreads, strict=True)
     ]
 
 
 def _draw_triples(
     known: NDArray[np.bool_],
 ) -> tuple[NDArray[np.intp], NDArray[np.float64], NDArray[np.intp]] | None:
-    """Pixels (N,), their (N, 3) places, and (M, 3) triples of them that lie on no line; None where there are few."""
+    """Pixels (N,), their (N, 3) places, and (M, 3) triples of them not in one line; None where there are few."""
     generator = np.random.default_rng(0)
     chosen = generator.permutation(np.flatnonzero(known))[:_PIXELS]
     if len(chosen) < 100:
@@ -88,6 +88,6 @@ def _draw_triples(
 def _largest_share(
     values: NDArray[np.float64], places: NDArray[np.float64], triples: NDArray[np.intp], tolerance: NDArray[np.float64]
 ) -> float:
-    """Of the (M, 3) triples, the share of all (N,) values on the plane through the best of them."""
+    """The share of all (N,) values on the plane through the best of the (M, 3) triples."""
     planes = np.linalg.solve(places[triples], values[triples][..., None])[..., 0]
     return float((np.abs(planes @ places.T - values) < tolerance).mean(axis=1).max())

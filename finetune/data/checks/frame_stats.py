@@ -1,4 +1,4 @@
-"""What is kept of a sample that was looked at: a few kilobytes, so that hundreds can be compared."""
+"""Facts of one sample: a few kilobytes, so that hundreds of samples can be compared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from finetune.data.sample import DepthSample, is_sparse
 
 _DEPTHS = 2048
 _HASH_SIDE = 16
-# A depth is a code where more than this share of the pixels has it and all others are nearer by more than this ratio.
+# The farthest depth is a code where more than this share of the pixels has it and all others are nearer by more than
+# this ratio.
 _FEW, _APART = 5e-4, 1.5
 
 
@@ -29,18 +30,18 @@ class Facts:
         source: the depth file or the frame's name.
         size: (height, width), pixels.
         focal_px: fx; None without intrinsics.
-        valid_share: of the pixels.
-        left_out_share: of the pixels, those that have a positive number and are not valid.
-        depth_m: at most 2048 measured depths, evenly picked, meters; what is infinitely far is not among them.
+        valid_share: share of the pixels that were measured.
+        left_out_share: share of the pixels that have a positive number and are not valid.
+        depth_m: at most 2048 measured depths, evenly picked, meters, without infinite ones.
         most_m, most_share: the largest measured depth and the share of measured pixels that have exactly it.
         next_m: the largest depth below it.
         constant: more than one pixel is measured, and all have one depth.
         sparse: depth is a scatter of points.
         edges: None where depth has too few, or is sparse.
-        plane: see ``surfaces.largest_plane``.
+        plane: see ``flatness.largest_plane``.
         numbers: what the stored numbers look like.
         image_levels: how many of 256 levels the image uses.
-        look: 256 bits, by which images that look alike are found.
+        look: 256 bits, which differ little between images that look alike.
     """
 
     source: str
@@ -77,13 +78,13 @@ def collect_facts(sample: DepthSample, meters_per_unit: float | None = None) -> 
 
     Args:
         sample: as a reader gives it.
-        meters_per_unit: by which the reader multiplied what the file stores; None where it did something else.
+        meters_per_unit: what the reader multiplied the stored numbers by; None where it did something else.
     """
     measured = sample.depth_m[sample.valid & np.isfinite(sample.depth_m)]
     most_m = float(measured.max()) if measured.size else 0.0
     below = measured[measured < most_m]
     next_m = float(below.max()) if below.size else 0.0
-    # Where a code stands there is no surface, and no edge.
+    # Pixels with a code show no surface, and no edge.
     surface = sample.valid & (sample.depth_m < most_m) if most_m > _APART * next_m > 0 else sample.valid
     return Facts(
         source=sample.source,
@@ -111,7 +112,7 @@ def left_out_share(sample: DepthSample) -> float:
 
 
 def plain_unit(reader: Reader) -> float | None:
-    """Meters by which a reader multiplies what a file stores; None where it does more than that, or does not say."""
+    """Meters that a reader multiplies stored numbers by; None where it does more than that, or does not say."""
     return None if reader.depth_is != "z" or reader.bits else reader.meters_per_unit
 
 

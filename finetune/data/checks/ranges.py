@@ -16,16 +16,16 @@ from finetune.data.reader import Reader
 from finetune.utils.text import meters, percent
 
 _TOO_MUCH_HEADROOM = 5.0
-# Where so much of the depth lies in the range, what is beyond may be a sensor's noise.
+# Where this share of the depth is within the range, the rest may be the noise of a sensor.
 _MOSTLY_WITHIN = 0.95
 
 
 def find_sentinel(entry: Entry) -> Iterator[Finding]:
-    """One far value that many pixels share, with nothing near it, is a code and not a distance; and where the maps all
-    end at one value that many pixels share, the sensor or the file ends there."""
+    """A far value that many pixels share is no distance: with nothing near it, it is a code; where all maps end at it,
+    it is the end of the sensor or of the file."""
     if describe_shares(entry):
-        return  # which end where their range ends
-    suspects = [one.most_m for one in entry.facts if one.has_code]
+        return  # shares end where their range ends
+    suspects = [frame.most_m for frame in entry.facts if frame.has_code]
     if suspects:
         (value_m, count), *_ = Counter(suspects).most_common(1)
         if count < max(2, 0.2 * len(entry.facts)):
@@ -36,16 +36,17 @@ def find_sentinel(entry: Entry) -> Iterator[Finding]:
         if not ends:
             return
         value_m = max(ends)
-        count = sum(one.most_m == value_m for one in entry.facts)
-        nature = "nothing beyond it: it looks like the end of the sensor, or of what was drawn, and not like a distance"
+        count = sum(frame.most_m == value_m for frame in entry.facts)
+        nature = "nothing beyond it: it looks like the end of the sensor or of the renderer, and not like a distance"
     raw = entry.reader.stored_number(value_m)
     if raw is None:
         evidence = f"{count} of {len(entry.facts)} depth maps have many pixels at their farthest value, and {nature}"
         fix = f"If it is a code, add the number that the files have there to {entry.key}.invalid ({entry.where})"
         yield Finding(severity="warn", name="sentinel", key=entry.key, evidence=evidence, fix=fix)
         return
-    raw = round(raw) if math.isclose(raw, round(raw), rel_tol=1e-6) else raw  # depth is float32, raw values often whole
-    share = float(np.median([one.most_share for one in entry.facts if one.most_m == value_m]))
+    # Depth is float32, and raw values are often whole numbers.
+    raw = round(raw) if math.isclose(raw, round(raw), rel_tol=1e-6) else raw
+    share = float(np.median([frame.most_share for frame in entry.facts if frame.most_m == value_m]))
     listed = [*(entry.reader.invalid or ()), raw]
     yield Finding(
         severity="stop" if entry.ceiling and suspects else "warn",
@@ -60,9 +61,9 @@ def find_sentinel(entry: Entry) -> Iterator[Finding]:
 
 
 def find_lost_depth(entry: Entry) -> Iterator[Finding]:
-    """Whether the range of the recipe loses measured depth, or is far wider than it."""
+    """Measured depth beyond the range of the recipe, and a range far wider than all depth."""
     key, limit_m = entry.limit
-    found = [one.depth_m for one in entry.facts]
+    found = [frame.depth_m for frame in entry.facts]
     depth_m = drop_sensor_ends(np.concatenate(found), entry.facts) if found else np.empty(0, np.float32)
     if not depth_m.size or describe_shares(entry):
         return
@@ -90,9 +91,9 @@ def find_lost_depth(entry: Entry) -> Iterator[Finding]:
             name="max_depth",
             key=entry.key,
             evidence=f"99.5 % of the measured depth ends at {meters(end_m)}, {percent(end_m / limit_m)} of {key} "
-            f"{limit_m:g}: the head has to learn the rest of its range from nothing, and answers with little "
-            "resolution near by",
-            fix=f"Set {key}: {suggested_m:g}, unless the camera is to answer farther",
+            f"{limit_m:g}: the head has to learn the rest of its range from nothing, and resolves "
+            "little near by",
+            fix=f"Set {key}: {suggested_m:g}, unless the model is to predict farther",
         )
     elif entry.key.startswith("data.train"):
         lost = float(np.mean(depth_m > suggested_m))
@@ -107,13 +108,13 @@ def find_lost_depth(entry: Entry) -> Iterator[Finding]:
 
 
 def explain_beyond_range(entry_key: str, reader: Reader, limit: tuple[str, float], end_m: float, beyond: float) -> str:
-    """What to set where a share of the depth is beyond the limit: a sensor's noise is to raise no range."""
+    """What to set where a share of the depth is beyond the limit. The noise of a sensor is no reason to raise it."""
     key, limit_m = limit
     if reader.depth_is == "disparity" and not reader.disparity_offset_px:
         # Middlebury's doffs: without it, what is far is many times too far.
         set_offset = f"If the calibration names an offset (doffs), set {entry_key}.disparity_offset_px; if not, set"
-        return f"{set_offset} {describe_range(key, end_m)}, or more if the camera is to answer farther"
-    farther = f"Set {describe_range(key, end_m)}, or more if the camera is to answer farther"
+        return f"{set_offset} {describe_range(key, end_m)}, or more if the model is to predict farther"
+    farther = f"Set {describe_range(key, end_m)}, or more if the model is to predict farther"
     if beyond > 1 - _MOSTLY_WITHIN or not reader.has_option("max_depth_m"):
         return farther
     own_m = reader.max_depth_m or limit_m

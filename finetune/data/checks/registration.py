@@ -1,6 +1,6 @@
-"""Whether depth lies on its image: color changes where depth does, and less where depth edges are moved to.
+"""Whether depth is aligned with its image: color changes where depth does, and less where depth edges are moved to.
 
-How much less is measured on the same frames, by moving the edges to all places up to a sixth of the width away.
+How much less is measured on the same frames, by moving the edges by all shifts up to a sixth of the width.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from finetune.data.depth_edges import log_steps
 from finetune.data.sample import is_sparse
 
 WIDTH_PX = 320  # images are looked at this wide at most; enough for edges, and 20 ms a frame
-REACH = 1 / 6  # farthest shift that is tried, of the width; and at most a quarter of the height
-MIN_FRAMES = 8  # that have edges, for a verdict that stops a run
-_FEWER_FRAMES = 4  # for one that only a clear shift gives
-_MAX_FRAMES = 48  # that are looked at, 25 ms each; more do not change the median
+REACH = 1 / 6  # largest shift that is tried, a share of the width; at most a quarter of the height
+MIN_FRAMES = 8  # with edges, for a verdict that stops a run
+_FEWER_FRAMES = 4  # with edges, for a verdict where the shift is clear
+_MAX_FRAMES = 48  # 25 ms each; more do not change the median
 _MIN_PX = (64, 128)  # height and width below which there is no room to move edges
-_TOLERANCE_PX = 2  # what still counts as in place: depth edges are this wide
-_RING_PX = 8  # beyond it edges meet color by chance; the flanks of a peak end there
+_TOLERANCE_PX = 2  # still counts as in place: depth edges are this wide
+_RING_PX = 8  # the flanks of a peak end here; beyond, edges meet color by chance
 _NEAR_PX = 6
 _MIN_EDGES = 100
 _MIN_JUMP = 0.1  # natural log of the ratio of neighboring depths
-_WIDEST_HOLE_PX = 8  # across which two depths still are neighbors: cameras measure nothing beside an edge
-# Depth of which fewer pairs of neighbors differ, and that has more values than a few boxes have, is made of pieces: a
-# coarse sensor's zones made larger, points drawn as blots, or what lies nearest. Of cameras 0.39 to 1 of them differ.
+_MAX_HOLE_PX = 8  # across it two depths are still neighbors: cameras measure nothing next to an edge
+# Depth is made of pieces where fewer pairs of neighbors differ and there are more values than a few boxes have: zones
+# of a sensor enlarged, points drawn as blots, or nearest neighbors. In depth of cameras 0.39 to 1 of the pairs differ.
 _PIECES, _FEW_VALUES = 0.25, 16
-# Where more pairs of neighbors are a jump, it is noise. Of cameras at most 0.03 are, of drawn open ground 0.04.
+# Where more pairs of neighbors are a jump, it is noise. Cameras have at most 0.03 of them, drawn open ground 0.04.
 _NOISE = 0.05
-# Where the largest piece of what is measured holds a smaller share of it, it is thick scan lines or blots. Of cameras
-# and renderers it holds 0.36 to 1.
+# Where the largest connected piece holds a smaller share of the measured pixels, depth is thick scan lines or blots.
+# In depth of cameras and renderers it holds 0.36 to 1.
 _LARGEST = 0.25
-# Deviations of blurs over the map of shifts: of what is one place, and of what surrounds it.
+# Standard deviations of blurs over the map of shifts: of one shift, and of what surrounds it.
 _PLACE_PX, _AROUND_PX = 0.7, 6.0
 
 
@@ -56,7 +56,7 @@ class Edges(NamedTuple):
 
 
 class Heights(NamedTuple):
-    """How far a map of shifts rises at some places above what surrounds them; shares of the ranks, 0 to 1.
+    """How far a map of shifts rises above its surroundings at some shifts; shares of the ranks, 0 to 1.
 
     Attributes:
         in_place: the highest within 2 px of no shift.
@@ -64,7 +64,7 @@ class Heights(NamedTuple):
         elsewhere: the highest beyond 8 px of no shift: what these frames give by chance, or where depth belongs.
         best: the highest of all.
         next_best: the highest beyond 8 px of the best.
-        across_px, down_px: the shift that is best, at the size that is looked at.
+        across_px, down_px: the best shift, in pixels of the reduced image.
     """
 
     in_place: float
@@ -77,7 +77,7 @@ class Heights(NamedTuple):
 
     @property
     def distance_px(self) -> int:
-        """Of the best shift, the larger of across and down."""
+        """The larger of across and down of the best shift."""
         return max(abs(self.across_px), abs(self.down_px))
 
 
@@ -85,10 +85,10 @@ class Fit(NamedTuple):
     """How depth edges meet color edges over several frames, in place and at every shift.
 
     Attributes:
-        rise: above the mean around a place. It is broad, and a long straight edge rises all along itself.
-        peak: above the mean around, and along the row and the column as well: what is left of a straight edge is its
-            ends, so a peak says where, and says it only where edges are many.
-        zoom: pixels of the original image for one that is looked at.
+        rise: above the mean around a shift. It is broad, and a long straight edge rises all along itself.
+        peak: above the mean around, and along the row and the column as well. Only the ends of a straight edge are
+            left, so a peak says where, but only where there are many edges.
+        zoom: pixels of the original image for each pixel of the reduced one.
         frames: how many frames have edges.
     """
 
@@ -113,7 +113,7 @@ class Fit(NamedTuple):
         if self.frames >= _FEWER_FRAMES and peak.distance_px > _TOLERANCE_PX + 1:
             most = 0.85 if self.frames >= MIN_FRAMES else 0.5
             left = (
-                # The flank of what is only a few pixels away reaches to its place.
+                # The flank of a peak only a few pixels away reaches to no shift.
                 rise.in_place <= most * rise.best and peak.in_place <= 0.9 * peak.best
                 if peak.distance_px <= _RING_PX
                 else peak.in_place <= 0.25 * peak.best
@@ -123,22 +123,22 @@ class Fit(NamedTuple):
         if self.frames < MIN_FRAMES:
             return "unknown"
         lost = rise.in_place < 0.02 or (rise.in_place < 0.037 and peak.in_place < 0.8 * peak.elsewhere)
-        # Depth that is lost is stopped anyway; that it was moved takes less to say.
+        # Depth that fits nowhere stops the run anyway, so less evidence is enough to say that it was moved.
         least = 0.078 if lost and rise.best >= 1.2 * rise.next_best else 0.085
         left = rise.in_place <= (0.6 if rise.distance_px <= _RING_PX else 0.35) * rise.best
         if left and rise.distance_px > _TOLERANCE_PX + 1 and rise.best >= least:
             return "moved"
-        # A broad rise beside its place is depth whose edges are not sharp, unless there is no peak at all.
+        # A broad rise near no shift is depth whose edges are not sharp, unless there is no peak at all.
         return "apart" if lost and (rise.near < 0.06 or peak.in_place < 0.01) else "unknown"
 
     @property
     def fits(self) -> bool:
-        """Whether depth clearly lies in place, which takes more than not to be found elsewhere."""
+        """Whether depth clearly is in place, which takes more than not being found elsewhere."""
         return self.rise.in_place >= 0.085 and self.rise.in_place >= 0.85 * self.rise.elsewhere
 
     @property
     def shift_px(self) -> tuple[int, int]:
-        """Across and down, pixels of the original image: depth moved by it would fit."""
+        """Across and down, pixels of the original image; depth moved by it would fit."""
         best = self.peak if self.peak.best >= 0.045 else self.rise
         return round(best.across_px * self.zoom), round(best.down_px * self.zoom)
 
@@ -150,8 +150,8 @@ def find_edges(image: NDArray[np.uint8], depth_m: NDArray[np.float32], valid: ND
         depth_m, valid: (H, W).
 
     Returns:
-        The edges; None where depth has too few, as of a wall, is sparse, made of pieces, or noise: between two points
-        of a sparse scan, or two zones of a coarse sensor, an edge lies anywhere.
+        The edges; None where depth has too few, such as a wall, is sparse, made of pieces, or noise: between two points
+        of a sparse scan, or two zones of a coarse sensor, an edge can be anywhere.
     """
     if is_sparse(valid):
         return None
@@ -172,11 +172,11 @@ def find_edges(image: NDArray[np.uint8], depth_m: NDArray[np.float32], valid: ND
 
 
 def _find_jumps(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(h, w): along rows, the near side of each jump and the pixel beside it; holes are stepped over."""
+    """(h, w): along rows, the near side of each jump and the pixel next to it on the far side; holes are skipped."""
     places = np.arange(known.shape[1])[None].repeat(known.shape[0], axis=0)
     before = np.full(known.shape, -1)
     before[:, 1:] = np.maximum.accumulate(np.where(known, places, -1), axis=1)[:, :-1]
-    rows, columns = np.nonzero(known & (before >= 0) & (places - before <= _WIDEST_HOLE_PX))
+    rows, columns = np.nonzero(known & (before >= 0) & (places - before <= _MAX_HOLE_PX))
     earlier = before[rows, columns]
     step = log_depth[rows, columns] - log_depth[rows, earlier]
     jump = np.abs(step) > _MIN_JUMP
@@ -188,7 +188,7 @@ def _find_jumps(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> ND
 
 
 def _lacks_edges(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> bool:
-    """Whether jumps need not be where surfaces end: depth is islands, or flat pieces, or jumps at random."""
+    """Whether jumps say nothing about the ends of surfaces: depth is islands, flat pieces, or jumps at random."""
     _, _, stats, _ = cv2.connectedComponentsWithStats(known.astype(np.uint8), connectivity=4)
     islands = stats[1:, cv2.CC_STAT_AREA]
     if islands.max(initial=0) < _LARGEST * islands.sum():
@@ -203,31 +203,31 @@ def _lacks_edges(log_depth: NDArray[np.floating], known: NDArray[np.bool_]) -> b
 def fit_edges(frames: Sequence[Edges], *, mirrored: bool = False) -> Fit | None:
     """
     Args:
-        frames: those that have edges; where they are many, some of them are looked at.
-        mirrored: as if depth were mirrored left to right.
+        frames: those with edges; of many, some are picked evenly.
+        mirrored: with depth mirrored left to right.
 
     Returns:
-        The fit of the median frame; None without any frame that is large enough to move edges in it.
+        The fit of the median frame; None where no frame is large enough to move edges in it.
     """
-    large = [one for one in frames if one.color.shape[0] >= _MIN_PX[0] and one.color.shape[1] >= _MIN_PX[1]]
+    large = [frame for frame in frames if frame.color.shape[0] >= _MIN_PX[0] and frame.color.shape[1] >= _MIN_PX[1]]
     if not large:
         return None
-    chosen = [large[int(place)] for place in np.linspace(0, len(large) - 1, min(len(large), _MAX_FRAMES)).round()]
-    down = min(_max_shift(one.color.shape)[0] for one in chosen)
-    across = min(_max_shift(one.color.shape)[1] for one in chosen)
-    scores = np.median([_score_shifts(one, down, across, mirrored) for one in chosen], axis=0).astype(np.float32)
-    place, around = _blur(scores, _PLACE_PX, _PLACE_PX), _blur(scores, _AROUND_PX, _AROUND_PX)
+    chosen = [large[int(i)] for i in np.linspace(0, len(large) - 1, min(len(large), _MAX_FRAMES)).round()]
+    down = min(_max_shift(frame.color.shape)[0] for frame in chosen)
+    across = min(_max_shift(frame.color.shape)[1] for frame in chosen)
+    scores = np.median([_score_shifts(frame, down, across, mirrored) for frame in chosen], axis=0).astype(np.float32)
+    here, around = _blur(scores, _PLACE_PX, _PLACE_PX), _blur(scores, _AROUND_PX, _AROUND_PX)
     along = np.maximum(_blur(scores, _AROUND_PX, _PLACE_PX), _blur(scores, _PLACE_PX, _AROUND_PX))
     return Fit(
-        rise=_measure_heights(place - around),
-        peak=_measure_heights(place - np.maximum(around, along)),
-        zoom=float(np.median([one.width / one.color.shape[1] for one in chosen])),
+        rise=_measure_heights(here - around),
+        peak=_measure_heights(here - np.maximum(around, along)),
+        zoom=float(np.median([frame.width / frame.color.shape[1] for frame in chosen])),
         frames=len(large),
     )
 
 
 def _max_shift(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Farthest shift down and across, pixels."""
+    """Largest shift down and across, pixels."""
     across = int(shape[1] * REACH)
     return min(across, shape[0] // 4), across
 
@@ -238,11 +238,11 @@ def _score_shifts(frame: Edges, down: int, across: int, mirrored: bool) -> NDArr
     edges = np.zeros((height, width), dtype=np.float32)
     edges[frame.rows, width - 1 - frame.columns if mirrored else frame.columns] = 1.0
     size = (cv2.getOptimalDFTSize(height + down), cv2.getOptimalDFTSize(width + across))
-    # A product of transforms is the sum over all edges for every shift at once.
+    # A product of Fourier transforms is the sum over all edges, for every shift at once.
     moved = np.conj(np.fft.rfft2(edges, s=size))
-    place = np.ix_(np.arange(-down, down + 1), np.arange(-across, across + 1))
-    sums = np.fft.irfft2(np.fft.rfft2(frame.color / 255.0, s=size) * moved, s=size)[place]
-    counts = np.fft.irfft2(_transform_ones(height, width, size) * moved, s=size)[place]
+    shifts = np.ix_(np.arange(-down, down + 1), np.arange(-across, across + 1))
+    sums = np.fft.irfft2(np.fft.rfft2(frame.color / 255.0, s=size) * moved, s=size)[shifts]
+    counts = np.fft.irfft2(_transform_ones(height, width, size) * moved, s=size)[shifts]
     return np.asarray(sums / np.maximum(counts, 1.0), dtype=np.float64)
 
 

@@ -1,4 +1,4 @@
-"""What the facts of several samples of one data entry, or of two, add up to."""
+"""What the facts of many samples say about one data entry, or about two."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from finetune.data.checks.ranges import find_lost_depth, find_sentinel
 from finetune.data.checks.registration import MIN_FRAMES, Fit, fit_edges
 from finetune.utils.text import percent
 
-# By how much, as a natural log, the largest plane of another reading must hold more pixels in the median frame.
+# How many more pixels, as a natural log, the largest plane of another reading must hold in the median frame.
 _CLEARLY_OTHER = 0.3
-_MIN_FRAMES = 4  # to be sure of what single frames only suggest
-_FEW_LEVELS = 16  # of 256; photographs, also dark ones, use more than a hundred
-# Another reading, and what ``depth_is`` needs with it.
+_MIN_FRAMES = 4  # fewer frames only suggest it
+_FEW_LEVELS = 16  # of 256; even dark photographs use more than a hundred
+# Other readings of the numbers, and what ``depth_is`` needs for each.
 _READINGS: tuple[tuple[Reading, str], ...] = (
     ("disparity", "with baseline_m and intrinsics; of inverse depth depth_is: inverse, with inverse_per_unit"),
     ("range", "with intrinsics"),
 )
-_MIN_FOCAL = 0.1  # of the width: a field of view of 157 degrees
-_MAX_DIFFERENT_BITS = 12  # of 256, between images that look alike
+_MIN_FOCAL = 0.1  # of the width, which is a field of view of 157 degrees
+_MAX_DIFFERENT_BITS = 12  # of the 256 of ``hash_image``, between images that look alike
 
 
 def find_problems(entry: Entry) -> Iterator[Finding]:
-    """Everything but what a wrong unit is, which ``inspection`` tells."""
+    """All findings of an entry but a wrong unit, which ``training.preflight`` finds."""
     for look in (
         _find_short_focal,
         find_bits,
@@ -47,7 +47,7 @@ def find_problems(entry: Entry) -> Iterator[Finding]:
 
 
 def _find_short_focal(entry: Entry) -> Iterator[Finding]:
-    short = [one for one in entry.facts if one.focal_px is not None and one.focal_px < _MIN_FOCAL * one.size[1]]
+    short = [frame for frame in entry.facts if _is_short(frame)]
     if short:
         focal, width = short[0].focal_px, short[0].size[1]
         yield Finding(
@@ -61,8 +61,8 @@ def _find_short_focal(entry: Entry) -> Iterator[Finding]:
 
 
 def _find_few_levels(entry: Entry) -> Iterator[Finding]:
-    """Images of more than 8 bits that use few of them: divided by 257, a thermal camera's 900 counts are four grays."""
-    levels = [one.image_levels for one in entry.facts]
+    """Images of more than 8 bits that use few levels: divided by 257, a thermal camera's 900 counts are four grays."""
+    levels = [frame.image_levels for frame in entry.facts]
     if len(levels) < _MIN_FRAMES or not 1 < np.median(levels) <= _FEW_LEVELS:
         return
     yield Finding(
@@ -70,22 +70,22 @@ def _find_few_levels(entry: Entry) -> Iterator[Finding]:
         name="image_levels",
         key=entry.key,
         evidence=f"its images use {np.median(levels):.0f} of 256 levels, {entry.facts[0].source} first",
-        fix="Of images of more than 8 bits set data.image_black and data.image_white to the stored numbers of both, or "
-        "data.image_percentiles: [1, 99]; of 8 bits, export them with more contrast",
+        fix="If the images have more than 8 bits, set data.image_black and data.image_white to the stored numbers of "
+        "both, or data.image_percentiles: [1, 99]; if they have 8, export them with more contrast",
     )
 
 
 def _find_other_reading(entry: Entry) -> Iterator[Finding]:
     """Disparity, or distance along the ray, taken for depth."""
-    if any(one.numbers.bits or one.numbers.scale == "z_buffer" for one in entry.facts):
-        return  # whose surfaces bend for another reason
+    if any(frame.numbers.bits or frame.numbers.scale == "z_buffer" for frame in entry.facts):
+        return  # surfaces of such numbers are bent for another reason
     planes = [
-        {name: share for name, share in one.plane.items() if name != "range" or not _is_short(one)}
-        for one in entry.facts
-        if one.plane
+        {name: share for name, share in frame.plane.items() if name != "range" or not _is_short(frame)}
+        for frame in entry.facts
+        if frame.plane
     ]
     for name, needed in _READINGS:
-        shares = [(one[name], one["z"]) for one in planes if name in one]
+        shares = [(plane[name], plane["z"]) for plane in planes if name in plane]
         if not shares:
             continue
         logs = [math.log(max(other, 1e-3) / max(z, 1e-3)) for other, z in shares]
@@ -105,24 +105,24 @@ def _find_other_reading(entry: Entry) -> Iterator[Finding]:
         )
 
 
-def _is_short(one: Facts) -> bool:
-    return one.focal_px is not None and one.focal_px < _MIN_FOCAL * one.size[1]
+def _is_short(frame: Facts) -> bool:
+    return frame.focal_px is not None and frame.focal_px < _MIN_FOCAL * frame.size[1]
 
 
 def _find_misregistration(entry: Entry) -> Iterator[Finding]:
-    found = fit_edges([one.edges for one in entry.facts if one.edges])
+    found = fit_edges([frame.edges for frame in entry.facts if frame.edges])
     if not found:
-        if entry.facts and all(one.sparse for one in entry.facts):
+        if entry.facts and all(frame.sparse for frame in entry.facts):
             yield _note_sparse(entry)
         return
     if found.verdict == "unknown":
         return
     sure = found.frames >= MIN_FRAMES
     numbers = (
-        f"over {found.frames} frames color changes at depth edges by {_percent(found.rise.in_place)} of its range more "
-        "than around them"
+        f"over {found.frames} frames the color at depth edges changes by {_percent(found.rise.in_place)} of its range "
+        "more than around them"
     )
-    mirrored = fit_edges([one.edges for one in entry.facts if one.edges], mirrored=True)
+    mirrored = fit_edges([frame.edges for frame in entry.facts if frame.edges], mirrored=True)
     if mirrored and mirrored.fits and found.rise.in_place < 0.5 * mirrored.rise.in_place:
         yield Finding(
             severity="stop" if sure else "warn",
@@ -137,8 +137,8 @@ def _find_misregistration(entry: Entry) -> Iterator[Finding]:
             severity="stop" if sure else "warn",
             name="registration",
             key=entry.key,
-            evidence=f"depth does not lie on its image: {numbers}, and by {_percent(found.rise.best)} once it is moved "
-            f"{_describe_shift(found)}",
+            evidence=f"depth is not aligned with its image: {numbers}, and by {_percent(found.rise.best)} once it is "
+            f"moved {_describe_shift(found)}",
             fix="Register depth to color with the two cameras' calibration, as the sensor's own software does "
             f"({entry.where})",
         )
@@ -155,13 +155,13 @@ def _find_misregistration(entry: Entry) -> Iterator[Finding]:
 
 
 def _note_sparse(entry: Entry) -> Finding:
-    share = float(np.median([one.valid_share for one in entry.facts]))
+    share = float(np.median([frame.valid_share for frame in entry.facts]))
     return Finding(
         severity="note",
         name="registration",
         key=entry.key,
         evidence=f"depth is sparse, {percent(share)} of the pixels in the median frame: between its points an edge "
-        "lies anywhere, so whether depth lies on its image is not judged; the page of finetune check --html shows it",
+        "can be anywhere, so whether depth is aligned with its image is not judged; finetune check --html shows it",
     )
 
 
@@ -177,7 +177,7 @@ def _describe_shift(found: Fit) -> str:
 
 
 def _find_constant_depth(entry: Entry) -> Iterator[Finding]:
-    flat = [one.source for one in entry.facts if one.constant]
+    flat = [frame.source for frame in entry.facts if frame.constant]
     if len(flat) > 0.05 * len(entry.facts):
         yield Finding(
             severity="warn",
@@ -192,13 +192,13 @@ def _find_constant_depth(entry: Entry) -> Iterator[Finding]:
 def find_shared_scenes(train: Entry, val: Entry) -> Iterator[Finding]:
     """Whether validation frames look like training frames, or come from the same recording."""
     if train.facts and val.facts:
-        looks = np.stack([one.look for one in train.facts])
+        looks = np.stack([frame.look for frame in train.facts])
         alike = []
-        for one in val.facts:
-            differing = np.count_nonzero(looks != one.look, axis=1)
+        for frame in val.facts:
+            differing = np.count_nonzero(looks != frame.look, axis=1)
             nearest = int(differing.argmin())
             if differing[nearest] <= _MAX_DIFFERENT_BITS:
-                alike.append((one.source, train.facts[nearest].source))
+                alike.append((frame.source, train.facts[nearest].source))
         if alike:
             yield Finding(
                 severity="warn",
@@ -209,13 +209,13 @@ def find_shared_scenes(train: Entry, val: Entry) -> Iterator[Finding]:
                 "nothing of other places",
                 fix=f"Take validation frames from other places or recordings ({val.where})",
             )
-    folders = [{str(Path(one.source).parent) for one in entry.facts} for entry in (train, val)]
+    folders = [{str(Path(frame.source).parent) for frame in entry.facts} for entry in (train, val)]
     shared = sorted(folders[0] & folders[1] - {".", ""})
     if shared:
         yield Finding(
             severity="note",
             name="one_recording",
             key=val.key,
-            evidence=f"frames of {train.key} and {val.key} lie in one folder, {shared[0]}: if that is one recording, "
-            "neighboring frames are no test",
+            evidence=f"frames of {train.key} and {val.key} are in one folder, {shared[0]}: if that is one recording, "
+            "neighboring frames test nothing",
         )

@@ -1,4 +1,4 @@
-"""What the raw numbers of a depth map are: 16 bits in another order, half floats, or shares of a range from 0 to 1."""
+"""What the stored numbers of a depth map are: 16 bits in another order, half floats, or shares of a range."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from finetune.data.checks.flatness import flat_shares
 from finetune.data.depth_edges import log_steps
 from finetune.data.readers.bits import Bits, decode_bits
 
-# Numbers that all lie from 0 to 1: linear in depth, or in its inverse as a renderer's depth buffer is.
+# Numbers that are all from 0 to 1: linear in depth, or in its inverse as a renderer's depth buffer is.
 Scale = Literal["normalized", "z_buffer"]
-_FEWEST = 500  # numbers that tell anything
+_MIN_NUMBERS = 500  # fewer say nothing
 _MIN_DIFFERENT = 30
-_WHOLE = 0.01  # how far a raw value that was stored as a whole number lies from one, after float32
+_WHOLE = 0.01  # how far a stored whole number may be from one after float32
 _JUMP = 0.2  # natural log of the ratio of neighboring depths; a surface has none
 _CLEARLY_FLATTER = 0.3  # natural log of the ratio of the pixels on the largest flat surface; see flat_shares
 _HALF_FLOAT_END = 0x7C00  # from here on they are infinite
@@ -39,13 +39,13 @@ def recognize_numbers(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], me
     """
     Args:
         depth_m, valid: (H, W), as a reader gives them.
-        meters_per_unit: by which the reader multiplied what the file stores; None where it did something else.
+        meters_per_unit: what the reader multiplied the stored numbers by; None where it did something else.
 
     Returns:
         What the stored numbers look like.
     """
     known = valid & np.isfinite(depth_m)
-    if not meters_per_unit or np.count_nonzero(known) < _FEWEST:
+    if not meters_per_unit or np.count_nonzero(known) < _MIN_NUMBERS:
         return Numbers()
     raw = np.where(known, depth_m, 0.0) / np.float64(meters_per_unit)
     whole = np.rint(raw)
@@ -69,13 +69,13 @@ def recognize_numbers(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], me
 
 
 def _is_rotated(values: NDArray[np.uint16]) -> bool:
-    """Of millimeters below 16.4 m that were turned left by three bits, the lowest three hold 0 or 1. The fourth, which
-    was the lowest, is as often 1 as 0: numbers that were multiplied by 16 or more are something else."""
+    """Millimeters below 16.4 m, rotated left by three bits, hold 0 or 1 in the lowest three bits. The fourth bit, which
+    was the lowest, is 1 as often as 0; in numbers that were multiplied by 16 or more it is not."""
     return bool(np.mean((values & 7) <= 1) > 0.98 and 0.1 < np.mean((values >> 3) & 1) < 0.9)
 
 
 def _has_confidence(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> bool:
-    """Whether the three highest bits cut surfaces to pieces that are whole without them."""
+    """Whether surfaces are whole without the three highest bits and in pieces with them."""
     levels = np.bincount(stored[known] >> 13, minlength=8) / np.count_nonzero(known)
     millimeters = stored & np.uint16(0x1FFF)
     if levels[4:].max() == 1.0:
@@ -90,7 +90,7 @@ def _has_confidence(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> boo
 
 
 def _roughness(numbers: NDArray[np.uint16], known: NDArray[np.bool_]) -> float:
-    """Share of the pairs of neighbors that lie at different depths."""
+    """Share of the pairs of neighbors that are at different depths."""
     known = known & (numbers > 0)
     logs = np.log(np.where(known, numbers, 1).astype(np.float64))
     jumps = log_steps(logs, known) > _JUMP
@@ -98,7 +98,7 @@ def _roughness(numbers: NDArray[np.uint16], known: NDArray[np.bool_]) -> float:
 
 
 def _is_half_floats(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> bool:
-    """Half floats of meters are whole numbers close together, since their exponent stands in front; read as such,
+    """Half floats of meters are close together as whole numbers, because the exponent comes first. Read as floats,
     surfaces are flatter."""
     low, high = np.percentile(stored[known], (0.5, 99.5))
     if not (0x2800 <= low < high < _HALF_FLOAT_END and high < 3 * low):  # from 3 cm on
@@ -114,7 +114,7 @@ def _is_half_floats(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> boo
 
 
 def _classify_scale(raw: NDArray[np.float64], known: NDArray[np.bool_]) -> Scale:
-    """A depth buffer is linear over a plane, and most of it is near 1; of what is linear in depth, the inverse is."""
+    """A depth buffer is linear over a plane, and mostly near 1. Numbers linear in depth have a linear inverse."""
     low, middle, high = np.percentile(raw[known], (0.5, 50, 99.5))
     if middle < 0.5 or high - middle > middle - low:
         return "normalized"

@@ -1,4 +1,4 @@
-"""What a check of a recipe found, as pages and JSON show it."""
+"""The outcome of a check, as pages and JSON show it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ class Summary:
 
     Attributes:
         key: dotted.
-        frames, looked_at: how many there are, and how many of them could be read and were looked at.
-        sizes: height x width -> how many.
+        frames, looked_at: how many frames there are, and how many of them were read.
+        sizes: height x width -> number of frames.
         valid_share: median share of measured pixels.
         percentiles_m: of measured depth: 0, 1, 50, 95, 99.5, 100.
         bin_edges_m, counts: histogram of measured depth, edges at equal ratios.
@@ -38,10 +38,10 @@ class Checked:
     Attributes:
         recipe: its file.
         findings: in order.
-        summaries: one an entry that could be read.
-        notes: sentences about the checkpoint and where its weights go.
+        summaries: one for each entry that could be read.
+        notes: sentences about the checkpoint and what its weights fill.
         step: seconds, peak memory and hours of the run; None where no step was taken.
-        worst: entry -> the samples to look at, for a page.
+        worst: entry -> the samples that a page shows.
     """
 
     recipe: str

@@ -1,4 +1,4 @@
-"""Units that depth maps are stored in, and which of them would bring given numbers into a range."""
+"""Units that depth maps are stored in, and which of them bring given numbers into a range."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from finetune.data.sample import MAX_DEPTH_M
 
 
 class Unit(NamedTuple):
-    """A unit that fits.
+    """A unit that would fit.
 
     Attributes:
         meters: for one raw unit.
         name: what it is called and who writes it.
-        median_m: of the numbers, read so.
+        median_m: median of the numbers in this unit, meters.
     """
 
     meters: float
@@ -34,17 +34,17 @@ _UNITS = {
     1 / 10000: "tenths of a millimeter",
     1.0: "meters",
 }
-# Where the median lies in the range of a sensible recipe, and how far beyond it the farthest may be.
+# Share of the range where the median of a sensible recipe is, and how far beyond its end the farthest depth may be.
 _MEDIAN_OF_RANGE = (0.03, 0.95)
 _MAX_BEYOND_RANGE = 1.2
 
 
-def find_fitting_units(median: float, end: float, max_depth_m: float, besides: float) -> list[Unit]:
+def find_fitting_units(median: float, end: float, max_depth_m: float, current: float) -> list[Unit]:
     """
     Args:
         median, end: of the raw numbers, and where nearly all of them end.
         max_depth_m: the end of the range.
-        besides: the unit that they are read in now, meters.
+        current: the unit that they are read in now, meters.
 
     Returns:
         The other units that bring them into the range, most frequent first.
@@ -53,14 +53,14 @@ def find_fitting_units(median: float, end: float, max_depth_m: float, besides: f
     return [
         Unit(unit, name, median * unit)
         for unit, name in _UNITS.items()
-        if not math.isclose(unit, besides, rel_tol=1e-6)
+        if not math.isclose(unit, current, rel_tol=1e-6)
         and low <= median * unit / max_depth_m <= high
         and end * unit <= _MAX_BEYOND_RANGE * max_depth_m
     ]
 
 
 def unit_name(meters: float) -> str:
-    """What a unit is called: ``millimeters``; its number where it has no name."""
+    """What a unit is called, such as ``millimeters``; its number where it has no name."""
     return next((name for unit, name in _UNITS.items() if math.isclose(unit, meters, rel_tol=1e-6)), f"{meters:.10g} m")
 
 
@@ -76,7 +76,7 @@ def suggest_max_depth_m(end_m: float) -> float | None:
         end_m: the 99.5th percentile of depth.
 
     Returns:
-        It rounded up, to two digits below 10 m and to whole meters, or fives, above; None where no recipe takes it.
+        The end rounded up: to two digits below 10 m, to whole meters or fives above; None where no recipe takes it.
     """
     if not 0 < end_m <= MAX_DEPTH_M:
         return None
@@ -86,6 +86,6 @@ def suggest_max_depth_m(end_m: float) -> float | None:
 
 
 def describe_range(key: str, end_m: float) -> str:
-    """``model.max_depth_m: 22``, or what to hold it against where no recipe takes such an end."""
+    """``model.max_depth_m: 22``, or what to compare it with where no recipe takes such an end."""
     suggested_m = suggest_max_depth_m(end_m)
     return f"{key} to what your camera sees" if suggested_m is None else f"{key}: {suggested_m:g}"

@@ -33,7 +33,7 @@ def test_bits_that_most_maps_have_are_named_with_the_two_keys() -> None:
     turned, plain = facts(numbers=Numbers(bits="rotated", matters=False)), facts()
     (found,) = named(entry([turned, turned, plain], meters_per_unit=0.0002, bits=None), "bits")
     assert found.severity == "stop"
-    assert "2 of 3 depth maps look like millimeters turned by three bits, as SUN RGB-D" in found.evidence
+    assert "2 of 3 depth maps look like millimeters rotated by three bits, as SUN RGB-D" in found.evidence
     assert found.fix.startswith("Set data.train.0.bits: rotated and data.train.0.meters_per_unit: 0.001 (x.yaml:3)")
     assert not named(entry([turned, plain], meters_per_unit=0.001), "bits")
     # As 1/8000 m they are read rightly until something wraps around.

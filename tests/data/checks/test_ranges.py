@@ -99,13 +99,13 @@ def test_what_no_recipe_takes_has_no_suggestion() -> None:
 
 def test_every_unit_that_fits_is_named_but_the_present_one() -> None:
     # Raw numbers of Matterport3D, and a range of 6 m: 1/1000 would be 6.7 m in the median.
-    found = find_fitting_units(6684.0, 21_600.0, 6.0, besides=0.001)
+    found = find_fitting_units(6684.0, 21_600.0, 6.0, current=0.001)
     assert [unit.meters for unit in found] == [1 / 5000, 1 / 4000, 1 / 8000, 1 / 10000]
     assert found[1].median_m == pytest.approx(1.671)
-    assert [unit.meters for unit in find_fitting_units(2000.0, 9000.0, 10.0, besides=1.0)] == [
+    assert [unit.meters for unit in find_fitting_units(2000.0, 9000.0, 10.0, current=1.0)] == [
         0.001,
         1 / 5000,
         1 / 4000,
     ]
-    assert not find_fitting_units(1e9, 2e9, 10.0, besides=1.0)
+    assert not find_fitting_units(1e9, 2e9, 10.0, current=1.0)
     assert (join_with_or(["a"]), join_with_or(["a", "b", "c"])) == ("a", "a, b or c")
