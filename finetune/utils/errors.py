@@ -1,23 +1,21 @@
-"""What users can cause, said in one sentence that names the file, the key and the fix."""
+"""Errors that users can cause: one sentence that names the file, the key and the fix."""
 
 from __future__ import annotations
 
-from typing import Any
-
 
 class FinetuneError(Exception):
-    """Anything a user can cause; its text is the whole message, ``exit_status`` what the process ends with."""
+    """Any error that a user can cause. Its text is the whole message, ``exit_status`` that of the process."""
 
     exit_status = 2
 
 
 class RecipeError(FinetuneError):
-    """One key of a recipe, or of the options of a reader or a loss, has a value it cannot have."""
+    """A key of a recipe, or an option of a reader or a loss, has a value that is not allowed."""
 
     def __init__(self, key: str, value: object, expected: str) -> None:
         """
         Args:
-            key: dotted path of the key, seen from the object that raises: ``lam``, ``optim.lr``.
+            key: dotted path of the key, relative to the object that raises: ``lam``, ``optim.lr``.
             value: what was found.
             expected: what to write instead; it follows "expected" in the sentence.
         """
@@ -26,12 +24,12 @@ class RecipeError(FinetuneError):
         self.value = value
         self.expected = expected
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
         return type(self), (self.key, self.value, self.expected)
 
 
 class RecipeFaults(FinetuneError):
-    """All faults of one recipe at once, a line each."""
+    """All faults of a recipe at once, a line each."""
 
     def __init__(self, faults: list[str]) -> None:
         super().__init__("\n".join(faults))
@@ -47,7 +45,7 @@ class FileFault(FinetuneError):
             source: the file, as the user can open it.
             found: what is wrong with it, without a full stop.
             fix: what to do or write instead, without a full stop.
-            code: one word by which a program that catches the error tells it from others; its text is for people.
+            code: one word by which programs tell the error from others; the text is for people.
         """
         super().__init__(f"{source}: {found}. {fix}.")
         self.source = str(source)
@@ -57,16 +55,17 @@ class FileFault(FinetuneError):
 
     @property
     def cause(self) -> str:
-        """What is wrong with which file, without the fix, for a list of several."""
+        """The file and what is wrong with it, without the fix, for a list of several."""
         return f"{self.source}: {self.found}"
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # Pickled by its sentence alone, as exceptions are, it could not be made again: it comes from a loader's worker.
+    def __reduce__(self) -> tuple[type, tuple[object, ...]]:
+        # A loader's worker sends it to the main process. By default only the sentence would be pickled, and the error
+        # cannot be made from that.
         return type(self), (self.source, self.found, self.fix, self.code)
 
 
 class DataError(FileFault):
-    """An image, a depth map or what they add up to is not acceptable."""
+    """An image, a depth map, or the data as a whole is not acceptable."""
 
     exit_status = 1
 
@@ -76,28 +75,28 @@ class ListError(FileFault):
 
 
 class CheckpointError(FileFault):
-    """A weights file is missing, is not what the recipe says, or does not cover the network."""
+    """A weights file is missing, is not what the recipe says, or lacks weights of the network."""
 
 
 class ResultError(FinetuneError):
-    """The work ended, but what came out is not acceptable."""
+    """The work was done, but its result is not acceptable."""
 
     exit_status = 1
 
 
 class ProcessError(ResultError):
-    """One process of a launch cannot go on, and only it knows why."""
+    """A process of a launch cannot go on, for a reason that only this process knows."""
 
 
 def first_line(error: BaseException) -> str:
-    """Of what an error of a library says, without its full stop; or its name, where it says nothing."""
+    """The first line of an error's message, without its full stop; the name of its class if it has no message."""
     return next((line.strip().rstrip(". ") for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def shown(value: object, most: int = 200) -> str:
-    """The value as Python writes it, up to a length that fits a sentence."""
+    """``repr`` of the value, cut to a length that fits a sentence."""
     try:
         text = repr(value)
-    except (ValueError, RecursionError):  # whole numbers and nesting without end
+    except (ValueError, RecursionError):  # an integer of too many digits, or nesting that is too deep
         return f"a {type(value).__name__} without end"
     return text if len(text) <= most else f"{text[:most]}..."

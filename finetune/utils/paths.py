@@ -1,8 +1,8 @@
-"""Questions about paths that users wrote, which ``pathlib`` answers with an exception for some of them.
+"""Questions about paths that users wrote; for some of them ``pathlib`` raises instead of answering.
 
-``Path.exists`` and its kin raise where a folder on the way may not be entered, where a name is longer than the file
-system takes, and where a NUL is in it; ``Path.expanduser`` raises for a user that there is not. To a command all of
-these are paths at which nothing can be read, and ``missing`` says why.
+``Path.exists`` and similar methods raise if a folder on the way may not be entered, if a name is too long for the file
+system, or if it contains a NUL; ``Path.expanduser`` raises for an unknown user. For a command, nothing can be read at
+such a path, and ``missing`` says why.
 """
 
 from __future__ import annotations
@@ -22,16 +22,17 @@ _KINDS = {
 
 
 def expand_path(path: str | os.PathLike[str]) -> Path:
-    """The path with ``~`` or ``~name`` at its start put in; a name that no user has stays as it is.
+    """
+    Replace ``~`` or ``~name`` at the start of a path by the user's home; an unknown user's name stays as it is.
 
-    It is the rule for every path of a recipe, of a list and of the command line. Variables of the environment are put
-    in where a recipe is read, as ``${NAME}``, and on the command line by the shell.
+    This applies to every path of a recipe, of a list and of the command line. Environment variables are replaced when a
+    recipe is read, as ``${NAME}``, and on the command line by the shell.
     """
     return Path(os.path.expanduser(path))  # noqa: PTH111 - Path.expanduser raises where there is no such user
 
 
 def is_possible(path: str, longest: int = MAX_NAME_BYTES) -> bool:
-    """Whether files can be made at a path: no NUL, no half of a character, no name of more than ``longest`` bytes."""
+    """Whether a file can have this path: no NUL, no half of a character, no name of more than ``longest`` bytes."""
     try:
         names = os.fsencode(path).split(b"/")
     except UnicodeEncodeError:
@@ -40,27 +41,27 @@ def is_possible(path: str, longest: int = MAX_NAME_BYTES) -> bool:
 
 
 def path_exists(path: str | os.PathLike[str]) -> bool:
-    """Whether anything can be found there."""
+    """Whether anything exists there, as far as this user can see."""
     return os.path.exists(path)  # noqa: PTH110 - Path.exists raises without permission
 
 
 def is_file(path: str | os.PathLike[str]) -> bool:
-    """Whether a regular file can be found there."""
+    """Whether it is a regular file, as far as this user can see."""
     return os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises without permission
 
 
 def is_folder(path: str | os.PathLike[str]) -> bool:
-    """Whether a folder can be found there."""
+    """Whether it is a folder, as far as this user can see."""
     return os.path.isdir(path)  # noqa: PTH112 - Path.is_dir raises without permission
 
 
 def is_link(path: str | os.PathLike[str]) -> bool:
-    """Whether a symbolic link stands there, wherever it leads."""
+    """Whether it is a symbolic link, wherever it leads."""
     return os.path.islink(path)  # noqa: PTH114 - Path.is_symlink raises without permission
 
 
 def real_path(path: str | os.PathLike[str]) -> Path:
-    """The path with its links followed as far as they lead; absolute, if it can be a path at all."""
+    """The absolute path with its links followed as far as they lead; the path itself if it is not possible."""
     try:
         return Path(os.path.realpath(path))
     except (OSError, ValueError):
@@ -73,7 +74,7 @@ def list_folder(folder: str | os.PathLike[str]) -> list[Path]:
         folder: one that a user named.
 
     Returns:
-        What is in it, in the order of its names.
+        The paths in it, sorted by name.
 
     Raises:
         OSError: it cannot be listed; ``strerror`` says why.
@@ -101,7 +102,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
         path: one that a user named.
 
     Returns:
-        All of a regular file. A pipe would be waited for, and a device has no end.
+        The content of a regular file. Other kinds are refused: reading a pipe may wait, and a device may never end.
 
     Raises:
         OSError: there is no such file, or it cannot be read; ``strerror`` says why.
@@ -113,7 +114,7 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
 def require_regular(path: str | os.PathLike[str]) -> None:
     """
     Raises:
-        OSError: no regular file can be found at ``path``; ``strerror`` says why.
+        OSError: there is no regular file at ``path``; ``strerror`` says why.
     """
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116 - takes what Path cannot be made of
@@ -128,11 +129,12 @@ def require_regular(path: str | os.PathLike[str]) -> None:
 def missing(path: str | os.PathLike[str], what: str = "file") -> str:
     """
     Args:
-        path: one at which no such thing was found.
-        what: what was looked for, a "file", a "folder", or a "file or folder".
+        path: where nothing of the kind was found.
+        what: the kind: "file", "folder", or "file or folder".
 
     Returns:
-        Why, in words that follow the path and a colon: ``no such file``, ``no permission to look it up in /root``.
+        The reason, in words that follow the path and a colon: ``no such file``, ``no permission to look it up in
+        /root``.
     """
     try:
         kind = stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH116 - takes what Path cannot be made of
@@ -140,7 +142,7 @@ def missing(path: str | os.PathLike[str], what: str = "file") -> str:
         return f"no permission to look it up in {_closed_folder(Path(path))}"
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            return f"no such {what}: a name of it is longer than a file name can be"
+            return f"no such {what}: a name in it is longer than a file name can be"
         if error.errno == errno.ELOOP:
             return f"no such {what}: its links lead in a circle"
         return f"no such {what}"
@@ -152,12 +154,12 @@ def missing(path: str | os.PathLike[str], what: str = "file") -> str:
 
 
 def if_closed(path: str | os.PathLike[str]) -> str:
-    """What to add to a sentence where nothing was found because nothing may be looked up there; or nothing."""
+    """Words to append to a sentence if nothing was found for lack of permission; else empty."""
     why = missing(path)
     return f"; there is {why}" if why.startswith("no permission") else ""
 
 
 def _closed_folder(path: Path) -> Path:
-    """The folder on the way to ``path``, links followed, that may not be entered."""
+    """The folder on the way to ``path``, with links followed, that this user may not enter."""
     parents = [*reversed(real_path(path).parents)]
     return next((parent for parent in parents if not os.access(parent, os.X_OK)), parents[-1] if parents else path)

@@ -1,4 +1,4 @@
-"""Four tables, name in a recipe or a command -> ``module:Class``, imported on first use."""
+"""Four tables of classes by the names that recipes and commands use; a class is imported on first use."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def find(table: dict[str, str], name: str) -> Any:
         name: a key of it.
 
     Returns:
-        The class, its module imported now if it was not before.
+        The class; its module is imported if it was not before.
 
     Raises:
         KeyError: the table has no such name.

@@ -1,4 +1,4 @@
-"""Which errors of libraries mean that the machine ran out of something, and the sentences for them."""
+"""Recognize errors of libraries that mean that a resource of the machine ran out, and explain them in a sentence."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from finetune.utils.errors import ProcessError, first_line
 from finetune.utils.paths import is_folder
 
 _SHARED_MEMORY = "/dev/shm"
-_FEW_FILES = 128  # a process that may open fewer has hardly any left for its libraries and pipes
+_FEW_FILES = 128  # with a lower limit, a process has hardly any files left beside its libraries and pipes
 _OF_FILES = (
     "This process may not open more files (Too many open files). Raise the limit (ulimit -n 4096), or set "
     "data.workers=0 or lower."
@@ -28,11 +28,11 @@ def explain_resource_error(error: Exception, *, of_disk: str, of_memory: str) ->
     """
     Args:
         error: what ended the work.
-        of_disk, of_memory: what to do where these ran out; sentences.
+        of_disk, of_memory: what to do if these ran out; sentences.
 
     Returns:
-        The error to raise in its place: a loader's worker or another process of the launch died; memory, shared memory
-        or the disk is full; or the system grants no more files, processes or temporary files. None for another.
+        The error to raise instead: a loader's worker or another process of the launch died; memory, shared memory or
+        the disk is full; or the system allows no more files, processes or temporary files. None for any other error.
     """
     if isinstance(error, OSError | SafetensorError) and (scarce := _of_a_process(error)):
         return ProcessError(scarce)
@@ -44,10 +44,10 @@ def explain_resource_error(error: Exception, *, of_disk: str, of_memory: str) ->
         return ProcessError(f"The disk is full, or a quota is used up ({error}). {of_disk}")
     told = first_line(error)
     if is_of_another_process(error):
-        return ProcessError("Another process of this launch has ended: what it said is the cause.")
+        return ProcessError("Another process of this launch ended: its message is the cause.")
     if "Too many open files" in str(error):
         return ProcessError(_OF_FILES)
-    # What a worker met comes in its own class, "Caught MemoryError in DataLoader worker process 0".
+    # An error in a worker comes as its own class, with "Caught MemoryError in DataLoader worker process 0".
     if is_of_a_worker(error) or (" in DataLoader worker process " in told and _is_of_memory(error)):
         return worker_died(told)
     if _is_of_memory(error):
@@ -56,19 +56,19 @@ def explain_resource_error(error: Exception, *, of_disk: str, of_memory: str) ->
 
 
 def is_of_another_process(error: Exception) -> bool:
-    """Whether it says that a process which this one works with is gone."""
-    # gloo raises a plain RuntimeError; what it says depends on how far the two had come.
+    """Whether it means that another process of the launch is gone."""
+    # gloo raises a plain RuntimeError, whose text depends on what the two processes were doing.
     of_gloo = isinstance(error, RuntimeError) and "gloo" in str(error).lower()
     return of_gloo or isinstance(error, torch.distributed.DistError)
 
 
 def is_of_a_worker(error: Exception) -> bool:
-    """Whether it says that a loader's process is gone; PyTorch has no class of its own for that."""
+    """Whether it means that a process of a loader is gone; PyTorch has no class of its own for that."""
     return isinstance(error, RuntimeError) and str(error).startswith(("DataLoader worker (pid", "Pin memory"))
 
 
 def _of_a_process(error: OSError | SafetensorError) -> str | None:
-    """A sentence where it is not the disk that is short, but what the system grants a process."""
+    """A sentence if the limit is not the disk, but what the system allows a process."""
     number = getattr(error, "errno", None)
     if number in (errno.EMFILE, errno.ENFILE) or "os error 24" in str(error):
         return _OF_FILES
@@ -86,8 +86,8 @@ def _of_a_process(error: OSError | SafetensorError) -> str | None:
 
 
 def worker_died(how: str) -> ProcessError:
-    """The error to raise when a loader's worker is gone; ``how`` is what told."""
-    # PyTorch raises for every worker that dies, in whatever the main thread does then: from now on that is the ending.
+    """The error to raise when a loader's worker is gone; ``how`` is PyTorch's message."""
+    # PyTorch raises for each worker that dies, wherever the main thread is then. This process is ending: no more of it.
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if _files_allowed() < _FEW_FILES:
@@ -110,7 +110,7 @@ def _files_allowed() -> float:
 
 
 def _is_of_memory(error: Exception) -> bool:
-    # Memory on a CPU has no class of PyTorch's, nor has a GPU's that is full when its context or a library's is made.
+    # PyTorch has no class for a CPU out of memory, nor for a GPU that is full when a context is made.
     told = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(part in str(error) for part in told)
@@ -118,11 +118,11 @@ def _is_of_memory(error: Exception) -> bool:
 
 
 def _shared_memory_is_full() -> bool:
-    # What Python makes for its workers there fails as on any disk, and names no file.
+    # Python's own files for its workers fail there as on any disk, and the error names no file.
     return is_folder(_SHARED_MEMORY) and shutil.disk_usage(_SHARED_MEMORY).free < mmap.PAGESIZE
 
 
 def _is_of_a_full_disk(error: OSError | SafetensorError) -> bool:
-    # safetensors has the system's number only in its text.
+    # safetensors gives the system's error number only in its text.
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return getattr(error, "errno", None) in numbers or any(f"os error {number}" in str(error) for number in numbers)

@@ -1,4 +1,4 @@
-"""What a seal finds: every byte that is not as it was written, though sizes agree."""
+"""A manifest finds every byte that changed, even if all sizes agree."""
 
 import json
 import random
@@ -11,14 +11,14 @@ from finetune.utils.manifest import MANIFEST_FILE, checksum, has_checksums, veri
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A sealed folder of two files."""
+    """A folder of two files with a manifest."""
     (tmp_path / "weights").write_bytes(bytes(range(256)) * 40)
     (tmp_path / "optimizer").write_bytes(b"12345")
     write_manifest(tmp_path, {"step": 3, "more": [1.5, None]})
     return tmp_path
 
 
-def test_what_was_sealed_comes_back(folder: Path) -> None:
+def test_the_content_comes_back(folder: Path) -> None:
     assert verify_manifest(folder) == {"step": 3, "more": [1.5, None]}
     # The value that everybody tests CRC-32 with.
     (folder / "nine").write_bytes(b"123456789")
@@ -34,14 +34,14 @@ def test_what_is_missing_or_cut_is_named(folder: Path) -> None:
         verify_manifest(folder)
     for text in ("[]", "", "{", "null", "[" * 100_000):
         (folder / MANIFEST_FILE).write_text(text)
-        with pytest.raises(ValueError, match=r"run_state\.json is missing or unreadable|does not hold"):
+        with pytest.raises(ValueError, match=r"run_state\.json is (missing or unreadable|damaged)"):
             verify_manifest(folder)
     (folder / MANIFEST_FILE).unlink()
     with pytest.raises(ValueError, match=r"run_state\.json is missing"):
         verify_manifest(folder)
 
 
-def test_a_seal_of_an_older_version_knows_sizes_alone(folder: Path) -> None:
+def test_a_manifest_of_an_older_version_has_only_sizes(folder: Path) -> None:
     assert has_checksums(folder)
     kept = {"step": 3, "recipe_sha256": "0"}
     (folder / MANIFEST_FILE).write_text(json.dumps({**kept, "bytes": {"weights": 10240, "optimizer": 5}}))
@@ -50,11 +50,11 @@ def test_a_seal_of_an_older_version_knows_sizes_alone(folder: Path) -> None:
     (folder / "optimizer").write_bytes(b"1234")
     with pytest.raises(ValueError, match="optimizer has 4 bytes of 5"):
         verify_manifest(folder)
-    # Not one of today's that has lost what it is held against.
+    # A manifest of today that lost its own checksum does not count as an older one.
     (folder / MANIFEST_FILE).write_text(
         json.dumps({"content": kept, "files": {"optimizer": {"bytes": 4, "crc32": "0"}}})
     )
-    with pytest.raises(ValueError, match="does not hold what was written"):
+    with pytest.raises(ValueError, match=r"run_state\.json is damaged"):
         verify_manifest(folder)
     (folder / MANIFEST_FILE).write_text(json.dumps({**kept, "bytes": 7}))
     with pytest.raises(ValueError, match="missing or unreadable"):
@@ -70,7 +70,7 @@ def test_one_flipped_bit_is_found_wherever_it_is(folder: Path, name: str) -> Non
         spoiled[place] ^= 1 << draw.randrange(8)
         path.write_bytes(spoiled)
         try:
-            # A space in the seal may become another kind of space, which says the same.
+            # A space in the manifest may become another kind of space, which says the same.
             found: object = verify_manifest(folder)
         except ValueError as error:
             assert name in str(error)
@@ -86,7 +86,7 @@ def test_zeros_as_a_power_cut_leaves_them_are_found(folder: Path) -> None:
     content = (folder / "weights").read_bytes()
     for first, last in ((0, 10240), (5120, 10240), (4096, 8192), (10239, 10240)):
         (folder / "weights").write_bytes(content[:first] + bytes(last - first) + content[last:])
-        with pytest.raises(ValueError, match="weights does not hold what was written"):
+        with pytest.raises(ValueError, match="weights is damaged"):
             verify_manifest(folder)
 
 

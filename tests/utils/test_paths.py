@@ -15,8 +15,8 @@ def impossible_paths(folder: Path) -> dict[str, str]:
     loop = folder / "loop"
     loop.symlink_to("loop")
     return {
-        str(folder / ("a" * 300)): "no such file: a name of it is longer than a file name can be",
-        "/".join(["abcdefg"] * 1000): "no such file: a name of it is longer than a file name can be",
+        str(folder / ("a" * 300)): "no such file: a name in it is longer than a file name can be",
+        "/".join(["abcdefg"] * 1000): "no such file: a name in it is longer than a file name can be",
         "a\0b": "no such file: it has a character that no path can have",
         str(loop): "no such file: its links lead in a circle",
         str(loop / "below"): "no such file: its links lead in a circle",

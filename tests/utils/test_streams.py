@@ -87,7 +87,7 @@ def test_a_wrong_call_is_a_sentence_too(capsys: pytest.CaptureFixture[str]) -> N
     assert stop.value.code == 2
     said = capsys.readouterr().err.splitlines()
     assert (
-        said[-1] == "finetune stopped: the following arguments are required: recipe. finetune train --help says more."
+        said[-1] == "finetune stopped: the following arguments are required: RECIPE. finetune train --help says more."
     )
 
 
