@@ -88,6 +88,9 @@ def test_a_path_that_cannot_be_had_is_one_sentence(
         "train RECIPE data.train.0.mask=CLOSED",
         "train RECIPE data.train.0.sky_mask=CLOSED/*.png",
         "predict MODEL LIST --output OUTPUT",
+        "predict CLOSED IMAGE --output OUTPUT",
+        "export MODEL --to official --output OUTPUT.pth --image CLOSED/a.png",
+        "evaluate --predictions CLOSED --recipe RECIPE",
         "calibrate MODEL --known-distances LIST --output OUTPUT/a.safetensors",
     ],
 )
@@ -99,6 +102,7 @@ def test_what_lies_where_one_may_not_look_is_not_told_to_be_missing(
     listed.write_text(f"{closed}/file.txt {'3 4 2.5' if 'known' in call else closed / 'file.png'}\n")
     model = write_model(tmp_path / "metric.safetensors")
     puts = {"RECIPE": recipe, "MODEL": model, "OUTPUT": tmp_path / "out", "CLOSED": closed, "LIST": listed}
+    puts["IMAGE"] = IMAGE
     name, *arguments = call.split()
     for word, put in puts.items():
         arguments = [argument.replace(word, str(put)) for argument in arguments]

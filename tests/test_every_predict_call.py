@@ -10,7 +10,7 @@ import pytest
 
 from finetune.commands.predict import main
 from finetune.data.readers.listing import read_list
-from finetune.inference.inputs import found_inputs
+from finetune.inference.inputs import find_inputs
 from finetune.utils.errors import FinetuneError, ListError
 from tests.commands.test_predict import names, write_image
 from tests.small_models import write_model
@@ -64,7 +64,7 @@ def test_random_lists_are_read_or_refused(tmp_path: Path, ending: str) -> None:
         for _ in range(generator.integers(0, 3)):
             data[generator.integers(len(data))] = generator.integers(256)
         path.write_bytes(bytes(data))
-        for read_it in (lambda: found_inputs([path], tmp_path / "out"), lambda: list(read_list(str(path)))):
+        for read_it in (lambda: find_inputs([path], tmp_path / "out"), lambda: list(read_list(str(path)))):
             try:
                 read_it()
                 read += 1

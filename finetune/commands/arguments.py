@@ -89,7 +89,7 @@ def load_predictor(arguments: argparse.Namespace, device: str) -> Predictor:
     Raises:
         FinetuneError: there is no such model or device.
     """
-    from finetune.inference.predictor import chosen_device, predictor_of
+    from finetune.inference.predictor import build_predictor, select_device
     from finetune.models.checkpoints.identity import ArgumentNames
     from finetune.models.checkpoints.load import read_checkpoint
 
@@ -102,7 +102,7 @@ def load_predictor(arguments: argparse.Namespace, device: str) -> Predictor:
         input_size="--input-size",
         no_input_size="Leave --input-size out",
     )
-    found = chosen_device(device)
+    found = select_device(device)
     checkpoint = read_checkpoint(
         arguments.model,
         kind=arguments.kind,
@@ -111,7 +111,7 @@ def load_predictor(arguments: argparse.Namespace, device: str) -> Predictor:
         input_size=arguments.input_size,
         wording=wording,
     )
-    predictor = predictor_of(checkpoint, found, wording)
+    predictor = build_predictor(checkpoint, found, wording)
     for note in predictor.notes:
         LOGGER.info("%s", note)
     return predictor

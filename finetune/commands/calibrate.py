@@ -73,24 +73,24 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     # Only now the imports that take seconds: a wrong call has been refused.
     with import_without_gc():
         from finetune.inference.calibration import (
-            calibration,
-            known_distances,
-            labeled_frames,
+            fit_calibration,
+            predict_labeled_frames,
+            read_known_distances,
             write_calibrated,
-            write_undone,
+            write_uncalibrated,
         )
 
     predictor = load_predictor(arguments, arguments.device)
     if predictor.max_depth_m is None:
         raise FinetuneError(f"{predictor.source} is relative: it has no scale to correct. Fine-tune it first.")
     if arguments.undo:
-        print(f"{output}: max depth {write_undone(predictor, output):g} m, as before the calibration")
+        print(f"{output}: max depth {write_uncalibrated(predictor, output):g} m, as before the calibration")
         return
     if recipe is not None:
-        frames = labeled_frames(predictor, recipe, arguments.frames)
+        frames = predict_labeled_frames(predictor, recipe, arguments.frames)
     else:
-        frames = known_distances(predictor, arguments.known_distances)
-    found = calibration(frames)
+        frames = read_known_distances(predictor, arguments.known_distances)
+    found = fit_calibration(frames)
     print(found)
     max_depth_m = write_calibrated(predictor, found, output, str(arguments.recipe or arguments.known_distances))
     print(f"{output}: max depth is now {max_depth_m:g} m instead of {predictor.max_depth_m:g} m; --undo reverts it")

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from finetune.commands.arguments import add_model_argument, load_predictor
 from finetune.commands.runner import LOGGER, CommandParser, import_without_gc, run_command
 from finetune.utils.errors import FinetuneError
-from finetune.utils.paths import expand_path, is_file
+from finetune.utils.paths import expand_path, is_file, missing
 from finetune.utils.registry import EXPORTERS
 
 
@@ -44,12 +44,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _export(arguments: argparse.Namespace) -> None:
     from finetune.data.readers.files import read_image
-    from finetune.export.export import export_model, exporter_for
+    from finetune.export.export import export_model, make_exporter
 
     wanted = {"half": arguments.half, "dynamic": arguments.dynamic}
-    exporter_for(arguments.to, arguments.output, arguments.force, **wanted).require_writable(None)
+    make_exporter(arguments.to, arguments.output, arguments.force, **wanted).require_writable(None)
     if arguments.image and not is_file(arguments.image):
-        raise FinetuneError(f"{arguments.image}: no such file. Name an image with --image, or leave it out.")
+        raise FinetuneError(
+            f"{arguments.image}: {missing(arguments.image)}. Name an image with --image, or leave it out."
+        )
     # Only now the imports that take seconds: a wrong call has been refused.
     with import_without_gc():
         from finetune.models.checkpoints.load import license_sentence

@@ -25,7 +25,8 @@ def make_parser() -> CommandParser:
         prog="finetune predict",
         description="Images to depth: <name>.npy in meters (float32), <name>.png in millimeters (16 bit) and "
         "<name>_preview.png in color. A relative model knows no meters: it writes <name>_inverse.npy and the preview. "
-        "Videos to <name>_preview.mp4, at their frame rate and with one range of colors, at most 640 px wide and high.",
+        "Videos to <name>_preview.mp4, at their frame rate and with one range of colors, at most 640 px wide and high; "
+        "videos of phones are turned upright.",
         example="finetune predict runs/room_tiny data/room/color/0001.jpg --output depth/",
     )
     add_model_argument(parser)
@@ -55,7 +56,10 @@ def make_parser() -> CommandParser:
         help="unit of <name>.png: 1000 for millimeters, up to 65.5 m; 256 as in KITTI, up to 255 m; default: 1000",
     )
     parser.add_argument(
-        "--frames", action="store_true", help="also write the frames of a video, <name>/000000.npy, ..."
+        "--frames",
+        action="store_true",
+        help="also write the frames of a video, <name>/000000.npy, ..., and the time of each in seconds, "
+        "<name>/frames.csv",
     )
     _add_point_options(parser)
     return parser
@@ -121,9 +125,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _predict(arguments: argparse.Namespace) -> None:
-    from finetune.inference.inputs import found_inputs
+    from finetune.inference.inputs import find_inputs
 
-    inputs = found_inputs(arguments.paths, arguments.output)
+    inputs = find_inputs(arguments.paths, arguments.output)
     try:
         make_folder(arguments.output)
     except OSError as error:

@@ -20,7 +20,7 @@ from finetune.evaluation.evaluator import PredictionRequest
 from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import DataError
 from finetune.utils.indices import evenly_spread
-from finetune.utils.paths import expand_path, is_file
+from finetune.utils.paths import expand_path, if_closed, is_file
 from finetune.utils.text import percent
 
 # Number of frames that are read to check the unit.
@@ -136,6 +136,9 @@ class Predictions:
         fix = "Write a file for each frame of data.val, or name the frames that there are in a list"
         if self.meters_per_unit is None:
             fix += "; for .png give --meters-per-unit"
+        closed = if_closed(candidates[0])
+        if closed:
+            raise DataError(candidates[0], f"cannot be read{closed}", "Make it a folder that this user may read")
         raise DataError(candidates[0], "does not exist", fix)
 
     @cached_property

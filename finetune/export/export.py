@@ -66,7 +66,7 @@ def export_model(
         FinetuneError: there is no such format, it cannot hold this model, or the output cannot be written there.
     """
     image = default_test_image() if image is None else image
-    exporter = exporter_for(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half, dynamic=dynamic)
+    exporter = make_exporter(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half, dynamic=dynamic)
     exporter.require_writable(predictor.max_depth_m)
     with explain_write_errors(output), _aside(_nearest_folder(output)) as aside:
         written = Path(aside, "written", output.name)
@@ -104,7 +104,7 @@ def _take_places(sources: Sequence[Path], targets: Sequence[Path], aside: Path) 
         raise
 
 
-def exporter_for(
+def make_exporter(
     to: str,
     output: Path,
     force: bool,

@@ -60,7 +60,7 @@ class Onnx(Exporter):
         import onnx
         import torch
 
-        imported_runtime()  # before torch's exporter could import it
+        import_runtime()  # before torch's exporter could import it
 
         from finetune.models.onnx_graph import TracedNetwork
 
@@ -147,7 +147,7 @@ def output_name(kind: Kind) -> str:
     return "depth_m" if kind == "metric" else "inverse_depth"
 
 
-def imported_runtime() -> Any:
+def import_runtime() -> Any:
     """onnxruntime, told to report nothing to its maker: it reads this when it is imported, and reports otherwise."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
@@ -162,7 +162,7 @@ class OnnxPredictor:
     def __init__(self, path: Path) -> None:
         from finetune.data.preprocessing import Preprocessing
 
-        onnxruntime = imported_runtime()
+        onnxruntime = import_runtime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3  # errors; it warns of every constant it folds
         self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

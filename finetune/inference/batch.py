@@ -1,4 +1,4 @@
-"""Many images and videos to depth: what is decoded next and written last does not keep the network waiting."""
+"""Predict many images and videos: the next is decoded and the last is written while the network works."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from finetune.data.camera import CameraOptions, camera_of
-from finetune.data.preprocessing import MAX_ELONGATED
 from finetune.data.readers.files import read_image
 from finetune.inference.inputs import ENDINGS, VIDEO_ENDINGS, Input
+from finetune.inference.notes import BatchNotes
 from finetune.inference.outputs import (
     UNITS_PER_METER,
     MeterFiles,
@@ -29,35 +29,31 @@ from finetune.inference.outputs import (
 )
 from finetune.inference.point_cloud import PointCloud, point_cloud
 from finetune.inference.predictor import Predictor
-from finetune.inference.video import VideoFrames, written_video
+from finetune.inference.video import VideoFrames, open_video_writer
 from finetune.utils.errors import DataError, FinetuneError, ResultError
-from finetune.utils.files import explain_write_errors
+from finetune.utils.files import explain_write_errors, write_output
 from finetune.utils.paths import MAX_NAME_BYTES, path_exists
 
-# Images that are decoded, or wait to be written, at any time.
+# The number of images that are decoded in advance, and that may wait to be written.
 _AHEAD = 3
-# Further from training than this, shape or size is worth a word.
-FAR_ASPECT, FAR_ENLARGED = 2.0, 2.0
-# The range of a preview that goes from each image's 2nd to its 98th percentile.
+# The range of a preview from each image's 2nd to its 98th percentile.
 AUTO: Literal["auto"] = "auto"
-# A preview that uses less of its colors shows little.
-FLAT_SHARE = 0.2
-# Fewer steps from 0 to the model's max depth are no depth map but a typing error.
+# A PNG with fewer steps from 0 to the model's max depth is a typing error, not a depth map.
 MIN_PNG_STEPS = 20
-# Of the preview of a video: encoding VP9 takes about 1 s of a core for a frame of 1920x1080, 0.2 s for 640x360.
+# Longer side of a video's preview: encoding VP9 takes about 1 s of a core for a frame of 1920x1080, 0.2 s for 640x360.
 MAX_VIDEO_SIDE_PX = 640
-# Of the frames that a video says it has, which some containers estimate: with less it is cut off.
-CUT_OFF_SHARE = 0.9
+# In the folder of a video's frames: the time of each.
+FRAME_TIMES_FILE = "frames.csv"
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PointOptions:
-    """What points are made of.
+    """How point clouds are made.
 
     Attributes:
-        cameras: of images that no list gives intrinsics of.
-        edge_ratio, max_points: as of ``point_cloud``.
+        cameras: the camera of images for which no list gives intrinsics.
+        edge_ratio, max_points: as for ``point_cloud``.
     """
 
     cameras: CameraOptions
@@ -67,16 +63,16 @@ class PointOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class PredictOptions:
-    """How answers are made and written.
+    """How predictions are made and written.
 
     Attributes:
         output: folder.
-        range_m: ends of the colors, meters; None: 0 to the model's max depth; "auto": the 2nd to the 98th percentile
-            of each image's own depth, of a video its first frame's.
+        range_m: meters at the ends of the colors; None: 0 to the model's max depth; "auto": the 2nd to the 98th
+            percentile of each image's depth, or of the first frame of a video.
         units_per_meter: of the 16-bit PNG.
-        flip: average with the answer to the mirrored image.
-        skip_existing: leave alone what has its last file already.
-        frames: of a video also write what an image gets, a frame each.
+        flip: average with the prediction for the mirrored image.
+        skip_existing: skip an input whose last file is there already.
+        frames: also write every frame of a video as if it were an image.
         points: None: no points.
     """
 
@@ -91,13 +87,13 @@ class PredictOptions:
 
 @dataclass(kw_only=True)
 class Outcome:
-    """What became of the images.
+    """What became of the inputs.
 
     Attributes:
-        done, skipped: how many.
-        faults: what was wrong with the others, a sentence each.
-        beyond: those without a 16-bit PNG, since it does not hold their depth.
-        notes: sentences about images far from training.
+        done, skipped: numbers of inputs.
+        faults: what was wrong with the others, one sentence each.
+        beyond: inputs without a 16-bit PNG, which cannot hold their depth.
+        notes: sentences about images that are unlike those of training, and about colors.
     """
 
     done: int = 0
@@ -111,11 +107,11 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: Predi
     """
     Args:
         predictor: the model.
-        inputs: as ``found_inputs`` gives them.
+        inputs: as ``find_inputs`` gives them.
         options: see there.
 
     Returns:
-        What became of each; what cannot be read, or has no answer, is a fault and the others are done.
+        What became of each input. One that cannot be read or predicted is a fault, and the others are done.
 
     Raises:
         FinetuneError: points are asked for and no camera is known, a range in meters of a model that knows none, a
@@ -128,18 +124,18 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: Predi
         )
     _require_steps(predictor, options.units_per_meter)
     _require_cameras(predictor, inputs, options)
-    work = _Work(predictor, options)
-    todo = [one for one in work.nameable(inputs) if not work.stands(one)]
-    work.outcome.skipped = len(inputs) - len(todo) - len(work.outcome.faults)
-    images = [one for one in todo if not one.is_video]
-    # On no terminal a bar is one long line.
+    batch = _Batch(predictor, options)
+    todo = [given for given in batch.refuse_long_names(inputs) if not batch.is_done(given)]
+    batch.outcome.skipped = len(inputs) - len(todo) - len(batch.outcome.faults)
+    images = [given for given in todo if not given.is_video]
+    # Without a terminal the bar would be one long line.
     with tqdm(total=len(images), unit="image", dynamic_ncols=True, disable=None if images else True) as bar:
-        work.images(images, bar)
-    for one in todo:
-        if one.is_video:
-            work.video(one)
-    work.outcome.notes = work.notes(len(todo))
-    return work.outcome
+        batch.predict_images(images, bar)
+    for given in todo:
+        if given.is_video:
+            batch.predict_video(given)
+    batch.outcome.notes = batch.notes.sentences(len(todo))
+    return batch.outcome
 
 
 def _require_cameras(predictor: Predictor, inputs: Sequence[Input], options: PredictOptions) -> None:
@@ -153,14 +149,15 @@ def _require_cameras(predictor: Predictor, inputs: Sequence[Input], options: Pre
         raise FinetuneError(f"{predictor.source} is relative: it knows no meters, so no points. Leave out --points.")
     cameras = options.points.cameras
     if cameras.intrinsics is None and cameras.hfov_deg is None:
-        bare = next((one.path for one in inputs if one.intrinsics is None), None)
-        if bare is not None:
+        without_camera = next((given.path for given in inputs if given.intrinsics is None), None)
+        if without_camera is not None:
             raise FinetuneError(
-                f"{bare}: --points needs its camera. Give --intrinsics fx,fy,cx,cy in pixels (with --intrinsics-size "
-                "W,H of the images that they are for, if others), a list with these four columns, or --hfov DEGREES."
+                f"{without_camera}: --points needs its camera. Give --intrinsics fx,fy,cx,cy in pixels (with "
+                "--intrinsics-size W,H if they are for another image size), a list with these four columns, or "
+                "--hfov DEGREES."
             )
-    if not options.frames and any(one.is_video for one in inputs):
-        raise FinetuneError("--points of a video are a file a frame: add --frames, or leave out --points.")
+    if not options.frames and any(given.is_video for given in inputs):
+        raise FinetuneError("--points of a video are one file a frame: add --frames, or leave out --points.")
 
 
 def _require_steps(predictor: Predictor, units_per_meter: float) -> None:
@@ -168,68 +165,62 @@ def _require_steps(predictor: Predictor, units_per_meter: float) -> None:
     Raises:
         FinetuneError: between 0 and the model's max depth the 16-bit PNG would have fewer than ``MIN_PNG_STEPS``.
     """
-    most_m = predictor.max_depth_m
-    if most_m is not None and most_m * units_per_meter < MIN_PNG_STEPS:
+    max_depth_m = predictor.max_depth_m
+    if max_depth_m is not None and max_depth_m * units_per_meter < MIN_PNG_STEPS:
         raise FinetuneError(
-            f"--png-units-per-meter {units_per_meter:g}: from 0 to the max depth {most_m:g} m the 16-bit PNG would "
-            f"have {most_m * units_per_meter:.3g} steps. Write at least {math.ceil(MIN_PNG_STEPS / most_m)}; "
-            f"{UNITS_PER_METER:g} is millimeters."
+            f"--png-units-per-meter {units_per_meter:g}: from 0 to the max depth {max_depth_m:g} m the 16-bit PNG "
+            f"would have {max_depth_m * units_per_meter:.3g} steps. Write at least "
+            f"{math.ceil(MIN_PNG_STEPS / max_depth_m)}; {UNITS_PER_METER:g} is millimeters."
         )
 
 
-class _Work:
-    """The state of one call."""
+class _Batch:
+    """One call: which inputs are left to do, in which order they are done, and what became of them."""
 
     def __init__(self, predictor: Predictor, options: PredictOptions) -> None:
         self.outcome = Outcome()
-        self._predictor = predictor
+        self.notes = BatchNotes(predictor.preprocessing, predictor.max_depth_m)
         self._options = options
-        self._elongated: list[Path] = []
-        self._far: list[tuple[Path, str]] = []
-        self._flat: list[tuple[Path, tuple[float, float]]] = []
-        self._spread: list[tuple[Path, tuple[float, float]]] = []
-        self._files: MeterFiles | None = None
-        if predictor.max_depth_m is not None:
-            self._files = MeterFiles(units_per_meter=options.units_per_meter)
+        self._levels = predictor.preprocessing.image_levels
+        self._ending = "_inverse.npy" if predictor.max_depth_m is None else ".npy"
+        self._frame = _FramePrediction(predictor, options, self.notes)
 
-    def nameable(self, inputs: Sequence[Input]) -> list[Input]:
-        """The inputs without those, noted as faults, whose answers would have a name that no file can have."""
+    def refuse_long_names(self, inputs: Sequence[Input]) -> list[Input]:
+        """The inputs but those whose predictions would have names that no file can have; these are noted as faults."""
         found = []
-        for one in inputs:
-            longest = f"{one.path.stem}{max((*ENDINGS, *VIDEO_ENDINGS), key=len)}"
+        for given in inputs:
+            longest = f"{given.path.stem}{max((*ENDINGS, *VIDEO_ENDINGS), key=len)}"
             if len(os.fsencode(longest)) <= MAX_NAME_BYTES:
-                found.append(one)
+                found.append(given)
             else:
-                said = f"{one.path}: its answers would have names of more than {MAX_NAME_BYTES} bytes. Rename it."
-                self.outcome.faults.append(said)
+                self.outcome.faults.append(
+                    f"{given.path}: its predictions would have names of more than {MAX_NAME_BYTES} bytes. Rename it."
+                )
         return found
 
-    def stands(self, one: Input) -> bool:
-        """Whether it is done from an earlier call, and may be left."""
+    def is_done(self, given: Input) -> bool:
+        """Whether an earlier call finished it, and it is to be skipped then."""
         if not self._options.skip_existing:
             return False
-        ending = ".npy" if self._files else "_inverse.npy"
-        stem = self._options.output / one.path.stem
-        if not one.is_video:
-            endings = [ending] if self._options.points is None else [ending, ".ply"]
+        stem = self._options.output / given.path.stem
+        if not given.is_video:
+            endings = [self._ending] if self._options.points is None else [self._ending, ".ply"]
             return all(path_exists(f"{stem}{ending}") for ending in endings)
         preview = Path(f"{stem}_preview.mp4")
         if not path_exists(preview) or not self._options.frames:
             return path_exists(preview)
-        # The earlier call may have been one without --frames, and one in between may have been interrupted.
-        frames = len(list(stem.glob(f"[0-9]*{ending}")))
-        return frames == VideoFrames(preview).count
+        # The preview may be of a call without --frames, and a call with it may have been interrupted.
+        frames = len(list(stem.glob(f"[0-9]*{self._ending}")))
+        return path_exists(stem / FRAME_TIMES_FILE) and frames == VideoFrames(preview).count
 
-    def images(self, inputs: Sequence[Input], bar: tqdm) -> None:
+    def predict_images(self, inputs: Sequence[Input], bar: tqdm) -> None:
         """Predict images, in their order."""
         written: deque[tuple[Input, Future[bool]]] = deque()
         with ThreadPoolExecutor(2) as pool:
-            levels = self._predictor.preprocessing.image_levels
-            for one, decoded in _ahead(pool, inputs, lambda one: read_image(one.path, upright=True, levels=levels)):
+            for given, decoded in _read_ahead(pool, inputs, self._read):
                 try:
-                    image = decoded.result()
-                    task = self._start_writing(one, image, self._options.output / one.path.stem)
-                    written.append((one, pool.submit(task)))
+                    write = self._frame.predict(given, decoded.result(), self._options.output / given.path.stem)
+                    written.append((given, pool.submit(write)))
                 except (DataError, ResultError) as error:
                     self.outcome.faults.append(str(error))
                     bar.update()
@@ -238,88 +229,88 @@ class _Work:
             while written:
                 self._finish(*written.popleft(), bar)
 
-    def _finish(self, one: Input, task: Future[bool], bar: tqdm) -> None:
-        if not task.result():
-            self.outcome.beyond.append(one.path)
+    def _read(self, given: Input) -> NDArray[np.uint8]:
+        return read_image(given.path, upright=True, levels=self._levels)
+
+    def _finish(self, given: Input, written: Future[bool], bar: tqdm) -> None:
+        if not written.result():
+            self.outcome.beyond.append(given.path)
         self.outcome.done += 1
         bar.update()
 
-    def video(self, one: Input) -> None:
-        """Predict a video, with one decoded frame and one that is written beside the one at the network."""
-        output = self._options.output
-        folder = output / one.path.stem
-        beyond, ends = 0, None
+    def predict_video(self, given: Input) -> None:
+        """Predict a video. The next frame is decoded and the last one encoded while the network works on this one."""
+        output, with_frames = self._options.output, self._options.frames
+        folder = output / given.path.stem
+        beyond, stamps = 0, []
+        color_range: tuple[float, float] | None = None
         try:
-            frames = VideoFrames(one.path)
-            if self._options.frames:
+            video = VideoFrames(given.path)
+            if with_frames:
                 with explain_write_errors(folder):
                     folder.mkdir(exist_ok=True)
             with (
                 ThreadPoolExecutor(1) as pool,
-                written_video(output / f"{one.path.stem}_preview.mp4", frames.frames_per_second) as write_preview,
-                tqdm(total=frames.count or None, unit="frame", dynamic_ncols=True, disable=None) as bar,
+                open_video_writer(output / f"{given.path.stem}_preview.mp4", video.frames_per_second) as write_preview,
+                tqdm(total=video.count or None, unit="frame", dynamic_ncols=True, disable=None) as bar,
             ):
-                decoded = 0
-                for number, image in enumerate(_next_in_thread(pool, iter(frames))):
-                    decoded += 1
-                    prediction = self._predict(one.path, image)
-                    # The range is that of the first frame, so that colors stay comparable.
-                    ends = ends or self._ends(one.path, prediction)
-                    write_preview(self._preview(_reduced(prediction, MAX_VIDEO_SIDE_PX), ends))
-                    if self._options.frames:
-                        points = self._points(one, image, prediction)
-                        beyond += not self._write(prediction, folder / f"{number:06d}", ends, points)
+                for number, frame in enumerate(_prefetch(pool, iter(video))):
+                    stamps.append(frame.seconds)
+                    prediction = self._frame.predict_depth(given.path, frame.image)
+                    # All frames have the range of the first, so that their colors compare.
+                    color_range = color_range or self._frame.color_range(given.path, prediction)
+                    write_preview(self._frame.preview(_shrink(prediction, MAX_VIDEO_SIDE_PX), color_range))
+                    if with_frames:
+                        points = self._frame.points(given, frame.image, prediction)
+                        beyond += not self._frame.write(prediction, folder / f"{number:06d}", color_range, points)
                     bar.update()
                     if number == 0:
-                        self._look(one.path, *image.shape[:2])
+                        self.notes.check_size(given.path, *frame.image.shape[:2])
         except (DataError, ResultError) as error:
             self.outcome.faults.append(str(error))
             return
+        times = video.frame_times(stamps)
+        if with_frames:
+            rows = [f"{number},{seconds:.6f}" for number, seconds in enumerate(times)]
+            write_output(folder / FRAME_TIMES_FILE, "\n".join(["frame,seconds", *rows]) + "\n")
         if beyond:
-            self.outcome.beyond.append(one.path)
-        if decoded < CUT_OFF_SHARE * frames.count:
+            self.outcome.beyond.append(given.path)
+        if video.is_cut_off(times):
             self.outcome.faults.append(
-                f"{one.path}: {decoded} of the {frames.count} frames that it says it has could be decoded, and are "
-                "done. Copy it again."
+                f"{given.path}: only {len(times)} of the {video.count} frames that the file announces could be "
+                "decoded; these are done. Copy it again."
             )
         self.outcome.done += 1
 
-    def _start_writing(self, one: Input, image: NDArray[np.uint8], stem: Path) -> Callable[[], bool]:
-        """What writes the answer to an image, and says whether every file could be written."""
-        prediction = self._predict(one.path, image)
-        points = self._points(one, image, prediction)
-        self._look(one.path, *image.shape[:2])
-        ends = self._ends(one.path, prediction)
-        return lambda: self._write(prediction, stem, ends, points)
 
-    def _ends(self, path: Path, prediction: NDArray[np.float32]) -> tuple[float, float]:
-        """The ends of the preview's colors; notes what is worth a word about them."""
-        wanted, max_depth_m = self._options.range_m, self._predictor.max_depth_m
-        if wanted is None and max_depth_m is None:
-            return float(prediction.min()), float(prediction.max())
-        if wanted is not None and wanted != AUTO:
-            return wanted
-        ends = spread_range(prediction)
-        if wanted == AUTO:
-            self._spread.append((path, ends))
-            return ends
-        assert max_depth_m is not None
-        if ends[1] - ends[0] < FLAT_SHARE * max_depth_m:
-            self._flat.append((path, ends))
-        return 0.0, max_depth_m
+class _FramePrediction:
+    """From an image, or a frame of a video, to its files."""
 
-    def _preview(self, prediction: NDArray[np.float32], ends: tuple[float, float]) -> NDArray[np.uint8]:
-        return meter_preview(prediction, ends) if self._files is not None else inverse_preview(prediction, ends)
+    def __init__(self, predictor: Predictor, options: PredictOptions, notes: BatchNotes) -> None:
+        self._predictor = predictor
+        self._options = options
+        self._notes = notes
+        self._files: MeterFiles | None = None
+        if predictor.max_depth_m is not None:
+            self._files = MeterFiles(units_per_meter=options.units_per_meter)
 
-    def _predict(self, path: Path, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, given: Input, image: NDArray[np.uint8], stem: Path) -> Callable[[], bool]:
+        """Predict an image. Returns the function that writes its files, see ``write``."""
+        prediction = self.predict_depth(given.path, image)
+        points = self.points(given, image, prediction)
+        self._notes.check_size(given.path, *image.shape[:2])
+        color_range = self.color_range(given.path, prediction)
+        return lambda: self.write(prediction, stem, color_range, points)
+
+    def predict_depth(self, path: Path, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """
         Raises:
-            ResultError: there is none.
+            ResultError: memory runs out, or the prediction is not finite.
         """
         try:
             prediction = self._predictor.predict(image, flip=self._options.flip)
         except (MemoryError, RuntimeError) as error:
-            # PyTorch has no class of its own for memory that a CPU lacks.
+            # PyTorch has no error class of its own for a CPU that runs out of memory.
             if not any(words in str(error) for words in ("can't allocate memory", "out of memory")):
                 raise
             height, width = self._predictor.preprocessing.network_size(*image.shape[:2])
@@ -328,95 +319,72 @@ class _Work:
             ) from error
         if not np.isfinite(prediction).all():
             raise ResultError(
-                f"{path}: the answer is not a number everywhere. The weights are damaged; export them again."
+                f"{path}: the prediction is not a number everywhere. The weights are damaged; export them again."
             )
         return prediction
 
-    def _points(self, one: Input, image: NDArray[np.uint8], prediction: NDArray[np.float32]) -> PointCloud | None:
+    def points(self, given: Input, image: NDArray[np.uint8], prediction: NDArray[np.float32]) -> PointCloud | None:
         """
         Raises:
-            DataError: the camera cannot be that of the image.
+            ResultError: the camera cannot be that of the image.
         """
         points = self._options.points
         if points is None:
             return None
         height, width = image.shape[:2]
         try:
-            listed = one.intrinsics
+            listed = given.intrinsics
             cameras = points.cameras
             camera = camera_of(listed, height, width, cameras.size) if listed else cameras.camera(height, width)
         except FinetuneError as error:
-            raise ResultError(f"{one.path}: {error}") from error
-        assert camera is not None, "looked at before the first image"
+            raise ResultError(f"{given.path}: {error}") from error
+        assert camera is not None, "_require_cameras was called first"
         return point_cloud(prediction, image, camera, edge_ratio=points.edge_ratio, max_points=points.max_points)
 
-    def _write(
-        self, prediction: NDArray[np.float32], stem: Path, ends: tuple[float, float], points: PointCloud | None
+    def color_range(self, path: Path, prediction: NDArray[np.float32]) -> tuple[float, float]:
+        """The ends of the preview's colors. Makes a note where ``--range auto`` chose them or would show more."""
+        wanted, max_depth_m = self._options.range_m, self._predictor.max_depth_m
+        if wanted is None and max_depth_m is None:
+            return float(prediction.min()), float(prediction.max())
+        if wanted is not None and wanted != AUTO:
+            return wanted
+        spread = spread_range(prediction)
+        if wanted == AUTO:
+            self._notes.add_auto_range(path, spread)
+            return spread
+        assert max_depth_m is not None
+        self._notes.check_contrast(path, spread)
+        return 0.0, max_depth_m
+
+    def preview(self, prediction: NDArray[np.float32], color_range: tuple[float, float]) -> NDArray[np.uint8]:
+        """(H + legend, W, 3) uint8, RGB."""
+        draw = inverse_preview if self._files is None else meter_preview
+        return draw(prediction, color_range)
+
+    def write(
+        self, prediction: NDArray[np.float32], stem: Path, color_range: tuple[float, float], points: PointCloud | None
     ) -> bool:
+        """Write all files of a prediction; False if the 16-bit PNG is missing since it cannot hold the depth."""
         if self._files is not None:
-            return self._files.write(prediction, stem, ends, points)
-        write_inverse(prediction, stem, ends)
+            return self._files.write(prediction, stem, color_range, points)
+        write_inverse(prediction, stem, color_range)
         return True
 
-    def _look(self, path: Path, height: int, width: int) -> None:
-        """Note an image that is far from what the network was trained on."""
-        preprocessing = self._predictor.preprocessing
-        elongated = preprocessing.elongation(height, width)
-        network = preprocessing.network_size(height, width)
-        if elongated > MAX_ELONGATED:
-            self._elongated.append(path)
-        elif elongated > FAR_ASPECT or network[0] > FAR_ENLARGED * height:
-            self._far.append((path, f"{width}x{height}"))
 
-    def notes(self, inputs: int) -> list[str]:
-        """Sentences about images that are far from training, and about the colors of previews."""
-        height, width = self._predictor.preprocessing.input_size
-        found = []
-        if self._elongated:
-            found.append(
-                f"{len(self._elongated)} of {inputs}, {self._elongated[0]} first, are more than "
-                f"{MAX_ELONGATED:g} times as elongated as the training size {width}x{height}: longer side bounded"
-            )
-        if self._far:
-            path, size = self._far[0]
-            found.append(
-                f"{len(self._far)} of {inputs}, {path} ({size}) first, are of a shape or size far from the "
-                f"training size {width}x{height}: expect larger errors"
-            )
-        return found + self._notes_on_colors(inputs)
-
-    def _notes_on_colors(self, inputs: int) -> list[str]:
-        unit = "relative" if self._files is None else "m"
-        if self._spread:
-            path, (low, high) = self._spread[0]
-            others = "" if len(self._spread) == 1 else "; the others' legends say theirs, so colors do not compare"
-            return [
-                f"{path}: the preview's colors go from {low:.4g} to {high:.4g} {unit}, the 2nd to the 98th percentile"
-                f"{others}"
-            ]
-        if self._flat:
-            path, (low, high) = self._flat[0]
-            return [
-                f"{len(self._flat)} of {inputs}, {path} first, use less than a fifth of the preview's colors "
-                f"({low:.4g} to {high:.4g} of 0 to {self._predictor.max_depth_m:g} m): see more with --range auto"
-            ]
-        return []
-
-
-def _ahead(
+def _read_ahead(
     pool: ThreadPoolExecutor, inputs: Sequence[Input], read: Callable[[Input], _T]
 ) -> Iterator[tuple[Input, Future[_T]]]:
-    """Each input and what is read of it, a few of them in advance."""
+    """Each input with what was read of it; a few are read in advance."""
     waiting: deque[tuple[Input, Future[_T]]] = deque()
-    for one in inputs:
-        waiting.append((one, pool.submit(read, one)))
+    for given in inputs:
+        waiting.append((given, pool.submit(read, given)))
         if len(waiting) > _AHEAD:
             yield waiting.popleft()
     yield from waiting
 
 
-def _reduced(prediction: NDArray[np.float32], max_side_px: int) -> NDArray[np.float32]:
-    """(H, W) at a size without a longer side, each pixel the nearest one; as it is if it has none."""
+def _shrink(prediction: NDArray[np.float32], max_side_px: int) -> NDArray[np.float32]:
+    """Shrink (H, W) until no side is longer than ``max_side_px``, by nearest neighbor; a smaller one is unchanged."""
     scale = max_side_px / max(prediction.shape)
     if scale >= 1:
         return prediction
@@ -424,8 +392,8 @@ def _reduced(prediction: NDArray[np.float32], max_side_px: int) -> NDArray[np.fl
     return prediction[np.ix_(rows.clip(max=prediction.shape[0] - 1), columns.clip(max=prediction.shape[1] - 1))]
 
 
-def _next_in_thread(pool: ThreadPoolExecutor, items: Iterator[_T]) -> Iterator[_T]:
-    """The items; while one is used, the next is made."""
+def _prefetch(pool: ThreadPoolExecutor, items: Iterator[_T]) -> Iterator[_T]:
+    """The items. The next one is made while one is used."""
     end = object()
     coming = pool.submit(next, items, end)
     while (item := coming.result()) is not end:

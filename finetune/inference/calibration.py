@@ -1,4 +1,4 @@
-"""One scale for a camera that a model is deployed on, fitted to a few labeled frames and folded into its max depth."""
+"""Fit one scale to a few labeled frames of a deployed camera, and fold it into the model's max depth."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,20 +23,21 @@ from finetune.utils.files import explain_write_errors
 from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import expand_path, if_closed, is_file
 
-# Answers nearer to the end of the range than this share of it say "at least so far" and nothing of scale.
+# A prediction above this share of the max depth means "at least this far", which says nothing about scale.
 _AT_END = 0.95
-# When it is not, or not only, the scale: the error that is left, how much frames differ, and near and far.
+# Limits beyond which more than the scale is wrong: the share of the error that is left, how much the scales of frames
+# differ, and those of near and far pixels.
 MIN_GAINED, FRAMES_DIFFER, NEAR_AND_FAR_DIFFER = 0.8, 0.1, 0.1
 _SMALL_ERROR = 0.03  # AbsRel below which there is nothing to gain
 METADATA = "calibration"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Labeled:
-    """What a model says of some pixels of a frame, and what was measured there.
+class LabeledFrame:
+    """Predicted and measured depth of some pixels of a frame.
 
     Attributes:
-        name: of the frame.
+        name: the frame's.
         pred_m, target_m: (N,) meters.
     """
 
@@ -52,17 +52,17 @@ class Labeled:
 
 @dataclass(frozen=True, kw_only=True)
 class Calibration:
-    """A scale, and what it is worth.
+    """A scale, and how much it helps.
 
     Attributes:
-        scale: what answers are multiplied by.
-        frames, pixels: it was fitted to.
-        before, after: AbsRel, mean over frames.
-        left_out: the same of each frame with the scale of the others; None of a single frame.
+        scale: the factor for predictions.
+        frames, pixels: the numbers of those it was fitted to.
+        before, after: AbsRel without and with the scale, mean over frames.
+        left_out: AbsRel of each frame with the scale fitted to the others, mean over frames; None for one frame.
         spread: half of the distance from the 16th to the 84th percentile of the frames' own scales, in natural
-            logarithms; None of a single frame.
-        near, far: scale of the nearer and of the farther half of the pixels alone.
-        warnings: why it may not be a matter of scale, a sentence each.
+            logarithms; None for one frame.
+        near, far: the scale of the nearer and of the farther half of the pixels alone.
+        warnings: why more than the scale may be wrong, one sentence each.
     """
 
     scale: float
@@ -82,7 +82,7 @@ class Calibration:
             f"AbsRel before {self.before:.4f}, after {self.after:.4f}, mean over frames",
         ]
         if self.left_out is None or self.spread is None:
-            lines.append("one frame alone cannot say how well it holds for another: give more")
+            lines.append("one frame alone cannot show how well the scale holds for others: give more frames")
         else:
             lines.append(
                 f"each frame with the scale of the others: AbsRel {self.left_out:.4f}; the frames' own scales differ "
@@ -92,15 +92,15 @@ class Calibration:
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
-def labeled_frames(predictor: Predictor, recipe: Recipe, frames: int) -> list[Labeled]:
+def predict_labeled_frames(predictor: Predictor, recipe: Recipe, frames: int) -> list[LabeledFrame]:
     """
     Args:
         predictor: a metric model.
-        recipe: its ``data.train`` is of the camera; ``data.val`` stays unseen, so that ``evaluate`` can judge.
-        frames: so many at most, evenly spread over the entries.
+        recipe: its ``data.train`` is from the camera. ``data.val`` stays unseen, for ``evaluate``.
+        frames: at most this many, evenly spread over the entries.
 
     Returns:
-        Those that have a pixel to compare.
+        The frames with at least one pixel to compare.
 
     Raises:
         FileFault: a frame cannot be read.
@@ -113,51 +113,52 @@ def labeled_frames(predictor: Predictor, recipe: Recipe, frames: int) -> list[La
         for frame in evenly_spread(len(reader), max(1, frames // len(entries))):
             sample = reader[frame]
             pred_m = predictor.predict(sample.image)
-            found.append(_labeled(predictor, sample.source, pred_m[sample.valid], sample.depth_m[sample.valid]))
-    return [one for one in found if one.pred_m.size]
+            found.append(_compare_pixels(predictor, sample.source, pred_m[sample.valid], sample.depth_m[sample.valid]))
+    return [labeled for labeled in found if labeled.pred_m.size]
 
 
-def known_distances(predictor: Predictor, path: Path) -> list[Labeled]:
+def read_known_distances(predictor: Predictor, path: Path) -> list[LabeledFrame]:
     """
     Args:
         predictor: a metric model.
-        path: text, ``image, x, y, meters`` a line, commas or spaces between them; x to the right and y down, pixels of
-            the upright image from 0; images below the file's folder or from the current one. Meters are along the
-            optical axis.
+        path: a text file with ``image, x, y, meters`` a line, separated by commas or spaces. x goes right and y down,
+            in pixels of the upright image from 0. Images are relative to the file's folder or to the current one.
+            Meters are along the optical axis.
 
     Returns:
-        A frame for each image.
+        One frame for each image.
 
     Raises:
         FinetuneError: the file cannot be read, or a line is not of this form; names the line.
     """
     points: dict[Path, list[tuple[int, int, float, int]]] = {}
-    for number, name, x, y, meters in _lines(path):
-        place = next((one for one in (path.parent / expand_path(name), expand_path(name)) if is_file(one)), None)
-        if place is None:
+    for number, name, x, y, meters in _read_points(path):
+        candidates = (path.parent / expand_path(name), expand_path(name))
+        image_file = next((candidate for candidate in candidates if is_file(candidate)), None)
+        if image_file is None:
             closed = if_closed(path.parent / expand_path(name))
             raise FinetuneError(
-                f"{path}:{number}: {name} is no file below {path.parent} or from here{closed}. Mend the line."
+                f"{path}:{number}: {name} is no file below {path.parent} or from here{closed}. Fix the line."
             )
-        points.setdefault(place, []).append((x, y, meters, number))
+        points.setdefault(image_file, []).append((x, y, meters, number))
     if not points:
-        raise FinetuneError(f"{path}: holds no distance. Write `image, x, y, meters`, one a line.")
+        raise FinetuneError(f"{path}: has no distances. Write `image, x, y, meters`, one a line.")
     found = []
-    for place, of_image in points.items():
-        image = read_image(place, upright=True, levels=predictor.preprocessing.image_levels)
+    for image_file, of_image in points.items():
+        image = read_image(image_file, upright=True, levels=predictor.preprocessing.image_levels)
         height, width = image.shape[:2]
         for x, y, _, number in of_image:
             if not (0 <= x < width and 0 <= y < height):
                 raise FinetuneError(
-                    f"{path}:{number}: ({x}, {y}) lies outside of {place}, {width}x{height}. x is to the right, y down."
+                    f"{path}:{number}: ({x}, {y}) is outside of {image_file}, {width}x{height}. x goes right, y down."
                 )
         pred_m = predictor.predict(image)
         columns, rows, target_m, _ = zip(*of_image, strict=True)
-        found.append(_labeled(predictor, str(place), pred_m[list(rows), list(columns)], np.array(target_m)))
-    return [one for one in found if one.pred_m.size]
+        found.append(_compare_pixels(predictor, str(image_file), pred_m[list(rows), list(columns)], np.array(target_m)))
+    return [labeled for labeled in found if labeled.pred_m.size]
 
 
-def _lines(path: Path) -> Iterable[tuple[int, str, int, int, float]]:
+def _read_points(path: Path) -> Iterable[tuple[int, str, int, int, float]]:
     for number, columns in read_rows(str(path), ("image", "x", "y", "meters")):
         try:
             image, x, y, meters = columns
@@ -169,40 +170,43 @@ def _lines(path: Path) -> Iterable[tuple[int, str, int, int, float]]:
         yield number, image, *values
 
 
-def _labeled(predictor: Predictor, name: str, pred_m: NDArray[np.floating], target_m: NDArray[np.floating]) -> Labeled:
+def _compare_pixels(
+    predictor: Predictor, name: str, pred_m: NDArray[np.floating], target_m: NDArray[np.floating]
+) -> LabeledFrame:
+    """The pixels whose prediction and measurement say something about the scale."""
     assert predictor.max_depth_m is not None
-    told = (pred_m > 0) & (pred_m < _AT_END * predictor.max_depth_m) & np.isfinite(target_m)
-    return Labeled(name=name, pred_m=pred_m[told].astype(np.float64), target_m=target_m[told].astype(np.float64))
+    kept = (pred_m > 0) & (pred_m < _AT_END * predictor.max_depth_m) & np.isfinite(target_m)
+    return LabeledFrame(name=name, pred_m=pred_m[kept].astype(np.float64), target_m=target_m[kept].astype(np.float64))
 
 
-def calibration(frames: Sequence[Labeled]) -> Calibration:
+def fit_calibration(frames: Sequence[LabeledFrame]) -> Calibration:
     """
     Args:
-        frames: each with a pixel or more; each counts once, however many it has.
+        frames: each with at least one pixel. Each counts once, however many pixels it has.
 
     Raises:
-        DataError: there is none.
+        DataError: there are no frames.
     """
     if not frames:
         raise DataError(
             "calibration",
-            "no pixel has both a measured depth and an answer below the end of the model's range",
+            "no pixel has both a measured depth and a prediction below the end of the model's range",
             "Give frames with labels, or a model with a larger max depth",
         )
-    own = [fit_log_scale(one.pred_m, one.target_m) for one in frames]
-    scale = _middle(own)
+    own = [fit_log_scale(frame.pred_m, frame.target_m) for frame in frames]
+    scale = _log_median(own)
     left_out = spread = None
     if len(frames) > 1:
-        others = [_middle(own[:place] + own[place + 1 :]) for place in range(len(own))]
-        left_out = float(np.mean([one.abs_rel(other) for one, other in zip(frames, others, strict=True)]))
+        others = [_log_median(own[:i] + own[i + 1 :]) for i in range(len(own))]
+        left_out = float(np.mean([frame.abs_rel(other) for frame, other in zip(frames, others, strict=True)]))
         low, high = np.percentile(np.log(own), (16, 84))
         spread = float(high - low) / 2
-    pred_m = np.concatenate([one.pred_m for one in frames])
-    target_m = np.concatenate([one.target_m for one in frames])
+    pred_m = np.concatenate([frame.pred_m for frame in frames])
+    target_m = np.concatenate([frame.target_m for frame in frames])
     is_near = target_m <= np.median(target_m)
     near = fit_log_scale(pred_m[is_near], target_m[is_near])
     far = fit_log_scale(pred_m[~is_near], target_m[~is_near]) if not is_near.all() else near
-    before, after = (float(np.mean([one.abs_rel(factor) for one in frames])) for factor in (1.0, scale))
+    before, after = (float(np.mean([frame.abs_rel(factor) for frame in frames])) for factor in (1.0, scale))
     return Calibration(
         scale=scale,
         frames=len(frames),
@@ -217,8 +221,8 @@ def calibration(frames: Sequence[Labeled]) -> Calibration:
     )
 
 
-def _middle(scales: Sequence[float]) -> float:
-    """The median of scales, in logarithms, so that twice and half are equally far from one."""
+def _log_median(scales: Sequence[float]) -> float:
+    """The median of the logarithms, so that 2 and 1/2 are equally far from 1."""
     return float(np.exp(np.median(np.log(scales))))
 
 
@@ -227,22 +231,22 @@ def _warnings(before: float, after: float, spread: float | None, near: float, fa
         yield f"one scale does not help ({before:.3f} before, {after:.3f} after): fine-tune on frames of this camera"
     if spread is not None and spread > FRAMES_DIFFER:
         yield (
-            f"each frame asks for a scale of its own ({math.expm1(spread):.0%} apart): one scale holds for none of "
-            "them; fine-tune, or calibrate for one place alone"
+            f"each frame needs a different scale ({math.expm1(spread):.0%} apart), so one scale fits none of them: "
+            "fine-tune, or calibrate for one scene only"
         )
     if abs(math.log(near / far)) > NEAR_AND_FAR_DIFFER:
         yield (
-            f"near pixels ask for {near:.3f} and far ones for {far:.3f}: the error changes with distance, as of a "
-            "shift or of another field of view; look at undistortion, and fine-tune"
+            f"near pixels need the scale {near:.3f} and far ones {far:.3f}: the error changes with distance, as with a "
+            "shift or another field of view; check the undistortion, and fine-tune"
         )
 
 
 def write_calibrated(predictor: Predictor, found: Calibration, output: Path, fitted_to: str) -> float:
     """
-    Write the model with the scale folded into its max depth, as a weights file of ours.
+    Write the model with the scale folded into its max depth, as a native weights file.
 
     Args:
-        fitted_to: what the frames were from, for the record.
+        fitted_to: the source of the frames, for the record in the file.
 
     Returns:
         The new max depth, meters.
@@ -262,15 +266,15 @@ def write_calibrated(predictor: Predictor, found: Calibration, output: Path, fit
     }
     max_depth_m = predictor.max_depth_m * found.scale
     metadata = {**predictor.metadata, METADATA: record}
-    # What was scored were other answers.
+    # The scores are of other predictions.
     metadata.pop("evaluation", None)
     _save(predictor, max_depth_m, metadata, output)
     return max_depth_m
 
 
-def write_undone(predictor: Predictor, output: Path) -> float:
+def write_uncalibrated(predictor: Predictor, output: Path) -> float:
     """
-    Write the model as it was before any calibration.
+    Write the model as it was before all calibration.
 
     Returns:
         Its max depth, meters.
@@ -278,7 +282,7 @@ def write_undone(predictor: Predictor, output: Path) -> float:
     Raises:
         CheckpointError: it was never calibrated.
     """
-    metadata: dict[str, Any] = dict(predictor.metadata)
+    metadata = dict(predictor.metadata)
     record = metadata.pop(METADATA, None)
     if not isinstance(record, Mapping):
         raise CheckpointError(predictor.source, "was never calibrated", "Name a file that calibrate wrote")
@@ -289,7 +293,7 @@ def write_undone(predictor: Predictor, output: Path) -> float:
     return float(record["original_max_depth_m"])
 
 
-def _save(predictor: Predictor, max_depth_m: float, metadata: Mapping[str, Any], output: Path) -> None:
+def _save(predictor: Predictor, max_depth_m: float, metadata: Mapping[str, object], output: Path) -> None:
     """
     Raises:
         FinetuneError: it cannot be written there.

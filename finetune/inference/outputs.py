@@ -1,4 +1,4 @@
-"""Depth as files that people and programs open: ``.npy``, 16-bit PNG, a picture, points."""
+"""Write depth as files that people and programs open: ``.npy``, 16-bit PNG, a preview in color, points."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ UNITS_PER_METER = 1000.0
 
 @dataclass(frozen=True, kw_only=True)
 class MeterFiles:
-    """How meters are written.
+    """Writes depth in meters.
 
     Attributes:
         units_per_meter: of the 16-bit PNG.
@@ -29,8 +29,8 @@ class MeterFiles:
     units_per_meter: float = UNITS_PER_METER
 
     @property
-    def most_m(self) -> float:
-        """What the 16-bit PNG holds, meters."""
+    def max_png_m(self) -> float:
+        """The largest depth that the 16-bit PNG holds, meters."""
         return MAX_COUNTS / self.units_per_meter
 
     def write(
@@ -46,12 +46,12 @@ class MeterFiles:
             points: of this depth.
 
         Returns:
-            False when a depth is beyond ``most_m``: then there is no ``<stem>.png``, not even one of an earlier call.
+            False if a depth is beyond ``max_png_m``: then there is no ``<stem>.png``, not even one of an earlier call.
 
         Raises:
             FinetuneError: nothing can be written there.
         """
-        fits = bool(depth_m.max() <= self.most_m)
+        fits = bool(depth_m.max() <= self.max_png_m)
         if points is not None:
             with explain_write_errors(_named(stem, ".ply")):
                 points.save(_named(stem, ".ply"))
@@ -62,7 +62,7 @@ class MeterFiles:
                 counts_file, _png(np.rint(depth_m.astype(np.float64) * self.units_per_meter).astype(np.uint16))
             )
         else:
-            # One of an earlier call would be taken for this answer.
+            # One of an earlier call would be taken for this prediction.
             with explain_write_errors(counts_file):
                 remove(counts_file)
         # Write .npy last: where it is, the other files are complete.
@@ -81,10 +81,10 @@ def spread_range(values: NDArray[np.float32]) -> tuple[float, float]:
         values: (H, W), any unit.
 
     Returns:
-        Their 2nd and 98th percentile, between which colors are well used. Of values that are all the same, ends around
+        Their 2nd and 98th percentile, a range that uses the colors well. If all values are the same, a range around
         them.
     """
-    # A hundred thousand of them are enough for a percentile, and quick.
+    # About a hundred thousand values are enough for a percentile, and quick.
     step = max(1, int((values.size / 1e5) ** 0.5))
     low, high = np.percentile(values[::step, ::step], (2, 98)).tolist()
     if high - low <= 1e-3 * abs(high):
@@ -97,9 +97,9 @@ def write_inverse(inverse: NDArray[np.float32], stem: Path, ends: tuple[float, f
     Write ``<stem>_inverse.npy`` and ``<stem>_preview.png``.
 
     Args:
-        inverse: (H, W), inverse depth of unknown scale and shift, bigger is nearer.
+        inverse: (H, W), inverse depth of unknown scale and shift; larger is nearer.
         stem: folder, and name without its ending.
-        ends: of the colors, far and near; None: the image's own farthest and nearest.
+        ends: inverse depth at the ends of the colors, far and near; None: the smallest and the largest of the image.
 
     Raises:
         FinetuneError: nothing can be written there.
@@ -109,9 +109,9 @@ def write_inverse(inverse: NDArray[np.float32], stem: Path, ends: tuple[float, f
 
 
 def inverse_preview(inverse: NDArray[np.float32], ends: tuple[float, float] | None = None) -> NDArray[np.uint8]:
-    """(H, W) inverse depth -> (H + legend, W, 3) uint8, RGB; from its own farthest to its nearest, or between ends."""
+    """(H, W) inverse depth -> (H + legend, W, 3) uint8, RGB; ``ends`` as for ``write_inverse``."""
     far, near = ends or (float(inverse.min()), float(inverse.max()))
-    # Near is blue as it is in meters; an image of one value has no range.
+    # Near is blue, as in previews in meters. An image of one value has no range.
     picture = colorize(near - inverse, 0.0, (near - far) or 1.0)
     return add_labels(picture, ("near", "relative, no unit", "far"))
 

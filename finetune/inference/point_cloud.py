@@ -1,4 +1,4 @@
-"""Depth in meters to colored points, and to a PLY file."""
+"""Turn depth in meters into colored points, and write them as PLY."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class PointCloud:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """
-        Write a binary PLY, in meters, with a color for each point; whole or not at all.
+        Write a binary PLY, in meters, with a color for each point. The file is whole or not there.
 
         Raises:
             OSError: it cannot be written.
@@ -68,16 +68,16 @@ def point_cloud(
         depth_m: (H, W), meters along the optical axis.
         image: (H, W, 3) uint8, RGB.
         camera: of the image.
-        edge_ratio: leave out pixels whose depth differs from that of one of the four beside it by more than this share
-            of the smaller; None: keep them. Between a near and a far surface a network answers with depths that lie on
-            neither, which fly in the air.
-        max_points: so many at most, evenly drawn, the same each time; None: all.
+        edge_ratio: leave out pixels whose depth differs from that of one of their four neighbors by more than this
+            share of the smaller; None: keep them. Between a near and a far surface a network predicts depths that are
+            on neither, which would float in the air.
+        max_points: at most this many, drawn evenly, the same ones each time; None: all.
     """
     kept = np.isfinite(depth_m) & (depth_m > 0)
     if edge_ratio is not None:
         kept &= ~find_depth_edges(depth_m, edge_ratio)
-    places = np.flatnonzero(kept)
-    if max_points is not None and len(places) > max_points:
-        places = np.sort(np.random.default_rng(0).choice(places, max_points, replace=False))
-    points = camera.back_project(depth_m).reshape(-1, 3)[places]
-    return PointCloud(xyz_m=points.astype(np.float32), color=image.reshape(-1, 3)[places])
+    pixels = np.flatnonzero(kept)
+    if max_points is not None and len(pixels) > max_points:
+        pixels = np.sort(np.random.default_rng(0).choice(pixels, max_points, replace=False))
+    points = camera.back_project(depth_m).reshape(-1, 3)[pixels]
+    return PointCloud(xyz_m=points.astype(np.float32), color=image.reshape(-1, 3)[pixels])

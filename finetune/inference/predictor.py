@@ -1,4 +1,4 @@
-"""Weights in any format -> depth of an image."""
+"""Load weights in any format, and predict the depth of an image."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -30,10 +30,13 @@ from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import CheckpointError, FinetuneError
 from finetune.utils.kinds import Kind, KindOption
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 DEVICES = ("auto", "cpu", "cuda")
-# Of PIL, those that become RGB without a change of scale.
+# PIL modes that become RGB without a change of scale.
 _PIL_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr", "HSV", "LAB")
-ImageLike = NDArray[np.uint8] | str | os.PathLike[str] | Any
+ImageLike: TypeAlias = "NDArray[np.uint8] | str | os.PathLike[str] | Image.Image"
 _IN_PYTHON = ArgumentNames(
     source="name",
     kind="kind",
@@ -47,26 +50,26 @@ _IN_PYTHON = ArgumentNames(
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Predictor:
-    """A network and the preprocessing that belongs to it.
+    """A network with its preprocessing.
 
     Attributes:
         network: in evaluation mode, on its device.
-        preprocessing: what an image goes through first.
-        source: what the user wrote.
-        base: what the weights were made from (``source``, ``sha256``, ``license``); None where it is not known.
-        metadata: what else the weights file, or the ``.json`` beside it, says of itself.
-        notes: sentences for whoever uses it.
+        preprocessing: turns an image into the network's input.
+        source: the name or path that the user gave.
+        base: what the weights were made from (``source``, ``sha256``, ``license``); None for what is not known.
+        metadata: what else the weights file, or the ``.json`` next to it, says about the model.
+        notes: sentences for the user, such as what was assumed about the file.
     """
 
     network: DepthModel
     preprocessing: Preprocessing
     source: str
-    base: Mapping[str, Any]
+    base: Mapping[str, str | None]
     metadata: Mapping[str, Any]
     notes: tuple[str, ...]
 
     def __repr__(self) -> str:
-        """One line; the network has its own."""
+        """One line, without the layers of the network."""
         height, width = self.preprocessing.input_size
         depth = "" if self.max_depth_m is None else f"max_depth_m={self.max_depth_m:g}, "
         return (
@@ -76,12 +79,12 @@ class Predictor:
 
     @property
     def kind(self) -> Kind:
-        """``metric`` (answers are meters) or ``relative`` (answers are inverse depth, bigger is nearer, no unit)."""
+        """``metric`` (predicts meters) or ``relative`` (predicts inverse depth without a unit; larger is nearer)."""
         return self.network.kind
 
     @property
     def max_depth_m(self) -> float | None:
-        """The largest depth a metric model can answer, meters; None for a relative one."""
+        """The largest depth that a metric model can predict, meters; None for a relative one."""
         return self.network.max_depth_m
 
     @property
@@ -92,9 +95,9 @@ class Predictor:
     def predict(self, image: ImageLike, *, flip: bool = False) -> NDArray[np.float32]:
         """
         Args:
-            image: (H, W, 3) uint8, RGB; or the path of an image file, or an image of PIL, both turned upright as their
-                EXIF tag says. OpenCV reads BGR, which no check can tell: turn it with ``image[..., ::-1]``.
-            flip: average the answer with that to the mirrored image, mirrored back; twice the time.
+            image: (H, W, 3) uint8, RGB; or the path of an image file, or a PIL image, both turned upright as their
+                EXIF tag says. OpenCV reads BGR, which cannot be detected: convert it with ``image[..., ::-1]``.
+            flip: average with the prediction for the mirrored image, mirrored back. This takes twice the time.
 
         Returns:
             (H, W): meters along the optical axis for a metric model, inverse depth >= 0 for a relative one.
@@ -103,7 +106,7 @@ class Predictor:
             ValueError: the image is none of these.
             DataError: there is no such file, or it is no image.
         """
-        image = image_array(image, self.preprocessing.image_levels)
+        image = to_image_array(image, self.preprocessing.image_levels)
         size = (image.shape[0], image.shape[1])
         batch = torch.from_numpy(self.preprocessing(image))[None]
         prediction = resize_prediction(self(batch), size)
@@ -122,9 +125,9 @@ class Predictor:
     ) -> PointCloud:
         """
         Args:
-            image: as of ``predict``.
+            image: as for ``predict``.
             intrinsics: fx, fy, cx, cy of the image, pixels, or a ``Camera``.
-            edge_ratio, max_points: as of ``point_cloud``.
+            edge_ratio, max_points: as for ``point_cloud``.
 
         Returns:
             Colored points in meters; ``.save("cloud.ply")`` writes them.
@@ -134,8 +137,8 @@ class Predictor:
             FinetuneError: the intrinsics cannot be those of the image.
         """
         if self.kind == "relative":
-            raise ValueError(f"{self.source} is relative: its answers are no meters, so there are no points")
-        image = image_array(image, self.preprocessing.image_levels)
+            raise ValueError(f"{self.source} is relative: it knows no meters, so there are no points")
+        image = to_image_array(image, self.preprocessing.image_levels)
         depth_m = self.predict(image)
         camera = camera_of(intrinsics, *image.shape[:2])
         return point_cloud(depth_m, image, camera, edge_ratio=edge_ratio, max_points=max_points)
@@ -152,14 +155,14 @@ class Predictor:
             ValueError: the batch has another shape.
         """
         device = self.device
-        # float32 whatever autocast says around us, so that every command gives one answer.
+        # Always float32, even inside the caller's autocast, so that every command gives the same prediction.
         with torch.no_grad(), torch.autocast(device.type, enabled=False), _without_tf32():
             return self.network(batch.to(device, torch.float32))
 
 
 @contextmanager
 def _without_tf32() -> Iterator[None]:
-    """PyTorch would round the factors of a GPU's convolutions, and not those of its matrix products, to TF32."""
+    """By default PyTorch rounds the inputs of convolutions on a GPU, but not those of matrix products, to TF32."""
     kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
     before = [kind.allow_tf32 for kind in kinds]
     try:
@@ -182,17 +185,17 @@ def load_model(
 ) -> Predictor:
     """
     Args:
-        source: a run folder (its ``best/``), one of our weights files, an official ``.pth``, a folder that transformers
-            wrote, or a hub id.
-        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for the GPU where there is one.
-        kind: of an official ``.pth`` without the ``.json`` that our export writes: ``relative`` or ``metric``.
-        max_depth_m: of a metric one of these, meters.
-        version: of one of these, ``v1`` or ``v2`` of Depth Anything, whose files look alike; ``auto`` is V2.
-        input_size: height and width in pixels that one of these, or a folder of transformers without its processor,
-            was trained at; without it 518x518 is assumed, except for ``tiny``, of which none was published.
+        source: a run folder (its ``best/`` is loaded), a weights file of this toolkit, an official ``.pth``, a folder
+            that transformers wrote, or a hub id.
+        device: ``cpu``, ``cuda``, ``cuda:1``, or ``auto`` for the GPU if there is one.
+        kind: ``relative`` or ``metric``, for an official ``.pth`` without the ``.json`` that our export writes.
+        max_depth_m: meters, for such a file if it is metric.
+        version: ``v1`` or ``v2`` of Depth Anything, for such a file: the two look alike. ``auto`` is V2.
+        input_size: height and width in pixels of the training images, for such a file or for a folder of transformers
+            without its processor. The default is 518x518; ``tiny`` has none, since it was never published.
 
     Returns:
-        A model to call ``.predict(image)`` on. What it assumed about a file that cannot say it is a warning.
+        A model with ``.predict(image)``. What it had to assume about a file is a warning.
 
     Raises:
         CheckpointError: the file is missing, broken, of no known format, or contradicts the arguments.
@@ -219,7 +222,7 @@ def load_model(
         input_size=input_size,
         wording=_IN_PYTHON,
     )
-    predictor = predictor_of(checkpoint, chosen_device(device), _IN_PYTHON)
+    predictor = build_predictor(checkpoint, select_device(device), _IN_PYTHON)
     if checkpoint.kind_assumed or checkpoint.version_assumed or checkpoint.input_size is None or checkpoint.chosen:
         for note in predictor.notes:
             warnings.warn(note, stacklevel=2)
@@ -230,71 +233,71 @@ def adapter_base(source: str | os.PathLike[str], device: str = "cpu") -> DepthMo
     """
     Args:
         source: a folder of adapters, as ``finetune export --to adapter`` writes it.
-        device: as of ``load_model``.
+        device: as for ``load_model``.
 
     Returns:
-        The network that ``peft.PeftModel.from_pretrained(network, folder)`` lays them over: the encoder of the base
-        that the folder names, with the head, the max depth and the version that the adapters were trained for.
+        The network for ``peft.PeftModel.from_pretrained(network, folder)``: the encoder of the base that the folder
+        names, with the head, the max depth and the version that the adapters were trained for.
 
     Raises:
-        CheckpointError: it is no such folder, or its base is not to be had or another one.
+        CheckpointError: it is no such folder, or its base is not found or is another one.
         FinetuneError: there is no such device.
     """
     checkpoint = read_checkpoint(os.fspath(source), adapters=False, wording=_IN_PYTHON)
     if checkpoint.format != "adapter":
-        raise CheckpointError(checkpoint.source, "holds no adapters", "Use load_model, or name a folder that has some")
-    return whole_network(checkpoint).to(chosen_device(device))
+        raise CheckpointError(checkpoint.source, "has no adapters", "Use load_model, or name a folder that has some")
+    return whole_network(checkpoint).to(select_device(device))
 
 
-def predictor_of(checkpoint: Checkpoint, device: torch.device, wording: ArgumentNames = IN_RECIPE) -> Predictor:
+def build_predictor(checkpoint: Checkpoint, device: torch.device, wording: ArgumentNames = IN_RECIPE) -> Predictor:
     """
     Args:
-        checkpoint: as read.
+        checkpoint: as ``read_checkpoint`` returns it.
         device: where the network goes.
-        wording: what an error or a note calls the arguments of ``read_checkpoint``.
+        wording: the names of ``read_checkpoint``'s arguments in errors and notes.
 
     Raises:
-        CheckpointError: the checkpoint does not cover the network, or nothing says the input size of a ``tiny`` one.
+        CheckpointError: the checkpoint does not cover the network, or the input size of a ``tiny`` one is unknown.
     """
     base = checkpoint.metadata.get("base")
     itself = {"source": checkpoint.source, "sha256": checkpoint.sha256, "license": checkpoint.license}
     return Predictor(
         network=whole_network(checkpoint).to(device),
-        preprocessing=_preprocessing_of(checkpoint, wording),
+        preprocessing=_read_preprocessing(checkpoint, wording),
         source=checkpoint.source,
-        # Published weights stand for themselves.
-        base=base if isinstance(base, dict) and base and _are_texts(base) else itself,
+        # Published weights are their own base.
+        base=base if _are_texts(base) and base else itself,
         metadata=checkpoint.metadata,
-        notes=(*checkpoint.notes, *_size_assumed(checkpoint, wording)),
+        notes=(*checkpoint.notes, *_note_assumed_size(checkpoint, wording)),
     )
 
 
-def _are_texts(base: Mapping[str, Any]) -> bool:
-    return all(isinstance(value, str | None) for value in base.values())
+def _are_texts(base: object) -> TypeGuard[dict[str, str | None]]:
+    return isinstance(base, dict) and all(isinstance(value, str | None) for value in base.values())
 
 
-def chosen_device(name: str) -> torch.device:
+def select_device(name: str) -> torch.device:
     """
     Args:
         name: ``auto``, or what PyTorch calls a device.
 
     Raises:
-        FinetuneError: it is not here.
+        FinetuneError: it cannot be used here.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
-    # PyTorch refuses with an AssertionError where it was built without the device.
+    # PyTorch raises an AssertionError if it was built without the device.
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).partition("\n")[0].rstrip(". ")
         raise FinetuneError(f"device {name}: not usable here ({reason}). Use the device cpu or auto.") from error
     return device
 
 
-def _size_assumed(checkpoint: Checkpoint, wording: ArgumentNames) -> tuple[str, ...]:
-    """That nothing says the input size, where nothing does: at another one than it was trained at, depth is wrong."""
+def _note_assumed_size(checkpoint: Checkpoint, wording: ArgumentNames) -> tuple[str, ...]:
+    """A note if the input size is assumed: at another size than that of training, depth is wrong."""
     if checkpoint.input_size is not None:
         return ()
     height, width = ORIGINAL_INPUT_SIZE
@@ -304,18 +307,18 @@ def _size_assumed(checkpoint: Checkpoint, wording: ArgumentNames) -> tuple[str, 
     )
 
 
-def _preprocessing_of(checkpoint: Checkpoint, wording: ArgumentNames) -> Preprocessing:
+def _read_preprocessing(checkpoint: Checkpoint, wording: ArgumentNames) -> Preprocessing:
     """
     Raises:
-        CheckpointError: the file, or the ``.json`` beside it, says it, but not as we would have written it; or nothing
-            says the size of a ``tiny`` one, of which none was published that could tell it.
+        CheckpointError: the preprocessing in the file, or in the ``.json`` next to it, is not valid; or the input size
+            of a ``tiny`` model is unknown, which was never published and so has no default.
     """
     mapping = checkpoint.metadata.get("preprocessing")
     if mapping is None and checkpoint.input_size is None and checkpoint.encoder == "tiny":
         raise CheckpointError(
             checkpoint.source,
-            "is of the encoder tiny, and nothing says at which input size it was trained",
-            f"Set {wording.input_size} to its height and width, or put the .json that was exported with it beside it",
+            "has the encoder tiny, and nothing says at which input size it was trained",
+            f"Set {wording.input_size} to its height and width, or put the .json that was exported with it next to it",
         )
     if mapping is None:
         return Preprocessing(input_size=checkpoint.input_size or ORIGINAL_INPUT_SIZE)
@@ -325,35 +328,35 @@ def _preprocessing_of(checkpoint: Checkpoint, wording: ArgumentNames) -> Preproc
         raise CheckpointError(checkpoint.metadata_file, str(error), "Export it again from its run folder") from error
 
 
-def image_array(image: ImageLike, levels: ImageLevels | None = None) -> NDArray[np.uint8]:
+def to_image_array(image: ImageLike, levels: ImageLevels | None = None) -> NDArray[np.uint8]:
     """
     Args:
-        image: an array, the path of an image file, or an image of PIL.
-        levels: what is black and white of a file of more than 8 bits.
+        image: an array, the path of an image file, or a PIL image.
+        levels: the values of black and white in files of more than 8 bits.
 
     Returns:
-        (H, W, 3) uint8, RGB; a file and an image of PIL upright as their EXIF tag says.
+        (H, W, 3) uint8, RGB. A file or a PIL image is turned upright as its EXIF tag says.
 
     Raises:
         ValueError: it is none of these; names the fix.
-        DataError: there is no such file, or it is no image.
+        DataError: there is no such file, or it is not an image.
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image, upright=True, levels=levels)
-    pil = sys.modules.get("PIL.Image")  # whoever has such an image has imported it
+    pil = sys.modules.get("PIL.Image")  # a caller with such an image has imported it
     if pil is not None and isinstance(image, pil.Image):
         from PIL import ImageOps
 
         if image.mode not in _PIL_MODES:
             raise ValueError(
-                f"image has PIL's mode {image.mode}, whose values say no scale; expected RGB: give the path of the file"
+                f"image has PIL's mode {image.mode}, whose scale is not known; expected RGB: give the path of the file"
             )
         image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     _require_image(image)
     return np.asarray(image)
 
 
-def _require_image(image: Any) -> None:
+def _require_image(image: object) -> None:
     """
     Raises:
         ValueError: not (H, W, 3) uint8; names the fix.

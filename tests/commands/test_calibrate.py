@@ -17,7 +17,7 @@ from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.files import read_image
 from finetune.data.sample import DepthSample
 from finetune.evaluation.alignment import fit_log_scale
-from finetune.inference.calibration import Calibration, Labeled, calibration, labeled_frames
+from finetune.inference.calibration import Calibration, LabeledFrame, fit_calibration, predict_labeled_frames
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
 from finetune.utils.errors import DataError
@@ -148,19 +148,19 @@ def test_a_model_of_another_format_becomes_a_file_of_ours(camera: Path, tmp_path
     assert load_model(out).preprocessing == load_model(official).preprocessing
 
 
-def frames(*scales: float, noise: float = 0.0) -> list[Labeled]:
+def frames(*scales: float, noise: float = 0.0) -> list[LabeledFrame]:
     draw = np.random.default_rng(0)
     found = []
     for number, scale in enumerate(scales):
         pred_m = draw.uniform(1, 5, 200)
         found.append(
-            Labeled(name=str(number), pred_m=pred_m, target_m=scale * pred_m * np.exp(draw.normal(0, noise, 200)))
+            LabeledFrame(name=str(number), pred_m=pred_m, target_m=scale * pred_m * np.exp(draw.normal(0, noise, 200)))
         )
     return found
 
 
 def test_leave_one_out_by_hand() -> None:
-    found = calibration(frames(1.0, 1.0, 1.3))
+    found = fit_calibration(frames(1.0, 1.0, 1.3))
     assert found.scale == pytest.approx(1.0)
     assert found.before == pytest.approx((0.3 / 1.3) / 3)
     # Without the third: 1. Without one of the others: the middle of 1 and 1.3, in logarithms.
@@ -184,10 +184,10 @@ def test_only_pixels_that_tell_of_scale_are_compared() -> None:
     sample = DepthSample(image=np.zeros((1, 8, 3), np.uint8), depth_m=depth_m, valid=valid, source="frame")
     predictor: Any = SimpleNamespace(max_depth_m=10.0, predict=lambda image: answer, preprocessing=AS_STORED)
     recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[sample])]))
-    (found,) = labeled_frames(predictor, recipe, 20)
+    (found,) = predict_labeled_frames(predictor, recipe, 20)
     assert found.pred_m.tolist() == pytest.approx([2.0, 9.4, 5.0])
     assert found.target_m.tolist() == pytest.approx([3.0, 14.1, 7.5])
-    assert calibration([found]).scale == pytest.approx(1.5)
+    assert fit_calibration([found]).scale == pytest.approx(1.5)
 
 
 def test_frames_without_a_pixel_to_compare_are_left_out_and_none_at_all_is_an_error() -> None:
@@ -201,9 +201,9 @@ def test_frames_without_a_pixel_to_compare_are_left_out_and_none_at_all_is_an_er
         max_depth_m=10.0, predict=lambda image: np.ones((1, 2), np.float32), preprocessing=AS_STORED
     )
     recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[nothing])]))
-    assert labeled_frames(predictor, recipe, 20) == []
-    with pytest.raises(DataError, match="no pixel has both a measured depth and an answer"):
-        calibration([])
+    assert predict_labeled_frames(predictor, recipe, 20) == []
+    with pytest.raises(DataError, match="no pixel has both a measured depth and a prediction"):
+        fit_calibration([])
 
 
 def warnings(found: Calibration) -> str:
@@ -211,17 +211,17 @@ def warnings(found: Calibration) -> str:
 
 
 def test_a_pure_scale_warns_of_nothing() -> None:
-    assert not calibration(frames(1.4, 1.4, 1.4, noise=0.01)).warnings
+    assert not fit_calibration(frames(1.4, 1.4, 1.4, noise=0.01)).warnings
     # Nothing is gained, but there is nothing to gain either.
-    assert not calibration(frames(1.0, 1.0, 1.0, noise=0.02)).warnings
+    assert not fit_calibration(frames(1.0, 1.0, 1.0, noise=0.02)).warnings
 
 
 def test_what_is_not_a_scale_is_said() -> None:
-    assert "one scale does not help (" in warnings(calibration(frames(1.0, 1.0, noise=0.5)))
-    assert "each frame asks for a scale of its own" in warnings(calibration(frames(0.6, 1.0, 1.5, 2.0)))
+    assert "one scale does not help (" in warnings(fit_calibration(frames(1.0, 1.0, noise=0.5)))
+    assert "each frame needs a different scale (" in warnings(fit_calibration(frames(0.6, 1.0, 1.5, 2.0)))
     pred_m = np.linspace(1, 5, 200)
-    shifted = [Labeled(name="x", pred_m=pred_m, target_m=pred_m + 0.6) for _ in range(2)]
-    assert "near pixels ask for" in warnings(calibration(shifted))
+    shifted = [LabeledFrame(name="x", pred_m=pred_m, target_m=pred_m + 0.6) for _ in range(2)]
+    assert "near pixels need the scale " in warnings(fit_calibration(shifted))
 
 
 @pytest.mark.parametrize(
@@ -230,8 +230,8 @@ def test_what_is_not_a_scale_is_said() -> None:
         ("0.png, 3, 5\n", "known.csv:1: is '0.png, 3, 5'; expected image, x, y, meters"),
         ("0.png, 3, 5, -1\n", "expected image, x, y, meters"),
         ("gone.png, 3, 5, 1\n", "known.csv:1: gone.png is no file below"),
-        ("0.png, 64, 5, 1\n", "(64, 5) lies outside of"),
-        ("\n# nothing\n", "holds no distance"),
+        ("0.png, 64, 5, 1\n", "(64, 5) is outside of"),
+        ("\n# nothing\n", "has no distances"),
     ],
 )
 def test_labels_that_are_none(

@@ -14,7 +14,7 @@ from torch import Tensor
 from finetune.commands.export import main
 from finetune.data.preprocessing import Preprocessing
 from finetune.export import official
-from finetune.export.export import export_model, exporter_for
+from finetune.export.export import export_model, make_exporter
 from finetune.export.test_image import default_test_image, draw_dead_leaves
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
@@ -199,7 +199,7 @@ def test_wrong_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         main(["no_model", "--to", "tensorflow", *output])
     assert stopped.value.code == 2
     with pytest.raises(FinetuneError, match="tensorflow is not a format to export to; expected one of adapter, hugg"):
-        exporter_for("tensorflow", tmp_path / "out.pth", force=False)
+        make_exporter("tensorflow", tmp_path / "out.pth", force=False)
 
 
 def test_a_place_where_nothing_can_be_written(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ from finetune.data.readers.files import read_depth, read_image
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
 from finetune.reporting.images import colorize
+from tests.normal_user import as_normal_user, closed_folder
 from tests.small_models import make_overflow, small_model, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -196,8 +197,10 @@ def test_two_images_of_one_name_are_refused(tmp_path: Path, capsys: pytest.Captu
 
 def test_an_image_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     image = write_image(tmp_path / "in" / "a.png")
-    assert "an image to read and a file to write" in refusal([str(image), "--output", str(image.parent)], capsys)
-    assert "read from and written to" in refusal([str(image.parent), "--output", str(image.parent)], capsys)
+    assert "is both an image to read and a file to write" in refusal(
+        [str(image), "--output", str(image.parent)], capsys
+    )
+    assert "is both input and output" in refusal([str(image.parent), "--output", str(image.parent)], capsys)
     taken = refusal([str(image), "--output", str(image)], capsys)
     assert f"{image}: cannot be written (File exists). Name an --output where this user may write" in taken
 
@@ -255,3 +258,48 @@ def test_help_is_quick_and_the_file_runs_as_a_program(metric: str, tmp_path: Pat
     command = [sys.executable, "finetune/predict.py", metric, str(image), "--output", str(tmp_path / "out")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     assert names(tmp_path / "out") == ["a.npy", "a.png", "a_preview.png"]
+
+
+def test_a_pattern_of_very_many_parts_is_one_sentence(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pattern = "/".join(["a"] * 2000) + "/*.jpg"
+    assert main([metric, pattern, "--output", str(tmp_path / "out")]) == 2
+    said = capsys.readouterr().err
+    assert said == ("finetune stopped: a pattern of 2001 parts, *.jpg last, is too long to search. Name a folder.\n")
+
+
+@pytest.mark.parametrize(("pattern", "told"), [("*.jpg", ""), ("*/*.jpg", ""), ("folder/*.jpg", "folder")])
+def test_a_pattern_in_a_folder_that_may_not_be_listed_says_so(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], pattern: str, told: str
+) -> None:
+    with closed_folder() as closed:
+        with as_normal_user():
+            assert main([metric, str(closed / pattern), "--output", str(tmp_path / "out")]) == 2
+        said = capsys.readouterr().err
+    if told:
+        expected = f"{closed / pattern}: matches no image; there is no permission to look it up in {closed}. Fix the"
+    else:
+        expected = f"{closed}: cannot be listed (Permission denied). Make it a folder that this user may read"
+    assert said.startswith(f"finetune stopped: {expected}")
+
+
+def test_a_weights_file_of_a_run_that_may_not_be_read_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    weights = write_model(tmp_path / "run" / "best" / "model.safetensors")
+    image = write_image(tmp_path / "a.png")
+    call = [str(tmp_path / "run"), str(image), "--output", str(tmp_path / "out")]
+    weights.chmod(0)
+    with as_normal_user():
+        assert main(call) == 2
+    assert capsys.readouterr().err == (
+        f"finetune stopped: {weights}: cannot be read (Permission denied). Make it a file that this user may read.\n"
+    )
+    weights.parent.chmod(0)
+    try:
+        with as_normal_user():
+            assert main(call) == 2
+    finally:
+        weights.parent.chmod(0o700)
+    assert f"run: cannot be read; there is no permission to look it up in {weights.parent}. " in capsys.readouterr().err

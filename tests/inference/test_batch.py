@@ -18,7 +18,7 @@ from finetune.data.camera import Camera, CameraOptions, camera_of
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.files import read_depth, read_image
 from finetune.data.readers.scenes import Scenes
-from finetune.inference.inputs import found_inputs
+from finetune.inference.inputs import find_inputs
 from finetune.inference.outputs import inverse_preview, spread_range
 from finetune.inference.point_cloud import point_cloud
 from finetune.inference.predictor import load_model
@@ -102,7 +102,7 @@ def test_lists_are_read_as_those_for_training(tmp_path: Path, text: str) -> None
     (tmp_path / ("list.csv" if text.startswith("depth") else "list.txt")).write_bytes(text.encode())
     for name in ("a 1.png", "b.png"):
         write_image(tmp_path / name)
-    found = found_inputs([next(tmp_path.glob("list.*"))], tmp_path / "out")
+    found = find_inputs([next(tmp_path.glob("list.*"))], tmp_path / "out")
     assert [(one.path.name, one.intrinsics) for one in found] == [
         ("a 1.png", (40, 40, 20, 15)),
         ("b.png", (40, 40, 20, 15)),
@@ -113,7 +113,7 @@ def test_a_line_may_be_a_name_with_spaces_or_a_comma(tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("my photo.png\nits, depth.png\nx,y.png\n")
     for name in ("my photo.png", "its, depth.png", "x,y.png"):
         write_image(tmp_path / name)
-    found = found_inputs([tmp_path / "list.txt"], tmp_path / "out")
+    found = find_inputs([tmp_path / "list.txt"], tmp_path / "out")
     assert [one.path.name for one in found] == ["my photo.png", "its, depth.png", "x,y.png"]
 
 
@@ -138,7 +138,7 @@ def test_frames_of_a_video_are_seen_in_their_colors(metric: str, tmp_path: Path)
 @pytest.mark.parametrize(
     ("path", "said"),
     [
-        ("*.jpg", "fits no image"),
+        ("*.jpg", "matches no image"),
         ("wrong.txt", "wrong.txt:2: gone.png is no file below"),
         ("bytes.txt", "is not UTF-8 text. Save the list"),
     ],
@@ -404,7 +404,10 @@ def test_a_video_that_is_cut_off_is_done_so_far_and_said(
     assert names(tmp_path / "out") == ["cut_preview.mp4", "whole_preview.mp4"]
     decoded = len(frames_of(tmp_path / "out" / "cut_preview.mp4")[0])
     assert 0 < decoded < 12
-    assert f"cut.avi: {decoded} of the 12 frames that it says it has could be decoded" in said
+    assert (
+        f"cut.avi: only {decoded} of the 12 frames that the file announces could be decoded; these are done. Copy it "
+        in said
+    )
     assert "whole.avi" not in said
     assert len(frames_of(tmp_path / "out" / "whole_preview.mp4")[0]) == 12
 
@@ -559,7 +562,7 @@ def test_a_relative_model_has_no_points(tmp_path: Path, capsys: pytest.CaptureFi
     image = write_image(tmp_path / "a.png")
     assert main([relative, str(image), "--output", str(tmp_path / "out"), "--points", "--hfov", "60"]) == 2
     assert "it knows no meters, so no points" in capsys.readouterr().err
-    with pytest.raises(ValueError, match="its answers are no meters"):
+    with pytest.raises(ValueError, match="it knows no meters, so there are no points"):
         load_model(relative).points(picture(), (40, 40, 20, 15))
 
 

@@ -18,7 +18,7 @@ from finetune.models.checkpoints.hub import HUB_FILES, closest_id
 from finetune.models.checkpoints.unwrap import Content
 from finetune.utils import registry
 from finetune.utils.errors import CheckpointError, first_line
-from finetune.utils.paths import expand_path, is_file, is_folder, list_folder, missing
+from finetune.utils.paths import expand_path, if_closed, is_file, is_folder, list_folder, missing
 
 # First bytes of archives that weights are sent in, which we do not unpack.
 _ARCHIVES = {
@@ -67,6 +67,12 @@ def find_file(source: str) -> Path:
                 "holds its weights in several files",
                 "Write them into one: model.save_pretrained(folder, max_shard_size='100GB')",
             )
+        # best/model.safetensors, the first name, last: the folder itself is said to be closed before one in it.
+        closed = next(filter(None, (if_closed(path / name) for name in reversed(names))), "")
+        if closed:
+            raise CheckpointError(
+                source, f"cannot be read{closed}", "Make it a folder that this user may read, or name another"
+            )
         raise CheckpointError(
             source,
             f"is a folder without {', '.join(dict.fromkeys(names))}",
@@ -102,7 +108,7 @@ def read_file(path: Path, source: str) -> tuple[Content, dict[str, str]]:
             end = file.seek(0, os.SEEK_END)
     except OSError as error:
         raise CheckpointError(
-            source, f"cannot be read ({error.strerror})", "Make it a file that this user may read"
+            path, f"cannot be read ({error.strerror})", "Make it a file that this user may read"
         ) from error
     if not start:
         raise CheckpointError(source, "is empty", "Fetch or export it again")

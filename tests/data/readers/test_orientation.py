@@ -16,7 +16,7 @@ from finetune.data.readers.files import read_image
 from finetune.data.readers.orientation import orientation_of, turn_camera_upright, turn_sample_upright, turn_upright
 from finetune.data.readers.pairs import Pairs
 from finetune.data.sample import DepthSample
-from finetune.inference.predictor import image_array
+from finetune.inference.predictor import to_image_array
 from finetune.utils.errors import DataError
 
 
@@ -143,4 +143,4 @@ def test_a_square_image_and_a_larger_one(tmp_path: Path) -> None:
 
 def test_a_phone_s_frames_are_evaluated_as_predict_sees_them(tmp_path: Path) -> None:
     options = write_tagged(tmp_path, 6, DEPTH, (12, 16, CAMERA))
-    assert (Pairs(**options)[0].image == image_array(tmp_path / "a.png")).all()
+    assert (Pairs(**options)[0].image == to_image_array(tmp_path / "a.png")).all()
