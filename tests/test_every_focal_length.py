@@ -1,5 +1,5 @@
 """The network sees one focal length in training and in each protocol, of every recipe that ships: a factor between the
-two is a factor in every answer."""
+two is a factor in every prediction."""
 
 from __future__ import annotations
 

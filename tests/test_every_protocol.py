@@ -48,12 +48,13 @@ class Frames(Reader):
         image = np.zeros((*target.shape, 3), np.uint8)
         return DepthSample(image=image, depth_m=target, valid=target > 0, source=f"frame {index}")
 
-    def answer(self, asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
+    def predict(self, asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         found = []
-        for one in asked:
-            pred = self.pairs[one.number][0]
-            top, left = (pred.shape[0] - one.size[0], (pred.shape[1] - one.size[1]) // 2)
-            found.append(pred[top : top + one.size[0], left : left + one.size[1]])
+        for request in asked:
+            pred = self.pairs[request.number][0]
+            height, width = request.size
+            top, left = (pred.shape[0] - height, (pred.shape[1] - width) // 2)
+            found.append(pred[top : top + height, left : left + width])
         return found
 
 
@@ -68,8 +69,8 @@ def protocol(name: str, most_m: float = 10.0) -> Protocol:
 
 def tables(frames: Frames, names: Sequence[str], most_m: float = 10.0) -> list[Evaluation]:
     protocols = [protocol(name, most_m) for name in names]
-    samples = ValidationSamples([frames], SMALL, image_crops=[one.settings.image_crop for one in protocols])
-    return evaluate(one_process(), samples, {"x": frames.answer}, protocols, workers=0, batch_size=3)
+    samples = ValidationSamples([frames], SMALL, image_crops=[protocol.settings.image_crop for protocol in protocols])
+    return evaluate(one_process(), samples, {"x": frames.predict}, protocols, workers=0, batch_size=3)
 
 
 @pytest.mark.parametrize("base", PROTOCOLS)
@@ -205,7 +206,7 @@ def test_bins_and_millimeters_by_hand() -> None:
 
 def test_each_entry_has_its_own_rows() -> None:
     def two_meters(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
-        return [np.full(one.size, 2.0) for one in asked]
+        return [np.full(request.size, 2.0) for request in asked]
 
     frames = [Frames([(20, 30)] * 2, 10.0, seed=1), Frames([(20, 30)] * 3, 10.0, seed=2)]
     (both,) = evaluate(
@@ -244,11 +245,11 @@ def network() -> DepthModel:
 
 def test_flip_averages_with_the_mirrored_image() -> None:
     samples = ValidationSamples([Planes(2)], SMALL)
-    answer, asked_for = predict_with_network(network()), []
+    predict, asked_for = predict_with_network(network()), []
 
     def watched(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         asked_for.append(len(asked))
-        return answer(asked)
+        return predict(asked)
 
     plain, flipped = evaluate(
         one_process(),
@@ -261,7 +262,7 @@ def test_flip_averages_with_the_mirrored_image() -> None:
     assert asked_for == [2, 2]  # both protocols share the first
     one = samples[0]
     size = one.sample.depth_m.shape
-    straight, mirrored = answer(
+    straight, mirrored = predict(
         [PredictionRequest(image=one.image, size=size), PredictionRequest(image=one.image.flip(-1), size=size)]
     )
     mean_m = (straight + mirrored[:, ::-1]) / 2
@@ -275,14 +276,14 @@ def test_the_mirrored_image_is_asked_for_only_where_a_protocol_averages_with_it(
 
     def watched(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         asked_for.append(len(asked))
-        return [np.full(one.size, 2.0) for one in asked]
+        return [np.full(request.size, 2.0) for request in asked]
 
     protocols = [protocol("plain"), protocol("plain+align=median")]
     evaluate(one_process(), ValidationSamples([Planes(2)], SMALL), {"x": watched}, protocols, workers=0, batch_size=2)
     assert asked_for == [2]
 
 
-def test_a_batch_answers_as_one_by_one() -> None:
+def test_a_batch_predicts_as_one_by_one() -> None:
     # Up to the rounding of sums, which a network does in another order for a batch.
     samples = ValidationSamples([Planes(3, "a"), Wide()], SMALL)
     rows = {"x": predict_with_network(network())}
@@ -296,13 +297,13 @@ def test_a_batch_answers_as_one_by_one() -> None:
 def test_a_fit_keeps_to_the_range_of_each_protocol() -> None:
     seen = []
 
-    def depth_m(answer: np.ndarray, least_m: float, most_m: float) -> np.ndarray:
+    def depth_m(prediction: np.ndarray, least_m: float, most_m: float) -> np.ndarray:
         seen.append((least_m, most_m))
-        return np.clip(answer, least_m, most_m)
+        return np.clip(prediction, least_m, most_m)
 
     frames = Frames([(20, 30)], 10.0, seed=1)
     names = ["plain", "plain+max_depth_m=5"]
-    fitted = ScaledBaseline(predict=frames.answer, depth_m=depth_m)
+    fitted = ScaledBaseline(predict=frames.predict, depth_m=depth_m)
     protocols = [protocol(names[0]), protocol(names[1])]
     evaluate(one_process(), ValidationSamples([frames], SMALL), {"x": fitted}, protocols, workers=0)
     assert seen == [(0.001, 10.0), (0.001, 5.0)]

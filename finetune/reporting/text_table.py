@@ -65,7 +65,9 @@ def format_evaluations(evaluations: Sequence[Evaluation], columns: int | None = 
     """
     legend = "\n".join(["rows:", *_row_meanings(evaluations)])
     chosen = [f"{evaluations[0].chosen}."] if evaluations[0].chosen else []
-    return "\n\n".join([*(format_evaluation(one, columns) for one in evaluations), "\n".join([legend, *chosen])])
+    return "\n\n".join(
+        [*(format_evaluation(evaluation, columns) for evaluation in evaluations), "\n".join([legend, *chosen])]
+    )
 
 
 def format_evaluation(evaluation: Evaluation, columns: int | None = None) -> str:

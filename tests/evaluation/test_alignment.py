@@ -35,7 +35,7 @@ def test_a_fifth_of_wrong_pixels_does_not_tilt_the_line() -> None:
 
 
 def noisy(seed: int, count: int = 400) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """An answer that is half right, measured depth with a far tail, and weights."""
+    """A prediction that is half right, measured depth with a far tail, and weights."""
     generator = np.random.default_rng(seed)
     target_m = generator.lognormal(0.5, 0.9, count).clip(0.2, 9.9)
     relative = 3 / target_m * generator.lognormal(0, 0.6, count) + generator.uniform(0, 2)
@@ -47,7 +47,7 @@ def test_no_other_scale_and_shift_has_a_smaller_abs_rel(seed: int) -> None:
     relative, target_m, weight = noisy(seed)
     fit = fit_inverse_abs_rel(relative, target_m, weight, **RANGE_M)
     found = abs_rel_of(fit.depth_m(relative, 0.001, 10.0), target_m, weight)
-    # All lines of a grid, through what they say at the ends of the middle eight tenths of the answers.
+    # All lines of a grid, through what they say at the ends of the middle eight tenths of the predictions.
     low, high = np.percentile(relative, (10, 90))
     for at_low in np.linspace(-2, 2, 161):
         for at_high in at_low + np.linspace(0, 4, 81):
@@ -59,7 +59,7 @@ def test_no_other_scale_and_shift_has_a_smaller_abs_rel(seed: int) -> None:
 
 
 def test_the_clamp_is_part_of_what_is_fitted() -> None:
-    # The far half is beyond the range of the answer: with the clamp the line need not bend for it.
+    # The far half is beyond the range of the prediction: with the clamp the line need not bend for it.
     relative = np.linspace(0.0, 2, 200)
     target_m = np.minimum(1 / np.maximum(relative - 0.5, 0.1), 10.0)
     fit = fit_inverse_abs_rel(relative, target_m, np.ones(200), **RANGE_M)
@@ -67,8 +67,8 @@ def test_the_clamp_is_part_of_what_is_fitted() -> None:
 
 
 @pytest.mark.parametrize("relative", [[2.0, 2.0, 2.0], [1.0, 2.0, 3.0]])
-def test_an_answer_that_says_nothing_leaves_the_best_constant(relative: list[float]) -> None:
-    # Nearer pixels must have the larger answer; of constants 1.0 errs by 0, 0.5 and 0.75.
+def test_a_prediction_that_says_nothing_leaves_the_best_constant(relative: list[float]) -> None:
+    # Nearer pixels must have the larger prediction; of constants 1.0 errs by 0, 0.5 and 0.75.
     fit = fit_inverse_abs_rel(np.array(relative), np.array([1.0, 2.0, 4.0]), np.ones(3), **RANGE_M)
     assert fit.depth_m(np.array(relative), 0.001, 10.0) == pytest.approx([1.0, 1.0, 1.0], rel=1e-6)
 
@@ -104,7 +104,7 @@ def test_scale_by_hand() -> None:
 def test_least_squares_are_those_of_numpy() -> None:
     generator = np.random.default_rng(0)
     relative, target_m = generator.uniform(0, 5, 40), generator.uniform(1, 8, 40)
-    target_m[relative > 3] /= 3  # so that nearer pixels have the larger answer
+    target_m[relative > 3] /= 3  # so that nearer pixels have the larger prediction
     fit = fit_inverse_least_squares(relative, target_m)
     assert (fit.scale, fit.shift) == pytest.approx(tuple(np.polyfit(relative, 1 / target_m, 1)))
     assert fit.scale > 0
@@ -122,7 +122,7 @@ def test_least_squares_of_one_pixel_are_that_pixel_and_of_none_an_error() -> Non
         fit_inverse_least_squares(np.zeros(0), np.zeros(0))
 
 
-def test_answers_are_clamped_and_nothing_divides_by_zero() -> None:
+def test_predictions_are_clamped_and_nothing_divides_by_zero() -> None:
     fit = InverseFit(scale=1.0, shift=-1.0)
     depth_m = fit.depth_m(np.array([0.0, 1.0, 1.5, 100.0]), 0.1, 10.0)
     assert depth_m == pytest.approx([10.0, 10.0, 2.0, 0.1])
@@ -173,7 +173,7 @@ def test_rank_correlation_sees_order_alone() -> None:
 
 
 def test_many_equal_values_do_not_count_as_one_rank() -> None:
-    # Three fifths of the first are equal, as where a head answers 0: each has rank 6.5, the others have 13 to 20.
+    # Three fifths of the first are equal, as where a head predicts 0: each has rank 6.5, the others have 13 to 20.
     first = np.array([0.0] * 12 + [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0])
     second = np.array([3, 10, 9, 15, 7, 16, 6, 12, 5, 13, 18, 19, 11, 2, 17, 14, 0, 8, 1, 4], np.float64)
     ranks = np.array([6.5] * 12 + [13.0, 14.0, 15.0, 16.0, 17.0, 18.0, 19.0, 20.0])

@@ -10,10 +10,10 @@ from finetune.utils.kinds import Kind
 from tests.synthetic import Planes, Skies
 
 
-def labeled(answer: np.ndarray, depth_m: np.ndarray) -> LabeledPixels:
+def labeled(prediction: np.ndarray, depth_m: np.ndarray) -> LabeledPixels:
     return LabeledPixels(
         depth_m=depth_m.astype(np.float32),
-        prediction=answer.astype(np.float32),
+        prediction=prediction.astype(np.float32),
         image=np.arange(len(depth_m)) // 50,
         features=np.zeros((0, 32), np.float32),
     )
@@ -46,12 +46,12 @@ def test_each_image_counts_once_however_few_pixels_it_has() -> None:
 
 def test_the_fit_is_over_what_is_scored() -> None:
     depth_m = np.concatenate([DEPTH_M, np.full(300, 9.0)])
-    answer = np.concatenate([3 / DEPTH_M + 1, np.full(300, 50.0)])
-    near = fit_baselines(labeled(answer, depth_m), "relative", min_depth_m=0.1, max_depth_m=8.5)
+    prediction = np.concatenate([3 / DEPTH_M + 1, np.full(300, 50.0)])
+    near = fit_baselines(labeled(prediction, depth_m), "relative", min_depth_m=0.1, max_depth_m=8.5)
     assert near.base_depth_m(3 / DEPTH_M + 1, 0.1, 8.5) == pytest.approx(DEPTH_M, rel=1e-4)
     assert near.best_m < 8.0
     # Where nothing is scored, something is better than nothing.
-    assert fit_baselines(labeled(answer, depth_m), None, min_depth_m=20.0, max_depth_m=30.0).best_m > 1.0
+    assert fit_baselines(labeled(prediction, depth_m), None, min_depth_m=20.0, max_depth_m=30.0).best_m > 1.0
 
 
 def test_metric_base_gets_one_factor() -> None:
@@ -84,7 +84,7 @@ def test_pixels_come_from_all_readers_with_features_for_the_first_images() -> No
     with_features = pixels.image < 4
     assert pixels.features.shape == (with_features.sum(), 32)
     assert with_features[: with_features.sum()].all()
-    # The features are those of the last layer: it gives the answer back.
+    # The features are those of the last layer: it gives the prediction back.
     last = model.head.last
     assert last.bias is not None
     logits = pixels.features @ last.weight.detach().numpy().reshape(32) + last.bias.item()

@@ -41,12 +41,12 @@ class Flat(Reader):
         )
 
 
-def two_meters(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
-    return [np.full(one.size, 2.0) for one in asked]
+def two_meters(requests: Sequence[PredictionRequest]) -> list[np.ndarray]:
+    return [np.full(request.size, 2.0) for request in requests]
 
 
-def four_meters(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
-    return [2 * one for one in two_meters(asked)]
+def four_meters(requests: Sequence[PredictionRequest]) -> list[np.ndarray]:
+    return [2 * prediction for prediction in two_meters(requests)]
 
 
 def test_a_constant_by_hand() -> None:
@@ -60,10 +60,10 @@ def test_a_constant_by_hand() -> None:
 
 
 def test_every_row_sees_the_same_pixels_in_one_pass() -> None:
-    answers = {"two": two_meters, "four": four_meters}
-    (table,) = evaluate(one_process(), ValidationSamples([Flat()], SMALL), answers, [PLAIN], workers=0)
+    predictions = {"two": two_meters, "four": four_meters}
+    (table,) = evaluate(one_process(), ValidationSamples([Flat()], SMALL), predictions, [PLAIN], workers=0)
     assert table.rows["four"]["abs_rel"] == pytest.approx((3 + 1) / 2)
-    assert table.to_mapping()["rows"].keys() == answers.keys()
+    assert table.to_mapping()["rows"].keys() == predictions.keys()
 
 
 def test_no_usable_image_is_an_error_and_never_a_zero() -> None:
@@ -74,7 +74,7 @@ def test_no_usable_image_is_an_error_and_never_a_zero() -> None:
 
 def test_processes_share_the_images_each_exactly_once() -> None:
     samples = ValidationSamples([Planes(4, "a"), Planes(3, "b")], SMALL)
-    shares = [[one.sample.source for one in _share(one_process(rank, 3), samples, 0, 1)] for rank in range(3)]
+    shares = [[frame.sample.source for frame in _share(one_process(rank, 3), samples, 0, 1)] for rank in range(3)]
     assert sorted(source for share in shares for source in share) == ["a#0", "a#1", "a#2", "a#3", "b#0", "b#1", "b#2"]
     assert [len(share) for share in shares] == [3, 2, 2]
 
@@ -84,17 +84,17 @@ def test_a_batch_has_the_same_neighbors_on_any_number_of_processes(count: int) -
     samples = ValidationSamples([Planes(7, "a"), Planes(4, "b")], SMALL)
     batches = []
     for rank in range(count):
-        numbers = [one.number for one in _share(one_process(rank, count), samples, 0, 3)]
+        numbers = [frame.number for frame in _share(one_process(rank, count), samples, 0, 3)]
         batches += [numbers[start : start + 3] for start in range(0, len(numbers), 3)]
     assert sorted(batches) == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10]]
 
 
 @pytest.mark.parametrize("wrong", [np.nan, np.inf])
-def test_an_answer_that_is_no_number_is_refused_and_never_a_metric(wrong: float) -> None:
+def test_a_prediction_that_is_no_number_is_refused_and_never_a_metric(wrong: float) -> None:
     def broken(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         found = two_meters(asked)
-        for one in found:
-            one[0, :6] = wrong
+        for prediction in found:
+            prediction[0, :6] = wrong
         return found
 
     samples = ValidationSamples([Flat()], SMALL)
@@ -104,7 +104,7 @@ def test_an_answer_that_is_no_number_is_refused_and_never_a_metric(wrong: float)
             evaluate(one_process(), samples, {"two": two_meters, "x": broken}, [protocol], workers=0)
 
 
-def test_an_answer_that_is_no_number_where_nothing_was_measured_changes_nothing() -> None:
+def test_a_prediction_that_is_no_number_where_nothing_was_measured_changes_nothing() -> None:
     class Half(Flat):
         def __getitem__(self, index: int) -> DepthSample:
             found = super().__getitem__(index)
@@ -113,8 +113,8 @@ def test_an_answer_that_is_no_number_where_nothing_was_measured_changes_nothing(
 
     def broken(asked: Sequence[PredictionRequest]) -> list[np.ndarray]:
         found = two_meters(asked)
-        for one in found:
-            one[0] = np.nan
+        for prediction in found:
+            prediction[0] = np.nan
         return found
 
     for name in ("plain", "plain+align=scale_shift"):
@@ -152,7 +152,7 @@ def test_threads_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(found[0][1]["rows"]) == [*rows, *(f"{row}_unaligned" for row in rows)]
 
 
-def test_answers_are_resized_with_aligned_corners() -> None:
+def test_predictions_are_resized_with_aligned_corners() -> None:
     corners = torch.tensor([[0.0, 3.0], [6.0, 9.0]]).view(1, 1, 2, 2)
     assert resize_prediction(corners, (4, 4))[0].tolist() == pytest.approx([0.0, 1.0, 2.0, 3.0])
     assert resize_prediction(corners, (4, 4))[:, 0].tolist() == pytest.approx([0.0, 2.0, 4.0, 6.0])

@@ -31,12 +31,12 @@ def test_delta_is_strict_at_its_bound() -> None:
     assert METRICS["delta1"](np.array([math.nextafter(1.25, 0)]), np.array([1.0])) == 1.0
 
 
-def test_perfect_answers() -> None:
+def test_perfect_predictions() -> None:
     for name, metric in METRICS.items():
         assert metric(TARGET_M, TARGET_M) == (1.0 if name.startswith("delta") else 0.0)
 
 
-def test_twice_the_depth_and_twice_the_answer() -> None:
+def test_twice_the_depth_and_twice_the_prediction() -> None:
     for name, power in (("abs_rel", 0), ("sq_rel", 1), ("rmse", 1), ("rmse_log", 0), ("silog", 0), ("delta2", 0)):
         once, twice = METRICS[name](PRED_M, TARGET_M), METRICS[name](2 * PRED_M, 2 * TARGET_M)
         assert twice == pytest.approx(once * 2**power)

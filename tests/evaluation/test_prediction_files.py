@@ -36,8 +36,8 @@ def asked(
 
 
 def one(found: Predictions, wanted: PredictionRequest) -> np.ndarray:
-    (answer,) = found([wanted])
-    return answer
+    (prediction,) = found([wanted])
+    return prediction
 
 
 @pytest.mark.parametrize(("align_corners", "row"), [(True, [0.0, 1.0, 2.0, 3.0]), (False, [0.0, 0.75, 2.25, 3.0])])
@@ -46,9 +46,9 @@ def test_a_file_of_another_size_is_resized_as_the_protocol_says(
 ) -> None:
     found = predictions(tmp_path / "data", tmp_path / "depth", ["0"])
     np.save(tmp_path / "depth" / "0.npy", np.array([[0.0, 3.0], [6.0, 9.0]]))
-    answer = one(found, asked((4, 4), align_corners=align_corners))
-    assert answer[0].tolist() == pytest.approx(row)
-    assert answer[:, 0].tolist() == pytest.approx([2 * value for value in row])
+    prediction = one(found, asked((4, 4), align_corners=align_corners))
+    assert prediction[0].tolist() == pytest.approx(row)
+    assert prediction[:, 0].tolist() == pytest.approx([2 * value for value in row])
 
 
 def test_a_file_of_the_size_asked_for_is_taken_as_it_is(tmp_path: Path) -> None:

@@ -53,14 +53,14 @@ def test_every_setting_stands_in_the_record() -> None:
 
 def test_the_clamp_comes_after_the_alignment() -> None:
     median = Protocol(name="plain+align=median", min_depth_m=0.1, max_depth_m=10.0)
-    answer, target_m = np.array([[5.0, 10.0, 30.0]]), np.array([[2.5, 5.0, 15.0]], np.float32)
+    prediction, target_m = np.array([[5.0, 10.0, 30.0]]), np.array([[2.5, 5.0, 15.0]], np.float32)
     usable = median.usable(target_m, EVERYWHERE)
     assert usable.tolist() == [[True, True, False]]
     # Medians 3.75 over 7.5; clamped first, 30 m would have become 10 m and so 5 m.
-    pred_m = median.depth_m(answer, target_m, usable)
+    pred_m = median.depth_m(prediction, target_m, usable)
     assert pred_m.tolist() == [[2.5, 5.0, 15.0]]
     everywhere = Protocol(name="plain+align=median", min_depth_m=0.1, max_depth_m=15.0)
-    aligned_m = everywhere.depth_m(answer, target_m, EVERYWHERE)[EVERYWHERE]
+    aligned_m = everywhere.depth_m(prediction, target_m, EVERYWHERE)[EVERYWHERE]
     found = everywhere.compared(aligned_m, TargetDepth(target_m[EVERYWHERE].astype(float)))
     assert found.error_m.tolist() == [0.0, 0.0, 0.0]
 
@@ -69,9 +69,9 @@ def test_sky_is_never_compared() -> None:
     assert PLAIN.usable(np.array([[1.0, np.inf]], np.float32), np.ones((1, 2), bool)).tolist() == [[True, False]]
 
 
-def test_plain_takes_answers_for_meters() -> None:
-    answer = np.array([[1.0, 2.0, 3.0]])
-    assert PLAIN.depth_m(answer, np.ones((1, 3), np.float32), EVERYWHERE) is answer
+def test_plain_takes_predictions_for_meters() -> None:
+    prediction = np.array([[1.0, 2.0, 3.0]])
+    assert PLAIN.depth_m(prediction, np.ones((1, 3), np.float32), EVERYWHERE) is prediction
 
 
 def test_scale_and_shift_in_inverse_depth_by_hand() -> None:
@@ -83,7 +83,7 @@ def test_scale_and_shift_in_inverse_depth_by_hand() -> None:
     assert scores["abs_rel"] == pytest.approx((1 / 23 + 1 / 7 + 1 / 5) / 3)
 
 
-def test_a_relative_answer_that_is_right_up_to_scale_and_shift_is_right() -> None:
+def test_a_relative_prediction_that_is_right_up_to_scale_and_shift_is_right() -> None:
     target_m = np.array([[1.0, 2.0, 4.0]], np.float32)
     for scale, shift in ((1.0, 0.0), (30.0, 5.0), (0.01, -2.0)):
         pred_m = ALIGNED.depth_m(scale / target_m + shift, target_m, EVERYWHERE)
@@ -98,9 +98,9 @@ def test_pixels_that_do_not_count_are_answered_and_do_not_pull() -> None:
     assert pred_m == pytest.approx(np.array([[1.0, 2.0, 10.0, 0.5]]))
 
 
-def test_an_answer_that_is_turned_around_is_scored_as_a_constant() -> None:
+def test_a_prediction_that_is_turned_around_is_scored_as_a_constant() -> None:
     target_m = np.array([[1.0, 2.0, 4.0]], np.float32)
-    turned, constant = (ALIGNED.depth_m(answer, target_m, EVERYWHERE) for answer in (target_m, np.ones((1, 3))))
+    turned, constant = (ALIGNED.depth_m(prediction, target_m, EVERYWHERE) for prediction in (target_m, np.ones((1, 3))))
     assert turned == pytest.approx(constant)
     assert constant == pytest.approx(np.full((1, 3), 12 / 7))  # the mean inverse is 7/12
 

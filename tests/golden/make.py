@@ -1,4 +1,4 @@
-"""Writes the answers of the original network that tests/models/test_parity.py holds ours against.
+"""Writes the predictions of the original network that tests/models/test_parity.py holds ours against.
 
 Run it with the original installed (pip install --no-deps jkp-depth-anything-v2): python -m tests.golden.make
 """
@@ -36,7 +36,7 @@ CASES = (
 
 
 def golden_path(encoder: str, height: int, width: int, max_depth_m: float | None) -> Path:
-    """Where the answer to one case is stored."""
+    """Path of the stored prediction of one case."""
     kind = "relative" if max_depth_m is None else "metric"
     return Path(__file__).parent / f"{encoder}_{height}x{width}_{kind}.npz"
 
@@ -48,7 +48,7 @@ def original_network(
     Args:
         encoder: name of the size; its own class is only asked where it knows that size.
         spec: its numbers.
-        last_layer: scale and shift of what the last layer answers.
+        last_layer: scale and shift of the last layer's output.
         max_depth_m: None for the relative network.
         version: ``v1`` reads the last four blocks, as the first Depth Anything does.
 
@@ -84,11 +84,11 @@ def original_network(
         network.depth_head.scratch.output_conv2[4] = nn.Identity()
     network.eval()
 
-    def answer(image: Tensor) -> Tensor:
+    def predict(image: Tensor) -> Tensor:
         with torch.inference_mode():
             return network(image)[:, None] * (1.0 if max_depth_m is None else max_depth_m)
 
-    return answer, network
+    return predict, network
 
 
 def main() -> None:
@@ -97,11 +97,11 @@ def main() -> None:
         image = drawn_image(height, width)
         last_layer = last_layer_that_varies(drawn_model(encoder, max_depth_m), image)
         network, _ = original_network(encoder, ENCODERS[encoder], last_layer, max_depth_m)
-        answer = network(image)
-        require_varied(answer, max_depth_m)
+        prediction = network(image)
+        require_varied(prediction, max_depth_m)
         np.savez_compressed(
             golden_path(encoder, height, width, max_depth_m),
-            answer=answer[0, 0, ::STRIDE, ::STRIDE].numpy(),
+            answer=prediction[0, 0, ::STRIDE, ::STRIDE].numpy(),
             last_layer=np.array(last_layer),
         )
 

@@ -74,7 +74,7 @@ def test_finite_at_zero_at_the_far_end_and_with_one_pixel(loss: Callable[..., Te
     gradient_of(loss(pred_m, target_m, single), pred_m)
 
 
-def test_a_perfect_answer_is_nearly_zero_with_zero_gradient(loss: Callable[..., Tensor]) -> None:
+def test_a_perfect_prediction_is_nearly_zero_with_zero_gradient(loss: Callable[..., Tensor]) -> None:
     _, target_m, valid = inputs()
     pred_m = target_m.clone().requires_grad_()
     value = loss(pred_m, target_m, valid)

@@ -95,7 +95,7 @@ def test_a_target_of_one_number_says_nothing(count: int) -> None:
     assert not gradient.any()
 
 
-def test_an_answer_of_one_number_has_an_error_and_no_gradient() -> None:
+def test_a_prediction_of_one_number_has_an_error_and_no_gradient() -> None:
     target = torch.rand(1, 1, 16, 16)
     for constant in (0.0, 3.3, 1e4):
         value, gradient = gradient_of(torch.full((1, 1, 16, 16), constant), target, everywhere(target))
@@ -122,7 +122,7 @@ def test_the_range_of_half_precision_neither_overflows_nor_vanishes() -> None:
         assert Ssi()(half, target, everywhere(target)).item() == pytest.approx(once, abs=0.01)
 
 
-def test_an_answer_that_is_no_number_is_not_hidden() -> None:
+def test_a_prediction_that_is_no_number_is_not_hidden() -> None:
     pred, target = row(PRED), row(TARGET)
     pred[..., 2] = float("nan")
     assert Ssi()(pred, target, everywhere(pred)).isnan()

@@ -39,7 +39,7 @@ def test_whatever_asks_for_a_gradient_gets_one(encoder: str, max_depth_m: float 
     assert "encoder.mask_token" in model.state_dict()
 
 
-def test_frozen_unit_has_no_part_in_the_answer() -> None:
+def test_frozen_unit_has_no_part_in_the_prediction() -> None:
     model, image = model_of(), torch.randn(1, 3, 28, 42)
     before = model(image)
     torch.nn.init.constant_(model.get_parameter(f"{UNUSED_UNIT}.conv1.weight"), torch.nan)
@@ -60,7 +60,7 @@ def test_twice_the_max_depth_is_twice_the_depth() -> None:
     assert (near.kind, near.max_depth_m, near.encoder_name) == ("metric", 10.0, "tiny")
 
 
-def test_metric_answer_is_the_sigmoid_of_the_last_layer() -> None:
+def test_metric_prediction_is_the_sigmoid_of_the_last_layer() -> None:
     model, image = model_of(max_depth_m=8.0), torch.randn(1, 3, 28, 42)
     with torch.no_grad():
         model.head.last.weight.zero_()
@@ -68,14 +68,14 @@ def test_metric_answer_is_the_sigmoid_of_the_last_layer() -> None:
     assert model(image).flatten().tolist() == pytest.approx([6.0] * 28 * 42, abs=1e-5)
 
 
-def test_relative_answer_is_never_negative() -> None:
+def test_relative_prediction_is_never_negative() -> None:
     model, image = model_of(max_depth_m=None), torch.randn(1, 3, 28, 42)
     torch.nn.init.constant_(model.get_parameter("head.last.bias"), -100.0)
     assert torch.equal(model(image), torch.zeros(1, 1, 28, 42))
     assert (model.kind, model.max_depth_m) == ("relative", None)
 
 
-def test_answer_is_the_last_layer_of_the_last_features() -> None:
+def test_prediction_is_the_last_layer_of_the_last_features() -> None:
     model, image = model_of(max_depth_m=None), torch.randn(2, 3, 42, 28)
     features = model.last_features(image)
     assert features.shape == (2, 32, 42, 28)
@@ -85,7 +85,7 @@ def test_answer_is_the_last_layer_of_the_last_features() -> None:
     assert torch.allclose(model(image)[:, 0], by_hand.clamp_min(0), atol=1e-6)
 
 
-def test_answer_is_float32_under_autocast() -> None:
+def test_prediction_is_float32_under_autocast() -> None:
     model, image = model_of(), torch.randn(1, 3, 28, 42)
     exact = model(image)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -98,7 +98,7 @@ def test_answer_is_float32_under_autocast() -> None:
     assert (rough - exact).abs().max().item() < 0.1
 
 
-def test_channels_last_weights_give_the_same_answer() -> None:
+def test_channels_last_weights_give_the_same_prediction() -> None:
     model, image = model_of(), torch.randn(1, 3, 28, 42)
     before = model(image)
     model.to(memory_format=torch.channels_last)

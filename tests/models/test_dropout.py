@@ -14,10 +14,10 @@ def dropout(p: float = 0.25, seed: tuple[int, ...] = (0, 7)) -> SampleDropout:
 def lost(module: SampleDropout, first: int, count: int = 1) -> torch.Tensor:
     """Which of 50 x 40 ones it takes from each of ``count`` samples."""
     module.first_sample = first
-    answer = module(torch.ones(count, 50, 40))
+    output = module(torch.ones(count, 50, 40))
     # What stays is made larger by what goes: 1 / (1 - p).
-    assert set(answer.unique().tolist()) <= {0.0, torch.tensor(1 / (1 - module.p)).item()}
-    return answer == 0.0
+    assert set(output.unique().tolist()) <= {0.0, torch.tensor(1 / (1 - module.p)).item()}
+    return output == 0.0
 
 
 def test_a_sample_loses_the_same_in_any_batch_and_whatever_else_draws() -> None:
@@ -49,19 +49,19 @@ def test_every_adapter_draws_its_own_and_none_draws_from_the_global_generator() 
     add_adapters(network, config, seed=3)
     network.train()
     found = [layer.lora_dropout["default"] for _, layer in adapted_layers(network)]
-    assert all(isinstance(one, SampleDropout) for one in found)
-    masks = [lost(one, 0) for one in found]
+    assert all(isinstance(layer, SampleDropout) for layer in found)
+    masks = [lost(layer, 0) for layer in found]
     assert len({mask.numpy().tobytes() for mask in masks}) == len(masks) == 2 * len(network.encoder.blocks)
-    # Adapters answer 0 at first, whatever is taken from what they see.
+    # Adapters add 0 at first, whatever dropout takes from their inputs.
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if ".lora_B." in name:
                 parameter.fill_(0.1)
     image = torch.randn(2, 3, 28, 42, generator=torch.Generator().manual_seed(1))
     state = torch.get_rng_state()
-    answers = [network(image) for _ in range(2)]
-    assert torch.equal(*answers)
+    predictions = [network(image) for _ in range(2)]
+    assert torch.equal(*predictions)
     assert torch.equal(torch.get_rng_state(), state)
-    for one in found:
-        one.first_sample = 2
-    assert not torch.equal(network(image), answers[0])
+    for dropout in found:
+        dropout.first_sample = 2
+    assert not torch.equal(network(image), predictions[0])

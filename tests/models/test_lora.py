@@ -29,7 +29,7 @@ def adapted(seed: int = 0, **options: object) -> DepthModel:
 
 
 def trained(network: DepthModel) -> DepthModel:
-    """As after steps: adapters that no longer answer 0."""
+    """As after steps: adapters that no longer add 0."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for name, parameter in network.named_parameters():
@@ -85,14 +85,14 @@ def test_of_the_encoder_they_alone_are_trained() -> None:
         assert parameter.requires_grad == (".lora_" in name if in_encoder else not unused), name
 
 
-def test_merged_it_gives_the_same_answer_under_plain_names() -> None:
+def test_merged_it_gives_the_same_prediction_under_plain_names() -> None:
     network = trained(adapted())
     plain = merge_adapters(network)
     assert plain.state_dict().keys() == drawn_model("tiny", 10.0).state_dict().keys()
     with torch.no_grad():
-        unmerged, answer, base = network.eval()(image()), plain(image()), drawn_model("tiny", 10.0)(image())
+        unmerged, prediction, base = network.eval()(image()), plain(image()), drawn_model("tiny", 10.0)(image())
     spread = unmerged.max() - unmerged.min()
-    assert (answer - unmerged).abs().max() <= 1e-5 * spread
+    assert (prediction - unmerged).abs().max() <= 1e-5 * spread
     assert (base - unmerged).abs().max() > 1e-2 * spread
 
 

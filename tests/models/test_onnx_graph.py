@@ -26,7 +26,7 @@ def test_at_home_the_grid_is_itself() -> None:
 
 @pytest.mark.parametrize("max_depth_m", [10.0, None])
 @pytest.mark.parametrize("fixed", [True, False])
-def test_it_answers_as_the_network_it_is_made_from(max_depth_m: float | None, fixed: bool) -> None:
+def test_it_predicts_as_the_network_it_is_made_from(max_depth_m: float | None, fixed: bool) -> None:
     network = drawn_model("tiny", max_depth_m, last_layer=(0.1, 0.5))  # off the ends of the sigmoid
     size = (5 * PATCH, 8 * PATCH)
     image = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(1))

@@ -1,4 +1,4 @@
-"""Official weights give the official answer: against stored answers, and (marked) against the original itself."""
+"""Official weights give the official prediction: the stored ones, and (marked) those of the original itself."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from finetune.models.encoder_specs import ENCODERS, GRID
 from tests.drawn_weights import drawn_image, drawn_model, last_layer_that_varies, require_varied
 from tests.golden.make import CASES, MAX_DEPTH_M, STRIDE, golden_path, original_network
 
-TOLERANCE = 1e-4  # of the spread of the original's answer, max - min
+TOLERANCE = 1e-4  # of the spread of the original's prediction, max - min
 
 
 def difference(ours: Tensor, theirs: Tensor) -> float:
@@ -27,7 +27,7 @@ def difference(ours: Tensor, theirs: Tensor) -> float:
     return ((ours - theirs).abs().max() / (theirs.max() - theirs.min())).item()
 
 
-def answer_of(model: DepthModel, image: Tensor) -> Tensor:
+def prediction_of(model: DepthModel, image: Tensor) -> Tensor:
     with torch.inference_mode():
         return model(image)
 
@@ -46,28 +46,28 @@ def resized_embedding(encoder: Encoder, height: int, width: int, antialias: bool
 def with_v1_out_indices(model: DepthModel, image: Tensor) -> Tensor:
     depth = len(model.encoder.blocks)
     with patch.object(model.encoder, "out_indices", range(depth - 4, depth)):
-        return answer_of(model, image)
+        return prediction_of(model, image)
 
 
 def with_no_offset(model: DepthModel, image: Tensor) -> Tensor:
     resized = partial(resized_embedding, model.encoder, antialias=False)
     with patch.object(model.encoder, "position_embedding", resized):
-        return answer_of(model, image)
+        return prediction_of(model, image)
 
 
 def with_antialiasing(model: DepthModel, image: Tensor) -> Tensor:
     resized = partial(resized_embedding, model.encoder, antialias=True)
     with patch.object(model.encoder, "position_embedding", resized):
-        return answer_of(model, image)
+        return prediction_of(model, image)
 
 
 def with_bgr(model: DepthModel, image: Tensor) -> Tensor:
-    return answer_of(model, image.flip(1))
+    return prediction_of(model, image.flip(1))
 
 
 def with_reversed_fusion(model: DepthModel, image: Tensor) -> Tensor:
     with patch.object(model.decoder, "fuse", model.decoder.fuse[::-1]):
-        return answer_of(model, image)
+        return prediction_of(model, image)
 
 
 TWINS = (with_v1_out_indices, with_no_offset, with_antialiasing, with_bgr, with_reversed_fusion)
@@ -81,15 +81,15 @@ def golden(encoder: str, height: int, width: int, max_depth_m: float | None) -> 
 
 
 @pytest.mark.parametrize(("encoder", "height", "width", "max_depth_m"), CASES)
-def test_stored_answer(encoder: str, height: int, width: int, max_depth_m: float | None) -> None:
+def test_stored_prediction(encoder: str, height: int, width: int, max_depth_m: float | None) -> None:
     theirs, last_layer = golden(encoder, height, width, max_depth_m)
-    ours = answer_of(drawn_model(encoder, max_depth_m, last_layer), drawn_image(height, width))
+    ours = prediction_of(drawn_model(encoder, max_depth_m, last_layer), drawn_image(height, width))
     require_varied(ours, max_depth_m)
     assert difference(ours[..., ::STRIDE, ::STRIDE], theirs) <= TOLERANCE
 
 
 @pytest.mark.parametrize("twin", TWINS)
-def test_stored_answer_tells_a_wrong_network(twin: Twin) -> None:
+def test_stored_prediction_tells_a_wrong_network(twin: Twin) -> None:
     theirs, last_layer = golden("tiny", 126, 168, MAX_DEPTH_M)
     ours = twin(drawn_model("tiny", MAX_DEPTH_M, last_layer), drawn_image(126, 168))
     assert difference(ours[..., ::STRIDE, ::STRIDE], theirs) > TOLERANCE
@@ -117,14 +117,16 @@ def vitg_of_two_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.original
 @pytest.mark.usefixtures("vitg_of_two_blocks")
 @pytest.mark.parametrize(("encoder", "height", "width", "max_depth_m"), ORIGINAL_CASES)
-def test_original_answer_and_wrong_networks(encoder: str, height: int, width: int, max_depth_m: float | None) -> None:
+def test_original_prediction_and_wrong_networks(
+    encoder: str, height: int, width: int, max_depth_m: float | None
+) -> None:
     image = drawn_image(height, width)
     last_layer = last_layer_that_varies(drawn_model(encoder, max_depth_m), image)
     network, _ = original_network(encoder, ENCODERS[encoder], last_layer, max_depth_m)
     theirs = network(image)
     require_varied(theirs, max_depth_m)
     model = drawn_model(encoder, max_depth_m, last_layer)
-    share = difference(answer_of(model, image), theirs)
+    share = difference(prediction_of(model, image), theirs)
     print(f"{encoder} {height}x{width} {max_depth_m}: {share:.1e} of the spread")
     assert share <= TOLERANCE
     # At 518x518 nothing is resized: the stored embedding is used as it is.

@@ -42,6 +42,6 @@ class DinoV2(Format):
 
     @staticmethod
     def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
-        """That there is no decoder; the license is the same for all of them."""
+        """An encoder without a decoder; all of these weights have the same license."""
         base = {"source": source, "sha256": sha256, "license": "Apache-2.0"}
         return Description(says={"kind": "encoder", "base": base}, file=source)

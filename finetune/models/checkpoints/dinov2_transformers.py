@@ -40,5 +40,5 @@ class DinoV2Transformers(Format):
 
     @staticmethod
     def description(path: Path, source: str, metadata: Mapping[str, object], sha256: str) -> Description:
-        """That there is no decoder; the license is the same for all of them."""
+        """An encoder without a decoder; all of these weights have the same license."""
         return DinoV2.description(path, source, metadata, sha256)

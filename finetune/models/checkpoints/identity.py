@@ -90,7 +90,7 @@ def claim_identity(says: Mapping[str, object], entry: HubFile | None, file: str)
 
 def resolve_identity(
     claim: CheckpointIdentity,
-    told: CheckpointIdentity,
+    stated: CheckpointIdentity,
     source: str,
     path: Path,
     in_brackets: str,
@@ -99,7 +99,7 @@ def resolve_identity(
     """
     Args:
         claim: of the file.
-        told: by the recipe or the command; None leaves it to the file.
+        stated: by the recipe or the command; None leaves it to the file.
 
     Returns:
         Kind, max depth in meters and version, on which both agree or which one of them says.
@@ -107,30 +107,30 @@ def resolve_identity(
     Raises:
         CheckpointError: they contradict each other, or neither says what is needed.
     """
-    version = _resolve_version(claim, told, source, path, in_brackets, wording)
-    if claim.kind is not None and told.kind not in (None, claim.kind):
+    version = _resolve_version(claim, stated, source, path, in_brackets, wording)
+    if claim.kind is not None and stated.kind not in (None, claim.kind):
         is_what = "an encoder alone" if claim.kind == "encoder" else claim.kind
         raise CheckpointError(
             source,
-            f"is {is_what}, {wording.kind} says {told.kind}",
+            f"is {is_what}, {wording.kind} says {stated.kind}",
             f"Set {wording.kind} to auto{in_brackets}",
         )
-    if claim.max_depth_m is not None and told.max_depth_m not in (None, claim.max_depth_m):
+    if claim.max_depth_m is not None and stated.max_depth_m not in (None, claim.max_depth_m):
         raise CheckpointError(
             source,
-            f"has max depth {claim.max_depth_m:g} m, {wording.max_depth_m} says {told.max_depth_m:g}",
+            f"has max depth {claim.max_depth_m:g} m, {wording.max_depth_m} says {stated.max_depth_m:g}",
             f"{wording.no_max_depth}{in_brackets}",
         )
     known = published(path.name)
-    if claim.kind is None and told.kind is None and "metric" in path.stem:
+    if claim.kind is None and stated.kind is None and "metric" in path.stem:
         depth = f"{known.max_depth_m:g}" if known and known.max_depth_m else "its max depth in meters"
         raise CheckpointError(
             source,
             "has metric in its name, but the file itself cannot say so",
             f"Set {wording.kind} to metric and {wording.max_depth_m} to {depth}{in_brackets}",
         )
-    kind = claim.kind or told.kind or "relative"
-    depth_m = claim.max_depth_m if claim.max_depth_m is not None else told.max_depth_m
+    kind = claim.kind or stated.kind or "relative"
+    depth_m = claim.max_depth_m if claim.max_depth_m is not None else stated.max_depth_m
     if kind == "metric" and depth_m is None:
         raise CheckpointError(
             source,
@@ -150,26 +150,26 @@ def resolve_identity(
 
 def _resolve_version(
     claim: CheckpointIdentity,
-    told: CheckpointIdentity,
+    stated: CheckpointIdentity,
     source: str,
     path: Path,
     in_brackets: str,
     wording: ArgumentNames,
 ) -> str:
-    if claim.version is not None and told.version not in (None, claim.version):
+    if claim.version is not None and stated.version not in (None, claim.version):
         raise CheckpointError(
             source,
-            f"is {claim.version.upper()}, {wording.version} says {told.version}",
+            f"is {claim.version.upper()}, {wording.version} says {stated.version}",
             f"Set {wording.version} to auto{in_brackets}",
         )
     known = published(path.name)
-    if claim == CheckpointIdentity() and told.version is None and known and known.version == "v1":
+    if claim == CheckpointIdentity() and stated.version is None and known and known.version == "v1":
         raise CheckpointError(
             source,
             "has the name of V1 weights, but the file itself cannot say so",
             f"Set {wording.version} to v1, or to v2 if that is what it is{in_brackets}",
         )
-    return claim.version or told.version or "v2"
+    return claim.version or stated.version or "v2"
 
 
 def is_depth(value: object) -> TypeGuard[float]:
@@ -179,7 +179,7 @@ def is_depth(value: object) -> TypeGuard[float]:
 
 def resolve_input_size(
     says: Mapping[str, object],
-    told: tuple[int, int] | None,
+    stated: tuple[int, int] | None,
     entry: HubFile | None,
     source: str,
     in_brackets: str,
@@ -188,7 +188,7 @@ def resolve_input_size(
     """
     Args:
         says: of a ``Description``.
-        told: by the recipe or the command; None leaves it to the file.
+        stated: by the recipe or the command; None leaves it to the file.
         entry: of the hub's table.
 
     Returns:
@@ -204,10 +204,10 @@ def resolve_input_size(
         claim = (sides[0], sides[1])
     elif entry is not None and entry.kind != "encoder":
         claim = ORIGINAL_INPUT_SIZE
-    if told is not None and claim not in (None, told):
+    if stated is not None and claim not in (None, stated):
         raise CheckpointError(
             source,
-            f"was trained at {claim[0]}x{claim[1]} (height x width), {wording.input_size} says {told[0]}x{told[1]}",
+            f"was trained at {claim[0]}x{claim[1]} (height x width), {wording.input_size} says {stated[0]}x{stated[1]}",
             f"{wording.no_input_size}{in_brackets}",
         )
-    return told or claim
+    return stated or claim

@@ -132,7 +132,7 @@ def read_checkpoint(
     _require_merged(contents.tensors, source)
     caller = _Caller(
         source=source,
-        told=CheckpointIdentity(
+        stated=CheckpointIdentity(
             kind=None if kind == "auto" else kind,
             max_depth_m=max_depth_m,
             version=None if version == "auto" else version,
@@ -151,13 +151,13 @@ class _Caller:
 
     Attributes:
         source: what the user wrote.
-        told: None where the caller leaves it to the file.
+        stated: None where the caller leaves it to the file.
         encoder, input_size, wording: as the arguments.
         in_brackets: `` (where)``, or nothing.
     """
 
     source: str
-    told: CheckpointIdentity
+    stated: CheckpointIdentity
     encoder: str
     input_size: tuple[int, int] | None
     in_brackets: str
@@ -171,22 +171,22 @@ def _identified(path: Path, contents: _Contents, entry: HubFile | None, caller: 
     Raises:
         CheckpointError: the file and its caller contradict each other.
     """
-    source, told, wording, in_brackets = caller.source, caller.told, caller.wording, caller.in_brackets
+    source, stated, wording, in_brackets = caller.source, caller.stated, caller.wording, caller.in_brackets
     described = contents.described
     claim = claim_identity(described.says, entry, described.file)
-    if told.max_depth_m is not None and not is_depth(told.max_depth_m):
+    if stated.max_depth_m is not None and not is_depth(stated.max_depth_m):
         raise CheckpointError(
             source,
-            f"{wording.max_depth_m} is {told.max_depth_m:g}; expected {MIN_DEPTH_M:g} to {MAX_DEPTH_M:g} meters",
+            f"{wording.max_depth_m} is {stated.max_depth_m:g}; expected {MIN_DEPTH_M:g} to {MAX_DEPTH_M:g} meters",
             f"Write the meters it was trained with{in_brackets}",
         )
-    kind, max_depth_m, version = resolve_identity(claim, told, source, path, in_brackets, wording)
+    kind, max_depth_m, version = resolve_identity(claim, stated, source, path, in_brackets, wording)
     encoder = _encoder_of(contents.tensors, source, caller.encoder, in_brackets)
     known = entry or (published_as(path.name, encoder) if claim == CheckpointIdentity() else None)
     license_name = (known.license if known else None) or _license_in(described.says)
     assumed = CheckpointIdentity(
-        kind=kind if claim.kind is None and told.kind is None else None,
-        version=version if claim == CheckpointIdentity() and told.version is None and known is None else None,
+        kind=kind if claim.kind is None and stated.kind is None else None,
+        version=version if claim == CheckpointIdentity() and stated.version is None and known is None else None,
     )
     return Checkpoint(
         source=source,

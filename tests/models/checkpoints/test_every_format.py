@@ -1,4 +1,4 @@
-"""Every way in, from the program that wrote it: all tensors are taken over, and the answer is that program's."""
+"""Every way in, from the program that wrote it: all tensors are taken over, and the prediction is that program's."""
 
 from __future__ import annotations
 
@@ -21,57 +21,57 @@ from finetune.utils import registry
 from finetune.utils.errors import CheckpointError
 from tests.drawn_weights import drawn_image, drawn_model, last_layer_that_varies, require_varied
 
-TOLERANCE = 1e-4  # of the spread of the source's answer, max - min
+TOLERANCE = 1e-4  # of the spread of the source's prediction, max - min
 MAX_DEPTH_M = 20.0
 SIZES = {"tiny": ((140, 140), (126, 168), (182, 70)), "vits": ((140, 140), (140, 182), (252, 126))}
 FIRST = (140, 140)
 
-Answer = Callable[[Tensor], Tensor]
+Predict = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file or folder, what must be told of it, and the answer of the program that wrote it."""
+    """A file or folder, what must be said of it, and the prediction of the program that wrote it."""
 
     path: Path
     told: dict[str, Any]
-    answer: Answer
+    predict: Predict
 
 
-def original(folder: Path, encoder: str, kind: str, version: str = "v2") -> tuple[dict[str, Tensor], Answer]:
-    """Weights and answer of the original network."""
+def original(folder: Path, encoder: str, kind: str, version: str = "v2") -> tuple[dict[str, Tensor], Predict]:
+    """Weights and prediction of the original network."""
     from tests.golden.make import original_network
 
     spec = ENCODERS[encoder]
     max_depth_m = MAX_DEPTH_M if kind == "metric" else None
     image = drawn_image(*FIRST)
     last_layer = last_layer_that_varies(drawn_model(encoder, max_depth_m, version=version), image)
-    answer, network = original_network(encoder, spec, last_layer, max_depth_m, version)
-    return network.state_dict(), answer
+    predict, network = original_network(encoder, spec, last_layer, max_depth_m, version)
+    return network.state_dict(), predict
 
 
-def told_of(kind: str) -> dict[str, Any]:
+def stated_of(kind: str) -> dict[str, Any]:
     return {"kind": kind, "max_depth_m": MAX_DEPTH_M if kind == "metric" else None}
 
 
 def official_v2(folder: Path, encoder: str, kind: str) -> Source:
-    weights, answer = original(folder, encoder, kind)
+    weights, predict = original(folder, encoder, kind)
     torch.save(weights, folder / "model.pth")
-    return Source(folder / "model.pth", told_of(kind) | {"version": "v2"}, answer)
+    return Source(folder / "model.pth", stated_of(kind) | {"version": "v2"}, predict)
 
 
 def official_v1(folder: Path, encoder: str, kind: str) -> Source:
-    weights, answer = original(folder, encoder, kind, "v1")
+    weights, predict = original(folder, encoder, kind, "v1")
     torch.save(weights, folder / "model.pth")
-    return Source(folder / "model.pth", told_of(kind) | {"version": "v1"}, answer)
+    return Source(folder / "model.pth", stated_of(kind) | {"version": "v1"}, predict)
 
 
 def training_file(folder: Path, encoder: str, kind: str) -> Source:
-    weights, answer = original(folder, encoder, kind)
+    weights, predict = original(folder, encoder, kind)
     wrapped = {f"module.{name}": tensor for name, tensor in weights.items()}
     content = {"model": wrapped, "optimizer": {"state": {}, "param_groups": [{"lr": 1e-5}]}, "epoch": 12}
     torch.save(content | {"previous_best": {"d1": 0.5}}, folder / "latest.pth")
-    return Source(folder / "latest.pth", told_of(kind), answer)
+    return Source(folder / "latest.pth", stated_of(kind), predict)
 
 
 def huggingface(folder: Path, encoder: str, kind: str, version: str = "v2") -> Source:
@@ -97,28 +97,28 @@ def huggingface_in_memory(folder: Path, encoder: str, kind: str) -> Source:
     return Source(folder / "memory", {}, lambda image: answer_of(model, image))
 
 
-def own(encoder: str, kind: str) -> tuple[DepthModel, Answer]:
+def own(encoder: str, kind: str) -> tuple[DepthModel, Predict]:
     max_depth_m = MAX_DEPTH_M if kind == "metric" else None
     last_layer = last_layer_that_varies(drawn_model(encoder, max_depth_m), drawn_image(*FIRST))
     model = drawn_model(encoder, max_depth_m, last_layer)
 
-    def answer(image: Tensor) -> Tensor:
+    def predict(image: Tensor) -> Tensor:
         with torch.inference_mode():
             return model(image)
 
-    return model, answer
+    return model, predict
 
 
 def ours(folder: Path, encoder: str, kind: str) -> Source:
-    model, answer = own(encoder, kind)
+    model, predict = own(encoder, kind)
     save_native(folder / "model.safetensors", model, {})
-    return Source(folder / "model.safetensors", {}, answer)
+    return Source(folder / "model.safetensors", {}, predict)
 
 
 def run_folder(folder: Path, encoder: str, kind: str) -> Source:
-    model, answer = own(encoder, kind)
+    model, predict = own(encoder, kind)
     save_native(folder / "best" / "model.safetensors", model, {})
-    return Source(folder, {}, answer)
+    return Source(folder, {}, predict)
 
 
 OF_ORIGINAL = (official_v2, official_v1, training_file)
@@ -141,7 +141,7 @@ def rows() -> list[Any]:
 
 
 @pytest.mark.parametrize(("make", "encoder", "kind"), rows())
-def test_all_of_it_is_taken_over_and_it_answers_the_same(make: Make, encoder: str, kind: str, tmp_path: Path) -> None:
+def test_all_of_it_is_taken_over_and_it_predicts_the_same(make: Make, encoder: str, kind: str, tmp_path: Path) -> None:
     source = make(tmp_path, encoder, kind)
     checkpoint = read_checkpoint(str(source.path), **source.told)
     assert (checkpoint.encoder, checkpoint.kind) == (encoder, kind)
@@ -151,7 +151,7 @@ def test_all_of_it_is_taken_over_and_it_answers_the_same(make: Make, encoder: st
     network = whole_network(checkpoint)
     for height, width in SIZES[encoder]:
         image = drawn_image(height, width)
-        theirs = source.answer(image)
+        theirs = source.predict(image)
         if (height, width) == FIRST:
             require_varied(theirs, checkpoint.max_depth_m)
         with torch.inference_mode():
@@ -180,14 +180,14 @@ def test_a_vits_file_in_a_vitl_recipe_is_one_sentence(layout: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("kind", ["relative", "metric"])
-def test_a_v1_file_has_other_answers_as_v2(kind: str, tmp_path: Path) -> None:
+def test_a_v1_file_has_other_predictions_as_v2(kind: str, tmp_path: Path) -> None:
     # Without this, a version that nobody looks at would pass the table.
     weights = Official.from_ours(own("tiny", kind)[0].state_dict())
     torch.save(weights, tmp_path / "model.pth")
     image = drawn_image(126, 168)
     with torch.inference_mode():
         first, second = (
-            whole_network(read_checkpoint(str(tmp_path / "model.pth"), **told_of(kind), version=version))(image)
+            whole_network(read_checkpoint(str(tmp_path / "model.pth"), **stated_of(kind), version=version))(image)
             for version in ("v1", "v2")
         )
     assert (first - second).abs().max() > 0.01 * (second.max() - second.min())

@@ -404,7 +404,7 @@ def test_file_that_does_not_cover_the_network(official: str, tensors: dict[str, 
     checkpoint = changed(official, **tensors)
     model = DepthModel("tiny", 10.0)
     for parts in ("all", "all_but_last"):
-        # Not even a run with a new decoder could start: its table needs the base model's own answer.
+        # Not even a run with a new decoder could start: its table needs the base model's own prediction.
         with pytest.raises(
             CheckpointError, match=f"{found} for encoder tiny. Use a whole checkpoint of this encoder.$"
         ):
@@ -538,7 +538,7 @@ def test_file_of_a_newer_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "is version 2 of our format, this program reads version 1" in refusal(str(tmp_path / "model.safetensors"))
 
 
-def test_shipped_tiny_checkpoint_says_what_it_is_and_answers() -> None:
+def test_shipped_tiny_checkpoint_says_what_it_is_and_predicts() -> None:
     source = Path(__file__).parents[3] / "data" / "tiny_relative.safetensors"
     assert source.stat().st_size <= 12_000_000
     checkpoint = read_checkpoint(str(source))
@@ -546,9 +546,9 @@ def test_shipped_tiny_checkpoint_says_what_it_is_and_answers() -> None:
     model = DepthModel("tiny", None)
     fill(model, checkpoint, "all")
     with torch.inference_mode():
-        answer = model(drawn_image(252, 336))
-    assert answer.min() > 0.1
-    assert answer.std() > 0.02
+        prediction = model(drawn_image(252, 336))
+    assert prediction.min() > 0.1
+    assert prediction.std() > 0.02
 
 
 def test_same_weights_are_the_same_file(tmp_path: Path) -> None:
