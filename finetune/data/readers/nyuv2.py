@@ -86,7 +86,7 @@ class NyuV2(ListedFrames):
         return f"{locate(self.root, self.labeled)}#{self._labeled_frames[index]}"
 
     def files(self, index: int) -> tuple[str, str] | None:
-        """The image and the depth file of a frame; None of a labeled one, since one file holds all of them."""
+        """The image and the depth file of a frame; None for a labeled one, since one file holds them all."""
         return super().files(index) if self.labeled is None else None
 
     def __getitem__(self, index: int) -> DepthSample:

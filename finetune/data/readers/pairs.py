@@ -147,7 +147,7 @@ class Pairs(ListedFrames):
             levels=self.image_levels,
             exif_turns=self.exif_turns,
         )
-        return turn.apply(self._masked(self._numbers.to_axis(sample), turn, mask, sky_mask))
+        return turn.apply(self._apply_masks(self._numbers.to_axis(sample), turn, mask, sky_mask))
 
     def _require_rectified(self, intrinsics: Intrinsics | None, image_path: str, depth_path: str) -> None:
         """
@@ -162,7 +162,7 @@ class Pairs(ListedFrames):
             calibration = self._files.intrinsics_file
             require_disparity_offset(depth_path, image_path, *([calibration] if calibration else []))
 
-    def _masked(self, sample: DepthSample, turn: Turn, mask: Path | None, sky_mask: Path | None) -> DepthSample:
+    def _apply_masks(self, sample: DepthSample, turn: Turn, mask: Path | None, sky_mask: Path | None) -> DepthSample:
         """
         The sample without what masks and edges take away, and with sky.
 

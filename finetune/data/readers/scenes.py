@@ -141,8 +141,8 @@ class Scenes(Reader):
             rows = slice(first, first + together)
             drawing = draw_frames(take_rows(worlds, rows, device), take_rows(cameras, rows, device), height, width)
             of_rows = rng[rows]
-            image = self._photographed(of_rows, drawing.light)
-            depth_m, valid = (part.cpu().numpy() for part in self._measured(of_rows, drawing.depth_m))
+            image = self._photograph(of_rows, drawing.light)
+            depth_m, valid = (part.cpu().numpy() for part in self._measure(of_rows, drawing.depth_m))
             samples += [
                 DepthSample(
                     image=image[row],
@@ -155,7 +155,7 @@ class Scenes(Reader):
             ]
         return samples
 
-    def _photographed(self, rng: Rng, light: torch.Tensor) -> NDArray[np.uint8]:
+    def _photograph(self, rng: Rng, light: torch.Tensor) -> NDArray[np.uint8]:
         """(B, H, W, 3) RGB, seen by a color camera with the faults of the options."""
         from finetune.data.synthetic.sensor import ColorSensor
 
@@ -179,7 +179,7 @@ class Scenes(Reader):
             frame[:] = unpacked[..., ::-1]
         return image
 
-    def _measured(self, rng: Rng, depth_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _measure(self, rng: Rng, depth_m: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """(B, H, W) meters with the noise of the options, and (B, H, W) bool, True where depth is measured."""
         import torch
 

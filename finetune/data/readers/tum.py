@@ -220,7 +220,8 @@ def _parse_seconds(path: str, number: int, text: str) -> float:
 
 def _read_columns(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
     """(line number, columns) of each line; a line has as many columns as names, or more."""
-    for number, columns in read_rows(path, names, fix="Restore it from the recording"):
+    for number, row in read_rows(path, names, fix="Restore it from the recording"):
+        columns = [part for column in row for part in column.split()]  # a line may mix tabs and spaces
         if len(columns) < len(names):
             found = f"has {len(columns)} columns, {' '.join(columns)!r}"
             raise ListError(f"{path}:{number}", found, f"Write {len(names)}: time and file of each")

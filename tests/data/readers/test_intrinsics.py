@@ -314,3 +314,9 @@ def test_two_levels_that_differ_are_refused(tmp_path: Path) -> None:
 def test_what_bends_nothing_is_a_pinhole(tmp_path: Path, said: dict[str, Any]) -> None:
     (tmp_path / "i.json").write_text(json.dumps(PLAIN | said))
     assert read_intrinsics(tmp_path / "i.json").lens is None
+
+
+def test_json_that_mentions_cam0_is_no_calibration_of_middlebury(tmp_path: Path) -> None:
+    path = tmp_path / "i.json"
+    path.write_text(json.dumps({**PINHOLE, "note": "cam0=left"}))
+    assert read_intrinsics(path).camera == CAMERA

@@ -74,16 +74,33 @@ def test_associations_are_read_either_way_round(tmp_path: Path, line: str) -> No
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "1 rgb/10.000.png\t1 depth/10.012.png\n",
+        "1, rgb/10.000.png, 1, depth/10.012.png\n",
+        "color_timestamp,color,depth_timestamp,depth\n1,rgb/10.000.png,1,depth/10.012.png\n",
+        "depth,depth_timestamp,color,color_timestamp\ndepth/10.012.png,1,rgb/10.000.png,1\n",
+    ],
+)
+def test_columns_are_separated_as_in_other_lists(tmp_path: Path, line: str) -> None:
+    example(tmp_path)
+    (tmp_path / "associations.txt").write_text(line)
+    reader = Tum(root=str(tmp_path), associations="associations.txt")
+    assert [Path(path).name for path in reader._listing.files(0)] == ["10.000.png", "10.012.png"]
+
+
+@pytest.mark.parametrize(
     ("name", "text", "found"),
     [
         ("depth.txt", "1.0\n", r"depth\.txt:1: has 1 columns"),
         ("rgb.txt", "# a\nnow rgb/a.png\n", r"rgb\.txt:2: 'now' is no time stamp"),
+        ("rgb.txt", "\udcff", r"rgb\.txt: is not UTF-8 text\. Restore it from the recording"),
         ("rgb.txt", "99.0 rgb/a.png\n", "none of its 4 depth maps is within 0.02 s of one of 1 color images"),
     ],
 )
 def test_faults_of_a_list_name_the_line(tmp_path: Path, name: str, text: str, found: str) -> None:
     options: dict[str, Any] = dict(example(tmp_path))
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_bytes(text.encode(errors="surrogateescape"))
     with pytest.raises(ListError, match=found):
         len(Tum(**options))
 
