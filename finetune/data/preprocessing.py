@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -112,9 +112,9 @@ class Preprocessing:
             pixels_across=width / out_width,
         )
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, object]:
         """Plain values, for the metadata of a weights file."""
-        saved: dict[str, Any] = {name: list(getattr(self, name)) for name in _SAVED}
+        saved: dict[str, object] = {name: list(getattr(self, name)) for name in _SAVED}
         # Only where they are set: older versions know no such keys.
         if self.image_levels is not None:
             saved[_LEVELS] = self.image_levels.to_mapping()
@@ -144,20 +144,20 @@ class Preprocessing:
         return cls(**saved, image_levels=levels, orientation=orientation)
 
 
-def _is_color(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= _MAX_COLOR
+def _is_color(value: object, least: float = -_MAX_COLOR) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and least <= value <= _MAX_COLOR
 
 
-def _is_spread(value: Any) -> bool:
-    return _is_color(value) and value >= 1 / _MAX_COLOR
+def _is_spread(value: object) -> bool:
+    return _is_color(value, 1 / _MAX_COLOR)
 
 
-def _is_whole_patches(value: Any) -> bool:
-    return type(value) is int and 0 < value <= MAX_SIDE_PX and value % PATCH == 0
+def _is_whole_patches(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 < value <= MAX_SIDE_PX and value % PATCH == 0
 
 
 # Each field as a weights file holds it: how many values, what is expected, and whether a value is that.
-_SAVED: dict[str, tuple[int, str, Callable[[Any], bool]]] = {
+_SAVED: dict[str, tuple[int, str, Callable[[object], bool]]] = {
     "input_size": (2, f"height and width, positive multiples of {PATCH} up to {MAX_SIDE_PX}", _is_whole_patches),
     "mean": (3, f"three numbers from -{_MAX_COLOR} to {_MAX_COLOR}", _is_color),
     "std": (3, f"three numbers from {1 / _MAX_COLOR:g} to {_MAX_COLOR}", _is_spread),

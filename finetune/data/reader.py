@@ -132,6 +132,7 @@ def set_image_levels(readers: Iterable[Reader], levels: ImageLevels | None) -> N
     if levels is None:
         return
     for reader in readers:
+        # Readers are frozen, and this is no option of theirs: entries that differ only in it must stay equal.
         object.__setattr__(reader, "image_levels", levels)
 
 

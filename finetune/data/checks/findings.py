@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 # The names of findings that are judgments; ``data.accept`` takes them.
 Accepted = Literal[
@@ -84,7 +84,7 @@ class Finding:
             return self.fix
         return f"{self.fix}. If it is as it should be, set data.accept: [{self.name}]"
 
-    def to_mapping(self) -> dict[str, Any]:
+    def to_mapping(self) -> dict[str, str]:
         """Plain values, for JSON."""
         return asdict(self)
 
