@@ -16,7 +16,7 @@ from finetune.utils.errors import ProcessError, first_line
 from finetune.utils.paths import is_folder
 
 _SHARED_MEMORY = "/dev/shm"
-_FEW_FILES = 128  # with a lower limit, a process has hardly any files left beside its libraries and pipes
+_FEW_FILES = 128  # with a lower limit, a process has hardly any files left after its libraries and pipes
 _OF_FILES = (
     "This process may not open more files (Too many open files). Raise the limit (ulimit -n 4096), or set "
     "data.workers=0 or lower."
@@ -34,23 +34,23 @@ def explain_resource_error(error: Exception, *, of_disk: str, of_memory: str) ->
         The error to raise instead: a loader's worker or another process of the launch died; memory, shared memory or
         the disk is full; or the system allows no more files, processes or temporary files. None for any other error.
     """
-    if isinstance(error, OSError | SafetensorError) and (scarce := _of_a_process(error)):
-        return ProcessError(scarce)
+    if isinstance(error, OSError | SafetensorError) and (explained := _explain_process_limit(error)):
+        return ProcessError(explained)
     if isinstance(error, OSError | SafetensorError):
-        if not _is_of_a_full_disk(error):
+        if not _is_full_disk(error):
             return None
         if _shared_memory_is_full():
             return ProcessError(f"Shared memory is full ({error}): {_OF_SHARED_MEMORY}")
         return ProcessError(f"The disk is full, or a quota is used up ({error}). {of_disk}")
-    told = first_line(error)
+    message = first_line(error)
     if is_of_another_process(error):
         return ProcessError("Another process of this launch ended: its message is the cause.")
     if "Too many open files" in str(error):
         return ProcessError(_OF_FILES)
-    # An error in a worker comes as its own class, with "Caught MemoryError in DataLoader worker process 0".
-    if is_of_a_worker(error) or (" in DataLoader worker process " in told and _is_of_memory(error)):
-        return worker_died(told)
-    if _is_of_memory(error):
+    # An error in a worker keeps its class; its text begins "Caught MemoryError in DataLoader worker process 0".
+    if is_of_a_worker(error) or (" in DataLoader worker process " in message and _is_out_of_memory(error)):
+        return worker_died(message)
+    if _is_out_of_memory(error):
         return ProcessError(f"Memory ran out. {of_memory}")
     return None
 
@@ -67,7 +67,7 @@ def is_of_a_worker(error: Exception) -> bool:
     return isinstance(error, RuntimeError) and str(error).startswith(("DataLoader worker (pid", "Pin memory"))
 
 
-def _of_a_process(error: OSError | SafetensorError) -> str | None:
+def _explain_process_limit(error: OSError | SafetensorError) -> str | None:
     """A sentence if the limit is not the disk, but what the system allows a process."""
     number = getattr(error, "errno", None)
     if number in (errno.EMFILE, errno.ENFILE) or "os error 24" in str(error):
@@ -109,11 +109,11 @@ def _files_allowed() -> float:
     return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
-def _is_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: Exception) -> bool:
     # PyTorch has no class for a CPU out of memory, nor for a GPU that is full when a context is made.
-    told = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    messages = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and any(part in str(error) for part in told)
+        isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
     )
 
 
@@ -122,7 +122,7 @@ def _shared_memory_is_full() -> bool:
     return is_folder(_SHARED_MEMORY) and shutil.disk_usage(_SHARED_MEMORY).free < mmap.PAGESIZE
 
 
-def _is_of_a_full_disk(error: OSError | SafetensorError) -> bool:
+def _is_full_disk(error: OSError | SafetensorError) -> bool:
     # safetensors gives the system's error number only in its text.
     numbers = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     return getattr(error, "errno", None) in numbers or any(f"os error {number}" in str(error) for number in numbers)

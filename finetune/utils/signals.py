@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first one ends a run as soon as its resume point is saved, a later one at once."""
+"""SIGINT and SIGTERM: the first ends a run as soon as its resume point is saved, a later one ends it at once."""
 
 from __future__ import annotations
 
@@ -6,52 +6,56 @@ import os
 import signal
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Self
+from typing import Self
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# A scheduler tells the launcher and the process, and the launcher tells the process again: one wish, told twice.
+# A scheduler sends a signal to the launcher and to the process, and the launcher sends it to the process again: two
+# signals, one request.
 SAME_WISH_SECONDS = 5.0
+
+_Handler = Callable[[int, FrameType | None], object] | int | None
 
 
 class StopAsked(Exception):
-    """All processes have seen a signal, and what they were doing is left undone: nothing of it is kept."""
+    """All processes have seen a signal: they drop what they were doing, and keep nothing of it."""
 
 
 class Interrupts:
-    """While it is entered, signals are noted instead of ending the process, once ``patient`` is set.
+    """A context in which signals are noted instead of ending the process, once ``patient`` is set.
 
-    Before that, and in a thread that may not handle signals, they end it as everywhere: there is nothing to save yet.
+    Before that, when there is nothing to save, and in a thread that may not handle signals, they end it as usual.
 
     Attributes:
-        patient: somebody looks at ``number`` between micro-batches and between the images of an evaluation.
-        number: of the first signal since then; 0 before.
+        patient: the caller looks at ``number`` between micro-batches and between the images of an evaluation.
+        number: the first signal since ``patient`` was set; 0 if none came.
     """
 
     def __init__(self) -> None:
         self.patient = False
         self.number = 0
         self._since = 0.0
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[signal.Signals, _Handler] = {}
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            # A process that was started to ignore Ctrl-C, as by nohup, goes on doing so.
-            wanted = [one for one in _SIGNALS if signal.getsignal(one) is not signal.SIG_IGN]
-            self._before = {one: signal.signal(one, self._handle) for one in wanted}
+            # A process that was started to ignore Ctrl-C, for example by nohup, still ignores it.
+            handled = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+            self._before = {number: signal.signal(number, self._handle) for number in handled}
         return self
 
     def __exit__(self, *_: object) -> None:
-        for one, handler in self._before.items():
-            signal.signal(one, handler)
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def obey(self) -> None:
         """
-        From here on nobody looks any more.
+        End the process on signals again, as nobody looks at ``number`` from here on.
 
         Raises:
-            Interrupted: a signal came that nobody has looked at.
+            Interrupted: a signal came that the caller has not looked at.
         """
         self.patient = False
         if self.number:
@@ -64,17 +68,17 @@ class Interrupts:
         if self.number and now - self._since < SAME_WISH_SECONDS:
             return
         if self.number:
-            # At once: not even what stands in buffers is waited for. The resume points on disk are whole at any moment.
+            # End at once, without writing what is in buffers. The resume points on disk are complete at any moment.
             os._exit(128 + number)
         self.number, self._since = number, now
-        told = f"\nsaving a resume point and ending; a signal after {SAME_WISH_SECONDS:g} s from now stops at once\n"
-        # Written past Python's buffers, which the interrupted code may be in the middle of filling.
+        message = f"\nsaving a resume point and ending; a signal after {SAME_WISH_SECONDS:g} s from now stops at once\n"
+        # Written without Python's buffers, which the interrupted code may be filling at this moment.
         with suppress(OSError):
-            os.write(2, told.encode())
+            os.write(2, message.encode())
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal asked the process to end; ``saved`` is what the run can go on from, as a sentence."""
+    """A signal asked the process to end; ``saved`` is a sentence about what the run can go on from."""
 
     def __init__(self, number: int, saved: str = "") -> None:
         super().__init__(number)
