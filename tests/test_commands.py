@@ -41,7 +41,7 @@ WRONG = [
     ("", "", ["model.encoder=vitl"], ["tiny_relative.safetensors", "tiny", "model.encoder"]),
     ("", "", ["model.lora.targets=[qkv,qkv]"], ["command line", "model.lora.targets", "each name once"]),
     ("", "", ["model.max_depth_m=7.5", "export=[huggingface]"], ["format huggingface", "whole meters", "7 or 8"]),
-    ("", "", ["model.on_max_depth=rescale"], ["command line: model.on_max_depth", "no answers to scale"]),
+    ("", "", ["model.on_max_depth=rescale"], ["command line: model.on_max_depth", "no predictions to scale"]),
 ]
 
 

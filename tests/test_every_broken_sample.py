@@ -229,8 +229,8 @@ def test_skipped_samples_are_named_and_counted_alike_with_workers_and_after_a_re
     before, weights = state_of(run, 6), load_file(run / "last" / "model.safetensors")
     said = capfd.readouterr().out
     causes = [f"{folder}/02.jpg: is empty (0 bytes)", f"{folder}/05.png: is empty (0 bytes)", "train.txt:8: "]
-    (at_start,) = [line for line in said.splitlines() if line.startswith("data.train.0: frames are missing or cannot")]
-    (at_baselines,) = [line for line in said.splitlines() if line.startswith("left out of the baselines")]
+    (at_start,) = [line for line in said.splitlines() if line.startswith("warning: data.train.0: frames are missing")]
+    (at_baselines,) = [line for line in said.splitlines() if line.startswith("warning: left out of the baselines")]
     (at_the_end,) = [line for line in said.splitlines() if "of the 24 training samples asked for" in line]
     assert all(cause in line for cause in causes for line in (at_start, at_baselines, at_the_end))
     at_the_time = [line for line in said.splitlines() if "skipped a sample that cannot be read" in line]

@@ -3,8 +3,7 @@
 import json
 import random
 import shutil
-from dataclasses import asdict
-from functools import partial
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +13,12 @@ import yaml
 
 from finetune.commands import compare
 from finetune.data.reader import BadSamples
+from finetune.evaluation.results import Evaluated
 from finetune.recipe.run_dir import RunFolder, require_same_run
+from finetune.training.checkpointing import ResumePoints, ResumeState
 from finetune.training.monitors import Monitors
-from finetune.training.run_log import MetricsLog, Said
-from finetune.training.trainer import Kept, Run
+from finetune.training.run_log import LogEntry, MetricsLog
+from finetune.training.validation import Validator
 from finetune.utils.errors import FinetuneError
 from finetune.utils.manifest import MANIFEST_FILE, write_manifest
 
@@ -92,20 +93,20 @@ def test_the_rows_so_far(run: RunFolder) -> None:
 
 def test_what_a_resume_point_says(tmp_path: Path) -> None:
     monitors = Monitors(metric="abs_rel", max_depth_m=10.0, warmup_steps=0)
+    state = monitors.state()
     kept = asdict(
-        Kept(
+        ResumeState(
             step=6,
             unlogged={"loss": 0.5},
             bad_samples=BadSamples(count=1, named=["a"]),
-            monitors={**monitors.state(), "standing": {"a": "b"}, "history": [{"step": 1, "value": 1.0, "loss": 0.1}]},
+            alarms=replace(state, standing={"a": "b"}, history=[Evaluated(step=1, value=1.0, loss=0.1)]),
             evaluation_due=True,
-            pending=[Said("train/loss", 0.5, "loss")],
+            pending=[LogEntry("train/loss", 0.5, "loss")],
             recipe_sha256="0",
         )
     )
-    stand_in: Any = SimpleNamespace(total_steps=6, monitors=monitors, average=None, _lasting_digest=lambda: "0")
-    stand_in.accelerator = SimpleNamespace(load_state=lambda path: None)
-    stand_in._take_up = partial(Run._take_up, stand_in)
+    accelerator: Any = SimpleNamespace(load_state=lambda path: None)
+    points = ResumePoints(accelerator=accelerator, folder=RunFolder(tmp_path), total_steps=6, recipe_sha256="0", keep=2)
     draw = random.Random(1)
     write_manifest(tmp_path, kept)
     content = (tmp_path / MANIFEST_FILE).read_bytes()
@@ -117,29 +118,30 @@ def test_what_a_resume_point_says(tmp_path: Path) -> None:
         else:
             (tmp_path / MANIFEST_FILE).write_bytes(spoiled(content, draw))
         try:
-            said = Run._load_checkpoint(stand_in, tmp_path)
+            loaded = points.load(tmp_path)
         except FinetuneError as error:
             assert "Raise run.steps" in str(error)
         else:
-            assert said is None or said.startswith(("it is damaged (", "it is of another recipe"))
-            if said is None:
+            if isinstance(loaded, str):
+                assert loaded.startswith(("it is damaged (", "it is of another recipe"))
+            else:
                 # Nothing that a step or a log would stumble over.
-                assert 0 <= stand_in.step <= 6
-                assert all(isinstance(value, float) for value in stand_in.unlogged.values())
-                stand_in.monitors.stepped(1.0, 1.0)
-                stand_in.monitors.sentences()
+                assert 0 <= loaded.step <= 6
+                assert all(isinstance(value, float) for value in loaded.unlogged.values())
+                monitors.restore(loaded.alarms)
+                monitors.note_step(1.0, 1.0)
+                monitors.sentences()
 
 
 def test_the_best_weights_so_far(run: RunFolder) -> None:
     draw, content = random.Random(2), run.best.read_bytes()
     head = int.from_bytes(content[:8], "little") + 8
-    recipe = SimpleNamespace(evaluation=SimpleNamespace(best="abs_rel"))
     for turn in range(40):
         spoil = spoiled(content[:head], draw) + content[head:] if turn % 2 else content[: draw.randrange(len(content))]
         run.best.write_bytes(spoil)
-        stand_in: Any = SimpleNamespace(folder=run, recipe=recipe, notes=[])
-        found = Run._best_on_disk(stand_in)
-        assert found is not None or stand_in.notes[0].startswith(f"{run.best} is damaged (")
+        stand_in: Any = SimpleNamespace(folder=run, metric="abs_rel")
+        notes = Validator.find_best(stand_in)
+        assert stand_in.best is not None or notes[0].startswith(f"{run.best} is damaged (")
 
 
 def test_what_two_runs_are_compared_by(run: RunFolder, finished_once: Path, capsys: pytest.CaptureFixture[str]) -> None:

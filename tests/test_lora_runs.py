@@ -142,7 +142,7 @@ def test_more_blocks_than_there_are_and_drawn_weights_are_refused(
 
 @pytest.mark.parametrize("mode", ["all", "decoder", "lora"])
 def test_every_mode_tells_what_it_trains(recipe: Path, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert train.main([str(recipe), f"model.train={mode}", "run.steps=2", "export=[]"]) == 0
+    assert train.main([str(recipe), f"model.train={mode}", "run.steps=2", "export=[]", "--verbose"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"model.train {mode}: "))
     counts = [int(number.replace(",", "")) for number in re.findall(r"(?:encoder|decoder|head) ([\d,]+) of", line)]
     wholes = [int(number.replace(",", "")) for number in re.findall(r"of ([\d,]*\d)", line)]

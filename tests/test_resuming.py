@@ -7,7 +7,6 @@ import resource
 import shutil
 import signal
 from dataclasses import asdict
-from functools import partial
 from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,10 +18,14 @@ import yaml
 from safetensors.torch import load_file
 
 from finetune.data.reader import BadSamples
-from finetune.training import trainer
+from finetune.recipe.run_dir import RunFolder
+from finetune.training import validation
+from finetune.training.bad_samples import BadSampleWatch
+from finetune.training.checkpointing import ResumePoints, ResumeState
+from finetune.training.loop import Run
 from finetune.training.monitors import Monitors
-from finetune.training.run_log import Said
-from finetune.training.trainer import Kept, Run
+from finetune.training.run_log import LogEntry
+from finetune.training.trainer import Trainer
 from finetune.utils.manifest import MANIFEST_FILE, has_checksums, verify_manifest, write_manifest
 from tests.conftest import ended_run, moved_run
 from tests.runs import launch, require_same, rows
@@ -69,7 +72,7 @@ def test_a_damaged_resume_point_is_left_out_and_the_one_before_goes_on(
     assert launch(averaged / "recipe.yaml", "--resume") == 0
     said = capsys.readouterr().out
     assert f"step_00000006 is left out: it is damaged ({damaged} " in said
-    assert "step 3 of 6" in said
+    assert "resumed at step 3 of 6" in said
     after = load_file(averaged / "last" / "model.safetensors")
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert (averaged / "checkpoints" / "step_00000006" / damaged).stat().st_size == len(content)
@@ -105,7 +108,7 @@ def test_a_resume_point_of_another_recipe_is_left_out(averaged: Path, capsys: py
     assert launch(averaged / "recipe.yaml", "--resume") == 0
     said = capsys.readouterr().out
     assert "step_00000006 is left out: it is of another recipe" in said
-    assert "step 3 of 6" in said
+    assert "resumed at step 3 of 6" in said
 
 
 @pytest.mark.parametrize(
@@ -126,29 +129,28 @@ def test_a_resume_point_that_says_nonsense_under_a_true_seal_is_left_out(
     tmp_path: Path, wrong: dict[str, object]
 ) -> None:
     monitors = Monitors(metric="abs_rel", max_depth_m=10.0, warmup_steps=0)
-    right = Kept(
+    right = ResumeState(
         step=6,
         unlogged={"loss": 0.5},
         bad_samples=BadSamples(),
-        monitors=monitors.state(),
+        alarms=monitors.state(),
         evaluation_due=True,
-        pending=[Said("train/loss", 0.5, "loss")],
+        pending=[LogEntry("train/loss", 0.5, "loss")],
         recipe_sha256="0",
     )
-    run: Any = SimpleNamespace(
-        total_steps=6,
-        monitors=monitors,
-        average=None,
-        accelerator=SimpleNamespace(load_state=lambda path: None),
-        _lasting_digest=lambda: "0",
-    )
-    run._take_up = partial(Run._take_up, run)
+    points = resume_points(tmp_path)
     write_manifest(tmp_path, asdict(right))
-    assert Run._load_checkpoint(run, tmp_path) is None
-    assert (run.step, run.pending, run.bad_samples) == (6, right.pending, right.bad_samples)
+    assert points.load(tmp_path) == right
     (tmp_path / MANIFEST_FILE).unlink()
     write_manifest(tmp_path, {**asdict(right), **wrong})
-    assert (Run._load_checkpoint(run, tmp_path) or "").startswith("it is damaged (")
+    said = points.load(tmp_path)
+    assert isinstance(said, str) and said.startswith("it is damaged (")
+
+
+def resume_points(folder: Path) -> ResumePoints:
+    """Those of a run of 6 steps whose recipe has the digest 0, without a model to load."""
+    accelerator: Any = SimpleNamespace(load_state=lambda path: None)
+    return ResumePoints(accelerator=accelerator, folder=RunFolder(folder), total_steps=6, recipe_sha256="0", keep=2)
 
 
 def as_an_older_version_left_it(run: Path) -> None:
@@ -185,7 +187,7 @@ def test_a_run_of_an_older_version_goes_on_and_its_points_are_said_to_be_known_b
     said = capsys.readouterr().out
     assert "step_00000006 is left out: it is damaged (optimizer.bin has " in said
     assert "step_00000003 is of an older version, which wrote no checksums" in said
-    assert "step 3 of 6" in said
+    assert "resumed at step 3 of 6" in said
     after = load_file(averaged / "last" / "model.safetensors")
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert has_checksums(averaged / "checkpoints" / "step_00000006")
@@ -241,17 +243,17 @@ def test_a_signal_at_any_moment_saves_first_and_the_run_ends_in_the_same_bits(
 ) -> None:
     assert launch(recipe, *LONG_STEPS, "name=straight") == 0
     points = tmp_path / "runs" / "small" / "checkpoints"
-    for what, call, saved, due in (
+    for (place, what), call, saved, due in (
         # The second micro-batch of the second step: the step is left undone.
-        ("_backward", 5, 1, False),
+        ((Trainer, "_backward"), 5, 1, False),
         # The end of the third step, which goes on to be evaluated.
-        ("_require_few_bad", 2, 3, True),
+        ((BadSampleWatch, "require_few"), 2, 3, True),
         # That evaluation, by which the next launch begins; and that of the last step.
-        ("evaluate", 1, 3, True),
-        ("evaluate", 2, 6, True),
+        ((validation, "evaluate"), 1, 3, True),
+        ((validation, "evaluate"), 2, 6, True),
     ):
         with pytest.MonkeyPatch.context() as patch:
-            tell_at(patch, what, call)
+            tell_at(patch, place, what, call)
             assert launch(recipe, *LONG_STEPS, "--resume") == 143
         assert f"step_{saved:08d} is saved: go on with --resume" in capsys.readouterr().err
         assert verify_manifest(points / f"step_{saved:08d}")["evaluation_due"] == due
@@ -260,9 +262,8 @@ def test_a_signal_at_any_moment_saves_first_and_the_run_ends_in_the_same_bits(
     require_same(tmp_path / "runs" / "small", tmp_path / "runs" / "straight")
 
 
-def tell_at(patch: pytest.MonkeyPatch, what: str, call: int) -> None:
+def tell_at(patch: pytest.MonkeyPatch, place: object, what: str, call: int) -> None:
     """Have a scheduler tell the process to end in some call of a function, twice, as with a launcher between them."""
-    place: Any = trainer if what == "evaluate" else Run
     watched, calls = getattr(place, what), count(1)
 
     def calling(*arguments: object, **options: object) -> object:
@@ -277,13 +278,13 @@ def tell_at(patch: pytest.MonkeyPatch, what: str, call: int) -> None:
 def test_a_signal_within_the_first_step_leaves_nothing_to_go_on_from(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    backward = Run._backward
+    backward = Trainer._backward
 
-    def told(run: Run, *arguments: Any) -> torch.Tensor:
+    def told(trainer: Trainer, *arguments: Any) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGINT)
-        return backward(run, *arguments)
+        return backward(trainer, *arguments)
 
-    monkeypatch.setattr(Run, "_backward", told)
+    monkeypatch.setattr(Trainer, "_backward", told)
     assert launch(recipe, *LONG_STEPS) == 130
     assert "No step was taken yet: --resume begins again" in capsys.readouterr().err
     assert not (tmp_path / "runs" / "small" / "checkpoints").exists()
@@ -360,7 +361,7 @@ def test_moved_with_its_data_and_with_a_cut_best_a_run_goes_on(
     arguments = ("output=scratch", f"data.train.0.root={data}", f"data.val.0.root={data}")
     assert launch(recipe, *arguments, "--resume") == 0
     said = capsys.readouterr().out
-    assert "step 3 of 6" in said and "left out" not in said
+    assert "resumed at step 3 of 6" in said and "left out" not in said
     assert "model.safetensors is damaged (" in said and "the next evaluation writes it again" in said
     after = load_file(tmp_path / "scratch" / "small" / "last" / "model.safetensors")
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())

@@ -18,6 +18,7 @@ def make_parser() -> CommandParser:
         example="finetune train recipes/room_tiny.yaml optim.lr=2e-4",
     )
     add_recipe_argument(parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="also print versions, digests and counts")
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument("--resume", action="store_true", help="go on with the run in the run folder")
     existing.add_argument("--overwrite", action="store_true", help="replace the run in the run folder")
@@ -39,4 +40,4 @@ def _train(arguments: argparse.Namespace) -> None:
     with import_without_gc():
         from finetune.training.run import run_training
 
-    run_training(recipe, resume=arguments.resume, overwrite=arguments.overwrite)
+    run_training(recipe, resume=arguments.resume, overwrite=arguments.overwrite, verbose=arguments.verbose)

@@ -77,9 +77,11 @@ class Baselines:
     max_depth_m: float
 
     def __str__(self) -> str:
+        fit = "one scale and shift" if isinstance(self.base, InverseFit) else "one scale"
+        base = "" if self.base is None else f"; base_fitted_scale is your checkpoint with {fit}"
         return (
-            f"baselines fitted on {self.images} training images, to the least AbsRel from {self.min_depth_m:g} to "
-            f"{self.max_depth_m:g} m: best constant {self.best_m:.3f} m, median {self.median_m:.3f} m"
+            f"baselines from {self.images} training frame{'s' * (self.images != 1)}: constant_median answers "
+            f"{self.median_m:.3f} m everywhere, best_constant {self.best_m:.3f} m{base}"
         )
 
     def base_depth_m(

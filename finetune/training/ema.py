@@ -19,8 +19,8 @@ class AverageWeights:
     def __init__(self, network: DepthModel, decay: float) -> None:
         """
         Args:
-            network: as it starts, before Accelerate prepares it: a copy of a prepared one answers with the other's
-                weights.
+            network: as it starts, before Accelerate prepares it. A copy of a prepared network would predict with the
+                weights of the original.
             decay: share of the average that a step keeps once many are taken, from 0 to 1.
         """
         self.network = copy.deepcopy(network).requires_grad_(False).eval()

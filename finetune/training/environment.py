@@ -1,4 +1,4 @@
-"""Where a run runs: the accelerator with its precision and threads, and the record of it all."""
+"""Where a run runs: the accelerator with its precision and threads, and the record of both."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def make_accelerator(recipe: Recipe, *, trains: bool = True) -> tuple[Accelerato
 
     Raises:
         FinetuneError: the launcher asks for what has not been run yet, its processes do not find each other, or the
-            precision is not to be had here.
+            precision does not exist on this device.
     """
     asked = processes_asked_for()
     if recipe.data.workers:
@@ -79,7 +79,8 @@ def make_accelerator(recipe: Recipe, *, trains: bool = True) -> tuple[Accelerato
             cpu=not has_device,
             mixed_precision={"fp32": "no"}.get(precision, precision),
             dynamo_backend="no",  # else that of the launcher, whatever run.compile says
-            # The loader is endless; told otherwise, Accelerate skips optimizer steps at ends that are none.
+            # The loader is endless. With sync_with_dataloader Accelerate would take some batch for the last one and
+            # skip optimizer steps.
             gradient_accumulation_plugin=GradientAccumulationPlugin(
                 num_steps=recipe.run.accumulate, sync_with_dataloader=False
             ),
@@ -108,9 +109,9 @@ def make_accelerator(recipe: Recipe, *, trains: bool = True) -> tuple[Accelerato
 
 def allow_tf32(allowed: bool) -> None:
     """
-    Whether a GPU may round the factors of float32 products to the 10 bits of TF32, in matrices and convolutions alike.
+    Set whether a GPU may round the factors of float32 products to the 10 bits of TF32, in matrices and convolutions.
 
-    PyTorch's own default is no for the ones and yes for the others, so that tables differ from a CPU's by more than
+    PyTorch's own default is no for matrices and yes for convolutions, so that tables differ from a CPU's by more than
     rounding: https://docs.pytorch.org/docs/stable/notes/cuda.html#tf32-on-ampere
     """
     torch.backends.cuda.matmul.allow_tf32 = allowed
@@ -137,13 +138,13 @@ def _precision(recipe: Recipe) -> tuple[str, list[str]]:
     """fp32, fp16 or bf16, and what there is to say about it. An explicit value wins over the launcher's."""
     wanted = recipe.run.precision
     if wanted != "auto":
-        told = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
-        contradicts = told not in ("no", wanted)
-        notes = [f"run.precision {wanted} wins over the launcher's {told}"] if contradicts else []
+        launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+        contradicts = launched not in ("no", wanted)
+        notes = [f"run.precision {wanted} wins over the launcher's {launched}"] if contradicts else []
         return wanted, notes + _emulated(wanted)
-    told = precision_of_launcher()
-    if told != "no":
-        return told, _emulated(told)
+    launched = precision_of_launcher()
+    if launched != "no":
+        return launched, _emulated(launched)
     # bf16 on a CPU can be several times slower than fp32; so can it be on a GPU that is older than it.
     if not torch.cuda.is_available():
         return "fp32", []
@@ -161,10 +162,10 @@ def _emulated(precision: str) -> list[str]:
 
 
 def _compiler_of_launcher(recipe: Recipe) -> list[str]:
-    told = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
-    if told in ("no", ""):
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    if backend in ("no", ""):
         return []
-    return [f"run.compile {str(recipe.run.compile).lower()} wins over the launcher's dynamo backend {told}"]
+    return [f"run.compile {str(recipe.run.compile).lower()} wins over the launcher's dynamo backend {backend}"]
 
 
 def environment_record(
@@ -194,13 +195,13 @@ def environment_record(
         "recipe_sha256": digest(recipe_mapping(recipe)),
         "base_sha256": base_sha256,
         "frames": {
-            f"data.{part}.{place}": {
+            f"data.{part}.{i}": {
                 "count": len(entry.source),
                 "sha256": digest(list_sources(entry.source)),
                 "content_sha256": content_digest(entry.source),
             }
             for part, entries in (("train", recipe.data.train), ("val", recipe.data.val))
-            for place, entry in enumerate(entries)
+            for i, entry in enumerate(entries)
         },
     }
 
@@ -215,8 +216,10 @@ def _version(package: str) -> str | None:
 
 
 def content_digest(reader: Reader) -> str:
-    """SHA-256 of all names of its frames below the folder they share, and of what some of them hold: the same wherever
-    the data lie."""
+    """SHA-256 of the names of all frames below the folder they share, and of the content of some of them.
+
+    It stays the same when the data are moved.
+    """
     names = list_sources(reader)
     try:
         shared = os.path.commonpath(names)
@@ -246,10 +249,10 @@ def _git(*arguments: str) -> str | None:
     try:
         # Installed below somebody's own repository, the program is none of its files.
         call(["git", "-C", str(package), "ls-files", "--error-unmatch", "--", Path(__file__).name])
-        told = call(["git", "-C", str(package), *arguments])
+        answer = call(["git", "-C", str(package), *arguments])
     except (OSError, subprocess.CalledProcessError):
         return None
-    return told.stdout.strip()
+    return answer.stdout.strip()
 
 
 def _cpu_name() -> str:
@@ -262,30 +265,37 @@ def _cpu_name() -> str:
     return f"cpu ({name or platform.processor() or platform.machine()})"
 
 
-def log_head(record: Mapping[str, Any]) -> list[str]:
-    """What a log begins with: enough to tell this run from another."""
+def describe_environment(record: Mapping[str, Any]) -> list[str]:
+    """Lines that tell this run from another."""
     packages = ", ".join(f"{name} {record['packages'][name]}" for name in ("torch", "accelerate", "timm"))
     commit = record["git_commit"]
     code = f"commit {commit[:12]}{' with changes' if record['git_changed'] else ''}" if commit else "no checkout"
-    frames = ", ".join(f"{key} {one['count']} frames {one['sha256'][:12]}" for key, one in record["frames"].items())
+    frames = ", ".join(
+        f"{key} {entry['count']} frames {entry['sha256'][:12]}" for key, entry in record["frames"].items()
+    )
     base = record["base_sha256"]
     # Only GPUs have it.
     tf32 = f" {'with' if record['tf32'] else 'without'} TF32" if record["cuda"] else ""
     return [
-        f"device {record['device']}, {record['precision']}{tf32}, {record['processes']} process(es) on "
-        f"{record['machines']} machine(s), {record['threads']} threads each, total batch {record['total_batch']}",
+        f"device {record['device']}, {record['precision']}{tf32}, {_counted(record['processes'], 'process')} on "
+        f"{_counted(record['machines'], 'machine')}, {_counted(record['threads'], 'thread')} each, total batch "
+        f"{record['total_batch']}",
         f"python {record['python']}, {packages}, finetune {record['packages']['finetune'] or 'not installed'}, {code}",
         f"seed {record['seed']}, recipe {record['recipe_sha256'][:12]}, base {base[:12] if base else 'none'}, {frames}",
     ]
 
 
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
+
+
 @contextmanager
-def determinism(recipe: Recipe) -> Iterator[set[str]]:
+def watch_determinism(recipe: Recipe) -> Iterator[set[str]]:
     """
     Ask for deterministic kernels while a run lasts, if the recipe does.
 
     Gives:
-        The operations that have none, as they are met; empty until then.
+        The operations without a deterministic kernel, added as they run.
     """
     met: set[str] = set()
     if not recipe.run.deterministic:
@@ -299,12 +309,12 @@ def determinism(recipe: Recipe) -> Iterator[set[str]]:
         torch.backends.cudnn.benchmark,
     )
 
-    def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    def note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         found = _WITHOUT_DETERMINISTIC.match(str(message))
         if found:
             met.add(found.group(1))
         else:
-            shown(message, category, *place, **more)
+            shown(message, category, *where, **more)
 
     shown = warnings.showwarning
     try:

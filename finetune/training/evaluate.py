@@ -1,4 +1,4 @@
-"""Any model on a recipe's validation data, beside what costs nothing."""
+"""Scores any model on a recipe's validation data, next to the baselines."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
 from finetune.data.reader import Reader, list_sources, set_image_levels
@@ -42,13 +41,13 @@ def evaluate_model(
     Args:
         recipe: ``data.val`` is scored by its protocols; ``data.train`` and ``model.checkpoint`` give the baselines.
         predictor: what is evaluated, with its own preprocessing, which the base then gets as well.
-        run: whose ``best/`` it is, so that its ``last/`` stands beside it; None where it is of no run folder.
+        run: the run folder that the model is ``best/`` of, whose ``last/`` gets a row too; None if there is none.
 
     Returns:
         The tables that a run with this recipe ends with, if these are its weights; and the frames, for a page.
 
     Raises:
-        FinetuneError: the model answers in inverse depth and the recipe asks for meters, or the other way round.
+        FinetuneError: the model predicts inverse depth and the recipe asks for meters, or the other way round.
     """
     if predictor.kind != recipe.model.head:
         raise FinetuneError(
@@ -56,26 +55,26 @@ def evaluate_model(
             f"({recipe.where('model.head')}): their numbers do not compare. Name a recipe with "
             f"model.head: {predictor.kind}."
         )
-    # Its own, as all of its preprocessing; the recipe may be of another.
+    # The levels of the model, like all of its preprocessing, not those of the recipe.
     entries = (*recipe.data.train, *recipe.data.val)
     set_image_levels([entry.source for entry in entries], predictor.preprocessing.image_levels)
-    with _begun(recipe) as (accelerator, begin):
-        network = predictor.network.to(accelerator.device).eval()
-        began = replace(begin, preprocessing=predictor.preprocessing)
-        predict = predict_with_network(network)
-        of_last = predict_with_last(run.best, run.last, predict, accelerator.device) if run else None
-        evaluations, frames = evaluate_predictions_of(recipe, accelerator, began, "finetuned", predict, of_last)
-        chosen = _chosen(run, recipe) if run else None
-        return [replace(one, chosen=chosen) for one in evaluations], frames
+    with _prepare_evaluation(recipe) as startup:
+        device = startup.accelerator.device
+        predict = predict_with_network(predictor.network.to(device).eval())
+        of_last = predict_with_last(run.best, run.last, predict, device) if run else None
+        startup = replace(startup, preprocessing=predictor.preprocessing)
+        evaluations, frames = evaluate_predictions_of(startup, "finetuned", predict, of_last)
+        chosen = _read_choice(run, recipe) if run else None
+        return [replace(evaluation, chosen=chosen) for evaluation in evaluations], frames
 
 
-def _chosen(run: RunFolder, recipe: Recipe) -> Chosen | None:
+def _read_choice(run: RunFolder, recipe: Recipe) -> Chosen | None:
     """How a run chose its weights, where it did so on frames of this recipe; None where it does not say so."""
     try:
         (first, *_) = json.loads((run.path / EVALUATION_FILE).read_text(encoding="utf-8"))
         frames = json.loads((run.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))["frames"]
         on = first["chosen"]["on"]
-        of_run = {one["sha256"] for name, one in frames.items() if name == on or name.startswith(f"{on}.")}
+        of_run = {entry["sha256"] for name, entry in frames.items() if name == on or name.startswith(f"{on}.")}
         chosen = Chosen(
             evaluations=int(first["chosen"]["evaluations"]), step=int(first["chosen"]["step"]), on=str(on), shown=True
         )
@@ -110,20 +109,20 @@ def evaluate_predictions(
     for name, reader in zip(recipe.scored_entries, readers, strict=True):
         if reader.files(0) is None:
             raise FinetuneError(f"{name} has no file for each image. Name data that lies in files.")
-    with _begun(recipe) as (accelerator, begin):
-        samples = ValidationSamples(readers, begin.preprocessing)
+    with _prepare_evaluation(recipe) as startup:
+        samples = ValidationSamples(readers, startup.preprocessing)
         predict = Predictions(folder=folder, readers=readers, samples=samples, meters_per_unit=meters_per_unit)
         if recipe.model.head == "metric":
             predict.require_unit()
-        return evaluate_predictions_of(recipe, accelerator, begin, "predictions", predict)
+        return evaluate_predictions_of(startup, "predictions", predict)
 
 
 @contextmanager
-def _begun(recipe: Recipe) -> Iterator[tuple[Accelerator, Startup]]:
-    """The recipe's base and baselines, in a process of its own."""
+def _prepare_evaluation(recipe: Recipe) -> Iterator[Startup]:
+    """The recipe's base and baselines, for an evaluation without a run."""
     try:
         accelerator, _ = make_accelerator(recipe, trains=False)
-        yield accelerator, prepare_startup(recipe, accelerator)
+        yield prepare_startup(recipe, accelerator)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -146,32 +145,30 @@ def image_rows(evaluations: Sequence[Evaluation], readers: Sequence[Reader]) -> 
     writer.writerow(["protocol", "image", "source", "pixels", "row", *METRICS, *errors, *settings])
     for evaluation in evaluations:
         name, *fixed = evaluation.protocol.to_mapping().values()
-        for one in evaluation.images:
-            for row, scores in one.rows.items():
-                found = [*(scores[metric] for metric in METRICS), *one.errors_mm[row]]
-                writer.writerow([name, one.number, names[one.number], one.pixels, row, *found, *fixed])
+        for image in evaluation.images:
+            for row, scores in image.rows.items():
+                found = [*(scores[metric] for metric in METRICS), *image.errors_mm[row]]
+                writer.writerow([name, image.number, names[image.number], image.pixels, row, *found, *fixed])
     return text.getvalue()
 
 
-def evaluate_with_baselines(
-    recipe: Recipe, accelerator: Accelerator, begin: Startup, weights: Path, last: Path
-) -> tuple[list[Evaluation], ShownFrames]:
+def evaluate_with_baselines(startup: Startup, best: Path, last: Path) -> tuple[list[Evaluation], ShownFrames]:
     """The tables at the end of a run: the baselines and the weights, in one pass over the same pixels."""
-    network = whole_network(read_checkpoint(str(weights))).to(accelerator.device)
-    predict = predict_with_network(network)
-    of_last = predict_with_last(weights, last, predict, accelerator.device)
-    return evaluate_predictions_of(recipe, accelerator, begin, "finetuned", predict, of_last)
+    device = startup.accelerator.device
+    predict = predict_with_network(whole_network(read_checkpoint(str(best))).to(device))
+    of_last = predict_with_last(best, last, predict, device)
+    return evaluate_predictions_of(startup, "finetuned", predict, of_last)
 
 
 def predict_with_last(best: Path, last: Path, of_best: PredictFunction, device: torch.device) -> PredictFunction | None:
     """
     Args:
         best, last: weights files of one run.
-        of_best: the answer of the first.
+        of_best: predicts with the first.
         device: to use.
 
     Returns:
-        The answer of the last weights, which is ``of_best`` where both are of one step; None where there are none.
+        Predicts with the last weights, which is ``of_best`` if both are of one step; None without last weights.
 
     Raises:
         CheckpointError: they are damaged.
@@ -185,35 +182,34 @@ def predict_with_last(best: Path, last: Path, of_best: PredictFunction, device: 
 
 
 def evaluate_predictions_of(
-    recipe: Recipe,
-    accelerator: Accelerator,
-    begin: Startup,
-    name: str,
-    predict: PredictFunction,
-    of_last: PredictFunction | None = None,
+    startup: Startup, name: str, predict: PredictFunction, of_last: PredictFunction | None = None
 ) -> tuple[list[Evaluation], ShownFrames]:
     """
+    Score predictions next to the baselines; every process must call.
+
     Args:
-        recipe: its ``data.val``, but for the entry that only chooses, is scored by its protocols.
-        accelerator: all its processes must call.
-        begin: gives the baselines, and what the network sees of an image.
+        startup: gives the baselines, and what the network sees of an image. The ``data.val`` of its recipe is scored by
+            its protocols, without the entry that only chooses.
         name: row of the table.
         predict: of this row.
         of_last: of the row ``last``; None: there is no such row.
 
     Returns:
-        The answers beside the baselines, a table for each protocol; and the frames to look at under the first.
+        A table for each protocol; and the frames to look at under the first.
     """
-    rows = baseline_rows(recipe, accelerator, begin)
-    if begin.solved:
-        rows["calibrated_start"] = predict_with_network(_calibrated_start(recipe, begin).to(accelerator.device))
+    recipe, accelerator = startup.recipe, startup.accelerator
+    rows = baseline_rows(startup)
+    if startup.solved:
+        rows["calibrated_start"] = predict_with_network(_calibrated_start(startup).to(accelerator.device))
     rows[name] = predict
     if of_last:
         rows["last"] = of_last
     protocols = make_protocols(recipe)
     crops = [protocol.settings.image_crop for protocol in protocols]
     scored = recipe.scored_entries
-    samples = ValidationSamples(readers_of(scored.values()), begin.preprocessing, image_crops=crops, names=list(scored))
+    samples = ValidationSamples(
+        readers_of(scored.values()), startup.preprocessing, image_crops=crops, names=list(scored)
+    )
     shown = {row: rows[row] for row in ("base_fitted_scale", name) if row in rows}
     evaluations = evaluate(
         accelerator, samples, rows, protocols, workers=recipe.data.workers, batch_size=recipe.run.batch_size
@@ -221,24 +217,24 @@ def evaluate_predictions_of(
     return evaluations, ShownFrames(samples=samples, rows=shown, protocol=protocols[0])
 
 
-def baseline_rows(recipe: Recipe, accelerator: Accelerator, begin: Startup) -> dict[str, Row]:
+def baseline_rows(startup: Startup) -> dict[str, Row]:
     """What costs nothing but a fit: constants, and the base."""
-    rows: dict[str, Row] = {"constant_median": predict_constant(begin.baselines)}
-    if begin.baselines:
-        rows["best_constant"] = predict_everywhere(begin.baselines.best_m)
-    if begin.checkpoint and begin.checkpoint.has_head:
-        base = predict_with_network(whole_network(begin.checkpoint).to(accelerator.device))
-        if begin.checkpoint.kind == "metric":
+    checkpoint, baselines = startup.checkpoint, startup.baselines
+    rows: dict[str, Row] = {"constant_median": predict_constant(baselines)}
+    if baselines:
+        rows["best_constant"] = predict_everywhere(baselines.best_m)
+    if checkpoint and checkpoint.has_head:
+        base = predict_with_network(whole_network(checkpoint).to(startup.accelerator.device))
+        if checkpoint.kind == "metric":
             rows["base"] = base
-        # In a relative run it is left to the protocol to align it.
-        fitted = begin.baselines and ScaledBaseline(predict=base, depth_m=begin.baselines.base_depth_m)
-        rows["base_fitted_scale"] = fitted or base
+        # In a relative run there is no fit; the protocol aligns the base.
+        rows["base_fitted_scale"] = ScaledBaseline(predict=base, depth_m=baselines.base_depth_m) if baselines else base
     return rows
 
 
-def _calibrated_start(recipe: Recipe, begin: Startup) -> DepthModel:
-    """The network as it was before step 1, made anew: the one of ``begin`` may have been trained since."""
-    network, _ = make_model(recipe, begin.checkpoint)
-    assert begin.solved is not None
-    network.head.last.load_state_dict(begin.solved)
+def _calibrated_start(startup: Startup) -> DepthModel:
+    """The network as it was before step 1, made anew: the one of ``startup`` may have been trained since."""
+    network, _ = make_model(startup.recipe, startup.checkpoint)
+    assert startup.solved is not None
+    network.head.last.load_state_dict(startup.solved)
     return network.eval()

@@ -1,4 +1,4 @@
-"""Starting a head from a checkpoint, or from none: what is kept, what is drawn anew, what is solved for."""
+"""How a model starts, with or without a checkpoint: what is kept, what is drawn anew, what is solved for."""
 
 from __future__ import annotations
 
@@ -17,21 +17,30 @@ from finetune.utils.errors import CheckpointError
 from finetune.utils.kinds import Kind
 
 CALIBRATION_IMAGES = 64
-# The share of max depth that the sigmoid is asked for at most and at least: its ends are at infinity.
+# The smallest and the largest share of max depth that the sigmoid is asked for: its ends are at infinity.
 _LOWEST, _HIGHEST = 0.005, 0.995
 # Penalty of the ridge regression, as a share of each feature's mean square: features of a ReLU are nearly collinear.
 _RIDGE = 1e-4
 
-# A drawn last layer answers with nearly one number. Below 0 the relative head's ReLU would cut it to 0 everywhere and
+# A drawn last layer predicts nearly one number. Below 0 the relative head's ReLU would cut it to 0 everywhere and
 # let no gradient through; scale and shift are free, so any positive number will do.
 _RELATIVE_BIAS = 1.0
 
-# Of a last layer's weights as PyTorch draws them, for features that a trained decoder makes; training finds its scale
-# from there, which it does not where the sigmoid is flat.
+# The last layer's drawn weights are scaled by this when a trained decoder makes its features. Training finds the scale
+# from there; from larger weights it does not, because the sigmoid is flat.
 _TAMED = 0.01
 
 
-def resolved_decoder_init(decoder_init: str, head: Kind, kind: str | None) -> str:
+# What of a checkpoint is kept, by ``model.decoder_init``, as a run says it.
+LOADED = {
+    "scratch": "loaded: the whole encoder; the decoder is drawn anew",
+    "pretrained": "loaded: the whole encoder, the decoder but its last layer, which is drawn anew",
+    "calibrated": "loaded: the whole encoder, the decoder but its last layer, which is fitted to your frames",
+    "keep": "loaded: every weight",
+}
+
+
+def resolve_decoder_init(decoder_init: str, head: Kind, kind: str | None) -> str:
     """What ``auto`` means for a head on a base of this kind (``Checkpoint.kind``); None: there is no base."""
     if decoder_init != "auto":
         return decoder_init
@@ -40,8 +49,8 @@ def resolved_decoder_init(decoder_init: str, head: Kind, kind: str | None) -> st
     return "keep" if kind == head else "calibrated"
 
 
-def drawn_model(encoder: str, max_depth_m: float | None, seed: int, **variant: Any) -> DepthModel:
-    """A model that has learned nothing and can learn; relative where ``max_depth_m`` is None.
+def draw_model(encoder: str, max_depth_m: float | None, seed: int, **variant: Any) -> DepthModel:
+    """An untrained model with drawn weights; relative if ``max_depth_m`` is None.
 
     ``variant`` is what else ``DepthModel`` takes: version and position offset.
     """
@@ -63,7 +72,7 @@ def start_model(
     rescale: bool = False,
 ) -> tuple[DepthModel, Coverage]:
     """
-    A model whose weights are as ``decoder_init`` says; for ``calibrated``, ``solve_last_layer`` is to follow.
+    A model whose weights are as ``decoder_init`` says; after ``calibrated``, call ``solve_last_layer``.
 
     Args:
         checkpoint: what the recipe names.
@@ -71,7 +80,7 @@ def start_model(
         max_depth_m: of the metric head, meters; None: the head is relative.
         seed: of everything that is drawn anew.
         where: where the recipe says ``model.max_depth_m``, for a relative head ``model.head``; for errors.
-        rescale: ``keep`` a metric base of another max depth all the same: its answers are scaled by the ratio.
+        rescale: ``keep`` also a metric base of another max depth; its predictions are scaled by the ratio.
 
     Raises:
         CheckpointError: a base without a decoder where one is kept; a relative head on a metric base; ``keep`` of a
@@ -87,7 +96,7 @@ def start_model(
         _require_relative(checkpoint, where)
     elif decoder_init == "keep":
         _require_keepable(checkpoint, max_depth_m, where, rescale)
-    model = drawn_model(
+    model = draw_model(
         checkpoint.encoder,
         max_depth_m,
         seed,
@@ -120,7 +129,7 @@ def solve_last_layer(last: nn.Conv2d, pixels: LabeledPixels, max_depth_m: float)
     share = np.clip(pixels.depth_m[: len(features)].astype(np.float64) / max_depth_m, _LOWEST, _HIGHEST)
     weights, bias = weighted_ridge(features, np.log(share / (1 - share)), np.square(1 - share))
     with torch.no_grad():
-        last.weight.copy_(_as(last.weight, weights))
+        last.weight.copy_(_shaped_like(last.weight, weights))
         assert last.bias is not None
         last.bias.fill_(bias)
 
@@ -151,7 +160,7 @@ def weighted_ridge(
     return slopes, target_mean - float(slopes @ feature_mean)
 
 
-def _as(like: Tensor, values: NDArray[np.float64]) -> Tensor:
+def _shaped_like(like: Tensor, values: NDArray[np.float64]) -> Tensor:
     return torch.from_numpy(values).to(like).reshape(like.shape)
 
 

@@ -1,4 +1,4 @@
-"""What launchers, schedulers and containers say of this process: how many there are, and what is theirs to use."""
+"""What launchers, schedulers and containers say: how many processes there are, and how many cores each may use."""
 
 from __future__ import annotations
 
@@ -79,12 +79,12 @@ def processes_asked_for() -> int:
 
 
 def _number(name: str) -> int:
-    told = os.environ[name].strip()
-    number = int(told) if told.removeprefix("-").isascii() and told.removeprefix("-").isdigit() else None
+    text = os.environ[name].strip()
+    number = int(text) if text.removeprefix("-").isascii() and text.removeprefix("-").isdigit() else None
     # -1 is how some say that there is none.
     if number is None or number < (1 if name.endswith("_SIZE") or name == "MASTER_PORT" else -1):
         raise FinetuneError(
-            f"The environment's {name} is {told!r}; expected a number. Unset it, or launch with {LAUNCH}."
+            f"The environment's {name} is {text!r}; expected a number. Unset it, or launch with {LAUNCH}."
         )
     return number
 
@@ -96,13 +96,13 @@ def precision_of_launcher() -> str:
     Raises:
         FinetuneError: it asks for another.
     """
-    told = os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or "no"
-    if told not in PRECISIONS:
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "").lower() or "no"
+    if precision not in PRECISIONS:
         raise FinetuneError(
-            f"The launcher asks for mixed precision {told}, which has not been run with this program. "
+            f"The launcher asks for mixed precision {precision}, which has not been run with this program. "
             "Set run.precision: bf16, fp16 or fp32, or launch with --mixed_precision bf16."
         )
-    return told
+    return precision
 
 
 def require_short_temporary_path() -> None:
@@ -141,14 +141,14 @@ def _quotas(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cg
         _, controllers, group = [*line.split(":", 2), "", ""][:3]
         if controllers and "cpu" not in controllers.split(","):
             continue
-        # Inside a container the group may be named as it is outside; then it is the root that stands for it.
+        # A container may see the name that its group has outside. The group is then the root in here.
         folders = [root / controllers, root / "cpu"] if controllers else [root, root / "unified"]
         for folder in folders:
-            for place in (folder / group.strip("/"), *(folder / group.strip("/")).parents):
-                if place.is_relative_to(folder):
-                    quota, period = _read(place / "cpu.max").split() or ("max", "1")
+            for path in (folder / group.strip("/"), *(folder / group.strip("/")).parents):
+                if path.is_relative_to(folder):
+                    quota, period = _read(path / "cpu.max").split() or ("max", "1")
                     if controllers:
-                        quota, period = _read(place / "cpu.cfs_quota_us"), _read(place / "cpu.cfs_period_us")
+                        quota, period = _read(path / "cpu.cfs_quota_us"), _read(path / "cpu.cfs_period_us")
                     if quota.strip().isdigit() and period.strip().isdigit() and int(period):
                         yield int(quota) / int(period)
 

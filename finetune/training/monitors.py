@@ -1,10 +1,10 @@
-"""What a run says of itself in plain words when it goes wrong in a way that the loss alone does not tell."""
+"""Watches a run for faults that the loss alone does not show, and names them in plain words."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, NamedTuple
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,18 +17,19 @@ from finetune.evaluation.results import OVERFIT_EVALUATIONS, OVERFIT_SHARE, Eval
 from finetune.models.depth_model import DepthModel
 from finetune.utils.text import percent
 
-# Of a network's answer to an image: a spread below this share of its largest values is one number.
+# A prediction whose spread is below this share of its largest values counts as one number.
 CONSTANT_SHARE = 1e-3
-# How near to an end of the head's range a pixel counts as at the end, and the share of pixels that may be there.
+# A pixel this near to an end of the head's range counts as at the end; at most this share of the pixels may be there.
 AT_END_SHARE, MAX_AT_END = 1e-3, 0.95
 MIN_OF_RANGE = 0.2
-# Weights whose norm changed by less than this share of itself, and answers by less than that of their spread, stand.
+# Weights that changed by less than this share of their norm, or predictions by less than this share of their spread,
+# did not move.
 MIN_WEIGHT_CHANGE, MIN_ANSWER_CHANGE = 1e-6, 1e-4
-_VALUES_A_TENSOR = 4096  # of each weight that are kept to see whether it moves
+_VALUES_A_TENSOR = 4096  # how many values of each weight are kept to see whether it moves
 
 
 class PredictionSpread(NamedTuple):
-    """One answer of a network: 1st and 99th percentile, and the shares of its pixels at the ends of the range."""
+    """Of one prediction: 1st and 99th percentile, and the shares of its pixels at the ends of the range."""
 
     low: float
     high: float
@@ -37,7 +38,7 @@ class PredictionSpread(NamedTuple):
 
     @property
     def is_constant(self) -> bool:
-        """Whether it is one number."""
+        """Whether the prediction is one number."""
         return self.high - self.low <= CONSTANT_SHARE * abs(self.high)
 
 
@@ -45,7 +46,7 @@ def measure_spread(prediction: NDArray[np.floating], max_depth_m: float | None) 
     """
     Args:
         prediction: of any shape: meters, or inverse depth where ``max_depth_m`` is None, which then has no upper end.
-        max_depth_m: the largest depth the head can answer.
+        max_depth_m: the largest depth the head can predict.
     """
     low, high = np.percentile(prediction, (1, 99))
     at_zero = np.mean(prediction <= AT_END_SHARE * (max_depth_m or 0.0))
@@ -56,32 +57,32 @@ def measure_spread(prediction: NDArray[np.floating], max_depth_m: float | None) 
 def watch_predictions(
     predict: PredictFunction, max_depth_m: float | None, seen: list[PredictionSpread]
 ) -> PredictFunction:
-    """The same answer; the spread of each that was asked for is added to ``seen``."""
+    """The same predictions; the spread of each is added to ``seen``."""
 
     def watching(asked: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
         predictions = predict(asked)
-        seen.extend(measure_spread(one, max_depth_m) for one in predictions)
+        seen.extend(measure_spread(prediction, max_depth_m) for prediction in predictions)
         return predictions
 
     return watching
 
 
 class Movement:
-    """Whether training moves the weights, each part of the network apart, and the answer to one fixed image."""
+    """Whether training moves the weights of each part of the network, and the prediction for one fixed image."""
 
     def __init__(self, network: DepthModel, predict: Callable[[], NDArray[np.floating]]) -> None:
         """
         Args:
-            network: as the run starts; what of it is trained is watched.
-            predict: the network's answer to the fixed image, as it is when called.
+            network: as the run starts; its trained weights are watched.
+            predict: predicts the fixed image with the network as it is when called.
         """
         self._predict = predict
-        self._start = {part: torch.cat(values) for part, values in _samples(network).items()}
+        self._start = {part: torch.cat(values) for part, values in _sample_weights(network).items()}
         self._first_prediction = predict()
 
     def faults(self, network: DepthModel) -> Iterator[str]:
-        """What did not move since the start, a clause each."""
-        for part, values in _samples(network).items():
+        """A clause for each part that did not move since the start."""
+        for part, values in _sample_weights(network).items():
             start = self._start[part]
             change = float((torch.cat(values) - start).norm() / start.norm().clamp_min(1e-12))
             if not change > MIN_WEIGHT_CHANGE:
@@ -90,10 +91,10 @@ class Movement:
         spread = max(float(high - low), CONSTANT_SHARE * abs(float(high)), 1e-12)
         moved = float(np.abs(self._predict() - self._first_prediction).max()) / spread
         if not moved > MIN_ANSWER_CHANGE:
-            yield f"the answer to the first validation image did not change ({moved:.1g} of its spread)"
+            yield f"the prediction for the first validation image did not change ({moved:.1g} of its spread)"
 
 
-def _samples(network: DepthModel) -> dict[str, list[Tensor]]:
+def _sample_weights(network: DepthModel) -> dict[str, list[Tensor]]:
     """Some values of every trained weight, by the part of the network it belongs to."""
     parts: dict[str, list[Tensor]] = {}
     for name, parameter in network.named_parameters():
@@ -104,19 +105,37 @@ def _samples(network: DepthModel) -> dict[str, list[Tensor]]:
     return parts
 
 
+@dataclass(frozen=True, kw_only=True)
+class MonitorState:
+    """What a resume point keeps of ``Monitors``.
+
+    Attributes:
+        standing, history, constant_score, base_score: as in ``Monitors``; older versions kept no ``base_score``.
+        since: sum of the loss and number of steps since the last evaluation, and the largest gradient norm of the head
+            since the last logged step.
+    """
+
+    standing: dict[str, str]
+    history: list[Evaluated]
+    constant_score: float | None
+    since: tuple[float, int, float]
+    base_score: float | None = None
+
+
 @dataclass(kw_only=True)
 class Monitors:
-    """Alarms of a run. One stands from the evaluation or the logged step that finds it to the one that does not.
+    """Warnings about a run. Each holds from the evaluation, or logged step, that finds it to the first that does not.
 
     Attributes:
         metric: by which ``best/`` is chosen.
         max_depth_m: the end of the head's range, meters; None for a relative head.
         warmup_steps: before them the rate is too small to ask whether weights move.
         movement: of the main process; None in the others.
-        lasting: what the data said before step 1, a sentence each without a full stop; true for the whole run.
-        standing: name -> sentence.
+        lasting: sentences about the data, without a full stop, that hold for the whole run.
+        standing: name -> sentence of each warning that holds now.
         history: of all evaluations of the run.
         constant_score: of ``constant_median``, once it is known.
+        base_score: of the base with one scale and shift, once it is known; None without a base.
     """
 
     metric: str
@@ -127,18 +146,19 @@ class Monitors:
     standing: dict[str, str] = field(default_factory=dict)
     history: list[Evaluated] = field(default_factory=list)
     constant_score: float | None = None
+    base_score: float | None = None
     _loss: float = field(default=0.0, init=False)
     _steps: int = field(default=0, init=False)
     _head_gradient: float = field(default=0.0, init=False)  # the largest norm since the last logged step
 
-    def stepped(self, loss: float, head_gradient: float) -> None:
+    def note_step(self, loss: float, head_gradient: float) -> None:
         """Take note of a step."""
         self._loss += loss
         self._steps += 1
         self._head_gradient = max(self._head_gradient, head_gradient)
 
-    def logged(self, step: int) -> list[str]:
-        """What is to be said at a logged step."""
+    def note_logged_step(self, step: int) -> list[str]:
+        """Sentences to say at a logged step."""
         dead = self._head_gradient == 0.0
         self._head_gradient = 0.0
         sentence = (
@@ -148,24 +168,26 @@ class Monitors:
         )
         return self._update(step, {"head gradient": sentence if dead else None})
 
-    def evaluated(self, step: int, network: DepthModel, value: float, spreads: Sequence[PredictionSpread]) -> list[str]:
+    def note_evaluation(
+        self, step: int, network: DepthModel, value: float, spreads: Sequence[PredictionSpread]
+    ) -> list[str]:
         """
         Args:
             step: steps taken.
             network: as it is trained.
             value: of the metric.
-            spreads: of the answers to all validation images.
+            spreads: of the predictions for all validation images.
 
         Returns:
-            What is to be said.
+            Sentences to say.
         """
         self.history.append(Evaluated(step=step, value=value, loss=self._loss / self._steps if self._steps else None))
         self._loss, self._steps = 0.0, 0
-        found: dict[str, str | None] = {**self._judge_spreads(spreads), "overfitting": self._overfitting()}
+        found: dict[str, str | None] = {**self._judge_spreads(spreads), "overfitting": self._judge_overfitting()}
         if step == 0:
-            # A drawn decoder starts worse than a constant, and with one number; that is what training is for.
+            # A drawn decoder predicts one number and is worse than a constant. Training is there to change that.
             return []
-        found["worse than constant_median"] = self._worse_than_constant(value)
+        found["worse than constant_median"] = self._judge_against_constant(value)
         if self.movement and step > self.warmup_steps:
             faults = "; ".join(self.movement.faults(network))
             advice = "Raise optim.lr and optim.lr_decoder, and check model.train"
@@ -175,25 +197,27 @@ class Monitors:
     def _judge_spreads(self, spreads: Sequence[PredictionSpread]) -> dict[str, str | None]:
         images = f"{len(spreads)} validation images"
         constant = all(spread.is_constant for spread in spreads)
-        at_zero, at_max = (float(np.mean([getattr(one, end) for one in spreads])) for end in ("at_zero", "at_max"))
+        at_zero, at_max = (
+            float(np.mean([getattr(spread, end) for spread in spreads])) for end in ("at_zero", "at_max")
+        )
         low, high = min(spread.low for spread in spreads), max(spread.high for spread in spreads)
         used = (high - low) / self.max_depth_m if self.max_depth_m else 1.0
         end = f"model.max_depth_m {self.max_depth_m:g} m" if at_max > MAX_AT_END else "0"
         return {
             "constant output": (
-                f"the answer is one number in each of {images} (about {spreads[0].high:.3g}): the network does not "
+                f"the prediction is one number in each of {images} (about {spreads[0].high:.3g}): the network does not "
                 "see the image. Lower the rates, or start with another model.decoder_init"
             )
             if constant
             else None,
-            "answers at the end of the range": (
-                f"{max(at_zero, at_max):.0%} of the answer's pixels are at {end}, where there is no gradient. Lower "
+            "predictions at the end of the range": (
+                f"{max(at_zero, at_max):.0%} of the predicted pixels are at {end}, where there is no gradient. Lower "
                 "the rates, and check the unit of the measured depth and model.max_depth_m"
             )
             if max(at_zero, at_max) > MAX_AT_END
             else None,
             "narrow range": (
-                f"answers go from {low:.3g} to {high:.3g} m, {percent(used)} of the range up to model.max_depth_m "
+                f"predictions go from {low:.3g} to {high:.3g} m, {percent(used)} of the range up to model.max_depth_m "
                 f"{self.max_depth_m:g} m. If the camera sees no more than that, lower model.max_depth_m; else train "
                 "longer"
             )
@@ -201,22 +225,22 @@ class Monitors:
             else None,
         }
 
-    def _worse_than_constant(self, value: float) -> str | None:
+    def _judge_against_constant(self, value: float) -> str | None:
         if self.constant_score is None or is_better(self.metric, value, self.constant_score):
             return None
         return (
-            f"{self.metric} {value:.4f} does not beat constant_median, {self.constant_score:.4f}, which answers the "
+            f"{self.metric} {value:.4f} does not beat constant_median, {self.constant_score:.4f}, which predicts the "
             "median training depth everywhere. Check that images and depth belong together, and the rates"
         )
 
-    def _overfitting(self) -> str | None:
+    def _judge_overfitting(self) -> str | None:
         """Validation has got worse over several evaluations while the training loss went on falling."""
-        trained = [one for one in self.history if one.loss is not None]
+        trained = [evaluated for evaluated in self.history if evaluated.loss is not None]
         if len(trained) <= OVERFIT_EVALUATIONS:
             return None
         best = trained[0]
-        for one in trained:
-            best = one if is_better(self.metric, one.value, best.value) else best
+        for evaluated in trained:
+            best = evaluated if is_better(self.metric, evaluated.value, best.value) else best
         after, last = trained[trained.index(best) + 1 :], trained[-1]
         share = abs(last.value - best.value) / max(abs(best.value), 1e-12)
         assert best.loss is not None and last.loss is not None
@@ -224,40 +248,42 @@ class Monitors:
             return None
         return (
             f"validation {self.metric} went from {best.value:.4f} at step {best.step} to {last.value:.4f} while the "
-            f"training loss fell from {best.loss:.4f} to {last.loss:.4f}: the run learns its training frames by heart, "
-            "or data.val is unlike data.train. Use fewer steps, more frames or more augment"
+            f"training loss fell from {best.loss:.4f} to {last.loss:.4f}: the run overfits its training frames, or "
+            "data.val is unlike data.train. Use fewer steps, more frames or more augment"
         )
 
     def _update(self, step: int, found: Mapping[str, str | None]) -> list[str]:
-        """Sentences about what began and what ended."""
+        """Sentences about the warnings that begin to hold, and those that no longer do."""
         said = []
         for name, sentence in found.items():
-            stood = name in self.standing
+            held = name in self.standing
             if sentence:
-                self.standing[name] = f"alarm at step {step}, {name}: {sentence}."
-                if not stood:
+                self.standing[name] = f"warning at step {step}, {name}: {sentence}."
+                if not held:
                     said.append(self.standing[name])
-            elif stood:
+            elif held:
                 del self.standing[name]
-                said.append(f"step {step}: the alarm is over: {name}.")
+                said.append(f"step {step}: no longer: {name}.")
         return said
 
     def sentences(self) -> list[str]:
-        """Every alarm that stands."""
-        return [*(f"alarm, range of the data: {sentence}." for sentence in self.lasting), *self.standing.values()]
+        """Every warning that still holds."""
+        return [*(f"warning, range of the data: {sentence}." for sentence in self.lasting), *self.standing.values()]
 
-    def state(self) -> dict[str, Any]:
-        """What a resume point keeps, as plain values."""
-        return {
-            "standing": self.standing,
-            "history": [asdict(one) for one in self.history],
-            "constant_score": self.constant_score,
-            "since": [self._loss, self._steps, self._head_gradient],
-        }
+    def state(self) -> MonitorState:
+        """What a resume point keeps."""
+        return MonitorState(
+            standing=dict(self.standing),
+            history=list(self.history),
+            constant_score=self.constant_score,
+            since=(self._loss, self._steps, self._head_gradient),
+            base_score=self.base_score,
+        )
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what ``state`` answered."""
-        self.standing = dict(state["standing"])
-        self.history = [Evaluated(**one) for one in state["history"]]
-        self.constant_score = state["constant_score"]
-        self._loss, self._steps, self._head_gradient = state["since"]
+    def restore(self, state: MonitorState) -> None:
+        """Go on from a state."""
+        self.standing = dict(state.standing)
+        self.history = list(state.history)
+        self.constant_score = state.constant_score
+        self.base_score = state.base_score
+        self._loss, self._steps, self._head_gradient = state.since

@@ -1,4 +1,4 @@
-"""Whether a run that repeats a few batches has learned them by heart: no rate helps where data or loss forbid it."""
+"""Whether a run that repeats a few batches overfits them: if it cannot, data or loss forbid it at any rate."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from accelerate.utils import gather_object
 from finetune.evaluation.evaluator import predict_one, predict_with_network
 from finetune.recipe.cross_checks import PROTOCOL_OF_HEAD
 from finetune.training.build import make_batches
-from finetune.training.trainer import Run
+from finetune.training.loop import Run
+from finetune.training.startup import Startup
 from finetune.utils.errors import ResultError
 
-MAX_ABS_REL = 0.05  # of what was learned by heart; ten times that of a sensor's noise, a third of a usable model's
+MAX_ABS_REL = 0.05  # of overfitted frames; ten times that of a sensor's noise, a third of a usable model's
 
 
-def require_overfit(run: Run) -> str:
+def require_overfit(run: Run, startup: Startup) -> str:
     """
-    Score the network that was trained on its repeated batches, as it saw them; every process must call.
+    Score the trained network on its repeated batches, as it saw them; every process must call.
 
     Args:
         run: after its last step, with ``run.overfit_batches``.
@@ -28,9 +29,9 @@ def require_overfit(run: Run) -> str:
         A sentence with the error that was reached.
 
     Raises:
-        ResultError: it is not small; names the frames it is largest on.
+        ResultError: the error is not small; names the frames with the largest.
     """
-    scored = list(_errors(run))
+    scored = list(_errors(run, startup))
     if run.accelerator.num_processes > 1:
         scored = gather_object(scored)
     steps, batches = run.total_steps, run.recipe.run.overfit_batches
@@ -53,21 +54,24 @@ def require_overfit(run: Run) -> str:
     )
 
 
-def _errors(run: Run) -> Iterator[tuple[float, str]]:
+def _errors(run: Run, startup: Startup) -> Iterator[tuple[float, str]]:
     """AbsRel and source of this process's repeated samples."""
     recipe = run.recipe
     assert recipe.run.overfit_batches is not None
-    batches = make_batches(recipe, run.accelerator, run.preprocessing, 0)
-    run.network.eval()
-    predict = predict_with_network(run.network)
-    # Not the recipe's own, whose crops are of whole frames: here are windows at the size that the network sees.
-    protocol = replace(run.protocol, name=PROTOCOL_OF_HEAD[recipe.model.head])
+    network = run.trainer.network
+    batches = make_batches(startup, 0)
+    network.eval()
+    predict = predict_with_network(network)
+    # Not the recipe's protocol, whose crops are of whole frames: these are windows at the size the network sees.
+    protocol = replace(run.validator.protocol, name=PROTOCOL_OF_HEAD[recipe.model.head])
     for batch in islice(batches, recipe.run.overfit_batches * recipe.run.accumulate):
-        samples = zip(run.normalized(batch.image), batch.depth_m[:, 0].numpy(), batch.valid[:, 0].numpy(), strict=True)
+        samples = zip(
+            run.trainer.normalize(batch.image), batch.depth_m[:, 0].numpy(), batch.valid[:, 0].numpy(), strict=True
+        )
         for (image, depth_m, valid), source in zip(samples, batch.sources, strict=True):
             usable = protocol.usable(depth_m, valid)
             if usable.any():
                 height, width = depth_m.shape
                 pred_m = protocol.depth_m(predict_one(predict, image[None], (height, width)), depth_m, usable)
                 yield protocol.score(pred_m, depth_m, usable)["abs_rel"], source
-    run.network.train()
+    network.train()

@@ -1,4 +1,4 @@
-"""What is looked at before step 1: that the files are there, and what a few samples say about units and ranges."""
+"""Checks before step 1: whether the files exist, and whether a few samples have plausible units and ranges."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ SAMPLES_LOOKED_INTO = 12  # of these, for edges and surfaces: 50 ms each; some h
 FILES_LOOKED_FOR = 20_000  # frames of an entry; half a second
 # With fewer measured pixels an image, in the median, a run learns scale and hardly any shape.
 _FEW_POINTS = 50
-# So many times more numbers left out than are valid: it is the limits that leave nothing.
+# With this many times more numbers left out than valid, the limits are at fault.
 _MOSTLY_LEFT_OUT = 10
-# Between these a median depth, and up to this nearly all of it, is what a camera in a room, or at a desk, sees.
+# What a camera in a room, or at a desk, sees: a median depth between these, and nearly all depth up to the third.
 _USUAL_MEDIAN_M = (0.3, 8.0)
 _USUAL_END_M = 12.0
 _MAX_SEEN_M = 2000.0  # by any camera; what is said to be farther is in another unit
-# A larger share of measured depth beyond the range is worth an alarm; a few stray returns are in every sensor's maps.
+# A larger share of measured depth beyond the range is worth a warning. Every sensor's maps have a few stray returns.
 MAX_BEYOND = 0.01
 
 
@@ -60,9 +60,9 @@ class EntryDepth:
         valid_share: median over the samples of the share of valid pixels.
         points: median over the samples of the number of valid pixels.
         left_out_share: median over the samples of the share of pixels with a positive number that is not valid.
-        depth_m: depths of valid pixels, the same number from each sample; where none is valid, all positive ones.
-            What is infinitely far is not among them, nor the ends of the sensor where there is anything else.
-        facts: of some of the samples, for what single numbers do not tell.
+        depth_m: depths of valid pixels, the same number from each sample; if no pixel is valid, all positive depths.
+            Infinite depths are left out, and so are the ends of the sensor's range if there is any other depth.
+        facts: of some of the samples, for what single numbers do not show.
         constant: every sample with more than one valid pixel has one depth at all of them, and there is such a sample.
         skipped: what was wrong with frames that are missing or cannot be read, where the recipe says to skip them.
     """
@@ -85,69 +85,70 @@ def inspect_before_training(recipe: Recipe) -> list[EntryDepth]:
     Where ``data.on_bad_sample`` is ``skip``, a few training frames may be missing or unreadable.
 
     Raises:
-        ListError: files are missing; the first of them, and how many. Or a frame stands in both train and val. Told
-            before any sample is decoded.
+        ListError: files are missing; names the first, and how many. Or a frame is in both train and val. Raised before
+            any sample is decoded.
         DataError: a sample cannot be read, or units, invalid values or max depth cannot be right; names the likely fix.
     """
     entries = {
-        f"data.{part}.{place}": entry
+        f"data.{part}.{i}": entry
         for part, listed in (("train", recipe.data.train), ("val", recipe.data.val))
-        for place, entry in enumerate(listed)
+        for i, entry in enumerate(listed)
     }
     may_skip = {key for key in entries if key.startswith("data.train.") and recipe.data.on_bad_sample == "skip"}
-    missing = {key: missing_files(entry.source, may_skip=key in may_skip) for key, entry in entries.items()}
+    missing = {key: find_missing_files(entry.source, may_skip=key in may_skip) for key, entry in entries.items()}
     if not recipe.data.val_may_repeat_train:
         require_apart(recipe)
     looked_at = []
     for key, entry in entries.items():
-        depth = _look(entry, key, missing[key], may_skip=key in may_skip)
-        worst = next(iter(judged(recipe, depth, entry_of(recipe, key, depth.facts))), None)
+        depth = _inspect_entry(entry, key, missing[key], may_skip=key in may_skip)
+        worst = next(iter(judge_entry(recipe, depth, make_entry(recipe, key, depth.facts))), None)
         if worst and worst.severity == "stop":
             raise DataError(key, worst.evidence, worst.way_on)
         looked_at.append(depth)
     return looked_at
 
 
-def judged(recipe: Recipe, depth: EntryDepth, entry: Entry) -> list[Finding]:
+def judge_entry(recipe: Recipe, depth: EntryDepth, entry: Entry) -> list[Finding]:
     """
-    All that samples of one entry say, by which ``check`` and ``train`` stop alike: what the recipe accepts is a note.
+    The findings of one entry, by which ``check`` and ``train`` stop alike. What the recipe accepts becomes a note.
 
     Args:
         depth, entry: what was found in the same samples, or in more of them.
     """
     found = list(find_problems(entry))
     implausible = find_implausible(depth, recipe, entry.reader)
-    if implausible and any(one.name == "bits" and one.severity == "stop" for one in found):
-        implausible = None  # of numbers that are no depth the unit says nothing
-        found = [one for one in found if one.name != "max_depth"]
+    if implausible and any(finding.name == "bits" and finding.severity == "stop" for finding in found):
+        implausible = None  # numbers that are no depth have no unit
+        found = [finding for finding in found if finding.name != "max_depth"]
     if implausible:
-        # What is said of the unit, or of the range, is not said twice.
-        found = [one for one in found if one.name not in ("max_depth", implausible.name)] + [implausible]
+        # Nothing is said twice about the unit or the range.
+        others = [finding for finding in found if finding.name not in ("max_depth", implausible.name)]
+        found = [*others, implausible]
     return sort_findings(accept_findings(found, recipe.data.accept))
 
 
-def entry_of(recipe: Recipe, key: str, facts: Sequence[Facts]) -> Entry:
-    """What ``evidence`` asks about; ``key`` is that of a data entry."""
-    _, part, place = key.split(".")
-    entry = (recipe.data.train if part == "train" else recipe.data.val)[int(place)]
+def make_entry(recipe: Recipe, key: str, facts: Sequence[Facts]) -> Entry:
+    """The entry of a key such as ``data.train.0``, as the rules for findings take it."""
+    _, part, number = key.split(".")
+    entry = (recipe.data.train if part == "train" else recipe.data.val)[int(number)]
     return Entry(
         key=key,
         where=recipe.where(key),
         reader=entry.source,
         facts=facts,
         ceiling=part == "train" and entry.out_of_range == "ceiling",
-        limit=_limit(recipe) if part == "train" else _scored_limit(recipe),
+        limit=_find_limit(recipe) if part == "train" else _find_scored_limit(recipe),
     )
 
 
 def quick_warnings(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[str]:
     """Sentences about what does not stop a run and should be looked at; ``finetune check`` looks at more samples."""
-    entries = [entry_of(recipe, depth.key, depth.facts) for depth in looked_at]
-    found = [one for entry in entries for one in find_problems(entry)] + list(find_differing_units(entries))
+    entries = [make_entry(recipe, depth.key, depth.facts) for depth in looked_at]
+    found = [finding for entry in entries for finding in find_problems(entry)] + list(find_differing_units(entries))
     return [
         f"{finding.sentence()} finetune check says more."
         for finding in sort_findings(accept_findings(found, recipe.data.accept))
-        # Of depth beyond the range ``beyond_range_notes`` tells.
+        # ``beyond_range_notes`` is about depth beyond the range.
         if finding.name in JUDGMENTS and finding.name != "max_depth" and finding.severity == "warn"
     ]
 
@@ -155,7 +156,7 @@ def quick_warnings(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[str]
 def skipped_notes(looked_at: Sequence[EntryDepth]) -> list[str]:
     """A sentence for each entry that has frames which will be skipped."""
     return [
-        f"{depth.key}: frames are missing or cannot be read, and others will stand in for them; the run ends once more "
+        f"{depth.key}: frames are missing or cannot be read, and others will replace them; the run ends once more "
         f"than {FEW_BAD_SAMPLES} samples, and more than {FEW_BAD_PERCENT} % of them, were such: "
         + "; ".join(depth.skipped[:NAMED_BAD_SAMPLES])
         + (f"; and {more} more" if (more := len(depth.skipped) - NAMED_BAD_SAMPLES) > 0 else "")
@@ -165,19 +166,19 @@ def skipped_notes(looked_at: Sequence[EntryDepth]) -> list[str]:
 
 
 def beyond_range_notes(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[str]:
-    """A sentence for each entry of which some measured depth lies where the head cannot answer, or is not scored."""
+    """A sentence for each entry with measured depth beyond what the head can predict, or beyond what is scored."""
     notes = []
     for depth in looked_at:
-        part, place = depth.key.split(".")[1:]
-        limit, max_depth_m = _limit(recipe) if part == "train" else _scored_limit(recipe)
-        if part == "train" and recipe.data.train[int(place)].out_of_range == "ceiling":
-            continue  # which says what becomes of it
+        part, number = depth.key.split(".")[1:]
+        limit, max_depth_m = _find_limit(recipe) if part == "train" else _find_scored_limit(recipe)
+        if part == "train" and recipe.data.train[int(number)].out_of_range == "ceiling":
+            continue  # the recipe says what becomes of it
         share = float(np.mean(depth.depth_m > max_depth_m))
         if share <= MAX_BEYOND:
             continue
         end_m = float(np.percentile(depth.depth_m, 99.5))
         left_out = "is not trained on" if part == "train" else "is not scored"
-        reader = entry_of(recipe, depth.key, ()).reader
+        reader = make_entry(recipe, depth.key, ()).reader
         notes.append(
             f"{percent(share)} of the measured depth of {depth.key} is beyond {limit} {max_depth_m:g} m and "
             f"{left_out}. " + explain_beyond_range(depth.key, reader, (limit, max_depth_m), end_m, share)
@@ -185,8 +186,8 @@ def beyond_range_notes(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[
     return notes
 
 
-def missing_files(reader: Reader, *, may_skip: bool) -> list[FileFault]:
-    """A training run of hours must not end at the first frame that is not there."""
+def find_missing_files(reader: Reader, *, may_skip: bool) -> list[FileFault]:
+    """Frames without files. A training run of hours must not end at the first of them."""
     looked_for = evenly_spread(len(reader), FILES_LOOKED_FOR)
     missing: list[FileFault] = []
     for index in looked_for:
@@ -206,19 +207,19 @@ def missing_files(reader: Reader, *, may_skip: bool) -> list[FileFault]:
 
 
 def require_apart(recipe: Recipe) -> None:
-    """A score on frames that were trained on says nothing of any other frame."""
+    """Refuse frames in both train and val, whose score says nothing about other frames."""
     held_out = {
-        _place(source): (f"data.val.{place}", source)
-        for place, entry in enumerate(recipe.data.val)
+        _real_place(source): (f"data.val.{i}", source)
+        for i, entry in enumerate(recipe.data.val)
         for source in list_sources(entry.source)
     }
-    for place, entry in enumerate(recipe.data.train):
+    for i, entry in enumerate(recipe.data.train):
         shared = dict.fromkeys(
-            found for source in list_sources(entry.source) if (found := held_out.get(_place(source)))
+            found for source in list_sources(entry.source) if (found := held_out.get(_real_place(source)))
         )
         if not shared:
             continue
-        train, (val, first) = f"data.train.{place}", next(iter(shared))
+        train, (val, first) = f"data.train.{i}", next(iter(shared))
         count = sum(of == val for of, _ in shared)
         raise ListError(
             recipe.where(val),
@@ -228,8 +229,8 @@ def require_apart(recipe: Recipe) -> None:
         )
 
 
-def _place(source: str) -> tuple[str, str]:
-    """The real folder of a source, which a recipe may name in several ways, and its name there."""
+def _real_place(source: str) -> tuple[str, str]:
+    """The real folder of a source, which a recipe may name in several ways, and its name in that folder."""
     folder, name = os.path.split(source)
     if name in _links_in(folder):
         folder, name = os.path.split(os.path.realpath(source))
@@ -243,7 +244,7 @@ def _real_folder(folder: str) -> str:
 
 @lru_cache(maxsize=100_000)
 def _links_in(folder: str) -> frozenset[str]:
-    """Names of the links in a folder: read at once, since to ask for each file takes minutes over a network."""
+    """Names of the links in a folder, read at once: asking for each file takes minutes over a network."""
     try:
         with os.scandir(folder or ".") as entries:
             return frozenset(entry.name for entry in entries if os.DirEntry.is_symlink(entry))
@@ -251,7 +252,7 @@ def _links_in(folder: str) -> frozenset[str]:
         return frozenset()
 
 
-def _look(entry: DataEntry, key: str, missing: Sequence[FileFault], *, may_skip: bool) -> EntryDepth:
+def _inspect_entry(entry: DataEntry, key: str, missing: Sequence[FileFault], *, may_skip: bool) -> EntryDepth:
     """``missing``: frames that are known not to be there, and to be skipped."""
     reader = entry.source
     looked_at = [try_read(reader, index) for index in evenly_spread(len(reader), SAMPLES)]
@@ -261,24 +262,24 @@ def _look(entry: DataEntry, key: str, missing: Sequence[FileFault], *, may_skip:
         raise faults[0]
     spans_m = [span_m for sample in samples if (span_m := _span_m(sample)) is not None]
     shares = [float(sample.valid.mean()) for sample in samples]
-    # Beside a few valid ones, the others may be raw values that mean "nothing measured"; they say nothing of the unit.
+    # Where a few pixels are valid, the others may hold raw values that mean "nothing measured", which have no unit.
     only_valid = max(shares) > 0
-    places = evenly_spread(len(samples), SAMPLES_LOOKED_INTO)
-    facts = tuple(collect_facts(samples[place], plain_unit(reader)) for place in places)
+    looked_into = evenly_spread(len(samples), SAMPLES_LOOKED_INTO)
+    facts = tuple(collect_facts(samples[i], plain_unit(reader)) for i in looked_into)
     return EntryDepth(
         key=key,
         sources=tuple(sample.source for sample in samples),
         valid_share=float(np.median(shares)),
         points=float(np.median([np.count_nonzero(sample.valid) for sample in samples])),
         left_out_share=float(np.median([left_out_share(sample) for sample in samples])),
-        depth_m=drop_sensor_ends(np.concatenate([_some_depths(sample, only_valid) for sample in samples]), facts),
+        depth_m=drop_sensor_ends(np.concatenate([_pick_depths(sample, only_valid) for sample in samples]), facts),
         facts=facts,
         constant=bool(spans_m) and not any(spans_m),
         skipped=tuple(dict.fromkeys(fault.cause for fault in (*missing, *faults))),
     )
 
 
-def _some_depths(sample: DepthSample, only_valid: bool) -> NDArray[np.float32]:
+def _pick_depths(sample: DepthSample, only_valid: bool) -> NDArray[np.float32]:
     """At most 4096 depths of a sample, evenly picked."""
     chosen = sample.valid if only_valid else sample.depth_m > 0
     depths = sample.depth_m[chosen & np.isfinite(sample.depth_m)]  # how far sky is says nothing
@@ -292,7 +293,7 @@ def _span_m(sample: DepthSample) -> float | None:
 
 
 def _nothing_measured(source: str, reader: Reader) -> tuple[str, str]:
-    """What the numbers in a depth file without any measured pixel are, and how to mend them; empty if unknown."""
+    """What the numbers in a depth file without any measured pixel are, and how to fix them; empty if unknown."""
     path = Path(source)
     if path.suffix.lower() not in DEPTH_SUFFIXES or not is_file(path):
         return "", ""
@@ -309,7 +310,7 @@ def _nothing_measured(source: str, reader: Reader) -> tuple[str, str]:
 
 def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Reader) -> Finding | None:
     """What is wrong with unit, range, count or spread of the measured depth of an entry; None where nothing is."""
-    limit, max_depth_m = _limit(recipe)
+    limit, max_depth_m = _find_limit(recipe)
     where = recipe.where(depth.key)
     source, maps = depth.sources[0], f"{len(depth.sources)} depth maps of {depth.key}"
 
@@ -318,11 +319,11 @@ def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Reader) -> Findi
         return Finding(severity="stop", name=name, key=depth.key, evidence=evidence, fix=fix)
 
     if not depth.depth_m.size:
-        numbers, mend = _nothing_measured(source, reader)
+        numbers, fix = _nothing_measured(source, reader)
         return finding(
             "few_points",
             f"none of {maps} has a measured pixel{numbers}",
-            f"{mend}{_check_limits(depth.key, reader)}",
+            f"{fix}{_check_limits(depth.key, reader)}",
         )
     median_m = float(np.median(depth.depth_m))
     beyond = float(np.mean(depth.depth_m > max_depth_m))
@@ -334,7 +335,7 @@ def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Reader) -> Findi
             else f", below 1 % of {limit} {max_depth_m:g}"
         )
         depths_m = median_m, float(np.percentile(depth.depth_m, 99.5))
-        return finding(*_likely(found, depth, where, depths_m, (limit, max_depth_m), reader))
+        return finding(*_explain_range(found, depth, where, depths_m, (limit, max_depth_m), reader))
     # A plausible median rules out a wrong unit.
     if depth.points < _FEW_POINTS and depth.left_out_share > _MOSTLY_LEFT_OUT * depth.valid_share:
         share = percent(depth.valid_share)
@@ -347,18 +348,18 @@ def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Reader) -> Findi
         return finding("few_points", found, f"{_check_limits(depth.key, reader)}; {fix}")
     if depth.constant:
         found = f"each of {maps} has the same depth at all its pixels, {meters(median_m, 4)} in the median"
-        return finding("constant", found, f"Export the depth that was measured, or mend the entry {depth.key}")
+        return finding("constant", found, f"Export the depth that was measured, or fix the entry {depth.key}")
     return None
 
 
-def _limit(recipe: Recipe) -> tuple[str, float]:
+def _find_limit(recipe: Recipe) -> tuple[str, float]:
     """The key that says how far depth goes, and its meters."""
     if recipe.model.max_depth_m is not None:
         return "model.max_depth_m", recipe.model.max_depth_m
     return "evaluation.max_depth_m", recipe.depth_range_m[1]
 
 
-def _scored_limit(recipe: Recipe) -> tuple[str, float]:
+def _find_scored_limit(recipe: Recipe) -> tuple[str, float]:
     """The key that says up to which depth is scored, and its meters."""
     key = "model.max_depth_m" if recipe.evaluation.max_depth_m is None else "evaluation.max_depth_m"
     return key, recipe.depth_range_m[1]
@@ -371,7 +372,7 @@ def _check_limits(key: str, reader: Reader) -> str:
     return f"Check {key}: {', '.join(limits)}" if limits else f"Check the depth maps of {key}"
 
 
-def _likely(
+def _explain_range(
     found: str,
     depth: EntryDepth,
     where: str,
@@ -384,24 +385,24 @@ def _likely(
 
     Args:
         depths_m: the median, and where nearly all of the depth ends.
-        limit: as ``_limit`` gave it.
+        limit: as ``_find_limit`` gave it.
     """
     key, (median_m, end_m), (name_of_limit, max_depth_m) = depth.key, depths_m, limit
     meters_per_unit = reader.meters_per_unit
     if meters_per_unit is None:
-        return "max_depth", found, f"Set {describe_range(name_of_limit, end_m)}, or mend the entry {key} ({where})"
+        return "max_depth", found, f"Set {describe_range(name_of_limit, end_m)}, or fix the entry {key} ({where})"
     kept = f"; if {unit_name(meters_per_unit)} are right, set {describe_range(name_of_limit, end_m)}"
-    if depth.facts and all(one.numbers.scale for one in depth.facts):
+    if depth.facts and all(facts.numbers.scale for facts in depth.facts):
         return "unit", f"{found}: the numbers look like shares of a range", explain_shares(key, where)
     units = find_fitting_units(median_m / meters_per_unit, end_m / meters_per_unit, max_depth_m, meters_per_unit)
     numbers = join_with_or([f"{unit.meters:.10g}" for unit in units])
     if _USUAL_MEDIAN_M[0] <= median_m <= _USUAL_MEDIAN_M[1] and end_m <= _USUAL_END_M:
-        # With the unit as it stands, this is what cameras see: the range is what is odd.
-        fix = f"Set {describe_range(name_of_limit, end_m)}, where nearly all of it ends, or mend the entry {key}"
+        # With this unit the depth is what cameras see, so the range is wrong.
+        fix = f"Set {describe_range(name_of_limit, end_m)}, where nearly all of it ends, or fix the entry {key}"
         others = f"; {key}.meters_per_unit: {numbers} would fit too: the device or the data set says" if units else ""
         return "max_depth", found, f"{fix}{others} ({where})"
     if not units:
-        return "unit", found, f"Set {describe_range(name_of_limit, end_m)}, or mend the entry {key} ({where})"
+        return "unit", found, f"Set {describe_range(name_of_limit, end_m)}, or fix the entry {key} ({where})"
     found += f": looks like {join_with_or([f'{unit.name} (median {meters(unit.median_m)})' for unit in units])}"
     which = ", whichever the device or the data set says" if len(units) > 1 else ""
     fix = f"Set {key}.meters_per_unit: {numbers}{which} ({where})"

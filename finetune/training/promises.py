@@ -1,4 +1,4 @@
-"""What a recipe asks for at the end of a run and cannot have, known before step 1; ``train`` and ``check`` ask here."""
+"""Refuses, before step 1, what a recipe asks for at the end of a run and cannot have; for ``train`` and ``check``."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from finetune.utils.indices import evenly_spread
 _FRAMES = 24  # of each validation entry
 
 
-def require_exports(recipe: Recipe, begin: Startup | None = None) -> None:
+def require_exports(recipe: Recipe, startup: Startup | None = None) -> None:
     """
     Args:
-        recipe: whose ``export`` is looked at.
-        begin: what the run starts from, where that is known by now.
+        recipe: its ``export`` names the formats.
+        startup: what the run starts from, if that is known by now.
 
     Raises:
         FinetuneError: a format cannot hold such a model, or what writes it is not installed; every one of them.
@@ -27,11 +27,11 @@ def require_exports(recipe: Recipe, begin: Startup | None = None) -> None:
         try:
             exporter = registry.find(registry.EXPORTERS, name)()
             exporter.require_writable(recipe.model.head_max_depth_m, adapters=recipe.model.train == "lora")
-            if begin:
+            if startup:
                 # As at the end of the run, for images such as the first one of the validation data.
                 height, width = recipe.data.val[0].source[0].image.shape[:2]
                 exporter.require_positions(
-                    recipe.name, begin.model.position_offset, begin.preprocessing.network_size(height, width)
+                    recipe.name, startup.model.position_offset, startup.preprocessing.network_size(height, width)
                 )
         except FinetuneError as error:
             faults.append(f"{recipe.where('export')}: {error}")
@@ -41,7 +41,7 @@ def require_exports(recipe: Recipe, begin: Startup | None = None) -> None:
 
 def require_protocols(recipe: Recipe) -> None:
     """
-    Hold each protocol against frames of every validation entry: the first scores a run from step 0 on, all of them at
+    Try each protocol on frames of every validation entry. The first one scores the run from step 0 on, all of them at
     its end.
 
     Raises:

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
@@ -25,22 +24,24 @@ from finetune.reporting.frames import ShownFrames
 from finetune.reporting.run_report import collect_page_content, render_report_page
 from finetune.reporting.text_table import format_evaluations
 from finetune.reporting.verdicts import Verdict, find_verdicts
-from finetune.training.build import make_augmentation, make_run, total_steps
+from finetune.training.build import make_augmentation, make_run
+from finetune.training.console import console_log, detail, say, warn
 from finetune.training.environment import (
     DETERMINISTIC_NOTE,
-    determinism,
+    describe_environment,
     determinism_sentence,
     environment_record,
-    log_head,
     make_accelerator,
     try_compiler,
+    watch_determinism,
 )
 from finetune.training.evaluate import evaluate_with_baselines
+from finetune.training.first_look import Remarks, next_line, opening_lines
+from finetune.training.loop import Run
 from finetune.training.overfit_check import require_overfit
 from finetune.training.preflight import beyond_range_notes, inspect_before_training, quick_warnings, skipped_notes
 from finetune.training.promises import require_exports, require_protocols
-from finetune.training.startup import Startup, prepare_startup, with_auto_resolved
-from finetune.training.trainer import Run
+from finetune.training.startup import Startup, prepare_startup, readers_of
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ProcessError, first_line
 from finetune.utils.paths import expand_path, path_exists
@@ -48,18 +49,24 @@ from finetune.utils.resource_errors import explain_resource_error
 from finetune.utils.signals import Interrupts
 
 
-def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
+def run_training(recipe: Recipe, *, resume: bool, overwrite: bool, verbose: bool = False) -> None:
     """
+    Args:
+        recipe: as read.
+        resume, overwrite: what to do with a run that is in the run folder already.
+        verbose: also say what only whoever looks for a fault wants to know.
+
     Raises:
         FinetuneError: anything a user can cause, before step 1 where it can be known then.
     """
     folder = RunFolder(expand_path(recipe.output) / recipe.name)
     folder.require_free(resume=resume, overwrite=overwrite)
     try:
-        with Interrupts() as interrupts, _sentences_for_what_machines_lack(), determinism(recipe) as met:
-            _train(recipe, folder, interrupts, resume=resume, overwrite=overwrite)
+        with console_log(verbose=verbose), Interrupts() as interrupts, _explained_resource_errors():
+            with watch_determinism(recipe) as met:
+                _train(recipe, folder, interrupts, resume=resume, overwrite=overwrite)
             if recipe.run.deterministic:
-                print(determinism_sentence(met))
+                say(determinism_sentence(met))
     finally:
         folder.release()
         # Accelerate keeps its state for the life of the process; the next run in it may want another precision.
@@ -68,38 +75,51 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool) -> None:
 
 def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume: bool, overwrite: bool) -> None:
     require_exports(recipe)
-    accelerator, notes = make_accelerator(recipe)
+    accelerator, warnings = make_accelerator(recipe)
     # Every process looks, so that a bad run ends in each of them and none waits for another.
     looked_at = inspect_before_training(recipe)
     make_augmentation(recipe)
     require_protocols(recipe)
-    entries = (*recipe.data.train, *recipe.data.val)
-    notes += dict.fromkeys(note for entry in entries for note in entry.source.notes)
-    notes += default_notes(recipe) + skipped_notes(looked_at) + quick_warnings(looked_at, recipe)
+    warnings += skipped_notes(looked_at) + quick_warnings(looked_at, recipe)
     if recipe.run.compile:
         try_compiler(accelerator.device)
-    begin = prepare_startup(recipe, accelerator)
-    require_exports(recipe, begin)
-    recipe = with_auto_resolved(recipe, begin.checkpoint, accelerator.mixed_precision)
-    total = total_steps(recipe, accelerator.num_processes)
-    record = environment_record(recipe, accelerator, begin.base["sha256"], total)
+    startup = prepare_startup(recipe, accelerator)
+    require_exports(recipe, startup)
+    record = environment_record(startup.recipe, accelerator, startup.base["sha256"], startup.total_steps)
     if resume and path_exists(folder.recipe):
-        require_same_run(folder, recipe_mapping(recipe), record, recipe.places)
-    # Not before: until here nothing was written.
-    sentence = _refusal(folder, resume=resume, overwrite=overwrite) if accelerator.is_main_process else None
-    refusals = [one for one in gather_object([sentence]) if one]
+        require_same_run(folder, recipe_mapping(startup.recipe), record, recipe.places)
+    _take_folder(startup, folder, record, resume=resume, overwrite=overwrite)
+    run = make_run(startup, folder, interrupts=interrupts, resume=resume)
+    run.monitors.lasting = tuple(beyond_range_notes(looked_at, recipe))
+    readers = readers_of((*recipe.data.train, *recipe.data.val))
+    remarks = Remarks(
+        warnings=(*warnings, *startup.warnings, *run.warnings, *run.monitors.sentences()),
+        notes=(*dict.fromkeys(note for reader in readers for note in reader.notes), *startup.notes),
+        details=(*default_notes(recipe), *startup.details, *run.details, *describe_environment(record)),
+    )
+    _train_and_evaluate(run, startup, record, remarks)
+    accelerator.end_training()
+
+
+def _take_folder(
+    startup: Startup, folder: RunFolder, record: Mapping[str, object], *, resume: bool, overwrite: bool
+) -> None:
+    """
+    Make the run folder that of this launch. Until here nothing was written.
+
+    Raises:
+        FinetuneError: another launch has it, or not every process sees it.
+    """
+    accelerator = startup.accelerator
+    refusal = _claim_folder(folder, resume=resume, overwrite=overwrite) if accelerator.is_main_process else None
+    refusals = [sentence for sentence in gather_object([refusal]) if sentence]
     if refusals:
         raise FinetuneError(refusals[0])
     require_shared_disk(accelerator, folder)
     if accelerator.is_main_process:
-        folder.prepare(recipe_text(recipe), overwrite=overwrite)
+        folder.prepare(recipe_text(startup.recipe), overwrite=overwrite)
         folder.write_json(ENVIRONMENT_FILE, record)
     accelerator.wait_for_everyone()
-    run = make_run(recipe, accelerator, begin, folder, resume=resume)
-    run.interrupts = interrupts
-    run.monitors.lasting = tuple(beyond_range_notes(looked_at, recipe))
-    _run(run, begin, record, [*notes, *begin.notes, *run.notes])
-    accelerator.end_training()
 
 
 def require_shared_disk(accelerator: Accelerator, folder: RunFolder) -> None:
@@ -119,7 +139,7 @@ def require_shared_disk(accelerator: Accelerator, folder: RunFolder) -> None:
     fault = None
     if not folder.finds_word(words[0]):
         fault = f"process {accelerator.process_index} on {platform.node()}"
-    faults = [one for one in gather_object([fault]) if one]
+    faults = [fault for fault in gather_object([fault]) if fault]
     if accelerator.is_main_process:
         folder.remove_word()
     if faults:
@@ -129,7 +149,7 @@ def require_shared_disk(accelerator: Accelerator, folder: RunFolder) -> None:
         )
 
 
-def _refusal(folder: RunFolder, *, resume: bool, overwrite: bool) -> str | None:
+def _claim_folder(folder: RunFolder, *, resume: bool, overwrite: bool) -> str | None:
     """Why this launch may not have the folder now; None where it has it from now on."""
     taken = folder.claim()
     if taken:
@@ -142,59 +162,54 @@ def _refusal(folder: RunFolder, *, resume: bool, overwrite: bool) -> str | None:
     return None
 
 
-def _run(run: Run, begin: Startup, record: Mapping[str, Any], notes: Sequence[str]) -> None:
+def _train_and_evaluate(run: Run, startup: Startup, record: Mapping[str, object], remarks: Remarks) -> None:
     try:
-        _open(run, record, notes)
+        if run.log:
+            _say_start(run, startup, record, remarks)
+        if run.step == 0:
+            run.validator.evaluate()
+            if run.log:
+                run.log.end_step(0)
         run.interrupts.patient = True
         run.train()
         run.interrupts.obey()
         if run.recipe.run.overfit_batches:
-            _say_overfit(run, require_overfit(run))
-        run.give_memory_back()
-        evaluations, frames = evaluate_with_baselines(
-            run.recipe, run.accelerator, begin, run.folder.best, run.folder.last
-        )
+            sentence = require_overfit(run, startup)
+            if run.log:
+                say(sentence)
+        run.trainer.give_memory_back()
+        evaluations, frames = evaluate_with_baselines(startup, run.folder.best, run.folder.last)
         if run.log:
-            _close(run, evaluations, frames)
+            _write_results(run, evaluations, frames)
     finally:
         if run.log:
-            # Also after a fault: what is said of it must stand on a line of its own.
+            # Also after a fault, so that the bar has ended before the sentence about it.
             run.log.close()
 
 
-def _say_overfit(run: Run, sentence: str) -> None:
-    if run.log:
-        run.log.say(sentence)
-
-
-def _open(run: Run, record: Mapping[str, Any], notes: Sequence[str]) -> None:
-    """Say what runs, and how good it is before the first step."""
-    if run.log:
-        if run.step == 0:
-            run.log.text("recipe", recipe_text(run.recipe), 0)
-            if run.monitors.lasting:
-                run.log.text("alarms", "\n".join(run.monitors.sentences()), 0)
-        for note in [*notes, *run.monitors.sentences()]:
-            run.log.say(note)
-        if run.recipe.run.deterministic:
-            run.log.say(DETERMINISTIC_NOTE)
-        for line in log_head(record):
-            run.log.say(line)
-        run.log.say(
-            f"{run.folder.path}: step {run.step} of {run.total_steps}; tensorboard --logdir {run.folder.tensorboard}"
-        )
+def _say_start(run: Run, startup: Startup, record: Mapping[str, object], remarks: Remarks) -> None:
+    """Say what runs; the main process alone calls."""
+    assert run.log is not None
     if run.step == 0:
-        run.evaluate()
-        if run.log:
-            run.log.end_step(0)
+        run.log.log_text("recipe", recipe_text(run.recipe), 0)
+        if run.monitors.lasting:
+            run.log.log_text("alarms", "\n".join(run.monitors.sentences()), 0)
+    if run.recipe.run.deterministic:
+        remarks = remarks._replace(details=(*remarks.details, DETERMINISTIC_NOTE))
+    run.folder.write_json(ENVIRONMENT_FILE, {**record, "remarks": remarks._asdict()})
+    lines, left_out = opening_lines(run, startup, record, remarks)
+    for line in lines:
+        (warn if line.startswith("warning") else say)(line)
+    for sentence in (*left_out, *remarks.details):
+        detail(sentence)
 
 
-def _close(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> None:
+def _write_results(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> None:
     """The tables, the page, and the exports that the recipe asks for."""
     assert run.log is not None
-    monitors = run.monitors.sentences()
+    warnings = run.monitors.sentences()
     metric = run.recipe.evaluation.best
-    evaluations = [replace(one, chosen=_chosen(run)) for one in evaluations]
+    evaluations = [replace(evaluation, chosen=_describe_choice(run)) for evaluation in evaluations]
     found = find_verdicts(
         evaluations[0],
         "finetuned",
@@ -202,29 +217,31 @@ def _close(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> 
         history=run.monitors.history,
         training_frames=sum(len(entry.source) for entry in run.recipe.data.train),
     )
-    said = [str(one) for one in found]
-    contents = [one.to_mapping() | {"alarms": monitors, "verdicts": said} for one in evaluations]
+    said = [str(verdict) for verdict in found]
+    contents = [evaluation.to_mapping() | {"alarms": warnings, "verdicts": said} for evaluation in evaluations]
     run.folder.write_json(EVALUATION_FILE, contents)
-    table = "\n".join([format_evaluations(evaluations), *said, *monitors])
+    table = "\n".join([format_evaluations(evaluations), *said, *warnings])
     # One step beyond the last: a finished run that is resumed drops it and writes it again.
-    run.log.text("evaluation", table, run.total_steps + 1)
+    run.log.log_text("evaluation", table, run.total_steps + 1)
     run.log.close()
-    if run.bad_samples.count:
-        print(run.bad_samples.summary(run.samples_asked))
+    bad_samples = run.trainer.bad_samples.seen
+    if bad_samples.count:
+        warn(bad_samples.summary(run.trainer.samples_asked))
     print(table)
     if run.best and run.best.step == 0:
         print(f"no evaluation beat the start ({metric} {run.best.value:.4f}): best/ holds the weights of step 0")
-    _write_page(run, evaluations, frames, monitors, found)
-    sample = run.validation[0].sample
-    for name, target in _exports(run).items():
-        # A resumed run ends a second time; what stands there is its own.
+    _write_page(run, evaluations, frames, warnings, found)
+    sample = run.validator.samples[0].sample
+    for name, target in _find_export_targets(run).items():
+        # Forced, because a resumed run ends a second time and finds its own exports.
         print(export_model(load_model(str(run.folder.path)), name, target, sample.image, force=True))
     print(f"weights: {run.folder.best} (step {run.best.step if run.best else run.step})")
-    if monitors:
-        print(f"{len(monitors)} alarm(s) stood at the end of the run; they are below the table")
+    if warnings:
+        print(f"{len(warnings)} warning{'s' * (len(warnings) > 1)}, above")
+    print(next_line(run.folder))
 
 
-def _chosen(run: Run) -> Chosen | None:
+def _describe_choice(run: Run) -> Chosen | None:
     """How ``best/`` came to be."""
     if run.best is None:
         return None
@@ -232,7 +249,7 @@ def _chosen(run: Run) -> Chosen | None:
     return Chosen(evaluations=len(run.monitors.history), step=run.best.step, on=on or "data.val", shown=on is None)
 
 
-def _exports(run: Run) -> dict[str, Path]:
+def _find_export_targets(run: Run) -> dict[str, Path]:
     """Format -> the file or folder it goes to."""
     suffixes = {name: registry.find(registry.EXPORTERS, name).suffix for name in run.recipe.export}
     folder = run.folder.path / "export"
@@ -243,13 +260,13 @@ def _write_page(
     run: Run,
     evaluations: Sequence[Evaluation],
     frames: ShownFrames,
-    monitors: Sequence[str],
+    warnings: Sequence[str],
     found: Sequence[Verdict],
 ) -> None:
-    """``report.html``, by which nothing of a run may be lost."""
+    """Write ``report.html``; a fault in it must not cost anything else of the run."""
     folder = run.folder
     weights = f"weights, step {run.best.step if run.best else run.step}"
-    files = {weights: folder.best, **{f"export, {name}": target for name, target in _exports(run).items()}}
+    files = {weights: folder.best, **{f"export, {name}": target for name, target in _find_export_targets(run).items()}}
     try:
         title = f"Run {run.recipe.name}"
         content = collect_page_content(
@@ -259,22 +276,20 @@ def _write_page(
             str(folder.recipe),
             evaluations,
             frames,
-            monitors=monitors,
+            monitors=warnings,
             found=found,
             files=files,
         )
         folder.write_text(REPORT_FILE, render_report_page(content))
-    except Exception as error:  # noqa: BLE001  whatever it is: after hours of training the exports are still to come
-        print(
+    except Exception as error:  # noqa: BLE001  whatever it is, after hours of training the exports must still be written
+        warn(
             f"{folder.path / REPORT_FILE} is not written ({first_line(error)}); all else is. "
             f"finetune evaluate {folder.path} --recipe {folder.recipe} --html FILE makes it again."
         )
-        return
-    print(f"page: {folder.path / REPORT_FILE}")
 
 
 @contextmanager
-def _sentences_for_what_machines_lack() -> Iterator[None]:
+def _explained_resource_errors() -> Iterator[None]:
     """
     Raises:
         ProcessError: memory or the disk ran out, a loader's worker died, or run.compile cannot; names the next steps to

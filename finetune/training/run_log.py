@@ -1,4 +1,4 @@
-"""What a run tells while it goes: the bar, ``metrics.csv``, and TensorBoard with one panel a picked frame."""
+"""What a run logs while it goes: the bar, ``metrics.csv``, and TensorBoard with a panel for each picked frame."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from finetune.evaluation.evaluator import PredictFunction, predict_one
 from finetune.evaluation.results import Evaluation
 from finetune.recipe.run_dir import METRICS_FILE, RunFolder
 from finetune.reporting.images import make_panel
+from finetune.training.console import say
 from finetune.utils.files import write_file
 from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import path_exists
@@ -31,7 +32,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 PANELS = 3
 
 
-class Said(NamedTuple):
+class LogEntry(NamedTuple):
     """What was logged of a step: a number of a group, which is a column too, or a text.
 
     Attributes:
@@ -57,92 +58,86 @@ class RunLog:
         total_steps: int,
         validation: ValidationSamples,
         max_depth_m: float,
-        pending: Sequence[Said] | None = None,
+        pending: Sequence[LogEntry] | None = None,
     ) -> None:
         """
         Args:
             folder: of the run.
             columns: of ``metrics.csv``, besides the step.
-            step: the run goes on from here; what was logged of later steps is dropped.
+            step: the run goes on from here; what was logged about later steps is dropped.
             total_steps: for the bar's time left.
             validation: a few evenly picked frames of it become panels.
             max_depth_m: end of the panels' colors.
-            pending: what was said of ``step``, where its evaluation is still to come; None where nothing is to come.
+            pending: what was logged of ``step``, if its evaluation is still to come; else None.
         """
         # A run that starts, also one that was killed before its first resume point, evaluates step 0 itself.
         whole = step - (pending is not None)
         self._metrics = MetricsLog(folder, columns, from_step=whole if step else -1)
         self._folder = folder
         self._writer = SummaryWriter(str(folder.tensorboard), purge_step=whole + 1 if step else 0)
-        # Where no terminal is looked at, which can write over a line: a line for each logged step instead.
+        # Without a terminal, which can overwrite a line, there is a line for each logged step instead.
         self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, disable=None)
         self._begun = step, time.monotonic()
         self._validation = validation
         self._tensorboard = folder.tensorboard
         self._total_steps = total_steps
         self._max_depth_m = max_depth_m
-        self._of_step: list[Said] = []
-        for one in pending or ():
-            self._note(step, one)
+        self._entries: list[LogEntry] = []
+        for said in pending or ():
+            self._note(step, said)
 
     @property
-    def pending(self) -> list[Said]:
-        """What was said of the step that is not ended yet."""
-        return list(self._of_step)
+    def pending(self) -> list[LogEntry]:
+        """What was logged of the step that is not ended yet."""
+        return list(self._entries)
 
-    def say(self, text: str) -> None:
-        """Print a line above the bar."""
-        self._bar.write(text)
-
-    def text(self, name: str, text: str, step: int) -> None:
+    def log_text(self, name: str, text: str, step: int) -> None:
         """A text for TensorBoard, as it is; a resumption from before ``step`` drops it."""
-        self._note(step, Said(name, text))
+        self._note(step, LogEntry(name, text))
 
     def advance(self, loss: float, images_per_second: float) -> None:
         """Move the bar by one step."""
         self._bar.update()
         self._bar.set_postfix_str(f"loss {loss:.4f}, {images_per_second:.1f} images/s", refresh=False)
 
-    def trained(self, step: int, values: Mapping[str, float]) -> None:
-        """What a logged step has to say of training."""
+    def log_training(self, step: int, values: Mapping[str, float]) -> None:
+        """Log a step of training."""
         self._record("train", step, values)
         if self._bar.disable:
             first, began_s = self._begun
             left_s = (time.monotonic() - began_s) / max(step - first, 1) * (self._total_steps - step)
-            self.say(
+            say(
                 f"step {step} of {self._total_steps}: loss {values['loss']:.4f}, "
                 f"{values['images_per_second']:.1f} images/s, {timedelta(seconds=round(left_s))} left"
             )
 
-    def evaluated(self, step: int, evaluation: Evaluation, predict: PredictFunction) -> None:
+    def log_evaluation(self, step: int, evaluation: Evaluation, predict: PredictFunction) -> None:
         """The metrics of the network as it is now, and its panels."""
-        scores = evaluation.rows["finetuned"]
-        self.say(
-            f"step {step}: validation AbsRel {scores['abs_rel']:.4f}, RMSE {scores['rmse']:.3f} m, "
-            f"delta1 {scores['delta1']:.4f}"
-        )
-        self._record("validation", step, scores, prefix="val_")
-        for place in evenly_spread(len(self._validation), PANELS):
-            shown = self._validation[place]
+        self._record("validation", step, evaluation.rows["finetuned"], prefix="val_")
+        for number in evenly_spread(len(self._validation), PANELS):
+            shown = self._validation[number]
             sample = shown.sample
             usable = evaluation.protocol.usable(sample.depth_m, sample.valid, sample.source)
             if evaluation.protocol.aligns and not usable.any():
-                continue  # there is nothing to align the answer to
+                continue  # there is nothing to align the prediction to
             height, width = sample.depth_m.shape
             prediction = predict_one(predict, shown.image, (height, width))
             pred_m = evaluation.protocol.depth_m(prediction, sample.depth_m, usable)
             measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
             target_m = np.where(measured, sample.depth_m, np.float32(0.0))
             picture = make_panel(sample.image, target_m, measured, pred_m, self._max_depth_m)
-            self._writer.add_image(f"validation/{place}", picture, step, dataformats="HWC")
+            self._writer.add_image(f"validation/{number}", picture, step, dataformats="HWC")
         self._writer.flush()
 
-    def baseline_rows(self, rows: Mapping[str, Mapping[str, float]]) -> None:
-        """Row -> metric -> value of what costs nothing: a level line each in TensorBoard's charts of validation, where
-        it is a run of the row's name beside this one."""
+    def log_baselines(self, rows: Mapping[str, Mapping[str, float]]) -> None:
+        """
+        Args:
+            rows: row -> metric -> value of what costs nothing. In TensorBoard's charts of validation each row becomes a
+                level line, as a run of its own with the row's name.
+        """
         for row, scores in rows.items():
             folder = self._tensorboard / row
-            # Of a launch that was killed before its first resume point.
+            # A launch that was killed before its first resume point may have left one.
             shutil.rmtree(folder, ignore_errors=True)
             with SummaryWriter(str(folder)) as writer:
                 for metric, value in scores.items():
@@ -151,34 +146,34 @@ class RunLog:
 
     def end_step(self, step: int) -> None:
         """Write the step's row, if it has one."""
-        row = {one.column: one.value for one in self._of_step if one.column}
+        row = {said.column: said.value for said in self._entries if said.column}
         if row:
             self._metrics.write(step, row)
-        self._of_step.clear()
+        self._entries.clear()
 
     def close(self) -> None:
         """Finish the bar and the event file."""
         self._bar.close()
-        # Where the folder is gone, there is nothing to finish, and whoever wrote to it has said so.
+        # If the folder is gone, there is nothing to finish, and an error has said so.
         with suppress(OSError):
             self._writer.close()
 
     def _require_folder(self) -> None:
-        """TensorBoard's writer opens its file anew each time: a folder that was tidied away comes back."""
+        """TensorBoard's writer opens its file anew each time, so a deleted folder would come back without a word."""
         self._folder.require_there()
         self._folder.tensorboard.mkdir(exist_ok=True)
 
     def _record(self, group: str, step: int, values: Mapping[str, float], prefix: str = "") -> None:
         for name, value in values.items():
-            self._note(step, Said(f"{group}/{name}", value, f"{prefix}{name}"))
+            self._note(step, LogEntry(f"{group}/{name}", value, f"{prefix}{name}"))
 
-    def _note(self, step: int, said: Said) -> None:
+    def _note(self, step: int, said: LogEntry) -> None:
         self._require_folder()
         if isinstance(said.value, str):
             self._writer.add_text(said.name, f"```\n{said.value}\n```", step)
         else:
             self._writer.add_scalar(said.name, said.value, step)
-        self._of_step.append(said)
+        self._entries.append(said)
 
 
 class MetricsLog:
@@ -195,14 +190,14 @@ class MetricsLog:
         self._path = folder.path / METRICS_FILE
         self._columns = ["step", *columns]
         text = io.StringIO(newline="")
-        # Somebody's further columns are left out, and a place that is missing stays empty.
+        # Columns that somebody added are left out, and a missing value stays empty.
         writer = csv.DictWriter(text, self._columns, extrasaction="ignore")
         writer.writeheader()
         writer.writerows(row for row in self._rows() if int(row["step"]) <= from_step)
         write_file(self._path, text.getvalue())
 
     def _rows(self) -> list[dict[str, str]]:
-        """Of the file as it is, those that are whole."""
+        """The whole rows of the file as it is."""
         if not path_exists(self._path):
             return []
         try:

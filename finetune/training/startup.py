@@ -1,10 +1,10 @@
-"""What a run starts from: the checkpoint, the model, the baselines, the last layer solved for."""
+"""What a run starts from: the checkpoint, the model, the baselines, and the last layer if it is solved for."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -24,8 +24,9 @@ from finetune.recipe.run_dir import digest
 from finetune.recipe.schema import DataEntry, Recipe
 from finetune.training.head_init import (
     CALIBRATION_IMAGES,
-    drawn_model,
-    resolved_decoder_init,
+    LOADED,
+    draw_model,
+    resolve_decoder_init,
     solve_last_layer,
     start_model,
 )
@@ -34,24 +35,39 @@ from finetune.utils.errors import CheckpointError, FinetuneError
 
 @dataclass(frozen=True, kw_only=True)
 class Startup:
-    """What a run starts from, before any process knows of the others' work.
+    """What a run, or an evaluation, starts from.
 
     Attributes:
-        checkpoint: None where every weight was drawn.
-        baselines: None for a relative head, whose baselines are aligned per image like its answers.
-        solved: the last layer as it was solved for before step 1; None where it was not.
+        recipe: as it runs, every ``auto`` written out.
+        checkpoint: None if every weight is drawn.
+        baselines: None for a relative head, whose baselines are aligned per image like its predictions.
+        loaded: what of the checkpoint the network keeps, in a sentence; empty without a checkpoint.
+        notes: sentences that whoever starts a run should read.
+        warnings: sentences about what may be wrong.
+        details: sentences for whoever wants to know more.
+        solved: the last layer as it was solved for before step 1; None if it was not.
     """
 
+    recipe: Recipe
+    accelerator: Accelerator
     checkpoint: Checkpoint | None
     preprocessing: Preprocessing
     model: DepthModel
     baselines: Baselines | None
-    notes: tuple[str, ...]
+    loaded: str
+    notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
     solved: Mapping[str, Tensor] | None = None
 
     @property
+    def total_steps(self) -> int:
+        """Optimizer steps of the whole run; see the function of this name."""
+        return total_steps(self.recipe, self.accelerator.num_processes)
+
+    @property
     def base(self) -> dict[str, str | None]:
-        """What the model is made from, as weights files say it."""
+        """What the model is made from, as weights files name it."""
         if self.checkpoint is None:
             return {"source": None, "sha256": None, "license": None}
         return {
@@ -63,43 +79,45 @@ class Startup:
 
 def prepare_startup(recipe: Recipe, accelerator: Accelerator) -> Startup:
     """
-    Read the checkpoint, hold it against labeled pixels, and make the model that training starts with.
+    Read the checkpoint, compare it with labeled pixels, and make the model that training starts with.
 
-    The main process alone looks at the pixels; the others get the baselines, and the weights when they are wrapped.
+    Only the main process looks at the pixels. The others get the baselines now, and the weights when the model is
+    wrapped.
 
     Raises:
         CheckpointError: the file is not what the recipe says, or cannot start a model.
         DataError: no training pixel is usable.
     """
-    checkpoint = _checkpoint(recipe)
-    preprocessing = _preprocessing(recipe, checkpoint)
-    model, notes = make_model(recipe, checkpoint)
-    notes = (*notes, *scored_without_unit(recipe))
+    checkpoint = _read_base(recipe)
+    preprocessing = _choose_preprocessing(recipe, checkpoint)
+    model, origin = make_model(recipe, checkpoint)
+    warnings = warn_without_unit(recipe)
     shared: list[Any] = [None, None, ()]
-    # A relative head needs no baselines; they are looked at all the same where the checkpoint's kind is in doubt.
-    if accelerator.is_main_process and (recipe.model.head == "metric" or _in_doubt(checkpoint)):
-        shared = [*_baselines(recipe, checkpoint, model, preprocessing, accelerator.device)]
+    # A relative head needs no baselines, but the pixels also show whether the checkpoint's kind is as the recipe says.
+    if accelerator.is_main_process and (recipe.model.head == "metric" or _is_kind_in_doubt(checkpoint)):
+        shared = [*_fit_to_pixels(recipe, checkpoint, model, preprocessing, accelerator.device)]
     broadcast_object_list(shared)
     baselines, solved, skipped = shared
     if skipped:
-        notes = (*notes, f"left out of the baselines, since they cannot be read: {'; '.join(skipped)}")
-    if baselines:
-        notes = (*notes, str(baselines))
+        warnings = (*warnings, f"left out of the baselines, since they cannot be read: {'; '.join(skipped)}")
     return Startup(
+        recipe=with_auto_resolved(recipe, checkpoint, accelerator.mixed_precision),
+        accelerator=accelerator,
         checkpoint=checkpoint,
         preprocessing=preprocessing,
         model=model,
         baselines=baselines,
-        notes=notes,
+        loaded=origin.loaded,
+        notes=origin.notes,
+        warnings=warnings,
+        details=origin.details,
         solved=solved,
     )
 
 
-def scored_without_unit(recipe: Recipe) -> tuple[str, ...]:
-    """That meters in the tables are none, where the labels that are scored are of unknown scale and shift."""
-    without = [
-        f"data.val.{place}" for place, entry in enumerate(recipe.data.val) if entry.source.depth_is == "affine_inverse"
-    ]
+def warn_without_unit(recipe: Recipe) -> tuple[str, ...]:
+    """A warning that the tables are not in meters, if scored labels are of unknown scale and shift."""
+    without = [f"data.val.{i}" for i, entry in enumerate(recipe.data.val) if entry.source.depth_is == "affine_inverse"]
     if not without:
         return ()
     return (
@@ -108,8 +126,8 @@ def scored_without_unit(recipe: Recipe) -> tuple[str, ...]:
     )
 
 
-def _preprocessing(recipe: Recipe, checkpoint: Checkpoint | None) -> Preprocessing:
-    """That of the run: the recipe's size, and the colors that the checkpoint has seen, where it says them."""
+def _choose_preprocessing(recipe: Recipe, checkpoint: Checkpoint | None) -> Preprocessing:
+    """The preprocessing of the run: the recipe's size, and the colors that the checkpoint was trained with."""
     wanted = Preprocessing(input_size=recipe.data.input_size, image_levels=recipe.data.image_levels)
     said = checkpoint.metadata.get("preprocessing") if checkpoint else None
     if checkpoint is None or said is None:
@@ -125,24 +143,24 @@ def _preprocessing(recipe: Recipe, checkpoint: Checkpoint | None) -> Preprocessi
     return replace(wanted, mean=colors.mean, std=colors.std)
 
 
-def _size_kept(recipe: Recipe, checkpoint: Checkpoint, decoder_init: str) -> tuple[str, ...]:
-    """That a network that is kept whole is fed another size than it was trained at, where it is."""
+def _note_other_size(recipe: Recipe, checkpoint: Checkpoint, decoder_init: str) -> tuple[str, ...]:
+    """A note that a network that is kept whole is fed another size than it was trained at, if it is."""
     trained, fed = checkpoint.input_size, recipe.data.input_size
     if decoder_init != "keep" or trained in (None, fed):
         return ()
     assert trained is not None
     return (
         f"{checkpoint.source} was trained at {trained[0]}x{trained[1]} (height x width), data.input_size is "
-        f"{fed[0]}x{fed[1]}: its answers change with the size, and training starts from those at data.input_size",
+        f"{fed[0]}x{fed[1]}: its predictions change with the size, and training starts from those at data.input_size",
     )
 
 
-def _in_doubt(checkpoint: Checkpoint | None) -> bool:
-    """Whether a checkpoint's kind is somebody's word; a file of ours says it itself, whatever the frames look like."""
+def _is_kind_in_doubt(checkpoint: Checkpoint | None) -> bool:
+    """Whether the recipe says a checkpoint's kind. A native file says it itself, whatever the frames look like."""
     return checkpoint is not None and checkpoint.has_head and checkpoint.format != "native"
 
 
-def _checkpoint(recipe: Recipe) -> Checkpoint | None:
+def _read_base(recipe: Recipe) -> Checkpoint | None:
     options = recipe.model
     if options.checkpoint is None:
         return None
@@ -157,17 +175,26 @@ def _checkpoint(recipe: Recipe) -> Checkpoint | None:
     )
 
 
-def make_model(recipe: Recipe, checkpoint: Checkpoint | None) -> tuple[DepthModel, tuple[str, ...]]:
-    """The model before its last layer is solved for, and sentences about where its weights come from."""
+class Origin(NamedTuple):
+    """Sentences about where the weights of a model come from; see ``Startup``."""
+
+    loaded: str = ""
+    notes: tuple[str, ...] = ()
+    details: tuple[str, ...] = ()
+
+
+def make_model(recipe: Recipe, checkpoint: Checkpoint | None) -> tuple[DepthModel, Origin]:
+    """The model before its last layer is solved for, and where its weights come from."""
     options = recipe.model
     if checkpoint is None:
-        model = drawn_model(options.encoder, options.head_max_depth_m, recipe.seed)
-        return model, (f"{options.encoder}: every weight drawn from seed {recipe.seed}",)
-    decoder_init = resolved_decoder_init(options.decoder_init, options.head, checkpoint.kind)
+        model = draw_model(options.encoder, options.head_max_depth_m, recipe.seed)
+        return model, Origin(details=(f"{options.encoder}: every weight drawn from seed {recipe.seed}",))
+    decoder_init = resolve_decoder_init(options.decoder_init, options.head, checkpoint.kind)
     if options.on_max_depth == "rescale" and decoder_init != "keep":
         raise FinetuneError(
             f"{recipe.where('model.on_max_depth')}: model.on_max_depth is rescale, but {checkpoint.source} is "
-            f"{checkpoint.kind}, so decoder_init is {decoder_init} and there are no answers to scale; expected refuse."
+            f"{checkpoint.kind}, so decoder_init is {decoder_init} and there are no predictions to scale; expected "
+            "refuse."
         )
     model, coverage = start_model(
         checkpoint,
@@ -181,26 +208,26 @@ def make_model(recipe: Recipe, checkpoint: Checkpoint | None) -> tuple[DepthMode
         f"{checkpoint.source}: {checkpoint.format}, {checkpoint.kind} {checkpoint.encoder}, {coverage}; decoder_init "
         f"{decoder_init}; {license_sentence(checkpoint.license)}"
     )
-    return model, (
-        *checkpoint.notes,
-        described,
-        *_rescaled(checkpoint, decoder_init, options.head_max_depth_m),
-        *_size_kept(recipe, checkpoint, decoder_init),
+    rescaled = _note_rescaling(checkpoint, decoder_init, options.head_max_depth_m)
+    return model, Origin(
+        loaded=LOADED[decoder_init],
+        notes=(*checkpoint.notes, *rescaled, *_note_other_size(recipe, checkpoint, decoder_init)),
+        details=(described,),
     )
 
 
-def _rescaled(checkpoint: Checkpoint, decoder_init: str, max_depth_m: float | None) -> tuple[str, ...]:
-    """That a metric base's answers are scaled, where they are."""
+def _note_rescaling(checkpoint: Checkpoint, decoder_init: str, max_depth_m: float | None) -> tuple[str, ...]:
+    """A note that a metric base's predictions are scaled, if they are."""
     if decoder_init != "keep" or not checkpoint.max_depth_m or max_depth_m in (None, checkpoint.max_depth_m):
         return ()
     assert max_depth_m is not None
     return (
-        f"{checkpoint.source}: max depth {checkpoint.max_depth_m:g} m becomes {max_depth_m:g} m, so every answer "
+        f"{checkpoint.source}: max depth {checkpoint.max_depth_m:g} m becomes {max_depth_m:g} m, so every prediction "
         f"starts {max_depth_m / checkpoint.max_depth_m:.4g} times as far",
     )
 
 
-def _baselines(
+def _fit_to_pixels(
     recipe: Recipe,
     checkpoint: Checkpoint | None,
     model: DepthModel,
@@ -208,7 +235,7 @@ def _baselines(
     device: torch.device,
 ) -> tuple[Baselines | None, dict[str, Tensor] | None, tuple[str, ...]]:
     """
-    Look at labeled pixels; where the last layer is to be solved for, solve it.
+    Look at labeled pixels, and solve for the last layer if ``decoder_init`` asks for it.
 
     Returns:
         The baselines, the last layer that was solved for, and what was wrong with images that could not be read.
@@ -224,13 +251,13 @@ def _baselines(
         skip_bad=recipe.data.on_bad_sample == "skip",
     )
     kind = checkpoint.kind if checkpoint and checkpoint.has_head else None
-    if checkpoint and _in_doubt(checkpoint) and "checkpoint_kind" not in recipe.data.accept:
+    if checkpoint and _is_kind_in_doubt(checkpoint) and "checkpoint_kind" not in recipe.data.accept:
         require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
     if options.head == "relative":
         return None, None, pixels.skipped
     assert options.max_depth_m is not None
     solved = None
-    if resolved_decoder_init(options.decoder_init, options.head, kind) == "calibrated":
+    if resolve_decoder_init(options.decoder_init, options.head, kind) == "calibrated":
         solve_last_layer(model.head.last, pixels, options.max_depth_m)
         solved = {name: tensor.clone() for name, tensor in model.head.last.state_dict().items()}
     # As the first protocol scores, by which best/ is chosen.
@@ -243,7 +270,7 @@ def with_auto_resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_prec
     """The recipe as it runs: what each ``auto`` came to is written out."""
     kind = checkpoint.kind if checkpoint else None
     of_model: dict[str, Any] = {
-        "decoder_init": resolved_decoder_init(recipe.model.decoder_init, recipe.model.head, kind)
+        "decoder_init": resolve_decoder_init(recipe.model.decoder_init, recipe.model.head, kind)
     }
     if checkpoint:
         of_model |= {"checkpoint_version": checkpoint.version, "encoder": checkpoint.encoder}
@@ -271,15 +298,42 @@ def make_protocols(recipe: Recipe) -> list[Protocol]:
     return found
 
 
-def weights_metadata(recipe: Recipe, begin: Startup) -> dict[str, Any]:
+def weights_metadata(startup: Startup) -> dict[str, object]:
     """What every weights file of the run says of itself; kind, encoder and max depth are added from the network."""
     return {
-        "name": recipe.name,
-        "preprocessing": begin.preprocessing.to_mapping(),
-        "base": begin.base,
-        "recipe_sha256": digest(recipe_mapping(recipe)),
+        "name": startup.recipe.name,
+        "preprocessing": startup.preprocessing.to_mapping(),
+        "base": startup.base,
+        "recipe_sha256": digest(recipe_mapping(startup.recipe)),
     }
 
 
+def total_steps(recipe: Recipe, processes: int) -> int:
+    """
+    Returns:
+        Optimizer steps of the whole run; an epoch shows as many samples as there are frames.
+
+    Raises:
+        FinetuneError: the rate would not reach its peak within them, or not all batches to repeat be seen.
+    """
+    if recipe.run.steps is not None:
+        return recipe.run.steps
+    assert recipe.run.epochs is not None
+    frames = sum(len(reader) for reader in readers_of(recipe.data.train))
+    steps = -(-recipe.run.epochs * frames // (recipe.run.batch_size * recipe.run.accumulate * processes))
+    if recipe.optim.warmup_steps is not None and recipe.optim.warmup_steps >= steps:
+        raise FinetuneError(
+            f"{recipe.where('optim.warmup_steps')}: optim.warmup_steps is {recipe.optim.warmup_steps}, but "
+            f"{recipe.run.epochs} epochs of {frames} frames are {steps} steps; expected fewer, such as {steps // 10}."
+        )
+    if (recipe.run.overfit_batches or 0) > steps:
+        raise FinetuneError(
+            f"{recipe.where('run.overfit_batches')}: run.overfit_batches is {recipe.run.overfit_batches}, but "
+            f"{recipe.run.epochs} epochs of {frames} frames are {steps} steps; expected fewer, such as 1."
+        )
+    return steps
+
+
 def readers_of(entries: Iterable[DataEntry]) -> list[Reader]:
+    """The readers of data entries, in order."""
     return [entry.source for entry in entries]

@@ -334,7 +334,7 @@ def test_the_switch_works_by_keys_and_by_mouse_for_one_frame_and_for_all(written
 def test_a_run_ends_with_its_page(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([str(recipe), "run.steps=2"]) == 0
     run = tmp_path / "runs" / "small"
-    assert f"page: {run / 'report.html'}" in capsys.readouterr().out
+    assert f"next: open {run / 'report.html'}; " in capsys.readouterr().out
     page = (run / "report.html").read_text(encoding="utf-8")
     require_valid(page)
     rows: Mapping[str, Mapping[str, float]] = json.loads((run / "evaluation.json").read_text())[0]["rows"]

@@ -21,7 +21,7 @@ from finetune.models.checkpoints.dinov2 import DinoV2
 from finetune.models.checkpoints.load import read_checkpoint
 from finetune.models.checkpoints.official import Official
 from finetune.recipe.load import load_recipe
-from finetune.training.startup import scored_without_unit
+from finetune.training.startup import warn_without_unit
 from finetune.utils import registry
 from tests.runs import launch
 from tests.small_models import small_model, write_model
@@ -98,8 +98,8 @@ def test_scores_of_labels_without_a_unit_are_said_to_be_no_meters(relative: Path
         assert cv2.imwrite(str(tmp_path / name), made)
     (tmp_path / "list.txt").write_text("image.png depth.png\n")
     entry = f"{{reader: pairs, root: {tmp_path}, list: list.txt, depth_is: affine_inverse}}"
-    assert scored_without_unit(load_recipe(relative, [])) == ()
-    (note,) = scored_without_unit(load_recipe(relative, [f"data.val=[{{reader: skies}}, {entry}]"]))
+    assert warn_without_unit(load_recipe(relative, [])) == ()
+    (note,) = warn_without_unit(load_recipe(relative, [f"data.val=[{{reader: skies}}, {entry}]"]))
     assert note.startswith("data.val.1: labels of unknown scale and shift") and note.endswith("are no meters")
 
 
@@ -134,7 +134,7 @@ def test_a_relative_run_from_a_relative_checkpoint_stands_beside_it(
     # Hardly a step was taken, so both are the same model.
     assert rows["finetuned"]["abs_rel"] == pytest.approx(rows["base_fitted_scale"]["abs_rel"], rel=1e-3)
     assert not (run / "export").exists()
-    assert "decoder_init keep" in capsys.readouterr().out
+    assert "\n        loaded: every weight\n" in capsys.readouterr().out
     assert read_checkpoint(str(run)).metadata["base"]["sha256"] is not None
 
 
@@ -234,7 +234,7 @@ def test_panels_of_a_relative_run_are_in_meters_and_an_image_of_sky_has_none(
         drawn.append((valid, pred_m, max_depth_m))
         return np.zeros((8, 8, 3), np.uint8)
 
-    monkeypatch.setattr("finetune.training.run_log.panel", panel)
+    monkeypatch.setattr("finetune.training.run_log.make_panel", panel)
     assert launch(relative, "run.steps=2", "run.evaluate_every_steps=2", "export=[]") == 0
     assert len(drawn) == 4  # three frames are picked, the last of them sky; at steps 0 and 2
     for valid, pred_m, max_depth_m in drawn:
@@ -254,9 +254,8 @@ def test_a_run_from_an_encoder_alone_stands_beside_the_constant(
     assert "is an encoder without a decoder, and model.decoder_init is calibrated" in capsys.readouterr().err
     assert launch(recipe, *arguments) == 0
     printed = capsys.readouterr().out
-    assert (
-        "dinov2, encoder tiny, encoder 119/119, decoder new (64); decoder_init scratch; license Apache-2.0" in printed
-    )
+    assert f"\nfrom    {base} (encoder, tiny, license Apache-2.0)\n" in printed
+    assert "\n        loaded: the whole encoder; the decoder is drawn anew\n" in printed
     run = tmp_path / "runs" / "small"
     (table,) = json.loads((run / "evaluation.json").read_text())
     assert list(table["rows"]) == ["constant_median", "best_constant", "finetuned", "last"]
@@ -278,8 +277,8 @@ def test_a_run_from_v1_and_another_max_depth_says_and_keeps_both(
     assert "model.on_max_depth: rescale to have them scaled" in capsys.readouterr().err
     assert launch(recipe, *arguments, "model.on_max_depth=rescale") == 0
     printed = capsys.readouterr().out
-    assert "max depth 5 m becomes 10 m, so every answer starts 2 times as far" in printed
-    assert "was trained at 84x112 (height x width), data.input_size is 56x70: its answers change with" in printed
+    assert "max depth 5 m becomes 10 m, so every prediction starts 2 times as far" in printed
+    assert "was trained at 84x112 (height x width), data.input_size is 56x70: its predictions change with" in printed
     run = tmp_path / "runs" / "small"
     metadata = read_checkpoint(str(run)).metadata
     assert (metadata["checkpoint_version"], metadata["max_depth_m"]) == ("v1", 10.0)

@@ -14,13 +14,13 @@ from finetune.training import environment
 from finetune.training.environment import (
     _precision,
     allow_tf32,
-    determinism,
+    describe_environment,
     determinism_sentence,
     digest,
     environment_record,
-    log_head,
     make_accelerator,
     try_compiler,
+    watch_determinism,
 )
 from finetune.utils.errors import FinetuneError
 
@@ -211,9 +211,9 @@ def test_a_machine_that_cannot_compile_is_told_before_the_first_step(monkeypatch
 def test_determinism_is_asked_for_while_a_run_lasts_and_what_has_none_is_named(
     recipe: Path, recwarn: pytest.WarningsRecorder
 ) -> None:
-    with determinism(load_recipe(recipe)) as met:
+    with watch_determinism(load_recipe(recipe)) as met:
         assert not torch.are_deterministic_algorithms_enabled()
-    with determinism(load_recipe(recipe, ["run.deterministic=true"])) as met:
+    with watch_determinism(load_recipe(recipe, ["run.deterministic=true"])) as met:
         assert torch.are_deterministic_algorithms_enabled()
         assert torch.is_deterministic_algorithms_warn_only_enabled()
         for _ in range(2):
@@ -234,7 +234,7 @@ def test_the_record_says_where_and_on_what_a_run_ran(recipe: Path) -> None:
     assert record["packages"]["peft"]
     assert record["git_changed"] in (True, False, None)
     assert (record["git_commit"] is None) == (record["git_changed"] is None)
-    device, versions, digests = log_head(record)
+    device, versions, digests = describe_environment(record)
     assert device.endswith("total batch 4")
     assert f"torch {record['packages']['torch']}, accelerate " in versions
     assert digests.startswith("seed 0, recipe ")

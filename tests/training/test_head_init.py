@@ -11,8 +11,8 @@ from finetune.models.checkpoints.load import Checkpoint, read_checkpoint
 from finetune.models.checkpoints.save import save_native
 from finetune.models.depth_model import DepthModel
 from finetune.training.head_init import (
-    drawn_model,
-    resolved_decoder_init,
+    draw_model,
+    resolve_decoder_init,
     solve_last_layer,
     start_model,
     weighted_ridge,
@@ -29,13 +29,13 @@ def checkpoint_of(max_depth_m: float | None, path: Path) -> Checkpoint:
 
 
 def test_auto_follows_the_head_and_the_kind_of_the_base() -> None:
-    assert resolved_decoder_init("auto", "metric", "relative") == "calibrated"
-    assert resolved_decoder_init("auto", "metric", "metric") == "keep"
-    assert resolved_decoder_init("auto", "relative", "relative") == "keep"
-    assert resolved_decoder_init("auto", "metric", None) == "scratch"
-    assert resolved_decoder_init("auto", "relative", None) == "scratch"
-    assert resolved_decoder_init("auto", "metric", "encoder") == "scratch"
-    assert resolved_decoder_init("scratch", "metric", "relative") == "scratch"
+    assert resolve_decoder_init("auto", "metric", "relative") == "calibrated"
+    assert resolve_decoder_init("auto", "metric", "metric") == "keep"
+    assert resolve_decoder_init("auto", "relative", "relative") == "keep"
+    assert resolve_decoder_init("auto", "metric", None) == "scratch"
+    assert resolve_decoder_init("auto", "relative", None) == "scratch"
+    assert resolve_decoder_init("auto", "metric", "encoder") == "scratch"
+    assert resolve_decoder_init("scratch", "metric", "relative") == "scratch"
 
 
 @pytest.mark.parametrize(
@@ -143,7 +143,7 @@ def test_a_relative_head_on_a_metric_base_is_refused(tmp_path: Path, decoder_ini
 @pytest.mark.parametrize("seed", range(4))
 def test_a_drawn_relative_model_is_alive_everywhere(seed: int) -> None:
     image = torch.rand(1, 3, 56, 70, generator=torch.Generator().manual_seed(seed))
-    assert drawn_model("tiny", None, seed)(image).min() > 0
+    assert draw_model("tiny", None, seed)(image).min() > 0
 
 
 def test_ridge_by_hand() -> None:

@@ -1,20 +1,22 @@
-"""Every alarm, provoked by hand and by a run."""
+"""Every warning of the monitors, provoked by hand and by a run."""
 
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from pydantic import TypeAdapter
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from finetune.commands import train
 from finetune.data.preprocessing import Preprocessing
 from finetune.models.checkpoints.save import save_native
 from finetune.models.depth_model import DepthModel
-from finetune.training.monitors import Monitors, Movement, PredictionSpread, measure_spread
+from finetune.training.monitors import Monitors, MonitorState, Movement, PredictionSpread, measure_spread
 from tests.conftest import write_frame
 from tests.small_models import BASE, set_last_bias, small_model
 
@@ -30,8 +32,8 @@ def monitors(metric: str = "abs_rel", max_depth_m: float | None = 10.0) -> Monit
 def evaluated(
     of: Monitors, value: float = 0.1, spreads: Sequence[PredictionSpread] = (SOUND,), step: int = 1, loss: float = 1.0
 ) -> str:
-    of.stepped(loss, 1.0)
-    return " ".join(of.evaluated(step, small_model(10.0), value, spreads))
+    of.note_step(loss, 1.0)
+    return " ".join(of.note_evaluation(step, small_model(10.0), value, spreads))
 
 
 def test_the_spread_of_an_answer_by_hand() -> None:
@@ -46,14 +48,16 @@ def test_the_spread_of_an_answer_by_hand() -> None:
 def test_nothing_is_said_of_a_sound_run() -> None:
     of = monitors()
     assert not any(evaluated(of, 0.3 - step / 1000, step=step, loss=1 / step) for step in range(1, 9))
-    assert not of.logged(8)
+    assert not of.note_logged_step(8)
     assert not of.sentences()
 
 
 def test_one_number_for_every_pixel() -> None:
     flat = PredictionSpread(low=4.9996, high=5.0, at_zero=0.0, at_max=0.0)
     said = evaluated(monitors(max_depth_m=None), spreads=[flat, flat])
-    assert said.startswith("alarm at step 1, constant output: the answer is one number in each of 2 validation images")
+    assert said.startswith(
+        "warning at step 1, constant output: the prediction is one number in each of 2 validation images"
+    )
     # A wall right before the camera in one image is no fault.
     assert not evaluated(monitors(max_depth_m=None), spreads=[flat, SOUND])
 
@@ -62,9 +66,9 @@ def test_one_number_for_every_pixel() -> None:
 def test_answers_at_an_end_of_the_range(end: str, named: str) -> None:
     at_end, nearly = (SOUND._replace(**{end: share}) for share in (0.96, 0.94))
     said = evaluated(monitors(), spreads=[at_end, at_end])
-    assert f"96% of the answer's pixels are {named}" in said
+    assert f"96% of the predicted pixels are {named}" in said
     assert not evaluated(monitors(), spreads=[nearly, nearly])
-    # The shares are of all images: a sky in one of two is no alarm.
+    # The shares are of all images: a sky in one of two is no fault.
     assert not evaluated(monitors(), spreads=[SOUND._replace(**{end: 1.0}), SOUND])
 
 
@@ -74,7 +78,7 @@ def test_a_fifth_of_the_range() -> None:
         PredictionSpread(low=2.0, high=2.9, at_zero=0, at_max=0),
     ]
     said = evaluated(monitors(), spreads=narrow)
-    assert "answers go from 1 to 2.9 m, 19% of the range up to model.max_depth_m 10 m" in said
+    assert "predictions go from 1 to 2.9 m, 19% of the range up to model.max_depth_m 10 m" in said
     assert not evaluated(monitors(), spreads=[*narrow, SOUND._replace(high=3.0)])
     assert not evaluated(monitors(max_depth_m=None), spreads=narrow)
 
@@ -85,18 +89,18 @@ def test_worse_than_a_constant_begins_once_and_ends() -> None:
     assert "abs_rel 0.4100 does not beat constant_median, 0.4000" in evaluated(of, 0.41, step=1)
     assert evaluated(of, 0.42, step=2) == ""
     assert of.sentences() == [said for said in of.sentences() if "at step 2" in said and "0.4200" in said] != []
-    assert evaluated(of, 0.39, step=3) == "step 3: the alarm is over: worse than constant_median."
+    assert evaluated(of, 0.39, step=3) == "step 3: no longer: worse than constant_median."
     assert not of.sentences()
 
 
 def test_a_head_without_gradient() -> None:
     of = monitors()
     for gradient in (0.0, 1e-30, 0.0):
-        of.stepped(1.0, gradient)
-    assert not of.logged(3)  # one step with a gradient is enough
-    of.stepped(1.0, 0.0)
-    (said,) = of.logged(4)
-    assert "alarm at step 4, head gradient: the gradient of the head is zero at every step" in said
+        of.note_step(1.0, gradient)
+    assert not of.note_logged_step(3)  # one step with a gradient is enough
+    of.note_step(1.0, 0.0)
+    (said,) = of.note_logged_step(4)
+    assert "warning at step 4, head gradient: the gradient of the head is zero at every step" in said
 
 
 @pytest.mark.parametrize(
@@ -138,8 +142,9 @@ def test_weights_that_stay_are_named_by_their_part() -> None:
 def test_what_stands_comes_back_from_a_resume_point() -> None:
     of, resumed = monitors(), monitors()
     evaluated(of, 0.5, step=1)
-    of.stepped(3.0, 0.0)
-    resumed.restore(json.loads(json.dumps(of.state())))
+    of.note_step(3.0, 0.0)
+    state = json.loads(json.dumps(asdict(of.state())))
+    resumed.restore(TypeAdapter(MonitorState).validate_python(state))
     assert resumed == of
     assert resumed.sentences() == of.sentences() != []
 
@@ -172,10 +177,10 @@ def test_a_run_that_stands_still_says_so_everywhere(
     assert train.main([str(recipe), f"model.checkpoint={base}", "export=[]"]) == 0
     run, printed = tmp_path / "runs" / "small", capsys.readouterr().out
     (table,) = json.loads((run / "evaluation.json").read_text())
-    names = [alarm.split(", ")[1].split(":")[0] for alarm in table["alarms"]]
+    names = [sentence.split(", ")[1].split(":")[0] for sentence in table["alarms"]]
     assert set(names) == {
         "constant output",
-        "answers at the end of the range",
+        "predictions at the end of the range",
         "narrow range",
         "worse than constant_median",
         "head gradient",
@@ -183,11 +188,11 @@ def test_a_run_that_stands_still_says_so_everywhere(
     }
     before, below = printed.split("protocol plain")
     in_tensorboard = tensorboard_texts(run)
-    for name, alarm in zip(names, table["alarms"], strict=True):
+    for name, sentence in zip(names, table["alarms"], strict=True):
         assert f", {name}: " in before  # said when it began
-        assert alarm in below
+        assert sentence in below
         assert f", {name}: " in in_tensorboard
-    assert "6 alarm(s) stood at the end of the run" in below.splitlines()[-1]
+    assert below.splitlines()[-2] == "6 warnings, above"
 
 
 def test_rates_that_move_nothing_are_named(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -196,14 +201,12 @@ def test_rates_that_move_nothing_are_named(recipe: Path, tmp_path: Path, capsys:
     said = capsys.readouterr().out
     assert "no movement: after 3 steps the weights of the encoder did not move" in said
     assert "the weights of the head did not move" in said
-    assert "the answer to the first validation image did not change" in said
+    assert "the prediction for the first validation image did not change" in said
     assert train.main([str(recipe), "name=other", "model.train=decoder", "run.steps=3", "export=[]"]) == 0
     assert "no movement" not in capsys.readouterr().out  # what is not trained need not move
 
 
-def test_frames_learned_by_heart_are_named(
-    recipe: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_overfitting_is_named(recipe: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The frames held out are three times as far as images like theirs say: what is learned makes them worse.
     folder = shutil.copytree(frames, tmp_path / "copy")
     for name in ("10", "11", "12"):
@@ -220,12 +223,12 @@ def test_depth_beyond_the_range_of_the_head_is_named_before_the_first_step(
 ) -> None:
     assert train.main([str(recipe), "model.max_depth_m=5", "run.steps=2", "export=[]"]) == 0
     said = capsys.readouterr().out
-    head, _ = said.split("step 0 of 2")
+    head, _ = said.split("step 0  AbsRel")
     assert "of the measured depth of data.train.0 is beyond model.max_depth_m 5 m and is not trained on" in head
     assert "of the measured depth of data.val.0 is beyond model.max_depth_m 5 m and is not scored" in head
     assert "Set model.max_depth_m: " in head and "or more if the model is to predict farther" in head
     (table,) = json.loads((tmp_path / "runs" / "small" / "evaluation.json").read_text())
-    assert sum("range of the data" in alarm for alarm in table["alarms"]) == 2
+    assert sum("range of the data" in sentence for sentence in table["alarms"]) == 2
     assert "data.train.0 is beyond" in tensorboard_texts(tmp_path / "runs" / "small")
     ceiling = ("name=ceiling", "data.train.0.out_of_range=ceiling", "evaluation.max_depth_m=20")
     assert train.main([str(recipe), "model.max_depth_m=5", "run.steps=2", "export=[]", *ceiling]) == 0

@@ -1,4 +1,4 @@
-"""Runs on a few repeated batches: learned by heart, or said why not."""
+"""Runs on a few repeated batches: they overfit them, or say why not."""
 
 import shutil
 from itertools import islice
@@ -25,9 +25,7 @@ def test_the_same_samples_come_again() -> None:
 
 
 @pytest.mark.slow
-def test_a_sound_run_learns_its_batch_by_heart(
-    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_sound_run_overfits_its_batch(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("run.overfit_batches=1", "run.steps=160", "optim.lr=3e-4", "optim.lr_decoder=1e-3", *SHORT)
     assert train.main([str(recipe), *arguments]) == 0
     said = capsys.readouterr().out

@@ -10,7 +10,7 @@ import pytest
 
 from finetune.data.readers import pairs
 from finetune.recipe.load import load_recipe
-from finetune.training.preflight import entry_of, inspect_before_training, quick_warnings, require_apart
+from finetune.training.preflight import inspect_before_training, make_entry, quick_warnings, require_apart
 from finetune.utils import registry
 from finetune.utils.errors import DataError, ListError
 from tests.conftest import write_frame
@@ -60,7 +60,7 @@ def test_each_part_of_the_data_is_held_against_its_own_limit(
     recipe: Path, overrides: list[str], of_train: tuple[str, float], of_val: tuple[str, float]
 ) -> None:
     read = load_recipe(recipe, overrides)
-    assert [entry_of(read, f"data.{part}.0", []).limit for part in ("train", "val")] == [of_train, of_val]
+    assert [make_entry(read, f"data.{part}.0", []).limit for part in ("train", "val")] == [of_train, of_val]
 
 
 def test_how_far_sky_is_says_nothing_of_the_unit(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:

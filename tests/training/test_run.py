@@ -19,9 +19,11 @@ from torch._dynamo.exc import TorchDynamoException
 
 from finetune.commands import evaluate
 from finetune.losses.silog import SiLog
+from finetune.training.checkpointing import ResumePoints
+from finetune.training.head_init import LOADED
 from finetune.training.run_log import MetricsLog
-from finetune.training.trainer import Run
-from finetune.utils.errors import ProcessError
+from finetune.training.trainer import StepValues, Trainer
+from finetune.utils.errors import ProcessError, ResultError
 from tests.conftest import CHECKPOINT, write_frame
 from tests.runs import launch, rows
 
@@ -45,7 +47,7 @@ def test_what_a_run_leaves_behind(recipe: Path, tmp_path: Path, capsys: pytest.C
     assert table["pixels_used"] == 3 * (48 * 64 - 15)
     assert table["protocol"]["name"] == "plain"
     printed = capsys.readouterr().out
-    assert "encoder" in printed
+    assert printed.startswith("trains  small: every weight (")
     events = EventAccumulator(str(finished / "tensorboard" / "base_fitted_scale"))
     levels = events.Reload().Scalars("validation/abs_rel")
     assert [event.step for event in levels] == [0, 6]
@@ -164,7 +166,7 @@ def test_millimeters_taken_for_meters_stop_before_anything_is_written(
 
 
 def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
-    recipe: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     right, seen, unchanged = SiLog.per_image, [], []
 
@@ -172,16 +174,17 @@ def test_a_loss_that_is_not_finite_stops_before_the_weights_change(
         seen.append(1)
         return right(self, *tensors) * (float("nan") if len(seen) == 5 else 1.0)
 
-    def watched(self: Run, train: Callable[[Run], None] = Run.train) -> None:
+    def watched(self: Trainer, take_step: Callable[[Trainer], StepValues] = Trainer.take_step) -> StepValues:
         try:
-            train(self)
-        finally:
-            saved = load_file(self.folder.checkpoint(4) / "model.safetensors")
+            return take_step(self)
+        except ResultError:
+            saved = load_file(tmp_path / "runs" / "small" / "checkpoints" / "step_00000004" / "model.safetensors")
             state = self.network.state_dict()
             unchanged.append(all(torch.equal(tensor, saved[name]) for name, tensor in state.items()))
+            raise
 
     monkeypatch.setattr(SiLog, "per_image", wrong)
-    monkeypatch.setattr(Run, "train", watched)
+    monkeypatch.setattr(Trainer, "take_step", watched)
     assert launch(recipe, "run.save_every_steps=2") == 1
     said = capsys.readouterr().err
     assert "finetune stopped: step 4: silog is nan, l1 is" not in said
@@ -271,7 +274,7 @@ def test_each_start_runs_and_only_calibrated_starts_in_meters(
     for decoder_init in ("scratch", "pretrained", "calibrated"):
         arguments = (f"model.decoder_init={decoder_init}", f"name={decoder_init}", "run.steps=2", "export=[]")
         assert launch(recipe, *arguments, "model.max_depth_m=60.0") == 0
-        assert f"decoder_init {decoder_init}" in capsys.readouterr().out
+        assert LOADED[decoder_init] in capsys.readouterr().out
         start[decoder_init] = float(rows(tmp_path / "runs" / decoder_init)[0]["val_abs_rel"])
     # A new last layer answers about half of max depth, 30 m; the frames are at 1 to 8 m.
     assert start["scratch"] > 3.0
@@ -282,10 +285,10 @@ def test_each_start_runs_and_only_calibrated_starts_in_meters(
 def test_every_trained_parameter_gets_a_gradient(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     missing: list[str] = []
 
-    def look(self: Run) -> None:
+    def look(self: Trainer) -> None:
         missing.extend(n for n, p in self.network.named_parameters() if p.requires_grad and p.grad is None)
 
-    monkeypatch.setattr(Run, "_set_learning_rates", look)
+    monkeypatch.setattr(Trainer, "_set_learning_rates", look)
     assert launch(recipe, "run.steps=2") == 0
     assert not missing
 
@@ -310,18 +313,19 @@ def test_frames_without_any_measured_pixel_neither_stop_nor_spoil_a_run(
 
 def test_only_a_file_that_cannot_be_written_is_called_one(tmp_path: Path) -> None:
     def stand_in(fault: Exception) -> Any:
-        def write() -> None:
+        def write(state: object) -> None:
             raise fault
 
         folder = SimpleNamespace(drop_unfinished=lambda: None, checkpoint=lambda step: tmp_path / str(step))
         accelerator = SimpleNamespace(is_main_process=True)
-        return SimpleNamespace(_write_checkpoint=write, folder=folder, accelerator=accelerator, step=3)
+        return SimpleNamespace(_write=write, folder=folder, accelerator=accelerator)
 
+    state: Any = SimpleNamespace(step=3)
     for fault in (RuntimeError("PytorchStreamWriter failed writing file"), OSError(28, "No space left on device")):
         with pytest.raises(ProcessError, match="3: cannot be written"):
-            Run.save_checkpoint(stand_in(fault))
+            ResumePoints.save(stand_in(fault), state)
     gone = RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
     killed = RuntimeError("DataLoader worker (pid 7) is killed")
     for other in (torch.OutOfMemoryError("CUDA out of memory"), killed, gone):
         with pytest.raises(type(other), match=re.escape(str(other))):
-            Run.save_checkpoint(stand_in(other))
+            ResumePoints.save(stand_in(other), state)

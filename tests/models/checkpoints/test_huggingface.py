@@ -220,12 +220,12 @@ def test_what_the_processor_of_somebody_else_does(
 
 def test_the_colors_that_a_checkpoint_has_seen_are_those_of_the_run(tmp_path: Path) -> None:
     from finetune.recipe.load import load_recipe
-    from finetune.training.startup import _preprocessing
+    from finetune.training.startup import _choose_preprocessing
     from tests.conftest import ROOT
 
     source = folder(tmp_path / "theirs")
     (Path(source) / "preprocessor_config.json").write_text(json.dumps({"size": 518, **COLORS}))
     recipe = load_recipe(ROOT / "recipes" / "room_tiny.yaml", [])
-    found = _preprocessing(recipe, read_checkpoint(source))
+    found = _choose_preprocessing(recipe, read_checkpoint(source))
     assert (found.input_size, found.mean, found.std) == (recipe.data.input_size, (0.5,) * 3, (0.25,) * 3)
-    assert _preprocessing(recipe, None).mean == (0.485, 0.456, 0.406)
+    assert _choose_preprocessing(recipe, None).mean == (0.485, 0.456, 0.406)
