@@ -68,11 +68,11 @@ class Chosen:
     shown: bool
 
     def __str__(self) -> str:
-        chosen = f"finetuned is best/, of step {self.step}, the best of {self.evaluations} evaluations on"
+        chosen = f"finetuned is best/ (step {self.step}), the best of {self.evaluations} evaluations on"
         if self.shown:
             return (
-                f"{chosen} the very frames of this table, so its row flatters a little; last is the network after the "
-                "last step, which no score chose. Let evaluation.choose_on name other frames for an honest row"
+                f"{chosen} the very frames of this table, which flatters its row a little; last is the network after "
+                "the last step. Set evaluation.choose_on to other frames for an honest row"
             )
         return f"{chosen} {self.on}, whose frames are not in this table; last is the network after the last step"
 
