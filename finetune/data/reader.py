@@ -32,14 +32,14 @@ class Reader(ABC):
 
     Attributes:
         root: folder that the paths of its files start from; None where frames have no files.
-        meters_per_unit: a stored number times this is meters; None where no one number says it, as of disparity, or
-            where a reader of one data set knows its unit.
-        invalid: stored numbers that mean "nothing measured".
+        meters_per_unit: a stored number times this is meters; None where there is no such number, as for disparity, or
+            where the reader of one data set needs no option for it.
+        invalid: stored numbers that mean "nothing measured"; None where the reader has no option for them.
         min_depth_m: depths up to this are not valid, meters.
         max_depth_m: depths beyond this are not valid, meters; None for no limit.
         depth_is: what the stored numbers are: depth along the optical axis, distance along the ray, disparity, inverse
             depth, or inverse depth of unknown scale and shift.
-        bits: how 16 stored bits that are no plain whole number are read; None: they are a plain number.
+        bits: how stored numbers of 16 bits are read that are no plain whole numbers; None: they are plain.
         depth_channels: which channel of several is depth; None where there is one.
         disparity_offset_px: added to a stored disparity, pixels; None: nothing is.
         image_levels: black and white of images of more than 8 bits. The run sets it, by ``set_image_levels``; it is no

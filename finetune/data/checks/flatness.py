@@ -1,8 +1,9 @@
 """What the numbers of a depth map mean, by its flat surfaces.
 
 The inverse of depth along the optical axis is linear in pixel coordinates over any plane, whatever the camera: with
-X = x z / f and a plane n . X = d, 1 / z = n . (x / f, y / f, 1) / d. Of numbers that are disparity, the numbers
-themselves are linear; of distances along the ray, 1 / distance times the length of the ray of the pixel is.
+X = x z / f and a plane n . X = d, 1 / z = n . (x / f, y / f, 1) / d. If the numbers are
+disparity, they are linear themselves; if they are distances along the ray, 1 / distance times the length of the pixel's
+ray is.
 """
 
 from __future__ import annotations

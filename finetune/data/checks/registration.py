@@ -100,14 +100,15 @@ class Fit(NamedTuple):
     @property
     def verdict(self) -> Literal["moved", "apart", "unknown"]:
         """
-        ``moved``: depth fits clearly better elsewhere; ``apart``: it fits nowhere better than by chance; ``unknown``:
-        it fits in place, or there is too little to tell.
+        ``moved``: depth fits clearly better elsewhere. ``apart``: it fits nowhere better than by chance.
+        ``unknown``: it fits in place, or there is too little to tell.
 
-        The limits were chosen on registered samples of eighteen cameras and on drawn rooms, cut, mirrored and repeated,
-        right, moved and paired with the depth of other frames. Of eight such frames or more, right ones rise in place
-        by 0.039 to 0.25, and never less than 0.85 times as much as elsewhere, with peaks of 0.017 to 0.15; wrong ones
-        rise in place by at most 0.036, and to 0.094 elsewhere. Where the camera hardly moves, all frames are one frame:
-        chance rises far away to twice what rises in place, and two fifths of the peak are in place.
+        The limits were chosen on registered samples of eighteen cameras and on drawn rooms: cut, mirrored and repeated;
+        right, moved, and paired with the depth of other frames. With eight such frames or more, right ones rise in
+        place by 0.039 to 0.25, and never by less than 0.85 times as much as elsewhere, with peaks of 0.017 to 0.15.
+        Wrong ones rise in place by at most 0.036, and elsewhere up to 0.094. Where the camera hardly moves, all frames
+        are one frame: by chance, shifts far away rise to twice what rises in place, and two fifths of the peak are in
+        place.
         """
         rise, peak = self.rise, self.peak
         if self.frames >= _FEWER_FRAMES and peak.distance_px > _TOLERANCE_PX + 1:
