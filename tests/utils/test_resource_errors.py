@@ -45,7 +45,10 @@ class OfAnAccelerator(RuntimeError):
         (SafetensorError("I/O error: Too many open files (os error 24)"), "may not open more files"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "temporary files can be written"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "No further process can be started"),
-        (RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer"), "its message is the cause"),
+        (
+            RuntimeError("[../third_party/gloo/gloo/transport/tcp/pair.cc:538] Connection closed by peer"),
+            "its message is the cause",
+        ),
         (torch.distributed.DistBackendError("NCCL error: remote process exited"), "Another process of this launch"),
     ],
 )
