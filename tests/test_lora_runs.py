@@ -106,7 +106,7 @@ def test_exported_it_is_a_folder_that_stands_alone_and_other_models_have_none(
     assert export.main([str(target), "--to", "official", "--output", str(official)]) == 0
     capsys.readouterr()
     assert export.main([str(official), "--to", "adapter", "--output", str(tmp_path / "none")]) == 2
-    assert "adapters cannot be told from merged weights" in capsys.readouterr().err
+    assert "adapters cannot be recovered from merged weights" in capsys.readouterr().err
     assert not (tmp_path / "none").exists()
 
 

@@ -1,4 +1,4 @@
-"""The folder of adapters that a run with ``train: lora`` keeps beside its weights, for peft and for our own loader."""
+"""Copy the adapters that a run with ``train: lora`` keeps next to its weights, for peft and for our own loader."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ if TYPE_CHECKING:
 
 
 class Adapter(Exporter):
-    """``adapter_config.json`` and ``adapter_model.safetensors``: adapters, and decoder and head in full.
+    """``adapter_config.json`` and ``adapter_model.safetensors``: the adapters, and the whole decoder and head.
 
-    peft loads it over the base by ``PeftModel.from_pretrained(network, folder)``, our loader by its path alone.
+    peft loads it over the base with ``PeftModel.from_pretrained(network, folder)``, our loader with the path alone.
     """
 
     suffix = ""
     limit = 1e-4
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
-        """Only a run that trains adapters has any."""
+        """Only runs that train adapters have any."""
         if adapters is False:
             raise FinetuneError(
-                "format adapter is of runs with model.train: lora, and this one trains the weights themselves. Set "
-                "model.train: lora, or take adapter out of export."
+                "format adapter is for runs with model.train: lora, and this run trains the weights themselves. Set "
+                "model.train: lora, or remove adapter from export."
             )
 
     def targets(self, output: Path) -> list[Path]:
@@ -37,23 +37,23 @@ class Adapter(Exporter):
         return [output]
 
     def write(self, predictor: Predictor, output: Path) -> None:
-        """A copy of what the run wrote; from merged weights alone adapters cannot be told."""
+        """Copy what the run wrote. Adapters cannot be recovered from merged weights."""
         from finetune.models.checkpoints.files import find_file
         from finetune.recipe.run_dir import ADAPTER_FOLDER
 
         weights = find_file(predictor.source)
-        of_run = weights.name == "model.safetensors"  # what stands beside another file need not belong to it
+        of_run = weights.name == "model.safetensors"  # adapters next to another file may belong to another model
         folder = weights.parent if weights.name == WEIGHTS_FILE else weights.parent / ADAPTER_FOLDER
         if not is_file(folder / WEIGHTS_FILE) or not (of_run or folder == weights.parent):
             raise CheckpointError(
                 predictor.source,
-                f"has no {ADAPTER_FOLDER}/ beside its weights, and adapters cannot be told from merged weights",
+                f"has no {ADAPTER_FOLDER}/ next to its weights, and adapters cannot be recovered from merged weights",
                 "Name the folder of a run with model.train: lora, or export to official or huggingface",
             )
         shutil.copytree(folder, output)
 
     def read(self, output: Path, device: str) -> PredictImage:
-        """Through our loader, over the base that the folder names."""
+        """Load it with our loader, over the base that the folder names."""
         from finetune.inference.predictor import load_model
 
         return load_model(output, device).predict

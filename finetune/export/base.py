@@ -1,4 +1,4 @@
-"""What every exporter provides."""
+"""The interface of every exporter."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ PredictImage = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
 class Exporter(Protocol):
     """A format that other programs load: one file in this folder, one line in ``registry.EXPORTERS``, one test.
 
-    Its module imports no torch before ``write`` or ``read``, so that a wrong call is answered at once. When and where
-    to write, and whether the result may stay, is ``finetune.export.export``'s.
+    Its module must not import torch before ``write`` or ``read``, so that a wrong call fails at once.
+    ``finetune.export.export`` decides when and where to write, and whether the result is kept.
 
     Attributes:
-        suffix: how the output's name ends, such as ``.pth``; "" for a folder.
-        limit: the largest difference from our own answer that is acceptable, as a share of its spread (max - min).
-        image_size: height and width in pixels of the images that it is made for, where a format is made for some.
+        suffix: the end of the output's name, such as ``.pth``; "" for a folder.
+        limit: the largest difference allowed from our own prediction, as a share of its spread (max - min).
+        image_size: height and width in pixels of the images that the export is made for, if the format needs one size.
         half: whether the weights are stored as float16.
-        dynamic: whether inputs of any size are taken; of a format that is made for one size otherwise.
+        dynamic: whether inputs of any size are accepted, in a format that otherwise accepts one size.
     """
 
     suffix: str
@@ -48,27 +48,27 @@ class Exporter(Protocol):
         """
         Args:
             max_depth_m: of the model, meters; None for a relative one.
-            adapters: whether adapters stand beside its weights; None where that is not known yet.
+            adapters: whether there are adapters next to its weights; None if that is not known yet.
 
         Raises:
-            FinetuneError: the format cannot hold such a model, or what writes it is not installed.
+            FinetuneError: the format cannot hold such a model, or a library that writes it is not installed.
         """
         return
 
     def require_positions(self, source: str, position_offset: float, network_size: tuple[int, int]) -> None:
         """
         Args:
-            source: names the model in errors.
-            position_offset: with which it samples its position embedding.
-            network_size: height and width that the network sees, pixels.
+            source: the name of the model in errors.
+            position_offset: the offset with which it samples its position embedding.
+            network_size: height and width of the network's input, pixels.
 
         Raises:
-            FinetuneError: in this format it cannot give the same answers at that size.
+            FinetuneError: in this format the model cannot make the same predictions at that size.
         """
         return
 
     def targets(self, output: Path) -> list[Path]:
-        """All files and folders that ``write`` makes, in the folder of ``output``; ``output`` itself last."""
+        """All files and folders that ``write`` makes in the folder of ``output``, with ``output`` itself last."""
         ...
 
     def write(self, predictor: Predictor, output: Path) -> None:
@@ -76,14 +76,14 @@ class Exporter(Protocol):
         ...
 
     def read(self, output: Path, device: str) -> PredictImage:
-        """The answer that the written files give by themselves, loaded as a user of the format would load them."""
+        """Load the written files as a user of the format would; returns the function that predicts with them."""
         ...
 
     def conclude(
         self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
     ) -> Sequence[str]:
         """
-        Called once the comparison on ``image`` is within the limit, to complete what is written at ``output``.
+        Complete what is written at ``output``. This is called after the comparison on ``image`` passed.
 
         Returns:
             Sentences to print.

@@ -57,5 +57,5 @@ class Comparison:
 
     @property
     def acceptable(self) -> bool:
-        """Whether the largest difference is within the limit; one that is not a number is not."""
+        """Whether the largest difference is within the limit. NaN is not."""
         return self.largest <= self.limit * self.spread

@@ -1,4 +1,4 @@
-"""The model card of an exported folder: what it is, how it was trained and scored, and how far its answers are off."""
+"""Write the model card of an exported folder: what it is, its training and scores, how its predictions differ."""
 
 from __future__ import annotations
 
@@ -27,14 +27,15 @@ HUB_LICENSES = {"Apache-2.0": "apache-2.0", "CC-BY-NC-4.0": "cc-by-nc-4.0"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """What the exported folder's answers differ by, as shares of the spread of ours.
+class MeasuredDifferences:
+    """How much the exported folder's predictions differ from ours, as shares of the spread of ours.
 
     Attributes:
-        comparison: given the same pixels, in the unit of the model.
-        pipeline_median, pipeline_99th: of the absolute difference over the image, through transformers' own processor.
+        comparison: with the same pixels as network input, in the unit of the model.
+        pipeline_median, pipeline_99th: median and 99th percentile of the absolute difference over the image, with
+            transformers' own processor.
         other_size: height and width of an image of another shape, pixels.
-        other_largest: the largest difference on that image, given the same pixels.
+        other_largest: the largest difference on that image, with the same pixels as network input.
     """
 
     comparison: Comparison
@@ -44,15 +45,15 @@ class Measured:
     other_largest: float
 
 
-def model_card(
-    predictor: Predictor, image_size: tuple[int, int], measured: Measured | None, differing: Sequence[str]
+def make_model_card(
+    predictor: Predictor, image_size: tuple[int, int], measured: MeasuredDifferences | None, differing: Sequence[str]
 ) -> str:
     """
     Args:
-        predictor: what was exported.
+        predictor: the exported model.
         image_size: height and width that the folder is made for, pixels.
-        measured: None where nothing is measured yet.
-        differing: image sizes for which the processor gives another size than ours.
+        measured: None if nothing is measured yet.
+        differing: image sizes for which the processor chooses another network size than ours.
 
     Returns:
         Markdown, with the header that the hub reads.
@@ -63,25 +64,25 @@ def model_card(
     return (
         "\n\n".join(
             [
-                _header(predictor),
+                _make_header(predictor),
                 f"# {predictor.metadata.get('name', 'Depth Anything')}",
                 _describe_output(predictor),
-                _how_to_use(predictor),
+                _explain_use(predictor),
                 "## Training",
-                *_recipe(predictor, run),
+                *_describe_training(predictor, run),
                 "## Score",
-                *_score(predictor, run),
+                *_describe_score(predictor, run),
                 "## License",
-                _license(predictor),
+                _describe_license(predictor),
                 "## Differences from the model it was exported from",
-                *_differences(image_size, measured, differing),
+                *_describe_differences(image_size, measured, differing),
             ]
         ).replace("\n\n\n", "\n\n")
         + "\n"
     )
 
 
-def _header(predictor: Predictor) -> str:
+def _make_header(predictor: Predictor) -> str:
     name = HUB_LICENSES.get(str(predictor.base.get("license")), "other")
     tags = ["depth", "metric depth" if predictor.kind == "metric" else "relative depth"]
     lines = ["---", f"license: {name}", "library_name: transformers", "pipeline_tag: depth-estimation", "tags:"]
@@ -92,12 +93,12 @@ def _describe_output(predictor: Predictor) -> str:
     network = predictor.network
     architecture = f"Depth Anything {network.version.upper()}, encoder {network.encoder_name}"
     if network.max_depth_m is None:
-        return f"{architecture}. Answers in inverse depth of unknown scale and shift; bigger is nearer."
+        return f"{architecture}. Predicts inverse depth of unknown scale and shift; larger is nearer."
     farthest = f"{network.max_depth_m:g} m"
-    return f"{architecture}. Answers in meters along the optical axis, at most {farthest}; bigger is farther."
+    return f"{architecture}. Predicts meters along the optical axis, at most {farthest}; larger is farther."
 
 
-def _how_to_use(predictor: Predictor) -> str:
+def _explain_use(predictor: Predictor) -> str:
     unit = "meters" if predictor.kind == "metric" else "inverse depth"
     return f"""```python
 from transformers import pipeline
@@ -105,23 +106,23 @@ from transformers import pipeline
 depth = pipeline("depth-estimation", model="this folder")(image)["predicted_depth"]  # (H, W), {unit}
 ```
 
-The picture that the pipeline also gives, under `depth`, is stretched from black to white in each image: no unit."""
+The picture that the pipeline also returns, `depth`, is stretched from black to white in each image: it has no unit."""
 
 
-def _recipe(predictor: Predictor, run: RunFolder) -> list[str]:
+def _describe_training(predictor: Predictor, run: RunFolder) -> list[str]:
     digest = predictor.metadata.get("recipe_sha256")
     if is_file(run.recipe):
-        text, shortened = _published(run.recipe.read_text(encoding="utf-8"))
-        but = "; of whole paths only the last name is kept" if shortened else ""
-        said = f"The recipe as it ran (sha256 {digest}), which says the data and the base{but}:"
+        text, shortened = _publish_recipe(run.recipe.read_text(encoding="utf-8"))
+        but = "; of absolute paths only the last name is kept" if shortened else ""
+        said = f"The recipe as it ran (sha256 {digest}), with its data and its base{but}:"
         return [said, f"```yaml\n{text.rstrip()}\n```"]
     base = published_source(predictor.base.get("source"))
-    made = f"Recipe with sha256 {digest}." if digest else "Not trained by this program."
+    made = f"Recipe with sha256 {digest}." if digest else "Not trained with this toolkit."
     return [f"{made} Made from {base}." if base else made]
 
 
-def _published(text: str) -> tuple[str, bool]:
-    """A recipe's text without the folders of the machine that trained, and whether it had some."""
+def _publish_recipe(text: str) -> tuple[str, bool]:
+    """A recipe's text without the folders of the training machine, and whether it had some."""
     try:
         content = yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError):
@@ -132,7 +133,7 @@ def _published(text: str) -> tuple[str, bool]:
     return yaml_text(shortened), True
 
 
-def _without_folders(value: Any) -> Any:
+def _without_folders(value: object) -> object:
     if isinstance(value, Mapping):
         return {key: _without_folders(inner) for key, inner in value.items()}
     if isinstance(value, list):
@@ -140,14 +141,14 @@ def _without_folders(value: Any) -> Any:
     return published_source(value)
 
 
-def published_source(source: Any) -> Any:
-    """A path as it is published: where a whole one, its last name, since the folders above tell of a machine alone."""
+def published_source(source: object) -> object:
+    """A source as it is published: an absolute path without its folders, which are of interest on one machine only."""
     if not isinstance(source, str) or not re.match(r"/|~|[A-Za-z]:[\\/]", source):
         return source
     return re.split(r"[\\/]", source.rstrip("\\/"))[-1]
 
 
-def _score(predictor: Predictor, run: RunFolder) -> list[str]:
+def _describe_score(predictor: Predictor, run: RunFolder) -> list[str]:
     table = run.path / "evaluation.json"
     found = predictor.metadata.get("evaluation")
     if is_file(table):
@@ -157,34 +158,38 @@ def _score(predictor: Predictor, run: RunFolder) -> list[str]:
         except (ValueError, RecursionError, OSError, CheckpointError):
             return [f"{table.name} of the run cannot be read."]
     evaluations = found if isinstance(found, list) else [found] if isinstance(found, Mapping) else []
-    return [part for each in evaluations for part in _one_score(each)] or ["Not scored."]
+    return [part for each in evaluations for part in _format_score(each)] or ["Not scored."]
 
 
-def _one_score(evaluation: Mapping[str, Any]) -> list[str]:
+def _format_score(evaluation: Mapping[str, Any]) -> list[str]:
     rows = evaluation["rows"]
     metrics = list(next(iter(rows.values()), {}))
     lines = [f"| | {' | '.join(metrics)} |", f"| --- |{' --- |' * len(metrics)}"]
-    lines += [f"| {name} | {' | '.join(_cell(row.get(metric)) for metric in metrics)} |" for name, row in rows.items()]
+    lines += [
+        f"| {name} | {' | '.join(_format_cell(row.get(metric)) for metric in metrics)} |" for name, row in rows.items()
+    ]
     protocol = ", ".join(f"{key} {value}" for key, value in evaluation.get("protocol", {}).items())
     images = evaluation.get("images_used")
     on = f" on {images} images" if images is not None else ""
     return [f"Protocol: {protocol}{on}.", "\n".join(lines)]
 
 
-def _cell(value: float | None) -> str:
+def _format_cell(value: float | None) -> str:
     return "" if value is None else f"{value:.4f}"
 
 
-def _license(predictor: Predictor) -> str:
+def _describe_license(predictor: Predictor) -> str:
     base, name = published_source(predictor.base.get("source")), predictor.base.get("license")
     if not name:
-        return f"That of the base ({base}), which is not known here." if base else "Not known here."
+        return f"That of the base ({base}), which is unknown." if base else "Unknown."
     return (f"{name}, that of the base, {base}." if base else f"{name}.") + (
         " No commercial use." if "-NC" in name else ""
     )
 
 
-def _differences(image_size: tuple[int, int], measured: Measured | None, differing: Sequence[str]) -> list[str]:
+def _describe_differences(
+    image_size: tuple[int, int], measured: MeasuredDifferences | None, differing: Sequence[str]
+) -> list[str]:
     height, width = image_size
     parts = []
     if measured:
@@ -192,18 +197,18 @@ def _differences(image_size: tuple[int, int], measured: Measured | None, differi
         unit, spread = comparison.unit, comparison.spread
         parts = [
             f"On an image of {width}x{height}, given the same `pixel_values`: largest {comparison.largest:.2g} {unit}, "
-            f"mean {comparison.mean:.2g} {unit}, where the answer's spread is {spread:.3g} {unit} "
-            f"({comparison.largest / spread:.1e} of it); stored as {comparison.stored_as}.",
-            f"Through the pipeline, whose bicubic resize is another: median {measured.pipeline_median:.1e}, 99th "
+            f"mean {comparison.mean:.2g} {unit}; the prediction's spread is {spread:.3g} {unit} "
+            f"({comparison.largest / spread:.1e} of it). Stored as {comparison.stored_as}.",
+            f"Through the pipeline, which resizes differently (bicubic): median {measured.pipeline_median:.1e}, 99th "
             f"percentile {measured.pipeline_99th:.1e} of the spread.",
             f"On an image of {other_width}x{other_height}, given the same `pixel_values`: largest "
             f"{measured.other_largest:.1e} of the spread. transformers samples the position embedding without the "
-            "offset that the original adds, which is made up for at the first size alone.",
+            "offset that the original adds; the stored embedding makes up for it at the first size only.",
         ]
     parts.append(
-        "For these image sizes (width x height) the processor gives the network another size than the program that it "
-        f"was trained with: {'; '.join(differing)}."
+        "For these image sizes (width x height) the processor chooses another network size than in training: "
+        f"{'; '.join(differing)}."
         if differing
-        else "For all common image sizes the processor gives the network the size that it was trained with."
+        else "For all common image sizes the processor chooses the same network size as in training."
     )
     return parts

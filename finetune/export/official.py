@@ -1,11 +1,11 @@
-"""The official Depth Anything V2 weights file, with a description beside it."""
+"""Write an official Depth Anything V2 weights file, with a description next to it."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from finetune.export.base import Exporter, PredictImage
 from finetune.export.model_card import published_source
@@ -20,26 +20,27 @@ if TYPE_CHECKING:
 
 POSITIONS = "encoder.pos_embed"
 
-# What a weights file says of itself that a user of the exported one wants to know as well.
+# The metadata of a weights file that is copied to the description.
 CARRIED = ("name", "camera", "evaluation", "recipe_sha256")
 
 
 class Official(Exporter):
     """A plain ``.pth`` state dict that ``load_state_dict(strict=True)`` of the original network takes.
 
-    The file cannot say what it is, so ``<name>.json`` beside it does; our own loader reads it. The original network is
-    built from it by ``DepthAnythingV2(**content["network"])``, in the metric package with ``max_depth=max_depth_m``.
+    The file has no metadata, so ``<name>.json`` next to it describes the model; our own loader reads it. Build the
+    original network with ``DepthAnythingV2(**content["network"])``; in the metric package add
+    ``max_depth=max_depth_m``.
     """
 
     suffix = ".pth"
     limit = 1e-4
 
     def require_positions(self, source: str, position_offset: float, network_size: tuple[int, int]) -> None:
-        """The original has an embedding of one size, which cannot be fitted to a larger one."""
+        """The original has an embedding of one size, which cannot be refitted to a larger one."""
         if position_offset != ORIGINAL_OFFSET and max(network_size) > GRID * PATCH:
             raise FinetuneError(
-                f"{source}: samples its position embedding as transformers does, and the original could be given the "
-                f"same answers up to {GRID * PATCH}x{GRID * PATCH} only; here the network sees "
+                f"{source}: samples its position embedding as transformers does, so the original can make the same "
+                f"predictions up to {GRID * PATCH}x{GRID * PATCH} only; here the network input is "
                 f"{network_size[0]}x{network_size[1]}. Export it to huggingface."
             )
 
@@ -48,7 +49,7 @@ class Official(Exporter):
         return [output.with_suffix(".json"), output]
 
     def write(self, predictor: Predictor, output: Path) -> None:
-        """All tensors by official name, float32 or float16, and what they are."""
+        """Write all tensors by their official names, as float32 or float16, and the description."""
         import torch
 
         dtype = torch.float16 if self.half else torch.float32
@@ -57,22 +58,22 @@ class Official(Exporter):
         tensors = OfficialNames.from_ours(state)
         with output.open("wb") as file:
             torch.save({name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}, file)
-        # The original samples positions its own way, whatever the model was trained with.
-        text = json.dumps(description(predictor) | {"position_offset": ORIGINAL_OFFSET}, indent=2)
+        # The original always samples positions with its own offset, whatever the model was trained with.
+        text = json.dumps(describe_model(predictor) | {"position_offset": ORIGINAL_OFFSET}, indent=2)
         output.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
 
     def read(self, output: Path, device: str) -> PredictImage:
-        """Through our loader, into a fresh network; nothing is told that the two files do not say."""
+        """Load both files with our loader, without any options."""
         from finetune.inference.predictor import load_model
 
         return load_model(output, device).predict
 
     def _positions(self, predictor: Predictor, stored: Tensor) -> Tensor:
         """
-        The position embedding with which the original gives our answer to images of ``image_size``.
+        The position embedding with which the original makes our prediction for images of ``image_size``.
 
         Raises:
-            FinetuneError: there is none of the size that the original has.
+            FinetuneError: there is none of the original's size.
         """
         from finetune.models.position_embedding import refitted_positions
 
@@ -82,12 +83,12 @@ class Official(Exporter):
         return refitted_positions(stored, height // PATCH, width // PATCH, offset=offset, other=ORIGINAL_OFFSET)
 
 
-def description(predictor: Predictor) -> dict[str, Any]:
+def describe_model(predictor: Predictor) -> dict[str, object]:
     """
     Returns:
         Plain values: ``kind``, ``encoder``, ``max_depth_m`` (None for relative), ``preprocessing``, ``network`` (what
-        the original's constructor takes), ``backbone`` (sizes that the original knows by the encoder's name, and needs
-        to be told for ``tiny``, which it has not), ``base`` with its license, and what the weights file said.
+        the original's constructor takes), ``backbone`` (sizes that the original knows by the encoder's name, but not
+        those of ``tiny``), ``base`` with its license, and metadata of the weights file.
     """
     network = predictor.network
     spec = ENCODERS[network.encoder_name]

@@ -1,4 +1,4 @@
-"""One ``.onnx`` file, for runtimes without PyTorch: of one input size, or of any whose sides are multiples of 14."""
+"""Write an ``.onnx`` file, for runtimes without PyTorch: for one input size, or for all multiples of 14."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,13 +22,15 @@ from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from finetune.inference.predictor import Predictor
 
 OPSET = 18
 INPUT = "image"
-# Sizes in patches at which a file for any size is compared, besides that of the image; one is not square.
+# Sizes in patches at which a file for any size is compared as well as at that of the image.
 _SIZES = ((8, 8), (6, 15), (13, 9))
-_MAX_BYTES = 2_000_000_000  # of one file: what it is written in counts in 31 bits
+_MAX_BYTES = 2_000_000_000  # protobuf, the format of the file, counts in 31 bits
 
 
 class Onnx(Exporter):
@@ -43,7 +46,8 @@ class Onnx(Exporter):
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """
         Raises:
-            FinetuneError: what writes and runs such a file is not installed, or half precision is asked for.
+            FinetuneError: the libraries that write and run such a file are not installed, or half precision is asked
+                for.
         """
         missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
         if missing:
@@ -56,11 +60,11 @@ class Onnx(Exporter):
         return [output]
 
     def write(self, predictor: Predictor, output: Path) -> None:
-        """By PyTorch's own exporter, with the position embedding worked out beforehand, or in the graph."""
+        """Use PyTorch's exporter. The position embedding is a constant or, for any size, computed in the graph."""
         import onnx
         import torch
 
-        import_runtime()  # before torch's exporter could import it
+        import_runtime()  # before torch's exporter imports it
 
         from finetune.models.onnx_graph import TracedNetwork
 
@@ -73,7 +77,7 @@ class Onnx(Exporter):
             )
         height, width = self._network_size(predictor)
         traced = TracedNetwork(network, None if self.dynamic else (height, width)).eval()
-        shapes: Any = None
+        shapes: dict[str, dict[int, object]] | None = None
         if self.dynamic:
             rows, columns = (torch.export.Dim(name, min=2, max=300) for name in ("rows", "columns"))
             shapes = {"image": {2: PATCH * rows, 3: PATCH * columns}}
@@ -99,16 +103,16 @@ class Onnx(Exporter):
         onnx.save(model, str(output))
 
     def read(self, output: Path, device: str) -> PredictImage:
-        """By onnxruntime, on the CPU, with nothing but the file."""
+        """Run the file alone in onnxruntime, on the CPU."""
         return OnnxPredictor(output)
 
     def conclude(
         self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
     ) -> Sequence[str]:
-        """Where any size is promised, three more are compared on the same image."""
+        """For a file that accepts any size, compare three more sizes on the same image."""
         if not self.dynamic:
             height, width = self._network_size(predictor)
-            return [f"{comparison.output}: takes images of {height}x{width} (height x width) alone, normalized"]
+            return [f"{comparison.output}: accepts normalized images of {height}x{width} (height x width) only"]
         found = []
         prediction = OnnxPredictor(output)
         for rows, columns in _SIZES:
@@ -121,13 +125,16 @@ class Onnx(Exporter):
                     f"more than {self.limit:g}. It was not kept; export it for one size, without --dynamic."
                 )
             found.append(f"{rows * PATCH}x{columns * PATCH} {share:.1g}")
-        told = ", ".join(found)
-        return [f"{comparison.output}: any multiples of {PATCH}; largest difference at {told} of the spread"]
+        differences = ", ".join(found)
+        return [
+            f"{comparison.output}: accepts all multiples of {PATCH}; largest difference, as a share of the spread: "
+            f"{differences}"
+        ]
 
     def _network_size(self, predictor: Predictor) -> tuple[int, int]:
         return predictor.preprocessing.network_size(*self.image_size)
 
-    def _metadata(self, predictor: Predictor) -> dict[str, Any]:
+    def _metadata(self, predictor: Predictor) -> dict[str, object]:
         preprocessing = predictor.preprocessing
         return {
             "kind": predictor.kind,
@@ -143,12 +150,12 @@ class Onnx(Exporter):
 
 
 def output_name(kind: Kind) -> str:
-    """What the output is called: its unit is in its name."""
+    """The name of the output, which says its unit."""
     return "depth_m" if kind == "metric" else "inverse_depth"
 
 
-def import_runtime() -> Any:
-    """onnxruntime, told to report nothing to its maker: it reads this when it is imported, and reports otherwise."""
+def import_runtime() -> ModuleType:
+    """Import onnxruntime without telemetry, which it would otherwise start on import."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -157,7 +164,7 @@ def import_runtime() -> Any:
 
 
 class OnnxPredictor:
-    """An exported file, run by onnxruntime; called with an image, it answers as ``Predictor.predict`` does."""
+    """An exported file in onnxruntime. It is called with an image, and predicts as ``Predictor.predict`` does."""
 
     def __init__(self, path: Path) -> None:
         from finetune.data.preprocessing import Preprocessing
@@ -179,7 +186,7 @@ class OnnxPredictor:
         return np.asarray(resize_prediction(_tensor(prediction), (height, width)), dtype=np.float32)
 
     def normalized(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
-        """(1, 3, *size), the image at a size of its own."""
+        """(1, 3, *size): the image resized to ``size`` and normalized."""
         import cv2
 
         from finetune.data.preprocessing import Preprocessing
@@ -196,26 +203,26 @@ class OnnxPredictor:
             pixels: (1, 3, H, W), normalized.
 
         Raises:
-            FinetuneError: the file is for another size.
+            FinetuneError: the file is for another input size.
         """
         expected = self.metadata["input_size"]
         if expected != "any" and list(pixels.shape[2:]) != expected:
             raise FinetuneError(
-                f"this .onnx file takes {expected[0]}x{expected[1]} (height x width), the image comes to "
+                f"this .onnx file accepts {expected[0]}x{expected[1]} (height x width) only, and the image becomes "
                 f"{pixels.shape[2]}x{pixels.shape[3]}. Export it with --image of that shape, or with --dynamic."
             )
         (prediction,) = self._session.run(None, {INPUT: pixels})
         return np.asarray(prediction, dtype=np.float32)
 
 
-def _tensor(array: NDArray[np.float32]) -> Any:
+def _tensor(array: NDArray[np.float32]) -> Tensor:
     import torch
 
     return torch.from_numpy(array)
 
 
 class _quiet:
-    """Keeps what libraries log of their own work from standing between our lines."""
+    """Hides what libraries log about their own work."""
 
     def __init__(self, *names: str) -> None:
         self._loggers = [logging.getLogger(name) for name in names]

@@ -1,4 +1,4 @@
-"""The image that an export is compared on where none is given."""
+"""The image on which an export is compared by default."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from finetune.utils.paths import is_file
 
 
 def default_test_image() -> NDArray[np.uint8]:
-    """(H, W, 3) uint8, RGB: a frame of ``data/room`` where it is there, as in a clone, else ``dead_leaves()``."""
+    """(H, W, 3) uint8, RGB: a frame of ``data/room`` if it is there, as in a clone, else ``draw_dead_leaves()``."""
     path = Path(__file__).resolve().parents[2] / "data" / "room" / "color" / "0000.jpg"
     return read_image(path) if is_file(path) else draw_dead_leaves()
 

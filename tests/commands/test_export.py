@@ -144,7 +144,7 @@ def test_the_license_of_the_base_is_shown(metric: str, tmp_path: Path, capsys: p
 def test_an_answer_that_is_not_a_number_is_no_agreement(metric: str, tmp_path: Path) -> None:
     model = load_model(metric)
     make_overflow(model.network)
-    with pytest.raises(FinetuneError, match="answers nan at every pixel"):
+    with pytest.raises(FinetuneError, match="predicts nan at every pixel"):
         export_model(model, "official", tmp_path / "out.pth", draw_dead_leaves(28, 42))
     assert left(tmp_path) == ["model"]
 
@@ -156,7 +156,7 @@ def test_an_answer_that_never_varies_proves_nothing(tmp_path: Path, capsys: pyte
     arguments = [str(tmp_path / "dead.safetensors"), "--to", "official", "--output", str(tmp_path / "out.pth")]
     cv2.imwrite(str(tmp_path / "small.png"), draw_dead_leaves(28, 42))
     assert main([*arguments, "--image", str(tmp_path / "small.png")]) == 1
-    assert "it answers 0 at every pixel of the image" in capsys.readouterr().err
+    assert ": predicts 0 at every pixel of the image, so" in capsys.readouterr().err
     assert not (tmp_path / "out.pth").exists()
 
 
@@ -198,7 +198,7 @@ def test_wrong_calls(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     with pytest.raises(SystemExit) as stopped:
         main(["no_model", "--to", "tensorflow", *output])
     assert stopped.value.code == 2
-    with pytest.raises(FinetuneError, match="tensorflow is not a format to export to; expected one of adapter, hugg"):
+    with pytest.raises(FinetuneError, match="tensorflow is not an export format; expected one of adapter, hugg"):
         make_exporter("tensorflow", tmp_path / "out.pth", force=False)
 
 

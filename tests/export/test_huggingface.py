@@ -315,18 +315,19 @@ def test_sizes_are_those_of_the_processor_and_pinned_for_the_camera(
 ) -> None:
     from transformers import AutoImageProcessor
 
-    from finetune.export.huggingface import processor
+    from finetune.export.huggingface import make_processor_config
 
     # Of the last, the aspect that the processor would keep leads from 154 to 168 at an input size of 112x154.
     for camera in ((480, 640), (360, 640), (240, 320), (640, 480), (375, 1242), (1080, 1920), (101, 997), (137, 177)):
         preprocessing = Preprocessing(input_size=input_size)
-        written = processor(preprocessing, camera)
+        written = make_processor_config(preprocessing, camera)
         (tmp_path / "preprocessor_config.json").write_text(json.dumps(written))
         theirs = AutoImageProcessor.from_pretrained(tmp_path)
+        size = preprocessing.network_size(*camera)
+        assert written["size"] == {"height": size[0], "width": size[1]}
         for height, width in (camera, (240, 424), (300, 300)):
             image = np.zeros((height, width, 3), np.uint8)
             found = tuple(theirs(image, return_tensors="pt").pixel_values.shape[-2:])
-            size = (written["size"]["height"], written["size"]["width"])
             assert found == (transformers_size(height, width, size) if written["keep_aspect_ratio"] else size)
             if (height, width) == camera:
                 assert found == preprocessing.network_size(height, width)

@@ -79,7 +79,7 @@ def test_a_model_that_samples_positions_as_transformers_does_is_refitted(tmp_pat
     assert (predictor.network.position_offset, again.network.position_offset) == (0.0, 0.1)
     assert not torch.equal(again.network.encoder.pos_embed, predictor.network.encoder.pos_embed)
     # Wider than 37 patches, the original has too few positions for it.
-    with pytest.raises(FinetuneError, match=r"up to 518x518 only; here the network sees 112x602\. Export"):
+    with pytest.raises(FinetuneError, match=r"up to 518x518 only; here the network input is 112x602\. Export"):
         export_model(predictor, "official", tmp_path / "wide.pth", draw_dead_leaves(112, 602))
 
 

@@ -33,7 +33,7 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
     assert export.main([str(weights), "--to", "onnx", "--output", str(out)]) == 0
     said = capsys.readouterr().out
     assert "onnx, reloaded: " in said and " on an image of 240x320 (" in said
-    assert "takes images of 28x42 (height x width) alone" in said
+    assert "accepts normalized images of 28x42 (height x width) only" in said
     session = onnxruntime.InferenceSession(str(out))
     assert [(one.name, one.shape) for one in session.get_inputs()] == [("image", [1, 3, 28, 42])]
     assert [(one.name, one.shape) for one in session.get_outputs()] == [("depth_m", [1, 1, 28, 42])]
@@ -45,7 +45,7 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
         [28, 42],
     )
     assert answer.metadata["license"] == "Apache-2.0"
-    with pytest.raises(FinetuneError, match=r"takes 28x42 \(height x width\), the image comes to 28x84"):
+    with pytest.raises(FinetuneError, match=r"accepts 28x42 \(height x width\) only, and the image becomes 28x84"):
         answer(image(40, 120))
 
 

@@ -15,7 +15,7 @@ from finetune.utils.errors import DataError, FinetuneError
 # Overrides, and a piece of what both say.
 WANTED = {
     "whole meters": (["export=[huggingface]", "model.max_depth_m=9.5"], "max depth is 9.5 m, and transformers takes"),
-    "no adapters": (["export=[official, adapter]"], "format adapter is of runs with model.train: lora"),
+    "no adapters": (["export=[official, adapter]"], "format adapter is for runs with model.train: lora"),
     "a crop of another size": (
         ["evaluation.protocols=[plain, nyu_eigen]"],
         "the crop nyu_eigen is defined for 480x640",
@@ -63,5 +63,5 @@ def test_what_can_be_had_is_not_refused(recipe: Path) -> None:
 def test_positions_as_transformers_samples_them_fit_up_to_the_originals_grid() -> None:
     Official().require_positions("base", 0.0, (518, 518))
     Official().require_positions("base", 0.1, (518, 686))
-    with pytest.raises(FinetuneError, match=r"up to 518x518 only; here the network sees 518x686\. Export"):
+    with pytest.raises(FinetuneError, match=r"up to 518x518 only; here the network input is 518x686\. Export"):
         Official().require_positions("base", 0.0, (518, 686))
