@@ -102,7 +102,7 @@ def test_what_lies_where_one_may_not_look_is_not_told_to_be_missing(
     listed.write_text(f"{closed}/file.txt {'3 4 2.5' if 'known' in call else closed / 'file.png'}\n")
     model = write_model(tmp_path / "metric.safetensors")
     puts = {"RECIPE": recipe, "MODEL": model, "OUTPUT": tmp_path / "out", "CLOSED": closed, "LIST": listed}
-    puts["IMAGE"] = IMAGE
+    puts["IMAGE"] = Path(IMAGE)
     name, *arguments = call.split()
     for word, put in puts.items():
         arguments = [argument.replace(word, str(put)) for argument in arguments]

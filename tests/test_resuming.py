@@ -27,6 +27,7 @@ from finetune.training.monitors import Monitors
 from finetune.training.run_log import LogEntry
 from finetune.training.trainer import Trainer
 from finetune.utils.manifest import MANIFEST_FILE, has_checksums, verify_manifest, write_manifest
+from finetune.utils.plain import PlainValue
 from tests.conftest import ended_run, moved_run
 from tests.runs import launch, require_same, rows
 
@@ -126,7 +127,7 @@ def test_a_resume_point_of_another_recipe_is_left_out(averaged: Path, capsys: py
     ids=str,
 )
 def test_a_resume_point_that_says_nonsense_under_a_true_seal_is_left_out(
-    tmp_path: Path, wrong: dict[str, object]
+    tmp_path: Path, wrong: dict[str, PlainValue]
 ) -> None:
     monitors = Monitors(metric="abs_rel", max_depth_m=10.0, warmup_steps=0)
     right = ResumeState(

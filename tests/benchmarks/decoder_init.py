@@ -169,7 +169,7 @@ class Preparation:
         from finetune.recipe.load import recipe_mapping
         from finetune.recipe.run_dir import digest
 
-        mapping = recipe_mapping(recipe)
+        mapping: dict[str, Any] = recipe_mapping(recipe)
         for path in ("name", "output", "run.threads", "model.checkpoint"):
             *parents, last = path.split(".")
             section = mapping

@@ -210,7 +210,7 @@ def test_text_of_a_recipe_gives_an_equal_recipe(tmp_path: Path) -> None:
 
 def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> None:
     written = recipe_text(load(tmp_path, SMALL))
-    mapping = recipe_mapping(load(tmp_path, SMALL))
+    mapping: dict[str, Any] = recipe_mapping(load(tmp_path, SMALL))
     assert " ".join(mapping) == "name output seed model data augment loss optim run evaluation export"
     keys = ["input_size", "train", "val", "workers", "on_bad_sample", "accept", "val_may_repeat_train"]
     assert list(mapping["data"]) == [*keys, "image_black", "image_white", "image_percentiles"]

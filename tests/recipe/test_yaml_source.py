@@ -305,7 +305,7 @@ AWKWARD_TEXT = [
 
 
 def test_text_survives_writing_and_reading(tmp_path: Path) -> None:
-    values = {"block": AWKWARD_TEXT, "flow": {f"k{i}": [text] for i, text in enumerate(AWKWARD_TEXT)}}
+    values: dict[str, Any] = {"block": AWKWARD_TEXT, "flow": {f"k{i}": [text] for i, text in enumerate(AWKWARD_TEXT)}}
     text = yaml_text(values)
     assert read(tmp_path, text).values == values
     assert yaml.safe_load(text) == values
@@ -317,12 +317,13 @@ def test_floats_survive_to_the_last_bit(tmp_path: Path) -> None:
     values = {"floats": [x for x in floats if math.isfinite(x)] + [0.1, 5e-6, 1e-5, 1e16, 1e22, 5e-324, -0.0, 3.0]}
     assert len(values["floats"]) > 150
     text = yaml_text(values)
+    parsed: Any
     for parsed in (read(tmp_path, text).values, yaml.safe_load(text)):
         assert list(map(repr, parsed["floats"])) == list(map(repr, values["floats"]))
 
 
 def test_layout_of_written_yaml() -> None:
-    values = {
+    values: dict[str, Any] = {
         "name": "x",
         "short": {"lr": 5e-6, "n": None, "on": True},
         "long": {f"key_{i:02}": [i, "text"] for i in range(10)},

@@ -119,7 +119,8 @@ def test_two_processes_end_together_when_one_of_them_is_told_to(recipe: Path, tm
     assert process.returncode != 0
     (saved,) = (run / "checkpoints").iterdir()
     assert f"finetune stopped: interrupted by SIGTERM. {saved} is saved: go on with --resume." in errors
-    assert verify_manifest(saved)["step"] >= 1
+    step = verify_manifest(saved)["step"]
+    assert isinstance(step, int) and step >= 1
     assert "gloo" not in said + errors
 
 
