@@ -194,7 +194,7 @@ def test_everything_is_on_it_and_escaped() -> None:
 @pytest.mark.parametrize(("monitors", "said"), [(None, False), ([], True)])
 def test_that_no_alarm_stood_is_said_of_a_run_alone(monitors: list[str] | None, said: bool) -> None:
     page = render_report_page(content(Planes(), images=2, monitors=monitors))
-    assert ("No alarm was active at the end of the run." in page) == said
+    assert ("No warning was active at the end of the run." in page) == said
 
 
 def test_tables_of_several_protocols_have_their_names_above() -> None:
