@@ -106,7 +106,11 @@ CASES: dict[str, tuple[Damage, int, Sequence[str]]] = {
     "text": (content("03.png", b"to be exported\n"), 1, ["03.png: is no image: it begins with b'to be expor"]),
     "3 channels": (depth_image(COLORED), 1, ["03.png: has 3 channels", "one value a pixel"]),
     "8 bit": (depth_image(np.full((48, 64), 90, np.uint8)), 1, ["03.png: depth is stored in 8 bits", "16-bit PNG"]),
-    "other size": (depth_image(SIXTEEN_BIT[:24]), 1, ["03.png: depth is 24x64", "03.jpg is 48x64", "with the same view and size"]),
+    "other size": (
+        depth_image(SIXTEEN_BIT[:24]),
+        1,
+        ["03.png: depth is 24x64", "03.jpg is 48x64", "the same view and size"],
+    ),
     "all invalid": (every_depth(floats(0)), 1, ["00.npy: none of 10 depth maps", "from 0 to 0", "numbers above 0"]),
     "all NaN": (every_depth(floats(np.nan)), 1, ["00.npy: none of 10", "NaN or infinite", "Export depth as numbers"]),
     "inf": (every_depth(floats(np.inf)), 1, ["00.npy: none of 10", "NaN or infinite", "Export depth as numbers"]),

@@ -23,7 +23,7 @@ from finetune.utils.text import did_you_mean, nearest
 
 # What commands log goes to standard error; what they print, to standard output, is their result.
 LOGGER = logging.getLogger("finetune.commands")
-_MAX_LINES = 40  # of faults, so that they fit on a screen
+_MAX_LINES = 40  # faults that are printed, so that they fit on a screen
 # Errors that only a path, or the permission to use it, can cause.
 _PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
 
 WEIGHTS_FILE = "model.safetensors"
-BICUBIC = 3  # of Pillow
+BICUBIC = 3  # Pillow's code for bicubic
 # (height, width) of the images of common cameras.
 COMMON_SIZES = (
     (192, 256), (240, 320), (240, 424), (288, 512), (360, 640), (400, 640), (424, 512), (480, 640), (480, 848),

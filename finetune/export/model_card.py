@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from finetune.recipe.run_dir import RunFolder
 
 MODEL_CARD = "README.md"
-# As the hub spells what our table has; another license is named in the text alone.
+# License names as the hub spells them; a license that is not listed appears in the text alone.
 HUB_LICENSES = {"Apache-2.0": "apache-2.0", "CC-BY-NC-4.0": "cc-by-nc-4.0"}
 
 

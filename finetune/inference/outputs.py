@@ -14,7 +14,7 @@ from finetune.inference.point_cloud import PointCloud
 from finetune.reporting.images import add_labels, add_legend, colorize
 from finetune.utils.files import explain_write_errors, remove, write_output
 
-MAX_COUNTS = 65535  # of 16 bits
+MAX_COUNTS = 65535  # the largest 16-bit number
 UNITS_PER_METER = 1000.0
 
 

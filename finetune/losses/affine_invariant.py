@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-MIN_SPREAD = 1e-6  # of inverse depth, in its own unit; a map that varies less is taken for one number
+MIN_SPREAD = 1e-6  # an inverse depth map that varies less than this, in its own unit, is taken for one number
 
 
 def aligned_residual(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:

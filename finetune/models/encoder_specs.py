@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 PATCH = 14  # pixels, a side
-VERSIONS = ("v1", "v2")  # of Depth Anything: which blocks the decoder reads; the weights have the same names and shapes
+VERSIONS = ("v1", "v2")  # Depth Anything's: they differ in the blocks that the decoder reads, not in names and shapes
 ORIGINAL_OFFSET = 0.1  # patches, of the original's position embedding; see ``models.position_embedding``
 TRANSFORMERS_OFFSET = 0.0
-MAX_SIDE_PX = 300 * PATCH  # of an input size; a larger one is damaged, or would not fit into memory
+MAX_SIDE_PX = 300 * PATCH  # the longest side of an input; a larger number is damaged, or would not fit into memory
 GRID = 37  # patches a side at 518x518, the size the position embedding is stored for
 
 

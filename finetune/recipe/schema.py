@@ -42,7 +42,7 @@ DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, str | float], ...]] = {
 }
 MIN_PATCHES, MAX_PATCHES = 4, 300  # a side of the input
 Count = Annotated[int, Field(ge=1)]
-FewerThanMemory = Annotated[int, Field(ge=1, le=65536)]  # of things that are in memory at the same time
+FewerThanMemory = Annotated[int, Field(ge=1, le=65536)]  # a number of things that are in memory at the same time
 Share = Annotated[float, Field(ge=0, le=1)]
 ShareBelowOne = Annotated[float, Field(ge=0, lt=1)]
 Percent = Annotated[float, Field(ge=0, le=100)]
@@ -339,8 +339,8 @@ class OptimOptions:
 
     lr: LearningRate = 5e-6  # peak learning rate of the encoder
     lr_decoder: LearningRate = 5e-5  # peak learning rate of decoder and head
-    weight_decay: Share = 0.01  # of AdamW
-    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)  # of AdamW
+    weight_decay: Share = 0.01  # AdamW's
+    betas: tuple[ShareBelowOne, ShareBelowOne] = (0.9, 0.999)  # AdamW's
     clip_norm: Positive = 1.0  # gradients are scaled down to this norm when theirs is larger
     schedule: Literal["poly", "cosine", "constant"] = "poly"  # from the peak down to 0; poly: (1 - step / steps) ** 0.9
     # Steps over which the rate rises from 0 to its peak; null: 50, or a tenth of a run of less than 500 steps.
@@ -433,7 +433,7 @@ class Recipe:
 
     name: FolderName  # the run folder is <output>/<name>; default: the file's name before .yaml
     output: Annotated[str, Field(min_length=1), AfterValidator(_output)] = "runs"  # folder of run folders; ~ is home
-    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # of everything random
+    seed: Annotated[int, Field(ge=0, le=2**32 - 1)] = 0  # decides everything random
     model: ModelOptions
     data: DataOptions
     augment: AugmentOptions = AugmentOptions()

@@ -253,7 +253,7 @@ class Checker:
         for key, value in values.items():
             if key in keys:
                 continue
-            # Of two equally similar keys, prefer one that is not given: it was probably meant.
+            # Two keys can be equally similar. Prefer one that is not given: it was probably meant.
             free = [name for name in keys if name not in values]
             suggestion = nearest(key, [*free, *(name for name in keys if name in values)])
             if suggestion in free:

@@ -32,7 +32,7 @@ from finetune.reporting.tables import (
 from finetune.reporting.verdicts import Verdict
 from finetune.utils.paths import is_folder
 
-_BINS = 60  # of the histogram of depth
+_BINS = 60  # bars in the histogram of depth
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -79,7 +79,7 @@ def _read_choice(run: RunFolder, recipe: Recipe) -> Chosen | None:
             evaluations=int(first["chosen"]["evaluations"]), step=int(first["chosen"]["step"]), on=str(on), shown=True
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # of an older run, or of one that was changed by hand
+        return None  # the run is older, or was changed by hand
     if of_run != {digest(list_sources(entry.source)) for entry in recipe.choosing_entries.values()}:
         return None
     return replace(chosen, shown=recipe.evaluation.choose_on is None)

@@ -14,7 +14,7 @@ from finetune.training.startup import Startup, readers_of
 from finetune.utils.paths import is_file
 
 MAX_LINES = 12  # before the bar
-_WIDTH = 8  # of the name of a group
+_WIDTH = 8  # columns for the name of a group
 
 
 class Remarks(NamedTuple):

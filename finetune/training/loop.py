@@ -49,7 +49,7 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     unlogged: dict[str, float] = field(default_factory=dict)
     evaluation_due: bool = False
-    _seconds: list[float] | None = field(default_factory=list, init=False)  # of each step, until their cost is said
+    _seconds: list[float] | None = field(default_factory=list, init=False)  # seconds a step, until their cost is said
 
     @property
     def recipe(self) -> Recipe:
@@ -58,7 +58,7 @@ class Run:
 
     @property
     def accelerator(self) -> Accelerator:
-        """Of all parts."""
+        """The sum over all parts."""
         return self.trainer.accelerator
 
     @property

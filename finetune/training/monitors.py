@@ -29,7 +29,7 @@ _VALUES_A_TENSOR = 4096  # how many values of each weight are kept to see whethe
 
 
 class PredictionSpread(NamedTuple):
-    """Of one prediction: 1st and 99th percentile, and the shares of its pixels at the ends of the range."""
+    """One prediction's 1st and 99th percentile, and the shares of its pixels at the ends of the range."""
 
     low: float
     high: float

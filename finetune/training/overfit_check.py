@@ -15,7 +15,7 @@ from finetune.training.loop import Run
 from finetune.training.startup import Startup
 from finetune.utils.errors import ResultError
 
-MAX_ABS_REL = 0.05  # of overfitted frames; ten times that of a sensor's noise, a third of a usable model's
+MAX_ABS_REL = 0.05  # AbsRel on overfitted frames: ten times a sensor's noise, a third of a usable model's
 
 
 def require_overfit(run: Run, startup: Startup) -> str:

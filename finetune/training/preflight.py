@@ -36,7 +36,7 @@ from finetune.utils.paths import is_file
 from finetune.utils.text import meters, percent
 
 SAMPLES = 24
-SAMPLES_LOOKED_INTO = 12  # of these, for edges and surfaces: 50 ms each; some have no edges, and eight must
+SAMPLES_LOOKED_INTO = 12  # samples searched for edges and surfaces, 50 ms each; eight must have edges
 FILES_LOOKED_FOR = 20_000  # frames of an entry; half a second
 # With fewer measured pixels an image, in the median, a run learns scale and hardly any shape.
 _FEW_POINTS = 50
@@ -45,7 +45,7 @@ _MOSTLY_LEFT_OUT = 10
 # What a camera in a room, or at a desk, sees: a median depth between these, and nearly all depth up to the third.
 _USUAL_MEDIAN_M = (0.3, 8.0)
 _USUAL_END_M = 12.0
-_MAX_SEEN_M = 2000.0  # by any camera; what is said to be farther is in another unit
+_MAX_SEEN_M = 2000.0  # no camera sees farther; a larger depth is in another unit
 # A larger share of measured depth beyond the range is worth a warning. Every sensor's maps have a few stray returns.
 MAX_BEYOND = 0.01
 

@@ -10,7 +10,7 @@ from finetune.utils import registry
 from finetune.utils.errors import DataError, FileFault, FinetuneError
 from finetune.utils.indices import evenly_spread
 
-_FRAMES = 24  # of each validation entry
+_FRAMES = 24  # how many frames of each validation entry are read
 
 
 def require_exports(recipe: Recipe, startup: Startup | None = None) -> None:
@@ -28,7 +28,7 @@ def require_exports(recipe: Recipe, startup: Startup | None = None) -> None:
             exporter = registry.find(registry.EXPORTERS, name)()
             exporter.require_writable(recipe.model.head_max_depth_m, adapters=recipe.model.train == "lora")
             if startup:
-                # As at the end of the run, for images such as the first one of the validation data.
+                # The run exports for images of the size of the first validation frame.
                 height, width = recipe.data.val[0].source[0].image.shape[:2]
                 exporter.require_positions(
                     recipe.name, startup.model.position_offset, startup.preprocessing.network_size(height, width)

@@ -90,7 +90,7 @@ def _find_refusals(name: str, key: str, require: Callable[[], None]) -> list[Fin
 
 
 def _find_taken_folder(recipe: Recipe) -> list[Finding]:
-    """That there is a run in the run folder, which ``train`` does not touch; or that it cannot be written to."""
+    """A finding where the run folder holds a run already, which ``train`` does not touch, or cannot be written to."""
     folder = RunFolder(expand_path(recipe.output) / recipe.name)
     for severity, resume in (("stop", True), ("note", False)):
         try:

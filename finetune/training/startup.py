@@ -260,7 +260,7 @@ def _fit_to_pixels(
     if resolve_decoder_init(options.decoder_init, options.head, kind) == "calibrated":
         solve_last_layer(model.head.last, pixels, options.max_depth_m)
         solved = {name: tensor.clone() for name, tensor in model.head.last.state_dict().items()}
-    # As the first protocol scores, by which best/ is chosen.
+    # The range of the first protocol, which also chooses best/.
     protocol, *_ = make_protocols(recipe)
     baselines = fit_baselines(pixels, kind, min_depth_m=protocol.min_depth_m, max_depth_m=protocol.max_depth_m)
     return baselines, solved, pixels.skipped

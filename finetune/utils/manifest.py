@@ -12,7 +12,7 @@ from finetune.utils.paths import is_file
 from finetune.utils.plain import PlainValue
 
 MANIFEST_FILE = "run_state.json"
-_KEYS_WITHOUT_CHECKSUMS = {"bytes", "recipe_sha256"}  # of a manifest that an older version wrote
+_KEYS_WITHOUT_CHECKSUMS = {"bytes", "recipe_sha256"}  # keys of a manifest that an older version wrote
 _CHUNK_BYTES = 1 << 23
 
 

@@ -12,7 +12,7 @@ import os
 import stat
 from pathlib import Path
 
-MAX_NAME_BYTES = 255  # of a file or folder, on almost every file system
+MAX_NAME_BYTES = 255  # the longest name of a file or folder, on almost every file system
 _KINDS = {
     stat.S_IFIFO: "a pipe",
     stat.S_IFSOCK: "a socket",

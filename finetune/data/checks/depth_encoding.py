@@ -37,7 +37,7 @@ def find_bits(entry: Entry) -> Iterator[Finding]:
     unit = entry.reader.meters_per_unit
     wraps = any(frame.numbers.matters for frame in entry.facts if frame.numbers.bits == kind)
     if not wraps and unit is not None and math.isclose(unit, 0.001 / 8):
-        return  # as long as nothing wraps around, that unit reads the same
+        return  # while nothing wraps around, that unit reads the same
     name, unit_m = _BITS[kind]
     way = (
         f"Set {entry.key}.bits: {kind} and {entry.key}.meters_per_unit: {unit_m:g} ({entry.where})"

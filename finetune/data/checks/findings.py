@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
-# The names of findings that are judgments; ``data.accept`` takes them.
+# Findings that a user may overrule, by name in ``data.accept``: they judge, and may be wrong.
 Accepted = Literal[
     "focal",
     "bits",

@@ -20,7 +20,7 @@ Reading = Literal["z", "range", "disparity"]
 _PIXELS = 2000
 _PLANES = 200  # at random, each through three pixels
 _TOLERANCE = 0.005  # share of the value itself
-_SHARE_OF_SPREAD = 0.02  # of the spread of the middle half of the values
+_SHARE_OF_SPREAD = 0.02  # tolerance as a share of the spread of the middle half of the values
 
 
 def largest_plane(

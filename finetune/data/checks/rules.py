@@ -20,14 +20,14 @@ from finetune.utils.text import percent
 # How many more pixels, as a natural log, the largest plane of another reading must hold in the median frame.
 _CLEARLY_OTHER = 0.3
 _MIN_FRAMES = 4  # fewer frames only suggest it
-_FEW_LEVELS = 16  # of 256; even dark photographs use more than a hundred
+_FEW_LEVELS = 16  # gray levels out of 256; even dark photographs use more than a hundred
 # Other readings of the numbers, and what ``depth_is`` needs for each.
 _READINGS: tuple[tuple[Reading, str], ...] = (
     ("disparity", "with baseline_m and intrinsics; of inverse depth depth_is: inverse, with inverse_per_unit"),
     ("range", "with intrinsics"),
 )
-_MIN_FOCAL = 0.1  # of the width, which is a field of view of 157 degrees
-_MAX_DIFFERENT_BITS = 12  # of the 256 of ``hash_image``, between images that look alike
+_MIN_FOCAL = 0.1  # focal length as a share of the width: a field of view of 157 degrees
+_MAX_DIFFERENT_BITS = 12  # bits out of the 256 of ``hash_image`` that differ between images that look alike
 
 
 def find_problems(entry: Entry) -> Iterator[Finding]:

@@ -39,7 +39,7 @@ def read_exr(path: str | os.PathLike[str]) -> NDArray[np.number]:
         raise DataError(path, "is OpenEXR, and the package OpenEXR is not installed", fix) from None
 
     def decode() -> dict[str, NDArray[np.number]]:
-        # The package prints what it raises.
+        # The package prints its errors as well as raising them; they are caught here.
         with redirect_stdout(io.StringIO()), OpenEXR.File(os.fspath(path), separate_channels=True) as file:
             return {name: np.array(channel.pixels) for name, channel in file.channels().items()}
 

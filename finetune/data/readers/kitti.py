@@ -28,7 +28,7 @@ from finetune.data.sample import DepthSample
 from finetune.utils.errors import ListError, RecipeError
 from finetune.utils.paths import expand_path, is_file, is_folder
 
-_METERS_PER_UNIT = 1.0 / 256.0  # of the depth benchmark; 0 = no return
+_METERS_PER_UNIT = 1.0 / 256.0  # the depth benchmark's unit; 0 = no return
 
 # From P_rect_02 and S_rect_02 of each day's calibration; P_rect_03 has the same focal lengths and center.
 # day -> focal_px, cx_px, cy_px, height, width

@@ -52,7 +52,7 @@ class NyuV2(ListedFrames):
     split: Literal["train", "test"] | None = None  # official split; needed unless list is given
     list: str | None = None  # list of BTS form instead of the split: `rgb depth focal`; a leading slash means root
     labeled: str | None = None  # the .mat of labeled frames, below root or from here; needs h5py
-    filled: bool = False  # of labeled: depth with its holes filled; false: as measured
+    filled: bool = False  # labeled alone: true reads depth with its holes filled, false as measured
     border: Literal["keep", "ignore", "crop"] = "keep"  # ignore: no depth there is valid; crop: keeps 427x565
     min_depth_m: float = 0.0  # depths up to this are not valid
     max_depth_m: float | None = 10.0  # depths beyond this are not valid; null for no limit

@@ -76,12 +76,12 @@ class Pairs(ListedFrames):
     max_depth_m: float | None = None  # depths beyond this are not valid: the far end of the sensor; null for no limit
     depth_is: DepthIs = "z"  # z along the axis; range along the ray; inverse: 1/m; affine_inverse: without unit
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy, in pixels, or one for each image; or: list
-    bits: Bits | None = None  # of 16-bit files that are no plain number; null: they are
+    bits: Bits | None = None  # how the 16 bits of a file hold a number; null: as a plain number
     px_per_unit: float | None = None  # raw disparity times this is pixels: 1.0 (null) for pixels, 0.00390625 for 1/256
     disparity_offset_px: float | None = None  # added to the disparity, pixels: Middlebury's doffs; null: 0
-    baseline_m: float | None = None  # of disparity: meters between the two cameras
+    baseline_m: float | None = None  # for disparity: meters between the two cameras
     focal_px: float | None = None  # pixels; of disparity; null: fx of intrinsics
-    inverse_per_unit: float | None = None  # of inverse: raw value times this is 1 / meters
+    inverse_per_unit: float | None = None  # for inverse depth: raw value times this is 1 / meters
     depth_channels: DepthChannels | None = None  # which of several is depth, or rgb24 | bgr24: 24 bits of three
     allow_8_bit: bool = False  # also read depth in 256 steps, if its unit is known; prints how large a step is
     mask: str | None = None  # one file for all frames; a folder; *_mask.png by stem; or: list. 0 is not valid
@@ -89,7 +89,7 @@ class Pairs(ListedFrames):
     mask_at_most: float | None = None  # higher values are not valid, as for ZED, whose 100 is the least sure
     sky_mask: str | None = None  # like mask; what is not 0 is sky, farther than any measurement
     exif_turns: ExifTurns | None = None  # what an image's EXIF tag turns: both or image; null: the sizes decide
-    min_valid_share: float = 0.0  # of a frame's pixels; a frame with fewer cannot be read: see data.on_bad_sample
+    min_valid_share: float = 0.0  # share of valid pixels; a frame with fewer cannot be read: see data.on_bad_sample
     edge_erosion_px: int = 0  # leave out pixels this near to a hole or a jump of depth, which dense depth blurs
     reduce_image: bool = False  # shrink larger images to the size of their depth map; both must show the same view
 

@@ -30,7 +30,7 @@ class Scenes(Reader):
     Faults of the color sensor are the largest that a frame can have; each frame draws a share of them.
     """
 
-    seed: int = 0  # of worlds, cameras and lamps; another seed gives other frames
+    seed: int = 0  # decides worlds, cameras and lamps; another seed gives other frames
     count: int = 1000  # frames; frame i is the same whatever the count
     size: tuple[int, int] = (240, 320)  # height, width, pixels
     hfov_deg: tuple[float, float] = (45.0, 85.0)  # least and most horizontal field of view

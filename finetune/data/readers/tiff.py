@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from finetune.data.readers.formats import TIFF_SIGNATURES
 
 _ORIENTATION = 274
-_OFFSETS_AND_COUNTS = ((273, 279), (324, 325))  # of strips, and of tiles
+_OFFSETS_AND_COUNTS = ((273, 279), (324, 325))  # tags of strips, and of tiles
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP = 256, 257, 258, 259, 277, 278
 _TYPES = {1: "B", 3: "H", 4: "I"}
 _MAX_TAGS, _MAX_VALUES = 4096, 10_000_000

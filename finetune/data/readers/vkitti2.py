@@ -38,7 +38,7 @@ class Vkitti2(ListedFrames):
 
     root: str  # folder that rgb and depth start from
     split: Literal["train", "val"] | None = None  # scenes 01, 02, 06, 18, or 20; needed unless scenes is given
-    scenes: tuple[str, ...] | None = None  # instead of the split: names of scene folders, such as [Scene01]
+    scenes: tuple[str, ...] | None = None  # names of scene folders, in place of a split, such as [Scene01]
     variations: tuple[str, ...] | None = None  # such as [clone, fog]; null: all variations found
     cameras: tuple[Literal[0, 1], ...] = (0, 1)  # left, right
     rgb: str = "."  # folder of the scenes' images below root; vkitti_2.0.3_rgb as the archive unpacks

@@ -48,7 +48,7 @@ from finetune.data.synthetic.textures import (
 )
 
 LIGHTS = 3
-FACES = 6  # of a room: x = 0, x = size, y = 0, y = size, floor, ceiling
+FACES = 6  # sides of a room: x = 0, x = size, y = 0, y = size, floor, ceiling
 SUN_M = 300.0  # how far away the sun is, so that its light is nearly parallel
 
 

@@ -71,7 +71,7 @@ _OF_BACKBONE = {
     "qkv_bias": True,
     "apply_layernorm": True,
 }
-_DEFAULT_IMAGE_SIZE = 224  # of Dinov2Config, where config.json leaves it out
+_DEFAULT_IMAGE_SIZE = 224  # Dinov2Config's default, where config.json leaves it out
 
 
 class HuggingFace(Format):

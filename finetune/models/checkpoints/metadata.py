@@ -42,7 +42,7 @@ def _is_evaluation(value: object) -> bool:
     if isinstance(value, list):
         return all(isinstance(item, Mapping) and _is_evaluation(item) for item in value)
     if value is None or value == {}:
-        return True  # of last/, which is saved before it is scored
+        return True  # last/ is saved before it is scored
     if not isinstance(value, Mapping) or not isinstance(value.get("protocol", {}), Mapping):
         return False
     rows = value.get("rows")

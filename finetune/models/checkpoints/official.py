@@ -25,7 +25,7 @@ PREFIXES = (
     ("head.refine.", "depth_head.scratch.output_conv2.0."),
     ("head.last.", "depth_head.scratch.output_conv2.2."),
 )
-# The gated feed-forward part of vitg: timm's names, theirs.
+# The gated feed-forward part of vitg: timm's name, then theirs.
 GATED = ((".mlp.fc1.", ".mlp.w12."), (".mlp.fc2.", ".mlp.w3."))
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-Content = Mapping[Any, object]  # of a weights file; torch.save takes keys of any kind
+Content = Mapping[Any, object]  # what a weights file holds; torch.save takes keys of any kind
 # What DistributedDataParallel and torch.compile put before names, and peft before a layer that it gave an adapter.
 WRAPPERS = {"module", "_orig_mod", "base_layer"}
 # What peft puts before all names; merged or not, what it wraps is called model.
