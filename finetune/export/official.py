@@ -54,7 +54,7 @@ class Official(Exporter):
 
         dtype = torch.float16 if self.half else torch.float32
         state = predictor.network.state_dict()
-        state[POSITIONS] = self._positions(predictor, state[POSITIONS])
+        state[POSITIONS] = self._refit_positions(predictor, state[POSITIONS])
         tensors = OfficialNames.from_ours(state)
         with output.open("wb") as file:
             torch.save({name: tensor.to("cpu", dtype).contiguous() for name, tensor in tensors.items()}, file)
@@ -68,7 +68,7 @@ class Official(Exporter):
 
         return load_model(output, device).predict
 
-    def _positions(self, predictor: Predictor, stored: Tensor) -> Tensor:
+    def _refit_positions(self, predictor: Predictor, stored: Tensor) -> Tensor:
         """
         The position embedding with which the original makes our prediction for images of ``image_size``.
 

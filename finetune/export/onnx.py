@@ -98,7 +98,7 @@ class Onnx(Exporter):
         model = onnx.load(str(output))
         onnx.checker.check_model(model)
         onnx.helper.set_model_props(
-            model, {name: json.dumps(value) for name, value in self._metadata(predictor).items()}
+            model, {name: json.dumps(value) for name, value in self._make_metadata(predictor).items()}
         )
         onnx.save(model, str(output))
 
@@ -116,8 +116,8 @@ class Onnx(Exporter):
         found = []
         prediction = OnnxPredictor(output)
         for rows, columns in _SIZES:
-            pixels = prediction.normalized(image, (rows * PATCH, columns * PATCH))
-            ours = predictor(_tensor(pixels)).numpy()
+            pixels = prediction.normalize(image, (rows * PATCH, columns * PATCH))
+            ours = predictor(_to_tensor(pixels)).numpy()
             share = float(np.abs(prediction.run(pixels) - ours).max() / max(float(np.ptp(ours)), 1e-12))
             if not share <= self.limit:
                 raise ResultError(
@@ -134,7 +134,7 @@ class Onnx(Exporter):
     def _network_size(self, predictor: Predictor) -> tuple[int, int]:
         return predictor.preprocessing.network_size(*self.image_size)
 
-    def _metadata(self, predictor: Predictor) -> dict[str, object]:
+    def _make_metadata(self, predictor: Predictor) -> dict[str, object]:
         preprocessing = predictor.preprocessing
         return {
             "kind": predictor.kind,
@@ -183,9 +183,9 @@ class OnnxPredictor:
 
         height, width = image.shape[:2]
         prediction = self.run(self._preprocessing(image)[None])
-        return np.asarray(resize_prediction(_tensor(prediction), (height, width)), dtype=np.float32)
+        return np.asarray(resize_prediction(_to_tensor(prediction), (height, width)), dtype=np.float32)
 
-    def normalized(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
+    def normalize(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
         """(1, 3, *size): the image resized to ``size`` and normalized."""
         import cv2
 
@@ -215,7 +215,7 @@ class OnnxPredictor:
         return np.asarray(prediction, dtype=np.float32)
 
 
-def _tensor(array: NDArray[np.float32]) -> Tensor:
+def _to_tensor(array: NDArray[np.float32]) -> Tensor:
     import torch
 
     return torch.from_numpy(array)

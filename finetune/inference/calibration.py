@@ -217,7 +217,7 @@ def fit_calibration(frames: Sequence[LabeledFrame]) -> Calibration:
         spread=spread,
         near=near,
         far=far,
-        warnings=tuple(_warnings(before, after, spread, near, far)),
+        warnings=tuple(_find_warnings(before, after, spread, near, far)),
     )
 
 
@@ -226,7 +226,7 @@ def _log_median(scales: Sequence[float]) -> float:
     return float(np.exp(np.median(np.log(scales))))
 
 
-def _warnings(before: float, after: float, spread: float | None, near: float, far: float) -> Iterable[str]:
+def _find_warnings(before: float, after: float, spread: float | None, near: float, far: float) -> Iterable[str]:
     if before > _SMALL_ERROR and after > MIN_GAINED * before:
         yield f"one scale does not help ({before:.3f} before, {after:.3f} after): fine-tune on frames of this camera"
     if spread is not None and spread > FRAMES_DIFFER:
@@ -268,7 +268,7 @@ def write_calibrated(predictor: Predictor, found: Calibration, output: Path, fit
     metadata = {**predictor.metadata, METADATA: record}
     # The scores are of other predictions.
     metadata.pop("evaluation", None)
-    _save(predictor, max_depth_m, metadata, output)
+    _save_scaled(predictor, max_depth_m, metadata, output)
     return max_depth_m
 
 
@@ -289,11 +289,11 @@ def write_uncalibrated(predictor: Predictor, output: Path) -> float:
     metadata["evaluation"] = record["original_evaluation"]
     if metadata["evaluation"] is None:
         del metadata["evaluation"]
-    _save(predictor, record["original_max_depth_m"], metadata, output)
+    _save_scaled(predictor, record["original_max_depth_m"], metadata, output)
     return float(record["original_max_depth_m"])
 
 
-def _save(predictor: Predictor, max_depth_m: float, metadata: Mapping[str, object], output: Path) -> None:
+def _save_scaled(predictor: Predictor, max_depth_m: float, metadata: Mapping[str, object], output: Path) -> None:
     """
     Raises:
         FinetuneError: it cannot be written there.

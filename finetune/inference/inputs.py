@@ -66,13 +66,13 @@ def find_inputs(paths: Sequence[Path], output: Path) -> list[Input]:
     if not inputs:
         raise FinetuneError(
             f"{', '.join(map(str, paths))}: no image in there. Name a folder that holds some directly "
-            f"({', '.join((*_suffixes(), *VIDEO_SUFFIXES))}), or the images."
+            f"({', '.join((*_image_suffixes(), *VIDEO_SUFFIXES))}), or the images."
         )
     _require_own_targets([found.path for found in inputs.values()], output)
     return list(inputs.values())
 
 
-def _suffixes() -> tuple[str, ...]:
+def _image_suffixes() -> tuple[str, ...]:
     from finetune.data.readers.files import IMAGE_SUFFIXES
 
     # An array in a folder is more likely a depth map than an image.
@@ -128,7 +128,7 @@ def _find_by_pattern(pattern: Path) -> list[Input]:
 
 def _keep_images(paths: Iterable[Path]) -> list[Input]:
     """The images and videos among files, sorted by name, without hidden ones."""
-    suffixes = (*_suffixes(), *VIDEO_SUFFIXES)
+    suffixes = (*_image_suffixes(), *VIDEO_SUFFIXES)
     return [Input(path=p) for p in sorted(paths) if p.suffix.lower() in suffixes and not p.name.startswith(".")]
 
 

@@ -53,20 +53,20 @@ class MeterFiles:
         """
         fits = bool(depth_m.max() <= self.max_png_m)
         if points is not None:
-            with explain_write_errors(_named(stem, ".ply")):
-                points.save(_named(stem, ".ply"))
-        write_output(_named(stem, "_preview.png"), _png(meter_preview(depth_m, range_m)[..., ::-1]))
-        counts_file = _named(stem, ".png")
+            with explain_write_errors(_add_ending(stem, ".ply")):
+                points.save(_add_ending(stem, ".ply"))
+        write_output(_add_ending(stem, "_preview.png"), _encode_png(meter_preview(depth_m, range_m)[..., ::-1]))
+        counts_file = _add_ending(stem, ".png")
         if fits:
             write_output(
-                counts_file, _png(np.rint(depth_m.astype(np.float64) * self.units_per_meter).astype(np.uint16))
+                counts_file, _encode_png(np.rint(depth_m.astype(np.float64) * self.units_per_meter).astype(np.uint16))
             )
         else:
             # One of an earlier call would be taken for this prediction.
             with explain_write_errors(counts_file):
                 remove(counts_file)
         # Write .npy last: where it is, the other files are complete.
-        write_output(_named(stem, ".npy"), _npy(depth_m))
+        write_output(_add_ending(stem, ".npy"), _encode_npy(depth_m))
         return fits
 
 
@@ -104,8 +104,8 @@ def write_inverse(inverse: NDArray[np.float32], stem: Path, ends: tuple[float, f
     Raises:
         FinetuneError: nothing can be written there.
     """
-    write_output(_named(stem, "_preview.png"), _png(inverse_preview(inverse, ends)[..., ::-1]))
-    write_output(_named(stem, "_inverse.npy"), _npy(inverse))
+    write_output(_add_ending(stem, "_preview.png"), _encode_png(inverse_preview(inverse, ends)[..., ::-1]))
+    write_output(_add_ending(stem, "_inverse.npy"), _encode_npy(inverse))
 
 
 def inverse_preview(inverse: NDArray[np.float32], ends: tuple[float, float] | None = None) -> NDArray[np.uint8]:
@@ -116,17 +116,17 @@ def inverse_preview(inverse: NDArray[np.float32], ends: tuple[float, float] | No
     return add_labels(picture, ("near", "relative, no unit", "far"))
 
 
-def _named(stem: Path, ending: str) -> Path:
+def _add_ending(stem: Path, ending: str) -> Path:
     return stem.with_name(f"{stem.name}{ending}")
 
 
-def _npy(values: NDArray[np.float32]) -> bytes:
+def _encode_npy(values: NDArray[np.float32]) -> bytes:
     buffer = io.BytesIO()
     np.save(buffer, values)
     return buffer.getvalue()
 
 
-def _png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+def _encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
     encoded, data = cv2.imencode(".png", pixels)
     assert encoded
     return data.tobytes()

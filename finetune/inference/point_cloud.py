@@ -32,7 +32,7 @@ class PointCloud:
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """
-        Write a binary PLY, in meters, with a color for each point. The file is whole or not there.
+        Write a binary PLY, in meters, with a color for each point. An interrupted write leaves no file.
 
         Raises:
             OSError: it cannot be written.

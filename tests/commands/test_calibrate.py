@@ -43,7 +43,7 @@ AS_STORED = SimpleNamespace(image_levels=None)  # what of a preprocessing is ask
 
 @pytest.fixture(scope="module")
 def camera(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model, and frames whose measured depth is 1.25 times its answers."""
+    """A model, and frames whose measured depth is 1.25 times its predictions."""
     folder = tmp_path_factory.mktemp("camera")
     model = load_model(write_model(folder / "model.safetensors"))
     for number in range(5):
@@ -64,7 +64,7 @@ def calibrated(camera: Path) -> Path:
     return out
 
 
-def test_a_scale_comes_back_and_answers_carry_it(camera: Path, calibrated: Path) -> None:
+def test_a_scale_comes_back_and_predictions_carry_it(camera: Path, calibrated: Path) -> None:
     before, after = load_model(camera / "model.safetensors"), load_model(calibrated)
     assert after.max_depth_m == pytest.approx(12.5, rel=1e-6)
     image = picture(48, 64)
@@ -112,13 +112,13 @@ def test_known_distances_by_hand(
 ) -> None:
     monkeypatch.setenv("HOME", str(camera))
     model = load_model(camera / "model.safetensors")
-    answers = [model.predict(read_image(camera / f"{number}.png")) for number in range(2)]
+    predictions = [model.predict(read_image(camera / f"{number}.png")) for number in range(2)]
     labels, out = camera / "known.csv", tmp_path / "out.safetensors"
-    # Two points of image 0 at 1.1 and 1.3 times the answer, one of image 1 at 1.2: medians 1.196 and 1.2 in logarithms.
+    # Points of image 0 at 1.1 and 1.3 times the prediction, of image 1 at 1.2: medians 1.196 and 1.2 in logarithms.
     labels.write_text(
-        f"# x to the right\nimage, x, y, depth_m\n0.png, 3, 5, {1.1 * answers[0][5, 3]}\n"
-        f"0.png 60 40 {1.3 * answers[0][40, 60]}\n\n"
-        f"~/1.png, 10, 20, {1.2 * answers[1][20, 10]}\n"
+        f"# x to the right\nimage, x, y, depth_m\n0.png, 3, 5, {1.1 * predictions[0][5, 3]}\n"
+        f"0.png 60 40 {1.3 * predictions[0][40, 60]}\n\n"
+        f"~/1.png, 10, 20, {1.2 * predictions[1][20, 10]}\n"
     )
     assert main([str(camera / "model.safetensors"), "--known-distances", str(labels), "--output", str(out)]) == 0
     expected = np.sqrt(np.sqrt(1.1 * 1.3) * 1.2)
@@ -177,12 +177,12 @@ def test_a_minority_of_wrong_pixels_does_not_move_the_scale() -> None:
 
 
 def test_only_pixels_that_tell_of_scale_are_compared() -> None:
-    # Of 8 pixels: one right, one of them not measured, sky, an answer of 0, and answers at the end of the range.
-    answer = np.array([[2.0, 3.0, 4.0, 0.0, 9.4, 9.6, 10.0, 5.0]], np.float32)
+    # Of 8 pixels: one right, another not measured, sky, a prediction of 0, and predictions at the end of the range.
+    prediction = np.array([[2.0, 3.0, 4.0, 0.0, 9.4, 9.6, 10.0, 5.0]], np.float32)
     depth_m = np.array([[3.0, 77.0, np.inf, 4.0, 14.1, 30.0, 40.0, 7.5]], np.float32)
     valid = np.array([[True, False, True, True, True, True, True, True]])
     sample = DepthSample(image=np.zeros((1, 8, 3), np.uint8), depth_m=depth_m, valid=valid, source="frame")
-    predictor: Any = SimpleNamespace(max_depth_m=10.0, predict=lambda image: answer, preprocessing=AS_STORED)
+    predictor: Any = SimpleNamespace(max_depth_m=10.0, predict=lambda image: prediction, preprocessing=AS_STORED)
     recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[sample])]))
     (found,) = predict_labeled_frames(predictor, recipe, 20)
     assert found.pred_m.tolist() == pytest.approx([2.0, 9.4, 5.0])
@@ -263,7 +263,7 @@ def test_calls_that_cannot_be_meant(
             main(call)
 
 
-def test_what_was_scored_before_does_not_stand_for_other_answers(camera: Path, tmp_path: Path) -> None:
+def test_what_was_scored_before_does_not_count_for_other_predictions(camera: Path, tmp_path: Path) -> None:
     scored = {"rows": {"finetuned": {"abs_rel": 0.25}}}
     metadata = {"preprocessing": Preprocessing(input_size=(28, 42)).to_mapping(), "evaluation": scored}
     save_native(tmp_path / "scored.safetensors", small_model(10.0), metadata)

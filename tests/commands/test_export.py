@@ -141,7 +141,7 @@ def test_the_license_of_the_base_is_shown(metric: str, tmp_path: Path, capsys: p
     assert capsys.readouterr().err == f"{metric}: license Apache-2.0\n"
 
 
-def test_an_answer_that_is_not_a_number_is_no_agreement(metric: str, tmp_path: Path) -> None:
+def test_a_prediction_that_is_not_a_number_is_no_agreement(metric: str, tmp_path: Path) -> None:
     model = load_model(metric)
     make_overflow(model.network)
     with pytest.raises(FinetuneError, match="predicts nan at every pixel"):
@@ -149,7 +149,7 @@ def test_an_answer_that_is_not_a_number_is_no_agreement(metric: str, tmp_path: P
     assert left(tmp_path) == ["model"]
 
 
-def test_an_answer_that_never_varies_proves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_prediction_that_never_varies_proves_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     dead = small_model(None)
     set_last_bias(dead, -100.0)
     save_native(tmp_path / "dead.safetensors", dead, {"preprocessing": Preprocessing(input_size=(28, 42)).to_mapping()})
@@ -222,7 +222,7 @@ def test_dead_leaves_are_the_same_every_time_and_have_edges_at_every_scale() -> 
     assert min(octaves) > 0.1 * max(octaves)
 
 
-def test_runs_as_a_program_and_answers_a_wrong_call_quickly(tmp_path: Path) -> None:
+def test_runs_as_a_program_and_refuses_a_wrong_call_quickly(tmp_path: Path) -> None:
     called = ["finetune", "export", "model", "--to", "official", "--output", "a"]
     command = [sys.executable, "-X", "importtime", "-m", *called]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)

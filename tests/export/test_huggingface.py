@@ -38,7 +38,7 @@ SIZE = {"preprocessing": Preprocessing(input_size=(112, 154)).to_mapping()}
 def varied_model(
     folder: Path, encoder: str, max_depth_m: float | None, input_size: tuple[int, int], **variant: Any
 ) -> Predictor:
-    """A model of drawn weights whose answer to ``dead_leaves()`` varies, as a file of ours."""
+    """A model of drawn weights whose prediction for ``draw_dead_leaves()`` varies, as a file of ours."""
     preprocessing = Preprocessing(input_size=input_size)
     seen = torch.from_numpy(preprocessing(draw_dead_leaves(*CAMERA)))[None]
     last_layer = last_layer_that_varies(drawn_model(encoder, max_depth_m, **variant), seen)
@@ -54,8 +54,8 @@ def theirs_on(output: Path, pixel_values: Tensor) -> Tensor:
 
     model = AutoModelForDepthEstimation.from_pretrained(output).eval()
     with torch.inference_mode():
-        answer: Tensor = model(pixel_values=pixel_values).predicted_depth[:, None]
-    return answer
+        prediction: Tensor = model(pixel_values=pixel_values).predicted_depth[:, None]
+    return prediction
 
 
 def share(found: Tensor, expected: Tensor) -> float:
@@ -91,7 +91,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("encoder", "max_depth_m", "input_size", "variant"), CASES)
-def test_given_the_same_pixels_transformers_answers_the_same(
+def test_given_the_same_pixels_transformers_predicts_the_same(
     encoder: str, max_depth_m: float | None, input_size: tuple[int, int], variant: dict[str, Any], tmp_path: Path
 ) -> None:
     model = varied_model(tmp_path, encoder, max_depth_m, input_size, **variant)
@@ -345,11 +345,11 @@ import sys
 import numpy as np, torch, transformers
 from PIL import Image
 from transformers import AutoModelForDepthEstimation, pipeline
-folder, pixels, image, answer = sys.argv[1:]
+folder, pixels, image, prediction = sys.argv[1:]
 model, info = AutoModelForDepthEstimation.from_pretrained(folder, output_loading_info=True)
 assert not any(info.values()), info
 with torch.inference_mode():
-    np.save(answer, model(pixel_values=torch.from_numpy(np.load(pixels))).predicted_depth.numpy())
+    np.save(prediction, model(pixel_values=torch.from_numpy(np.load(pixels))).predicted_depth.numpy())
 piped = pipeline("depth-estimation", model=folder)(Image.fromarray(np.load(image)))["predicted_depth"]
 print(transformers.__version__, *piped.shape[-2:])
 """
@@ -369,13 +369,13 @@ def test_the_oldest_transformers_loads_it_too(tmp_path: Path) -> None:
     pixels = model.preprocessing(image)[None]
     np.save(tmp_path / "pixels.npy", pixels)
     np.save(tmp_path / "image.npy", image)
-    paths = [str(tmp_path / name) for name in ("hf", "pixels.npy", "image.npy", "answer.npy")]
+    paths = [str(tmp_path / name) for name in ("hf", "pixels.npy", "image.npy", "prediction.npy")]
     # First on the path, it hides the newer ones; torch and the rest are those that are here.
     environment = {**os.environ, "PYTHONPATH": str(oldest), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run([sys.executable, "-c", LOAD, *paths], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     version, *size = done.stdout.split()
-    # Its pipeline answers at the size that the network saw.
+    # Its pipeline predicts at the size of the network input.
     assert version == "4.45.2" and [int(side) for side in size] == [112, 154]
-    theirs = torch.from_numpy(np.load(tmp_path / "answer.npy"))[:, None]
+    theirs = torch.from_numpy(np.load(tmp_path / "prediction.npy"))[:, None]
     assert share(theirs, model(torch.from_numpy(pixels))) <= TOLERANCE

@@ -85,7 +85,7 @@ def test_a_model_that_samples_positions_as_transformers_does_is_refitted(tmp_pat
 
 @pytest.mark.original
 @pytest.mark.parametrize("max_depth_m", [10.0, None])
-def test_the_original_takes_it_and_answers_in_meters(tmp_path: Path, max_depth_m: float | None) -> None:
+def test_the_original_takes_it_and_predicts_meters(tmp_path: Path, max_depth_m: float | None) -> None:
     from depth_anything_v2.dpt import DepthAnythingV2
 
     y, x = np.mgrid[0:200, 0:280]
@@ -109,8 +109,8 @@ def test_the_original_takes_it_and_answers_in_meters(tmp_path: Path, max_depth_m
         cv2.cvtColor(image, cv2.COLOR_RGB2BGR), content["preprocessing"]["input_size"][0]
     )
     with torch.inference_mode():
-        answer = network(batch)[:, None] * (content["max_depth_m"] or 1.0)
-    theirs = functional.interpolate(answer, size, mode="bilinear", align_corners=True)[0, 0]
+        prediction = network(batch)[:, None] * (content["max_depth_m"] or 1.0)
+    theirs = functional.interpolate(prediction, size, mode="bilinear", align_corners=True)[0, 0]
     require_varied(theirs, max_depth_m)
     ours = load_model(tmp_path / "out.pth").predict(image)
     share = np.abs(ours - theirs.numpy()).max() / np.ptp(theirs.numpy())

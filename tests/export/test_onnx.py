@@ -1,4 +1,4 @@
-"""The file by itself: what it says, which sizes it takes, and that onnxruntime answers as we do."""
+"""The file by itself: what it says, which sizes it takes, and that onnxruntime predicts as we do."""
 
 from __future__ import annotations
 
@@ -35,18 +35,18 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
     assert "onnx, reloaded: " in said and " on an image of 240x320 (" in said
     assert "accepts normalized images of 28x42 (height x width) only" in said
     session = onnxruntime.InferenceSession(str(out))
-    assert [(one.name, one.shape) for one in session.get_inputs()] == [("image", [1, 3, 28, 42])]
-    assert [(one.name, one.shape) for one in session.get_outputs()] == [("depth_m", [1, 1, 28, 42])]
-    answer = OnnxPredictor(out)
-    assert answer.metadata["max_depth_m"] == 10.0
-    assert (answer.metadata["kind"], answer.metadata["opset"], answer.metadata["input_size"]) == (
+    assert [(tensor.name, tensor.shape) for tensor in session.get_inputs()] == [("image", [1, 3, 28, 42])]
+    assert [(tensor.name, tensor.shape) for tensor in session.get_outputs()] == [("depth_m", [1, 1, 28, 42])]
+    exported = OnnxPredictor(out)
+    assert exported.metadata["max_depth_m"] == 10.0
+    assert (exported.metadata["kind"], exported.metadata["opset"], exported.metadata["input_size"]) == (
         "metric",
         18,
         [28, 42],
     )
-    assert answer.metadata["license"] == "Apache-2.0"
+    assert exported.metadata["license"] == "Apache-2.0"
     with pytest.raises(FinetuneError, match=r"accepts 28x42 \(height x width\) only, and the image becomes 28x84"):
-        answer(image(40, 120))
+        exported(image(40, 120))
 
 
 @pytest.mark.slow
@@ -56,10 +56,10 @@ def test_a_file_of_any_size_is_compared_at_three_more(
     out = tmp_path / "m.onnx"
     assert export.main([str(weights), "--to", "onnx", "--output", str(out), "--dynamic"]) == 0
     said = capsys.readouterr().out
-    assert all(size in said for size in ("at 112x112", "84x210", "182x126"))
-    model, answer = load_model(weights), OnnxPredictor(out)
+    assert all(size in said for size in ("as a share of the spread: 112x112", "84x210", "182x126"))
+    model, exported = load_model(weights), OnnxPredictor(out)
     for shape in ((40, 60), (120, 40), (50, 50)):
-        ours, theirs = model.predict(image(*shape)), answer(image(*shape))
+        ours, theirs = model.predict(image(*shape)), exported(image(*shape))
         assert np.abs(ours - theirs).max() <= 1e-3 * np.ptp(ours)
 
 

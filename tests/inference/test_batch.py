@@ -103,7 +103,7 @@ def test_lists_are_read_as_those_for_training(tmp_path: Path, text: str) -> None
     for name in ("a 1.png", "b.png"):
         write_image(tmp_path / name)
     found = find_inputs([next(tmp_path.glob("list.*"))], tmp_path / "out")
-    assert [(one.path.name, one.intrinsics) for one in found] == [
+    assert [(given.path.name, given.intrinsics) for given in found] == [
         ("a 1.png", (40, 40, 20, 15)),
         ("b.png", (40, 40, 20, 15)),
     ]
@@ -114,7 +114,7 @@ def test_a_line_may_be_a_name_with_spaces_or_a_comma(tmp_path: Path) -> None:
     for name in ("my photo.png", "its, depth.png", "x,y.png"):
         write_image(tmp_path / name)
     found = find_inputs([tmp_path / "list.txt"], tmp_path / "out")
-    assert [one.path.name for one in found] == ["my photo.png", "its, depth.png", "x,y.png"]
+    assert [given.path.name for given in found] == ["my photo.png", "its, depth.png", "x,y.png"]
 
 
 def test_depth_beside_images_is_not_taken_for_one(metric: str, tmp_path: Path) -> None:
@@ -280,7 +280,7 @@ def test_elongated_images_are_bounded_by_their_longer_side(size: tuple[int, int]
     assert Preprocessing(input_size=(112, 154)).network_size(*size) == expected
 
 
-def test_odd_sizes_are_answered_and_said(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_odd_sizes_are_predicted_and_said(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for name, size in {"tiny": (32, 48), "strip": (32, 900), "large": (900, 1200)}.items():
         write_image(tmp_path / "in" / f"{name}.png", picture(*size))
     assert main([metric, str(tmp_path / "in"), "--output", str(tmp_path / "out")]) == 0

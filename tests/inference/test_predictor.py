@@ -52,13 +52,13 @@ def test_what_a_metric_file_says_of_itself(tmp_path: Path) -> None:
 @pytest.mark.parametrize("max_depth_m", [10.0, None])
 def test_predict_is_preprocessing_network_and_resize(tmp_path: Path, max_depth_m: float | None) -> None:
     image = picture()
-    answer = load_model(str(write_model(tmp_path / "m.safetensors", max_depth_m))).predict(image)
+    prediction = load_model(str(write_model(tmp_path / "m.safetensors", max_depth_m))).predict(image)
     with torch.inference_mode():
         of_network = small_model(max_depth_m)(torch.from_numpy(Preprocessing(input_size=INPUT_SIZE)(image))[None])
     expected = functional.interpolate(of_network, (40, 50), mode="bilinear", align_corners=True)[0, 0].numpy()
-    assert (answer.dtype, answer.shape) == (np.float32, (40, 50))
-    assert np.ptp(answer) > 0
-    np.testing.assert_array_equal(answer, expected)
+    assert (prediction.dtype, prediction.shape) == (np.float32, (40, 50))
+    assert np.ptp(prediction) > 0
+    np.testing.assert_array_equal(prediction, expected)
 
 
 def test_twice_the_max_depth_is_twice_the_depth(tmp_path: Path) -> None:
@@ -69,10 +69,10 @@ def test_twice_the_max_depth_is_twice_the_depth(tmp_path: Path) -> None:
 def test_called_on_a_normalized_batch_it_is_the_network(tmp_path: Path) -> None:
     model = load_model(write_model(tmp_path / "m.safetensors"))
     batch = torch.linspace(-2, 2, 2 * 3 * 28 * 42).view(2, 3, 28, 42)
-    answer = model(batch)
-    assert (answer.shape, answer.dtype, answer.requires_grad) == ((2, 1, 28, 42), torch.float32, False)
+    prediction = model(batch)
+    assert (prediction.shape, prediction.dtype, prediction.requires_grad) == ((2, 1, 28, 42), torch.float32, False)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(model(batch), answer)
+        assert torch.equal(model(batch), prediction)
     with pytest.raises(ValueError, match="multiples of 14"):
         model(batch[..., :-1])
 
@@ -278,7 +278,7 @@ def test_an_adapter_is_laid_over_the_network_it_belongs_to_and_no_other(tmp_path
 
 @pytest.mark.original
 @pytest.mark.parametrize("size", [(240, 320), (120, 200)])
-def test_official_file_answers_as_the_original(tmp_path: Path, size: tuple[int, int]) -> None:
+def test_official_file_predicts_as_the_original(tmp_path: Path, size: tuple[int, int]) -> None:
     from depth_anything_v2.dpt import DepthAnythingV2
 
     spec = ENCODERS["vits"]
@@ -299,7 +299,7 @@ def test_official_file_answers_as_the_original(tmp_path: Path, size: tuple[int, 
     assert np.abs(model.predict(image[..., ::-1]) - theirs).max() / np.ptp(theirs) > 1e-4
 
 
-def test_an_answer_is_in_full_float32_and_leaves_the_setting_as_it_was(
+def test_a_prediction_is_in_full_float32_and_leaves_the_setting_as_it_was(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = load_model(str(write_model(tmp_path / "m.safetensors")))
