@@ -344,7 +344,8 @@ def test_resuming_on_another_file_list_is_refused(
     assert launch(recipe, *arguments) == 0
     (folder / "train.txt").write_text("00.jpg 00.png\n01.jpg 01.png\n")
     assert launch(recipe, *arguments, "--resume") == 2
-    assert "what data.train.0 (10 frames then, 2 now" in capsys.readouterr().err
+    said = "since the run began, data.train.0 (10 frames then, 2 now, of other names or content) changed, so its samples"
+    assert said in capsys.readouterr().err
 
 
 def test_moved_with_its_data_and_with_a_cut_best_a_run_goes_on(
