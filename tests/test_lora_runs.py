@@ -60,6 +60,7 @@ def test_the_adapter_beside_the_weights_is_the_same_model(finished: Path) -> Non
     assert sizes[0] < 0.8 * sizes[1]
 
 
+@pytest.mark.slow
 def test_the_adapter_gives_the_table_of_the_run(finished: Path, tmp_path: Path) -> None:
     out = tmp_path / "table.json"
     call = [str(finished / "best" / "adapter"), "--recipe", str(finished / "recipe.yaml"), "--json", str(out)]
@@ -140,7 +141,9 @@ def test_more_blocks_than_there_are_and_drawn_weights_are_refused(
     assert "model.train is 'lora' and model.checkpoint is null" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("mode", ["all", "decoder", "lora"])
+@pytest.mark.parametrize(
+    "mode", [pytest.param("all", marks=pytest.mark.slow), pytest.param("decoder", marks=pytest.mark.slow), "lora"]
+)
 def test_every_mode_tells_what_it_trains(recipe: Path, mode: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert train.main([str(recipe), f"model.train={mode}", "run.steps=2", "export=[]", "--verbose"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith(f"model.train {mode}: "))

@@ -32,7 +32,14 @@ from tests.conftest import ended_run, moved_run
 from tests.runs import launch, require_same, rows
 
 
-@pytest.mark.parametrize(("ended", "workers"), [("finished", 0), ("finished", 1), ("averaged", 0)])
+@pytest.mark.parametrize(
+    ("ended", "workers"),
+    [
+        pytest.param("finished", 0, marks=pytest.mark.slow),
+        ("finished", 1),
+        pytest.param("averaged", 0, marks=pytest.mark.slow),
+    ],
+)
 def test_resumed_equals_never_stopped(request: pytest.FixtureRequest, ended: str, workers: int) -> None:
     finished = request.getfixturevalue(ended)
     weights, table = finished / "last" / "model.safetensors", finished / "evaluation.json"
@@ -325,6 +332,7 @@ def test_a_run_killed_before_its_first_resume_point_adds_nothing_twice(finished:
     assert rows(finished) == before
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_ends_as_it_did_and_a_lost_best_comes_back(finished: Path) -> None:
     before = (finished / "evaluation.json").read_text()
     assert launch(finished / "recipe.yaml", "--resume") == 0
@@ -344,7 +352,7 @@ def test_resuming_on_another_file_list_is_refused(
     assert launch(recipe, *arguments) == 0
     (folder / "train.txt").write_text("00.jpg 00.png\n01.jpg 01.png\n")
     assert launch(recipe, *arguments, "--resume") == 2
-    said = "since the run began, data.train.0 (10 frames then, 2 now, of other names or content) changed, so its samples"
+    said = "since the run began, data.train.0 (10 frames then, 2 now, of other names or content) changed, so its"
     assert said in capsys.readouterr().err
 
 

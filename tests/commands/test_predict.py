@@ -248,12 +248,16 @@ def test_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeyp
     assert capsys.readouterr().err.endswith("interrupted. Images that are done stay; call again for the others.\n")
 
 
-def test_help_is_quick_and_the_file_runs_as_a_program(metric: str, tmp_path: Path) -> None:
+def test_help_is_quick() -> None:
     start = time.perf_counter()
     shown = subprocess.run([sys.executable, "finetune/predict.py", "--help"], cwd=ROOT, capture_output=True, text=True)
     assert time.perf_counter() - start < 1.0
     assert shown.returncode == 0
     assert "millimeters" in shown.stdout
+
+
+@pytest.mark.slow
+def test_the_file_runs_as_a_program(metric: str, tmp_path: Path) -> None:
     image = write_image(tmp_path / "a.png")
     command = [sys.executable, "finetune/predict.py", metric, str(image), "--output", str(tmp_path / "out")]
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)

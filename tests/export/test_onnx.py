@@ -26,6 +26,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_model(tmp_path_factory.mktemp("onnx") / "m.safetensors")
 
 
+@pytest.mark.slow
 def test_a_file_of_one_size_says_what_it_takes_and_gives(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

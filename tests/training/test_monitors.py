@@ -195,6 +195,7 @@ def test_a_run_that_stands_still_says_so_everywhere(
     assert below.splitlines()[-2] == "6 warnings, above"
 
 
+@pytest.mark.slow
 def test_rates_that_move_nothing_are_named(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ("optim.lr=1e-12", "optim.lr_decoder=1e-12", "optim.weight_decay=0", "export=[]")
     assert train.main([str(recipe), *arguments]) == 0

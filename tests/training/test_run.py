@@ -110,6 +110,7 @@ def test_evaluation_while_training_in_bf16_is_that_of_the_table(recipe: Path, tm
     assert table["rows"]["finetuned"]["abs_rel"] == min(scores)
 
 
+@pytest.mark.slow
 def test_with_an_average_it_is_what_is_evaluated_and_saved(recipe: Path, tmp_path: Path) -> None:
     # In bf16, where Accelerate wraps the forward of the network that is trained.
     overrides = ["run.precision=bf16", "run.steps=4", "run.evaluate_every_steps=4", "export=[]"]
@@ -242,6 +243,7 @@ def test_compiled_it_trains_to_the_same_losses_and_its_weights_bear_their_own_na
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_changes_memory_and_not_the_weights(recipe: Path, tmp_path: Path) -> None:
     assert launch(recipe, "run.steps=2", "export=[]") == 0
     assert launch(recipe, "run.steps=2", "export=[]", "name=again", "run.gradient_checkpointing=true") == 0
@@ -267,6 +269,7 @@ def test_training_the_decoder_leaves_the_encoder_alone(recipe: Path, tmp_path: P
     assert {"decoder.project.0.weight", "decoder.fuse.0.unit.conv1.weight", "head.last.weight"} <= changed
 
 
+@pytest.mark.slow
 def test_each_start_runs_and_only_calibrated_starts_in_meters(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -130,6 +130,7 @@ def test_images_that_use_few_levels_are_told() -> None:
     assert not [one for one in find_problems(entry([collect_facts(lively)] * 4)) if one.name == "image_levels"]
 
 
+@pytest.mark.slow
 def test_training_predict_and_evaluate_see_one_image(recipe: Path, frames: Path, tmp_path: Path) -> None:
     folder = tmp_path / "thermal"
     folder.mkdir()
