@@ -59,6 +59,38 @@ def test_a_module_never_imports_a_command(file: Path) -> None:
         assert "commands" not in rooms_imported_by(file)
 
 
+def test_functions_and_classes_are_short() -> None:
+    limits = {ast.FunctionDef: 60, ast.ClassDef: 250}
+    long = [
+        f"{file.relative_to(ROOT)}: {node.name} has {lines} lines"
+        for file in FILES
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.ClassDef)
+        and (lines := (node.end_lineno or 0) - node.lineno + 1) > limits[type(node)]
+    ]
+    assert not long
+
+
+def test_any_is_rare_and_no_reader_is_any() -> None:
+    annotations: list[ast.expr] = []
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.AnnAssign):
+                annotations.append(node.annotation)
+            elif isinstance(node, ast.arg) and node.annotation is not None:
+                annotations.append(node.annotation)
+                assert not (node.arg == "reader" and ast.unparse(node.annotation) == "Any"), file
+            elif isinstance(node, ast.FunctionDef) and node.returns is not None:
+                annotations.append(node.returns)
+    found = [
+        name
+        for annotation in annotations
+        for name in ast.walk(annotation)
+        if isinstance(name, ast.Name) and name.id == "Any"
+    ]
+    assert len(found) <= 130
+
+
 def test_no_file_at_the_top_hides_a_standard_module() -> None:
     # accelerate launch finetune/train.py puts finetune/ first on the path before our first line runs.
     assert not {path.stem for path in PACKAGE.iterdir()} & set(sys.stdlib_module_names)

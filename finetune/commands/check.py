@@ -14,7 +14,7 @@ def make_parser() -> CommandParser:
     """The arguments of ``finetune check``."""
     parser = CommandParser(
         prog="finetune check",
-        description="Look at recipe, data and checkpoint before anything is trained: what is wrong, how one can tell, "
+        description="Look at recipe, data and checkpoint before anything is trained: what is wrong, the evidence, "
         "and the line to write. It writes only the files that --json and --html name.",
         example="finetune check recipes/room_tiny.yaml --html check.html",
     )

@@ -25,8 +25,8 @@ def make_parser() -> CommandParser:
     """The arguments of ``finetune evaluate``."""
     parser = CommandParser(
         prog="finetune evaluate",
-        description="Score a model on a recipe's data.val by the recipe's protocols, next to two baselines: the median "
-        "depth of the training data, and the recipe's checkpoint with one scale and shift.",
+        description="Score a model on a recipe's data.val by the recipe's protocols, next to baselines that need no "
+        "training: the best constants, and the recipe's checkpoint with one scale and shift.",
         example="finetune evaluate runs/room_tiny --recipe recipes/room_tiny.yaml --html evaluation.html",
     )
     add_model_argument(parser, optional=True)

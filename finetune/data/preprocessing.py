@@ -20,7 +20,7 @@ from finetune.utils.errors import shown
 _LEVELS = "image_levels"
 _ORIENTATION = "orientation"
 _MAX_COLOR = 1000  # largest mean and std; beyond it all images would look the same
-# Times as elongated as the input size that an image may be before its longer side is bounded; see network_size.
+# Images more than this many times as elongated as the input size have their longer side bounded; see network_size.
 MAX_ELONGATED = 4.0
 _MAX_M = np.finfo(np.float32).max
 

@@ -18,7 +18,7 @@ from finetune.utils.errors import DataError, FileFault
 if TYPE_CHECKING:
     from finetune.data.augmentation import Augmentation
 
-# Windows that are drawn before one is placed around a label.
+# Random windows to try before placing one around a measured pixel.
 _WINDOW_DRAWS = 4
 # Frames that are tried in place of an unreadable one: with one bad frame in ten, all of them fail once in 1e10.
 _MAX_STAND_INS = 10
@@ -121,7 +121,7 @@ class TrainingSamples(Dataset[TrainingItem]):
         first = faults[0]
         raise DataError(
             first.source,
-            f"{first.found}; nor could any of {_MAX_STAND_INS} frames be read that were drawn in its place, "
+            f"{first.found}; the {_MAX_STAND_INS} frames tried in its place could not be read either, "
             f"such as {faults[-1].source}",
             first.fix,
         )

@@ -42,7 +42,7 @@ def log10(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
 def silog(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
     """100 sqrt(mean(e^2) - mean(e)^2) with e = ln pred - ln target, no unit; lower is better."""
     error = np.log(pred_m) - np.log(target_m)
-    # The variance of equal numbers can come out a rounding below 0.
+    # Rounding can make the variance of equal numbers slightly negative.
     return float(100.0 * np.sqrt(max(0.0, np.mean(np.square(error)) - np.square(np.mean(error)))))
 
 

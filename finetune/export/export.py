@@ -177,7 +177,7 @@ def _compare(
 
 
 def _largest_and_mean(difference: NDArray[np.float64]) -> tuple[float, float]:
-    """0 without pixels: if half of the image or more has the same depth, nothing is farther than the median."""
+    """(largest, mean); zeros without pixels: if half of the image has one depth, nothing is farther than the median."""
     return (float(difference.max()), float(difference.mean())) if difference.size else (0.0, 0.0)
 
 

@@ -228,7 +228,7 @@ def _log_median(scales: Sequence[float]) -> float:
 
 def _find_warnings(before: float, after: float, spread: float | None, near: float, far: float) -> Iterable[str]:
     if before > _SMALL_ERROR and after > MIN_GAINED * before:
-        yield f"one scale does not help ({before:.3f} before, {after:.3f} after): fine-tune on frames of this camera"
+        yield f"one scale hardly helps ({before:.3f} before, {after:.3f} after): fine-tune on frames of this camera"
     if spread is not None and spread > FRAMES_DIFFER:
         yield (
             f"each frame needs a different scale ({math.expm1(spread):.0%} apart), so one scale fits none of them: "

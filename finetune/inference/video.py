@@ -18,7 +18,7 @@ from finetune.utils.errors import DataError, FinetuneError
 from finetune.utils.files import NAME_A_FOLDER, atomic_write, explain_write_errors
 from finetune.utils.paths import require_regular
 
-# FFmpeg prints lines of its own about damaged files between ours. OpenCV reads this when it opens its first video.
+# FFmpeg prints its own lines about damaged files; silence it. OpenCV reads this when it opens its first video.
 os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
 # VP9 in .mp4, which browsers play. They do not play MPEG-4 Part 2, which OpenCV writes as mp4v.
 CODEC = "vp09"

@@ -33,13 +33,13 @@ def aligned_residual(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
 
 def _normalized(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
-    """(B, 1, H, W) -> (B, H * W) with median 0 and spread 1, 0 all over where it is flat; and (B, 1), whether it is."""
+    """(B, 1, H, W) -> (B, H * W) with median 0 and spread 1, all 0 for a flat map; and (B, 1), True for flat maps."""
     values = values.float().flatten(1)
     # Invalid pixels are replaced before any arithmetic: NaN times a gradient of 0 is NaN in backward.
     median = values.where(inside, float("nan")).nanmedian(1, keepdim=True).values
     median = median.where(inside.any(1, keepdim=True), 0.0)
     centered = (values.where(inside, 0.0) - median).where(inside, 0.0)
     spread = centered.abs().sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp_min(1)
-    flat = spread <= MIN_SPREAD  # False of a NaN, which must come out and not be taken for flat
+    flat = spread <= MIN_SPREAD  # NaN compares False, so it stays visible and is not taken for flat
     # Divided by the floor, a map of one number would get a gradient of a million.
     return (centered / spread.clamp_min(MIN_SPREAD)).where(~flat, 0.0), flat

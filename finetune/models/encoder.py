@@ -45,7 +45,7 @@ class Encoder(VisionTransformer):
         )
         self.out_indices = spec.out_indices_of(version)
         self.position_offset = position_offset
-        # Never read; official files have it, so complete ones of ours must too.
+        # Unused, but official files contain it, so our exports need it.
         self.register_buffer("mask_token", torch.zeros(1, spec.embed_dim))
         for block in self.blocks:
             block.attn.fused_attn = True  # whatever TIMM_FUSED_ATTN says: the other path holds all weights in memory

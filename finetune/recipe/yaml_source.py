@@ -377,7 +377,8 @@ def _unsupported(problem: str, event: yaml.Event) -> yaml.MarkedYAMLError:
 
 def _file_text(path: Path) -> str:
     if not path_exists(path):
-        raise RecipeFaults([f"{path}: {missing(path)}.{did_you_mean(nearest_path(path))}"])
+        perhaps = did_you_mean(nearest_path(path)) or " Name a recipe, such as recipes/room_tiny.yaml."
+        raise RecipeFaults([f"{path}: {missing(path)}.{perhaps}"])
     try:
         data = read_bytes(path)
     except IsADirectoryError:

@@ -257,14 +257,14 @@ def _make_value_cell(value: object) -> Cell:
 
 
 def _make_run_tables(run: EndedRun, color: int) -> _RunTables:
-    """Every table of a run, with its protocol and its alarms."""
+    """Every table of a run, with its protocol and its warnings."""
     return _RunTables(
         name=Cell(text=run.name, color=color),
         tables=[
             (
                 make_score_table(evaluation["rows"]),
                 describe_recorded_protocol(evaluation),
-                [str(alarm) for alarm in evaluation.get("alarms", ())],
+                [str(warning) for warning in evaluation.get("alarms", ())],
             )
             for evaluation in run.evaluations
         ],

@@ -76,7 +76,7 @@ class PageContent:
 
 @dataclass(frozen=True, kw_only=True)
 class _Card:
-    """A large number at the top, and what the free rows have."""
+    """A large number at the top, and the baselines' values."""
 
     metric: str
     value: str

@@ -143,7 +143,7 @@ def _format_setting(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-# Raised when a file is read or drawn that holds something else than a run writes.
+# Errors from reading or drawing a file that no run wrote.
 _CONTENT_ERRORS = (OSError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 
 

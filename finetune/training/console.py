@@ -1,4 +1,4 @@
-"""What a run tells on the console while it goes: plain lines of the logger ``finetune``, above the bar if there is one.
+"""Console output of a run: plain lines of the logger ``finetune``, above the bar if there is one.
 
 Results, such as the table, are printed and no part of the log.
 """

@@ -209,7 +209,7 @@ def environment_record(
 def _version(package: str) -> str | None:
     """None for this program run from a clone that was not installed."""
     try:
-        # The name of its own that it has among all packages: on PyPI, finetune is another project.
+        # Our name on PyPI; finetune is another project there.
         return importlib.metadata.version("depth-finetune" if package == "finetune" else package)
     except importlib.metadata.PackageNotFoundError:
         return None
@@ -242,17 +242,17 @@ def content_digest(reader: Reader) -> str:
 def _git(*arguments: str) -> str | None:
     """What git says of the checkout the program runs from; None when it is not one."""
     package = Path(__file__).resolve().parent
-    # Not the repository that somebody's environment names; and no lock on its index, which another command may want.
+    # GIT_ variables may point to another repository; and another command may want the lock of the index.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     environment["GIT_OPTIONAL_LOCKS"] = "0"
     call = partial(subprocess.run, capture_output=True, text=True, check=True, env=environment, errors="replace")
     try:
-        # Installed below somebody's own repository, the program is none of its files.
+        # Installed inside another repository, this file is not tracked by it, and its commit is not ours.
         call(["git", "-C", str(package), "ls-files", "--error-unmatch", "--", Path(__file__).name])
-        answer = call(["git", "-C", str(package), *arguments])
+        completed = call(["git", "-C", str(package), *arguments])
     except (OSError, subprocess.CalledProcessError):
         return None
-    return answer.stdout.strip()
+    return completed.stdout.strip()
 
 
 def _cpu_name() -> str:

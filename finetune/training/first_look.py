@@ -75,7 +75,7 @@ def next_line(folder: RunFolder) -> str:
     run, recipe = (shlex.quote(str(path)) for path in (folder.path, folder.recipe))
     page = folder.path / REPORT_FILE
     steps = [
-        *([f"open {page}"] if is_file(page) else []),
+        *([f"open {shlex.quote(str(page))}"] if is_file(page) else []),
         f"finetune evaluate {run} --recipe {recipe}",
         f"finetune predict {run} IMAGES --output FOLDER",
         f"finetune export {run} --to onnx --output FILE",
@@ -134,5 +134,5 @@ def _data(recipe: Recipe) -> str:
 def _results(folder: RunFolder) -> list[str]:
     return [
         f"{folder.path}: weights in best/, and at the end the page {REPORT_FILE}",
-        f"watch it: tensorboard --logdir {folder.tensorboard}",
+        f"watch it: tensorboard --logdir {shlex.quote(str(folder.tensorboard))}",
     ]

@@ -168,7 +168,7 @@ def _require_relative(checkpoint: Checkpoint, where: str) -> None:
     if checkpoint.kind == "metric":
         raise CheckpointError(
             checkpoint.source,
-            "it answers in meters, so a relative head would start with near and far turned around",
+            "it predicts meters, so a relative head would start with near and far turned around",
             f"Use a relative checkpoint, or set model.head: metric ({where})",
         )
 
@@ -177,14 +177,14 @@ def _require_keepable(checkpoint: Checkpoint, max_depth_m: float, where: str, re
     if checkpoint.kind == "relative":
         raise CheckpointError(
             checkpoint.source,
-            "it answers in inverse depth, so there is no metric layer to keep",
+            "it predicts inverse depth, so there is no metric layer to keep",
             f"Set model.decoder_init: calibrated ({where})",
         )
     if checkpoint.max_depth_m != max_depth_m and not rescale:
         raise CheckpointError(
             checkpoint.source,
             f"its max depth is {checkpoint.max_depth_m:g} m, the recipe says {max_depth_m:g}, and keeping the weights "
-            f"would scale every answer by {max_depth_m / (checkpoint.max_depth_m or max_depth_m):.3g}",
-            f"Set model.max_depth_m: {checkpoint.max_depth_m:g} to keep its answers, model.on_max_depth: rescale to "
-            f"have them scaled, or model.decoder_init: calibrated to solve for them on your data ({where})",
+            f"would scale every prediction by {max_depth_m / (checkpoint.max_depth_m or max_depth_m):.3g}",
+            f"Set model.max_depth_m: {checkpoint.max_depth_m:g} to keep its predictions, model.on_max_depth: rescale "
+            f"to have them scaled, or model.decoder_init: calibrated to solve for them on your data ({where})",
         )

@@ -16,10 +16,10 @@ from finetune.utils.errors import FinetuneError
 LAUNCH = "torchrun --nproc_per_node=N, or accelerate launch --multi_gpu --num_processes N"
 # What every launcher of several processes says to each of them.
 _OF_A_LAUNCHER = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-# How many there are, in the words of other launchers.
+# Process counts as MPI launchers name them.
 _OF_MPI = ("OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "MV2_COMM_WORLD_SIZE")
 _NUMBERS = ("WORLD_SIZE", "RANK", "LOCAL_RANK", "LOCAL_WORLD_SIZE", "MASTER_PORT", *_OF_MPI)
-# Ways to train that Accelerate has and this program was not run with.
+# Modes of Accelerate that this program was never run with.
 _NOT_RUN = {
     "ACCELERATE_USE_FSDP": "FSDP",
     "ACCELERATE_USE_DEEPSPEED": "DeepSpeed",

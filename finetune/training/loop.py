@@ -22,6 +22,8 @@ from finetune.training.validation import Best, Validator
 from finetune.training.weights import WeightsWriter
 from finetune.utils.signals import Interrupted, Interrupts, StopAsked
 
+_COST_STEPS = 3  # steps, besides the first, whose mean says what the others will take
+
 
 @dataclass(kw_only=True)
 class Run:
@@ -196,6 +198,7 @@ class Run:
         self.monitors.note_step(total, values.head_gradient_norm)
         if self.log and self._seconds is not None:
             self._seconds.append(seconds)
+            self._say_cost()
         images = self.trainer.bad_samples.samples_of_a_step
         if self.log:
             self.log.advance(total, images / seconds)
@@ -204,12 +207,11 @@ class Run:
             if self.log:
                 speed = {"images_per_second": images / means.pop("seconds")}
                 self.log.log_training(self.step, {**means, **self.trainer.learning_rates, **speed})
-                self._say_cost()
             self.validator.report(self.monitors.note_logged_step(self.step))
 
     def _say_cost(self) -> None:
         """Say once what the steps of this launch take. The first one does not count, since it starts the workers."""
-        if self._seconds and len(self._seconds) > 1 and self.step < self.total_steps:
+        if self._seconds and len(self._seconds) > _COST_STEPS and self.step < self.total_steps:
             steps = self.total_steps - self.step + len(self._seconds)
             say(cost_sentence(statistics.mean(self._seconds[1:]), steps, self.accelerator.device))
             self._seconds = None

@@ -206,13 +206,13 @@ class Monitors:
         return {
             "constant output": (
                 f"the prediction is one number in each of {images} (about {spreads[0].high:.3g}): the network does not "
-                "see the image. Lower the rates, or start with another model.decoder_init"
+                "see the image. Lower the learning rates, or start with another model.decoder_init"
             )
             if constant
             else None,
             "predictions at the end of the range": (
                 f"{max(at_zero, at_max):.0%} of the predicted pixels are at {end}, where there is no gradient. Lower "
-                "the rates, and check the unit of the measured depth and model.max_depth_m"
+                "the learning rates, and check the unit of the measured depth and model.max_depth_m"
             )
             if max(at_zero, at_max) > MAX_AT_END
             else None,
@@ -230,7 +230,7 @@ class Monitors:
             return None
         return (
             f"{self.metric} {value:.4f} does not beat constant_median, {self.constant_score:.4f}, which predicts the "
-            "median training depth everywhere. Check that images and depth belong together, and the rates"
+            "median training depth everywhere. Check that images and depth belong together, and the learning rates"
         )
 
     def _judge_overfitting(self) -> str | None:

@@ -49,8 +49,8 @@ def require_overfit(run: Run, startup: Startup) -> str:
     worst = dict.fromkeys(f"{source} {error:.3f}" for error, source in sorted(scored, reverse=True))
     raise ResultError(
         f"{reached}, more than {MAX_ABS_REL}; largest on {', '.join(list(worst)[:3])}. If the loss still falls in "
-        "metrics.csv, give it more run.steps or higher rates; if not, look at the loss, at model.max_depth_m, and "
-        "whether these images and their depth belong together."
+        "metrics.csv, give it more run.steps or higher learning rates; if not, look at the loss, at "
+        "model.max_depth_m, and whether these images and their depth belong together."
     )
 
 

@@ -308,7 +308,7 @@ def _try_model(recipe: Recipe, step: bool, checked: Checked) -> Startup | None:
         entries = (*recipe.data.train, *recipe.data.val)
         of_readers = dict.fromkeys(note for entry in entries for note in entry.source.notes)
         checked.notes += [*of_readers, *default_notes(recipe), *notes, *startup.warnings, *startup.notes]
-        checked.notes += [sentence for sentence in (startup.loaded, *startup.details) if sentence]
+        checked.notes += [startup.loaded] if startup.loaded else []
         checked.notes += [str(startup.baselines)] if startup.baselines else []
         if startup.checkpoint and startup.checkpoint.license:
             checked.notes.append(f"license of the base: {startup.checkpoint.license}")

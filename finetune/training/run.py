@@ -54,7 +54,7 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool, verbose: bool
     Args:
         recipe: as read.
         resume, overwrite: what to do with a run that is in the run folder already.
-        verbose: also say what only whoever looks for a fault wants to know.
+        verbose: also print the details that help to find a fault.
 
     Raises:
         FinetuneError: anything a user can cause, before step 1 where it can be known then.

@@ -76,7 +76,8 @@ class RunLog:
         self._folder = folder
         self._writer = SummaryWriter(str(folder.tensorboard), purge_step=whole + 1 if step else 0)
         # Without a terminal, which can overwrite a line, there is a line for each logged step instead.
-        self._bar = tqdm(total=total_steps, initial=step, unit="step", dynamic_ncols=True, disable=None)
+        # It appears with the first step, below the lines that say what runs.
+        self._bar: tqdm | None = None
         self._begun = step, time.monotonic()
         self._validation = validation
         self._tensorboard = folder.tensorboard
@@ -97,13 +98,17 @@ class RunLog:
 
     def advance(self, loss: float, images_per_second: float) -> None:
         """Move the bar by one step."""
+        if self._bar is None:
+            first, _ = self._begun
+            self._begun = first, time.monotonic()
+            self._bar = tqdm(total=self._total_steps, initial=first, unit="step", dynamic_ncols=True, disable=None)
         self._bar.update()
         self._bar.set_postfix_str(f"loss {loss:.4f}, {images_per_second:.1f} images/s", refresh=False)
 
     def log_training(self, step: int, values: Mapping[str, float]) -> None:
         """Log a step of training."""
         self._record("train", step, values)
-        if self._bar.disable:
+        if self._bar is None or self._bar.disable:
             first, began_s = self._begun
             left_s = (time.monotonic() - began_s) / max(step - first, 1) * (self._total_steps - step)
             say(
@@ -153,7 +158,8 @@ class RunLog:
 
     def close(self) -> None:
         """Finish the bar and the event file."""
-        self._bar.close()
+        if self._bar is not None:
+            self._bar.close()
         # If the folder is gone, there is nothing to finish, and an error has said so.
         with suppress(OSError):
             self._writer.close()

@@ -23,7 +23,7 @@ class StopSignals:
         Args:
             accelerator: all its processes must make one of these.
             interrupts: entered by the caller.
-            accumulate: micro-batches of a step. With one, the end of the step is soon enough to hear of the others.
+            accumulate: micro-batches of a step. With one, other processes' signals are checked at the end of the step.
         """
         self.interrupts = interrupts
         self.number = 0

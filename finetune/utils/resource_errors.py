@@ -87,12 +87,13 @@ def _explain_process_limit(error: OSError | SafetensorError) -> str | None:
 
 def worker_died(how: str) -> ProcessError:
     """The error to raise when a loader's worker is gone; ``how`` is PyTorch's message."""
-    # PyTorch raises for each worker that dies, wherever the main thread is then. This process is ending: no more of it.
+    # PyTorch raises for each worker that dies, wherever the main thread is then. This process is ending, so it stops
+    # listening.
     if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     if _files_allowed() < _FEW_FILES:
         return ProcessError(f"A process that reads data died. {_OF_FILES}")
-    # PyTorch goes on to say that it does not know why.
+    # Drop PyTorch's remark that details are lost.
     how, *_ = how.partition(". Details are lost")
     return ProcessError(
         f"A process that reads data died ({how.strip().rstrip('.')}). Usually memory, or shared memory in a container, "

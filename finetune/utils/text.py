@@ -8,7 +8,7 @@ from functools import lru_cache
 
 # A longer word is not a typing error, and comparing words takes the square of their length.
 _MAX_LENGTH = 80
-# The least similarity of two words of which one begins with the other, such as epoch and epochs.
+# Minimum similarity if one word is a prefix of the other, such as epoch and epochs.
 _SIMILARITY_OF_PREFIX = 0.8
 
 

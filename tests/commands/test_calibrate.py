@@ -217,7 +217,7 @@ def test_a_pure_scale_warns_of_nothing() -> None:
 
 
 def test_what_is_not_a_scale_is_said() -> None:
-    assert "one scale does not help (" in warnings(fit_calibration(frames(1.0, 1.0, noise=0.5)))
+    assert "one scale hardly helps (" in warnings(fit_calibration(frames(1.0, 1.0, noise=0.5)))
     assert "each frame needs a different scale (" in warnings(fit_calibration(frames(0.6, 1.0, 1.5, 2.0)))
     pred_m = np.linspace(1, 5, 200)
     shifted = [LabeledFrame(name="x", pred_m=pred_m, target_m=pred_m + 0.6) for _ in range(2)]

@@ -178,7 +178,9 @@ def test_text_that_is_not_a_recipe_in_yaml(text: str, line: int, said: str, tmp_
 def test_files_that_are_no_recipe(tmp_path: Path) -> None:
     write(tmp_path, "a: 1")
     assert refusal(tmp_path / "y.yaml") == "y.yaml: no such file. Did you mean x.yaml?"
-    assert refusal(tmp_path / "none" / "y.yaml") == "y.yaml: no such file."
+    assert (
+        refusal(tmp_path / "none" / "y.yaml") == "y.yaml: no such file. Name a recipe, such as recipes/room_tiny.yaml."
+    )
     (tmp_path / "folder").mkdir()
     assert refusal(tmp_path / "folder") == "folder: is a folder; expected a YAML file."
     (tmp_path / "latin.yaml").write_bytes(b"a: 1\nb: caf\xe9\n")

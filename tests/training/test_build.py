@@ -158,7 +158,7 @@ def test_a_relative_run_from_a_metric_checkpoint_is_refused(
     metric = write_model(tmp_path / "metric.safetensors")
     assert launch(relative, f"model.checkpoint={metric}", "model.encoder=auto") == 2
     said = capsys.readouterr().err
-    assert "it answers in meters" in said
+    assert "it predicts meters" in said
     assert f"set model.head: metric ({relative}:3)" in said
 
 

@@ -58,11 +58,11 @@ def test_keep_takes_every_weight_of_a_metric_base_of_the_same_max_depth(tmp_path
     checkpoint = checkpoint_of(5.0, tmp_path / "base.safetensors")
     model, _ = start_model(checkpoint, "keep", max_depth_m=5.0, seed=0, where="")
     assert all(torch.equal(tensor, checkpoint.tensors[name]) for name, tensor in model.state_dict().items())
-    with pytest.raises(CheckpointError, match=r"max depth is 5 m.*would scale every answer by 2\. .*") as caught:
+    with pytest.raises(CheckpointError, match=r"max depth is 5 m.*would scale every prediction by 2\. .*") as caught:
         start_model(checkpoint, "keep", max_depth_m=10.0, seed=0, where="recipe.yaml:4")
     # The three ways on.
     assert str(caught.value).endswith(
-        "Set model.max_depth_m: 5 to keep its answers, model.on_max_depth: rescale to have them scaled, or "
+        "Set model.max_depth_m: 5 to keep its predictions, model.on_max_depth: rescale to have them scaled, or "
         "model.decoder_init: calibrated to solve for them on your data (recipe.yaml:4)."
     )
 
@@ -136,7 +136,7 @@ def test_a_relative_head_on_a_relative_base(tmp_path: Path, decoder_init: str, k
 @pytest.mark.parametrize("decoder_init", ["keep", "pretrained", "scratch"])
 def test_a_relative_head_on_a_metric_base_is_refused(tmp_path: Path, decoder_init: str) -> None:
     checkpoint = checkpoint_of(5.0, tmp_path / "base.safetensors")
-    with pytest.raises(CheckpointError, match=r"answers in meters.*model\.head: metric \(recipe\.yaml:4\)"):
+    with pytest.raises(CheckpointError, match=r"predicts meters.*model\.head: metric \(recipe\.yaml:4\)"):
         start_model(checkpoint, decoder_init, max_depth_m=None, seed=0, where="recipe.yaml:4")
 
 

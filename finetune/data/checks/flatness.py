@@ -50,7 +50,7 @@ def largest_plane(
 
 def flat_shares(known: NDArray[np.bool_], *readings: NDArray[np.float64]) -> list[float] | None:
     """
-    Compare readings that vary by different shares of themselves: near a plane means near by their spread.
+    Compare interpretations of the same values; near a plane means within a share of an interpretation's own spread.
 
     Args:
         known: (H, W), where something is measured.

@@ -85,7 +85,7 @@ def _left_out(
 ) -> tuple[str, ...]:
     """
     Raises:
-        CheckpointError: an encoder is a part of a network that we do not know, and must not be used for it.
+        CheckpointError: the encoder is only part of an unknown network, and must not be taken for the whole.
     """
     places = tuple(f"{other.place}." for other in found)
     left = [] if not network.place else [name for name in tensors if not name.startswith(places)]

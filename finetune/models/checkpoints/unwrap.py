@@ -12,13 +12,13 @@ from torch import Tensor
 Content = Mapping[Any, object]  # what a weights file holds; torch.save takes keys of any kind
 # What DistributedDataParallel and torch.compile put before names, and peft before a layer that it gave an adapter.
 WRAPPERS = {"module", "_orig_mod", "base_layer"}
-# What peft puts before all names; merged or not, what it wraps is called model.
+# The prefix that peft adds to all names.
 PEFT = "base_model.model."
 # How deep mappings and prefixes are searched; torch.save of a trainer's state is 3 deep.
 _DEPTH = 8
 _OF_OPTIMIZERS = re.compile(r"optim|scheduler|scaler", re.IGNORECASE)
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|shadow|averaged?|moving)([._]|$)", re.IGNORECASE)
-# What averages and trainers count next to the weights.
+# Counters that averages and trainers store next to the weights.
 _COUNTERS = {"n_averaged", "initted", "step", "num_updates", "decay", "epoch", "global_step"}
 
 
