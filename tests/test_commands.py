@@ -97,7 +97,7 @@ def test_what_takes_seconds_to_import_waits_for_who_needs_it_and_is_never_looked
     program = (
         "import gc, sys; from finetune.commands.runner import import_without_gc\n"
         "with import_without_gc():\n"
-        "    import finetune.training.run, finetune.training.evaluate, finetune.inference.batch\n"
+        "    import finetune.training.run_training, finetune.training.evaluate, finetune.inference.batch\n"
         "early = {'peft', 'albumentations', 'transformers'} & set(sys.modules); assert not early, early\n"
         "assert gc.isenabled()\n"
         "watched, left_out = len(gc.get_objects()), gc.get_freeze_count()\n"

@@ -22,8 +22,8 @@ from finetune.recipe.run_dir import RunFolder
 from finetune.training import validation
 from finetune.training.bad_samples import BadSampleWatch
 from finetune.training.checkpointing import ResumePoints, ResumeState
-from finetune.training.loop import Run
 from finetune.training.monitors import Monitors
+from finetune.training.run import Run
 from finetune.training.run_log import LogEntry
 from finetune.training.trainer import Trainer
 from finetune.utils.manifest import MANIFEST_FILE, has_checksums, verify_manifest, write_manifest

@@ -38,6 +38,6 @@ def _train(arguments: argparse.Namespace) -> None:
     configure_threading()
     # Only now the imports that take seconds: a wrong recipe has been refused.
     with import_without_gc():
-        from finetune.training.run import run_training
+        from finetune.training.run_training import run_training
 
     run_training(recipe, resume=arguments.resume, overwrite=arguments.overwrite, verbose=arguments.verbose)

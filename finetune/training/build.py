@@ -23,9 +23,9 @@ from finetune.training.bad_samples import BadSampleWatch
 from finetune.training.checkpointing import ResumePoints
 from finetune.training.ema import AverageWeights
 from finetune.training.evaluate import baseline_rows
-from finetune.training.loop import Run
 from finetune.training.monitors import Monitors, Movement
 from finetune.training.optimizer import make_optimizer, warmup_within
+from finetune.training.run import Run
 from finetune.training.run_log import LogEntry, RunLog
 from finetune.training.startup import Startup, make_protocols, readers_of, weights_metadata
 from finetune.training.stop_signals import StopSignals

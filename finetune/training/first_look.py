@@ -9,7 +9,7 @@ from typing import NamedTuple
 from finetune.models.checkpoints.load import license_sentence
 from finetune.recipe.run_dir import REPORT_FILE, RunFolder
 from finetune.recipe.schema import Recipe
-from finetune.training.loop import Run
+from finetune.training.run import Run
 from finetune.training.startup import Startup, readers_of
 from finetune.utils.paths import is_file
 

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from finetune.evaluation.evaluator import predict_one, predict_with_network
 from finetune.recipe.cross_checks import PROTOCOL_OF_HEAD
 from finetune.training.build import make_batches
-from finetune.training.loop import Run
+from finetune.training.run import Run
 from finetune.training.startup import Startup
 from finetune.utils.errors import ResultError
 

@@ -240,7 +240,7 @@ def train(run: Prepared, marks: Sequence[int]) -> tuple[dict[int, float], float]
         AbsRel at each of the steps ``marks``, infinite from where the loss was no longer finite; and seconds.
     """
     from finetune.recipe.load import load_recipe
-    from finetune.training.run import run_training
+    from finetune.training.run_training import run_training
     from finetune.utils.errors import FinetuneError, ProcessError, ResultError
 
     recipe = load_recipe(run.recipe, run.overrides)

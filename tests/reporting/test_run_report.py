@@ -20,7 +20,7 @@ from finetune.reporting.frames import ShownFrame, ShownFrames
 from finetune.reporting.gallery import choose_color_end
 from finetune.reporting.images import ERROR_COLORS, colorize
 from finetune.reporting.run_report import PageContent, render_report_page
-from finetune.training import run as training_run
+from finetune.training import run_training
 from tests.browser import chromium, opened, require_sound, require_valid
 from tests.synthetic import tilted_plane
 
@@ -352,7 +352,7 @@ def test_a_page_that_cannot_be_made_loses_nothing_of_a_run(
     def broken(_: PageContent) -> str:
         raise ZeroDivisionError("a frame of no width")
 
-    monkeypatch.setattr(training_run, "render_report_page", broken)
+    monkeypatch.setattr(run_training, "render_report_page", broken)
     assert train.main([str(recipe), "run.steps=2"]) == 0
     run = tmp_path / "runs" / "small"
     said = capsys.readouterr().out

@@ -214,7 +214,7 @@ def test_what_cannot_be_compiled_is_one_sentence(
     def cannot(*_: object) -> None:
         raise TorchDynamoException("graph break\nof a kind")
 
-    monkeypatch.setattr("finetune.training.run.try_compiler", lambda device: None)
+    monkeypatch.setattr("finetune.training.run_training.try_compiler", lambda device: None)
     monkeypatch.setattr(torch.nn.Module, "compile", lambda network: None)  # a minute; what it raises is what counts
     monkeypatch.setattr(SiLog, "per_image", cannot)
     assert launch(recipe, "run.compile=true") == 1
