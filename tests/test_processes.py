@@ -202,7 +202,7 @@ def test_two_machines_by_their_config_file_train_as_one_run(runs: Path) -> None:
 
 @pytest.mark.slow
 def test_two_processes_evaluate_to_one_table_that_is_that_of_one(runs: Path) -> None:
-    command = [str(ROOT / "finetune" / "evaluate.py"), str(runs / "one"), "--recipe", str(runs / "one" / "recipe.yaml")]
+    command = ["-m", "finetune", "evaluate", str(runs / "one"), "--recipe", str(runs / "one" / "recipe.yaml")]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     written, printed = [], []
     for name, start in (("alone", []), ("together", launcher)):
