@@ -139,7 +139,9 @@ def test_stand_ins_follow_from_the_seed_and_the_number_of_the_sample() -> None:
 
 
 def test_a_reader_without_any_readable_frame_ends_though_bad_ones_are_skipped() -> None:
-    with pytest.raises(DataError, match=r"is empty \(0 bytes\); the 10 frames tried in its place could not be read either, .* Write it"):
+    with pytest.raises(
+        DataError, match=r"is empty \(0 bytes\); the 10 frames tried in its place could not be read either, .* Write it"
+    ):
         holed([Holed(3, bad={0, 1, 2})])[0]
 
 
