@@ -214,6 +214,34 @@ def test_two_processes_evaluate_to_one_table_that_is_that_of_one(runs: Path) -> 
     assert printed[0] == printed[1]
 
 
+# Trains as the command does, but the main process takes seconds to write its last weights, as on a slow disk.
+SLOW_WRITER = """
+import sys, time
+sys.path.insert(0, {root!r})
+from finetune.training.weights import WeightsWriter
+write = WeightsWriter.write
+def write_late(self, path, step, evaluation):
+    if self.writes and path.parent.name == "last":
+        time.sleep(5)
+    write(self, path, step, evaluation)
+WeightsWriter.write = write_late
+from finetune.commands.train import main
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.slow
+def test_no_process_goes_on_before_the_last_weights_are_written(runs: Path, tmp_path: Path) -> None:
+    program = tmp_path / "slow_writer.py"
+    program.write_text(SLOW_WRITER.format(root=str(ROOT)))
+    arguments = [*ARGUMENTS, "name=late", "run.batch_size=1", "run.steps=2"]
+    command = train_command(runs / "small.yaml", *arguments, processes=2)
+    ended = run([str(program) if part.endswith("train.py") else part for part in command])
+    assert ended.returncode == 0, ended.stderr
+    (table,) = json.loads((runs / "late" / "evaluation.json").read_text())
+    assert "last" in table["rows"]
+
+
 @pytest.mark.slow
 def test_adapters_train_alike_on_two_processes(runs: Path) -> None:
     arguments = [*ARGUMENTS, "run.steps=8", "model.train=lora", "model.lora.rank=4", "optim.lr=1e-3"]

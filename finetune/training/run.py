@@ -90,7 +90,7 @@ class Run:
 
     def train(self) -> None:
         """
-        Take the steps until the last one, then write the last weights.
+        Take the steps until the last one, then write the last weights, which every process may read from then on.
 
         Raises:
             Interrupted: a signal came; a resume point is written.
@@ -101,6 +101,8 @@ class Run:
             if self.validator.best is None:
                 # Resumed after its last step, and best/ is gone.
                 self.validator.evaluate()
+            # The main process writes the weights, and every process reads them next.
+            self.accelerator.wait_for_everyone()
         except StopAsked:
             self._leave()
 
