@@ -12,7 +12,7 @@ PACKAGE = ROOT / "finetune"
 # A room may import the rooms before it. Models and losses know nothing of each other.
 LAYERS = (
     *("utils", "losses", "models", "data", "evaluation", "recipe"),
-    *("reporting", "inference", "export", "training", "commands"),
+    *("reporting", "inference", "export", "training", "prepare", "commands"),
 )
 FILES = sorted(PACKAGE.rglob("*.py"))
 
