@@ -162,10 +162,10 @@ def read_intrinsics(path: str | os.PathLike[str]) -> Intrinsics:
         ListError: the file is missing or is none of these, lacks a key, a focal length is not above 0, or the lens
             model is not known here.
     """
-    content = _parse_file(path)
+    content = parse_camera_file(path)
     if isinstance(content, dict) and "frames" in content and "fl_x" not in content:
         raise ListError(path, "holds a camera for each frame, but one camera is needed here", _FIX)
-    return _make_intrinsics(content, str(path))
+    return make_intrinsics(content, str(path))
 
 
 def read_intrinsics_of_images(path: str | os.PathLike[str]) -> Mapping[str, Intrinsics] | Intrinsics:
@@ -178,14 +178,14 @@ def read_intrinsics_of_images(path: str | os.PathLike[str]) -> Mapping[str, Intr
     Raises:
         ListError: it is none of these; names the image.
     """
-    content = _parse_file(path)
+    content = parse_camera_file(path)
     if isinstance(content, dict) and isinstance(content.get("frames"), list):
         return _read_nerfstudio(content, str(path))
     if not isinstance(content, dict) or not content or not all(isinstance(camera, dict) for camera in content.values()):
-        return _make_intrinsics(content, str(path))
+        return make_intrinsics(content, str(path))
     if "camera_matrix" in content:
-        return _make_intrinsics(content, str(path))
-    return {str(name): _make_intrinsics(camera, f"{path}: {name}") for name, camera in content.items()}
+        return make_intrinsics(content, str(path))
+    return {str(name): make_intrinsics(camera, f"{path}: {name}") for name, camera in content.items()}
 
 
 def _read_nerfstudio(content: Mapping[str, object], path: str) -> Mapping[str, Intrinsics] | Intrinsics:
@@ -193,17 +193,23 @@ def _read_nerfstudio(content: Mapping[str, object], path: str) -> Mapping[str, I
     listed = content["frames"]
     frames = [frame for frame in listed if isinstance(frame, dict)] if isinstance(listed, list) else []
     if not any("fl_x" in frame for frame in frames):
-        return _make_intrinsics(content, path)
+        return make_intrinsics(content, path)
     shared = {key: value for key, value in content.items() if key != "frames"}
     found = {}
     for frame in frames:
         name = Path(str(frame.get("file_path", ""))).as_posix()
-        found[name] = _make_intrinsics(shared | frame, f"{path}: {name}")
+        found[name] = make_intrinsics(shared | frame, f"{path}: {name}")
         found.setdefault(Path(name).name, found[name])
     return found
 
 
-def _parse_file(path: str | os.PathLike[str]) -> object:
+def parse_camera_file(path: str | os.PathLike[str]) -> object:
+    """
+    The content of a file that ``read_intrinsics`` reads, before anything of it is looked up.
+
+    Raises:
+        ListError: the file is missing, or is neither JSON, YAML nor Middlebury's ``calib.txt``.
+    """
     try:
         text = read_bytes(path).decode("utf-8-sig")
     except OSError as error:
@@ -254,7 +260,16 @@ def _text_error(path: str | os.PathLike[str], text: str) -> ListError:
     return ListError(path, "is a camera matrix without the size of its images, as Stray Scanner writes it", fix)
 
 
-def _make_intrinsics(content: object, source: str) -> Intrinsics:
+def make_intrinsics(content: object, source: str, *, keep_lens: bool = False) -> Intrinsics:
+    """
+    Args:
+        content: what ``parse_camera_file`` gave, or a part of it that describes one camera.
+        source: names it in errors.
+        keep_lens: keep a lens whose depth a pinhole matches within 1 %: pixels move by more than depth does.
+
+    Raises:
+        ListError: as ``read_intrinsics``.
+    """
     try:
         if not isinstance(content, dict):
             raise ValueError("not a JSON object")
@@ -268,7 +283,7 @@ def _make_intrinsics(content: object, source: str) -> Intrinsics:
         raise ListError(source, f"has fx {fx}, fy {fy}, cx {cx}, cy {cy}", "Write focal lengths above 0, in pixels")
     camera = Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)
     lens = _read_lens(content, source)
-    if lens is not None and not _bends_rays(lens, camera, height, width):
+    if lens is not None and not keep_lens and not _bends_rays(lens, camera, height, width):
         lens = None
     return Intrinsics(camera=camera, height=height, width=width, source=source, lens=lens)
 
