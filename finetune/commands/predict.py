@@ -26,7 +26,7 @@ def make_parser() -> CommandParser:
         description="Images to depth: <name>.npy in meters (float32), <name>.png in millimeters (16 bit) and "
         "<name>_preview.png in color. A relative model knows no meters: it writes <name>_inverse.npy and the preview. "
         "Videos to <name>_preview.mp4, at their frame rate and with one range of colors, at most 640 px wide and high; "
-        "videos of phones are turned upright.",
+        "videos of phones are turned upright. pip install -e '.[video]' for mirrored videos and exact times in AVI.",
         example="finetune predict runs/room_tiny data/room/color/0001.jpg --output depth/",
     )
     add_model_argument(parser)

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.inference.video_metadata import read_frame_times, read_orientation
 from finetune.utils.errors import DataError, FinetuneError
 from finetune.utils.files import NAME_A_FOLDER, atomic_write, explain_write_errors
 from finetune.utils.paths import require_regular
@@ -26,6 +28,8 @@ CODEC = "vp09"
 DEFAULT_FRAMES_PER_SECOND = 25.0
 # A video with a smaller share of the frames that its file announces is cut off. Some containers estimate the count.
 CUT_OFF_SHARE = 0.9
+# A mean rate this much off the announced one is that of a variable rate. Matroska rounds times to milliseconds.
+VARIABLE_RATE_SHARE = 0.02
 
 
 class Frame(NamedTuple):
@@ -41,10 +45,12 @@ class Frame(NamedTuple):
 
 
 class VideoFrames:
-    """The frames of a video.
+    """
+    The frames of a video.
+
+    OpenCV decodes them. PyAV, where it is installed, adds the times that the container holds and mirrored orientations.
 
     Attributes:
-        frames_per_second: the rate that the file gives: of a variable one, the average or the highest.
         count: the number of frames that the file announces, which may be wrong; 0 where it announces none.
     """
 
@@ -63,14 +69,31 @@ class VideoFrames:
         if not self._capture.isOpened():
             raise DataError(path, "cannot be decoded as a video", "Convert it, for example to H.264 in .mp4")
         rate = self._capture.get(cv2.CAP_PROP_FPS)
-        self.frames_per_second = rate if 0 < rate < 1000 else DEFAULT_FRAMES_PER_SECOND
+        self._announced_rate = rate if 0 < rate < 1000 else DEFAULT_FRAMES_PER_SECOND
         self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+
+    @cached_property
+    def frames_per_second(self) -> float:
+        """The rate that the file announces; with PyAV installed, the mean of a variable one."""
+        times = self._container_times
+        if times is None or len(times) < 2:
+            return self._announced_rate
+        mean = (len(times) - 1) / times[-1]
+        return mean if abs(mean / self._announced_rate - 1) > VARIABLE_RATE_SHARE else self._announced_rate
+
+    @cached_property
+    def _container_times(self) -> list[float] | None:
+        return read_frame_times(self._path)
 
     def __iter__(self) -> Iterator[Frame]:
         """
         Raises:
             DataError: not a single frame can be decoded.
         """
+        turn = read_orientation(self._path)
+        if turn is not None:
+            # OpenCV leaves out the mirror of a display matrix.
+            self._capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 0)
         frames = 0
         try:
             while True:
@@ -79,7 +102,8 @@ class VideoFrames:
                     break
                 frames += 1
                 seconds = self._capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
-                yield Frame(np.ascontiguousarray(bgr[..., ::-1]), seconds)
+                image = bgr[..., ::-1]
+                yield Frame(np.ascontiguousarray(turn(image) if turn else image), seconds)
         finally:
             self._capture.release()
         if not frames:
@@ -91,12 +115,15 @@ class VideoFrames:
             stamps: ``seconds`` of every decoded frame.
 
         Returns:
-            The stamps, if they increase. Those of some AVI files do not, since AVI holds a constant rate and no time
-            stamps: then each frame's number divided by the rate.
+            The times in the container, if PyAV read one for each frame. Else the stamps, if they increase. Those of
+            some AVI files do not, since AVI holds a constant rate and no time stamps: then each frame's number divided
+            by the rate.
         """
+        if self._container_times is not None and len(self._container_times) == len(stamps):
+            return self._container_times
         if all(earlier < later for earlier, later in pairwise(stamps)):
             return list(stamps)
-        return [number / self.frames_per_second for number in range(len(stamps))]
+        return [number / self._announced_rate for number in range(len(stamps))]
 
     def is_cut_off(self, times: Sequence[float]) -> bool:
         """
@@ -108,7 +135,7 @@ class VideoFrames:
             times: of every decoded frame, as ``frame_times`` gives them.
         """
         announced = CUT_OFF_SHARE * self.count
-        return len(times) < announced and times[-1] * self.frames_per_second + 1 < announced
+        return len(times) < announced and times[-1] * self._announced_rate + 1 < announced
 
 
 class _Encoder:
