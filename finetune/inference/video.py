@@ -71,6 +71,7 @@ class VideoFrames:
         rate = self._capture.get(cv2.CAP_PROP_FPS)
         self._announced_rate = rate if 0 < rate < 1000 else DEFAULT_FRAMES_PER_SECOND
         self.count = max(0, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
+        self._skipped = 0
 
     @cached_property
     def frames_per_second(self) -> float:
@@ -106,8 +107,14 @@ class VideoFrames:
                 yield Frame(np.ascontiguousarray(turn(image) if turn else image), seconds)
         finally:
             self._capture.release()
-        if not frames:
+        if not frames and not self._skipped:
             raise DataError(self._path, "has no frame that can be decoded", "Convert it, for example to H.264 in .mp4")
+
+    def skip(self, count: int) -> int:
+        """Pass over the next ``count`` frames, which are decoded but not converted; returns how many there were."""
+        passed = next((passed for passed in range(count) if not self._capture.grab()), max(0, count))
+        self._skipped += passed
+        return passed
 
     def frame_times(self, stamps: Sequence[float]) -> list[float]:
         """

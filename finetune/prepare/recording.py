@@ -76,6 +76,11 @@ class FrameSource(ABC):
         """Sentences for whoever prepares: the rule that was taken, what is left over, what was filled in."""
         return ()
 
+    def camera_pose(self, index: int) -> NDArray[np.float64] | None:
+        """(4, 4): points of the camera of ``keys[index]``, in meters, x right, y down, z forward, into the world of its
+        recording; None where it is not known. No frame is decoded for it."""
+        return None
+
     @property
     def recipe_options(self) -> dict[str, object]:
         """Keys of ``pairs`` that the recipe needs for these frames, besides those that ``prepare`` fills in."""
