@@ -41,6 +41,7 @@ class Reader(ABC):
             depth, or inverse depth of unknown scale and shift.
         bits: how stored numbers of 16 bits are read that are no plain whole numbers; None: they are plain.
         depth_channels: which channel of several is depth; None where there is one.
+        depth_key: name of the array or channel that holds depth; None: the usual names.
         disparity_offset_px: added to a stored disparity, pixels; None: nothing is.
         image_levels: black and white of images of more than 8 bits. The run sets it, by ``set_image_levels``; it is no
             option of an entry, since a model sees one kind of image.
@@ -54,6 +55,7 @@ class Reader(ABC):
     depth_is: DepthIs = "z"
     bits: Bits | None = None
     depth_channels: DepthChannels | None = None
+    depth_key: str | None = None
     disparity_offset_px: float | None = None
     image_levels: ClassVar[ImageLevels | None] = None
 

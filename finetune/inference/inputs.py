@@ -73,10 +73,11 @@ def find_inputs(paths: Sequence[Path], output: Path) -> list[Input]:
 
 
 def _image_suffixes() -> tuple[str, ...]:
+    from finetune.data.readers.arrays import ARRAY_SUFFIXES
     from finetune.data.readers.files import IMAGE_SUFFIXES
 
     # An array in a folder is more likely a depth map than an image.
-    return tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in (".npy", ".npz"))
+    return tuple(suffix for suffix in IMAGE_SUFFIXES if suffix not in ARRAY_SUFFIXES)
 
 
 def _find_in_path(path: Path, output: Path) -> list[Input]:

@@ -297,7 +297,7 @@ def _nothing_measured(source: str, reader: Reader) -> tuple[str, str]:
     path = Path(source)
     if path.suffix.lower() not in DEPTH_SUFFIXES or not is_file(path):
         return "", ""
-    raw = read_depth(source, reader.depth_channels)
+    raw = read_depth(source, reader.depth_channels, reader.depth_key)
     finite = raw[np.isfinite(raw)]
     if not finite.size:
         return "; all numbers in this one are NaN or infinite", "Export depth as numbers above 0. "

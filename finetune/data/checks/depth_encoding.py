@@ -14,11 +14,12 @@ from finetune.data.readers.bits import Bits
 from finetune.utils.text import meters
 
 _FAR_BEYOND = 5.0  # times as far as all depth: a range that ends there was meant for another unit
-# What each coding of bits is called, and the unit of the numbers it holds.
-_BITS: dict[Bits, tuple[str, float]] = {
+# What each coding of bits is called, and the unit of the numbers it holds; None: any.
+_BITS: dict[Bits, tuple[str, float | None]] = {
     "rotated": ("millimeters rotated by three bits, as SUN RGB-D and SUN3D write them", 0.001),
     "float16": ("the bits of half floats, as Mid-Air writes meters", 1.0),
     "android_confidence": ("millimeters below three bits of confidence, as Android's DEPTH16 has them", 0.001),
+    "swapped": ("whole numbers whose two bytes are exchanged, as in a PGM with its low byte first", None),
 }
 # Ratios of the medians of two entries that a wrong unit gives: 1/1000 for 1/5000, 1/4000 or 1/256; meters for
 # millimeters.
@@ -39,8 +40,9 @@ def find_bits(entry: Entry) -> Iterator[Finding]:
     if not wraps and unit is not None and math.isclose(unit, 0.001 / 8):
         return  # while nothing wraps around, that unit reads the same
     name, unit_m = _BITS[kind]
+    with_unit = "" if unit_m is None else f" and {entry.key}.meters_per_unit: {unit_m:g}"
     way = (
-        f"Set {entry.key}.bits: {kind} and {entry.key}.meters_per_unit: {unit_m:g} ({entry.where})"
+        f"Set {entry.key}.bits: {kind}{with_unit} ({entry.where})"
         if entry.reader.has_option("bits")
         else f"Read the data of {entry.key} by the reader pairs, with bits: {kind} ({entry.where})"
     )

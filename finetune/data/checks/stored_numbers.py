@@ -18,6 +18,7 @@ _MIN_DIFFERENT = 30
 _WHOLE = 0.01  # how far a stored whole number may be from one after float32
 _JUMP = 0.2  # natural log of the ratio of neighboring depths; a surface has none
 _CLEARLY_FLATTER = 0.3  # natural log of the ratio of the pixels on the largest flat surface; see flat_shares
+_IN_PIECES = 0.1  # share of the pairs of neighbors at different depths; in the wrong order of bytes most of them are
 _HALF_FLOAT_END = 0x7C00  # from here on they are infinite
 
 
@@ -56,6 +57,8 @@ def recognize_numbers(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], me
     stored = whole.astype(np.uint16)
     if len(np.unique(stored[known])) < _MIN_DIFFERENT:
         return Numbers()
+    if _is_swapped(stored, known):
+        return Numbers(bits="swapped", matters=True)
     if _is_rotated(stored[known]):
         return Numbers(bits="rotated", matters=bool((stored[known] & 7).any()))
     if _has_confidence(stored, known):
@@ -66,6 +69,16 @@ def recognize_numbers(depth_m: NDArray[np.float32], valid: NDArray[np.bool_], me
     if np.median(stored[known]) > 0.8 * 65535 and _classify_scale(raw / 65535, known) == "z_buffer":
         return Numbers(scale="z_buffer")
     return Numbers()
+
+
+def _is_swapped(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> bool:
+    """Whether surfaces are whole with the two bytes exchanged and in pieces without. The high byte of depth takes few
+    values, so most maps need no look at surfaces."""
+    values = stored[known]
+    if len(np.unique(values & 0xFF)) >= len(np.unique(values >> 8)):
+        return False
+    as_stored, exchanged = _roughness(stored, known), _roughness(stored.byteswap(), known)
+    return as_stored > 3 * exchanged and as_stored > exchanged + _IN_PIECES
 
 
 def _is_rotated(values: NDArray[np.uint16]) -> bool:

@@ -35,7 +35,7 @@ class DepthNumbers:
     """What the numbers in the depth files of ``pairs`` mean.
 
     The attributes are the options of ``Pairs`` with the same names, which documents them; ``channels`` is its
-    ``depth_channels``.
+    ``depth_channels`` and ``key`` its ``depth_key``.
     """
 
     depth_is: DepthIs
@@ -48,6 +48,7 @@ class DepthNumbers:
     invalid: tuple[float, ...]
     bits: Bits | None
     channels: DepthChannels | None
+    key: str | None
     allow_8_bit: bool
     min_depth_m: float
     max_depth_m: float | None
@@ -121,6 +122,7 @@ class DepthNumbers:
             invalid=self.invalid,
             bits=self.bits,
             channels=self.channels,
+            key=self.key,
             allow_8_bit=self.allow_8_bit,
             affine_inverse=self.depth_is == "affine_inverse",
         )

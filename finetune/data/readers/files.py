@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import math
 import os
-import struct
-import tokenize
-import zipfile
-import zlib
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.camera import Camera
+from finetune.data.readers.arrays import ARRAY_SUFFIXES, is_array_file, load_array, reading_error, unnamed_error
 from finetune.data.readers.bits import Bits, decode_bits, has_16_bits
 from finetune.data.readers.channels import DepthChannels, one_channel
 from finetune.data.readers.exr import read_exr
@@ -25,33 +21,16 @@ from finetune.data.readers.intrinsics import Intrinsics
 from finetune.data.readers.jpeg import decode_with_warnings, jpeg_is_cut
 from finetune.data.readers.orientation import UPRIGHT, ExifTurns, Turn, orientation_of, turn_like_depth, turn_upright
 from finetune.data.readers.pfm import PFM_SIGNATURES, decode_pfm
-from finetune.data.readers.tiff import tiff_as_stored, tiff_is_short
+from finetune.data.readers.tiff import explain_undecoded, tiff_as_stored, tiff_is_short
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import DataError, RecipeError
-from finetune.utils.paths import read_bytes, require_regular
+from finetune.utils.paths import read_bytes
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".npy", ".npz")
-DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".pfm", ".exr", ".npy", ".npz")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", *ARRAY_SUFFIXES)
+DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".pfm", ".exr", *ARRAY_SUFFIXES)
 
 # Two sizes have one shape if the ratios of their sides differ by at most this share; each side is rounded.
 _ONE_SHAPE = 0.01
-# What NumPy raises for damaged files, found by reading mutated ones: the header of .npy is a Python expression.
-_BROKEN_ARRAYS = (
-    OSError,
-    ValueError,
-    TypeError,
-    LookupError,
-    EOFError,
-    SyntaxError,
-    tokenize.TokenError,
-    MemoryError,
-    OverflowError,
-    NotImplementedError,
-    RuntimeError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,6 +45,7 @@ class DepthCoding:
         bits: how to read 16 bits that are not a plain whole number; ``invalid`` is compared with what they mean.
         offset: added to raw values after scaling; for disparity, in pixels.
         channels: which channel of several is depth; None where there is one.
+        key: name of the array or channel that holds depth, where a file has several by name; None: the usual names.
         allow_8_bit: also read depth in 256 steps, whose unit is known.
         affine_inverse: the numbers are inverse depth of unknown scale and shift, where 0 and less are valid too.
     """
@@ -77,6 +57,7 @@ class DepthCoding:
     bits: Bits | None = None
     offset: float = 0.0
     channels: DepthChannels | None = None
+    key: str | None = None
     allow_8_bit: bool = False
     affine_inverse: bool = False
 
@@ -175,7 +156,7 @@ def read_stored_frame(
     image, orientation = read_stored_image(image_path, levels=levels)
     if intrinsics and intrinsics.height is None:
         intrinsics = replace(intrinsics, height=image.shape[0], width=image.shape[1])
-    raw = read_depth(depth_path, coding.channels)
+    raw = read_depth(depth_path, coding.channels, coding.key)
     _require_bits(raw, coding, depth_path)
     image, turn = turn_like_depth(image, orientation, raw.shape, exif_turns, image_path)
     intrinsics = turn.intrinsics(intrinsics, image.shape[:2])
@@ -251,7 +232,7 @@ def read_image(
     """
     Args:
         path: PNG, JPEG or another format that OpenCV decodes, 8 or 16 bit, gray or color, with or without alpha, which
-            is dropped; ``.npy``; ``.npz`` with one array, or the array ``rgb`` or ``image``.
+            is dropped; ``.npy``; ``.npz`` or HDF5 with one array, or the array ``rgb`` or ``image``.
         upright: turn the image as its EXIF tag says, as viewers do.
         levels: which numbers become black and white in an image of more than 8 bits or of floats; an image of 8 bits
             stays as it is.
@@ -279,8 +260,10 @@ def read_stored_image(
     import cv2
 
     orientation = UPRIGHT
-    if _is_array_file(path):
-        pixels = _load_array(path, ("rgb", "image"))
+    if is_array_file(path):
+        pixels = load_array(path, ("rgb", "image"))
+        if pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.shape[2] not in (1, 3, 4):
+            pixels = np.moveaxis(pixels, 0, 2)  # as PyTorch and MATLAB order them
     else:
         data = _read_content(path)
         pixels = _decode_pixels(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
@@ -303,12 +286,15 @@ def read_stored_image(
     return np.ascontiguousarray(color, dtype=np.uint8), orientation
 
 
-def read_depth(path: str | os.PathLike[str], channels: DepthChannels | None = None) -> NDArray[np.number]:
+def read_depth(
+    path: str | os.PathLike[str], channels: DepthChannels | None = None, key: str | None = None
+) -> NDArray[np.number]:
     """
     Args:
-        path: PNG or PGM (8 or 16 bit), TIFF (also floats), PFM, OpenEXR, ``.npy``, ``.npz`` with one array or the
-            array ``depth``.
+        path: PNG or PGM (8 or 16 bit), TIFF (also floats), PFM, OpenEXR, ``.npy``; ``.npz`` or HDF5 with one array, or
+            the array ``depth``.
         channels: which channel of several is depth.
+        key: name of the array of ``.npz`` and HDF5, or of the channel of OpenEXR.
 
     Returns:
         (H, W), the values and the type that the file stores. The caller judges whether 8 bits are enough.
@@ -316,14 +302,14 @@ def read_depth(path: str | os.PathLike[str], channels: DepthChannels | None = No
     Raises:
         DataError: the file is missing, damaged, lossy, in color, or holds no numbers.
     """
-    raw = _load_array(path, ("depth",)) if _is_array_file(path) else _decode_depth(path)
+    raw = load_array(path, ("depth",), key) if is_array_file(path) else _decode_depth(path, key)
     raw = one_channel(raw, channels, path)
     if raw.dtype.kind not in "uif":
         raise DataError(path, f"holds values of type {raw.dtype}", "Write depth as integers or floats")
     return cast(NDArray[np.number], raw)
 
 
-def _decode_depth(path: str | os.PathLike[str]) -> NDArray[np.generic]:
+def _decode_depth(path: str | os.PathLike[str], key: str | None) -> NDArray[np.generic]:
     """(H, W), or (H, W, C) in the order red, green, blue, alpha: the numbers that the file stores."""
     import cv2
 
@@ -331,7 +317,9 @@ def _decode_depth(path: str | os.PathLike[str]) -> NDArray[np.generic]:
     if data.startswith(JPEG_SIGNATURE):  # whatever its name says
         raise DataError(path, "is a JPEG, which changes depth values", "Export depth as 16-bit PNG or .npy")
     if data.startswith(EXR_SIGNATURE):
-        return read_exr(path)
+        return read_exr(path, key)
+    if key is not None:
+        raise unnamed_error(path, key)
     if data.startswith(PFM_SIGNATURES):
         # OpenCV would divide by the number in the header, whose sign alone means something.
         numbers = decode_pfm(data)
@@ -342,10 +330,6 @@ def _decode_depth(path: str | os.PathLike[str]) -> NDArray[np.generic]:
     if raw.ndim == 3 and raw.shape[2] >= 3:
         raw = np.concatenate([raw[..., 2::-1], raw[..., 3:]], axis=2)
     return raw
-
-
-def _is_array_file(path: str | os.PathLike[str]) -> bool:
-    return str(path).lower().endswith((".npy", ".npz"))
 
 
 def _decode_pixels(path: str | os.PathLike[str], data: bytes, flags: int) -> NDArray[np.generic]:
@@ -367,7 +351,7 @@ def _decode_pixels(path: str | os.PathLike[str], data: bytes, flags: int) -> NDA
         except cv2.error:
             return None
 
-    if data and not jpeg_is_cut(data) and not tiff_is_short(data):
+    if data and not (jpeg_is_cut(data) or tiff_is_short(data) or explain_undecoded(data)):
         pixels, warning = decode_with_warnings(decode) if data.startswith(JPEG_SIGNATURE) else (decode(), "")
     if pixels is None or warning:
         raise _decoding_error(path, data, warning)
@@ -378,53 +362,10 @@ def _decoding_error(path: str | os.PathLike[str], data: bytes, warning: str = ""
     """What is wrong with a file that was not decoded; ``warning`` is what the decoder wrote about it."""
     if not data:
         return DataError(path, "is empty (0 bytes)", "Write it again, or leave the frame out")
+    if undecoded := explain_undecoded(data):
+        return DataError(path, undecoded, "Write it as float32 without compression or with deflate, or as .npy")
     fault = explain_fault(data, os.fspath(path))
     return DataError(path, f"{fault.found} ({warning})" if warning else fault.found, fault.fix)
-
-
-def _load_array(path: str | os.PathLike[str], names: tuple[str, ...]) -> NDArray[np.generic]:
-    """
-    The array of a ``.npy``; of a ``.npz`` the only array, or the first of ``names`` that it has.
-
-    Raises:
-        DataError: the file cannot be read, or it does not tell which array to take.
-    """
-    try:
-        require_regular(path)
-    except OSError as error:
-        raise _reading_error(path, error) from None
-    try:
-        # Opened here, since NumPy would leave the file open if its archive is broken.
-        with Path(path).open("rb") as file:
-            # Pickled objects could run code when they are loaded.
-            loaded = np.load(file, allow_pickle=False)
-            if isinstance(loaded, np.ndarray):
-                return _require_numbers(loaded, path)
-            # NumPy gives other members of an archive, such as a note, as bytes.
-            arrays = [name for name in loaded.files if f"{name}.npy" in loaded.zip.namelist()]
-            present = [name for name in names if name in arrays] or arrays
-            if len(present) == 1 or (present and present[0] in names):
-                return _require_numbers(loaded[present[0]], path)
-            listed = ", ".join(arrays)
-    except PermissionError as error:
-        raise _reading_error(path, error) from None
-    except _BROKEN_ARRAYS:
-        raise DataError(
-            path, "is no NumPy file of numbers, or is truncated", "Write it again, or leave the frame out"
-        ) from None
-    if not listed:
-        raise DataError(path, "holds no array", "Write it again, or leave the frame out")
-    raise DataError(path, f"holds the arrays {listed}", f"Name the one to read {names[0]}")
-
-
-def _require_numbers(array: object, path: str | os.PathLike[str]) -> NDArray[np.generic]:
-    if not isinstance(array, np.ndarray):  # NumPy gives a member with damaged first bytes as bytes
-        raise DataError(path, "is no NumPy file of numbers, or is truncated", "Write it again, or leave the frame out")
-    if not array.size:
-        raise DataError(
-            path, f"is an array of shape {array.shape}, without numbers", "Write it again, or leave the frame out"
-        )
-    return array
 
 
 def _read_content(path: str | os.PathLike[str]) -> bytes:
@@ -432,10 +373,4 @@ def _read_content(path: str | os.PathLike[str]) -> bytes:
     try:
         return read_bytes(path)
     except OSError as error:
-        raise _reading_error(path, error) from None
-
-
-def _reading_error(path: str | os.PathLike[str], error: OSError) -> DataError:
-    if isinstance(error, FileNotFoundError):
-        return DataError(path, "does not exist", "Restore it, or correct its path")
-    return DataError(path, f"cannot be read ({error.strerror})", "Make it a file that this user may read")
+        raise reading_error(path, error) from None

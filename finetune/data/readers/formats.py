@@ -35,8 +35,8 @@ _LINK = "Download the file itself"
 # Formats that are recognized but not supported: first bytes -> what it is called, and what to do.
 _NAMED: dict[bytes, tuple[str, str]] = {
     _HDF5: (
-        "HDF5",
-        "Write its depth as .npy, by h5py: np.save('depth.npy', file['depth'][...]); Hypersim has a reader of its own",
+        "HDF5 under another ending",
+        "Name it .h5",
     ),
     b"CDF\x01": ("netCDF", _AS_DEPTH),
     b"CDF\x02": ("netCDF", _AS_DEPTH),

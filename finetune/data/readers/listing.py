@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -11,14 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.data.reader import Reader
+from finetune.data.readers.arrays import ARCHIVE_SUFFIXES, holds_several
 from finetune.data.readers.list_lines import is_number, read_rows
 from finetune.utils.errors import ListError, RecipeError
 from finetune.utils.paths import expand_path, if_closed, is_file, is_folder, list_folder, missing, path_exists
 
 # Names of the first two columns of a list.
 PATHS = ("image", "depth")
-# One file of this kind may hold image and depth of a frame, as the arrays rgb and depth.
-ARCHIVE_SUFFIX = ".npz"
 _FIX = "Write `image depth`, two paths a line; quotes around a path with spaces, or a tab between the two"
 
 
@@ -54,7 +52,7 @@ class Listing:
         lines = array("L")
         for line, image, depth in rows:
             # An archive may hold both arrays; reading the frame shows whether it does.
-            if image == depth and image_root == depth_root and not image.endswith(ARCHIVE_SUFFIX):
+            if image == depth and image_root == depth_root and not image.lower().endswith(ARCHIVE_SUFFIXES):
                 fix = "Name the file of each"
                 raise ListError(f"{path}:{line}", f"its image and its depth map are one file, {image}", fix)
             pairs.append((image, depth))
@@ -107,13 +105,8 @@ def require_other_file(path: str | Path, other: str | Path, place: str, what: st
         ListError: they are one file, by name or by links, and not an archive of several arrays.
     """
     if same_file(path, other):
-        if str(path).endswith(ARCHIVE_SUFFIX):
-            try:
-                with zipfile.ZipFile(path) as archive:
-                    if len(archive.namelist()) > 1:
-                        return
-            except (OSError, zipfile.BadZipFile):
-                return  # reading it gives a better error
+        if str(path).lower().endswith(ARCHIVE_SUFFIXES) and holds_several(path):
+            return
         raise ListError(place, f"{what} are one file, {path}", "Name the file of each")
 
 

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from pathlib import Path
 
+from finetune.data.readers.arrays import ARCHIVE_SUFFIXES
 from finetune.data.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
 from finetune.data.readers.formats import foreign_fault
 from finetune.utils.errors import ListError
@@ -69,8 +70,8 @@ def _match_in_folder(folder: str) -> list[tuple[str, str]]:
     Raises:
         ListError: the names do not tell images and depth maps apart, or do not come in pairs.
     """
-    names = _without_side_files(_list_names(folder, (*IMAGE_SUFFIXES, *DEPTH_SUFFIXES)))
-    if all(name.lower().endswith(".npz") for name in names):
+    names = _without_side_files(_list_names(folder, tuple(dict.fromkeys((*IMAGE_SUFFIXES, *DEPTH_SUFFIXES)))))
+    if all(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names):
         return [(name, name) for name in names]  # each may hold both arrays, rgb and depth
     words = _DEPTH_WORDS - _shared_words(names)
     depths = [name for name in names if _words_of(name) & words]

@@ -37,8 +37,9 @@ class Pairs(ListedFrames):
     list, or are sorted by stem. Making the reader opens nothing; the list is read at first use, a frame when asked for.
 
     ``bits`` says what the 16 bits of a file mean if they are not a plain number: ``rotated`` by three places (SUN
-    RGB-D, SUN3D), ``float16`` (Mid-Air; its unit is 1.0), or ``android_confidence`` in the three highest bits, where
-    pixels of confidence 0 % are not valid. ``invalid`` is compared with the numbers that the bits mean.
+    RGB-D, SUN3D), ``float16`` (Mid-Air; its unit is 1.0), ``android_confidence`` in the three highest bits, where
+    pixels of confidence 0 % are not valid, or ``swapped``, low byte first in a PGM. ``invalid`` is compared with the
+    numbers that the bits mean.
 
     A pixel is valid if its raw value is finite and none of ``invalid``, and its depth is above ``min_depth_m`` and at
     most ``max_depth_m``. Values beyond ``max_depth_m`` stay in ``depth_m``, but are not valid.
@@ -52,7 +53,9 @@ class Pairs(ListedFrames):
 
     ``depth_channels`` says which channel of several is depth (``z`` of points x, y, z; ``r``, the first; ``gray``,
     whose alpha is ignored), or that three channels of 8 bits make up one number: ``rgb24``, red lowest, as CARLA and
-    SYNTHIA write it; ``bgr24``, blue lowest.
+    SYNTHIA write it; ``bgr24``, blue lowest. ``depth_key`` names the array of a ``.npz`` or an HDF5 file, or the
+    channel of an OpenEXR file; without it, depth is the only one, or the one that is named so. An image in the same
+    file is its array ``rgb`` or ``image``.
 
     An image with an EXIF tag is turned upright together with its depth map, mask and intrinsics, as ``predict`` turns
     it. Depth that already has the size of the upright image stays as it is. Where sizes do not tell, for a turn by 180
@@ -83,6 +86,7 @@ class Pairs(ListedFrames):
     focal_px: float | None = None  # pixels; of disparity; null: fx of intrinsics
     inverse_per_unit: float | None = None  # for inverse depth: raw value times this is 1 / meters
     depth_channels: DepthChannels | None = None  # which of several is depth, or rgb24 | bgr24: 24 bits of three
+    depth_key: str | None = None  # array of .npz and .h5, or channel of .exr, that holds depth; null: the one named so
     allow_8_bit: bool = False  # also read depth in 256 steps, if its unit is known; prints how large a step is
     mask: str | None = None  # one file for all frames; a folder; *_mask.png by stem; or: list. 0 is not valid
     mask_at_least: float | None = None  # for a mask of confidence: lower values are not valid; null: 0 is not
@@ -220,6 +224,7 @@ class Pairs(ListedFrames):
             invalid=self.invalid,
             bits=self.bits,
             channels=self.depth_channels,
+            key=self.depth_key,
             allow_8_bit=self.allow_8_bit,
             min_depth_m=self.min_depth_m,
             max_depth_m=self.max_depth_m,

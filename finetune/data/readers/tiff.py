@@ -10,7 +10,10 @@ from finetune.data.readers.formats import TIFF_SIGNATURES
 
 _ORIENTATION = 274
 _OFFSETS_AND_COUNTS = ((273, 279), (324, 325))  # tags of strips, and of tiles
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP = 256, 257, 258, 259, 277, 278
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _SAMPLES, _ROWS_PER_STRIP, _FORMAT = 256, 257, 258, 259, 277, 278, 339
+_FLOATS = 3  # of _FORMAT
+# Compressions that OpenCV's wheels do not decode. Source: libtiff's tiff.h.
+_NOT_DECODED = {34887: "LERC", 34925: "LZMA", 50000: "Zstandard", 50001: "WebP", 50002: "JPEG XL"}
 _TYPES = {1: "B", 3: "H", 4: "I"}
 _MAX_TAGS, _MAX_VALUES = 4096, 10_000_000
 
@@ -55,6 +58,19 @@ def _strips_are_short(tags: dict[int, _Tag], counts: tuple[int, ...]) -> bool:
     width, height = value(_WIDTH, 0), value(_HEIGHT, 0)
     bits = value(_BITS, 1) * value(_SAMPLES, 1)
     return sum(counts) < (width * bits + 7) // 8 * height
+
+
+def explain_undecoded(data: bytes) -> str | None:
+    """What a TIFF is that OpenCV's wheels do not decode, in words that follow its name; None where it is damaged."""
+    try:
+        tags = dict(_tags(data))
+    except struct.error:
+        return None
+    compression = tags[_COMPRESSION].values[0] if _COMPRESSION in tags else 1
+    if compression in _NOT_DECODED:
+        return f"is a TIFF compressed by {_NOT_DECODED[compression]}, which is not supported"
+    is_half = all(tags[key].values[0] == value for key, value in ((_BITS, 16), (_FORMAT, _FLOATS)) if key in tags)
+    return "is a TIFF of half floats, which is not supported" if is_half and {_BITS, _FORMAT} <= tags.keys() else None
 
 
 def tag_values(data: bytes, key: int) -> tuple[int, ...]:

@@ -55,6 +55,11 @@ STORED: dict[str, tuple[Store, float, Numbers]] = {
         0.001,
         Numbers(bits="android_confidence", matters=True),
     ),
+    "low byte first": (
+        lambda depth_m, _: np.rint(1000 * depth_m).astype(np.uint16).byteswap(),
+        0.001,
+        Numbers(bits="swapped", matters=True),
+    ),
     "depth buffer": (lambda depth_m, _: depth_buffer(depth_m).astype(np.float32), 1.0, Numbers(scale="z_buffer")),
     "depth buffer of 16 bits": (
         lambda depth_m, _: np.rint(65535 * depth_buffer(depth_m)).astype(np.uint16),

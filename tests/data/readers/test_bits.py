@@ -23,6 +23,8 @@ def test_bits_by_hand() -> None:
     millimeters, confident = decode_bits(raw, "android_confidence")
     assert millimeters.tolist() == [[1234] * 3]
     assert confident.tolist() == [[True, False, True]]
+    swapped, _ = decode_bits(np.array([[0xE803, 0x0001]], np.uint16), "swapped")  # 1000 is 0x03E8
+    assert swapped.tolist() == [[1000, 256]]
     big_endian, _ = decode_bits(np.array([[0x3C00]], ">u2"), "float16")
     assert big_endian.tolist() == [[1.0]]
 
@@ -45,6 +47,18 @@ def test_pairs_reads_them(
     sample = Pairs(root=str(tmp_path), list="l.txt", meters_per_unit=unit, bits=bits)[0]  # type: ignore[arg-type]
     assert sample.depth_m[0].tolist() == pytest.approx(depth_m)
     assert sample.valid[0].tolist() == valid
+
+
+def test_a_pgm_of_either_byte_order(tmp_path: Path) -> None:
+    millimeters = np.array([[1000, 1500, 0]], np.uint16)
+    cv2.imwrite(str(tmp_path / "a.jpg"), np.zeros((1, 3, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "high_first.pgm"), millimeters)
+    (tmp_path / "low_first.pgm").write_bytes(b"P5\n3 1\n65535\n" + millimeters.astype("<u2").tobytes())
+    for name, bits in (("high_first", None), ("low_first", "swapped")):
+        (tmp_path / "l.txt").write_text(f"a.jpg {name}.pgm\n")
+        sample = Pairs(root=str(tmp_path), list="l.txt", meters_per_unit=0.001, bits=bits)[0]  # type: ignore[arg-type]
+        assert sample.depth_m[0].tolist() == pytest.approx([1.0, 1.5, 0.0])
+        assert sample.valid[0].tolist() == [True, True, False]
 
 
 def test_bits_are_of_16(tmp_path: Path) -> None:

@@ -41,8 +41,28 @@ def test_three_colors_are_gray_or_a_channel_that_is_named(tmp_path: Path) -> Non
         read_depth(points)
     np.testing.assert_array_equal(read_depth(points, "z"), DEPTH)
     np.testing.assert_array_equal(read_depth(points, "r"), DEPTH + 1)
-    with pytest.raises(DataError, match=r"has the channels near, other\. Write depth alone, as channel Z"):
+    with pytest.raises(DataError, match=r"has the channels near, other\. Set depth_key in pairs"):
         read_depth(write(tmp_path / "other.exr", near=DEPTH, other=DEPTH))
+
+
+def test_a_key_names_the_channel(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.exr", near=DEPTH, WorldDepth__R=DEPTH + 1, Z=DEPTH + 2)
+    np.testing.assert_array_equal(read_depth(path, key="WorldDepth.R"), DEPTH + 1)
+    np.testing.assert_array_equal(read_depth(path, key="near"), DEPTH)
+    with pytest.raises(DataError, match=r"holds the arrays WorldDepth\.R, Z, near, and depth_key is far\. Set"):
+        read_depth(path, key="far")
+
+
+def test_all_parts_of_a_file_are_looked_at(tmp_path: Path) -> None:
+    exr = pytest.importorskip("OpenEXR")
+    header = {"compression": exr.ZIP_COMPRESSION, "type": exr.scanlineimage}
+    colors = {name: np.zeros((2, 3), np.float16) for name in "RGB"}
+    parts = [exr.Part(dict(header), colors, "beauty"), exr.Part(dict(header), {"Z": DEPTH}, "depth")]
+    exr.File(parts).write(str(tmp_path / "a.exr"))
+    np.testing.assert_array_equal(read_depth(tmp_path / "a.exr"), DEPTH)
+    parts = [exr.Part(dict(header), {"Z": DEPTH + 1}, "left"), exr.Part(dict(header), {"Z": DEPTH}, "right")]
+    exr.File(parts).write(str(tmp_path / "b.exr"))
+    np.testing.assert_array_equal(read_depth(tmp_path / "b.exr", key="right.Z"), DEPTH)
 
 
 def test_a_damaged_file_is_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -119,11 +119,16 @@ def test_what_is_no_depth_map_is_refused_with_its_name_and_a_fix(tmp_path: Path)
     with pytest.raises(DataError, match=r"a\.jpg: is a JPEG"):
         read_depth(write(tmp_path / "a.jpg", np.ones((2, 2), np.uint8)))
     np.savez(tmp_path / "two.npz", near=np.ones((2, 2)), far=np.ones((2, 2)))
-    with pytest.raises(DataError, match=r"two\.npz: holds the arrays near, far\. Name the one to read depth\."):
+    with pytest.raises(DataError, match=r"two\.npz: holds the arrays near, far\. Name the one to read depth, or set"):
         read_depth(tmp_path / "two.npz")
+    assert read_depth(tmp_path / "two.npz", key="far").shape == (2, 2)
+    with pytest.raises(DataError, match=r"holds the arrays near, far, and depth_key is z\. Set depth_key to"):
+        read_depth(tmp_path / "two.npz", key="z")
     np.save(tmp_path / "flat.npy", np.ones(7))
     with pytest.raises(DataError, match=r"flat\.npy: is an array of shape \(7,\)"):
         read_depth(tmp_path / "flat.npy")
+    with pytest.raises(DataError, match=r"holds numbers without a name, and depth_key is depth\. Leave out depth_key"):
+        read_depth(tmp_path / "flat.npy", key="depth")
     np.save(tmp_path / "truth.npy", np.ones((2, 2), bool))
     with pytest.raises(DataError, match=r"truth\.npy: holds values of type bool"):
         read_depth(tmp_path / "truth.npy")

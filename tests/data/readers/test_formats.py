@@ -17,7 +17,7 @@ from finetune.utils.errors import DataError, ListError
 MM = np.full((240, 320), 1500, np.uint16)
 PNG = cv2.imencode(".png", MM)[1].tobytes()
 CASES = {
-    "a.h5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "is HDF5, which is not supported", "h5py"),
+    "a.he5": (b"\x89HDF\r\n\x1a\n" + bytes(50), "is HDF5 under another ending", "Name it .h5"),
     "b.mat": (b"MATLAB 7.3 MAT-file" + bytes(493) + b"\x89HDF\r\n\x1a\n", "is a MATLAB file", "h5py"),
     "c.bin": (b"320&240&1&" + bytes(4 * 320 * 240), "is a depth map of COLMAP, 320x240", "reshape(240, 320)"),
     "d.bin": (b"320&240&3&" + bytes(100), "is a map of COLMAP with 3 channels, normals", "16-bit PNG"),
@@ -83,7 +83,7 @@ def test_a_folder_of_another_format_is_named(tmp_path: Path) -> None:
         (tmp_path / f"colmap/{number}.jpg.geometric.bin").write_bytes(b"320&240&1&" + bytes(4 * 320 * 240))
         (tmp_path / f"raw/{number}.raw").write_bytes(MM.tobytes())
         (tmp_path / f"lossy/{number}.jpg").write_bytes(b"\xff\xd8\xff")
-        (tmp_path / f"scans/{number}.h5").write_bytes(CASES["a.h5"][0])
+        (tmp_path / f"scans/{number}.he5").write_bytes(CASES["a.he5"][0])
     for folder, found, fix in (
         (
             "colmap",
@@ -96,7 +96,7 @@ def test_a_folder_of_another_format_is_named(tmp_path: Path) -> None:
             "fromfile",
         ),
         ("lossy", r"but 3 files whose name ends in \.jpg\. Correct", "write the files as one of these kinds"),
-        ("scans", r"but 3 files whose name ends in \.h5: 0\.h5 is HDF5", "h5py"),
+        ("scans", r"but 3 files whose name ends in \.he5: 0\.he5 is HDF5", "Name it .h5"),
     ):
         with pytest.raises(ListError, match=rf"{folder}: holds no \.png.*{found}") as caught:
             match_frames(str(tmp_path / "rgb"), str(tmp_path / folder))

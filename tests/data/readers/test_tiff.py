@@ -106,3 +106,29 @@ def test_what_opencv_writes_is_sound(compression: int) -> None:
         assert not tiff_is_short(data)
         assert tiff_as_stored(data) == data
     assert not tiff_is_short(b"\x89PNG") and tiff_as_stored(b"\x89PNG") == b"\x89PNG"
+
+
+@pytest.mark.parametrize(("compression", "name"), [(50000, "Zstandard"), (34925, "LZMA")])
+def test_a_compression_that_is_not_decoded_is_named(
+    tmp_path: Path, compression: int, name: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "a.tif"
+    assert cv2.imwrite(str(path), np.ones((4, 5), np.float32), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    data = bytearray(path.read_bytes())
+    place = data.index(struct.pack("<HHI", 259, 3, 1))  # the tag of compression: one short number
+    struct.pack_into("<H", data, place + 8, compression)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=rf"a\.tif: is a TIFF compressed by {name}, which is not supported"):
+        read_depth(path)
+    assert capfd.readouterr().err == ""
+
+
+def test_half_floats_in_a_tiff_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    assert cv2.imwrite(str(path), np.ones((4, 5), np.float32), [cv2.IMWRITE_TIFF_COMPRESSION, 1])
+    data = bytearray(path.read_bytes())
+    place = data.index(struct.pack("<HHI", 258, 3, 1))
+    struct.pack_into("<H", data, place + 8, 16)
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"a\.tif: is a TIFF of half floats, which is not supported"):
+        read_depth(path)
