@@ -30,7 +30,7 @@ def write(path: Path, **arrays: np.ndarray) -> Path:
 
 @pytest.mark.parametrize("kind", [np.float16, np.float32, np.float64, np.uint16])
 def test_the_only_array_or_the_one_named_depth(tmp_path: Path, kind: type) -> None:
-    stored = (2 * DEPTH).astype(kind)
+    stored: np.ndarray = (2 * DEPTH).astype(kind)
     for path in (
         write(tmp_path / "a.h5", anything=stored),
         write(tmp_path / "b.hdf5", depth=stored, rgb=IMAGE),
