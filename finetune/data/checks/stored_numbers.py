@@ -117,10 +117,11 @@ def _is_half_floats(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> boo
     if not (0x2800 <= low < high < _HALF_FLOAT_END and high < 3 * low):  # from 3 cm on
         return False
     as_floats, _ = decode_bits(stored, "float16")
-    nearest, farthest = np.percentile(as_floats[known], (0.5, 99.5))
+    # Numbers from the end on are infinity, NaN or negative as half floats.
+    usual = known & (stored < _HALF_FLOAT_END) & (stored > 0)
+    nearest, farthest = np.percentile(as_floats[usual], (0.5, 99.5))
     if farthest < 1.5 * nearest:
         return False
-    usual = known & (stored < _HALF_FLOAT_END) & (stored > 0)
     inverse = (1.0 / np.where(usual, numbers, 1).astype(np.float64) for numbers in (as_floats, stored))
     shares = flat_shares(usual, *inverse)
     return bool(shares and np.log(shares[0] / max(shares[1], 1e-3)) > _CLEARLY_FLATTER)

@@ -104,6 +104,15 @@ def test_stored_numbers_are_told(name: str) -> None:
         assert told.count(expected) >= 4
 
 
+@pytest.mark.filterwarnings("error")
+def test_numbers_beyond_the_half_floats_give_no_warning() -> None:
+    raw: Any = cv2.imread(str(next((ROOT / "data" / "room" / "depth").glob("*.png"))), cv2.IMREAD_UNCHANGED)
+    stored = np.where(raw > 0, np.clip(raw, 1000, 2900) * 10.5, 0).astype(np.uint16)
+    stored[0, :100] = 32_000  # NaN as half floats
+    depth_m = (stored * 1e-4).astype(np.float32)
+    assert recognize_numbers(depth_m, stored > 0, 1e-4) == Numbers()
+
+
 @pytest.mark.parametrize("unit", [None, 0.001])
 def test_nothing_is_told_of_few_numbers_or_of_what_a_reader_changed(unit: float | None) -> None:
     turned_mm = turned(np.full((40, 40), 1000.0) + np.arange(1600).reshape(40, 40))
