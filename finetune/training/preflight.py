@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -116,14 +116,20 @@ def judge_entry(recipe: Recipe, depth: EntryDepth, entry: Entry) -> list[Finding
         depth, entry: what was found in the same samples, or in more of them.
     """
     found = list(find_problems(entry))
-    implausible = find_implausible(depth, recipe, entry.reader)
-    if implausible and any(finding.name == "bits" and finding.severity == "stop" for finding in found):
-        implausible = None  # numbers that are no depth have no unit
+    implausible: list[Finding] = []
+    if any(finding.name == "bits" and finding.severity == "stop" for finding in found):
+        # Numbers that are no depth have no unit.
         found = [finding for finding in found if finding.name != "max_depth"]
+    else:
+        for finding in find_implausible(depth, recipe, entry.reader):
+            implausible.append(finding)
+            # Each explains the later ones, unless it is as it should be.
+            if finding.name not in recipe.data.accept:
+                break
     if implausible:
         # Nothing is said twice about the unit or the range.
-        others = [finding for finding in found if finding.name not in ("max_depth", implausible.name)]
-        found = [*others, implausible]
+        said = {"max_depth", *(finding.name for finding in implausible)}
+        found = [*(finding for finding in found if finding.name not in said), *implausible]
     return sort_findings(accept_findings(found, recipe.data.accept))
 
 
@@ -308,8 +314,8 @@ def _nothing_measured(source: str, reader: Reader) -> tuple[str, str]:
     )
 
 
-def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Reader) -> Finding | None:
-    """What is wrong with unit, range, count or spread of the measured depth of an entry; None where nothing is."""
+def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Reader) -> Iterator[Finding]:
+    """What is wrong with unit, range, count and spread of the measured depth of an entry; causes come first."""
     limit, max_depth_m = _find_limit(recipe)
     where = recipe.where(depth.key)
     source, maps = depth.sources[0], f"{len(depth.sources)} depth maps of {depth.key}"
@@ -320,11 +326,12 @@ def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Reader) -> Findi
 
     if not depth.depth_m.size:
         numbers, fix = _nothing_measured(source, reader)
-        return finding(
+        yield finding(
             "few_points",
             f"none of {maps} has a measured pixel{numbers}",
             f"{fix}{_check_limits(depth.key, reader)}",
         )
+        return
     median_m = float(np.median(depth.depth_m))
     beyond = float(np.mean(depth.depth_m > max_depth_m))
     found = f"median {meters(median_m, 4)} over {maps}"
@@ -335,21 +342,19 @@ def find_implausible(depth: EntryDepth, recipe: Recipe, reader: Reader) -> Findi
             else f", below 1 % of {limit} {max_depth_m:g}"
         )
         depths_m = median_m, float(np.percentile(depth.depth_m, 99.5))
-        return finding(*_explain_range(found, depth, where, depths_m, (limit, max_depth_m), reader))
-    # A plausible median rules out a wrong unit.
+        yield finding(*_explain_range(found, depth, where, depths_m, (limit, max_depth_m), reader))
     if depth.points < _FEW_POINTS and depth.left_out_share > _MOSTLY_LEFT_OUT * depth.valid_share:
         share = percent(depth.valid_share)
         found = f"{share} of the pixels are valid over {maps}, though depth of median {meters(median_m, 4)} is there"
-        return finding("few_points", found, _check_limits(depth.key, reader))
-    if depth.points < _FEW_POINTS:
+        yield finding("few_points", found, _check_limits(depth.key, reader))
+    elif depth.points < _FEW_POINTS:
         pixels = f"{depth.points:.3g} measured pixel{'s' * (depth.points != 1)}"
         found = f"{pixels} an image ({percent(depth.valid_share)}) in the median of {maps}"
         fix = "a rangefinder, a radar or a reconstruction gives so few, which teach the scale and hardly any shape"
-        return finding("few_points", found, f"{_check_limits(depth.key, reader)}; {fix}")
+        yield finding("few_points", found, f"{_check_limits(depth.key, reader)}; {fix}")
     if depth.constant:
         found = f"each of {maps} has the same depth at all its pixels, {meters(median_m, 4)} in the median"
-        return finding("constant", found, f"Export the depth that was measured, or fix the entry {depth.key}")
-    return None
+        yield finding("constant", found, f"Export the depth that was measured, or fix the entry {depth.key}")
 
 
 def _find_limit(recipe: Recipe) -> tuple[str, float]:

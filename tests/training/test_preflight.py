@@ -217,6 +217,20 @@ def test_every_judgment_has_a_name_that_accepts_it(recipe: Path, tmp_path: Path,
     assert train.key == "data.train.0"
 
 
+def test_what_is_accepted_hides_no_other_fault(recipe: Path, tmp_path: Path) -> None:
+    overrides = [written(tmp_path / "judged", lambda raw: points(8)(np.full_like(raw, 60_000)))]
+    refused = (
+        ([], "beyond model.max_depth_m"),
+        (["unit"], "8 measured pixels an image"),
+        (["unit", "few_points"], "the same depth at all its pixels"),
+    )
+    for accepted, said in refused:
+        with pytest.raises(DataError, match=said):
+            inspect_before_training(load_recipe(recipe, [*overrides, f"data.accept=[{', '.join(accepted)}]"]))
+    accepted = [*refused[-1][0], "constant"]
+    inspect_before_training(load_recipe(recipe, [*overrides, f"data.accept=[{', '.join(accepted)}]"]))
+
+
 def test_turned_bits_are_read_by_the_keys_that_are_suggested(recipe: Path, tmp_path: Path) -> None:
     overrides = [written(tmp_path / "turned", lambda raw: (raw << 3) | (raw >> 13)), "data.train.0.bits=rotated"]
     train, _ = inspect_before_training(load_recipe(recipe, overrides))
