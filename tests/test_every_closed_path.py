@@ -92,6 +92,7 @@ def test_a_path_that_cannot_be_had_is_one_sentence(
         "export MODEL --to official --output OUTPUT.pth --image CLOSED/a.png",
         "evaluate --predictions CLOSED --recipe RECIPE",
         "calibrate MODEL --known-distances LIST --output OUTPUT/a.safetensors",
+        "compare CLOSED OUTPUT",
     ],
 )
 def test_what_lies_where_one_may_not_look_is_not_told_to_be_missing(

@@ -29,6 +29,7 @@ from finetune.training.trainer import Trainer
 from finetune.utils.manifest import MANIFEST_FILE, has_checksums, verify_manifest, write_manifest
 from finetune.utils.plain import PlainValue
 from tests.conftest import ended_run, moved_run
+from tests.normal_user import as_normal_user
 from tests.runs import launch, require_same, rows
 
 
@@ -106,6 +107,22 @@ def test_without_a_whole_resume_point_it_stops(averaged: Path, capsys: pytest.Ca
     assert "optimizer.bin is missing" in said
     assert "--overwrite" in said
     assert len(said.splitlines()) == 1
+
+
+def test_a_resume_point_that_may_not_be_read_is_not_called_damaged(
+    averaged: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    closed = sorted((averaged / "checkpoints").iterdir())
+    for path in closed:
+        path.chmod(0)
+    try:
+        with as_normal_user():
+            assert launch(averaged / "recipe.yaml", "--resume") == 2
+    finally:
+        for path in closed:
+            path.chmod(0o700)
+    said = capsys.readouterr().err
+    assert f"step_00000006 is left out: it cannot be read (no permission to read {MANIFEST_FILE})" in said
 
 
 def test_a_resume_point_of_another_recipe_is_left_out(averaged: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,7 +18,7 @@ import yaml
 
 from finetune.utils.errors import FinetuneError, ProcessError, first_line
 from finetune.utils.files import move_into_place, remove, sync, write_fault, write_file
-from finetune.utils.paths import is_file, is_folder, is_link, path_exists
+from finetune.utils.paths import is_file, is_folder, is_link, list_folder, path_exists
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -299,8 +299,22 @@ class RunFolder:
             sync(self.path / METRICS_FILE)
 
     def newest_first(self) -> list[Path]:
-        """The resume points, the newest first."""
-        return sorted(self.checkpoints.glob("step_*"), reverse=True)
+        """
+        The resume points, the newest first.
+
+        Raises:
+            FinetuneError: the folder is there and cannot be listed, so nobody knows whether it holds some.
+        """
+        try:
+            found = list_folder(self.checkpoints)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise FinetuneError(
+                f"{self.checkpoints}: its resume points cannot be listed ({error.strerror}). Make the folder readable "
+                "for this user, or start another run with name=..."
+            ) from error
+        return [path for path in reversed(found) if path.name.startswith("step_")]
 
 
 def digest(content: object) -> str:

@@ -28,7 +28,7 @@ from finetune.reporting.tables import (
     read_metrics,
 )
 from finetune.utils.errors import FinetuneError
-from finetune.utils.paths import is_file, real_path
+from finetune.utils.paths import if_closed, is_file, real_path
 
 _LEAVE_OUT = "Leave its run out"
 _BASELINES = ("constant_median", "best_constant", "base_fitted_scale", "calibrated_start")
@@ -109,7 +109,9 @@ def _shorten_paths(paths: Sequence[Path]) -> list[str]:
 
 def _read_run(path: Path, name: str) -> EndedRun:
     if not is_file(path / RECIPE_FILE):
-        raise FinetuneError(f"{path} is no run folder: it has no {RECIPE_FILE}. Name a folder that a run wrote.")
+        closed = if_closed(path / RECIPE_FILE)
+        fix = "Ask for the right to read it" if closed else "Name a folder that a run wrote"
+        raise FinetuneError(f"{path} is no run folder: it has no {RECIPE_FILE}{closed}. {fix}.")
     if not is_file(path / EVALUATION_FILE):
         raise FinetuneError(
             f"{path} has no {EVALUATION_FILE}: its run has not ended. Continue it with --resume, or leave it out."

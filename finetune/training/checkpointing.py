@@ -172,5 +172,6 @@ class ResumePoints:
             if self.average:
                 self.average.load(path)
         except _OF_DAMAGE as error:
-            return f"it is damaged ({first_line(error)})"
+            closed = isinstance(error, PermissionError) or isinstance(error.__cause__, PermissionError)
+            return f"it {'cannot be read' if closed else 'is damaged'} ({first_line(error)})"
         return state

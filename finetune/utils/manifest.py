@@ -80,6 +80,8 @@ def _parse_manifest(folder: Path) -> tuple[dict[str, PlainValue], dict[str, tupl
     try:
         manifest, with_checksums = _read(folder), has_checksums(folder)
         intact = not with_checksums or manifest.pop("crc32", None) == _checksum_of(manifest)
+    except PermissionError as error:
+        raise ValueError(f"no permission to read {MANIFEST_FILE}") from error
     except (OSError, RecursionError, ValueError) as error:
         raise ValueError(unreadable) from error
     if not intact:

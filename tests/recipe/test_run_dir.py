@@ -18,6 +18,7 @@ from finetune.training.run_log import MetricsLog
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ProcessError
 from tests import conftest
+from tests.normal_user import as_normal_user
 
 RECIPE = "name: one\n"
 
@@ -88,6 +89,24 @@ def test_checkpoints_are_whole_or_absent_and_the_newest_are_kept(tmp_path: Path)
     assert run.newest_first() == [run.checkpoint(1000), run.checkpoint(200)]
     assert [path.name for path in sorted(run.checkpoints.iterdir())] == ["step_00000200", "step_00001000"]
     assert (run.checkpoint(1000) / "state").read_text() == "1000"
+
+
+def test_resume_points_that_may_not_be_listed_are_not_taken_for_none(tmp_path: Path) -> None:
+    run = RunFolder(tmp_path / "run")
+    assert run.newest_first() == []
+    for step in (3, 20):
+        run.checkpoint(step).mkdir(parents=True)
+    assert run.newest_first() == [run.checkpoint(20), run.checkpoint(3)]
+    run.checkpoints.chmod(0)
+    try:
+        with as_normal_user(), pytest.raises(FinetuneError) as refused:
+            run.newest_first()
+    finally:
+        run.checkpoints.chmod(0o700)
+    assert str(refused.value) == (
+        f"{run.checkpoints}: its resume points cannot be listed (Permission denied). Make the folder readable for "
+        "this user, or start another run with name=..."
+    )
 
 
 def test_an_old_resume_point_that_cannot_be_deleted_is_said_once_and_the_new_one_stands(
