@@ -219,7 +219,7 @@ def test_every_judgment_has_a_name_that_accepts_it(recipe: Path, tmp_path: Path,
 
 def test_what_is_accepted_hides_no_other_fault(recipe: Path, tmp_path: Path) -> None:
     overrides = [written(tmp_path / "judged", lambda raw: points(8)(np.full_like(raw, 60_000)))]
-    refused = (
+    refused: tuple[tuple[list[str], str], ...] = (
         ([], "beyond model.max_depth_m"),
         (["unit"], "8 measured pixels an image"),
         (["unit", "few_points"], "the same depth at all its pixels"),
