@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -40,7 +40,9 @@ class RecordedFrame:
             shows the same view as the image and may be smaller than it, with the same shape.
         camera: of the image, pixels; None where it is not known.
         source: where a person finds the frame; errors name it.
-        image_file: a file that holds ``image`` as it is, which is then copied and not encoded again; else None.
+        image_file: a PNG, JPEG, BMP, TIFF or WebP that holds ``image`` as it is, which is then copied and not encoded
+            again; else None.
+        counts: name -> whole number, added up over all frames for ``FrameSource.describe_counts``.
     """
 
     image: NDArray[np.uint8]
@@ -48,6 +50,11 @@ class RecordedFrame:
     camera: Camera | None
     source: str
     image_file: Path | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+
+
+class FrameLeftOut(Exception):
+    """A frame is left out for a reason that is no fault; its text completes "3 frames are left out: "."""
 
 
 class FrameSource(ABC):
@@ -65,15 +72,31 @@ class FrameSource(ABC):
     @abstractmethod
     def load_frame(self, index: int) -> RecordedFrame | None:
         """
-        The frame of ``keys[index]``; None where the kind leaves it out, which ``notes`` then counts.
+        The frame of ``keys[index]``; None where the kind leaves it out without a reason to name.
+
+        It is called in worker processes, so that what it changes in the source is lost.
 
         Raises:
+            FrameLeftOut: the kind leaves it out; frames with one reason are counted together.
             DataError: it cannot be read; the sentence names the file and the fix.
         """
 
     @property
     def notes(self) -> Sequence[str]:
-        """Sentences for whoever prepares: the rule that was taken, what is left over, what was filled in."""
+        """
+        Sentences for whoever prepares, known before a frame is loaded: the rule that was taken, what is left over, what
+        was filled in.
+        """
+        return ()
+
+    def describe_counts(self, totals: Mapping[str, int]) -> Sequence[str]:
+        """
+        Args:
+            totals: the ``counts`` of all frames, added up.
+
+        Returns:
+            Sentences that are printed at the end and written to ``prepare.json``.
+        """
         return ()
 
     def camera_pose(self, index: int) -> NDArray[np.float64] | None:

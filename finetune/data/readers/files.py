@@ -153,10 +153,46 @@ def read_stored_frame(
     Raises:
         DataError: a file cannot be decoded, depth has 8 bits, or image, depth and intrinsics differ in size.
     """
-    image, orientation = read_stored_image(image_path, levels=levels)
+    return combine_frame(
+        read_stored_image(image_path, levels=levels),
+        read_depth(depth_path, coding.channels, coding.key),
+        image_path,
+        depth_path,
+        coding,
+        intrinsics,
+        reduce_image=reduce_image,
+        along_rays=along_rays,
+        exif_turns=exif_turns,
+    )
+
+
+def combine_frame(
+    stored_image: tuple[NDArray[np.uint8], int],
+    raw: NDArray[np.number],
+    image_path: str,
+    depth_path: str,
+    coding: DepthCoding,
+    intrinsics: Intrinsics | None,
+    *,
+    reduce_image: bool = False,
+    along_rays: bool = False,
+    exif_turns: ExifTurns | None = None,
+) -> tuple[DepthSample, Turn]:
+    """
+    ``read_stored_frame`` for a frame that is decoded already.
+
+    Args:
+        stored_image: as ``read_stored_image`` gives it.
+        raw: (h, w), as ``read_depth`` gives it.
+        image_path, depth_path: where the two come from; errors name them.
+        coding, intrinsics, reduce_image, along_rays, exif_turns: see ``read_stored_frame``.
+
+    Raises:
+        DataError: depth has 8 bits, or image, depth and intrinsics differ in size.
+    """
+    image, orientation = stored_image
     if intrinsics and intrinsics.height is None:
         intrinsics = replace(intrinsics, height=image.shape[0], width=image.shape[1])
-    raw = read_depth(depth_path, coding.channels, coding.key)
     _require_bits(raw, coding, depth_path)
     image, turn = turn_like_depth(image, orientation, raw.shape, exif_turns, image_path)
     intrinsics = turn.intrinsics(intrinsics, image.shape[:2])

@@ -1,0 +1,28 @@
+"""The kinds of recordings: name -> what it reads, and a call as an example. Each is a module of this folder."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class KindText(NamedTuple):
+    """
+    Attributes:
+        purpose: one line for the list of kinds.
+        example: a call, for ``--help``.
+    """
+
+    purpose: str
+    example: str
+
+
+KINDS = {
+    "frames": KindText(
+        "images or a video, with a folder of depth maps: PNG, TIFF, PFM, EXR, NPY, HDF5",
+        "finetune prepare frames rgb/ depth/ --meters-per-unit 0.001 --output data/mine",
+    ),
+    "phone": KindText(
+        "exports of Stray Scanner, Polycam (raw data) and Record3D",
+        "finetune prepare phone scans/kitchen scans/hall --output data/mine",
+    ),
+}

@@ -1,0 +1,130 @@
+"""Options that say what the numbers in depth files mean, for the kinds that read depth as files."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING, get_args
+
+from finetune.data.readers.bits import Bits
+from finetune.data.readers.channels import DepthChannels
+from finetune.data.readers.sensors import SENSORS
+from finetune.utils.errors import FileFault, RecipeError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from finetune.data.readers.depth_numbers import DepthNumbers
+
+_DEPTH_IS = ("z", "range", "disparity", "inverse")
+# Ends of the ranges that a unit is looked for in: a room, a street.
+_RANGES_M = (10.0, 80.0)
+
+
+def add_depth_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``pairs`` about the numbers of a depth file, with the same names, and ``--intrinsics``."""
+    group = parser.add_argument_group("depth files")
+    group.add_argument("--meters-per-unit", type=float, metavar="M", help="stored number times this is meters")
+    group.add_argument("--sensor", choices=list(SENSORS), help="fills in the unit and the numbers that are no depth")
+    group.add_argument(
+        "--invalid", type=_numbers, metavar="N,N", help="stored numbers that mean nothing was measured; default: 0"
+    )
+    group.add_argument(
+        "--intrinsics",
+        metavar="FILE",
+        help="JSON or YAML with width, height, fx, fy, cx, cy, pixels; or these for each image",
+    )
+    group.add_argument(
+        "--depth-is",
+        choices=_DEPTH_IS,
+        default="z",
+        help="z: along the axis (default); range: along the ray; disparity: pixels; inverse: 1 / meters",
+    )
+    group.add_argument("--depth-channels", choices=get_args(DepthChannels), help="which of several channels is depth")
+    group.add_argument("--depth-key", metavar="NAME", help="array of .npz and .h5, or channel of .exr, that is depth")
+    group.add_argument("--bits", choices=get_args(Bits), help="how 16 bits hold a number, where not as a whole number")
+    group.add_argument("--allow-8-bit", action="store_true", help="also read depth of 256 steps")
+    group.add_argument("--px-per-unit", type=float, metavar="PX", help="of disparity: number times this is pixels")
+    group.add_argument("--baseline-m", type=float, metavar="M", help="of disparity: meters between the cameras")
+    group.add_argument("--focal-px", type=float, metavar="PX", help="of disparity; default: fx of --intrinsics")
+    group.add_argument("--disparity-offset-px", type=float, metavar="PX", help="of disparity: Middlebury's doffs")
+    group.add_argument("--inverse-per-unit", type=float, metavar="X", help="stored number times this is 1 / meters")
+
+
+def make_depth_numbers(arguments: argparse.Namespace, example: Path) -> DepthNumbers:
+    """
+    Args:
+        arguments: parsed, with those of ``add_depth_arguments``.
+        example: a depth file, for the sentence where the unit is missing.
+
+    Returns:
+        What the numbers mean.
+
+    Raises:
+        FinetuneError: an option is missing, or does not go with the others.
+    """
+    from finetune.data.readers.depth_numbers import DepthNumbers
+
+    unit, invalid, _ = SENSORS[arguments.sensor] if arguments.sensor else (None, (0.0,), "")
+    has_unit = arguments.meters_per_unit is not None or unit is not None
+    if arguments.depth_is in ("z", "range") and not has_unit:
+        raise FileFault(example, describe_numbers(example, arguments), _name_units(example, arguments))
+    numbers = DepthNumbers(
+        depth_is=arguments.depth_is,
+        meters_per_unit=arguments.meters_per_unit
+        if arguments.meters_per_unit is not None or arguments.depth_is not in ("z", "range")
+        else unit,
+        px_per_unit=arguments.px_per_unit,
+        disparity_offset_px=arguments.disparity_offset_px,
+        baseline_m=arguments.baseline_m,
+        focal_px=arguments.focal_px,
+        inverse_per_unit=arguments.inverse_per_unit,
+        invalid=arguments.invalid if arguments.invalid is not None else invalid,
+        bits=arguments.bits,
+        channels=arguments.depth_channels,
+        key=arguments.depth_key,
+        allow_8_bit=arguments.allow_8_bit,
+        min_depth_m=0.0,
+        max_depth_m=None,
+    )
+    try:
+        numbers.require_options(has_intrinsics=arguments.intrinsics is not None)
+    except RecipeError as error:
+        key = f"--{error.key.replace('_', '-')}"
+        raise RecipeError(key, error.value, error.expected) from None
+    return numbers
+
+
+def describe_numbers(example: Path, arguments: argparse.Namespace) -> str:
+    """What is in a depth file, for a sentence about its missing unit."""
+    median, end = _middle_and_end(example, arguments)
+    return f"holds numbers around {median:.6g} and up to {end:.6g}, and nothing says what one is in meters"
+
+
+def _name_units(example: Path, arguments: argparse.Namespace) -> str:
+    from finetune.data.checks.units import find_fitting_units
+
+    median, end = _middle_and_end(example, arguments)
+    fitting = {
+        unit.meters: unit for range_m in _RANGES_M for unit in find_fitting_units(median, end, range_m, current=0.0)
+    }
+    named = [f"{unit.meters:g} ({unit.name}: median {unit.median_m:.3g} m)" for unit in fitting.values()]
+    these = f": {', '.join(named)}" if named else ""
+    return f"Give --sensor, or --meters-per-unit as the device or the data set says{these}"
+
+
+def _middle_and_end(example: Path, arguments: argparse.Namespace) -> tuple[float, float]:
+    """The median of the numbers above 0 in a depth file, and the number that nearly all are below."""
+    import numpy as np
+
+    from finetune.data.readers.files import read_depth
+
+    raw = read_depth(example, arguments.depth_channels, arguments.depth_key).astype(np.float64)
+    raw = raw[np.isfinite(raw) & (raw > 0)]
+    return (float(np.median(raw)), float(np.percentile(raw, 99.5))) if raw.size else (0.0, 0.0)
+
+
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is not numbers with commas between them, such as 0,65535") from None

@@ -1,0 +1,149 @@
+"""The frames that are done, noted one by one in a hidden folder, so that a later call goes on where one stopped."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Self
+
+from finetune.prepare.frame_record import FrameRecord
+from finetune.utils.errors import FileFault
+from finetune.utils.files import remove
+from finetune.utils.paths import make_folder, path_exists
+
+_NAME = "frames.jsonl"
+
+
+class Journal:
+    """The hidden folder next to the output, in which a call writes until all is done.
+
+    It holds the folder that becomes the output, and a file with a line for the request and one for each frame.
+
+    Attributes:
+        folder: the hidden folder.
+        content: the folder in it that becomes the output.
+        records: the frames that are done, by index.
+    """
+
+    def __init__(self, output: Path, request: Mapping[str, object]) -> None:
+        """
+        Args:
+            output: the folder that will be made.
+            request: what decides the frames, as JSON takes it.
+        """
+        self.folder = output.with_name(f".{output.name}.preparing")
+        self.content = self.folder / output.name
+        self.records: dict[int, FrameRecord] = {}
+        self._request = json.loads(json.dumps(request))
+        self._output = output
+        self._file: IO[bytes] | None = None
+
+    def open(self, *, overwrite: bool) -> None:
+        """
+        Take over what an earlier call with the same request has done, or begin.
+
+        Args:
+            overwrite: discard what was begun with another request.
+
+        Raises:
+            FileFault: another request was begun, or another process is at work on it.
+            OSError: the folder cannot be made.
+        """
+        make_folder(self.folder)
+        self._file = self._lock()
+        request, records = self._read_lines()
+        if request is not None and request != self._request:
+            if not overwrite:
+                raise FileFault(
+                    self._output,
+                    f"was begun with other options or other files; what was done then is in {self.folder}",
+                    "Call as before to go on, or add --overwrite to begin again",
+                )
+            request = None
+        if request is None:
+            remove(self.content)
+            self._file.truncate(0)
+            self._write(self._request)
+            records = []
+        make_folder(self.content)
+        self.records = {record.index: record for record in records if self._is_there(record)}
+
+    def add(self, record: FrameRecord) -> None:
+        """
+        Note a frame whose files are written.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        self.records[record.index] = record
+        self._write(record.to_mapping())
+
+    def discard(self) -> None:
+        """Remove all of it."""
+        remove(self.folder)
+        self.close()
+
+    def close(self) -> None:
+        """Let another process have it."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _read_lines(self) -> tuple[object, list[FrameRecord]]:
+        """The request, None where there is none, and the frames that were noted; what follows them is cut off."""
+        assert self._file is not None, "opened first"
+        self._file.seek(0)
+        found: list[dict[str, object]] = []
+        end = 0
+        for line in self._file:
+            try:
+                found.append(json.loads(line))
+            except ValueError:  # a killed call, or a power cut, leaves the last line unfinished
+                break
+            end += len(line)
+        self._file.truncate(end)
+        request = found[0] if found else None
+        return request, [FrameRecord.from_mapping(record) for record in found[1:]]
+
+    def _is_there(self, record: FrameRecord) -> bool:
+        """Whether the files of a frame have the sizes that were noted: a power cut loses what was not synced."""
+        files = ((record.image, record.image_bytes), (record.depth, record.depth_bytes))
+        return bool(record.left_out) or all(
+            path_exists(self.content / name) and (self.content / name).stat().st_size == size for name, size in files
+        )
+
+    def _lock(self) -> IO[bytes]:
+        """
+        The file, open to read and to append, with a lock that ends with this process.
+
+        Raises:
+            FileFault: another process has it.
+        """
+        file = (self.folder / _NAME).open("ab+")
+        try:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.close()
+            raise FileFault(
+                self._output, "another process is preparing it", "Wait until it ends, or name another --output"
+            ) from None
+        except (ImportError, OSError):  # not on Windows, and not on every network file system
+            pass
+        return file
+
+    def _write(self, content: Mapping[str, object]) -> None:
+        assert self._file is not None, "opened first"
+        self._file.write(json.dumps(content).encode() + b"\n")
+        self._file.flush()

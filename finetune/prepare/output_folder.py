@@ -1,0 +1,100 @@
+"""The folder that is prepared: whether it may be made, and its files of text."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.prepare.frame_record import FrameRecord
+from finetune.prepare.preview import render_preview
+from finetune.prepare.recipe_text import format_recipe
+from finetune.prepare.summary import PreparedFrames
+from finetune.utils.errors import FileFault
+from finetune.utils.files import write_file
+from finetune.utils.paths import is_file, is_folder, list_folder, path_exists
+
+SUMMARY, RECIPE, PREVIEW, INTRINSICS = "prepare.json", "recipe.yaml", "preview.html", "intrinsics.json"
+TRAIN, VAL = "train.txt", "val.txt"
+
+
+def require_output(output: Path, *, overwrite: bool) -> None:
+    """
+    Raises:
+        FileFault: something is there, and it may not be replaced.
+    """
+    if not path_exists(output) or (is_folder(output) and not list_folder(output)):
+        return
+    if not is_folder(output):
+        raise FileFault(output, "is a file", "Name a folder as --output")
+    prepared = is_file(output / SUMMARY)
+    if not prepared:
+        found = "exists and holds files that finetune prepare did not write"
+        raise FileFault(output, found, "Name another folder as --output")
+    if not overwrite:
+        raise FileFault(output, "exists", "Name another folder as --output, or add --overwrite to replace it")
+
+
+def write_texts(folder: Path, prepared: PreparedFrames) -> None:
+    """
+    Write the lists, the intrinsics, the recipe, the summary and the page.
+
+    Raises:
+        OSError: one cannot be written.
+    """
+    for name, chosen in ((TRAIN, prepared.split.train), (VAL, prepared.split.val)):
+        records = [prepared.records[i] for i in chosen]
+        write_file(folder / name, "".join(f"{record.image} {record.depth}\n" for record in records))
+    if prepared.has_cameras:
+        write_file(folder / INTRINSICS, json.dumps(_list_cameras(prepared.records), indent=1) + "\n")
+    write_file(folder / RECIPE, format_recipe(prepared, intrinsics=INTRINSICS if prepared.has_cameras else None))
+    write_file(folder / SUMMARY, json.dumps(_summarize(prepared), indent=1) + "\n")
+    write_file(folder / PREVIEW, render_preview(folder, prepared))
+
+
+def _list_cameras(records: Sequence[FrameRecord]) -> dict[str, object]:
+    """The one camera of all images, or that of each by its path."""
+    cameras = {record.image: _describe_camera(record) for record in records}
+    first, *others = cameras.values()
+    return first if all(camera == first for camera in others) else dict(cameras)
+
+
+def _describe_camera(record: FrameRecord) -> dict[str, object]:
+    assert record.camera is not None, "asked for where all are known"
+    height, width = record.size
+    return {"width": width, "height": height, **dict(zip(("fx", "fy", "cx", "cy"), record.camera, strict=True))}
+
+
+def _summarize(prepared: PreparedFrames) -> dict[str, object]:
+    """All that is known of the folder, as JSON."""
+    part = dict.fromkeys(prepared.split.train, "train") | dict.fromkeys(prepared.split.val, "val")
+    return {
+        "request": dict(prepared.request),
+        "meters_per_unit": prepared.unit,
+        "invalid": [0],
+        "rounding_m": 0.0 if prepared.is_exact else prepared.unit / 2,
+        "near_m": prepared.near_m,
+        "far_m": prepared.far_m,
+        "percentiles_m": {name: prepared.percentile_m(share) for name, share in _PERCENTILES.items()},
+        "labeled_share": prepared.labeled_share,
+        "split": prepared.split.rule,
+        "left_out": dict(prepared.left_out),
+        "notes": list(prepared.notes),
+        "frames": [
+            {
+                "image": record.image,
+                "depth": record.depth,
+                "source": record.source,
+                "recording": key.recording,
+                "time_s": key.time_s,
+                "part": part.get(i, "gap"),
+                "labeled_share": record.labeled_share,
+                "near_m": record.near_m,
+                "far_m": record.far_m,
+            }
+            for i, (record, key) in enumerate(zip(prepared.records, prepared.keys, strict=True))
+        ],
+    }
+
+
+_PERCENTILES = {"1": 0.01, "50": 0.5, "95": 0.95, "99.5": 0.995}
