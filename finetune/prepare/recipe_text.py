@@ -49,7 +49,12 @@ def format_recipe(prepared: PreparedFrames, *, intrinsics: str | None) -> str:
     tiny = Path(checkpoint).name == Path(_EMBEDDED).name
     frames = {"train": prepared.split.train, "val": prepared.split.val}
     entries: dict[str, PlainValue] = {part: [_describe_entry(prepared, f"{part}.txt", intrinsics)] for part in frames}
-    model = {"checkpoint": checkpoint, "head": "metric", "max_depth_m": choose_ceiling(prepared), "train": "all"}
+    model: PlainValue = {
+        "checkpoint": checkpoint,
+        "head": "metric",
+        "max_depth_m": choose_ceiling(prepared),
+        "train": "all",
+    }
     sections: tuple[dict[str, PlainValue], ...] = (
         {"name": clean_name(prepared.output.name), "output": "runs", "seed": 0},
         {"model": model},
