@@ -56,6 +56,16 @@ def test_quick_start_is_two_whole_blocks() -> None:
     assert test.strip().splitlines()[-1].startswith("pytest")
 
 
+def test_a_new_user_is_spared_the_lines_of_the_launcher() -> None:
+    readme = (ROOT / "README.md").read_text()
+    first_screen = readme.split("accelerate launch", 1)[1][:1000]
+    assert "`finetune train recipes/room_tiny.yaml`" in first_screen
+    # The first line is the shortest one that works; all others leave the launcher's traceback out.
+    _, *others = [line for path in READMES for line in path.read_text().splitlines() if line.startswith("accelerate l")]
+    assert len(others) > 3
+    assert [line for line in others if "--quiet" not in line] == []
+
+
 def test_ci_takes_the_second_block_out_of_the_readme() -> None:
     ci = (ROOT / ".ci" / "run").read_text()
     (program,) = re.findall(r"awk '([^']+)' \\\s+README\.md > ", ci)
