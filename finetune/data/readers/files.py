@@ -302,7 +302,7 @@ def read_stored_image(
             pixels = np.moveaxis(pixels, 0, 2)  # as PyTorch and MATLAB order them
     else:
         data = _read_content(path)
-        pixels = _decode_pixels(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
+        pixels = decode_pixels(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
         orientation = orientation_of(data)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
@@ -362,13 +362,13 @@ def _decode_depth(path: str | os.PathLike[str], key: str | None) -> NDArray[np.g
         if numbers is None:
             raise _decoding_error(path, data)
         return numbers
-    raw = _decode_pixels(path, data, cv2.IMREAD_UNCHANGED)
+    raw = decode_pixels(path, data, cv2.IMREAD_UNCHANGED)
     if raw.ndim == 3 and raw.shape[2] >= 3:
         raw = np.concatenate([raw[..., 2::-1], raw[..., 3:]], axis=2)
     return raw
 
 
-def _decode_pixels(path: str | os.PathLike[str], data: bytes, flags: int) -> NDArray[np.generic]:
+def decode_pixels(path: str | os.PathLike[str], data: bytes, flags: int) -> NDArray[np.generic]:
     """
     The pixels of an image file, as stored.
 
