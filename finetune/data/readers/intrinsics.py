@@ -283,7 +283,7 @@ def make_intrinsics(content: object, source: str, *, keep_lens: bool = False) ->
         raise ListError(source, f"has fx {fx}, fy {fy}, cx {cx}, cy {cy}", "Write focal lengths above 0, in pixels")
     camera = Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)
     lens = _read_lens(content, source)
-    if lens is not None and not keep_lens and not _bends_rays(lens, camera, height, width):
+    if lens is not None and not keep_lens and not bends_rays(lens, camera, height, width):
         lens = None
     return Intrinsics(camera=camera, height=height, width=width, source=source, lens=lens)
 
@@ -454,7 +454,7 @@ def _read_coefficients(content: Mapping[str, object], names: tuple[str, ...]) ->
     return tuple(_to_number(given.get(name, 0.0)) for name in names[: last + 1])
 
 
-def _bends_rays(lens: Lens, camera: Camera, height: int, width: int) -> bool:
+def bends_rays(lens: Lens, camera: Camera, height: int, width: int) -> bool:
     """Whether depth from distances along a pinhole's rays would be off by more than 1 % somewhere in the image."""
     step = max(1, max(height, width) // 64)
     small = Camera(

@@ -198,7 +198,7 @@ def _as_array(
     needed = step * (message.height - 1) + row_bytes
     if not message.height or not message.width or step < row_bytes or len(message.data) < needed:
         found = (
-            f"is {message.width}x{message.height} of {name} in rows of {step} bytes, but holds {len(message.data)} bytes"
+            f"is {message.width}x{message.height} of {name} in rows of {step} bytes, but has {len(message.data)} bytes"
         )
         raise DataError(source, found, _AGAIN)
     pixels: NDArray[np.generic] = np.ndarray(

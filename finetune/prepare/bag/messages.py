@@ -74,6 +74,10 @@ class TransformStamped(Stamped, Protocol):
     transform: Transform
 
 
+class FloatMessage(Protocol):
+    data: float
+
+
 class TransformsMessage(Protocol):
     transforms: Sequence[TransformStamped]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -113,7 +114,7 @@ class Bag:
                     _, time_ns, raw = next(found)
                 except StopIteration:
                     break
-                except Exception as error:  # the library's own, and those of its decompressors
+                except broken_bag_errors() as error:
                     raise DataError(
                         self.path,
                         f"cannot be read in messages of {topic} ({first_line(error)})",
@@ -134,6 +135,18 @@ class Bag:
         raise DataError(
             self.path, f"has no message of {topic} at {time_ns} ns any more", "Run again with the bag as it was"
         )
+
+
+def broken_bag_errors() -> tuple[type[Exception], ...]:
+    """What the library raises for damaged bags: its own errors, those of its decompressors and of SQLite, and what
+    Python raises where bytes are missing."""
+    import apsw
+    from rosbags.rosbag1 import ReaderError as Ros1Error
+    from rosbags.rosbag2 import ReaderError as Ros2Error
+    from rosbags.rosbag2.storage_mcap import zstd
+
+    of_python = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, OverflowError)
+    return (Ros1Error, Ros2Error, apsw.Error, zstd.ZstdError, AssertionError, AttributeError, struct.error, *of_python)
 
 
 def open_bag(path: Path) -> Bag:
@@ -203,7 +216,7 @@ def _open_compressed(folder: Path) -> Bag:
     reader = Reader(folder)
     try:
         reader.open()
-    except Exception as error:  # the library's own, and those of its decompressors
+    except broken_bag_errors() as error:
         raise ListError(folder, f"cannot be read ({first_line(error)})", "Copy the folder again") from None
     return Bag(folder, [reader.storage], ros1=False, notes=[])
 
@@ -269,7 +282,7 @@ def _open_ros1(path: Path) -> tuple[StorageReader, str]:
     try:
         reader.open()
         return reader, ""
-    except Exception as error:  # asserts and struct errors, besides the library's own
+    except broken_bag_errors() as error:
         reason = first_line(error)
     if "is not supported" in reason:
         raise ListError(path, f"cannot be read ({reason})", "Let `rosbag fix` or `rosbag decompress` write a new one")
@@ -288,7 +301,7 @@ def _open_mcap(path: Path) -> tuple[StorageReader, str]:
         if reader.chunks or not reader.connections:
             return reader, ""
         reader.close()  # without chunks, the library reads the file from its start for each message
-    except Exception as error:  # asserts and struct errors, besides the library's own
+    except broken_bag_errors() as error:
         if "Profile" in first_line(error):
             fix = "Record MCAP by `ros2 bag record -s mcap`"
             raise ListError(path, "is an MCAP file, but none of ROS 2", fix) from None
@@ -304,7 +317,7 @@ def _open_sqlite(path: Path) -> tuple[StorageReader, str]:
     reader = Sqlite3Reader(path)
     try:
         reader.open()
-    except Exception as error:  # SQLite's own, besides the library's
+    except broken_bag_errors() as error:
         if "missing tables" in first_line(error):
             raise ListError(path, "is an SQLite database, but no bag of ROS 2", _FIX) from None
         cut = CutSqliteReader(path)
@@ -325,7 +338,7 @@ def _open_cut(reader: StorageReader, path: Path, fix: str) -> str:
     """
     try:
         reader.open()
-    except Exception as error:  # asserts and struct errors, besides the library's own
+    except broken_bag_errors() as error:
         raise ListError(path, f"cannot be read as a bag ({first_line(error)})", fix) from None
     count = sum(connection.msgcount for connection in reader.connections)
     lost = str(getattr(reader, "missing", ""))
@@ -333,5 +346,3 @@ def _open_cut(reader: StorageReader, path: Path, fix: str) -> str:
         reader.close()
         raise ListError(path, f"holds no message that can be read: {lost or 'it is empty'}", fix)
     return f"{path}: {lost}. The {count} messages before are read." if lost else ""
-
-

@@ -1,0 +1,164 @@
+"""Frames of bags: color and depth that were recorded at one time, decoded when they are asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.camera import Camera
+from finetune.prepare.bag.image_messages import (
+    read_color,
+    read_compressed_color,
+    read_compressed_depth,
+    read_depth,
+)
+from finetune.prepare.bag.messages import IMAGE, CompressedMessage, decode_image, decode_message
+from finetune.prepare.bag.open_bag import Bag, open_bag
+from finetune.prepare.bag.streams import Stream, describe_place, read_raw
+from finetune.prepare.calibration import Rig
+from finetune.prepare.recording import FrameKey, FrameSource, RecordedFrame
+from finetune.utils.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class BagRecording:
+    """
+    What is known of a bag after listing it.
+
+    Attributes:
+        path: the bag.
+        color, depth: its two topics.
+        pairs: (color, depth) numbers of messages of one time, in order of time.
+        times_s: of each pair, seconds.
+        rig: how depth gets into the view of color; None where both are one view.
+        camera: of color as a pinhole; None where it is not known or bends rays.
+        meters_per_unit: of depth; None for millimeters of whole numbers and meters of floats.
+        encoding: of color, instead of what its messages say.
+    """
+
+    path: Path
+    color: Stream
+    depth: Stream
+    pairs: Sequence[tuple[int, int]]
+    times_s: Sequence[float]
+    rig: Rig | None
+    camera: Camera | None
+    meters_per_unit: float | None
+    encoding: str | None
+
+
+class BagFrames(FrameSource):
+    """The frames of one or several bags. At most one bag is open, since hundreds may be given."""
+
+    def __init__(self, recordings: Sequence[BagRecording], notes: Sequence[str]) -> None:
+        self.recordings = recordings
+        self._notes = notes
+        self._opened: Bag | None = None
+        names = _name_recordings([recording.path for recording in recordings])
+        self._keys = [
+            FrameKey(recording=name, stem=f"{number:06}", time_s=time_s)
+            for name, recording in zip(names, recordings, strict=True)
+            for number, time_s in enumerate(recording.times_s)
+        ]
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_opened": None}
+
+    @property
+    def keys(self) -> Sequence[FrameKey]:
+        """Bag after bag, each in order of time."""
+        return self._keys
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """What is missing of a bag, how messages were paired, and how depth gets into the view of color."""
+        return self._notes
+
+    def load_frame(self, index: int) -> RecordedFrame:
+        """
+        Raises:
+            DataError: a message is damaged, or image and depth do not fit together.
+            ListError: an image has another size than its camera.
+        """
+        recording, number = self._find(index)
+        color_number, depth_number = recording.pairs[number]
+        bag = self._open(recording.path)
+        source = describe_place(recording.path, recording.color, color_number)
+        image = load_color(bag, recording.color, color_number, recording.encoding)
+        depth_m = load_depth(bag, recording.depth, depth_number, recording.meters_per_unit)
+        if recording.rig is not None:
+            depth_m = _register(depth_m, image.shape[:2], recording.rig, source)
+        _require_one_shape(image.shape[:2], depth_m.shape, source)
+        return RecordedFrame(image=image, depth_m=depth_m, camera=recording.camera, source=source)
+
+    def _find(self, index: int) -> tuple[BagRecording, int]:
+        for recording in self.recordings:
+            if index < len(recording.pairs):
+                return recording, index
+            index -= len(recording.pairs)
+        raise IndexError(index)
+
+    def _open(self, path: Path) -> Bag:
+        if self._opened is None or self._opened.path != path:
+            if self._opened is not None:
+                self._opened.close()
+            self._opened = open_bag(path)
+        return self._opened
+
+
+def _name_recordings(paths: Sequence[Path]) -> list[str]:
+    """A name for each bag: that of its file or folder without the ending, or with its number where two are equal."""
+    stems = [path.stem if path.suffix in (".bag", ".mcap", ".db3") else path.name for path in paths]
+    return [stem if stems.count(stem) == 1 else f"{stem}_{number}" for number, stem in enumerate(stems)]
+
+
+def load_color(bag: Bag, stream: Stream, index: int, encoding: str | None) -> NDArray[np.uint8]:
+    """
+    (H, W, 3) uint8 RGB of a message.
+
+    Raises:
+        DataError: it is damaged or no image.
+    """
+    raw, source = read_raw(bag, stream, index), describe_place(bag.path, stream, index)
+    if stream.topic.topic.msgtype == IMAGE:
+        return read_color(decode_image(raw, ros1=bag.ros1)[0], source, encoding)
+    message = decode_message(raw, stream.topic.topic.msgtype, ros1=bag.ros1)
+    return read_compressed_color(cast(CompressedMessage, message), source, encoding)
+
+
+def load_depth(bag: Bag, stream: Stream, index: int, meters_per_unit: float | None) -> NDArray[np.float32]:
+    """
+    (H, W) float32 meters of a message, 0 where nothing was measured.
+
+    Raises:
+        DataError: it is damaged or no depth.
+    """
+    raw, source = read_raw(bag, stream, index), describe_place(bag.path, stream, index)
+    if stream.topic.topic.msgtype == IMAGE:
+        return read_depth(decode_image(raw, ros1=bag.ros1)[0], meters_per_unit, source)
+    message = decode_message(raw, stream.topic.topic.msgtype, ros1=bag.ros1)
+    return read_compressed_depth(cast(CompressedMessage, message), meters_per_unit, source)
+
+
+def _register(depth_m: NDArray[np.float32], shape: tuple[int, ...], rig: Rig, source: str) -> NDArray[np.float32]:
+    raise DataError(source, "depth is not in the view of color", "Record depth that the driver registers to color")
+
+
+def _require_one_shape(image: tuple[int, ...], depth: tuple[int, ...], source: str) -> None:
+    """
+    Raises:
+        DataError: depth is larger than its image, or has another shape.
+    """
+    down, across = depth[0] / image[0], depth[1] / image[1]
+    if max(down, across) <= 1 and abs(down / across - 1) <= 0.01:
+        return
+    raise DataError(
+        source,
+        f"depth is {depth[0]}x{depth[1]} (height x width), its image {image[0]}x{image[1]}",
+        "Name the depth that the driver registers to color, or give --calibration FILE",
+    )

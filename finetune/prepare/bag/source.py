@@ -1,0 +1,114 @@
+"""From bags to frames: which messages belong together, and what their numbers mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from finetune.prepare.bag.frames import BagFrames, BagRecording, load_color, load_depth
+from finetune.prepare.bag.open_bag import Bag, open_bag
+from finetune.prepare.bag.options import BagOptions
+from finetune.prepare.bag.realsense import is_sdk_stream, read_sdk_unit
+from finetune.prepare.bag.streams import Stream, list_stream
+from finetune.prepare.bag.topics import choose_topics
+from finetune.prepare.bag.views import find_view
+from finetune.prepare.matching_times import describe_matches, match_times, require_one_clock
+from finetune.utils.errors import ListError
+
+_NAMES = ("color messages", "depth messages")
+
+
+def open_bags(paths: Sequence[Path], options: BagOptions) -> BagFrames:
+    """
+    Raises:
+        FinetuneError: topics are not named, or rosbags is missing.
+        ListError: a bag cannot be read, or its topics do not fit together.
+        DataError: a message is damaged.
+    """
+    recordings: list[BagRecording] = []
+    notes: list[str] = []
+    for path in paths:
+        with open_bag(path) as bag:
+            notes += bag.notes
+            recordings.append(_open_recording(bag, options, notes))
+    return BagFrames(recordings, notes)
+
+
+def _open_recording(bag: Bag, options: BagOptions, notes: list[str]) -> BagRecording:
+    """The recording of a bag; what is worth knowing is added to ``notes``."""
+    topics = choose_topics(bag, options.color, options.depth)
+    color, depth = (list_stream(bag, topic) for topic in topics)
+    notes += [
+        f"{bag.path}: {stream.damaged} damaged messages of {stream.topic.topic.name} are left out."
+        for stream in (color, depth)
+        if stream.damaged
+    ]
+    pairs = _pair(bag, color, depth, options, notes)
+    times_s = color.times_s(options.clock)
+    unit, words = _find_unit(bag, depth, options)
+    # The first pair shows what is wrong with all of them before anything is written.
+    image_shape = load_color(bag, color, pairs[0][0], options.encoding).shape
+    depth_shape = load_depth(bag, depth, pairs[0][1], unit).shape
+    notes.append(f"{bag.path}: {words}.")
+    view = find_view(bag, color, depth, (image_shape[0], image_shape[1]), (depth_shape[0], depth_shape[1]), options)
+    notes += [f"{bag.path}: {note}." for note in view.notes]
+    return BagRecording(
+        path=bag.path,
+        color=color,
+        depth=depth,
+        pairs=pairs,
+        times_s=[times_s[i] for i, _ in pairs],
+        rig=view.rig,
+        camera=view.camera,
+        meters_per_unit=unit,
+        encoding=options.encoding,
+    )
+
+
+def _pair(bag: Bag, color: Stream, depth: Stream, options: BagOptions, notes: list[str]) -> list[tuple[int, int]]:
+    """
+    Raises:
+        ListError: headers hold no times, times are of other clocks, or none are near enough.
+    """
+    times = (color.times_s(options.clock), depth.times_s(options.clock))
+    for stream, found in zip((color, depth), times, strict=True):
+        if len(found) > 1 and len(set(found)) == 1:
+            raise ListError(
+                bag.path,
+                f"all headers of {stream.topic.topic.name} hold the time {found[0]:g} s",
+                "Pair by the time of recording: --clock log",
+            )
+    try:
+        require_one_clock(*times, _NAMES, bag.path)
+    except ListError as error:
+        if options.clock == "log":
+            raise
+        raise ListError(bag.path, error.found, "Pair by the time of recording: --clock log") from None
+    pairs = match_times(*times, options.tolerance_s)
+    notes.append(f"{bag.path}: {describe_matches(*times, pairs, _NAMES)}.")
+    if not pairs:
+        raise ListError(
+            bag.path,
+            f"no message of {color.topic.topic.name} is near enough in time to one of {depth.topic.topic.name}",
+            "Raise --tolerance SECONDS, or pair by the time of recording: --clock log",
+        )
+    return pairs
+
+
+def _find_unit(bag: Bag, depth: Stream, options: BagOptions) -> tuple[float | None, str]:
+    """Meters per unit of depth, and where it is from."""
+    name = depth.topic.topic.name
+    if options.meters_per_unit is not None:
+        return (
+            options.meters_per_unit,
+            f"{name} is in units of {options.meters_per_unit:g} m, as --meters-per-unit says",
+        )
+    if not is_sdk_stream(name):
+        return None, f"{name} is {depth.topic.encoding}: whole numbers are millimeters, floats are meters (REP 118)"
+    unit = read_sdk_unit(bag, name)
+    if unit is not None:
+        return unit, f"{name} is in units of {unit:g} m, by the option Depth Units in the bag"
+    if depth.meters_per_unit > 0:
+        unit = float(f"{depth.meters_per_unit:.7g}")
+        return unit, f"{name} is in units of {unit:g} m, as its messages say"
+    return None, f"{name} is taken as millimeters, since the bag has no Depth Units; else give --meters-per-unit"
