@@ -85,15 +85,11 @@ class CutSqliteReader:
 
     def _list_rows(self, database: sqlite3.Connection) -> Iterator[tuple[int, int, int]]:
         # The index of times is elsewhere in the file than the rows. To read the data shows whether all of it is there.
-        rows = database.execute("SELECT timestamp, id, topic_id, data FROM messages NOT INDEXED ORDER BY id")
-        while True:
-            try:
-                row = rows.fetchone()
-            except sqlite3.Error:
-                return
-            if row is None:
-                return
-            yield row[:3]
+        try:
+            for row in database.execute("SELECT timestamp, id, topic_id, data FROM messages NOT INDEXED ORDER BY id"):
+                yield row[:3]
+        except sqlite3.Error:
+            return
 
     def _measure_loss(self) -> str:
         with self.path.open("rb") as file:

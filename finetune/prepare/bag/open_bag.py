@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import suppress
@@ -146,7 +147,8 @@ def broken_bag_errors() -> tuple[type[Exception], ...]:
     from rosbags.rosbag2.storage_mcap import zstd
 
     of_python = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, OverflowError)
-    return (Ros1Error, Ros2Error, apsw.Error, zstd.ZstdError, AssertionError, AttributeError, struct.error, *of_python)
+    of_storages = (Ros1Error, Ros2Error, apsw.Error, sqlite3.Error, zstd.ZstdError)
+    return (*of_storages, AssertionError, AttributeError, struct.error, *of_python)
 
 
 def open_bag(path: Path) -> Bag:

@@ -1,0 +1,182 @@
+"""Bags of all three kinds, sound and cut, and what is no bag."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finetune.prepare.bag.open_bag import open_bag
+from finetune.utils.errors import FinetuneError, ListError
+from tests.prepare.bag.written_bags import IMAGE, KINDS, START_NS, Recording, image, storage_file, write_bag
+
+COUNT = 60
+STEP_NS = 33_000_000
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def bag(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """60 messages of 30 kB on a topic of color, each filled with its number, and as many on one of depth."""
+    recording = Recording()
+    for k in range(COUNT):
+        log_ns = START_NS + k * STEP_NS
+        recording.add("/color", IMAGE, log_ns, image(np.full((100, 100, 3), k, np.uint8), "rgb8", log_ns))
+        recording.add("/depth", IMAGE, log_ns + 5, image(np.full((100, 100), k, np.uint16), "16UC1", log_ns))
+    path = tmp_path_factory.mktemp("bags") / ("a.bag" if request.param == "ros1" else "a")
+    return write_bag(path, request.param, recording)
+
+
+def cut(bag: Path, tmp_path: Path, share: float) -> Path:
+    """A copy of the file with the messages, without its end."""
+    file = storage_file(bag)
+    data = file.read_bytes()
+    path = tmp_path / file.name
+    path.write_bytes(data[: int(share * len(data))])
+    return path
+
+
+def numbers(path: Path, topic: str) -> list[int]:
+    with open_bag(path) as opened:
+        return [raw[-1] if topic == "/color" else raw[-2] for _, raw in opened.messages(topic)]
+
+
+def test_messages_in_order_and_one_by_one(bag: Path) -> None:
+    for path in {bag, storage_file(bag)}:
+        with open_bag(path) as opened:
+            assert {topic.name: topic.count for topic in opened.topics.values()} == {"/color": COUNT, "/depth": COUNT}
+            assert {topic.msgtype for topic in opened.topics.values()} == {IMAGE}
+            assert opened.notes == []
+            listed = list(opened.messages("/depth"))
+            assert [time_ns for time_ns, _ in listed] == [START_NS + k * STEP_NS + 5 for k in range(COUNT)]
+            for time_ns, raw in reversed(listed):
+                assert opened.read_message("/depth", time_ns) == raw
+            with pytest.raises(FinetuneError, match="has no message of /depth at 7 ns any more"):
+                opened.read_message("/depth", 7)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.63, 0.97])
+def test_a_cut_bag_gives_what_it_holds(bag: Path, tmp_path: Path, share: float) -> None:
+    path = cut(bag, tmp_path, share)
+    found = numbers(path, "/color")
+    assert found == list(range(len(found)))
+    # A message of color and one of depth are 50 kB of the 3 MB. Of an MCAP file, a chunk of 1 MB is lost at most.
+    lost = 22 if path.suffix == ".mcap" else 3
+    assert share * COUNT - lost <= len(found) <= share * COUNT + 1
+    with open_bag(path) as opened:
+        (note,) = opened.notes
+        last_ns, raw = list(opened.messages("/depth"))[-1]
+        assert opened.read_message("/depth", last_ns) == raw
+    assert note.startswith(f"{path}: ")
+    assert "missing" in note
+    assert f"The {len(found) + len(numbers(path, '/depth'))} messages before are read." in note
+
+
+def test_how_much_is_missing_is_what_was_cut(bag: Path, tmp_path: Path) -> None:
+    path = cut(bag, tmp_path, 0.6)
+    with open_bag(path) as opened:
+        (note,) = opened.notes
+    if path.suffix == ".mcap":  # only its end says how long the file was
+        assert "its end is missing: the last record holds" in note
+    else:
+        assert "40% of " in note
+
+
+def test_a_bag_whose_recorder_was_killed(tmp_path: Path, bag: Path) -> None:
+    path = cut(bag, tmp_path, 0.5)
+    if path.suffix == ".bag":
+        data = bytearray(path.read_bytes())
+        at = data.find(b"index_pos=") + len(b"index_pos=")
+        data[at : at + 8] = bytes(8)  # as rosbag leaves it until it is closed
+        path.write_bytes(data)
+        with open_bag(path) as opened:
+            assert "it was never closed, so it does not say how much is missing" in opened.notes[0]
+    else:  # without metadata.yaml
+        with open_bag(tmp_path) as opened:
+            assert "has no metadata.yaml, as if its recorder was killed; 1 files are read" in opened.notes[0]
+    assert len(numbers(path, "/color")) >= COUNT // 2 - (22 if path.suffix == ".mcap" else 3)
+
+
+def test_metadata_says_how_many_messages_are_missing(tmp_path: Path, bag: Path) -> None:
+    if bag.is_file():
+        pytest.skip("ROS 1 has no metadata.yaml")
+    path = cut(bag, tmp_path, 0.5)
+    (tmp_path / "metadata.yaml").write_bytes((bag / "metadata.yaml").read_bytes())
+    with open_bag(tmp_path) as opened:
+        held = sum(topic.count for topic in opened.topics.values())
+        assert opened.notes[-1] == f"{tmp_path}: {2 * COUNT - held} of {2 * COUNT} messages are missing."
+    path.unlink()
+    with pytest.raises(ListError, match=r"no such file, but metadata\.yaml lists it\. Copy the folder again\.$"):
+        open_bag(tmp_path)
+    (tmp_path / "metadata.yaml").write_text("nothing: here\n")
+    with pytest.raises(ListError, match=r"does not describe a bag .*ros2 bag reindex"):
+        open_bag(tmp_path)
+
+
+def test_a_bag_with_nothing_left_is_refused(bag: Path, tmp_path: Path) -> None:
+    for share in (0.0005, 0.001, 0.004):
+        path = cut(bag, tmp_path, share)
+        with pytest.raises(ListError, match=r"(cannot be read as a bag|holds no message|has only) .*[Cc]opy") as caught:
+            open_bag(path)
+        assert "\n" not in str(caught.value)
+
+
+def test_every_cut_is_read_or_refused_in_a_sentence(bag: Path, tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    for share in random.uniform(0, 1, 40) ** 3:
+        try:
+            with open_bag(cut(bag, tmp_path, share)) as opened:
+                for name in opened.topics:
+                    assert len(list(opened.messages(name))) == opened.topics[name].count
+        except FinetuneError as error:
+            assert str(error).endswith(".") and "\n" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (bytes(2000), "begins with zeros"),
+        (b"#ROSB", "has only 5 bytes"),
+        (b"import numpy as np\n", "is no bag: it begins with b'import numpy'"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "is a pointer of Git LFS"),
+        (b"#ROSBAG V1.2\n" + bytes(500), "(Bag version 102 is not supported). Let `rosbag fix`"),
+        (
+            b"\x89MCAP0\r\n\x01" + (15).to_bytes(8, "little") + b"\x04\0\0\0ros1\x03\0\0\0lib" + b"\x0f" * 80,
+            "none of ROS 2",
+        ),
+    ],
+)
+def test_what_is_no_bag(tmp_path: Path, content: bytes, words: str) -> None:
+    path = tmp_path / "a.bag"
+    path.write_bytes(content)
+    with pytest.raises(ListError) as caught:
+        open_bag(path)
+    assert words in str(caught.value)
+
+
+def test_other_places(tmp_path: Path) -> None:
+    with pytest.raises(ListError, match="no such file or folder"):
+        open_bag(tmp_path / "none.bag")
+    with pytest.raises(ListError, match="is a folder without a bag"):
+        open_bag(tmp_path)
+    (tmp_path / "x.bag").touch()
+    with pytest.raises(ListError, match=r"is a folder with 1 bags of ROS 1\. Name the bags: .*\*\.bag"):
+        open_bag(tmp_path)
+    database = tmp_path / "other.db3"
+    connection = sqlite3.connect(database)
+    connection.execute("CREATE TABLE notes(text)")
+    connection.close()
+    with pytest.raises(ListError, match="is an SQLite database, but no bag of ROS 2"):
+        open_bag(database)
+
+
+def test_messages_that_were_not_moved_into_the_database_are_named(bag: Path, tmp_path: Path) -> None:
+    file = storage_file(bag)
+    if file.suffix != ".db3":
+        pytest.skip("only SQLite has a log of its own")
+    path = cut(bag, tmp_path, 1.0)
+    path.with_name(f"{path.name}-wal").write_bytes(b"1")
+    with open_bag(path) as opened:
+        assert "messages in a.db3-wal are not read. `sqlite3 " in opened.notes[0]
