@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
-from finetune.prepare.bag.cameras import list_info_topics, strip_transport
+from finetune.prepare.bag.cameras import list_info_topics
 from finetune.prepare.bag.image_messages import holds_color, holds_depth
 from finetune.prepare.bag.messages import (
     IMAGE,
@@ -17,8 +17,8 @@ from finetune.prepare.bag.messages import (
     decode_message,
 )
 from finetune.prepare.bag.open_bag import Bag, Topic
-from finetune.utils.errors import FinetuneError, ListError
-from finetune.utils.text import did_you_mean, nearest
+from finetune.utils.errors import FileFault, ListError
+from finetune.utils.text import nearest
 
 _DEPTH_WORDS = ("depth", "disparity", "z16", "range")
 _INFRARED_WORDS = ("infra", "/ir/", "/ir_", "confidence", "left_ir", "right_ir")
@@ -49,6 +49,18 @@ class ImageTopic:
         return f"{self.topic.name}: {self.topic.count} of {kind}, {size}{self.encoding or 'empty'}{frame}"
 
 
+class TopicsNotNamed(FileFault):
+    """A topic is not named, or is not one of images.
+
+    Attributes:
+        lines: a list of the topics of images, to print before the sentence.
+    """
+
+    def __init__(self, source: object, found: str, fix: str, lines: Sequence[str] = ()) -> None:
+        super().__init__(source, found, fix)
+        self.lines = lines
+
+
 def choose_topics(bag: Bag, color: str | None, depth: str | None) -> tuple[ImageTopic, ImageTopic]:
     """
     Args:
@@ -59,15 +71,15 @@ def choose_topics(bag: Bag, color: str | None, depth: str | None) -> tuple[Image
         Both topics, with what their first messages say.
 
     Raises:
-        FinetuneError: one of them is not named; the text lists all topics of images and suggests two.
-        ListError: one is not in the bag, is of another type, or is empty.
+        TopicsNotNamed: one of them is not named, is not in the bag or is of another type; lists those of images.
+        ListError: one is empty, or the bag has no images.
     """
     images = list_images(bag)
     for name, what in ((color, "color"), (depth, "depth")):
         if name is not None:
             _require_images(bag, name, what, images)
     if color is None or depth is None:
-        raise FinetuneError(_ask_for_topics(bag, images, color, depth))
+        raise _ask_for_topics(bag, images, color, depth)
     known = {image.topic.name: image for image in images}
     return known[_named(bag, color)], known[_named(bag, depth)]
 
@@ -125,39 +137,40 @@ def _named(bag: Bag, name: str) -> str:
 
 
 def _require_images(bag: Bag, name: str, what: str, images: Sequence[ImageTopic]) -> None:
-    listed = "\n".join(f"  {image.line}" for image in images) or "  none"
     topic = bag.topics.get(_named(bag, name))
+    listed = _list_lines(bag, images)
     if topic is None:
-        perhaps = did_you_mean(nearest(name, [image.topic.name for image in images]))
-        raise FinetuneError(f"{bag.path}: has no topic {name} for --{what}.{perhaps} Topics of images:\n{listed}")
+        perhaps = nearest(name, [image.topic.name for image in images])
+        fix = "Name a topic of images" if perhaps is None else f"Name a topic of images, such as {perhaps}"
+        raise TopicsNotNamed(bag.path, f"has no topic {name} for --{what}", fix, listed)
     if topic.msgtype not in IMAGES:
-        expected = "Image and CompressedImage of sensor_msgs are read"
-        raise FinetuneError(
-            f"{bag.path}: --{what} {name} is of type {topic.msgtype}; {expected}. Topics of images:\n{listed}"
-        )
+        found = f"--{what} {name} is of type {topic.msgtype}, and Image and CompressedImage of sensor_msgs are read"
+        raise TopicsNotNamed(bag.path, found, "Name a topic of images", listed)
     if not topic.count:
         raise ListError(bag.path, f"--{what} {name} has no message", "Name a topic with messages, or record again")
 
 
-def _ask_for_topics(bag: Bag, images: Sequence[ImageTopic], color: str | None, depth: str | None) -> str:
-    """A text that lists the topics, with the words to call again."""
+def _ask_for_topics(bag: Bag, images: Sequence[ImageTopic], color: str | None, depth: str | None) -> FileFault:
+    """The error that lists the topics and has the words to call again."""
     if not images:
         types = sorted({topic.msgtype for topic in bag.topics.values()})
-        return (
-            f"{bag.path}: has no topic of Image or CompressedImage (types: {', '.join(types[:12]) or 'none'}). "
-            "Messages of other types are not read: let the driver record ROS' own images."
+        return ListError(
+            bag.path,
+            f"has no topic of Image or CompressedImage (types: {', '.join(types[:12]) or 'none'})",
+            "Let the driver record ROS' own messages; others are not read",
         )
     suggested_color, suggested_depth = suggest_topics(images)
     words = f"--color {color or suggested_color or 'TOPIC'} --depth {depth or suggested_depth or 'TOPIC'}"
-    lines = [
-        f"{bag.path}: which topics hold color and depth? Call again with {words}, or with two others of:",
+    lacking = " and ".join(f"--{what}" for what, name in (("color", color), ("depth", depth)) if name is None)
+    found = f"{lacking} {'is' if color or depth else 'are'} not given"
+    return TopicsNotNamed(bag.path, found, f"Name the topics, such as {words}", _list_lines(bag, images))
+
+
+def _list_lines(bag: Bag, images: Sequence[ImageTopic]) -> list[str]:
+    transforms = sorted(topic.name for topic in bag.topics.values() if topic.msgtype in TF_MESSAGES)
+    return [
+        f"{bag.path} holds images on",
         *(f"  {image.line}" for image in images),
-        f"camera_info: {', '.join(list_info_topics(bag)) or 'none'}",
-        f"transforms: {', '.join(sorted(t.name for t in bag.topics.values() if t.msgtype in TF_MESSAGES)) or 'none'}",
+        f"  camera_info: {', '.join(list_info_topics(bag)) or 'none'}",
+        f"  transforms: {', '.join(transforms) or 'none'}",
     ]
-    without = [
-        image for image in images if strip_transport(image.topic.name) == image.topic.name and not image.encoding
-    ]
-    if without:
-        lines.append(f"A topic without messages cannot be taken: {', '.join(image.topic.name for image in without)}.")
-    return "\n".join(lines)

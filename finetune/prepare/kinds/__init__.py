@@ -25,4 +25,9 @@ KINDS = {
         "exports of Stray Scanner, Polycam (raw data) and Record3D",
         "finetune prepare phone scans/kitchen scans/hall --output data/mine",
     ),
+    "bag": KindText(
+        "bags of ROS 1, ROS 2 (SQLite, MCAP) and the RealSense SDK",
+        "finetune prepare bag lab.bag --color /camera/color/image_raw --depth /camera/depth/image_rect_raw --output "
+        "data/mine",
+    ),
 }

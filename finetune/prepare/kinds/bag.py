@@ -60,22 +60,25 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
     require_rosbags()
     from finetune.prepare.bag.options import BagOptions
     from finetune.prepare.bag.source import open_bags
+    from finetune.prepare.bag.topics import TopicsNotNamed
 
-    return open_bags(
-        arguments.bags,
-        BagOptions(
-            color=arguments.color,
-            depth=arguments.depth,
-            color_info=arguments.color_info,
-            depth_info=arguments.depth_info,
-            clock=arguments.clock,
-            tolerance_s=arguments.tolerance,
-            meters_per_unit=arguments.meters_per_unit,
-            encoding=arguments.color_encoding,
-            aligned=arguments.aligned,
-            calibration=arguments.calibration,
-        ),
+    options = BagOptions(
+        color=arguments.color,
+        depth=arguments.depth,
+        color_info=arguments.color_info,
+        depth_info=arguments.depth_info,
+        clock=arguments.clock,
+        tolerance_s=arguments.tolerance,
+        meters_per_unit=arguments.meters_per_unit,
+        encoding=arguments.color_encoding,
+        aligned=arguments.aligned,
+        calibration=arguments.calibration,
     )
+    try:
+        return open_bags(arguments.bags, options)
+    except TopicsNotNamed as error:
+        print("\n".join(error.lines), flush=True)
+        raise
 
 
 def _seconds(text: str) -> float:

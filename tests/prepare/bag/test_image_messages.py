@@ -93,7 +93,7 @@ def test_bayer_keeps_what_the_sensor_measured(pattern: str, bits: int, factor: i
     for i, color in enumerate(pattern):
         plain[i // 2 :: 2, i % 2 :: 2] = (200, 120, 40)["rgb".index(color)]
     flat = read_color(raw_image(plain, f"bayer_{pattern}8"), "here")
-    np.testing.assert_array_equal(flat, np.broadcast_to(np.uint8((200, 120, 40)), (8, 8, 3)))
+    np.testing.assert_array_equal(flat, np.full((8, 8, 3), (200, 120, 40), np.uint8))
 
 
 @pytest.mark.parametrize(("encoding", "order"), [("yuv422", (1, 0)), ("yuv422_yuy2", (0, 1)), ("YUYV", (0, 1))])
@@ -119,7 +119,7 @@ def test_whole_numbers_are_millimeters(encoding: str, bigendian: bool) -> None:
 @pytest.mark.parametrize(("encoding", "dtype"), [("32FC1", np.float32), ("64FC1", np.float64)])
 @pytest.mark.parametrize("bigendian", [False, True])
 def test_floats_are_meters_and_what_is_no_depth_is_0(encoding: str, dtype: type, bigendian: bool) -> None:
-    depth = np.array([[1.25, np.nan, np.inf], [-np.inf, -2.0, 0.1]], dtype)
+    depth: np.ndarray = np.array([[1.25, np.nan, np.inf], [-np.inf, -2.0, 0.1]], dtype)
     found = read_depth(raw_image(depth, encoding, bigendian=bigendian), None, "here")
     np.testing.assert_array_equal(found, np.array([[1.25, 0, 0], [0, 0, 0.1]], np.float32))
     in_millimeters = read_depth(raw_image(depth * 1000, encoding, bigendian=bigendian), 0.001, "here")
