@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -10,16 +11,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from finetune.commands.arguments import positive_count, positive_meters
-from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
+from finetune.commands.runner import LOGGER, CommandParser, configure_threading, import_without_gc, run_command
 from finetune.prepare.kinds import KINDS
-from finetune.utils.paths import expand_path
+from finetune.utils.errors import FinetuneError
+from finetune.utils.paths import expand_path, is_folder, real_path
 from finetune.utils.text import did_you_mean, nearest
 
 if TYPE_CHECKING:
     from finetune.prepare.recording import RecordingKind
 
 # What does not change the frames, so that a later call may have it otherwise and still go on.
-_NOT_OF_REQUEST = ("output", "workers", "overwrite", "no_check")
+_NOT_OF_REQUEST = ("output", "workers", "overwrite", "no_check", "skip_bad", "checkpoint")
 
 
 def usage() -> str:
@@ -63,6 +65,7 @@ def make_parser(kind: str, module: RecordingKind) -> CommandParser:
     group.add_argument(
         "--workers", type=positive_count, metavar="N", help="number of processes; default: one a core, at most 8"
     )
+    group.add_argument("--skip-bad", action="store_true", help="leave out frames that cannot be read, and name them")
     group.add_argument("--no-check", action="store_true", help="do not end by what finetune check says")
     return parser
 
@@ -89,10 +92,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) -> int:
+    from finetune.prepare.journal import unfinished_folder
     from finetune.prepare.output_folder import require_output
     from finetune.prepare.run_prepare import PrepareOptions, prepare_frames
     from finetune.prepare.workers import default_workers
     from finetune.prepare.writer import DepthLimits
+    from finetune.utils.signals import Interrupted, Interrupts
 
     require_output(arguments.output, overwrite=arguments.overwrite)
     source = module.open_source(arguments)
@@ -106,13 +111,27 @@ def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) ->
         limits=DepthLimits(min_m=arguments.min_depth or 0.0, max_m=arguments.max_depth),
         workers=arguments.workers or default_workers(),
         overwrite=arguments.overwrite,
+        skip_bad=arguments.skip_bad,
         checkpoint=arguments.checkpoint,
     )
-    prepared = prepare_frames(source, options)
+    try:
+        with Interrupts():
+            prepared = prepare_frames(source, options)
+    except FinetuneError:
+        if is_folder(unfinished_folder(arguments.output)):
+            LOGGER.info(
+                "The frames that are done are kept in %s: the same call goes on, with --skip-bad it leaves out what "
+                "cannot be read, and with --overwrite other options begin again.",
+                unfinished_folder(arguments.output),
+            )
+        raise
     for line in prepared.sentences():
         print(line)
     recipe = f"{arguments.output}/recipe.yaml"
-    status = 0 if arguments.no_check else _check(recipe)
+    try:
+        status = 0 if arguments.no_check else _check(recipe)
+    except KeyboardInterrupt:
+        raise Interrupted(signal.SIGINT, f"{arguments.output} is complete: finetune check {recipe} goes on.") from None
     print(f"look at it:  {arguments.output}/preview.html")
     print(f"check:       finetune check {recipe}")
     print(f"train:       finetune train {recipe}")
@@ -131,7 +150,7 @@ def _describe_request(arguments: argparse.Namespace) -> dict[str, object]:
 def _to_plain(value: object) -> object:
     if isinstance(value, list | tuple):
         return [_to_plain(part) for part in value]
-    return str(value) if isinstance(value, Path) else value
+    return str(real_path(value)) if isinstance(value, Path) else value
 
 
 def _check(recipe: str) -> int:

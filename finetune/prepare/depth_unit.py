@@ -58,8 +58,12 @@ def find_range(depths_m: NDArray[np.float32]) -> DepthRange:
     if not depths_m.size:
         return DepthRange()
     far_m = float(depths_m.max())
-    exact = tuple(unit for unit in _EXACT_UNITS if far_m <= MAX_COUNT * unit and _is_whole(depths_m, unit))
-    return DepthRange(far_m=far_m, exact_units=exact)
+    exact: list[float] = []
+    for unit in sorted(_EXACT_UNITS, reverse=True):
+        # Whole numbers of millimeters are whole numbers of 1/5000 m too.
+        if any((coarser / unit).is_integer() for coarser in exact) or _is_whole(depths_m, unit):
+            exact.append(unit)
+    return DepthRange(far_m=far_m, exact_units=tuple(unit for unit in _EXACT_UNITS if unit in exact))
 
 
 def _is_whole(depths_m: NDArray[np.float32], unit: float) -> bool:

@@ -13,6 +13,7 @@ from finetune.prepare.depth_unit import DepthRange
 
 # Bins of equal ratio, 4 % wide, from 1 cm to beyond every depth.
 BIN_EDGES_M = np.geomspace(0.01, 10_000.0, 353)
+_BINS = len(BIN_EDGES_M) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +79,10 @@ class FrameRecord:
 
 def count_depths(depths_m: NDArray[np.float32]) -> tuple[int, ...]:
     """(N,) measured depths, meters -> how many are in each bin of ``BIN_EDGES_M``; the ends take what is beyond."""
-    inside = np.clip(depths_m, BIN_EDGES_M[0], BIN_EDGES_M[-1])
-    return tuple(np.histogram(inside, BIN_EDGES_M)[0].tolist())
+    # By a logarithm: np.histogram sorts, which takes three times as long.
+    place = np.log(depths_m / np.float32(BIN_EDGES_M[0])) * np.float32(_BINS / np.log(BIN_EDGES_M[-1] / BIN_EDGES_M[0]))
+    bins = np.clip(place, 0, _BINS - 1).astype(np.intp)
+    return tuple(np.bincount(bins, minlength=_BINS).tolist())
 
 
 def camera_values(camera: Camera | None) -> tuple[float, float, float, float] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
@@ -16,8 +17,13 @@ from finetune.utils.paths import make_folder, path_exists
 _NAME = "frames.jsonl"
 
 
+def unfinished_folder(output: Path) -> Path:
+    """The hidden folder next to the output, in which a call writes until all is done."""
+    return output.with_name(f".{output.name}.preparing")
+
+
 class Journal:
-    """The hidden folder next to the output, in which a call writes until all is done.
+    """What ``unfinished_folder`` holds of the frames that are done.
 
     It holds the folder that becomes the output, and a file with a line for the request and one for each frame.
 
@@ -33,11 +39,12 @@ class Journal:
             output: the folder that will be made.
             request: what decides the frames, as JSON takes it.
         """
-        self.folder = output.with_name(f".{output.name}.preparing")
+        self.folder = unfinished_folder(output)
         self.content = self.folder / output.name
         self.records: dict[int, FrameRecord] = {}
         self._request = json.loads(json.dumps(request))
         self._output = output
+        self._made: list[Path] = []  # folders on the way to it, the innermost first
         self._file: IO[bytes] | None = None
 
     def open(self, *, overwrite: bool) -> None:
@@ -51,6 +58,7 @@ class Journal:
             FileFault: another request was begun, or another process is at work on it.
             OSError: the folder cannot be made.
         """
+        self._made = [folder for folder in self.folder.parents if not path_exists(folder)]
         make_folder(self.folder)
         self._file = self._lock()
         request, records = self._read_lines()
@@ -84,6 +92,16 @@ class Journal:
         """Remove all of it."""
         remove(self.folder)
         self.close()
+
+    def discard_if_empty(self) -> None:
+        """Remove it, and the folders that were made for it, if no frame is done: no later call has a use for it."""
+        if self._file is None or any(not record.left_out for record in self.records.values()):
+            return
+        # If the disk is gone, this fails too, and must not hide the first error.
+        with suppress(OSError):
+            self.discard()
+            for folder in self._made:
+                folder.rmdir()
 
     def close(self) -> None:
         """Let another process have it."""

@@ -78,7 +78,7 @@ def _summarize(prepared: PreparedFrames) -> dict[str, object]:
         "percentiles_m": {name: prepared.percentile_m(share) for name, share in _PERCENTILES.items()},
         "labeled_share": prepared.labeled_share,
         "split": prepared.split.rule,
-        "left_out": dict(prepared.left_out),
+        "left_out": {reason: list(frames) for reason, frames in prepared.left_out.items()},
         "notes": list(prepared.notes),
         "frames": [
             {

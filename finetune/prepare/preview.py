@@ -53,7 +53,7 @@ def render_preview(folder: Path, prepared: PreparedFrames) -> str:
         "preview.html",
         title=f"Frames of {prepared.output.name}",
         facts=_list_facts(prepared),
-        notes=[*prepared.notes, *(f"{count} left out: {reason}" for reason, count in prepared.left_out.items())],
+        notes=[*prepared.notes, *prepared.describe_left_out()],
         chart=_draw_histogram(prepared),
         shares=_draw_shares(prepared),
         frames=[_show_frame(folder, record, low_m, high_m) for record in chosen],

@@ -25,7 +25,7 @@ class PreparedFrames:
         request: what the user asked for.
         records, keys: of the frames in the folder, in the order of the source; ``split`` counts in them.
         split: which frames train and which validate.
-        left_out: why frames were left out -> how many.
+        left_out: why frames were left out -> where to find them.
         notes: sentences of the kind.
         notes_at_end: those among them that were known only after the last frame.
         recipe_options: further keys of the reader ``pairs``.
@@ -37,7 +37,7 @@ class PreparedFrames:
     records: Sequence[FrameRecord]
     keys: Sequence[FrameKey]
     split: Split
-    left_out: Mapping[str, int]
+    left_out: Mapping[str, Sequence[str]]
     notes: Sequence[str]
     notes_at_end: Sequence[str]
     recipe_options: Mapping[str, object]
@@ -104,5 +104,12 @@ class PreparedFrames:
             f"depth from {meters(self.near_m)} to {meters(self.far_m)}, measured at {percent(self.labeled_share)} of "
             f"the pixels; stored as 16-bit PNG, value x {self.unit:.6g} = meters{rounded}",
         ]
-        lines += [f"{count} frames are left out: {reason}" for reason, count in self.left_out.items()]
-        return [*lines, *self.notes_at_end]
+        return [*lines, *self.describe_left_out(), *self.notes_at_end]
+
+    def describe_left_out(self) -> list[str]:
+        """A sentence for each reason for which frames were left out."""
+        total = len(self.records) + sum(map(len, self.left_out.values()))
+        return [
+            f"{len(frames)} of {total} frames are left out, {reason}: {frames[0]}{', ...' * (len(frames) > 1)}"
+            for reason, frames in self.left_out.items()
+        ]

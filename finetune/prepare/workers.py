@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar, cast
@@ -26,15 +28,12 @@ def default_workers() -> int:
     return min(MAX_WORKERS, cores)
 
 
-def run_tasks(
-    work: Callable[[_Task], _Done], tasks: Iterable[Callable[[], _Task]], count: int, workers: int
-) -> Iterator[_Done]:
+def run_tasks(work: Callable[[_Task], _Done], tasks: Sequence[Callable[[], _Task]], workers: int) -> Iterator[_Done]:
     """
     Args:
         work: what to do; it is pickled once for each process.
         tasks: make the tasks, each at the moment when it is handed out; in order, so that a process that reads a video
             reads on.
-        count: how many tasks there are.
         workers: number of processes.
 
     Returns:
@@ -44,7 +43,7 @@ def run_tasks(
         ProcessError: a process was killed.
         Exception: whatever ``work`` raised first.
     """
-    workers = min(workers, count // _FEW)
+    workers = min(workers, len(tasks) // _FEW)
     if workers < 2:
         for make in tasks:
             yield work(make())
@@ -53,6 +52,8 @@ def run_tasks(
     try:
         yield from _keep_busy(pool, tasks, 2 * workers)
     except BrokenProcessPool:
+        # A signal to all processes of a job ends the workers first: wait for the one that this process gets.
+        time.sleep(0.2)
         raise ProcessError(
             "A process that writes frames died, usually because memory is short. Call again with --workers 1, which "
             "goes on."
@@ -61,11 +62,12 @@ def run_tasks(
         pool.shutdown(cancel_futures=True)
 
 
-def _keep_busy(pool: ProcessPoolExecutor, tasks: Iterable[Callable[[], object]], ahead: int) -> Iterator[_Done]:
+def _keep_busy(pool: ProcessPoolExecutor, tasks: Sequence[Callable[[], object]], ahead: int) -> Iterator[_Done]:
     """The results, while at most ``ahead`` tasks wait or run."""
     running: set[Future[object]] = set()
     for make in tasks:
-        running.add(pool.submit(_work, make()))
+        with _signals_held():
+            running.add(pool.submit(_work, make()))
         if len(running) >= ahead:
             done, running = wait(running, return_when=FIRST_COMPLETED)
             yield from (cast(_Done, future.result()) for future in done)
@@ -74,18 +76,34 @@ def _keep_busy(pool: ProcessPoolExecutor, tasks: Iterable[Callable[[], object]],
         yield from (cast(_Done, future.result()) for future in done)
 
 
+@contextmanager
+def _signals_held() -> Iterator[None]:
+    """
+    Put this around what starts a process: Ctrl-C, which the terminal sends to all, reaches only the main process.
+
+    A process that is started has the mask of the one that starts it, and needs seconds to set its own.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # not on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 _WORK: Callable[[Any], Any] | None = None  # of this process; any task, any result
 
 
 def _start_worker(work: Callable[[_Task], _Done]) -> None:
-    """Prepare a process: it leaves signals to the main one, computes on one core, and ends with the main one."""
+    """Prepare a process: it leaves Ctrl-C to the main one, computes on one core, and ends with the main one."""
     global _WORK
     import cv2
 
     _WORK = work
     cv2.setNumThreads(1)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
