@@ -65,6 +65,7 @@ class _Search:
     depth_size: _Size
     options: BagOptions
     notes: list[str] = field(default_factory=list)
+    faults: dict[str, ListError] = field(default_factory=dict)
 
     def find(self) -> FoundView:
         if self.options.calibration is not None:
@@ -72,7 +73,6 @@ class _Search:
             rig: Rig | None = self._require_sizes(given)
             camera: CalibratedCamera | None = given.color
         else:
-            # A camera that is not needed for the view may have a lens that is not supported.
             camera = self._camera(self.color, self.options.color_info)
             rig = None if self.options.aligned else self._find_rig(camera)
         return FoundView(rig=rig, camera=self._pinhole(camera), notes=self.notes)
@@ -126,11 +126,20 @@ class _Search:
         """What camera_info says of a stream; None without a message of it, or if the driver wrote zeros."""
         name = stream.topic.topic.name
         topic = find_info_topic(self.bag, name) if info is None else require_info_topic(self.bag, info)
-        return None if topic is None else read_camera(self.bag, topic, name)
+        if topic is None:
+            return None
+        try:
+            return read_camera(self.bag, topic, name)
+        except ListError as error:
+            # Depth that is in the view of color needs no camera, so a lens that is not supported does no harm there.
+            self.faults[name] = error
+            return None
 
     def _require_camera(self, camera: CalibratedCamera | None, stream: Stream, option: str) -> CalibratedCamera:
         if camera is not None:
             return camera
+        if stream.topic.topic.name in self.faults:
+            raise self.faults[stream.topic.topic.name]
         listed = ", ".join(list_info_topics(self.bag)) or "none"
         raise ListError(
             self.bag.path,
@@ -143,7 +152,9 @@ class _Search:
         """The camera for the frames, where it is a pinhole of their size; a note says why there is none."""
         name = self.color.topic.topic.name
         if camera is None:
-            self.notes.append(f"there is no camera_info of {name}, so the frames have no intrinsics")
+            fault = self.faults.get(name)
+            why = f"camera_info of {name} {fault.found}" if fault else f"there is no camera_info of {name}"
+            self.notes.append(f"{why}, so the frames have no intrinsics")
             return None
         require_size(camera, *self.color_size, f"{self.bag.path}: an image of {name}", "its camera_info")
         if camera.lens is not None and bends_rays(camera.lens, camera.camera, camera.height, camera.width):

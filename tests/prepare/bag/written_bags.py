@@ -131,23 +131,31 @@ def transforms(*edges: tuple[str, str, dict[str, Any]], stamp_ns: int = START_NS
     }
 
 
-def write_bag(path: Path, kind: str, recording: Recording, extra_types: dict[str, str] | None = None) -> Path:
+def write_bag(
+    path: Path,
+    kind: str,
+    recording: Recording,
+    extra_types: dict[str, str] | None = None,
+    *,
+    empty: dict[str, str] | None = None,
+) -> Path:
     """
     Args:
         path: a file for ROS 1, a folder for ROS 2.
         kind: one of ``KINDS``.
         recording: what to write.
         extra_types: definitions of messages that ROS does not have.
+        empty: topics without messages, and their types.
     """
     ros1 = kind == "ros1"
     store = _store(ros1, extra_types or {})
     if ros1:
         with Ros1Writer(path) as bag:
-            _write(bag, recording.messages, store, ros1=True)
+            _write(bag, recording.messages, store, empty or {}, ros1=True)
     else:
         plugin = StoragePlugin.MCAP if kind == "mcap" else StoragePlugin.SQLITE3
         with Ros2Writer(path, version=9, storage_plugin=plugin) as bag2:
-            _write(bag2, recording.messages, store, ros1=False)
+            _write(bag2, recording.messages, store, empty or {}, ros1=False)
     return path
 
 
@@ -170,8 +178,12 @@ def _store(ros1: bool, extra_types: dict[str, str]) -> Typestore:
     return store
 
 
-def _write(bag: Ros1Writer | Ros2Writer, messages: Iterable[Message], store: Typestore, *, ros1: bool) -> None:
+def _write(
+    bag: Ros1Writer | Ros2Writer, messages: Iterable[Message], store: Typestore, empty: dict[str, str], *, ros1: bool
+) -> None:
     connections: dict[str, Any] = {}
+    for topic, msgtype in empty.items():
+        bag.add_connection(topic, msgtype, typestore=store)
     for message in messages:
         if message.topic not in connections:
             connections[message.topic] = bag.add_connection(message.topic, message.msgtype, typestore=store)
