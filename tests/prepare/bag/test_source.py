@@ -13,8 +13,10 @@ import pytest
 from finetune.data.camera import Camera
 from finetune.prepare.bag import frames, source
 from finetune.prepare.bag.frames import BagFrames
+from finetune.prepare.bag.open_bag import Bag
 from finetune.prepare.bag.options import BagOptions
 from finetune.prepare.bag.source import open_bags
+from finetune.prepare.bag.streams import Stream
 from finetune.prepare.bag.topics import TopicsNotNamed
 from finetune.utils.errors import DataError, FinetuneError, ListError
 from tests.prepare.bag.written_bags import (
@@ -109,7 +111,12 @@ def test_values_come_back_exactly_in_workers_too(tmp_path: Path, kind: str) -> N
 def test_thousands_of_messages_are_listed_without_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     decoded: list[int] = []
     load = frames.load_color
-    monkeypatch.setattr(source, "load_color", lambda *given: decoded.append(given[2]) or load(*given))
+
+    def counted(bag: Bag, stream: Stream, index: int, encoding: str | None) -> np.ndarray:
+        decoded.append(index)
+        return load(bag, stream, index, encoding)
+
+    monkeypatch.setattr(source, "load_color", counted)
     path = written(tmp_path, recorded(2000), "ros1")
     found = open_bags([path], TOPICS)
     assert len(found.keys) == 2000
