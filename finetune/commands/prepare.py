@@ -143,7 +143,7 @@ def _describe_request(arguments: argparse.Namespace) -> dict[str, object]:
     return {
         key: _to_plain(value)
         for key, value in vars(arguments).items()
-        if key not in _NOT_OF_REQUEST and value is not None
+        if key not in _NOT_OF_REQUEST and value is not None and value is not False
     }
 
 

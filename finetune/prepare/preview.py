@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from finetune.data.readers.files import read_depth, read_image
 from finetune.prepare.frame_record import BIN_EDGES_M, FrameRecord
 from finetune.prepare.summary import PreparedFrames
 from finetune.reporting.charts import Bars, Chart, make_bar_chart
-from finetune.reporting.images import add_legend, colorize
+from finetune.reporting.images import add_labels, colorize
 from finetune.reporting.page import Picture, make_picture, render_template
 from finetune.utils.indices import evenly_spread
 from finetune.utils.text import meters, percent
@@ -47,7 +48,7 @@ def render_preview(folder: Path, prepared: PreparedFrames) -> str:
     # The first and the last percent would stretch the colors to outliers.
     low_m, high_m = prepared.percentile_m(0.01), prepared.percentile_m(0.99)
     if not low_m < high_m:
-        low_m, high_m = 0.0, prepared.far_m
+        low_m, high_m = 0.5 * prepared.far_m, 2 * prepared.far_m
     chosen = [prepared.records[i] for i in evenly_spread(len(prepared.records), FRAMES)]
     return render_template(
         "preview.html",
@@ -78,10 +79,12 @@ def _show_frame(folder: Path, record: FrameRecord, low_m: float, high_m: float) 
     image = read_image(folder / record.image)
     depth_m = read_depth(folder / record.depth).astype(np.float32) * np.float32(record.unit)
     picture = draw_depth(image, depth_m, low_m, high_m)
+    # Colors of equal ratio, since most of what a camera sees is near.
+    marks = [meters(float(mark_m)) for mark_m in np.geomspace(low_m, high_m, 4)]
     alt = f"{record.image} with its depth in color over it"
     figures = f"{percent(record.labeled_share)} labeled, {meters(record.near_m)} to {meters(record.far_m)}"
     return _Frame(
-        picture=make_picture(add_legend(picture, low_m, high_m, "m"), alt, max_bytes=_MAX_BYTES),
+        picture=make_picture(add_labels(picture, marks), alt, max_bytes=_MAX_BYTES),
         name=record.image,
         figures=figures,
     )
@@ -94,7 +97,7 @@ def draw_depth(
     Args:
         image: (H, W, 3), RGB.
         depth_m: (h, w), meters; 0 where nothing was measured.
-        low_m, high_m: ends of the colors.
+        low_m, high_m: ends of the colors, which are of equal ratio.
 
     Returns:
         (h', w', 3), RGB: the image in gray, with the colors of depth over what was measured.
@@ -104,7 +107,7 @@ def draw_depth(
     picture = np.repeat(gray[..., None], 3, axis=2)
     dots = _place_depth(depth_m, size)
     measured = dots > 0
-    color = colorize(dots, low_m, high_m)
+    color = colorize(np.log(np.maximum(dots, low_m / 2)), math.log(low_m), math.log(high_m))
     mixed = _DEPTH_SHARE * color + (1 - _DEPTH_SHARE) * picture
     picture[measured] = mixed[measured].astype(np.uint8)
     return picture

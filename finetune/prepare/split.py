@@ -77,7 +77,8 @@ def _split_by_time(keys: Sequence[FrameKey]) -> Split | None:
     count = len(keys)
     # A frame is apart from another if at least this many frames are between the two.
     between = max(1, math.ceil(GAP_SHARE * count))
-    by_order = _Gap(positions=np.arange(count, dtype=np.float64), least=between + 1.0, words=f"{between} frames")
+    words = f"{between} frame{'s' * (between > 1)}"
+    by_order = _Gap(positions=np.arange(count, dtype=np.float64), least=between + 1.0, words=words)
     times = [key.time_s for key in keys if key.time_s is not None]
     gaps = [by_order]
     if len(times) == count:

@@ -39,7 +39,7 @@ def test_a_folder_that_pairs_reads(tmp_path: Path, capsys: pytest.CaptureFixture
     call = ["frames", str(images), str(depths), "--sensor", "realsense", "--output", str(output), "--no-check"]
     assert prepare.main(call) == 0
     said = capsys.readouterr().out
-    assert f"{output}: 12 frames, 10 train, 1 val: val is the end of the recording, with a gap of 1 frames" in said
+    assert f"{output}: 12 frames, 10 train, 1 val: val is the end of the recording, with a gap of 1 frame " in said
     assert sorted(path.name for path in output.iterdir()) == [
         *("depth", "image", "prepare.json", "preview.html", "recipe.yaml", "train.txt", "val.txt")
     ]

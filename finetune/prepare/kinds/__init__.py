@@ -17,6 +17,10 @@ class KindText(NamedTuple):
 
 
 KINDS = {
+    "undistort": KindText(
+        "images with depth of the same view, whose lens bends rays (OpenCV's polynomial or fisheye)",
+        "finetune prepare undistort rgb/ depth/ --intrinsics camera.json --meters-per-unit 0.001 --output data/mine",
+    ),
     "frames": KindText(
         "images or a video, with a folder of depth maps: PNG, TIFF, PFM, EXR, NPY, HDF5",
         "finetune prepare frames rgb/ depth/ --meters-per-unit 0.001 --output data/mine",
