@@ -25,6 +25,11 @@ class Camera:
     cx_px: float
     cy_px: float
 
+    @property
+    def focal_px(self) -> float:
+        """The one focal length that training and use scale depth by, pixels: (fx + fy) / 2."""
+        return (self.fx_px + self.fy_px) / 2
+
     def cropped(self, top: float, left: float) -> Camera:
         """The camera of the window whose top left pixel is (``top``, ``left``), which may be fractional."""
         return replace(self, cx_px=self.cx_px - left, cy_px=self.cy_px - top)

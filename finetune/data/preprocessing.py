@@ -80,17 +80,35 @@ class Preprocessing:
         normalized = (resized - np.array(self.mean)) / np.array(self.std)
         return np.ascontiguousarray(normalized.transpose(2, 0, 1), dtype=np.float32)
 
-    def window(self, height: int, width: int, across: float, down: float) -> Window:
+    def focal_px(self, camera: Camera, height: int, width: int) -> float:
+        """
+        Args:
+            camera: of an image of ``height`` x ``width`` pixels.
+
+        Returns:
+            Its focal length at the size at which the network sees the image, pixels. A crop does not change it.
+        """
+        return self.whole(height, width).camera(camera).focal_px
+
+    def least_zoom(self, height: int, width: int) -> float:
+        """The smallest zoom at which the resized image still fills a training window; 1 where none below 1 does."""
+        rows, columns = self.network_size(height, width)
+        return min(1.0, max(self.input_size[0] / rows, self.input_size[1] / columns))
+
+    def window(self, height: int, width: int, across: float, down: float, zoom: float = 1.0) -> Window:
         """The training crop: a window of ``input_size`` out of the resized image, expressed in the image's own pixels.
 
-        The image is as large as in evaluation. Where its longer side is bounded it is smaller than the window in one
-        direction, and somewhere in it; around it the rim of the image is repeated, and nothing is valid.
+        The image is ``zoom`` times as large as in evaluation. Where its longer side is bounded it is smaller than the
+        window in one direction, and somewhere in it; around it the rim of the image is repeated, and nothing is valid.
 
         Args:
             height, width: of the image, pixels.
             across, down: where the window is, each from 0 (left, top) to below 1 (right, bottom).
+            zoom: multiplies the focal length at the network's size.
         """
         whole = self.whole(height, width)
+        if zoom != 1.0:
+            whole = whole.zoomed(zoom)
         out_height, out_width = self.input_size
         return replace(
             whole,
@@ -172,6 +190,8 @@ class Window:
         top, left: corner in the resized image, pixels; below 0 where the window begins before the image.
         height, width: of the window, pixels.
         pixels_down, pixels_across: pixels of the original image for each pixel of the resized one.
+        single_points: a measured pixel of a sparse map stays one pixel where the resize enlarges; without it, it
+            becomes as large as the resize makes it.
     """
 
     top: int
@@ -180,6 +200,18 @@ class Window:
     width: int
     pixels_down: float
     pixels_across: float
+    single_points: bool = False
+
+    def zoomed(self, zoom: float) -> Window:
+        """All of the resized image, enlarged ``zoom`` times; its last, incomplete row and column are left out."""
+        return replace(
+            self,
+            height=math.floor(self.height * zoom + 1e-6),
+            width=math.floor(self.width * zoom + 1e-6),
+            pixels_down=self.pixels_down / zoom,
+            pixels_across=self.pixels_across / zoom,
+            single_points=True,
+        )
 
     def __call__(self, sample: DepthSample) -> DepthSample:
         """The window of a sample: image bicubic, depth by selection alone, camera moved along."""
@@ -225,6 +257,8 @@ class Window:
             smallest depth of each cell: every return is kept, and where a LiDAR, which is next to the camera, saw past
             a near thing, the near thing is kept.
         """
+        if self.single_points and is_sparse(valid):
+            return self._scatter_points(depth_m, valid)
         top, height = _clip_stretch(self.top, self.height, round(depth_m.shape[0] / self.pixels_down))
         left, width = _clip_stretch(self.left, self.width, round(depth_m.shape[1] / self.pixels_across))
         cells = (
@@ -243,6 +277,21 @@ class Window:
             (left - self.left, self.left + self.width - left - width),
         )
         return np.pad(found_m, around), np.pad(kept, around)
+
+    def _scatter_points(
+        self, depth_m: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Each measured pixel at the one cell that holds its center; of several in a cell the nearest surface."""
+        rows, columns = np.nonzero(valid)
+        down = np.floor((rows + 0.5) / self.pixels_down + 1e-9).astype(np.intp) - self.top
+        across = np.floor((columns + 0.5) / self.pixels_across + 1e-9).astype(np.intp) - self.left
+        inside = (down >= 0) & (down < self.height) & (across >= 0) & (across < self.width)
+        cells = down[inside], across[inside]
+        found_m = np.full((self.height, self.width), np.inf, np.float32)
+        np.minimum.at(found_m, cells, depth_m[rows[inside], columns[inside]])
+        kept = np.zeros(found_m.shape, np.bool_)
+        kept[cells] = True
+        return np.where(kept, found_m, np.float32(0.0)), kept
 
     def camera(self, camera: Camera) -> Camera:
         """The intrinsics of the window."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
@@ -131,7 +132,9 @@ class TrainingSamples(Dataset[TrainingItem]):
         return self._augmentation(crop_with_valid_depth(self._preprocessing, sample, draw), (self._seed, AUGMENT, k))
 
 
-def crop_with_valid_depth(preprocessing: Preprocessing, sample: DepthSample, draw: np.random.Generator) -> DepthSample:
+def crop_with_valid_depth(
+    preprocessing: Preprocessing, sample: DepthSample, draw: np.random.Generator, zoom: float = 1.0
+) -> DepthSample:
     """
     A training window of a sample. It has a measured pixel where the frame has one.
 
@@ -139,18 +142,22 @@ def crop_with_valid_depth(preprocessing: Preprocessing, sample: DepthSample, dra
         preprocessing: has the size of the window.
         sample: a whole frame.
         draw: chooses where the window is; the same generator gives the same window.
+        zoom: multiplies the focal length at the network's size.
     """
     height, width = sample.depth_m.shape
     for _ in range(_WINDOW_DRAWS):
         across, down = draw.random(2)
-        found = preprocessing.window(height, width, across, down)(sample)
+        found = preprocessing.window(height, width, across, down, zoom)(sample)
         if found.valid.any() or not sample.valid.any():
             return found
     # There are few labels: take a window around one of them, drawn at random.
     rows, columns = np.nonzero(sample.valid)
     chosen = draw.integers(len(rows))
-    window = preprocessing.window(height, width, 0.0, 0.0)
-    whole_height, whole_width = round(height / window.pixels_down), round(width / window.pixels_across)
+    window = preprocessing.window(height, width, 0.0, 0.0, zoom)
+    whole_height, whole_width = (
+        math.floor(side / pixels + 1e-6)
+        for side, pixels in ((height, window.pixels_down), (width, window.pixels_across))
+    )
     top = _draw_start_around(rows[chosen] / window.pixels_down, window.height, whole_height, draw)
     left = _draw_start_around(columns[chosen] / window.pixels_across, window.width, whole_width, draw)
     return replace(window, top=top, left=left)(sample)
