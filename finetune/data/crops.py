@@ -25,6 +25,22 @@ def crop_for_protocol(image_crop: str, sample: DepthSample) -> DepthSample:
     return crop_kb(sample, fix="Score it by plain, or by another protocol of evaluation.protocols")
 
 
+def crop_middle(sample: DepthSample, zoom: float) -> DepthSample:
+    """
+    Args:
+        sample: of any size.
+        zoom: how many times smaller the crop is than the frame in both directions; at most 1 leaves all of it.
+
+    Returns:
+        Its middle, to whole pixels; the camera moved along.
+    """
+    if zoom <= 1.0:
+        return sample
+    height, width = sample.depth_m.shape
+    rows, columns = max(1, round(height / zoom)), max(1, round(width / zoom))
+    return sample.window((height - rows) // 2, (width - columns) // 2, rows, columns)
+
+
 def crop_kb(sample: DepthSample, fix: str) -> DepthSample:
     """
     The bottom 352 rows and the 1216 columns in the middle, as the KITTI depth benchmark has them; the camera moves

@@ -66,15 +66,18 @@ class Preprocessing:
         down, across = height / self.input_size[0], width / self.input_size[1]
         return max(down, across) / min(down, across)
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def __call__(self, image: NDArray[np.uint8], *, shrink: float = 1.0) -> NDArray[np.float32]:
         """
         Args:
             image: (H, W, 3) uint8, RGB.
+            shrink: at most 1: how many times as large as usual both sides become, to the nearest patch.
 
         Returns:
             (3, h, w) float32, normalized and not clipped, ``network_size(H, W)`` large.
         """
         height, width = self.network_size(*image.shape[:2])
+        if shrink != 1.0:
+            height, width = (_to_patches(shrink * side, PATCH) for side in (height, width))
         # float64, as in the original: float32 is up to 4e-4 off after the division by std.
         resized = cv2.resize(image / 255.0, (width, height), interpolation=cv2.INTER_CUBIC)
         normalized = (resized - np.array(self.mean)) / np.array(self.std)

@@ -13,7 +13,7 @@ from torch.utils.data import Dataset
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader, read_frames, try_read
 from finetune.data.sample import DepthSample
-from finetune.data.samplers import AUGMENT, STAND_IN, WINDOW, WeightedMixSampler
+from finetune.data.samplers import AUGMENT, STAND_IN, WINDOW, ZOOM, WeightedMixSampler
 from finetune.utils.errors import DataError, FileFault
 
 if TYPE_CHECKING:
@@ -52,6 +52,55 @@ class DepthRangePolicy:
         return replace(sample, depth_m=np.where(sample.valid & ~within, np.float32(self.ceiling_m), sample.depth_m))
 
 
+@dataclass(frozen=True, kw_only=True)
+class CanonicalLabels:
+    """Labels of one canonical camera: the depth at which it would see what a camera of f sees at ``depth_m``.
+
+    Attributes:
+        focal_px: of the canonical camera, at the network's size, pixels.
+        max_depth_m: the largest canonical depth that the head can predict, meters.
+    """
+
+    focal_px: float
+    max_depth_m: float
+
+    def __call__(self, sample: DepthSample) -> DepthSample:
+        """
+        The sample at the network's size with depth times ``focal_px`` / f; beyond the head it is not valid.
+
+        Raises:
+            DataError: the sample has no camera.
+        """
+        if sample.camera is None:
+            raise DataError(
+                sample.source,
+                "has no intrinsics, and data.camera.mode is canonical",
+                "Give them in its entry, or leave the frame out",
+            )
+        depth_m = sample.depth_m * np.float32(self.focal_px / sample.camera.focal_px)
+        return replace(sample, depth_m=depth_m, valid=sample.valid & (depth_m <= np.float32(self.max_depth_m)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Zoom:
+    """How much training frames are enlarged, and what becomes of their labels.
+
+    Attributes:
+        least, most: of the factor, which is drawn evenly in its logarithm.
+        divides_depth: a zoomed frame counts as the same view of a nearer scene. False where the label follows the focal
+            length.
+    """
+
+    least: float
+    most: float
+    divides_depth: bool
+
+    def draw(self, preprocessing: Preprocessing, sample: DepthSample, draw: np.random.Generator) -> float:
+        """The factor for a sample; below 1 only as far as the frame fills the window."""
+        factor = math.exp(draw.uniform(math.log(self.least), math.log(self.most)))
+        return max(factor, preprocessing.least_zoom(*sample.depth_m.shape))
+
+
 class TrainingSamples(Dataset[TrainingItem]):
     """Sample k of a run, cut, resized and augmented."""
 
@@ -65,12 +114,16 @@ class TrainingSamples(Dataset[TrainingItem]):
         ranges: Sequence[DepthRangePolicy],
         seed: int,
         skip_bad: bool = False,
+        zoom: Zoom | None = None,
+        labels: CanonicalLabels | None = None,
     ) -> None:
         """
         Args:
             readers, weights: entries of ``data.train`` and their shares.
             ranges: one an entry: what measured depth beyond the range of the head becomes.
             skip_bad: another frame of the same entry replaces one that cannot be read.
+            zoom: None: frames are as large as in evaluation.
+            labels: None: labels are the meters that were measured.
         """
         self.readers = readers
         self.mix = WeightedMixSampler(sizes=tuple(len(reader) for reader in readers), weights=tuple(weights), seed=seed)
@@ -79,6 +132,8 @@ class TrainingSamples(Dataset[TrainingItem]):
         self._ranges = ranges
         self._seed = seed
         self._skip_bad = skip_bad
+        self._zoom = zoom
+        self._labels = labels
 
     def __getitem__(self, k: int) -> TrainingItem:
         return self.__getitems__([k])[0]
@@ -97,7 +152,7 @@ class TrainingSamples(Dataset[TrainingItem]):
             frames = [drawn[turn][1] for turn in turns]
             found.update(zip(turns, self._read_frames(reader, [ks[turn] for turn in turns], frames), strict=True))
         return [
-            found[turn]._replace(sample=self._crop_and_augment(k, self._ranges[drawn[turn][0]](found[turn].sample)))
+            found[turn]._replace(sample=self._crop_and_augment(k, self._ranges[drawn[turn][0]], found[turn].sample))
             for turn, k in enumerate(ks)
         ]
 
@@ -127,9 +182,16 @@ class TrainingSamples(Dataset[TrainingItem]):
             first.fix,
         )
 
-    def _crop_and_augment(self, k: int, sample: DepthSample) -> DepthSample:
+    def _crop_and_augment(self, k: int, in_range: DepthRangePolicy, sample: DepthSample) -> DepthSample:
+        zoom = 1.0
+        if self._zoom is not None:
+            zoom = self._zoom.draw(self._preprocessing, sample, np.random.default_rng((self._seed, ZOOM, k)))
+            if self._zoom.divides_depth:
+                sample = replace(sample, depth_m=sample.depth_m / np.float32(zoom))
         draw = np.random.default_rng((self._seed, WINDOW, k))
-        return self._augmentation(crop_with_valid_depth(self._preprocessing, sample, draw), (self._seed, AUGMENT, k))
+        window = crop_with_valid_depth(self._preprocessing, in_range(sample), draw, zoom)
+        augmented = self._augmentation(window, (self._seed, AUGMENT, k))
+        return augmented if self._labels is None else self._labels(augmented)
 
 
 def crop_with_valid_depth(

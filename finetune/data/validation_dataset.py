@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -10,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from finetune.data.crops import crop_for_protocol
+from finetune.data.camera import CameraOptions
+from finetune.data.crops import crop_for_protocol, crop_middle
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample
@@ -22,10 +24,12 @@ class ValidationSample(NamedTuple):
     Attributes:
         number: among all validation frames.
         views: name of the image crop -> image (1, 3, h, w), and sample.
+        focals_px: name of the image crop -> focal length at the network's size, pixels; empty without a camera.
     """
 
     number: int
     views: Mapping[str, tuple[Tensor, DepthSample]]
+    focals_px: Mapping[str, float] = {}
 
     @property
     def image(self) -> Tensor:
@@ -37,6 +41,11 @@ class ValidationSample(NamedTuple):
         """The sample of the first view, as it was measured."""
         return next(iter(self.views.values()))[1]
 
+    @property
+    def focal_px(self) -> float | None:
+        """The focal length of the first view at the network's size, pixels; None without a camera."""
+        return next(iter(self.focals_px.values()), None)
+
 
 class ValidationSamples(Dataset[ValidationSample]):
     """The frames of all validation readers, one after the other."""
@@ -47,6 +56,9 @@ class ValidationSamples(Dataset[ValidationSample]):
         preprocessing: Preprocessing,
         image_crops: Iterable[str] = ("none",),
         names: Sequence[str] | None = None,
+        *,
+        cameras: CameraOptions | None = None,
+        zoom: float = 1.0,
     ) -> None:
         """
         Args:
@@ -54,11 +66,16 @@ class ValidationSamples(Dataset[ValidationSample]):
             preprocessing: what the network sees of an image.
             image_crops: those of the protocols, ``none`` or ``kb``.
             names: of the entries, as the recipe has them; None: ``data.val.0`` and so on.
+            cameras: of frames whose reader gives no camera; None: they have none.
+            zoom: show the middle of each frame alone, so that the focal length at the network's size is so many times
+                as long; below 1 all of it, smaller. Measured meters stay.
         """
         self.names = names or [f"data.val.{i}" for i in range(len(readers))]
         self._readers = readers
         self._preprocessing = preprocessing
         self._image_crops = tuple(dict.fromkeys(image_crops))
+        self._cameras = cameras or CameraOptions()
+        self._zoom = zoom
         self._ends = np.cumsum([len(reader) for reader in readers])
 
     def __len__(self) -> int:
@@ -77,8 +94,15 @@ class ValidationSamples(Dataset[ValidationSample]):
     def __getitem__(self, index: int) -> ValidationSample:
         reader, frame = self.locate(index)
         sample = self._readers[reader][frame]
-        views = {}
+        if sample.camera is None:
+            sample = replace(sample, camera=self._cameras.camera(*sample.depth_m.shape))
+        views, focals_px = {}, {}
         for crop in self._image_crops:
-            view = crop_for_protocol(crop, sample)
-            views[crop] = torch.from_numpy(self._preprocessing(view.image))[None], view
-        return ValidationSample(index, views)
+            view = crop_middle(crop_for_protocol(crop, sample), self._zoom)
+            image = self._preprocessing(view.image, shrink=min(1.0, self._zoom))
+            views[crop] = torch.from_numpy(image)[None], view
+            if view.camera is not None:
+                height, width = view.depth_m.shape
+                scales = image.shape[1] / height, image.shape[2] / width
+                focals_px[crop] = view.camera.resized(*scales).focal_px
+        return ValidationSample(index, views, focals_px)

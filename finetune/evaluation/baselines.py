@@ -48,6 +48,7 @@ class LabeledPixels:
         image: (N,) the image of each pixel, counted from 0.
         features: (M, 32) inputs of the base's last layer for the first M pixels; M is as asked for.
         skipped: what is wrong with the images that cannot be read.
+        canonical: (N,) what depth is multiplied by to become that of the canonical camera; None: there is none.
     """
 
     depth_m: NDArray[np.float32]
@@ -55,6 +56,7 @@ class LabeledPixels:
     image: NDArray[np.intp]
     features: NDArray[np.float32]
     skipped: tuple[str, ...] = ()
+    canonical: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,6 +105,7 @@ def collect_labeled_pixels(
     images: int,
     images_with_features: int,
     skip_bad: bool = False,
+    canonical_px: float | None = None,
 ) -> LabeledPixels:
     """
     Args:
@@ -112,6 +115,7 @@ def collect_labeled_pixels(
         images: how many images to look at, at most.
         images_with_features: from how many of them to keep the inputs of the last layer.
         skip_bad: leave out images that cannot be read, while they are few.
+        canonical_px: focal length of the canonical camera, at the network's size; None: there is none.
 
     Raises:
         FileFault: an image cannot be read.
@@ -121,10 +125,8 @@ def collect_labeled_pixels(
     frames = _interleaved([evenly_spread(len(reader), max(1, images // len(readers))) for reader in readers])
     # Evenly spread as well, and put first so that their pixels are the first M.
     with_features = [frames[i] for i in evenly_spread(len(frames), images_with_features)]
-    first = set(with_features)
-    ordered = with_features + [frame for frame in frames if frame not in first]
-    depths, predictions, numbers, features = [], [], [], []
-    skipped: list[str] = []
+    ordered = list(dict.fromkeys([*with_features, *frames]))
+    depths, predictions, numbers, features, factors, skipped = [], [], [], [], [], list[str]()
     in_range = DepthRangePolicy(max_depth_m=max_depth_m)
     for number, found in _readable(readers, ordered, skip_bad=skip_bad, skipped=skipped):
         sample = in_range(found)
@@ -134,26 +136,37 @@ def collect_labeled_pixels(
         with torch.inference_mode():
             inputs = base.last_features(torch.from_numpy(preprocessing(sample.image))[None].to(device))
             prediction = base.head(inputs)
+        to_meters, to_canonical = _scale_by_lens(base, sample, preprocessing, canonical_px)
+        factors.append(np.full(len(chosen), to_canonical, dtype=np.float32))
         indices = torch.from_numpy(chosen).to(device)
         depths.append(depth_m.reshape(-1)[chosen])
-        predictions.append(prediction.reshape(-1)[indices].cpu().numpy())
+        predictions.append(prediction.reshape(-1)[indices].cpu().numpy() * np.float32(to_meters))
         numbers.append(np.full(len(chosen), number, dtype=np.intp))
         if number < len(with_features):
             features.append(inputs[0].flatten(1)[:, indices].T.float().cpu().numpy())
     if not sum(map(len, depths)):
-        raise DataError(
-            "data.train",
-            f"none of {len(ordered)} images has a pixel with measured depth"
-            + ("" if max_depth_m is None else f" up to {max_depth_m:g} m"),
-            "Check meters_per_unit, invalid and model.max_depth_m",
-        )
+        up_to = "" if max_depth_m is None else f" up to {max_depth_m:g} m"
+        nothing = f"none of {len(ordered)} images has a pixel with measured depth{up_to}"
+        raise DataError("data.train", nothing, "Check meters_per_unit, invalid and model.max_depth_m")
     return LabeledPixels(
         depth_m=np.concatenate(depths),
         prediction=np.concatenate(predictions),
         image=np.concatenate(numbers),
         features=np.concatenate(features),
         skipped=tuple(skipped),
+        canonical=None if canonical_px is None else np.concatenate(factors),
     )
+
+
+def _scale_by_lens(
+    base: DepthModel, sample: DepthSample, preprocessing: Preprocessing, canonical_px: float | None
+) -> tuple[float, float]:
+    """What the base's prediction is multiplied by to become meters, and meters to become canonical depth."""
+    if sample.camera is None:
+        return 1.0, 1.0
+    focal_px = preprocessing.focal_px(sample.camera, *sample.depth_m.shape)
+    to_meters = base.camera.meters_factor(focal_px) if base.camera else 1.0
+    return to_meters, 1.0 if canonical_px is None else canonical_px / focal_px
 
 
 def _readable(

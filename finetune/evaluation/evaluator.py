@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from finetune.data.dataloader import ErrorCapturingDataset, init_worker, raise_worker_errors
+from finetune.data.lenses import group_focal_lengths
 from finetune.data.sample import DepthSample
 from finetune.data.validation_dataset import ValidationSample, ValidationSamples
 from finetune.evaluation.metrics import TargetDepth
@@ -25,7 +26,8 @@ from finetune.evaluation.protocols import Protocol
 from finetune.evaluation.results import BIN_ENDS, UNALIGNED, EntryEvaluation, Evaluation, ScoredImage
 from finetune.models.depth_model import DepthModel
 from finetune.models.resizing import resize_prediction
-from finetune.utils.errors import DataError, ResultError
+from finetune.models.training_camera import TrainingCamera
+from finetune.utils.errors import DataError, FinetuneError, ResultError
 from finetune.utils.signals import StopAsked
 from finetune.utils.text import percent
 
@@ -42,6 +44,7 @@ class PredictionRequest:
         number: of the frame among all validation frames.
         image_crop: which part of the frame the image is, a name that ``crop_for_protocol`` knows.
         align_corners: of the bilinear resize to ``size``.
+        focal_px: of the image at the size of ``image``, pixels; None where its camera is not known.
     """
 
     image: Tensor
@@ -49,6 +52,7 @@ class PredictionRequest:
     number: int = 0
     image_crop: str = "none"
     align_corners: bool = True
+    focal_px: float | None = None
 
 
 # Predicts many validation images at once, each at the size that its request names: (height, width), meters, or inverse
@@ -72,14 +76,22 @@ class ScaledBaseline:
 Row = PredictFunction | ScaledBaseline
 
 
-def predict_one(predict: PredictFunction, image: Tensor, size: tuple[int, int]) -> NDArray[np.floating]:
-    """(height, width): the prediction for one (1, 3, h, w) normalized image."""
-    (prediction,) = predict([PredictionRequest(image=image, size=size)])
+def predict_one(
+    predict: PredictFunction, image: Tensor, size: tuple[int, int], focal_px: float | None = None
+) -> NDArray[np.floating]:
+    """(height, width): the prediction for one (1, 3, h, w) normalized image; ``focal_px`` at that size."""
+    (prediction,) = predict([PredictionRequest(image=image, size=size, focal_px=focal_px)])
     return prediction
 
 
-def predict_with_network(model: DepthModel) -> PredictFunction:
-    """The model's own prediction, resized as the original does; without autocast, so that all commands agree."""
+def predict_with_network(model: DepthModel, *, assume_training_camera: bool = False) -> PredictFunction:
+    """
+    The model's own prediction, resized as the original does; without autocast, so that all commands agree.
+
+    Args:
+        model: one that is canonical needs the focal length of every request, and gives meters of that camera.
+        assume_training_camera: take every image for one of the canonical camera.
+    """
     # Accelerate wraps model.forward in autocast; call the class's forward to bypass it.
     forward = type(model).forward
     device = next(model.parameters()).device
@@ -93,9 +105,24 @@ def predict_with_network(model: DepthModel) -> PredictFunction:
             for i, prediction in zip(indices, predictions, strict=True):
                 corners = requests[i].align_corners
                 resized[i] = resize_prediction(prediction[None], requests[i].size, align_corners=corners)
+                if model.camera is not None and model.camera.is_canonical and not assume_training_camera:
+                    resized[i] = resized[i] * np.float32(_meters_factor(model.camera, requests[i]))
         return [resized[i] for i in range(len(requests))]
 
     return predict
+
+
+def _meters_factor(camera: TrainingCamera, request: PredictionRequest) -> float:
+    """
+    Raises:
+        FinetuneError: the camera of the frame is not known.
+    """
+    if request.focal_px is None:
+        raise FinetuneError(
+            f"frame {request.number} of data.val has no camera, and the model predicts meters only with one. Give its "
+            "entry intrinsics, give --intrinsics FX,FY,CX,CY, or assume the training camera: --camera training."
+        )
+    return camera.meters_factor(request.focal_px)
 
 
 def _group_by_shape(images: Sequence[Tensor]) -> list[list[int]]:
@@ -188,6 +215,7 @@ def _predict_all(
                     number=frame.number,
                     image_crop=settings.image_crop,
                     align_corners=settings.align_corners,
+                    focal_px=frame.focals_px.get(settings.image_crop),
                 )
             )
         for predict in {id(row): row for row in map(_predict_function_of, rows.values())}.values():
@@ -318,6 +346,7 @@ def _score(
                 {name: row.mean_log for name, row in aligned_first},
                 {name: row.errors_mm for name, row in aligned_first},
                 {name: row.bins for name, row in aligned_first},
+                batch[i].focals_px.get(protocols[which].settings.image_crop),
             ),
         )
 
@@ -366,8 +395,24 @@ def _evaluation(
         errors_mm={name: _errors(images, name) for name in names},
         bins={name: _bins(protocol, images, name) for name in names},
         entries=entries,
+        lenses=_lenses(protocol, images, names),
         images=images,
     )
+
+
+def _lenses(protocol: Protocol, images: Sequence[ScoredImage], names: Sequence[str]) -> dict[str, EntryEvaluation]:
+    """The table over the images of each lens; empty where there is one lens."""
+    focals_px = [image.focal_px for image in images if image.focal_px is not None]
+    found = {}
+    for lens in group_focal_lengths(focals_px):
+        of_lens = [image for image in images if image.focal_px is not None and lens.holds(image.focal_px)]
+        found[str(lens)] = EntryEvaluation(
+            rows=_rows(protocol, of_lens, names),
+            images_used=len(of_lens),
+            images_skipped=0,
+            pixels_used=sum(image.pixels for image in of_lens),
+        )
+    return found if len(found) > 1 else {}
 
 
 def _rows(protocol: Protocol, images: Sequence[ScoredImage], names: Sequence[str]) -> dict[str, dict[str, float]]:

@@ -41,6 +41,7 @@ class ScoredImage(NamedTuple):
         mean_logs: row -> mean of ln pred - ln target.
         errors_mm: row -> mean, median and 90th percentile of the absolute error, millimeters.
         bins: row -> (len(BIN_ENDS) - 1, 3): pixels, sum of the absolute error in meters, sum of it over depth.
+        focal_px: at the network's size, pixels; None where the camera is not known.
     """
 
     number: int
@@ -49,6 +50,7 @@ class ScoredImage(NamedTuple):
     mean_logs: Mapping[str, float]
     errors_mm: Mapping[str, tuple[float, float, float]]
     bins: Mapping[str, NDArray[np.float64]]
+    focal_px: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +81,7 @@ class Chosen:
 
 @dataclass(frozen=True, kw_only=True)
 class EntryEvaluation:
-    """The table over the images of one entry of ``data.val`` alone."""
+    """The table over the images of one entry of ``data.val``, or of one lens, alone."""
 
     rows: Mapping[str, Mapping[str, float]]
     images_used: int
@@ -110,6 +112,7 @@ class Evaluation:
         bins: row -> a mapping for each bin of measured depth: its ends, its pixels, and over these ``abs_rel`` and the
             mean absolute error in meters, None where there is no pixel.
         entries: entry of ``data.val`` -> its table, where there are several.
+        lenses: focal length at the network's size in words -> the table of its images, where there are several lenses.
         images: each image used.
         chosen: how the weights of the row ``finetuned`` were chosen; None where that is unknown or
             there was no choice.
@@ -123,6 +126,7 @@ class Evaluation:
     errors_mm: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     bins: Mapping[str, Sequence[Mapping[str, float | None]]] = field(default_factory=dict)
     entries: Mapping[str, EntryEvaluation] = field(default_factory=dict)
+    lenses: Mapping[str, EntryEvaluation] = field(default_factory=dict)
     images: Sequence[ScoredImage] = field(default=(), compare=False)
     chosen: Chosen | None = None
 
@@ -139,6 +143,8 @@ class Evaluation:
         }
         if self.entries:
             found["entries"] = {name: entry.to_mapping() for name, entry in self.entries.items()}
+        if self.lenses:
+            found["focal_lengths"] = {name: lens.to_mapping() for name, lens in self.lenses.items()}
         if self.chosen:
             found["chosen"] = asdict(self.chosen)
         return found
@@ -150,8 +156,14 @@ class Evaluation:
             rows={row: self.rows[row]},
             errors_mm={row: self.errors_mm[row]},
             bins={row: self.bins[row]},
-            entries={
-                name: replace(entry, rows={row: entry.rows[row]}) if row in entry.rows else entry
-                for name, entry in self.entries.items()
-            },
+            entries=_only(self.entries, row),
+            lenses=_only(self.lenses, row),
         )
+
+
+def _only(tables: Mapping[str, EntryEvaluation], row: str) -> dict[str, EntryEvaluation]:
+    """The tables with one row, where they have it."""
+    return {
+        name: replace(table, rows={row: table.rows[row]}) if row in table.rows else table
+        for name, table in tables.items()
+    }

@@ -12,6 +12,7 @@ from finetune.models.dpt_decoder import DptDecoder
 from finetune.models.encoder import Encoder
 from finetune.models.encoder_specs import ENCODERS, ORIGINAL_OFFSET, PATCH, VERSIONS
 from finetune.models.heads import MetricHead, RelativeHead
+from finetune.models.training_camera import TrainingCamera
 from finetune.utils.kinds import Kind
 
 # The deepest fusion block is called without a second map, so its first unit never runs and never gets a gradient.
@@ -36,6 +37,7 @@ class DepthModel(nn.Module):
         *,
         version: str = "v2",
         position_offset: float = ORIGINAL_OFFSET,
+        camera: TrainingCamera | None = None,
     ) -> None:
         """
         Args:
@@ -44,6 +46,8 @@ class DepthModel(nn.Module):
             version: ``v1`` or ``v2`` of Depth Anything: which blocks the decoder reads.
             position_offset: patches, how the position embedding is sampled: 0.1 as in the original, 0.0 as in
                 transformers; see ``models.position_embedding``.
+            camera: what it was trained with, if that is known. It changes nothing of ``forward``: whoever asks for
+                meters multiplies by ``camera.meters_factor``.
 
         Raises:
             ValueError: there is no such encoder or version, or ``max_depth_m`` is not positive.
@@ -59,6 +63,7 @@ class DepthModel(nn.Module):
         self.encoder_name = encoder
         self.version = version
         self.max_depth_m = max_depth_m
+        self.camera = camera
         # Built without memory: the layers' own initialization takes seconds for vitl and advances the global generator.
         with torch.device("meta"):
             self.encoder = Encoder(spec, version, position_offset)
@@ -86,7 +91,8 @@ class DepthModel(nn.Module):
             image: normalized, (B, 3, H, W), H and W multiples of 14.
 
         Returns:
-            (B, 1, H, W) float32: meters in (0, max_depth_m), or inverse depth >= 0 for a relative head.
+            (B, 1, H, W) float32: meters in (0, max_depth_m), those of the canonical camera if ``camera`` is canonical;
+            or inverse depth >= 0 for a relative head.
 
         Raises:
             ValueError: the image is not (B, 3, H, W), or a side is not a multiple of 14.

@@ -91,6 +91,7 @@ def merge_adapters(network: DepthModel) -> DepthModel:
         network.max_depth_m,
         version=network.version,
         position_offset=network.position_offset,
+        camera=network.camera,
     )
     state = {
         name.replace(".base_layer.", "."): tensor

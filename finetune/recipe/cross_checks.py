@@ -192,6 +192,22 @@ def require_labels_of_head(sections: Sections) -> None:
                 )
 
 
+def require_head_of_camera(sections: Sections) -> None:
+    """
+    Raises:
+        RecipeError: inverse depth of unknown scale would be scaled to a canonical camera.
+    """
+    model, data = sections.get("model"), sections.get("data")
+    if model is not None and data is not None and model.head == "relative" and data.camera.mode == "canonical":
+        raise Contradiction(
+            "data.camera.mode",
+            "canonical",
+            "none, since inverse depth of unknown scale is the same for every lens",
+            other="model.head",
+            other_value=model.head,
+        )
+
+
 PROTOCOL_OF_HEAD: Mapping[Kind, str] = {"metric": "plain", "relative": "plain+align=scale_shift_inverse"}
 _LOSSES_OF_HEAD: Mapping[Kind, Mapping[str, str]] = {
     "metric": {"kind": "a loss of depth in meters, such as silog", "of": "log"},
@@ -207,4 +223,5 @@ CROSS_CHECKS: tuple[Callable[[Sections], None], ...] = (
     require_entry_to_choose_on,
     require_losses_of_head,
     require_labels_of_head,
+    require_head_of_camera,
 )

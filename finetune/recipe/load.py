@@ -57,6 +57,11 @@ def _put_defaults(document: Document, path: Path) -> None:
     head = model.get("head", "metric") if isinstance(model, dict) else "metric"
     if isinstance(head, str) and head in DEFAULT_LOSS:
         document.values.setdefault("loss", [dict(term) for term in DEFAULT_LOSS[head]])
+    data = document.values.get("data")
+    camera = data.get("camera") if isinstance(data, dict) else None
+    if isinstance(camera, dict) and camera.get("mode") == "canonical":
+        # The default, official, holds no camera; export writes it for one.
+        document.values.setdefault("export", [])
     run = document.values.setdefault("run", {})
     if isinstance(run, dict) and run.get("steps") is None and run.get("epochs") is None:
         run["steps"] = DEFAULT_STEPS
@@ -76,6 +81,8 @@ def default_notes(recipe: Recipe) -> list[str]:
         taken.append(f"run.steps: {recipe.run.steps}")
     if "loss" not in recipe.places:
         taken.append(f"loss: {' + '.join(f'{term.weight:g} {term.kind}' for term in recipe.loss)}")
+    if "export" not in recipe.places and not recipe.export:
+        taken.append("export: [], since finetune export needs the camera: --for-camera FX")
     return [f"by default, since the recipe says nothing else: {', '.join(taken)}"] if taken else []
 
 

@@ -23,6 +23,7 @@ from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.losses.base import Reduction
 from finetune.models.checkpoints.hub import is_hub_id
 from finetune.models.encoder_specs import PATCH
+from finetune.models.training_camera import CameraMode
 from finetune.recipe.cross_checks import CROSS_CHECKS, PROTOCOL_OF_HEAD, Sections
 from finetune.recipe.validate import Contradiction, Names, OnDisk
 from finetune.recipe.yaml_source import nearest_path
@@ -41,6 +42,7 @@ DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, str | float], ...]] = {
     "relative": ({"kind": "ssi"}, {"kind": "gradient", "weight": 2.0, "of": "aligned"}),
 }
 MIN_PATCHES, MAX_PATCHES = 4, 300  # a side of the input
+MIN_ZOOM, MAX_ZOOM = 0.25, 4.0  # of augment.zoom
 Count = Annotated[int, Field(ge=1)]
 FewerThanMemory = Annotated[int, Field(ge=1, le=65536)]  # a number of things that are in memory at the same time
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -99,6 +101,12 @@ def _targets_once(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         raise RecipeError("targets", list(names), "each name once")
     return names
+
+
+def _zoom(ends: tuple[float, float]) -> tuple[float, float]:
+    if not MIN_ZOOM <= ends[0] <= ends[1] <= MAX_ZOOM:
+        raise RecipeError("zoom", list(ends), f"[least, most] between {MIN_ZOOM} and {MAX_ZOOM:g}, such as [1.0, 1.6]")
+    return ends
 
 
 def _exporters(names: tuple[str, ...]) -> tuple[str, ...]:
@@ -254,12 +262,35 @@ class DataEntry:
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class CameraKeys:
+    """``data.camera``: whether depth is learned for the lens of the training data, or for any lens."""
+
+    # none: labels are meters, right for the lens of the training data; canonical: labels are scaled to one canonical
+    # lens, every entry must give intrinsics, and predict needs those of its images.
+    mode: CameraMode = "none"
+    # Focal length of the canonical lens at the network's size, pixels; auto: the median of data.train, or that of a
+    # canonical checkpoint whose every weight is kept.
+    focal_px: Literal["auto"] | Positive = "auto"
+
+    def __post_init__(self) -> None:
+        if self.mode == "none" and self.focal_px != "auto":
+            raise Contradiction(
+                "focal_px",
+                self.focal_px,
+                "auto, since labels are scaled to a focal length in mode canonical alone",
+                other="mode",
+                other_value=self.mode,
+            )
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class DataOptions:
     """``data``: where images and depth come from, and at what size the network sees them."""
 
     input_size: Size  # height, width, pixels; multiples of 14
     train: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # mixed by weight
     val: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # each sample once
+    camera: CameraKeys = CameraKeys()
     workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that read ahead, for each training process; 0: none
     # When a training sample cannot be read. stop: the run ends and names it. skip: the sample is named, counted, and
     # replaced by another frame of its entry, which depends only on the seed and the sample's number; the run ends once
@@ -319,6 +350,9 @@ class AugmentOptions:
     color: Share = 0.5  # brightness, contrast, saturation and hue of the image are changed
     color_strength: Annotated[float, Field(ge=0, le=4)] = 1.0  # multiplies how far color changes go
     degrade: Share = 0.0  # apply one to three of: light, tint, blur, coarser pixels, noise, compression
+    # Least and most by which a frame is enlarged before its window is cut; below 1 only where the frame fills the
+    # window. Depth is divided by the zoom; with data.camera.mode canonical the focal length is multiplied by it.
+    zoom: Annotated[tuple[float, float], AfterValidator(_zoom)] = (1.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)

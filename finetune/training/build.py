@@ -10,7 +10,7 @@ import torch
 
 from finetune.data.dataloader import Batch, training_batches
 from finetune.data.samplers import DistributedBatchSampler
-from finetune.data.training_dataset import DepthRangePolicy, TrainingSamples
+from finetune.data.training_dataset import CanonicalLabels, DepthRangePolicy, TrainingSamples, Zoom
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import predict_one, predict_with_network
 from finetune.evaluation.metrics import METRICS
@@ -20,6 +20,7 @@ from finetune.recipe.load import recipe_mapping
 from finetune.recipe.run_dir import RunFolder, lasting_digest
 from finetune.recipe.schema import ModelOptions, Recipe
 from finetune.training.bad_samples import BadSampleWatch
+from finetune.training.cameras import RunCamera
 from finetune.training.checkpointing import ResumePoints
 from finetune.training.ema import AverageWeights
 from finetune.training.evaluate import baseline_rows
@@ -199,7 +200,7 @@ def _watch_movement(trainer: Trainer, samples: ValidationSamples) -> Movement:
     height, width = first.sample.depth_m.shape
     trainer.network.eval()
     predict = predict_with_network(trainer.result)
-    movement = Movement(trainer.network, lambda: predict_one(predict, first.image, (height, width)))
+    movement = Movement(trainer.network, lambda: predict_one(predict, first.image, (height, width), first.focal_px))
     trainer.network.train()
     return movement
 
@@ -236,6 +237,8 @@ def make_batches(startup: Startup, first_step: int) -> Iterator[Batch]:
         ranges=[_choose_range(recipe.model, entry.out_of_range) for entry in recipe.data.train],
         seed=recipe.seed,
         skip_bad=recipe.data.on_bad_sample == "skip",
+        zoom=_choose_zoom(recipe),
+        labels=_choose_labels(startup.camera),
     )
     batches = DistributedBatchSampler(
         first_step=first_step,
@@ -248,6 +251,20 @@ def make_batches(startup: Startup, first_step: int) -> Iterator[Batch]:
     # Not given to prepare, whose iterator would draw from the global generator: the bits would differ on resume.
     on_gpu = accelerator.device.type == "cuda"
     return training_batches(samples, batches, workers=recipe.data.workers, pin_memory=on_gpu)
+
+
+def _choose_zoom(recipe: Recipe) -> Zoom | None:
+    least, most = recipe.augment.zoom
+    if (least, most) == (1.0, 1.0):
+        return None
+    return Zoom(least=least, most=most, divides_depth=recipe.data.camera.mode == "none")
+
+
+def _choose_labels(camera: RunCamera) -> CanonicalLabels | None:
+    if camera.canonical is None:
+        return None
+    assert camera.head_max_depth_m is not None, "a metric head has one"
+    return CanonicalLabels(focal_px=camera.canonical.focal_px, max_depth_m=camera.head_max_depth_m)
 
 
 def _choose_range(options: ModelOptions, out_of_range: str) -> DepthRangePolicy:

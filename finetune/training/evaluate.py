@@ -122,7 +122,7 @@ def _prepare_evaluation(recipe: Recipe) -> Iterator[Startup]:
     """The recipe's base and baselines, for an evaluation without a run."""
     try:
         accelerator, _ = make_accelerator(recipe, trains=False)
-        yield prepare_startup(recipe, accelerator)
+        yield prepare_startup(recipe, accelerator, trains=False)
     finally:
         AcceleratorState._reset_state(reset_partial_state=True)
 
@@ -234,7 +234,7 @@ def baseline_rows(startup: Startup) -> dict[str, Row]:
 
 def _calibrated_start(startup: Startup) -> DepthModel:
     """The network as it was before step 1, made anew: the one of ``startup`` may have been trained since."""
-    network, _ = make_model(startup.recipe, startup.checkpoint)
+    network, _ = make_model(startup.recipe, startup.checkpoint, startup.camera)
     assert startup.solved is not None
     network.head.last.load_state_dict(startup.solved)
     return network.eval()

@@ -126,7 +126,10 @@ def solve_last_layer(last: nn.Conv2d, pixels: LabeledPixels, max_depth_m: float)
         max_depth_m: of the head, meters.
     """
     features = pixels.features.astype(np.float64)
-    share = np.clip(pixels.depth_m[: len(features)].astype(np.float64) / max_depth_m, _LOWEST, _HIGHEST)
+    depth_m = pixels.depth_m[: len(features)].astype(np.float64)
+    if pixels.canonical is not None:
+        depth_m *= pixels.canonical[: len(features)]
+    share = np.clip(depth_m / max_depth_m, _LOWEST, _HIGHEST)
     weights, bias = weighted_ridge(features, np.log(share / (1 - share)), np.square(1 - share))
     with torch.no_grad():
         last.weight.copy_(_shaped_like(last.weight, weights))

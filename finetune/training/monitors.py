@@ -54,14 +54,16 @@ def measure_spread(prediction: NDArray[np.floating], max_depth_m: float | None) 
     return PredictionSpread(float(low), float(high), float(at_zero), float(at_max))
 
 
-def watch_predictions(
-    predict: PredictFunction, max_depth_m: float | None, seen: list[PredictionSpread]
-) -> PredictFunction:
-    """The same predictions; the spread of each is added to ``seen``."""
+def watch_predictions(predict: PredictFunction, network: DepthModel, seen: list[PredictionSpread]) -> PredictFunction:
+    """The same predictions of a network; the spread of each is added to ``seen``."""
 
     def watching(asked: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
         predictions = predict(asked)
-        seen.extend(measure_spread(prediction, max_depth_m) for prediction in predictions)
+        for request, prediction in zip(asked, predictions, strict=True):
+            max_depth_m = network.max_depth_m
+            if max_depth_m and network.camera is not None and network.camera.is_canonical and request.focal_px:
+                max_depth_m *= network.camera.meters_factor(request.focal_px)
+            seen.append(measure_spread(prediction, max_depth_m))
         return predictions
 
     return watching

@@ -61,7 +61,8 @@ def _errors(run: Run, startup: Startup) -> Iterator[tuple[float, str]]:
     network = run.trainer.network
     batches = make_batches(startup, 0)
     network.eval()
-    predict = predict_with_network(network)
+    # Samples as the network saw them, so labels are canonical where its output is.
+    predict = predict_with_network(network, assume_training_camera=True)
     # Not the recipe's protocol, whose crops are of whole frames: these are windows at the size the network sees.
     protocol = replace(run.validator.protocol, name=PROTOCOL_OF_HEAD[recipe.model.head])
     for batch in islice(batches, recipe.run.overfit_batches * recipe.run.accumulate):

@@ -126,7 +126,7 @@ class RunLog:
             if evaluation.protocol.aligns and not usable.any():
                 continue  # there is nothing to align the prediction to
             height, width = sample.depth_m.shape
-            prediction = predict_one(predict, shown.image, (height, width))
+            prediction = predict_one(predict, shown.image, (height, width), shown.focal_px)
             pred_m = evaluation.protocol.depth_m(prediction, sample.depth_m, usable)
             measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
             target_m = np.where(measured, sample.depth_m, np.float32(0.0))

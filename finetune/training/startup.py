@@ -22,6 +22,7 @@ from finetune.models.depth_model import DepthModel
 from finetune.recipe.load import recipe_mapping
 from finetune.recipe.run_dir import digest
 from finetune.recipe.schema import DataEntry, Recipe
+from finetune.training.cameras import UNKNOWN, RunCamera, make_run_camera
 from finetune.training.head_init import (
     CALIBRATION_IMAGES,
     LOADED,
@@ -46,6 +47,7 @@ class Startup:
         warnings: sentences about what may be wrong.
         details: sentences for whoever wants to know more.
         solved: the last layer as it was solved for before step 1; None if it was not.
+        camera: of the training data, and what its labels are scaled to.
     """
 
     recipe: Recipe
@@ -59,6 +61,7 @@ class Startup:
     warnings: tuple[str, ...] = ()
     details: tuple[str, ...] = ()
     solved: Mapping[str, Tensor] | None = None
+    camera: RunCamera = UNKNOWN
 
     @property
     def total_steps(self) -> int:
@@ -77,21 +80,23 @@ class Startup:
         }
 
 
-def prepare_startup(recipe: Recipe, accelerator: Accelerator) -> Startup:
+def prepare_startup(recipe: Recipe, accelerator: Accelerator, *, trains: bool = True) -> Startup:
     """
     Read the checkpoint, compare it with labeled pixels, and make the model that training starts with.
 
     Only the main process looks at the pixels. The others get the baselines now, and the weights when the model is
-    wrapped.
+    wrapped. ``trains``: False for an evaluation, whose validation frames may go without a camera.
 
     Raises:
         CheckpointError: the file is not what the recipe says, or cannot start a model.
         DataError: no training pixel is usable.
+        FinetuneError: labels are to be canonical, and an entry has no intrinsics or reaches beyond a head that is kept.
     """
     checkpoint = _read_base(recipe)
     preprocessing = _choose_preprocessing(recipe, checkpoint)
-    model, origin = make_model(recipe, checkpoint)
-    warnings = warn_without_unit(recipe)
+    camera = make_run_camera(recipe, preprocessing, checkpoint, trains=trains)
+    model, origin = make_model(recipe, checkpoint, camera)
+    warnings = (*warn_without_unit(recipe), *camera.warnings)
     shared: list[Any] = [None, None, ()]
     # A relative head needs no baselines, but the pixels also show whether the checkpoint's kind is as the recipe says.
     if accelerator.is_main_process and (recipe.model.head == "metric" or _is_kind_in_doubt(checkpoint)):
@@ -101,17 +106,18 @@ def prepare_startup(recipe: Recipe, accelerator: Accelerator) -> Startup:
     if skipped:
         warnings = (*warnings, f"left out of the baselines, since they cannot be read: {'; '.join(skipped)}")
     return Startup(
-        recipe=with_auto_resolved(recipe, checkpoint, accelerator.mixed_precision),
+        recipe=with_auto_resolved(recipe, checkpoint, accelerator.mixed_precision, camera),
         accelerator=accelerator,
         checkpoint=checkpoint,
         preprocessing=preprocessing,
         model=model,
         baselines=baselines,
         loaded=origin.loaded,
-        notes=origin.notes,
+        notes=(*origin.notes, *camera.notes),
         warnings=warnings,
         details=origin.details,
         solved=solved,
+        camera=camera,
     )
 
 
@@ -183,11 +189,11 @@ class Origin(NamedTuple):
     details: tuple[str, ...] = ()
 
 
-def make_model(recipe: Recipe, checkpoint: Checkpoint | None) -> tuple[DepthModel, Origin]:
+def make_model(recipe: Recipe, checkpoint: Checkpoint | None, camera: RunCamera) -> tuple[DepthModel, Origin]:
     """The model before its last layer is solved for, and where its weights come from."""
     options = recipe.model
     if checkpoint is None:
-        model = draw_model(options.encoder, options.head_max_depth_m, recipe.seed)
+        model = draw_model(options.encoder, camera.head_max_depth_m, recipe.seed, camera=camera.camera)
         return model, Origin(details=(f"{options.encoder}: every weight drawn from seed {recipe.seed}",))
     decoder_init = resolve_decoder_init(options.decoder_init, options.head, checkpoint.kind)
     if options.on_max_depth == "rescale" and decoder_init != "keep":
@@ -199,16 +205,17 @@ def make_model(recipe: Recipe, checkpoint: Checkpoint | None) -> tuple[DepthMode
     model, coverage = start_model(
         checkpoint,
         decoder_init,
-        max_depth_m=options.head_max_depth_m,
+        max_depth_m=camera.head_max_depth_m,
         seed=recipe.seed,
         where=recipe.where("model.max_depth_m" if options.head == "metric" else "model.head"),
         rescale=options.on_max_depth == "rescale",
     )
+    model.camera = camera.camera
     described = (
         f"{checkpoint.source}: {checkpoint.format}, {checkpoint.kind} {checkpoint.encoder}, {coverage}; decoder_init "
         f"{decoder_init}; {license_sentence(checkpoint.license)}"
     )
-    rescaled = _note_rescaling(checkpoint, decoder_init, options.head_max_depth_m)
+    rescaled = _note_rescaling(checkpoint, decoder_init, camera.head_max_depth_m)
     return model, Origin(
         loaded=LOADED[decoder_init],
         notes=(*checkpoint.notes, *rescaled, *_note_other_size(recipe, checkpoint, decoder_init)),
@@ -241,6 +248,7 @@ def _fit_to_pixels(
         The baselines, the last layer that was solved for, and what was wrong with images that could not be read.
     """
     options = recipe.model
+    canonical = model.camera if model.camera is not None and model.camera.is_canonical else None
     pixels = collect_labeled_pixels(
         (whole_network(checkpoint) if checkpoint and checkpoint.has_head else model).to(device),
         readers_of(recipe.data.train),
@@ -249,16 +257,17 @@ def _fit_to_pixels(
         images=MAX_IMAGES,
         images_with_features=CALIBRATION_IMAGES,
         skip_bad=recipe.data.on_bad_sample == "skip",
+        canonical_px=canonical.focal_px if canonical else None,
     )
     kind = checkpoint.kind if checkpoint and checkpoint.has_head else None
     if checkpoint and _is_kind_in_doubt(checkpoint) and "checkpoint_kind" not in recipe.data.accept:
         require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
     if options.head == "relative":
         return None, None, pixels.skipped
-    assert options.max_depth_m is not None
+    assert model.max_depth_m is not None
     solved = None
     if resolve_decoder_init(options.decoder_init, options.head, kind) == "calibrated":
-        solve_last_layer(model.head.last, pixels, options.max_depth_m)
+        solve_last_layer(model.head.last, pixels, model.max_depth_m)
         solved = {name: tensor.clone() for name, tensor in model.head.last.state_dict().items()}
     # The range of the first protocol, which also chooses best/.
     protocol, *_ = make_protocols(recipe)
@@ -266,7 +275,9 @@ def _fit_to_pixels(
     return baselines, solved, pixels.skipped
 
 
-def with_auto_resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str) -> Recipe:
+def with_auto_resolved(
+    recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str, camera: RunCamera
+) -> Recipe:
     """The recipe as it runs: what each ``auto`` came to is written out."""
     kind = checkpoint.kind if checkpoint else None
     of_model: dict[str, Any] = {
@@ -278,8 +289,12 @@ def with_auto_resolved(recipe: Recipe, checkpoint: Checkpoint | None, mixed_prec
         of_model["checkpoint_kind"] = checkpoint.kind
     of_run: dict[str, Any] = {"precision": "fp32" if mixed_precision == "no" else mixed_precision}
     of_evaluation: dict[str, Any] = {"protocols": recipe.protocols}
+    data = recipe.data
+    if camera.canonical:
+        data = replace(data, camera=replace(data.camera, focal_px=camera.canonical.focal_px))
     return replace(
         recipe,
+        data=data,
         model=replace(recipe.model, **of_model),
         run=replace(recipe.run, **of_run),
         evaluation=replace(recipe.evaluation, **of_evaluation),

@@ -97,7 +97,7 @@ class Validator:
         """The row of the network as it is now; the monitors learn what its predictions look like."""
         trainer = self.trainer
         seen: list[PredictionSpread] = []
-        rows: dict[str, Row] = {"finetuned": watch_predictions(predict, trainer.network.max_depth_m, seen)}
+        rows: dict[str, Row] = {"finetuned": watch_predictions(predict, trainer.network, seen)}
         # Once a run, since they do not change.
         free = dict(self.baseline_rows()) if self.monitors.constant_score is None else {}
         rows |= free

@@ -89,7 +89,10 @@ def test_a_zoom_keeps_every_pixel_on_its_plane() -> None:
 @pytest.mark.parametrize("zoom", [1.0, 1.1, 1.6])
 def test_intrinsics_after_any_window_hit_the_plane_within_the_pixel_that_was_picked(zoom: float) -> None:
     # Depth is picked and never interpolated. So the camera is asked at the center of the picked pixel.
-    seen, window = plane_seen_by(CAMERA, 240, 320), Preprocessing(input_size=(126, 168)).window(240, 320, 0.3, 0.8, zoom)
+    seen, window = (
+        plane_seen_by(CAMERA, 240, 320),
+        Preprocessing(input_size=(126, 168)).window(240, 320, 0.3, 0.8, zoom),
+    )
     camera = window.camera(CAMERA)
     rows, columns = np.mgrid[5:100:7, 5:150:9]
     x_px = (window.left + columns + 0.5) * window.pixels_across - 0.5

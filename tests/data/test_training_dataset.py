@@ -8,12 +8,19 @@ import numpy as np
 import pytest
 
 from finetune.data.augmentation import Augmentation
+from finetune.data.camera import Camera
 from finetune.data.dataloader import Batch, training_batches
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample
 from finetune.data.samplers import DistributedBatchSampler
-from finetune.data.training_dataset import DepthRangePolicy, TrainingSamples, crop_with_valid_depth
+from finetune.data.training_dataset import (
+    CanonicalLabels,
+    DepthRangePolicy,
+    TrainingSamples,
+    Zoom,
+    crop_with_valid_depth,
+)
 from finetune.utils.errors import DataError
 from tests.synthetic import Holed, Planes, Skies, lidar_scan, tilted_plane
 
@@ -212,3 +219,69 @@ def test_no_depth_comes_out_of_training_that_was_not_measured(seed: int) -> None
         found = augmentation(window, (seed, 1))
         assert found.valid.any()
         assert np.isin(found.depth_m[found.valid], depth_m[valid]).all()
+
+
+class Lens(Planes):
+    """Planes with a camera."""
+
+    def __init__(self, focal_px: float, *, sparse: bool = False) -> None:
+        super().__init__(8)
+        self._camera = Camera(fx_px=focal_px, fy_px=focal_px, cx_px=31.5, cy_px=23.5)
+        self._sparse = sparse
+
+    def __getitem__(self, index: int) -> DepthSample:
+        sample = replace(super().__getitem__(index), camera=self._camera)
+        if not self._sparse:
+            return sample
+        kept = np.zeros_like(sample.valid)
+        kept[3::8, 2::9] = True
+        return replace(sample, valid=kept)
+
+
+def zoomed_samples(reader: Reader, *, canonical_px: float | None, most: float = 1.6) -> list[DepthSample]:
+    samples = TrainingSamples(
+        [reader],
+        [1.0],
+        preprocessing=Preprocessing(input_size=(28, 42)),
+        augmentation=Augmentation(flip=0.5, color=0.0),
+        ranges=[DepthRangePolicy(max_depth_m=10.0)],
+        seed=3,
+        zoom=Zoom(least=1.0, most=most, divides_depth=canonical_px is None),
+        labels=None if canonical_px is None else CanonicalLabels(focal_px=canonical_px, max_depth_m=100.0),
+    )
+    return [drawn.sample for drawn in samples.__getitems__(range(8))]
+
+
+def test_the_canonical_label_after_a_zoom_is_f_c_over_f_of_the_label_without_canonical_mode() -> None:
+    reader, canonical_px = Lens(90.0), 77.0
+    # 48x64 becomes 28x42: 0.58333 downwards and 0.65625 across, so the lens is 55.78 px before the zoom.
+    before_px = 90.0 * (28 / 48 + 42 / 64) / 2
+    pairs = list(
+        zip(zoomed_samples(reader, canonical_px=None), zoomed_samples(reader, canonical_px=canonical_px), strict=True)
+    )
+    zooms = []
+    for plain, canonical in pairs:
+        assert plain.camera is not None and plain.camera == canonical.camera
+        assert np.array_equal(plain.valid, canonical.valid) and plain.valid.any()
+        np.testing.assert_allclose(
+            canonical.depth_m[plain.valid], canonical_px / before_px * plain.depth_m[plain.valid], rtol=1e-6
+        )
+        zooms.append(plain.camera.focal_px / before_px)
+    assert 1.0 <= min(zooms) < 1.2 and 1.4 < max(zooms) <= 1.6
+
+
+def test_sparse_labels_stay_single_pixels_in_a_zoomed_sample() -> None:
+    for sample in zoomed_samples(Lens(90.0, sparse=True), canonical_px=None, most=4.0):
+        assert sample.valid.any()
+        assert not (sample.valid[1:] & sample.valid[:-1]).any()
+        assert not (sample.valid[:, 1:] & sample.valid[:, :-1]).any()
+
+
+def test_a_canonical_label_beyond_the_head_is_not_valid_and_a_frame_without_camera_is_named() -> None:
+    labels = CanonicalLabels(focal_px=200.0, max_depth_m=5.0)
+    sample = replace(tilted_plane(), camera=Camera(fx_px=100.0, fy_px=100.0, cx_px=31.5, cy_px=23.5))
+    found = labels(sample)
+    assert np.array_equal(found.depth_m, 2 * sample.depth_m)
+    assert np.array_equal(found.valid, sample.valid & (sample.depth_m <= 2.5))
+    with pytest.raises(DataError, match=r"has no intrinsics, and data\.camera\.mode is canonical"):
+        labels(replace(sample, camera=None))

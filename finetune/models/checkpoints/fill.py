@@ -52,6 +52,7 @@ def whole_network(checkpoint: Checkpoint) -> DepthModel:
         checkpoint.max_depth_m,
         version=checkpoint.version,
         position_offset=checkpoint.position_offset,
+        camera=checkpoint.camera,
     )
     fill(network, checkpoint, "all")
     # As in training: some processors round convolutions differently in another layout, and the table of a run would

@@ -39,6 +39,7 @@ from finetune.models.checkpoints.select import select_network
 from finetune.models.checkpoints.sidecar import file_digest
 from finetune.models.checkpoints.unwrap import Content, find_tensors
 from finetune.models.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMERS_OFFSET
+from finetune.models.training_camera import TrainingCamera
 from finetune.utils import registry
 from finetune.utils.errors import CheckpointError, first_line, shown
 from finetune.utils.kinds import KindOption
@@ -88,6 +89,12 @@ class Checkpoint:
     sha256: str
     license: str | None
     notes: tuple[str, ...]
+
+    @property
+    def camera(self) -> TrainingCamera | None:
+        """What it was trained with; None where the file does not say it."""
+        said = self.metadata.get("camera")
+        return TrainingCamera.from_mapping(said) if isinstance(said, Mapping) else None
 
     @property
     def has_head(self) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 
 from finetune.models.checkpoints.identity import is_depth
+from finetune.models.training_camera import is_camera_mapping
 from finetune.utils.errors import CheckpointError, shown
 
 _FIX = "Export it again from its run folder, or name weights that were not changed"
@@ -23,11 +24,17 @@ def require_sound(says: Mapping[str, object], file: str) -> None:
     expected = {
         "step": ("a count", _is_count),
         "evaluation": ("a protocol and rows of numbers", _is_evaluation),
+        "camera": ("mode, focal_px, seen_px, zoom and max_depth_m", _is_camera),
         "calibration": ("a scale, and the max depth and the evaluation before it", _is_calibration),
     }
     for name, (what, holds) in expected.items():
         if name in says and not holds(says[name]):
             raise CheckpointError(file, f"says {name} {shown(says[name])}; expected {what}", _FIX)
+
+
+def _is_camera(value: object) -> bool:
+    # Nothing read the key in files of before, whatever it held.
+    return not isinstance(value, Mapping) or is_camera_mapping(value)
 
 
 def _is_count(value: object) -> bool:

@@ -24,9 +24,9 @@ def save_native(path: Path, model: DepthModel, metadata: Mapping[str, object], h
 
     Args:
         path: ``model.safetensors``; its folder is made if it is missing.
-        model: its kind, encoder and max depth become part of the metadata.
-        metadata: plain values; by convention ``preprocessing``, ``camera``, ``base`` (source, sha256, license),
-            ``recipe_sha256`` and ``evaluation``.
+        model: its kind, encoder, max depth and camera become part of the metadata.
+        metadata: plain values; by convention ``preprocessing``, ``base`` (source, sha256, license), ``recipe_sha256``
+            and ``evaluation``.
         half: store float16, which is read as float32 again; the metadata says so.
     """
     dtype = torch.float16 if half else torch.float32
@@ -63,8 +63,10 @@ def save_adapter(
 
 
 def _described(model: DepthModel, metadata: Mapping[str, object], format_name: str) -> dict[str, object]:
+    camera = {} if model.camera is None else {"camera": model.camera.to_mapping()}
     return {
         **metadata,
+        **camera,
         "format": format_name,
         "version": VERSION,
         "kind": model.kind,
