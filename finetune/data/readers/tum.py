@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -13,18 +12,13 @@ from pydantic.dataclasses import dataclass
 
 from finetune.data.readers.files import DepthCoding, read_frame, require_depth_range
 from finetune.data.readers.intrinsics import Intrinsics, read_intrinsics
-from finetune.data.readers.list_lines import read_rows
 from finetune.data.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.data.readers.sensors import SENSORS, Sensor, sensor_note
 from finetune.data.readers.tum_layouts import LAYOUTS, RecordingLayout, find_camera, pair_by_name
+from finetune.data.readers.tum_lists import PAIRS_FILE, STAMP_FILES, read_associations, read_stamps
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import ListError, RecipeError
 from finetune.utils.paths import expand_path, is_file
-
-# The file that the tool of the data set's authors writes.
-_PAIRS_FILE = "associations.txt"
-_COLUMNS = ("timestamp", "filename")
-_PAIR_COLUMNS = ("color_timestamp", "color", "depth_timestamp", "depth")
 
 
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))
@@ -105,7 +99,7 @@ class Tum(ListedFrames):
             and self._pairs_file is None
             and not (is_file(root / "rgb.txt") and is_file(root / "depth.txt"))
         ):
-            expected = f"a folder that holds rgb.txt and depth.txt, or {_PAIRS_FILE}; or name one as associations"
+            expected = f"a folder that holds rgb.txt and depth.txt, or {PAIRS_FILE}; or name one as associations"
             raise RecipeError("root", self.root, expected)
         if self.intrinsics is not None:
             require_file("intrinsics", self.root, self.intrinsics)
@@ -137,7 +131,7 @@ class Tum(ListedFrames):
         if self.associations is not None:
             return self.associations
         root = expand_path(self.root)
-        return _PAIRS_FILE if is_file(root / _PAIRS_FILE) and not is_file(root / "rgb.txt") else None
+        return PAIRS_FILE if is_file(root / PAIRS_FILE) and not is_file(root / "rgb.txt") else None
 
     @cached_property
     def _intrinsics(self) -> Intrinsics | None:
@@ -152,12 +146,9 @@ class Tum(ListedFrames):
             return Listing(pairs=pair_by_name(Path(root), self._layout), image_root=root, depth_root=root)
         if self._pairs_file is not None:
             path = locate(self.root, self._pairs_file)
-            rows = [
-                (number, *_color_and_depth(path, number, columns))
-                for number, columns in _read_columns(path, _PAIR_COLUMNS)
-            ]
+            rows = [(row.line, row.color, row.depth) for row in read_associations(path)]
             return Listing.of_list(path, rows, root, root)
-        color, depth = (_read_stamps(locate(self.root, name)) for name in ("rgb.txt", "depth.txt"))
+        color, depth = (read_stamps(locate(self.root, name)) for name in STAMP_FILES)
         pairs = pair_by_time(color, depth, self.tolerance_s)
         if not pairs:
             raise ListError(
@@ -196,33 +187,3 @@ def pair_by_time(
             chosen[i] = k
             taken_color.add(k)
     return [(color[chosen[i]][1], depth[i][1]) for i in sorted(chosen)]
-
-
-def _read_stamps(path: str) -> list[tuple[float, str]]:
-    """(seconds, file) of each line."""
-    return [(_parse_seconds(path, number, columns[0]), columns[1]) for number, columns in _read_columns(path, _COLUMNS)]
-
-
-def _color_and_depth(path: str, number: int, columns: list[str]) -> tuple[str, str]:
-    """(color, depth) of a line of ``associations.txt``; programs write either of them first."""
-    for column in (columns[0], columns[2]):
-        _parse_seconds(path, number, column)
-    first, second = columns[1], columns[3]
-    return (second, first) if "depth" in first.lower() and "depth" not in second.lower() else (first, second)
-
-
-def _parse_seconds(path: str, number: int, text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise ListError(f"{path}:{number}", f"{text!r} is no time stamp", "Write seconds, then the file") from None
-
-
-def _read_columns(path: str, names: Sequence[str]) -> Iterator[tuple[int, list[str]]]:
-    """(line number, columns) of each line; a line has as many columns as names, or more."""
-    for number, row in read_rows(path, names, fix="Restore it from the recording"):
-        columns = [part for column in row for part in column.split()]  # a line may mix tabs and spaces
-        if len(columns) < len(names):
-            found = f"has {len(columns)} columns, {' '.join(columns)!r}"
-            raise ListError(f"{path}:{number}", found, f"Write {len(names)}: time and file of each")
-        yield number, columns
