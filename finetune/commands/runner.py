@@ -199,7 +199,8 @@ def _exit_status(error: FinetuneError) -> int:
 def print_error(sentence: str) -> None:
     """Print why the command stopped, on standard error."""
     lines = sentence.splitlines()
-    if len(lines) > 1:
+    # Indented lines belong to the first one; others are faults of their own.
+    if any(not line.startswith("  ") for line in lines[1:]):
         more = [f"  and {len(lines) - _MAX_LINES} more"] if len(lines) > _MAX_LINES else []
         lines = [f"{len(lines)} faults", *(f"  {line}" for line in lines[:_MAX_LINES]), *more]
     print("finetune stopped: " + "\n".join(lines), file=sys.stderr, flush=True)

@@ -24,7 +24,7 @@ class Unit(NamedTuple):
 
 
 # Meters for one raw unit -> what it is called, most frequent first.
-_UNITS = {
+UNITS = {
     0.001: "millimeters",
     1 / 256: "KITTI's 1/256 m",
     0.01: "centimeters",
@@ -52,7 +52,7 @@ def find_fitting_units(median: float, end: float, max_depth_m: float, current: f
     low, high = _MEDIAN_OF_RANGE
     return [
         Unit(unit, name, median * unit)
-        for unit, name in _UNITS.items()
+        for unit, name in UNITS.items()
         if not math.isclose(unit, current, rel_tol=1e-6)
         and low <= median * unit / max_depth_m <= high
         and end * unit <= _MAX_BEYOND_RANGE * max_depth_m
@@ -61,7 +61,7 @@ def find_fitting_units(median: float, end: float, max_depth_m: float, current: f
 
 def unit_name(meters: float) -> str:
     """What a unit is called, such as ``millimeters``; its number where it has no name."""
-    return next((name for unit, name in _UNITS.items() if math.isclose(unit, meters, rel_tol=1e-6)), f"{meters:.10g} m")
+    return next((name for unit, name in UNITS.items() if math.isclose(unit, meters, rel_tol=1e-6)), f"{meters:.10g} m")
 
 
 def join_with_or(texts: Sequence[str]) -> str:

@@ -59,6 +59,29 @@ def holds_several(path: str | os.PathLike[str]) -> bool:
         return True
 
 
+def list_arrays(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+    """
+    Returns:
+        Name -> shape and type of the arrays in a file whose ending ``is_array_file`` knows; the name is "" in ``.npy``.
+
+    Raises:
+        DataError: the file cannot be read.
+    """
+    try:
+        require_regular(path)
+        if str(path).lower().endswith(HDF5_SUFFIXES):
+            import h5py
+
+            with h5py.File(path, "r") as file:
+                return {name: (file[name].shape, file[name].dtype) for name in _list_datasets(file)}
+        with Path(path).open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            arrays = {"": loaded} if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+            return {name: (array.shape, array.dtype) for name, array in arrays.items()}
+    except (ImportError, AttributeError, *_BROKEN_ARRAYS):
+        raise DataError(path, "cannot be read as arrays", _AGAIN) from None
+
+
 def load_array(path: str | os.PathLike[str], names: Sequence[str], key: str | None = None) -> NDArray[np.generic]:
     """
     Args:

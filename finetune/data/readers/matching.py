@@ -13,10 +13,10 @@ from finetune.data.readers.formats import foreign_fault
 from finetune.utils.errors import ListError
 from finetune.utils.paths import is_file, list_folder, real_path
 
-_IMAGE_WORDS = {"rgb", "bgr", "color", "colour", "image", "img", "photo", "left", "gray", "grey", "ir", "infrared"}
-_DEPTH_WORDS = {"depth", "depthmap", "dpt", "disp", "disparity", "range"}
+IMAGE_WORDS = {"rgb", "bgr", "color", "colour", "image", "img", "photo", "left", "gray", "grey", "ir", "infrared"}
+DEPTH_WORDS = {"depth", "depthmap", "dpt", "disp", "disparity", "range"}
 # In names of files that belong to a frame but are neither: masks, and what other programs write.
-_OTHER_WORDS = {"mask", "conf", "confidence", "valid", "sky", "normal", "normals", "seg", "semantic", "label"}
+OTHER_WORDS = {"mask", "conf", "confidence", "valid", "sky", "normal", "normals", "seg", "semantic", "label"}
 # A word of a name: it begins with a capital letter, or after a digit or a sign.
 _WORD = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 # Kinds of files that only ever hold an image, so that a file of another kind with the same stem holds depth.
@@ -58,7 +58,7 @@ def match_frames(image_dir: str, depth_dir: str) -> list[tuple[str, str]]:
     )
 
 
-def frame_key(stem: str, words: Set[str] = _IMAGE_WORDS | _DEPTH_WORDS) -> str:
+def frame_key(stem: str, words: Set[str] = IMAGE_WORDS | DEPTH_WORDS) -> str:
     """What the stems of an image and its depth map share: the stem without words for its kind and signs at its ends."""
     # 0412_color -> 0412, rgb0412 -> 0412, frame-000001.depth -> frame-000001, 0412_left_depth -> 0412
     kept = _WORD.sub(lambda word: "" if word.group().lower() in words else word.group(), stem)
@@ -73,8 +73,8 @@ def _match_in_folder(folder: str) -> list[tuple[str, str]]:
     names = _without_side_files(_list_names(folder, tuple(dict.fromkeys((*IMAGE_SUFFIXES, *DEPTH_SUFFIXES)))))
     if all(name.lower().endswith(ARCHIVE_SUFFIXES) for name in names):
         return [(name, name) for name in names]  # each may hold both arrays, rgb and depth
-    words = _DEPTH_WORDS - _shared_words(names)
-    depths = [name for name in names if _words_of(name) & words]
+    words = DEPTH_WORDS - _shared_words(names)
+    depths = [name for name in names if words_of(name) & words]
     if not depths:
         depths = _depths_by_suffix(names)
     images = [name for name in names if name not in set(depths)]
@@ -98,12 +98,10 @@ def _match_in_folder(folder: str) -> list[tuple[str, str]]:
 
 def _without_side_files(names: Sequence[str]) -> list[str]:
     """The names but for masks and the like of frames among them. The word alone does not decide: sky may be a scene."""
-    words = _OTHER_WORDS - _shared_words(names)
-    plain = {frame_key(Path(name).stem) for name in names if not _words_of(name) & words}
-    every_word = _IMAGE_WORDS | _DEPTH_WORDS | words
-    return [
-        name for name in names if not _words_of(name) & words or frame_key(Path(name).stem, every_word) not in plain
-    ]
+    words = OTHER_WORDS - _shared_words(names)
+    plain = {frame_key(Path(name).stem) for name in names if not words_of(name) & words}
+    every_word = IMAGE_WORDS | DEPTH_WORDS | words
+    return [name for name in names if not words_of(name) & words or frame_key(Path(name).stem, every_word) not in plain]
 
 
 def _depths_by_suffix(names: Iterable[str]) -> list[str]:
@@ -118,10 +116,11 @@ def _depths_by_suffix(names: Iterable[str]) -> list[str]:
 
 def _shared_words(names: Iterable[str]) -> set[str]:
     """Words that all names have, so they tell nothing apart."""
-    return set.intersection(*map(_words_of, names))
+    return set.intersection(*map(words_of, names))
 
 
-def _words_of(name: str) -> set[str]:
+def words_of(name: str) -> set[str]:
+    """The words of a file name without its ending, in lower case."""
     return {word.lower() for word in _WORD.findall(Path(name).stem)}
 
 
@@ -140,21 +139,38 @@ def _list_names(folder: str, suffixes: tuple[str, ...]) -> list[str]:
 def _no_files_error(folder: str, paths: Sequence[Path], suffixes: tuple[str, ...]) -> ListError:
     """The error for a folder without a file of these kinds: what its files are instead, and what to do with them."""
     others = [path for path in paths if is_file(path) and not path.name.startswith(".") and path.suffix]
-    counts = Counter(path.suffix.lower() for path in others)
     found, fix = f"holds no {', '.join(suffixes)}", "Correct image_dir and depth_dir"
-    if not counts:
+    if not others:
         return ListError(folder, found, fix)
-    ending, count = counts.most_common(1)[0]
-    found += f", but {count} file{'s' * (count > 1)} whose name ends in {ending}"
-    first = next(path for path in others if path.suffix.lower() == ending)
-    try:
-        with first.open("rb") as file:
-            fault = foreign_fault(file.read(_HEAD_BYTES), first.name, first.stat().st_size)
-    except OSError:
-        fault = None
-    if fault is None:
+    foreign = describe_foreign(others)
+    if foreign is None:
+        ending, count = Counter(path.suffix.lower() for path in others).most_common(1)[0]
+        found += f", but {count} file{'s' * (count > 1)} whose name ends in {ending}"
         return ListError(folder, found, f"{fix}, or write the files as one of these kinds")
-    return ListError(folder, f"{found}: {first.name} {fault.found}", fault.fix)
+    return ListError(folder, f"{found}, but {foreign[0]}", foreign[1])
+
+
+def describe_foreign(paths: Sequence[Path]) -> tuple[str, str] | None:
+    """
+    Args:
+        paths: files that are no images and no depth maps by their endings.
+
+    Returns:
+        What those of the most frequent ending are, and what to do with them; None if their format is not recognized.
+    """
+    files = [path for path in paths if not path.name.startswith(".") and path.suffix]
+    counts = Counter(path.suffix.lower() for path in files)
+    for ending, count in counts.most_common():
+        first = next(path for path in files if path.suffix.lower() == ending)
+        try:
+            with first.open("rb") as file:
+                fault = foreign_fault(file.read(_HEAD_BYTES), first.name, first.stat().st_size)
+        except OSError:
+            continue
+        if fault is not None:
+            found = f"{count} file{'s' * (count > 1)} whose name ends in {ending}: {first.name} {fault.found}"
+            return found, fault.fix
+    return None
 
 
 def _index_by_stem(names: Iterable[str], folder: str) -> dict[str, str]:

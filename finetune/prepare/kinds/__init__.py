@@ -25,6 +25,10 @@ KINDS = {
         "images or a video, with a folder of depth maps: PNG, TIFF, PFM, EXR, NPY, HDF5",
         "finetune prepare frames rgb/ depth/ --meters-per-unit 0.001 --output data/mine",
     ),
+    "pairs": KindText(
+        "any folder of images and depth maps that belong together: names, folders and recordings are found",
+        "finetune prepare pairs recordings/ --sensor realsense --output data/mine",
+    ),
     "phone": KindText(
         "exports of Stray Scanner, Polycam (raw data) and Record3D",
         "finetune prepare phone scans/kitchen scans/hall --output data/mine",

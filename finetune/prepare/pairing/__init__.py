@@ -1,0 +1,1 @@
+"""Find which images and depth maps of a folder belong together."""
