@@ -29,7 +29,7 @@ _DECODED = {
 _AS_DEPTH = "Write depth as 16-bit PNG, or as .npy"
 _FRAMES = "Write its frames as images, such as `ffmpeg -i FILE -start_number 0 frames/%06d.png`, with a depth map each"
 _UNPACK = "Unpack it"
-_RECORDING = "Write its images and depth maps as files"
+_RECORDING = "`finetune prepare bag` writes its images and depth maps as files"
 _POINTS = "Project the points into the image, and write their depth as 16-bit PNG or .npy"
 _LINK = "Download the file itself"
 # Formats that are recognized but not supported: first bytes -> what it is called, and what to do.

@@ -94,6 +94,10 @@ def read_camera(bag: Bag, info_topic: str, image_topic: str) -> CalibratedCamera
     region = message.roi
     columns, rows = message.binning_x or 1, message.binning_y or 1
     camera = found.camera.cropped(region.y_offset, region.x_offset)
+    height, width = (region.height or message.height) // rows, (region.width or message.width) // columns
+    if not (height and width):
+        fix = "Name another topic of camera_info, or give --calibration FILE"
+        raise ListError(source, f"has no pixel left after binning {columns}x{rows}", fix)
     return CalibratedCamera(
         camera=replace(
             camera,
@@ -102,8 +106,8 @@ def read_camera(bag: Bag, info_topic: str, image_topic: str) -> CalibratedCamera
             cx_px=camera.cx_px / columns,
             cy_px=camera.cy_px / rows,
         ),
-        height=(region.height or message.height) // rows,
-        width=(region.width or message.width) // columns,
+        height=height,
+        width=width,
         lens=found.lens,
     )
 

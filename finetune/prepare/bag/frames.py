@@ -17,11 +17,13 @@ from finetune.prepare.bag.image_messages import (
     read_compressed_depth,
     read_depth,
 )
-from finetune.prepare.bag.messages import IMAGE, CompressedMessage, decode_image, decode_message
+from finetune.prepare.bag.messages import IMAGE, CompressedMessage, ImageMessage
 from finetune.prepare.bag.open_bag import Bag, open_bag
-from finetune.prepare.bag.streams import Stream, describe_place, read_raw
-from finetune.prepare.calibration import Rig
+from finetune.prepare.bag.streams import Stream, describe_place, read_message
+from finetune.prepare.calibration import CalibratedCamera, Rig, require_size
 from finetune.prepare.recording import FrameKey, FrameSource, RecordedFrame
+from finetune.prepare.registration import Registration
+from finetune.prepare.undistortion import undistort_depth, undistort_image
 from finetune.utils.errors import DataError
 
 
@@ -36,7 +38,8 @@ class BagRecording:
         pairs: (color, depth) numbers of messages of one time, in order of time.
         times_s: of each pair, seconds.
         rig: how depth gets into the view of color; None where both are one view.
-        camera: of color as a pinhole; None where it is not known or bends rays.
+        camera: of the frames, a pinhole; None where color's is not known or bends rays.
+        distorted: the camera of color, whose lens the frames are freed from; None where they stay as they are.
         meters_per_unit: of depth; None for millimeters of whole numbers and meters of floats.
         encoding: of color, instead of what its messages say.
     """
@@ -48,6 +51,7 @@ class BagRecording:
     times_s: Sequence[float]
     rig: Rig | None
     camera: Camera | None
+    distorted: CalibratedCamera | None
     meters_per_unit: float | None
     encoding: str | None
 
@@ -59,6 +63,7 @@ class BagFrames(FrameSource):
         self.recordings = recordings
         self._notes = notes
         self._opened: Bag | None = None
+        self._registration: Registration | None = None
         names = _name_recordings([recording.path for recording in recordings])
         self._keys = [
             FrameKey(recording=name, stem=f"{number:06}", time_s=time_s)
@@ -67,7 +72,7 @@ class BagFrames(FrameSource):
         ]
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_opened": None}
+        return {**self.__dict__, "_opened": None, "_registration": None}
 
     @property
     def keys(self) -> Sequence[FrameKey]:
@@ -92,8 +97,13 @@ class BagFrames(FrameSource):
         image = load_color(bag, recording.color, color_number, recording.encoding)
         depth_m = load_depth(bag, recording.depth, depth_number, recording.meters_per_unit)
         if recording.rig is not None:
-            depth_m = _register(depth_m, image.shape[:2], recording.rig, source)
+            depth_m = self._register(recording, recording.rig, depth_m, depth_number)
         _require_one_shape(image.shape[:2], depth_m.shape, source)
+        if recording.distorted is not None:
+            assert recording.camera is not None, "find_view chooses it"
+            require_size(recording.distorted, image.shape[0], image.shape[1], source, "its camera_info")
+            image = undistort_image(image, recording.distorted, recording.camera)
+            depth_m = undistort_depth(depth_m, recording.distorted, recording.camera)
         return RecordedFrame(image=image, depth_m=depth_m, camera=recording.camera, source=source)
 
     def _find(self, index: int) -> tuple[BagRecording, int]:
@@ -110,6 +120,17 @@ class BagFrames(FrameSource):
             self._opened = open_bag(path)
         return self._opened
 
+    def _register(
+        self, recording: BagRecording, rig: Rig, depth_m: NDArray[np.float32], number: int
+    ) -> NDArray[np.float32]:
+        """Depth in the view of color."""
+        source = describe_place(recording.path, recording.depth, number)
+        assert rig.depth is not None, "find_view asks for both cameras"
+        require_size(rig.depth, depth_m.shape[0], depth_m.shape[1], source, rig.source)
+        if self._registration is None or self._registration.rig is not rig:
+            self._registration = Registration(rig)  # it keeps the rays of all pixels
+        return self._registration.depth_in_color(depth_m)
+
 
 def _name_recordings(paths: Sequence[Path]) -> list[str]:
     """A name for each bag: that of its file or folder without the ending, or with its number where two are equal."""
@@ -124,10 +145,9 @@ def load_color(bag: Bag, stream: Stream, index: int, encoding: str | None) -> ND
     Raises:
         DataError: it is damaged or no image.
     """
-    raw, source = read_raw(bag, stream, index), describe_place(bag.path, stream, index)
+    message, source = read_message(bag, stream, index), describe_place(bag.path, stream, index)
     if stream.topic.topic.msgtype == IMAGE:
-        return read_color(decode_image(raw, ros1=bag.ros1)[0], source, encoding)
-    message = decode_message(raw, stream.topic.topic.msgtype, ros1=bag.ros1)
+        return read_color(cast(ImageMessage, message), source, encoding)
     return read_compressed_color(cast(CompressedMessage, message), source, encoding)
 
 
@@ -138,15 +158,10 @@ def load_depth(bag: Bag, stream: Stream, index: int, meters_per_unit: float | No
     Raises:
         DataError: it is damaged or no depth.
     """
-    raw, source = read_raw(bag, stream, index), describe_place(bag.path, stream, index)
+    message, source = read_message(bag, stream, index), describe_place(bag.path, stream, index)
     if stream.topic.topic.msgtype == IMAGE:
-        return read_depth(decode_image(raw, ros1=bag.ros1)[0], meters_per_unit, source)
-    message = decode_message(raw, stream.topic.topic.msgtype, ros1=bag.ros1)
+        return read_depth(cast(ImageMessage, message), meters_per_unit, source)
     return read_compressed_depth(cast(CompressedMessage, message), meters_per_unit, source)
-
-
-def _register(depth_m: NDArray[np.float32], shape: tuple[int, ...], rig: Rig, source: str) -> NDArray[np.float32]:
-    raise DataError(source, "depth is not in the view of color", "Record depth that the driver registers to color")
 
 
 def _require_one_shape(image: tuple[int, ...], depth: tuple[int, ...], source: str) -> None:

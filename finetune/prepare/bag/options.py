@@ -18,6 +18,7 @@ class BagOptions:
         encoding: of color, instead of what its messages say.
         aligned: depth is in the view of color, whatever the frames say.
         calibration: a file of both cameras, instead of camera_info and transforms.
+        undistort: make the frames those of a pinhole camera, where the lens of color bends rays.
     """
 
     color: str | None = None
@@ -30,3 +31,4 @@ class BagOptions:
     encoding: str | None = None
     aligned: bool = False
     calibration: str | os.PathLike[str] | None = None
+    undistort: bool = False

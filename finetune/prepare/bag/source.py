@@ -13,9 +13,11 @@ from finetune.prepare.bag.streams import Stream, list_stream
 from finetune.prepare.bag.topics import choose_topics
 from finetune.prepare.bag.views import find_view
 from finetune.prepare.matching_times import describe_matches, match_times, require_one_clock
-from finetune.utils.errors import ListError
+from finetune.utils.errors import DataError, ListError
+from finetune.utils.indices import evenly_spread
 
 _NAMES = ("color messages", "depth messages")
+_TRIED = 3  # pairs, before a bag is refused for what cannot be decoded
 
 
 def open_bags(paths: Sequence[Path], options: BagOptions) -> BagFrames:
@@ -43,14 +45,18 @@ def _open_recording(bag: Bag, options: BagOptions, notes: list[str]) -> BagRecor
         for stream in (color, depth)
         if stream.damaged
     ]
+    notes += [
+        f"{bag.path}: headers of {stream.topic.topic.name} name several frames, {', '.join(stream.frames[:5])}; the "
+        "first counts."
+        for stream in (color, depth)
+        if len(stream.frames) > 1
+    ]
     pairs = _pair(bag, color, depth, options, notes)
     times_s = color.times_s(options.clock)
     unit, words = _find_unit(bag, depth, options)
-    # The first pair shows what is wrong with all of them before anything is written.
-    image_shape = load_color(bag, color, pairs[0][0], options.encoding).shape
-    depth_shape = load_depth(bag, depth, pairs[0][1], unit).shape
+    image_size, depth_size = _measure(bag, color, depth, pairs, unit, options)
     notes.append(f"{bag.path}: {words}.")
-    view = find_view(bag, color, depth, (image_shape[0], image_shape[1]), (depth_shape[0], depth_shape[1]), options)
+    view = find_view(bag, color, depth, image_size, depth_size, options)
     notes += [f"{bag.path}: {note}." for note in view.notes]
     return BagRecording(
         path=bag.path,
@@ -60,9 +66,32 @@ def _open_recording(bag: Bag, options: BagOptions, notes: list[str]) -> BagRecor
         times_s=[times_s[i] for i, _ in pairs],
         rig=view.rig,
         camera=view.camera,
+        distorted=view.distorted,
         meters_per_unit=unit,
         encoding=options.encoding,
     )
+
+
+def _measure(
+    bag: Bag, color: Stream, depth: Stream, pairs: Sequence[tuple[int, int]], unit: float | None, options: BagOptions
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """
+    (height, width) of color and of depth, pixels: what is wrong with all pairs shows before anything is written.
+
+    Raises:
+        DataError: none of a few pairs can be decoded.
+    """
+    fault: DataError | None = None
+    for i in evenly_spread(len(pairs), _TRIED):
+        try:
+            image = load_color(bag, color, pairs[i][0], options.encoding)
+            depth_m = load_depth(bag, depth, pairs[i][1], unit)
+        except DataError as error:
+            fault = fault or error
+        else:
+            return (image.shape[0], image.shape[1]), (depth_m.shape[0], depth_m.shape[1])
+    assert fault is not None, "there is a pair"
+    raise fault
 
 
 def _pair(bag: Bag, color: Stream, depth: Stream, options: BagOptions, notes: list[str]) -> list[tuple[int, int]]:

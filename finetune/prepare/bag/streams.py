@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -9,7 +10,7 @@ from typing import cast
 from finetune.prepare.bag.messages import IMAGE, Stamped, decode_image, decode_message, stamp_ns
 from finetune.prepare.bag.open_bag import Bag
 from finetune.prepare.bag.topics import ImageTopic
-from finetune.utils.errors import ListError
+from finetune.utils.errors import DataError, ListError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,11 +57,12 @@ def list_stream(bag: Bag, topic: ImageTopic) -> Stream:
     """
     places: list[MessagePlace] = []
     frames: dict[str, None] = {}
-    unit, damaged, previous, number = 0.0, 0, -1, 0
+    unit, damaged = 0.0, 0
+    at_one_time: Counter[int] = Counter()
     name, msgtype = topic.topic.name, topic.topic.msgtype
     for log_ns, raw in bag.messages(name):
-        number = number + 1 if log_ns == previous else 0
-        previous = log_ns
+        number = at_one_time[log_ns]
+        at_one_time[log_ns] += 1
         try:
             message: Stamped
             if msgtype == IMAGE:
@@ -78,15 +80,22 @@ def list_stream(bag: Bag, topic: ImageTopic) -> Stream:
     return Stream(topic=topic, places=places, frames=list(frames), meters_per_unit=unit, damaged=damaged)
 
 
-def read_raw(bag: Bag, stream: Stream, index: int) -> bytes:
+def read_message(bag: Bag, stream: Stream, index: int) -> object:
     """
-    The bytes of a message.
+    A message, as an object; no pixel is decoded.
 
     Raises:
         DataError: the bag is damaged there.
     """
     place = stream.places[index]
-    return bag.read_message(stream.topic.topic.name, place.log_ns, place.number)
+    raw = bag.read_message(stream.topic.topic.name, place.log_ns, place.number)
+    try:
+        if stream.topic.topic.msgtype == IMAGE:
+            return decode_image(raw, ros1=bag.ros1)[0]
+        return decode_message(raw, stream.topic.topic.msgtype, ros1=bag.ros1)
+    except ValueError as error:
+        source = describe_place(bag.path, stream, index)
+        raise DataError(source, f"is damaged ({error})", "Copy the bag again") from None
 
 
 def describe_place(path: object, stream: Stream, index: int) -> str:

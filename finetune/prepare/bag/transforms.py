@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import cast
@@ -104,8 +105,8 @@ def make_matrix(transform: Transform, source: str, key: str) -> NDArray[np.float
 
     rotation, translation = transform.rotation, transform.translation
     matrix = np.eye(4)
-    quaternion = np.array([rotation.x, rotation.y, rotation.z, rotation.w])
-    length = float(np.linalg.norm(quaternion))
+    quaternion = (rotation.x, rotation.y, rotation.z, rotation.w)
+    length = math.hypot(*quaternion)
     if not 0.99 < length < 1.01:
         raise ListError(source, f"{key} has a quaternion of length {length:.4g}, not 1", _FIX)
     matrix[:3, :3] = Rotation.from_quat(quaternion).as_matrix()

@@ -17,6 +17,7 @@ from finetune.prepare.bag.realsense import is_sdk_stream, read_sdk_transform
 from finetune.prepare.bag.streams import Stream
 from finetune.prepare.bag.transforms import read_transforms
 from finetune.prepare.calibration import CalibratedCamera, Rig, read_rig, require_size
+from finetune.prepare.undistortion import choose_pinhole
 from finetune.utils.errors import ListError
 
 # Cameras whose pixels differ by less than this, and that are nearer than this to each other, have one view.
@@ -31,12 +32,14 @@ class FoundView:
     """
     Attributes:
         rig: how depth gets into the view of color; None where it is there.
-        camera: of color as a pinhole; None where it is not known or bends rays.
+        camera: of the frames, a pinhole; None where color's is not known or bends rays.
+        distorted: the camera of color, whose lens the frames are freed from; None where they stay as they are.
         notes: what was found, in words that follow the bag.
     """
 
     rig: Rig | None
     camera: Camera | None
+    distorted: CalibratedCamera | None
     notes: Sequence[str]
 
 
@@ -75,7 +78,11 @@ class _Search:
         else:
             camera = self._camera(self.color, self.options.color_info)
             rig = None if self.options.aligned else self._find_rig(camera)
-        return FoundView(rig=rig, camera=self._pinhole(camera), notes=self.notes)
+        if self.options.undistort:
+            distorted = self._require_camera(camera, self.color, "--color-info")
+            if distorted.lens is not None:
+                return FoundView(rig=rig, camera=self._undistorted(distorted), distorted=distorted, notes=self.notes)
+        return FoundView(rig=rig, camera=self._pinhole(camera), distorted=None, notes=self.notes)
 
     def _find_rig(self, camera: CalibratedCamera | None) -> Rig | None:
         """The rig; None where depth is in the view of color."""
@@ -112,7 +119,10 @@ class _Search:
         Raises:
             ListError: a camera is for images of another size.
         """
-        depth = rig.depth or rig.color
+        depth = rig.depth
+        if depth is None:
+            fix = 'Write "color", "depth" and "color_from_depth", as data/README.md describes it'
+            raise ListError(rig.source, "describes no depth camera", fix)
         for camera, size, stream in ((rig.color, self.color_size, self.color), (depth, self.depth_size, self.depth)):
             require_size(camera, *size, f"{self.bag.path}: an image of {stream.topic.topic.name}", rig.source)
         if is_one_view(rig.color, depth, rig.color_from_sensor):
@@ -143,8 +153,7 @@ class _Search:
         listed = ", ".join(list_info_topics(self.bag)) or "none"
         raise ListError(
             self.bag.path,
-            f"has no camera_info with numbers for {stream.topic.topic.name}, which is needed to move depth into the "
-            "view of color",
+            f"has no camera_info with numbers for {stream.topic.topic.name}, needed to move depth or undistort frames",
             f"Name its topic, {option} TOPIC (there are: {listed}), or give --calibration FILE",
         )
 
@@ -159,11 +168,18 @@ class _Search:
         require_size(camera, *self.color_size, f"{self.bag.path}: an image of {name}", "its camera_info")
         if camera.lens is not None and bends_rays(camera.lens, camera.camera, camera.height, camera.width):
             self.notes.append(
-                f"the lens of {name} bends rays, so the frames have no intrinsics: `finetune prepare undistort` makes "
-                "them a pinhole's"
+                f"the lens of {name} bends rays, so the frames have no intrinsics: --undistort makes them a pinhole's"
             )
             return None
         return camera.camera
+
+    def _undistorted(self, distorted: CalibratedCamera) -> Camera:
+        """The pinhole camera of the frames after undistortion."""
+        name = self.color.topic.topic.name
+        require_size(distorted, *self.color_size, f"{self.bag.path}: an image of {name}", "its camera_info")
+        pinhole = choose_pinhole(distorted, keep_all=False, source=f"{self.bag.path}: {name}")
+        self.notes.append(f"the frames are undistorted, to a focal length of {pinhole.fx_px:.6g} px")
+        return pinhole
 
 
 def is_one_view(color: CalibratedCamera, depth: CalibratedCamera, matrix: NDArray[np.float64]) -> bool:

@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     times.add_argument(
         "--tolerance", type=_seconds, metavar="SECONDS", help="how far apart a pair may be; default: half an interval"
     )
-    depth = parser.add_argument_group("depth")
+    depth = parser.add_argument_group("depth and cameras")
     depth.add_argument(
         "--meters-per-unit",
         type=_positive,
@@ -46,6 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     depth.add_argument(
         "--calibration", type=expand_path, metavar="FILE", help="both cameras, instead of camera_info and transforms"
     )
+    depth.add_argument("--undistort", action="store_true", help="make the frames those of a pinhole camera")
 
 
 def open_source(arguments: argparse.Namespace) -> FrameSource:
@@ -73,6 +74,7 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
         encoding=arguments.color_encoding,
         aligned=arguments.aligned,
         calibration=arguments.calibration,
+        undistort=arguments.undistort,
     )
     try:
         return open_bags(arguments.bags, options)

@@ -7,10 +7,23 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from rosbags.rosbag1 import Writer as Ros1Writer
+from rosbags.rosbag2 import CompressionFormat, CompressionMode
+from rosbags.rosbag2 import Writer as Ros2Writer
+from rosbags.typesys import Stores, get_typestore
 
 from finetune.prepare.bag.open_bag import open_bag
 from finetune.utils.errors import FinetuneError, ListError
-from tests.prepare.bag.written_bags import IMAGE, KINDS, START_NS, Recording, image, storage_file, write_bag
+from tests.prepare.bag.written_bags import (
+    IMAGE,
+    KINDS,
+    START_NS,
+    Recording,
+    image,
+    make_raw,
+    storage_file,
+    write_bag,
+)
 
 COUNT = 60
 STEP_NS = 33_000_000
@@ -180,3 +193,83 @@ def test_messages_that_were_not_moved_into_the_database_are_named(bag: Path, tmp
     path.with_name(f"{path.name}-wal").write_bytes(b"1")
     with open_bag(path) as opened:
         assert "messages in a.db3-wal are not read. `sqlite3 " in opened.notes[0]
+
+
+@pytest.mark.parametrize("compression", [Ros1Writer.CompressionFormat.BZ2, Ros1Writer.CompressionFormat.LZ4])
+def test_compressed_chunks_of_ros_1(tmp_path: Path, compression: Ros1Writer.CompressionFormat) -> None:
+    path = tmp_path / "a.bag"
+    writer = Ros1Writer(path)
+    writer.set_compression(compression)
+    fill(writer, ros1=True)
+    assert numbers(path, "/color") == list(range(COUNT))
+    data = path.read_bytes()
+    path.write_bytes(data[: data.rindex(b"op=\x05") - 60])  # the last chunk is cut
+    found = numbers(path, "/color")
+    assert found == list(range(35))  # of 30 kB are a chunk of 1 MB
+
+
+@pytest.mark.parametrize("mode", [CompressionMode.FILE, CompressionMode.MESSAGE])
+def test_compressed_folders_of_ros_2(tmp_path: Path, mode: CompressionMode) -> None:
+    writer = Ros2Writer(tmp_path / "a", version=9)
+    writer.set_compression(mode, CompressionFormat.ZSTD)
+    fill(writer, ros1=False)
+    assert numbers(tmp_path / "a", "/color") == list(range(COUNT))
+    for file in (tmp_path / "a").glob("*.db3*"):
+        file.write_bytes(file.read_bytes()[:3000])
+    with pytest.raises(ListError, match="Copy the folder again"):
+        open_bag(tmp_path / "a")
+
+
+def test_mcap_without_chunks(bag: Path, tmp_path: Path) -> None:
+    file = storage_file(bag)
+    if file.suffix != ".mcap":
+        pytest.skip("only MCAP has chunks that may be missing")
+    path = tmp_path / "a.mcap"
+    path.write_bytes(without_chunks(file.read_bytes()))
+    assert numbers(path, "/color") == list(range(COUNT))
+    with open_bag(path) as opened:
+        assert opened.notes == []
+        times = [time_ns for time_ns, _ in opened.messages("/depth")]
+        assert opened.read_message("/depth", times[7])[-2] == 7
+    path.write_bytes(path.read_bytes()[:-20_000])
+    assert numbers(path, "/color")[-1] == COUNT - 1 and len(numbers(path, "/depth")) == COUNT - 1
+
+
+def test_a_folder_of_several_files_without_metadata(bag: Path, tmp_path: Path) -> None:
+    file = storage_file(bag)
+    if file.suffix == ".bag":
+        pytest.skip("ROS 1 has no folders")
+    for part in ("a_0", "a_1"):
+        (tmp_path / f"{part}{file.suffix}").write_bytes(file.read_bytes())
+    with open_bag(tmp_path) as opened:
+        assert opened.topics["/color"].count == 2 * COUNT
+        assert "2 files are read" in opened.notes[0]
+        first = opened.read_message("/color", START_NS)
+        assert opened.read_message("/color", START_NS, 1) == first
+    assert numbers(tmp_path, "/color") == 2 * list(range(COUNT))
+
+
+def fill(writer: Ros1Writer | Ros2Writer, *, ros1: bool) -> None:
+    """Numbers 0 to 59 on a topic of color, by a writer that is not open yet."""
+    store = get_typestore(Stores.ROS1_NOETIC if ros1 else Stores.LATEST)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 100, 3), np.uint8)
+    with writer as opened:
+        connection = opened.add_connection("/color", IMAGE, typestore=store)
+        for k in range(COUNT):
+            noise[-1, -1, -1] = k
+            opened.write(connection, START_NS + k, make_raw(IMAGE, image(noise, "rgb8"), ros1=ros1))
+
+
+def without_chunks(data: bytes) -> bytes:
+    """The records of an MCAP file with those of its chunks in their place, and without index and summary."""
+    kept, position = data[:8], 8
+    while position < len(data) - 8:
+        operation, length = data[position], int.from_bytes(data[position + 1 : position + 9], "little")
+        record = data[position : position + 9 + length]
+        position += len(record)
+        if operation == 0x06:  # a chunk: 28 bytes, the name of its compression, its size
+            name = int.from_bytes(record[37:41], "little")
+            kept += record[9 + 28 + 4 + name + 8 :]
+        elif operation in (0x01, 0x0F):
+            kept += record
+    return kept + b"\x02" + (20).to_bytes(8, "little") + bytes(20) + data[:8]

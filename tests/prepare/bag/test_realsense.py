@@ -91,6 +91,19 @@ def test_transform_from_depth_to_color_is_that_of_color_where_depth_is_the_refer
     np.testing.assert_allclose(back @ found, np.eye(4), atol=1e-12)
 
 
+def test_depth_is_moved_into_the_view_of_color(tmp_path: Path) -> None:
+    made = recorded(color_tf=transform(SIDE_X), unit=0.001)
+    wall = np.full((24, 32), 450, np.uint16)  # at 0.45 m, 15 mm are 30 * 15 / 450 = 1 px
+    wall[:, 20] = 0
+    for message in made.messages:
+        if message.topic == DEPTH:
+            message.fields.update(image(wall, "mono16", START_NS, "1") | {"header": message.fields["header"]})
+    depth_m = open_bags([written(tmp_path, made)], TOPICS).load_frame(0).depth_m
+    expected = np.full((24, 32), 0.45, np.float32)
+    expected[:, [0, 21]] = 0
+    np.testing.assert_allclose(depth_m, expected, atol=1e-6)
+
+
 def test_topics_are_suggested(tmp_path: Path) -> None:
     path = written(tmp_path, recorded())
     with pytest.raises(TopicsNotNamed, match=f"such as --color {COLOR} --depth {DEPTH}"):

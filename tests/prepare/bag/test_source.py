@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 
 from finetune.data.camera import Camera
+from finetune.data.readers.intrinsics import Lens
 from finetune.prepare.bag import frames, source
 from finetune.prepare.bag.frames import BagFrames
 from finetune.prepare.bag.open_bag import Bag
@@ -18,6 +20,8 @@ from finetune.prepare.bag.options import BagOptions
 from finetune.prepare.bag.source import open_bags
 from finetune.prepare.bag.streams import Stream
 from finetune.prepare.bag.topics import TopicsNotNamed
+from finetune.prepare.calibration import CalibratedCamera
+from finetune.prepare.undistortion import choose_pinhole, undistort_depth, undistort_image
 from finetune.utils.errors import DataError, FinetuneError, ListError
 from tests.prepare.bag.written_bags import (
     COMPRESSED,
@@ -208,6 +212,108 @@ def test_two_frames_at_one_place_are_one_view(tmp_path: Path) -> None:
     found = open_bags([written(tmp_path, made)], TOPICS)
     assert "depth is in the view of color, by the cameras and the transform between them" in found.notes[-1]
     require_frames(found, range(6))
+
+
+def wall_with_hole(k: int, ns: int) -> tuple[str, dict[str, Any]]:
+    """A wall at 2 m, in which nothing was measured in columns 10 to 13 of rows 8 to 15."""
+    counts = np.full((HEIGHT, WIDTH), 2000, np.uint16)
+    counts[8:16, 10:14] = 0
+    return IMAGE, image(counts, "16UC1", ns, "depth_frame")
+
+
+def require_moved_wall(depth_m: np.ndarray) -> None:
+    """By 0.2 m along x, at 2 m and a focal length of 30 px: 3 px to the right, where nothing comes in from the left."""
+    expected = np.full((HEIGHT, WIDTH), 2.0, np.float32)
+    expected[8:16, 13:17] = 0
+    expected[:, :3] = 0
+    np.testing.assert_allclose(depth_m, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_depth_of_another_view_is_moved_by_the_transforms_in_the_bag(tmp_path: Path, kind: str) -> None:
+    made = recorded(depth=wall_with_hole)
+    fields = camera_info(WIDTH, HEIGHT, 30.0, (15.5, 11.5), "depth_frame")
+    made.add("/camera/aligned_depth_to_color/camera_info", INFO, START_NS, fields)
+    edges = ("link", "color_frame", transform((0.1, 0.0, 0.0))), ("link", "depth_frame", transform((0.3, 0.0, 0.0)))
+    made.add("/tf_static", TF, START_NS, transforms(*edges))
+    found = open_bags([written(tmp_path, made, kind)], TOPICS)
+    assert "depth is moved into the view of color, 200.0, 0.0, 0.0 mm away" in found.notes[-1]
+    again: BagFrames = pickle.loads(pickle.dumps(found))
+    for frames_of in (found, again):
+        frame = frames_of.load_frame(2)
+        require_moved_wall(frame.depth_m)
+        np.testing.assert_array_equal(frame.image, color_of(2))
+
+
+def test_a_calibration_wins_over_what_the_bag_says(tmp_path: Path) -> None:
+    camera = {"width": WIDTH, "height": HEIGHT, "fx": 30.0, "fy": 30.0, "cx": 15.5, "cy": 11.5}
+    moved = np.eye(4)
+    moved[0, 3] = 0.2
+    calibration = tmp_path / "rig.json"
+    calibration.write_text(json.dumps({"color": camera, "depth": camera, "color_from_depth": moved.tolist()}))
+    path = written(tmp_path, recorded(depth=wall_with_hole, info=False))
+    options = BagOptions(color=COLOR, depth=DEPTH, calibration=calibration)
+    frame = open_bags([path], options).load_frame(0)
+    require_moved_wall(frame.depth_m)
+    assert frame.camera == Camera(fx_px=30.0, fy_px=30.0, cx_px=15.5, cy_px=11.5)
+    calibration.write_text(json.dumps({"color": camera, "color_from_lidar": moved.tolist()}))
+    with pytest.raises(ListError, match="describes no depth camera"):
+        open_bags([path], options)
+    small = {**camera, "width": WIDTH // 2, "height": HEIGHT // 2}
+    calibration.write_text(json.dumps({"color": camera, "depth": small, "color_from_depth": moved.tolist()}))
+    with pytest.raises(
+        ListError, match=r"an image of .*aligned.* is 24x32 \(height x width\), .*rig.json is for 12x16"
+    ):
+        open_bags([path], options)
+
+
+def test_a_camera_that_is_needed_and_missing(tmp_path: Path) -> None:
+    made = recorded(depth=wall_with_hole)
+    made.add("/tf_static", TF, START_NS, transforms(("color_frame", "depth_frame", transform((0.2, 0.0, 0.0)))))
+    path = written(tmp_path, made)
+    with pytest.raises(
+        ListError, match=r"no camera_info with numbers for /camera/aligned.* --depth-info TOPIC \(there"
+    ):
+        open_bags([path], TOPICS)
+    same = BagOptions(color=COLOR, depth=DEPTH, depth_info="/camera/color/camera_info")
+    require_moved_wall(open_bags([path], same).load_frame(0).depth_m)
+
+
+def test_a_lens_that_bends_rays_is_undistorted_if_asked(tmp_path: Path) -> None:
+    made = recorded(info=False)
+    bent = camera_info(WIDTH, HEIGHT, 20.0, (15.5, 11.5), "color_frame", distortion=(-0.2, 0.0, 0.0, 0.0, 0.0))
+    made.add("/camera/color/camera_info", INFO, START_NS, bent)
+    path = written(tmp_path, made)
+    found = open_bags([path], TOPICS)
+    assert found.load_frame(0).camera is None
+    assert "bends rays, so the frames have no intrinsics: --undistort makes" in found.notes[-1]
+    straight = open_bags([path], BagOptions(color=COLOR, depth=DEPTH, undistort=True))
+    frame = straight.load_frame(0)
+    lens = CalibratedCamera(
+        camera=Camera(fx_px=20.0, fy_px=20.0, cx_px=15.5, cy_px=11.5),
+        height=HEIGHT,
+        width=WIDTH,
+        lens=Lens(fisheye=False, coefficients=(-0.2, 0.0, 0.0, 0.0, 0.0)),
+    )
+    pinhole = choose_pinhole(lens, keep_all=False, source="")
+    assert frame.camera == pinhole and straight.notes[-1].endswith(f"to a focal length of {pinhole.fx_px:.6g} px.")
+    np.testing.assert_array_equal(frame.image, undistort_image(color_of(0), lens, pinhole))
+    depth_m = (counts_of(0) / 1000).astype(np.float32)
+    np.testing.assert_array_equal(frame.depth_m, undistort_depth(depth_m, lens, pinhole))
+
+
+def test_one_damaged_image_does_not_refuse_a_bag(tmp_path: Path) -> None:
+    made = recorded(
+        color=lambda k, ns: (
+            COMPRESSED,
+            compressed(encode(".png", color_of(k))[: 30 if k == 0 else None], "png", ns, "c"),
+        ),
+        depth=lambda k, ns: (IMAGE, image(counts_of(k), "16UC1", ns, "c")),
+    )
+    found = open_bags([written(tmp_path, made)], TOPICS)
+    with pytest.raises(DataError, match=r"image_raw at 0\.000 s: is a damaged or truncated PNG"):
+        found.load_frame(0)
+    assert found.load_frame(1).image.shape == (HEIGHT, WIDTH, 3)
 
 
 def test_the_user_says_that_depth_is_aligned(tmp_path: Path) -> None:
