@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from multiprocessing.queues import Queue
 from typing import Any, NamedTuple
 
@@ -72,7 +72,7 @@ class ErrorCapturingDataset(Dataset[Any]):
             return [fault]
 
 
-def raise_worker_errors(loader: DataLoader[Any]) -> Iterator[Any]:
+def raise_worker_errors(loader: DataLoader[Any]) -> Generator[Any, None, None]:
     """
     The items of a loader of an ``ErrorCapturingDataset``; the first fault among them is raised here.
 
@@ -114,7 +114,7 @@ def collate(items: Sequence[TrainingItem]) -> Batch:
 
 def training_batches(
     samples: TrainingSamples, batches: DistributedBatchSampler, *, workers: int, pin_memory: bool
-) -> Iterator[Batch]:
+) -> Generator[Batch, None, None]:
     """
     The endless batches of one process. Their loader has its own generator, or a resume would shift the global one.
 

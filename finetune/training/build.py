@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import torch
@@ -226,7 +226,7 @@ def make_augmentation(recipe: Recipe) -> Augmentation:
         ) from error
 
 
-def make_batches(startup: Startup, first_step: int) -> Iterator[Batch]:
+def make_batches(startup: Startup, first_step: int) -> Generator[Batch, None, None]:
     """This process's training batches, without end, from ``first_step`` on."""
     recipe, accelerator = startup.recipe, startup.accelerator
     samples = TrainingSamples(

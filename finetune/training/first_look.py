@@ -6,14 +6,18 @@ import shlex
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import torch
+
 from finetune.models.checkpoints.load import license_sentence
 from finetune.recipe.run_dir import REPORT_FILE, RunFolder
 from finetune.recipe.schema import Recipe
+from finetune.training.rehearsal import Cost
 from finetune.training.run import Run
 from finetune.training.startup import Startup, readers_of
+from finetune.training.step_cost import cost_sentence
 from finetune.utils.paths import is_file
 
-MAX_LINES = 12  # before the bar
+MAX_LINES = 11  # before the bar, besides the one that says what the run takes
 _WIDTH = 8  # columns for the name of a group
 
 
@@ -68,6 +72,11 @@ def opening_lines(
     shown, left_out = marked[: room - 1], marked[room - 1 :]
     count = f"and {len(left_out)} more: --verbose shows them, {run.folder.environment} keeps them"
     return [*lines, *shown, count], left_out
+
+
+def cost_line(cost: Cost, steps: int, device: torch.device) -> str:
+    """The group ``takes``: minutes and memory of the steps that are left."""
+    return f"{'takes':{_WIDTH}}{cost_sentence(cost.seconds_a_step, steps, cost.peak_bytes, device)}"
 
 
 def next_line(folder: RunFolder) -> str:

@@ -337,5 +337,5 @@ def _take_steps(trainer: Trainer, checked: Checked) -> None:
     a_step = statistics.median(seconds[1:])
     peak = float(peak_memory_bytes(device))
     checked.step = {"seconds": a_step, "peak_bytes": peak, "steps": steps, "hours": a_step * steps / 3600}
-    evidence = cost_sentence(a_step, steps, device)
+    evidence = cost_sentence(a_step, steps, peak, device)
     checked.findings.append(Finding(severity="note", name="step", key="run", evidence=evidence))

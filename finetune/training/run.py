@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import signal
-import statistics
 import time
 from dataclasses import dataclass, field
 from typing import NoReturn
@@ -13,16 +12,12 @@ from accelerate import Accelerator
 from finetune.recipe.run_dir import RunFolder
 from finetune.recipe.schema import Recipe
 from finetune.training.checkpointing import ResumePoints, ResumeState
-from finetune.training.console import say
 from finetune.training.monitors import Monitors
 from finetune.training.run_log import LogEntry, RunLog
-from finetune.training.step_cost import cost_sentence
 from finetune.training.trainer import StepValues, Trainer
 from finetune.training.validation import Best, Validator
 from finetune.training.weights import WeightsWriter
 from finetune.utils.signals import Interrupted, Interrupts, StopAsked
-
-_COST_STEPS = 3  # steps, besides the first, whose mean says what the others will take
 
 
 @dataclass(kw_only=True)
@@ -51,7 +46,6 @@ class Run:
     warnings: list[str] = field(default_factory=list)
     unlogged: dict[str, float] = field(default_factory=dict)
     evaluation_due: bool = False
-    _seconds: list[float] | None = field(default_factory=list, init=False)  # seconds a step, until their cost is said
 
     @property
     def recipe(self) -> Recipe:
@@ -198,9 +192,6 @@ class Run:
         now = {"loss": total, **losses, "grad_norm": values.grad_norm, "seconds": seconds, "steps": 1}
         self.unlogged = {name: self.unlogged.get(name, 0.0) + value for name, value in now.items()}
         self.monitors.note_step(total, values.head_gradient_norm)
-        if self.log and self._seconds is not None:
-            self._seconds.append(seconds)
-            self._say_cost()
         images = self.trainer.bad_samples.samples_of_a_step
         if self.log:
             self.log.advance(total, images / seconds)
@@ -210,13 +201,6 @@ class Run:
                 speed = {"images_per_second": images / means.pop("seconds")}
                 self.log.log_training(self.step, {**means, **self.trainer.learning_rates, **speed})
             self.validator.report(self.monitors.note_logged_step(self.step))
-
-    def _say_cost(self) -> None:
-        """Say once what the steps of this launch take. The first one does not count, since it starts the workers."""
-        if self._seconds and len(self._seconds) > _COST_STEPS and self.step < self.total_steps:
-            steps = self.total_steps - self.step + len(self._seconds)
-            say(cost_sentence(statistics.mean(self._seconds[1:]), steps, self.accelerator.device))
-            self._seconds = None
 
     def _means_since_logged(self) -> dict[str, float]:
         steps = self.unlogged.pop("steps")

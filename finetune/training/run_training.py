@@ -24,7 +24,7 @@ from finetune.reporting.frames import ShownFrames
 from finetune.reporting.run_report import collect_page_content, render_report_page
 from finetune.reporting.text_table import format_evaluations
 from finetune.reporting.verdicts import Verdict, find_verdicts
-from finetune.training.build import make_augmentation, make_run
+from finetune.training.build import make_augmentation, make_batches, make_run
 from finetune.training.console import console_log, detail, say, warn
 from finetune.training.environment import (
     DETERMINISTIC_NOTE,
@@ -36,10 +36,11 @@ from finetune.training.environment import (
     watch_determinism,
 )
 from finetune.training.evaluate import evaluate_with_baselines
-from finetune.training.first_look import Remarks, next_line, opening_lines
+from finetune.training.first_look import Remarks, cost_line, next_line, opening_lines
 from finetune.training.overfit_check import require_overfit
 from finetune.training.preflight import beyond_range_notes, inspect_before_training, quick_warnings, skipped_notes
 from finetune.training.promises import require_exports, require_protocols
+from finetune.training.rehearsal import rehearse
 from finetune.training.run import Run
 from finetune.training.startup import Startup, prepare_startup, readers_of
 from finetune.utils import registry
@@ -166,6 +167,9 @@ def _train_and_evaluate(run: Run, startup: Startup, record: Mapping[str, object]
     try:
         if run.log:
             _say_start(run, startup, record, remarks)
+        cost = rehearse(run.trainer, make_batches(startup, run.step))
+        if run.log and cost:
+            say(cost_line(cost, run.total_steps - run.step, startup.accelerator.device))
         if run.step == 0:
             run.validator.evaluate()
             if run.log:

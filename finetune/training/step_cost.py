@@ -16,12 +16,12 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def cost_sentence(seconds_a_step: float, steps: int, device: torch.device) -> str:
+def cost_sentence(seconds_a_step: float, steps: int, peak_bytes: float, device: torch.device) -> str:
     """How long so many steps take and how much memory they need, without a full stop."""
     memory = "GPU memory" if device.type == "cuda" else "memory"
     return (
         f"{describe_duration(seconds_a_step * steps)} for {steps} step{'s' * (steps != 1)}, evaluation extra; "
-        f"peak {memory} {peak_memory_bytes(device) / 1e9:.1f} GB"
+        f"peak {memory} {peak_bytes / 1e9:.1f} GB"
     )
 
 

@@ -134,7 +134,7 @@ class Trainer:
             ResultError: a number is not finite, or too many samples cannot be read; the weights are as before.
             StopAsked: a signal came between two micro-batches; the weights are as before.
         """
-        terms, samples = self._accumulate_gradients()
+        terms, samples = self.accumulate_gradients()
         grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
         values = self._require_finite(terms, grad_norm, samples)  # before the weights change; the one sync
         self.bad_samples.require_few(self.step, samples.skipped)
@@ -146,24 +146,7 @@ class Trainer:
             self.average.update(self.network, self.step)
         return values
 
-    def drop_unfinished_step(self) -> None:
-        """Keep nothing of a step that was begun; Accelerate counts its micro-batches, and saves the count."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.accelerator.step = 0
-
-    def give_memory_back(self) -> None:
-        """Training is over: leave the device to the evaluation, which holds two networks."""
-        self.optimizer.zero_grad(set_to_none=True)
-        self.optimizer.state.clear()
-        self.network.cpu()
-        self.result.cpu()
-
-    def normalize(self, image: Tensor) -> Tensor:
-        """(B, 3, H, W) uint8 -> float32 on the device, by the arithmetic of ``Preprocessing`` on the host."""
-        image = image.to(self.accelerator.device, non_blocking=True)
-        return (image.float() / 255.0 - self._mean) / self._std
-
-    def _accumulate_gradients(self) -> tuple[Tensor, StepSamples]:
+    def accumulate_gradients(self) -> tuple[Tensor, StepSamples]:
         """
         Backward of every micro-batch of the step.
 
@@ -197,6 +180,23 @@ class Trainer:
             gradients = [parameter.grad for parameter in self.network.parameters() if parameter.grad is not None]
             torch._foreach_mul_(gradients, factor)
         return terms * factor, samples
+
+    def drop_unfinished_step(self) -> None:
+        """Keep nothing of a step without its update; Accelerate counts its micro-batches, and saves the count."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.accelerator.step = 0
+
+    def give_memory_back(self) -> None:
+        """Training is over: leave the device to the evaluation, which holds two networks."""
+        self.optimizer.zero_grad(set_to_none=True)
+        self.optimizer.state.clear()
+        self.network.cpu()
+        self.result.cpu()
+
+    def normalize(self, image: Tensor) -> Tensor:
+        """(B, 3, H, W) uint8 -> float32 on the device, by the arithmetic of ``Preprocessing`` on the host."""
+        image = image.to(self.accelerator.device, non_blocking=True)
+        return (image.float() / 255.0 - self._mean) / self._std
 
     def _micro_batches(self, samples: StepSamples) -> Iterator[Batch]:
         """

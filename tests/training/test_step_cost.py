@@ -1,5 +1,3 @@
-import re
-
 import pytest
 import torch
 
@@ -25,6 +23,9 @@ def test_a_duration_is_said_in_the_unit_that_fits(seconds: float, words: str) ->
 
 
 def test_the_cost_of_a_run_is_one_clause() -> None:
-    sentence = cost_sentence(0.799, 400, torch.device("cpu"))
-    assert re.fullmatch(r"about 5 minutes for 400 steps, evaluation extra; peak memory \d+\.\d GB", sentence)
-    assert cost_sentence(1.0, 1, torch.device("cpu")).startswith("about 1 second for 1 step, ")
+    sentence = cost_sentence(0.799, 400, 1.26e9, torch.device("cpu"))
+    assert sentence == "about 5 minutes for 400 steps, evaluation extra; peak memory 1.3 GB"
+    assert cost_sentence(1.0, 1, 1e9, torch.device("cuda")) == (
+        "about 1 second for 1 step, evaluation extra; peak GPU memory 1.0 GB"
+    )
+    assert cost_sentence(1.0, 1, 1e9, torch.device("cpu")).startswith("about 1 second for 1 step, ")
