@@ -121,6 +121,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    # Run as a file, Python looks for imports in this folder; they are in the repository root.
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
     sys.exit(main())

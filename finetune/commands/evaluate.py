@@ -145,7 +145,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             evaluations,
             frames,
             found=found,
-            claims=given_model_options(arguments),
+            model_options=given_model_options(arguments),
             overrides=overrides,
         )
         write_and_say(arguments.html, render_report_page(content))

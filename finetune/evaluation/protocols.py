@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -57,10 +58,14 @@ class Protocol:
     min_depth_m: float
     max_depth_m: float
     kind: Kind = "metric"
-    settings: ProtocolSettings = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "settings", protocol_settings(self.name))
+        protocol_settings(self.name)  # refuses a name that is no protocol
+
+    @cached_property
+    def settings(self) -> ProtocolSettings:
+        """What the name stands for."""
+        return protocol_settings(self.name)
 
     @property
     def aligns(self) -> bool:

@@ -53,7 +53,7 @@ class PageContent:
         environment: of ``environment.json``; empty where nothing was trained.
         metrics: columns of ``metrics.csv``; empty where there are none.
         files: name -> path of the weights and exports that a run wrote.
-        claims: arguments of ``load_model`` that a user gave because the file does not say what it holds.
+        model_options: arguments of ``load_model`` that a user gave because the file does not say what it holds.
         overrides: ``key=value`` words that change the recipe file.
     """
 
@@ -70,7 +70,7 @@ class PageContent:
     environment: EnvironmentRecord = field(default_factory=EnvironmentRecord)
     metrics: Mapping[str, Sequence[float]] = field(default_factory=dict)
     files: Mapping[str, str] = field(default_factory=dict)
-    claims: Mapping[str, object] = field(default_factory=dict)
+    model_options: Mapping[str, object] = field(default_factory=dict)
     overrides: Sequence[str] = ()
 
 
@@ -133,7 +133,7 @@ def collect_page_content(
     monitors: Sequence[str] | None = None,
     found: Sequence[Verdict] = (),
     files: Mapping[str, Path] | None = None,
-    claims: Mapping[str, object] | None = None,
+    model_options: Mapping[str, object] | None = None,
     overrides: Sequence[str] = (),
 ) -> PageContent:
     """What the page of a model is made of. A model that is a run folder adds the curves and environment of the run."""
@@ -161,7 +161,7 @@ def collect_page_content(
         environment=environment,
         metrics=metrics,
         files={name: str(path) for name, path in (files or {}).items()},
-        claims=claims or {},
+        model_options=model_options or {},
         overrides=overrides,
     )
 
@@ -325,18 +325,22 @@ def _write_use(content: PageContent) -> _Use | None:
     unit = "depth in meters" if content.kind == "metric" else "inverse depth"
     path = Path(content.model)
     exported = path / "export" / f"{path.name}.onnx" if is_folder(path) else f"{path.stem}.onnx"
-    claims = [word for name, value in content.claims.items() for word in (_FLAGS[name], _spell_claim(value))]
-    again = [content.model, *claims, "--recipe", content.recipe_file, *content.overrides]
+    model_options = [
+        word for name, value in content.model_options.items() for word in (_FLAGS[name], _spell_option(value))
+    ]
+    again = [content.model, *model_options, "--recipe", content.recipe_file, *content.overrides]
     commands = [
         _join_words("cd", Path.cwd()),
         f"# {unit} of your own images",
-        _join_words("finetune", "predict", content.model, "PHOTOS", *claims, "--output", "predicted"),
+        _join_words("finetune", "predict", content.model, "PHOTOS", *model_options, "--output", "predicted"),
         "# the table above, again",
         _join_words("finetune", "evaluate", *again),
         "# the weights in another format, compared when they are written",
-        _join_words("finetune", "export", content.model, *claims, "--to", "onnx", "--output", exported),
+        _join_words("finetune", "export", content.model, *model_options, "--to", "onnx", "--output", exported),
     ]
-    arguments = ", ".join([repr(content.model), *(f"{name}={value!r}" for name, value in content.claims.items())])
+    arguments = ", ".join(
+        [repr(content.model), *(f"{name}={value!r}" for name, value in content.model_options.items())]
+    )
     python = [
         "import cv2, finetune",
         f"model = finetune.load_model({arguments})",
@@ -355,6 +359,6 @@ def _join_words(*words: object) -> str:
 _FLAGS = {"kind": "--kind", "max_depth_m": "--max-depth", "version": "--version", "input_size": "--input-size"}
 
 
-def _spell_claim(value: object) -> object:
+def _spell_option(value: object) -> object:
     """A claim as the command line takes it: a size is HEIGHTxWIDTH there."""
     return "x".join(map(str, value)) if isinstance(value, tuple) else value

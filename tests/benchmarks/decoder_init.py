@@ -1,6 +1,6 @@
 """Compare ``decoder_init`` scratch, pretrained and calibrated, and print the table of recipes/README.md.
 
-    DEPTH_SAMPLES=/path/to/samples python tests/benchmarks/decoder_init.py --results runs/decoder_init.jsonl
+    DEPTH_SAMPLES=/path/to/samples python -m tests.benchmarks.decoder_init --results runs/decoder_init.jsonl
 
 On ``data/room`` (by the recipe ``room_tiny``) and on the real frames of ``real_frames.py`` (by its recipe and split),
 with 10, 25 and all training frames: AbsRel on the validation frames at the start, after a sixth, after half and after
@@ -40,10 +40,6 @@ from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
-
-if not __package__:
-    # Run as a file, Python puts this folder first, where nothing of the repository is found.
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
 
 from finetune.commands.runner import configure_threading
 from tests.benchmarks.real_frames import ROOT, write_lab_recipe

@@ -19,10 +19,6 @@ import sys
 import tempfile
 from pathlib import Path
 
-if not __package__:
-    # Run as a file, Python puts this folder first, where nothing of the repository is found.
-    sys.path[0] = str(Path(__file__).resolve().parents[2])
-
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = """\
 name: {name}

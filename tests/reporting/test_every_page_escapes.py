@@ -68,7 +68,7 @@ def make_run_page(tmp_path: Path, rows: tuple[str, ...]) -> str:
             environment={"device": RECIPE_NAME, "command": ["train", FILE_NAME]},
             metrics={"step": [0.0, 1.0], "loss": [1.0, 0.5], f"loss_{RECIPE_NAME}": [1.0, 0.5]},
             files={RECIPE_NAME: FILE_NAME},
-            claims={"kind": RECIPE_NAME},
+            model_options={"kind": RECIPE_NAME},
             overrides=[f"name={RECIPE_NAME}"],
         )
     )

@@ -253,7 +253,7 @@ def test_predictions_of_another_system_have_no_weights_to_use() -> None:
 
 def test_what_a_file_could_not_say_stands_in_the_commands() -> None:
     page = render_report_page(
-        content(Planes(), claims={"kind": "metric", "max_depth_m": 80.0}, overrides=["data.workers=0"])
+        content(Planes(), model_options={"kind": "metric", "max_depth_m": 80.0}, overrides=["data.workers=0"])
     )
     assert "PHOTOS --kind metric --max-depth 80.0 --output predicted" in page
     assert "recipe.yaml&#39; data.workers=0" in page
