@@ -64,6 +64,7 @@ class Journal:
         request, records = self._read_lines()
         if request is not None and request != self._request:
             if not overwrite:
+                self.close()  # not of this request: nothing of it may be discarded
                 raise FileFault(
                     self._output,
                     f"was begun with other options or other files; what was done then is in {self.folder}",
@@ -89,19 +90,20 @@ class Journal:
         self._write(record.to_mapping())
 
     def discard(self) -> None:
-        """Remove all of it."""
+        """Remove all of it, and the folders that were made for it and are empty."""
         remove(self.folder)
         self.close()
+        for folder in self._made:
+            with suppress(OSError):  # the output is in it
+                folder.rmdir()
 
     def discard_if_empty(self) -> None:
-        """Remove it, and the folders that were made for it, if no frame is done: no later call has a use for it."""
+        """``discard`` if no frame is done: then no later call has a use for it."""
         if self._file is None or any(not record.left_out for record in self.records.values()):
             return
         # If the disk is gone, this fails too, and must not hide the first error.
         with suppress(OSError):
             self.discard()
-            for folder in self._made:
-                folder.rmdir()
 
     def close(self) -> None:
         """Let another process have it."""

@@ -21,8 +21,8 @@ def name_frames(keys: Sequence[FrameKey]) -> list[str]:
     taken: set[str] = set()
     names = []
     for key in keys:
-        parts = [*key.recording.split("/"), key.stem] if several else [key.stem]
-        clean = "/".join(clean_name(part) for part in parts if part)
+        folders = [part for part in key.recording.split("/") if part] if several else []
+        clean = "/".join(map(clean_name, [*folders, key.stem]))
         name, number = clean, 1
         while name.lower() in taken:
             number += 1
