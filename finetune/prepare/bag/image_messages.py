@@ -115,8 +115,9 @@ def read_compressed_color(message: CompressedMessage, source: str, encoding: str
     """
     ``read_color`` for ``sensor_msgs/CompressedImage``: JPEG or PNG.
 
-    Source: compressed_image_transport, whose files of color are as OpenCV writes them, and those of a Bayer pattern
-    hold the pattern.
+    Files of color are as OpenCV writes them, unless the format says ``compressed rgb``: red and blue are then swapped in
+    the file. Those of a Bayer pattern hold the pattern. Source: ``compressed_subscriber.cpp`` of
+    ros-perception/image_transport_plugins.
 
     Raises:
         DataError: the file in it is damaged or is no image.
@@ -132,7 +133,8 @@ def read_compressed_color(message: CompressedMessage, source: str, encoding: str
         raise DataError(source, f"is a picture of {pixels.dtype} of shape {pixels.shape}", "Name a topic of color")
     if pixels.ndim == 2:
         return _to_rgb(pixels[..., None], "mono8")
-    return _to_rgb(pixels, "bgr8" if pixels.shape[2] == 3 else "bgra8")
+    order = "rgb" if "compressed rgb" in message.format else "bgr"
+    return _to_rgb(pixels, f"{order}8" if pixels.shape[2] == 3 else f"{order}a8")
 
 
 def read_compressed_depth(

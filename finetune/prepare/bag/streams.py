@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
+from tqdm import tqdm
+
 from finetune.prepare.bag.messages import IMAGE, Stamped, decode_image, decode_message, stamp_ns
 from finetune.prepare.bag.open_bag import Bag
 from finetune.prepare.bag.topics import ImageTopic
@@ -60,7 +62,9 @@ def list_stream(bag: Bag, topic: ImageTopic) -> Stream:
     unit, damaged = 0.0, 0
     at_one_time: Counter[int] = Counter()
     name, msgtype = topic.topic.name, topic.topic.msgtype
-    for log_ns, raw in bag.messages(name):
+    # A large bag is read for minutes. The bar is for terminals only.
+    total, words = topic.topic.count, f"listing {name}"
+    for log_ns, raw in tqdm(bag.messages(name), words, total, leave=False, unit="message", disable=None):
         number = at_one_time[log_ns]
         at_one_time[log_ns] += 1
         try:

@@ -129,6 +129,8 @@ def test_floats_are_meters_and_what_is_no_depth_is_0(encoding: str, dtype: type,
 def test_compressed_color() -> None:
     png = read_compressed_color(packed(encode(".png", RGB[..., ::-1]), "rgb8; png compressed bgr8"), "here")
     np.testing.assert_array_equal(png, RGB)
+    swapped = read_compressed_color(packed(encode(".png", RGB), "rgb8; png compressed rgb8"), "here")
+    np.testing.assert_array_equal(swapped, RGB)
     data = encode(".jpg", RGB[..., ::-1])
     jpeg = read_compressed_color(packed(data, "bgr8; jpeg compressed bgr8", ros1=False), "here")
     np.testing.assert_array_equal(jpeg, cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB))
