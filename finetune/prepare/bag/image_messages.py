@@ -115,8 +115,8 @@ def read_compressed_color(message: CompressedMessage, source: str, encoding: str
     """
     ``read_color`` for ``sensor_msgs/CompressedImage``: JPEG or PNG.
 
-    Files of color are as OpenCV writes them, unless the format says ``compressed rgb``: red and blue are then swapped in
-    the file. Those of a Bayer pattern hold the pattern. Source: ``compressed_subscriber.cpp`` of
+    Files of color are as OpenCV writes them, unless the format says ``compressed rgb``: red and blue are then swapped
+    in the file. Those of a Bayer pattern hold the pattern. Source: ``compressed_subscriber.cpp`` of
     ros-perception/image_transport_plugins.
 
     Raises:

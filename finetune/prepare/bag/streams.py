@@ -54,7 +54,7 @@ class Stream:
 def list_stream(bag: Bag, topic: ImageTopic) -> Stream:
     """
     Raises:
-        ListError: no message can be read, or headers hold no time.
+        ListError: no message can be read.
         DataError: the bag is damaged.
     """
     places: list[MessagePlace] = []
