@@ -78,6 +78,8 @@ class _Search:
         else:
             camera = self._camera(self.color, self.options.color_info)
             rig = None if self.options.aligned else self._find_rig(camera)
+            if self.options.aligned:
+                self.notes.append("depth is taken as being in the view of color, as --aligned says")
         if self.options.undistort:
             distorted = self._require_camera(camera, self.color, "--color-info")
             if distorted.lens is not None:
