@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -24,14 +25,16 @@ from accelerate.commands.config.config_args import load_config_from_file
 from accelerate.commands.launch import launch_command_parser
 
 from finetune import __main__
-from finetune.commands import train
+from finetune.commands import prepare, train
 from finetune.data.readers.files import read_depth
+from finetune.prepare.kinds import KINDS
 from finetune.recipe.load import load_recipe
 from finetune.training import environment
 from finetune.utils import registry
 from tests.conftest import write_recipe
 from tests.data.readers import test_every_reader
 from tests.losses import test_every_loss
+from tests.readme_sources import write_sources
 
 ROOT = Path(__file__).resolve().parents[1]
 FOLDERS = (".", "data", "finetune", "recipes", "tests", ".github")
@@ -160,6 +163,8 @@ def lines_of(block: Block) -> list[list[str]]:
 BLOCKS = blocks()
 ADDITIONS = [block for block in BLOCKS if block.section.startswith("Add a ")]
 OTHERS = [block for block in BLOCKS if block not in ADDITIONS]
+PREPARES = [block for block in OTHERS if "finetune prepare " in block.text]
+OTHERS = [block for block in OTHERS if block not in PREPARES]
 COMMANDS = [block for block in OTHERS if re.match(r"\s*(finetune (?!stopped)|accelerate |python3 -m venv)", block.text)]
 PYTESTS = [block for block in OTHERS if block.text.startswith("pytest ")]
 ENTRIES = [block for block in OTHERS if block.text.lstrip().startswith("- {reader")]
@@ -189,7 +194,7 @@ def test_ci_runs_on_each_python_that_the_readme_names() -> None:
 
 def test_every_block_is_run_by_one_of_these_tests() -> None:
     assert len(READMES) >= 1 and len(BLOCKS) >= 9
-    run = [*COMMANDS, *PYTESTS, *ENTRIES, *SENTENCES, *YAMLS, *PYTHONS, *ADDITIONS]
+    run = [*PREPARES, *COMMANDS, *PYTESTS, *ENTRIES, *SENTENCES, *YAMLS, *PYTHONS, *ADDITIONS]
     assert sorted(block.location for block in run) == sorted(block.location for block in BLOCKS)
 
 
@@ -272,7 +277,9 @@ def test_launch_lines_for_machines_that_are_not_here_are_understood() -> None:
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a user has beside the README: the clone, with recipes of few steps, and photographs, a video and a list."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "data").symlink_to(ROOT / "data")
+    (tmp_path / "data").mkdir()
+    for path in (ROOT / "data").iterdir():
+        (tmp_path / "data" / path.name).symlink_to(path)
     for name in ("room_tiny", "room_tiny_lora"):
         text = (ROOT / "recipes" / f"{name}.yaml").read_text()
         text = re.sub(r"steps: 400, batch_size: 4", "steps: 4, batch_size: 2", text)
@@ -324,6 +331,35 @@ def test_every_command_and_every_program_of_a_readme_runs_as_written(
             exec(compile(block.text, block.location, "exec"), {})
     for name in ("depth/one.npy", "depth/one.ply", "depth/two.png", "depth/three.npy", "cloud.ply", "page.html"):
         assert (clone / name).is_file(), name
+
+
+def test_every_line_that_prepares_is_understood() -> None:
+    kinds = []
+    for block in PREPARES:
+        for words in lines_of(block):
+            if words[:2] == ["finetune", "prepare"]:
+                kind = words[2]
+                prepare.make_parser(kind, import_module(f"finetune.prepare.kinds.{kind}")).parse_args(words[3:])
+                kinds.append(kind)
+    assert set(kinds) == set(KINDS)
+
+
+@pytest.mark.slow
+def test_each_kind_of_recording_trains_by_the_three_lines_of_the_readme(
+    clone: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_sources(clone)
+    (block,) = [block for block in PREPARES if block.location.startswith("README.md:")]
+    lines = lines_of(block)
+    assert [words[1] for words in lines] == ["prepare", "check", "train"] * len(KINDS)
+    for words in lines:
+        assert __main__.main(words[1:]) == 0, (words, capsys.readouterr())
+        if words[1] == "prepare":
+            recipe = Path(words[-1]) / "recipe.yaml"
+            text, count = re.subn(r"steps: 400, batch_size: 4", "steps: 2, batch_size: 2", recipe.read_text())
+            text, sized = re.subn(r"input_size: \[.*\]", "input_size: [56, 70]", text)
+            assert (count, sized) == (1, 1)
+            recipe.write_text(text.replace("warmup_steps: 20", "warmup_steps: 1"))
 
 
 @pytest.mark.slow
