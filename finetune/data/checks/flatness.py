@@ -20,6 +20,8 @@ Reading = Literal["z", "range", "disparity"]
 _PIXELS = 2000
 _PLANES = 200  # at random, each through three pixels
 _TOLERANCE = 0.005  # share of the value itself
+_PATCH_PX = 12
+_MAX_BEND = 0.3  # share of its spread by which a piece of surface may differ from a plane
 _SHARE_OF_SPREAD = 0.02  # tolerance as a share of the spread of the middle half of the values
 
 
@@ -69,6 +71,37 @@ def flat_shares(known: NDArray[np.bool_], *readings: NDArray[np.float64]) -> lis
         _largest_share(reading, places, triples, np.full(len(reading), _SHARE_OF_SPREAD * spread))
         for reading, spread in zip(values, spreads, strict=True)
     ]
+
+
+def measure_bends(known: NDArray[np.bool_], *readings: NDArray[np.float64]) -> NDArray[np.float64]:
+    """
+    How far small pieces of surface are from planes, for each interpretation of the same values.
+
+    Args:
+        known: (H, W), where something is measured.
+        readings: (H, W), each of which would be linear in pixels over a plane if it were the right one.
+
+    Returns:
+        (N, readings): for each measured square of 12 x 12 pixels, the deviation from its plane as a share of its
+        spread. Squares that are no surface, with a share above 0.3, are left out.
+    """
+    height, width = (side // _PATCH_PX * _PATCH_PX for side in known.shape)
+
+    def split(values: NDArray[np.generic]) -> NDArray[np.generic]:
+        rows = values[:height, :width].reshape(height // _PATCH_PX, _PATCH_PX, width // _PATCH_PX, _PATCH_PX)
+        return rows.swapaxes(1, 2).reshape(-1, _PATCH_PX**2)
+
+    inside = split(known).all(axis=1)
+    row, column = np.divmod(np.arange(_PATCH_PX**2), _PATCH_PX)
+    plane, _ = np.linalg.qr(np.stack([row, column, np.ones_like(row)], axis=1).astype(np.float64))
+    shares = []
+    for reading in readings:
+        patches = split(reading)[inside].astype(np.float64)
+        apart = patches - patches @ plane @ plane.T
+        # A constant square has no spread, and is left out.
+        shares.append(np.sqrt((apart**2).mean(axis=1)) / np.maximum(patches.std(axis=1), 1e-12))
+    found = np.stack(shares, axis=1)
+    return found[(found < _MAX_BEND).all(axis=1) & (found > 0).all(axis=1)]
 
 
 def _draw_triples(

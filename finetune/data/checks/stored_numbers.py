@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.checks.flatness import flat_shares
+from finetune.data.checks.flatness import flat_shares, measure_bends
 from finetune.data.depth_edges import log_steps
 from finetune.data.readers.bits import Bits, decode_bits
 
@@ -17,8 +17,8 @@ _MIN_NUMBERS = 500  # fewer say nothing
 _MIN_DIFFERENT = 30
 _WHOLE = 0.01  # how far a stored whole number may be from one after float32
 _JUMP = 0.2  # natural log of the ratio of neighboring depths; a surface has none
-_CLEARLY_FLATTER = 0.3  # natural log of the ratio of the pixels on the largest flat surface; see flat_shares
 _IN_PIECES = 0.1  # share of the pairs of neighbors at different depths; in the wrong order of bytes most of them are
+_MIN_PATCHES = 6  # pieces of surface, before their flatness is believed
 _HALF_FLOAT_END = 0x7C00  # from here on they are infinite
 
 
@@ -111,8 +111,11 @@ def _roughness(numbers: NDArray[np.uint16], known: NDArray[np.bool_]) -> float:
 
 
 def _is_half_floats(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> bool:
-    """Half floats of meters are close together as whole numbers, because the exponent comes first. Read as floats,
-    surfaces are flatter."""
+    """Half floats of meters are close together as whole numbers, because the exponent comes first.
+
+    Read as floats, small pieces of surface are flatter: in all of 270 frames of half floats, real and drawn, and in
+    none of 579 of plain whole numbers between the same ends.
+    """
     low, high = np.percentile(stored[known], (0.5, 99.5))
     if not (0x2800 <= low < high < _HALF_FLOAT_END and high < 3 * low):  # from 3 cm on
         return False
@@ -122,9 +125,8 @@ def _is_half_floats(stored: NDArray[np.uint16], known: NDArray[np.bool_]) -> boo
     nearest, farthest = np.percentile(as_floats[usual], (0.5, 99.5))
     if farthest < 1.5 * nearest:
         return False
-    inverse = (1.0 / np.where(usual, numbers, 1).astype(np.float64) for numbers in (as_floats, stored))
-    shares = flat_shares(usual, *inverse)
-    return bool(shares and np.log(shares[0] / max(shares[1], 1e-3)) > _CLEARLY_FLATTER)
+    bends = measure_bends(usual, *(1.0 / np.where(usual, numbers, 1.0) for numbers in (as_floats, stored)))
+    return bool(len(bends) >= _MIN_PATCHES and np.median(np.log(bends[:, 1] / bends[:, 0])) > 0)
 
 
 def _classify_scale(raw: NDArray[np.float64], known: NDArray[np.bool_]) -> Scale:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from finetune.data.camera import Camera
-from finetune.data.checks.flatness import largest_plane
+from finetune.data.checks.flatness import largest_plane, measure_bends
 
 CAMERA = Camera(fx_px=60.0, fy_px=60.0, cx_px=31.5, cy_px=23.5)
 
@@ -52,3 +52,18 @@ def test_too_few_pixels_tell_nothing() -> None:
     valid[0] = True
     valid[1, :40] = True  # two rows: any plane through them is as good as the next
     assert largest_plane(wall().astype(np.float32), valid, CAMERA) is not None
+
+
+def test_a_plane_has_no_bend_and_its_inverse_has_one() -> None:
+    row, column = np.mgrid[:24, :36].astype(np.float64)
+    plane = 1.0 + 0.02 * row + 0.01 * column
+    known = np.ones((24, 36), np.bool_)
+    known[0, 0] = False  # the first of the six squares of 12 x 12 has a hole
+    bends = measure_bends(known, 1.0 / plane, plane + 1e-9 * row * column)
+    assert bends.shape == (5, 2)
+    assert (bends[:, 1] < 1e-5).all() and (bends[:, 0] > 1e-3).all()
+    # By hand, for x^2 over 12 columns: what a line leaves of it, as a share of its spread.
+    x = np.arange(12.0)
+    apart = x**2 - np.polyval(np.polyfit(x, x**2, 1), x)
+    bends = measure_bends(known, np.tile(np.arange(36.0) % 12, (24, 1)) ** 2 + 1.0)
+    np.testing.assert_allclose(bends, np.full((5, 1), apart.std() / (x**2).std()), rtol=1e-9)

@@ -45,6 +45,11 @@ STORED: dict[str, tuple[Store, float, Numbers]] = {
         0.001,
         Numbers(bits="float16", matters=True),
     ),
+    "half floats with a sky of 40 m": (
+        lambda depth_m, _: np.where(depth_m > 0, 6 * depth_m, 40.0).astype(np.float16).view(np.uint16),
+        0.001,
+        Numbers(bits="float16", matters=True),
+    ),
     "confidence of each pixel": (
         lambda depth_m, generator: with_confidence(depth_m, generator.integers(0, 8, depth_m.shape)),
         0.001,
