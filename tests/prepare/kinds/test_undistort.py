@@ -1,0 +1,59 @@
+"""Frames of a lens: the camera that is written, and what is refused."""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from finetune.prepare.kinds import undistort
+from finetune.prepare.recording import FrameSource
+from finetune.utils.errors import FinetuneError, ListError
+from tests.prepare.kinds.test_frames import write_camera, write_depths, write_images
+
+LENS = {"distortion_model": "plumb_bob", "distortion_coefficients": [-0.2, 0.05, 0.0, 0.0, 0.0]}
+
+
+def open_undistorted(*words: object) -> FrameSource:
+    parser = argparse.ArgumentParser()
+    undistort.add_arguments(parser)
+    return undistort.open_source(parser.parse_args([str(word) for word in words]))
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> list[Path]:
+    return [write_images(tmp_path / "rgb"), write_depths(tmp_path / "depth", ".npy")]
+
+
+@pytest.mark.parametrize(
+    "lens", [LENS, {"distortion_model": "equidistant", "distortion_coefficients": [0.02, 0.0, 0.0, 0.0]}]
+)
+def test_frames_have_the_camera_that_is_announced(folders: list[Path], tmp_path: Path, lens: dict[str, object]) -> None:
+    camera = write_camera(tmp_path / "camera.json", **lens)
+    source = open_undistorted(*folders, "--meters-per-unit", 1, "--intrinsics", camera)
+    frame = source.load_frame(0)
+    assert frame is not None and frame.camera is not None
+    assert f"fx {frame.camera.fx_px:.6g}" in source.notes[0]
+    assert frame.image.shape == (24, 32, 3) and frame.image_file is None
+    # The optical axis stays: the depth at the principal point is that of the frame.
+    row, column = round(frame.camera.cy_px), round(frame.camera.cx_px)
+    assert frame.depth_m[row, column] == pytest.approx((1000 + 11.5 * 32 + 15.5) / 1000, abs=0.05)
+    assert np.count_nonzero(frame.depth_m) > 0.9 * frame.depth_m.size
+
+
+def test_the_focal_length_may_be_chosen(folders: list[Path], tmp_path: Path) -> None:
+    camera = write_camera(tmp_path / "camera.json", **LENS)
+    words = (*folders, "--meters-per-unit", 1, "--intrinsics", camera, "--new-focal-px", 50)
+    frame = open_undistorted(*words).load_frame(0)
+    assert frame is not None and frame.camera is not None
+    assert (frame.camera.fx_px, frame.camera.cx_px, frame.camera.cy_px) == (50.0, 15.5, 11.5)
+
+
+def test_what_cannot_be_undistorted_is_one_sentence(folders: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(FinetuneError, match="--intrinsics is missing"):
+        open_undistorted(*folders, "--meters-per-unit", 1)
+    with pytest.raises(ListError, match="describes a pinhole, so there is nothing to undistort"):
+        open_undistorted(*folders, "--meters-per-unit", 1, "--intrinsics", write_camera(tmp_path / "pinhole.json"))
+    other = write_camera(tmp_path / "other.json", width=64, height=48, **LENS)
+    with pytest.raises(FinetuneError, match="is 24x32"):
+        open_undistorted(*folders, "--meters-per-unit", 1, "--intrinsics", other).load_frame(0)
