@@ -40,6 +40,7 @@ class BagRecording:
         rig: how depth gets into the view of color; None where both are one view.
         camera: of the frames, a pinhole; None where color's is not known or bends rays.
         distorted: the camera of color, whose lens the frames are freed from; None where they stay as they are.
+        size: (height, width) of the first image, pixels, which its camera is for.
         meters_per_unit: of depth; None for millimeters of whole numbers and meters of floats.
         encoding: of color, instead of what its messages say.
     """
@@ -52,6 +53,7 @@ class BagRecording:
     rig: Rig | None
     camera: Camera | None
     distorted: CalibratedCamera | None
+    size: tuple[int, int]
     meters_per_unit: float | None
     encoding: str | None
 
@@ -95,13 +97,15 @@ class BagFrames(FrameSource):
         bag = self._open(recording.path)
         source = describe_place(recording.path, recording.color, color_number)
         image = load_color(bag, recording.color, color_number, recording.encoding)
+        if image.shape[:2] != recording.size:
+            found = f"is {image.shape[0]}x{image.shape[1]} (height x width), the first image {recording.size[0]}x"
+            raise DataError(source, f"{found}{recording.size[1]}", "Record a topic at one size")
         depth_m = load_depth(bag, recording.depth, depth_number, recording.meters_per_unit)
         if recording.rig is not None:
             depth_m = self._register(recording, recording.rig, depth_m, depth_number)
         _require_one_shape(image.shape[:2], depth_m.shape, source)
         if recording.distorted is not None:
             assert recording.camera is not None, "find_view chooses it"
-            require_size(recording.distorted, image.shape[0], image.shape[1], source, "its camera_info")
             image = undistort_image(image, recording.distorted, recording.camera)
             depth_m = undistort_depth(depth_m, recording.distorted, recording.camera)
         return RecordedFrame(image=image, depth_m=depth_m, camera=recording.camera, source=source)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
 import struct
 from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -316,19 +315,19 @@ def _open_sqlite(path: Path) -> tuple[StorageReader, str]:
 
     from finetune.prepare.bag.cut_sqlite import CutSqliteReader
 
+    log = path.with_name(f"{path.name}-wal")  # where SQLite writes first; a recorder that was killed leaves it
+    move = f"`sqlite3 {path} 'PRAGMA wal_checkpoint'` moves them over" if is_file(log) and log.stat().st_size else ""
     reader = Sqlite3Reader(path)
     try:
         reader.open()
     except broken_bag_errors() as error:
         if "missing tables" in first_line(error):
+            if move:
+                raise ListError(path, f"is empty, but its messages may be in {log.name}", move) from None
             raise ListError(path, "is an SQLite database, but no bag of ROS 2", _FIX) from None
         cut = CutSqliteReader(path)
         return cut, _open_cut(cut, path, "Let `sqlite3 FILE .recover` try, or copy the bag again")
-    log = path.with_name(f"{path.name}-wal")
-    if is_file(log) and os.path.getsize(log):  # noqa: PTH202 - as the questions of finetune/utils/paths.py
-        note = f"{path}: messages in {log.name} are not read. `sqlite3 {path} 'PRAGMA wal_checkpoint'` moves them over."
-        return reader, note
-    return reader, ""
+    return reader, f"{path}: messages in {log.name} are not read: {move}." if move else ""
 
 
 def _open_cut(reader: StorageReader, path: Path, fix: str) -> str:

@@ -67,6 +67,7 @@ def _open_recording(bag: Bag, options: BagOptions, notes: list[str]) -> BagRecor
         rig=view.rig,
         camera=view.camera,
         distorted=view.distorted,
+        size=image_size,
         meters_per_unit=unit,
         encoding=options.encoding,
     )

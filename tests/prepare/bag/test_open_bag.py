@@ -192,7 +192,32 @@ def test_messages_that_were_not_moved_into_the_database_are_named(bag: Path, tmp
     path = cut(bag, tmp_path, 1.0)
     path.with_name(f"{path.name}-wal").write_bytes(b"1")
     with open_bag(path) as opened:
-        assert "messages in a.db3-wal are not read. `sqlite3 " in opened.notes[0]
+        assert "messages in a.db3-wal are not read: `sqlite3 " in opened.notes[0]
+
+
+def test_a_recorder_that_was_killed_before_sqlite_wrote_its_file(bag: Path, tmp_path: Path) -> None:
+    file = storage_file(bag)
+    if file.suffix != ".db3":
+        pytest.skip("only SQLite has a log of its own")
+    live = sqlite3.connect(tmp_path / "live.db3")
+    live.execute("PRAGMA journal_mode=WAL")
+    for line in sqlite3.connect(file).iterdump():
+        if not line.startswith(("BEGIN", "COMMIT")):
+            live.execute(line)
+    live.commit()
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for ending in ("", "-wal"):
+        (killed / f"a.db3{ending}").write_bytes((tmp_path / f"live.db3{ending}").read_bytes())
+    with pytest.raises(
+        ListError, match=r"is empty, but its messages may be in a\.db3-wal\. `sqlite3 .* moves them over"
+    ):
+        open_bag(killed / "a.db3")
+    live.close()
+    moved = sqlite3.connect(killed / "a.db3")
+    moved.execute("PRAGMA wal_checkpoint")
+    moved.close()
+    assert numbers(killed / "a.db3", "/color") == list(range(COUNT))
 
 
 @pytest.mark.parametrize("compression", [Ros1Writer.CompressionFormat.BZ2, Ros1Writer.CompressionFormat.LZ4])

@@ -302,6 +302,16 @@ def test_a_lens_that_bends_rays_is_undistorted_if_asked(tmp_path: Path) -> None:
     np.testing.assert_array_equal(frame.depth_m, undistort_depth(depth_m, lens, pinhole))
 
 
+def test_an_image_of_another_size_than_the_first(tmp_path: Path) -> None:
+    made = recorded(
+        color=lambda k, ns: (IMAGE, image(color_of(k)[:: 1 + (k == 2), :: 1 + (k == 2)], "rgb8", ns, "color_frame"))
+    )
+    found = open_bags([written(tmp_path, made)], TOPICS)
+    assert found.load_frame(1).image.shape == (HEIGHT, WIDTH, 3)
+    with pytest.raises(DataError, match=r"at 0\.200 s: is 12x16 \(height x width\), the first image 24x32\. Record"):
+        found.load_frame(2)
+
+
 def test_one_damaged_image_does_not_refuse_a_bag(tmp_path: Path) -> None:
     made = recorded(
         color=lambda k, ns: (
