@@ -48,19 +48,18 @@ class CutRos1Reader(Reader):
         self.bio.seek(read_uint32(self.bio), os.SEEK_CUR)
         found: dict[int, Connection] = {}
         indexes: dict[int, list[IndexData]] = defaultdict(list)
-        chunks, lost_bytes = 0, 0
+        lost_bytes = 0
         while (position := self.bio.tell()) < size:
             try:
                 record = Header.read(self.bio)
                 length, operation = read_uint32(self.bio), record.get_uint8("op")
             except (ReaderError, ValueError):
-                lost_bytes = size - position
+                lost_bytes += size - position
                 break
             end = self.bio.tell() + length
             if operation == RecordType.CHUNK:
                 self.bio.seek(position)
-                lost_bytes = self._read_chunk(position, min(end, size), end, found, indexes)
-                chunks += not lost_bytes
+                lost_bytes += self._read_chunk(position, min(end, size), found, indexes)
             self.bio.seek(min(end, size))
         self.indexes = {number: sorted(indexes[number]) for number in found}
         self.connections = [
@@ -70,24 +69,24 @@ class CutRos1Reader(Reader):
         if index_bytes > size:
             share = percent((index_bytes - size) / index_bytes)
             self.missing = f"{share} of its data is missing from its end ({index_bytes - size} of {index_bytes} bytes)"
+        elif index_bytes:
+            self.missing = "its index is damaged"
         else:
             self.missing = "it was never closed, so it does not say how much is missing from its end"
         if lost_bytes:
-            self.missing += f", and its last {lost_bytes} bytes are a part of a record"
+            self.missing += f", and {lost_bytes} bytes of it cannot be read"
 
     def _read_chunk(
         self,
         position: int,
-        available: int,
         end: int,
         found: dict[int, Connection],
         indexes: dict[int, list[IndexData]],
     ) -> int:
-        """Add the connections and messages of a chunk; the number of its bytes that cannot be read."""
+        """Add the connections and messages of a chunk up to ``end``; the number of its bytes that cannot be read."""
         assert self.bio is not None
         chunk = self.read_chunk()
-        whole = available == end
-        kept = Chunk(available - chunk.datapos, chunk.datapos, chunk.decompressor)
+        kept = Chunk(end - chunk.datapos, chunk.datapos, chunk.decompressor)
         self.bio.seek(chunk.datapos)
         try:
             data = BytesIO(chunk.decompressor(read_bytes(self.bio, kept.datasize)))
@@ -113,4 +112,4 @@ class CutRos1Reader(Reader):
             return size - read
         finally:
             self.bio = file
-        return 0 if whole else 1
+        return 0

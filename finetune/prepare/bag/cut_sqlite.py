@@ -98,8 +98,8 @@ class CutSqliteReader:
         if len(head) < _HEAD_BYTES:
             return f"only {size} bytes of it are there"
         page = int.from_bytes(head[_PAGE_SIZE], "big")
-        whole = int.from_bytes(head[_PAGES], "big") * (65536 if page == 1 else page)
-        if whole > size:
-            share = percent((whole - size) / whole)
-            return f"{share} of it is missing from its end ({whole - size} of {whole} bytes)"
+        full = int.from_bytes(head[_PAGES], "big") * (65536 if page == 1 else page)
+        if full > size:
+            share = percent((full - size) / full)
+            return f"{share} of it is missing from its end ({full - size} of {full} bytes)"
         return "a part of it is damaged"

@@ -346,4 +346,4 @@ def _open_cut(reader: StorageReader, path: Path, fix: str) -> str:
     if not count:
         reader.close()
         raise ListError(path, f"holds no message that can be read: {lost or 'it is empty'}", fix)
-    return f"{path}: {lost}. The {count} messages before are read." if lost else ""
+    return f"{path}: {lost}. The other {count} messages are read." if lost else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_a_cut_bag_gives_what_it_holds(bag: Path, tmp_path: Path, share: float) 
         assert opened.read_message("/depth", last_ns) == raw
     assert note.startswith(f"{path}: ")
     assert "missing" in note
-    assert f"The {len(found) + len(numbers(path, '/depth'))} messages before are read." in note
+    assert f"The other {len(found) + len(numbers(path, '/depth'))} messages are read." in note
 
 
 def test_how_much_is_missing_is_what_was_cut(bag: Path, tmp_path: Path) -> None:
@@ -109,6 +110,24 @@ def test_a_bag_whose_recorder_was_killed(tmp_path: Path, bag: Path) -> None:
         with open_bag(tmp_path) as opened:
             assert "has no metadata.yaml, as if its recorder was killed; 1 files are read" in opened.notes[0]
     assert len(numbers(path, "/color")) >= COUNT // 2 - (22 if path.suffix == ".mcap" else 3)
+
+
+def test_a_damaged_index_and_a_damaged_chunk(tmp_path: Path, bag: Path) -> None:
+    if bag.suffix != ".bag":
+        pytest.skip("the others have no index that is read alone")
+    data = bytearray(bag.read_bytes())
+    at = data.rindex(b"chunk_pos=")
+    data[at : at + 4] = b"xxxx"
+    # The first record of the second chunk.
+    start = data.index(b"op=\x05", data.index(b"op=\x05") + 1)
+    at = data.index(b"op=\x02", start)
+    data[at : at + 4] = b"xx=\x02"
+    path = tmp_path / "a.bag"
+    path.write_bytes(data)
+    found = numbers(path, "/color")
+    assert 0 < len(found) < COUNT and found[-1] == COUNT - 1
+    with open_bag(path) as opened:
+        assert re.search(r"its index is damaged, and \d+ bytes of it cannot be read\. The other", opened.notes[0])
 
 
 def test_metadata_says_how_many_messages_are_missing(tmp_path: Path, bag: Path) -> None:
