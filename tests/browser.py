@@ -53,7 +53,7 @@ def opened(browser: Any, path: Path, *, width: int = 1440, scheme: str = "light"
 
 
 def require_sound(browser: Any, path: Path) -> None:
-    """Nothing goes wrong; at both widths nothing is wider than the screen; every picture can be seen and is told."""
+    """Nothing goes wrong; at both widths nothing is wider than the screen; every picture can be seen and has a text."""
     for width, scheme in zip(WIDTHS, ("dark", "light"), strict=True):
         with opened(browser, path, width=width, scheme=scheme) as (page, faults):
             assert page.evaluate("document.documentElement.scrollWidth") == width

@@ -1,4 +1,4 @@
-"""Weights drawn so that a network's answer varies over the image, each tensor from a generator seeded by its name."""
+"""Weights with which a network's prediction varies over the image, each drawn by a generator seeded by its name."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def drawn_model(
     Args:
         encoder: a key of ``ENCODERS``.
         max_depth_m: None for a relative network.
-        last_layer: scale and shift of what the last layer answers.
+        last_layer: scale and shift of what the last layer gives.
         variant: what else ``DepthModel`` takes.
 
     Returns:
@@ -68,7 +68,7 @@ def drawn_model(
 
 
 def spread_blocks(blocks: nn.Module, spec: EncoderSpec) -> nn.Module:
-    """The blocks; where a size was cut to fewer than its taps ask for, spread among others that do nothing."""
+    """The blocks; where a size was cut to fewer than its out_indices ask for, spread among others that do nothing."""
     if spec.depth > spec.out_indices[-1]:
         return blocks
     spread = nn.ModuleList(nn.Identity() for _ in range(spec.out_indices[-1] + 1))
@@ -78,14 +78,14 @@ def spread_blocks(blocks: nn.Module, spec: EncoderSpec) -> nn.Module:
 
 
 def adjusted(weights: dict[str, Tensor], last_layer: tuple[float, float]) -> dict[str, Tensor]:
-    """The weights, by official name, with the last layer's answer scaled and shifted."""
+    """The weights, by official name, with the last layer's output scaled and shifted."""
     scale, shift = last_layer
     weight, bias = (f"depth_head.scratch.output_conv2.2.{part}" for part in ("weight", "bias"))
     return {**weights, weight: weights[weight] * scale, bias: weights[bias] * scale + shift}
 
 
 def last_layer_that_varies(model: DepthModel, image: Tensor) -> tuple[float, float]:
-    """Scale and shift with which the answer to ``image`` varies over its whole range, for either kind of head."""
+    """Scale and shift with which the prediction for ``image`` varies over its whole range, for either kind of head."""
     with torch.inference_mode():
         raw = model.head.last(model.last_features(image))
     low, high = raw.min().item(), raw.max().item()
@@ -96,12 +96,12 @@ def last_layer_that_varies(model: DepthModel, image: Tensor) -> tuple[float, flo
     return scale, -scale * torch.quantile(raw[..., ::7, ::7], 0.04).item()
 
 
-def require_varied(answer: Tensor, max_depth_m: float | None) -> None:
-    """A comparison of answers that hardly vary would prove nothing."""
+def require_varied(prediction: Tensor, max_depth_m: float | None) -> None:
+    """A comparison of predictions that hardly vary would prove nothing."""
     if max_depth_m is None:
-        assert (answer > 0).float().mean() >= 0.9
+        assert (prediction > 0).float().mean() >= 0.9
     else:
-        assert answer.max() - answer.min() >= 0.6 * max_depth_m
+        assert prediction.max() - prediction.min() >= 0.6 * max_depth_m
 
 
 def drawn_image(height: int, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Models that answer in milliseconds, as files."""
+"""Models that predict in milliseconds, as files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BASE = {"source": "base.pth", "sha256": "0" * 64, "license": "Apache-2.0"}
 
 
 def small_model(max_depth_m: float | None, seed: int = 0) -> DepthModel:
-    """A tiny network drawn by seed; a relative one answers above 0."""
+    """A tiny network drawn by seed; a relative one predicts above 0."""
     model = DepthModel("tiny", max_depth_m)
     model.initialise(seed)
     if max_depth_m is None:
@@ -26,16 +26,16 @@ def small_model(max_depth_m: float | None, seed: int = 0) -> DepthModel:
 
 
 def set_last_bias(model: DepthModel, value: float) -> None:
-    """Shift all answers of a network, before its last activation."""
+    """Shift all predictions of a network, before its last activation."""
     with torch.no_grad():
         model.state_dict()["head.last.bias"].fill_(value)
 
 
 def make_overflow(model: DepthModel) -> None:
-    """Finite weights with which every answer is infinity less infinity, which is not a number.
+    """Finite weights with which every prediction is infinity less infinity, which is not a number.
 
     What the last layer reads is infinite already: from finite inputs a fused multiply-add, which rounds once, would add
-    a finite product to infinity, and the answer would depend on the processor and the number of threads.
+    a finite product to infinity, and the prediction would depend on the processor and the number of threads.
     """
     with torch.no_grad():
         weights = model.state_dict()
@@ -52,7 +52,7 @@ def write_model(path: Path, max_depth_m: float | None = 10.0, seed: int = 0) -> 
 
 
 def write_adapted(folder: Path, max_depth_m: float | None = 10.0) -> Path:
-    """What a run with adapters leaves: merged weights, the folder of the adapters beside them, and their base."""
+    """What a run with adapters leaves: merged weights, the folder of the adapters next to them, and their base."""
     base = write_model(folder / "base.safetensors", max_depth_m)
     network = small_model(max_depth_m)
     config = lora_config(

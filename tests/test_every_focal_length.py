@@ -127,7 +127,7 @@ def test_kitti_is_trained_as_it_is_scored(day: str, height: int, width: int, foc
 
 
 def test_a_zoom_between_the_two_is_seen() -> None:
-    # As whole frames of KITTI in 350x1162 beside the KB crop: 721.5377 * 1162 / 1242 and * 1204 / 1216.
+    # As whole frames of KITTI in 350x1162 next to the KB crop: 721.5377 * 1162 / 1242 and * 1204 / 1216.
     frame = OneFrame(375, 1242, 721.5377)
     (trained, _), (scored, _) = focal_lengths_px(frame, frame, (350, 1162), ["kb"])
     assert trained == pytest.approx(675.06, abs=0.01)

@@ -134,6 +134,6 @@ def test_no_code_of_a_pickle_is_run_wherever_it_lies(tmp_path: Path) -> None:
 
 
 def small_head() -> dict[str, Tensor]:
-    """What the encoder is told from, which is larger than the tensors that are kept."""
+    """What the encoder is recognized by, which is larger than the tensors that are kept."""
     state = small_model(None).state_dict()
     return {name: state[name] for name in ("encoder.blocks.0.mlp.fc1.weight", "encoder.blocks.0.mlp.fc2.weight")}

@@ -135,8 +135,8 @@ def test_a_folder_of_ours_is_a_path_where_there_is_none_yet(
 
 
 def test_what_stands_beside_it_is_named_and_two_networks_are_not_chosen_from(tmp_path: Path) -> None:
-    beside = {f"seed.{n}": torch.ones(2) for n in range(4)}
-    checkpoint = read(tmp_path / "w.pth", {"model": {**below("core.core."), **beside}})
+    others = {f"seed.{n}": torch.ones(2) for n in range(4)}
+    checkpoint = read(tmp_path / "w.pth", {"model": {**below("core.core."), **others}})
     require_same(checkpoint)
     assert checkpoint.chosen == (
         f"{tmp_path / 'w.pth'}: using what is below model.core.core; 4 other tensors are left out "
@@ -267,7 +267,7 @@ def test_metadata_without_end_is_no_metadata_of_ours(value: str, tmp_path: Path)
     assert "says kind 'metric' and max_depth_m" in refusal(path) and len(refusal(path)) < 500
     save_file(ours, path, {**said, "kind": '"relative"', "camera": value})
     assert read_checkpoint(str(path)).kind == "relative"
-    # Of another program: what it says beside the weights is not asked.
+    # Of another program: what it says next to the weights is not asked.
     save_file({name: tensor.contiguous() for name, tensor in OFFICIAL.items()}, path, {"notes": value})
     require_same(read_checkpoint(str(path), kind="relative", version="v2"))
 
@@ -276,7 +276,7 @@ def test_a_description_beside_it_without_end_is_one_sentence(tmp_path: Path) -> 
     path = tmp_path / "w.pth"
     torch.save(OFFICIAL, path)
     for value in ("1" * 5000, "[" * 100_000, "{", b"\xff\xfe"):
-        beside = path.with_suffix(".json")
-        beside.write_bytes(value if isinstance(value, bytes) else value.encode())
+        sidecar = path.with_suffix(".json")
+        sidecar.write_bytes(value if isinstance(value, bytes) else value.encode())
         with pytest.raises(CheckpointError, match=r"w\.json: cannot be read as JSON \(.*\)\. Export the weights"):
             read_checkpoint(str(path))

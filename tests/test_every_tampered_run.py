@@ -113,7 +113,7 @@ def test_what_a_resume_point_says(tmp_path: Path) -> None:
     for turn in range(200):
         (tmp_path / MANIFEST_FILE).unlink()
         if turn % 2:
-            # Under a true seal.
+            # With checksums that are right.
             write_manifest(tmp_path, with_an_odd_value(json.loads(json.dumps(kept)), draw))
         else:
             (tmp_path / MANIFEST_FILE).write_bytes(spoiled(content, draw))

@@ -109,9 +109,9 @@ def test_tests_mirror_the_package() -> None:
         name = relative.name.removeprefix("test_")
         parent, stem = relative.parent, Path(name).stem
         mirrored = (PACKAGE / parent / name, PACKAGE / parent / stem, ROOT / parent / stem, ROOT / parent / name)
-        beside = test.with_name(name)
+        sibling = test.with_name(name)
         known = stem in whole or test.stem.startswith("test_every_")
-        assert known or any(path.exists() for path in (*mirrored, beside)), f"{test} mirrors nothing"
+        assert known or any(path.exists() for path in (*mirrored, sibling)), f"{test} mirrors nothing"
 
 
 def test_files_of_users_are_asked_for_by_questions_that_never_raise() -> None:

@@ -43,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number in range(16):
         far_m, near_m = generator.uniform((3, 1), (8, 3))
         depth_m = 1 / np.linspace(1 / far_m, 1 / near_m, 48)[:, None].repeat(64, axis=1)
-        depth_m[: 40 if number % 2 else 5] = 0.0  # an image with few measurements beside one with many
+        depth_m[: 40 if number % 2 else 5] = 0.0  # an image with few measurements next to one with many
         write_frame(folder, f"{number:02}", depth_m if number > 3 else np.zeros_like(depth_m))
     lines = [f"{number:02}.jpg {number:02}.png\n" for number in range(16)]
     (folder / "train.txt").write_text("".join(lines[:9]))
@@ -141,7 +141,7 @@ def test_processes_that_do_not_find_each_other_stop(runs: Path) -> None:
 
 
 def test_slurm_starts_a_run_for_each_gpu_that_knows_the_others(tmp_path: Path) -> None:
-    told = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT"
+    names = "RANK LOCAL_RANK WORLD_SIZE LOCAL_WORLD_SIZE MASTER_ADDR MASTER_PORT"
     # Stand-ins for the programs of the cluster.
     for name, body in (
         # It is not done when the first name is there: who does not read on ends it, and with it the job.
@@ -151,7 +151,7 @@ def test_slurm_starts_a_run_for_each_gpu_that_knows_the_others(tmp_path: Path) -
             'echo "$1 $2 $3 $4"; shift 4; '
             'for rank in 0 1 2 3 4 5 6 7; do SLURM_PROCID=$rank SLURM_LOCALID=$((rank % 4)) "$@"; done',
         ),
-        ("python", f'for one in {told}; do printf "%s=%s|" $one "${{!one}}"; done; printf "%s|" "$@"; echo'),
+        ("python", f'for one in {names}; do printf "%s=%s|" $one "${{!one}}"; done; printf "%s|" "$@"; echo'),
     ):
         path = tmp_path / name
         path.write_text(f"#!/bin/bash\n{body}\n")

@@ -275,7 +275,7 @@ def test_launch_lines_for_machines_that_are_not_here_are_understood() -> None:
 
 @pytest.fixture
 def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What a user has beside the README: the clone, with recipes of few steps, and photographs, a video and a list."""
+    """What a user has besides the README: the clone, with recipes of few steps, and photographs, a video and a list."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data").mkdir()
     for path in (ROOT / "data").iterdir():

@@ -305,11 +305,11 @@ def test_a_signal_within_the_first_step_leaves_nothing_to_go_on_from(
 ) -> None:
     backward = Trainer._backward
 
-    def told(trainer: Trainer, *arguments: Any) -> torch.Tensor:
+    def interrupt_and_go_back(trainer: Trainer, *arguments: Any) -> torch.Tensor:
         os.kill(os.getpid(), signal.SIGINT)
         return backward(trainer, *arguments)
 
-    monkeypatch.setattr(Trainer, "_backward", told)
+    monkeypatch.setattr(Trainer, "_backward", interrupt_and_go_back)
     assert launch(recipe, *LONG_STEPS) == 130
     assert "No step was taken yet: --resume begins again" in capsys.readouterr().err
     assert not (tmp_path / "runs" / "small" / "checkpoints").exists()

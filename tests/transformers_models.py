@@ -1,4 +1,4 @@
-"""Networks of transformers with drawn weights, whose answers vary over the image."""
+"""Networks of transformers with drawn weights, whose predictions vary over the image."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def drawn_transformers_model(
     Args:
         encoder: a key of ``ENCODERS``.
         kind: ``relative`` or ``metric``, with a max depth of ``MAX_DEPTH_M``.
-        image: (1, 3, H, W), over which the answer is made to vary.
+        image: (1, 3, H, W), over which the prediction is made to vary.
         version: ``v1`` or ``v2``.
     """
     spec = ENCODERS[encoder]
@@ -57,8 +57,8 @@ def drawn_transformers_model(
 def answer_of(model: nn.Module, image: Tensor) -> Tensor:
     """(1, 1, H, W)."""
     with torch.inference_mode():
-        answer: Tensor = model(pixel_values=image).predicted_depth[:, None]
-    return answer
+        prediction: Tensor = model(pixel_values=image).predicted_depth[:, None]
+    return prediction
 
 
 def _vary(model: nn.Module, image: Tensor, kind: str) -> None:

@@ -169,5 +169,8 @@ def _obey_only_parent_sigterm() -> None:
 
 
 def _exit_worker(error: BaseException, _: object) -> None:
-    print(f"A process that reads data could not hand it over: {first_line(error)}", file=sys.stderr, flush=True)
+    rank = int(os.environ.get("RANK") or 0)  # as the console's log has it: the main process is not named
+    process = f"[process {rank}] " if rank > 0 else ""
+    message = f"{process}A process that reads data could not hand it over: {first_line(error)}"
+    print(message, file=sys.stderr, flush=True)
     os._exit(1)

@@ -31,6 +31,7 @@ from finetune.models.checkpoints.hub import CheckpointKind
 from finetune.models.depth_model import DepthModel
 from finetune.utils.errors import CheckpointError, DataError
 from finetune.utils.indices import evenly_spread
+from finetune.utils.text import count_noun
 
 MAX_IMAGES = 200
 PIXELS_PER_IMAGE = 3125
@@ -82,7 +83,7 @@ class Baselines:
         fit = "one scale and shift" if isinstance(self.base, InverseFit) else "one scale"
         base = "" if self.base is None else f"; base_fitted_scale is your checkpoint with {fit}"
         return (
-            f"baselines from {self.images} training frame{'s' * (self.images != 1)}: constant_median answers "
+            f"baselines from {count_noun(self.images, 'training frame')}: constant_median answers "
             f"{self.median_m:.3f} m everywhere, best_constant {self.best_m:.3f} m{base}"
         )
 

@@ -71,6 +71,15 @@ def delta3(pred_m: NDArray[np.float64], target_m: NDArray[np.float64]) -> float:
 METRICS: dict[str, Metric] = {
     metric.__name__: metric for metric in (abs_rel, sq_rel, rmse, rmse_log, log10, silog, delta1, delta2, delta3)
 }
+# As people write them. Files and recipes use the names above.
+TITLES = {
+    **{name: name for name in METRICS},
+    "abs_rel": "AbsRel",
+    "sq_rel": "SqRel",
+    "rmse": "RMSE",
+    "rmse_log": "RMSElog",
+    "silog": "SILog",
+}
 HIGHER_IS_BETTER = frozenset({"delta1", "delta2", "delta3"})
 
 

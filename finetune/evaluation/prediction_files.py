@@ -21,7 +21,7 @@ from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import DataError
 from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import expand_path, if_closed, is_file
-from finetune.utils.text import percent
+from finetune.utils.text import count_noun, percent
 
 # Number of frames that are read to check the unit.
 _UNIT_FRAMES = 8
@@ -86,8 +86,8 @@ class Predictions:
             if factor / within < ratio < factor * within:
                 raise DataError(
                     self.folder,
-                    f"the predictions of {len(ratios)} frames are {ratio:.4g} times the measured depth in the median, "
-                    f"so a stored 1 is no {unit:g} m",
+                    f"the predictions of {count_noun(len(ratios), 'frame')} are {ratio:.4g} times the measured depth "
+                    f"in the median, so a stored 1 is no {unit:g} m",
                     f"Say --meters-per-unit {unit / factor:g}",
                 )
 

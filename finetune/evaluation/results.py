@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.evaluation.protocols import Protocol
+from finetune.utils.text import count_noun
 
 # A run is called overfit when its metric is this share worse than its best, over this many evaluations.
 OVERFIT_SHARE, OVERFIT_EVALUATIONS = 0.05, 3
@@ -70,7 +71,7 @@ class Chosen:
     shown: bool
 
     def __str__(self) -> str:
-        chosen = f"finetuned is best/ (step {self.step}), the best of {self.evaluations} evaluations on"
+        chosen = f"finetuned is best/ (step {self.step}), the best of {count_noun(self.evaluations, 'evaluation')} on"
         if self.shown:
             return (
                 f"{chosen} the very frames of this table, which flatters its row a little; last is the network after "

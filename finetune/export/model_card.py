@@ -16,6 +16,7 @@ from finetune.models.checkpoints.metadata import require_sound
 from finetune.recipe.yaml_source import yaml_text
 from finetune.utils.errors import CheckpointError
 from finetune.utils.paths import is_file
+from finetune.utils.text import count_noun
 
 if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
@@ -170,7 +171,7 @@ def _format_score(evaluation: Mapping[str, Any]) -> list[str]:
     ]
     protocol = ", ".join(f"{key} {value}" for key, value in evaluation.get("protocol", {}).items())
     images = evaluation.get("images_used")
-    on = f" on {images} images" if images is not None else ""
+    on = f" on {count_noun(images, 'image')}" if images is not None else ""
     return [f"Protocol: {protocol}{on}.", "\n".join(lines)]
 
 

@@ -22,6 +22,7 @@ from finetune.utils.errors import CheckpointError, DataError, FinetuneError
 from finetune.utils.files import explain_write_errors
 from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import expand_path, if_closed, is_file
+from finetune.utils.text import count_noun
 
 # A prediction above this share of the max depth means "at least this far", which says nothing about scale.
 _AT_END = 0.95
@@ -78,7 +79,7 @@ class Calibration:
 
     def __str__(self) -> str:
         lines = [
-            f"scale {self.scale:.4f} from {self.pixels} pixels of {self.frames} frame(s)",
+            f"scale {self.scale:.4f} from {count_noun(self.pixels, 'pixel')} of {count_noun(self.frames, 'frame')}",
             f"AbsRel before {self.before:.4f}, after {self.after:.4f}, mean over frames",
         ]
         if self.left_out is None or self.spread is None:

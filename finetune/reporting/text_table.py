@@ -6,8 +6,9 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune.evaluation.metrics import HIGHER_IS_BETTER, METRICS
+from finetune.evaluation.metrics import HIGHER_IS_BETTER, METRICS, TITLES
 from finetune.evaluation.results import NEAR_RANGE_M, UNALIGNED, Evaluation
+from finetune.utils.text import count_noun
 
 # What a metric is measured in; the others have no unit.
 _UNITS = {"sq_rel": "m", "rmse": "m"}
@@ -43,7 +44,7 @@ class _Table:
     def lines(self) -> list[str]:
         """Title, heads and rows, all of one width, without the names of the rows."""
         columns = list(zip(self.heads, *self.cells.values(), strict=True))
-        # The mark of the best is after its number, so that numbers and heads end at one place.
+        # The mark of the best is after its number, so that the last digits of a column are below each other.
         padded = [[text if text.endswith("*") else f"{text} " for text in column] for column in columns]
         widths = [max(map(len, column)) for column in padded]
         lines = [
@@ -82,12 +83,15 @@ def format_evaluation(evaluation: Evaluation, columns: int | None = None) -> str
     """
     columns = columns or shutil.get_terminal_size().columns
     best = "* best of its column. " if len(evaluation.rows) > 1 else ""
-    counts = f"{evaluation.images_used} images used, {evaluation.images_skipped} skipped"
-    head = f"{evaluation.protocol}; {counts}, {evaluation.pixels_used} pixels"
+    counts = f"{count_noun(evaluation.images_used, 'image')} used, {evaluation.images_skipped} skipped"
+    head = f"{evaluation.protocol}; {counts}, {count_noun(evaluation.pixels_used, 'pixel')}"
     tables = [*_metric_tables(evaluation.rows), *_near_errors(evaluation), *_by_distance(evaluation)]
-    blocks = [f"{head}\n{best}deltaN: share of pixels within a factor of 1.25^N.", *_arranged(tables, columns)]
+    legend = f"{best}deltaN: share of pixels within a factor of 1.25^N."
+    silog = "SILog (times 100)" if evaluation.protocol.settings.silog == "standard" else "SILog"
+    units = f"No unit: RMSElog and {silog} by natural, log10 by decimal logarithms."
+    blocks = [f"{head}\n{legend}\n{units}", *_arranged(tables, columns)]
     for name, entry in evaluation.entries.items():
-        blocks.append(f"{name}: {entry.images_used} images used, {entry.images_skipped} skipped")
+        blocks.append(f"{name}: {count_noun(entry.images_used, 'image')} used, {entry.images_skipped} skipped")
         blocks += _arranged(_metric_tables(entry.rows), columns) if entry.rows else []
     return "\n\n".join(blocks)
 
@@ -101,7 +105,7 @@ def _metric_tables(rows: Mapping[str, Mapping[str, float]]) -> Iterator[_Table]:
         ("share, higher is better", shares, True),
     ):
         values = {row: [scores[metric] for metric in metrics] for row, scores in rows.items()}
-        heads = [f"{metric} {_UNITS[metric]}" if metric in _UNITS else metric for metric in metrics]
+        heads = [f"{TITLES[metric]} {_UNITS[metric]}" if metric in _UNITS else TITLES[metric] for metric in metrics]
         yield _Table(title=title, heads=heads, cells=_cells(values, 4, higher=higher))
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from finetune.evaluation.metrics import HIGHER_IS_BETTER, is_better
+from finetune.evaluation.metrics import HIGHER_IS_BETTER, TITLES, is_better
 from finetune.evaluation.results import OVERFIT_SHARE, Evaluated, Evaluation
 
 # Rows that need no training: a model must beat them to be worth its training.
@@ -84,7 +84,7 @@ def _judge_against_baselines(evaluation: Evaluation, own: str, metric: str, base
     for row in baselines:
         rival = row if is_better(metric, rows[row][metric], rows[rival][metric]) else rival
     value, rival_value = rows[own][metric], rows[rival][metric]
-    numbers = f"{metric} {value:.4f} against {rival_value:.4f}"
+    numbers = f"{TITLES[metric]} {value:.4f} against {rival_value:.4f}"
     if not is_better(metric, value, rival_value):
         return Verdict(
             found=f"{own} does not beat {rival} ({numbers}), a baseline that needs no training",
@@ -202,7 +202,7 @@ def _judge_course(history: Sequence[Evaluated], metric: str) -> Iterator[Verdict
     trained = [evaluated for evaluated in history if evaluated.step > 0]
     if len(trained) < 2:
         return
-    best = trained[0]
+    best, title = trained[0], TITLES[metric]
     for evaluated in trained:
         best = evaluated if is_better(metric, evaluated.value, best.value) else best
     last, before = trained[-1], trained[-2]
@@ -211,7 +211,7 @@ def _judge_course(history: Sequence[Evaluated], metric: str) -> Iterator[Verdict
         overfits = best.loss is not None and last.loss is not None and last.loss < best.loss
         reason = ", while the training loss kept falling: the run overfits its training frames" if overfits else ""
         yield Verdict(
-            found=f"validation {metric} was {best.value:.4f} at step {best.step} and ended at {last.value:.4f}{reason}",
+            found=f"validation {title} was {best.value:.4f} at step {best.step} and ended at {last.value:.4f}{reason}",
             try_next="use more frames or more augment"
             + ("" if overfits else ", lower learning rates")
             + f", or run.steps of about {best.step}",
@@ -220,7 +220,7 @@ def _judge_course(history: Sequence[Evaluated], metric: str) -> Iterator[Verdict
     if best is last and gained >= _IMPROVING_SHARE:
         moved = "rising" if metric in HIGHER_IS_BETTER else "falling"
         yield Verdict(
-            found=f"validation {metric} was still {moved} at the end, from {before.value:.4f} at step {before.step} to "
+            found=f"validation {title} was still {moved} at the end, from {before.value:.4f} at step {before.step} to "
             f"{last.value:.4f} at step {last.step}",
             try_next=f"train longer: run.steps of {2 * last.step} or more",
         )

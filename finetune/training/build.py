@@ -35,6 +35,7 @@ from finetune.training.validation import Validator
 from finetune.training.weights import WeightsWriter
 from finetune.utils.errors import FinetuneError, first_line
 from finetune.utils.signals import Interrupts
+from finetune.utils.text import count_noun
 
 if TYPE_CHECKING:
     from finetune.data.augmentation import Augmentation
@@ -181,7 +182,7 @@ def _choose_trained(network: DepthModel, recipe: Recipe) -> str:
         if options.lora.last_blocks and options.lora.last_blocks > blocks:
             raise FinetuneError(
                 f"{recipe.where('model.lora.last_blocks')}: model.lora.last_blocks is {options.lora.last_blocks}, but "
-                f"encoder {network.encoder_name} has {blocks} blocks; expected at most that many."
+                f"encoder {network.encoder_name} has {count_noun(blocks, 'block')}; expected at most that many."
             )
         add_adapters(network, lora_config(blocks, **vars(options.lora)), recipe.seed)
     counts = {part: [0, 0] for part in ("encoder", "decoder", "head")}

@@ -35,6 +35,7 @@ from finetune.training.launchers import (
 )
 from finetune.utils.errors import FinetuneError, first_line
 from finetune.utils.indices import evenly_spread
+from finetune.utils.text import count_noun
 
 PACKAGES = (
     "finetune",
@@ -271,22 +272,18 @@ def describe_environment(record: Mapping[str, Any]) -> list[str]:
     commit = record["git_commit"]
     code = f"commit {commit[:12]}{' with changes' if record['git_changed'] else ''}" if commit else "no checkout"
     frames = ", ".join(
-        f"{key} {entry['count']} frames {entry['sha256'][:12]}" for key, entry in record["frames"].items()
+        f"{key} {count_noun(entry['count'], 'frame')} {entry['sha256'][:12]}" for key, entry in record["frames"].items()
     )
     base = record["base_sha256"]
     # Only GPUs have it.
     tf32 = f" {'with' if record['tf32'] else 'without'} TF32" if record["cuda"] else ""
     return [
-        f"device {record['device']}, {record['precision']}{tf32}, {_counted(record['processes'], 'process')} on "
-        f"{_counted(record['machines'], 'machine')}, {_counted(record['threads'], 'thread')} each, total batch "
+        f"device {record['device']}, {record['precision']}{tf32}, {count_noun(record['processes'], 'process')} on "
+        f"{count_noun(record['machines'], 'machine')}, {count_noun(record['threads'], 'thread')} each, total batch "
         f"{record['total_batch']}",
         f"python {record['python']}, {packages}, finetune {record['packages']['finetune'] or 'not installed'}, {code}",
         f"seed {record['seed']}, recipe {record['recipe_sha256'][:12]}, base {base[:12] if base else 'none'}, {frames}",
     ]
-
-
-def _counted(count: int, noun: str) -> str:
-    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from finetune.training.run import Run
 from finetune.training.startup import Startup, readers_of
 from finetune.training.step_cost import cost_sentence
 from finetune.utils.paths import is_file
+from finetune.utils.text import count_noun
 
 MAX_LINES = 11  # before the bar, besides the one that says what the run takes
 _WIDTH = 8  # columns for the name of a group
@@ -110,8 +111,8 @@ def _what(run: Run) -> str:
     steps, images = run.total_steps, run.trainer.bad_samples.samples_of_a_step
     resumed = f"; resumed at step {run.step} of {run.total_steps}" if run.step else ""
     return (
-        f"{recipe.name}: {parts[recipe.model.train]} ({count:,} values), {steps} step{'s' * (steps > 1)} of "
-        f"{images} image{'s' * (images > 1)}, loss {loss}{resumed}"
+        f"{recipe.name}: {parts[recipe.model.train]} ({count:,} values), {count_noun(steps, 'step')} of "
+        f"{count_noun(images, 'image')}, loss {loss}{resumed}"
     )
 
 
@@ -137,7 +138,7 @@ def _data(recipe: Recipe) -> str:
         sum(len(reader) for reader in readers_of(entries)) for entries in (recipe.data.train, recipe.data.val)
     )
     height, width = recipe.data.input_size
-    return f"{train} frames to train and {val} to validate, seen at {height}x{width} (height x width)"
+    return f"{count_noun(train, 'frame')} to train and {val} to validate, seen at {height}x{width} (height x width)"
 
 
 def _results(folder: RunFolder) -> list[str]:

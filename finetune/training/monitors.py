@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from finetune.evaluation.evaluator import PredictFunction, PredictionRequest
-from finetune.evaluation.metrics import is_better
+from finetune.evaluation.metrics import TITLES, is_better
 from finetune.evaluation.results import OVERFIT_EVALUATIONS, OVERFIT_SHARE, Evaluated
 from finetune.models.depth_model import DepthModel
-from finetune.utils.text import percent
+from finetune.utils.text import count_noun, percent
 
 # A prediction whose spread is below this share of its largest values counts as one number.
 CONSTANT_SHARE = 1e-3
@@ -193,11 +193,11 @@ class Monitors:
         if self.movement and step > self.warmup_steps:
             faults = "; ".join(self.movement.faults(network))
             advice = "Raise optim.lr and optim.lr_decoder, and check model.train"
-            found["no movement"] = f"after {step} steps {faults}. {advice}" if faults else None
+            found["no movement"] = f"after {count_noun(step, 'step')} {faults}. {advice}" if faults else None
         return self._update(step, found)
 
     def _judge_spreads(self, spreads: Sequence[PredictionSpread]) -> dict[str, str | None]:
-        images = f"{len(spreads)} validation images"
+        images = count_noun(len(spreads), "validation image")
         constant = all(spread.is_constant for spread in spreads)
         at_zero, at_max = (
             float(np.mean([getattr(spread, end) for spread in spreads])) for end in ("at_zero", "at_max")
@@ -231,8 +231,9 @@ class Monitors:
         if self.constant_score is None or is_better(self.metric, value, self.constant_score):
             return None
         return (
-            f"{self.metric} {value:.4f} does not beat constant_median, {self.constant_score:.4f}, which predicts the "
-            "median training depth everywhere. Check that images and depth belong together, and the learning rates"
+            f"{TITLES[self.metric]} {value:.4f} does not beat constant_median, {self.constant_score:.4f}, which "
+            "predicts the median training depth everywhere. Check that images and depth belong together, and the "
+            "learning rates"
         )
 
     def _judge_overfitting(self) -> str | None:
@@ -249,9 +250,9 @@ class Monitors:
         if len(after) < OVERFIT_EVALUATIONS or share < OVERFIT_SHARE or last.loss >= best.loss:
             return None
         return (
-            f"validation {self.metric} went from {best.value:.4f} at step {best.step} to {last.value:.4f} while the "
-            f"training loss fell from {best.loss:.4f} to {last.loss:.4f}: the run overfits its training frames, or "
-            "data.val is unlike data.train. Use fewer steps, more frames or more augment"
+            f"validation {TITLES[self.metric]} went from {best.value:.4f} at step {best.step} to {last.value:.4f} "
+            f"while the training loss fell from {best.loss:.4f} to {last.loss:.4f}: the run overfits its training "
+            "frames, or data.val is unlike data.train. Use fewer steps, more frames or more augment"
         )
 
     def _update(self, step: int, found: Mapping[str, str | None]) -> list[str]:

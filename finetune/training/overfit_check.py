@@ -14,6 +14,7 @@ from finetune.training.build import make_batches
 from finetune.training.run import Run
 from finetune.training.startup import Startup
 from finetune.utils.errors import ResultError
+from finetune.utils.text import count_noun
 
 MAX_ABS_REL = 0.05  # AbsRel on overfitted frames: ten times a sensor's noise, a third of a usable model's
 
@@ -42,7 +43,8 @@ def require_overfit(run: Run, startup: Startup) -> str:
         )
     mean = sum(error for error, _ in scored) / len(scored)
     reached = (
-        f"run.overfit_batches {batches}: AbsRel {mean:.4f} on the {len(scored)} repeated samples after {steps} steps"
+        f"run.overfit_batches {batches}: AbsRel {mean:.4f} on the {count_noun(len(scored), 'repeated sample')} after "
+        f"{count_noun(steps, 'step')}"
     )
     if mean <= MAX_ABS_REL:
         return f"{reached}, at most {MAX_ABS_REL}: data and loss can be learned; held-out frames are another matter"

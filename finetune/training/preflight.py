@@ -33,7 +33,7 @@ from finetune.recipe.schema import DataEntry, Recipe
 from finetune.utils.errors import DataError, FileFault, ListError
 from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import is_file
-from finetune.utils.text import meters, percent
+from finetune.utils.text import count_noun, meters, percent
 
 SAMPLES = 24
 SAMPLES_LOOKED_INTO = 12  # samples searched for edges and surfaces, 50 ms each; eight must have edges
@@ -229,7 +229,7 @@ def require_apart(recipe: Recipe) -> None:
         count = sum(of == val for of, _ in shared)
         raise ListError(
             recipe.where(val),
-            f"{val} and {train} ({recipe.where(train)}) share {count} frame{'s' * (count > 1)}, {first} first",
+            f"{val} and {train} ({recipe.where(train)}) share {count_noun(count, 'frame')}, {first} first",
             "Take what is shared out of one of them, or, if this is meant, set data.val_may_repeat_train: true",
             code="repeated",
         )

@@ -14,6 +14,7 @@ from accelerate.state import AcceleratorState
 from accelerate.utils import broadcast_object_list, gather_object
 from torch._dynamo.exc import TorchDynamoException
 
+from finetune.evaluation.metrics import TITLES
 from finetune.evaluation.results import Chosen, Evaluation
 from finetune.export.export import export_model
 from finetune.inference.predictor import load_model
@@ -48,6 +49,7 @@ from finetune.utils.errors import FinetuneError, ProcessError, first_line
 from finetune.utils.paths import expand_path, path_exists
 from finetune.utils.resource_errors import explain_resource_error
 from finetune.utils.signals import Interrupts
+from finetune.utils.text import count_noun
 
 
 def run_training(recipe: Recipe, *, resume: bool, overwrite: bool, verbose: bool = False) -> None:
@@ -197,7 +199,7 @@ def _say_start(run: Run, startup: Startup, record: Mapping[str, object], remarks
     if run.step == 0:
         run.log.log_text("recipe", recipe_text(run.recipe), 0)
         if run.monitors.lasting:
-            run.log.log_text("alarms", "\n".join(run.monitors.sentences()), 0)
+            run.log.log_text("warnings", "\n".join(run.monitors.sentences()), 0)
     if run.recipe.run.deterministic:
         remarks = remarks._replace(details=(*remarks.details, DETERMINISTIC_NOTE))
     run.folder.write_json(ENVIRONMENT_FILE, {**record, "remarks": remarks._asdict()})
@@ -233,7 +235,9 @@ def _write_results(run: Run, evaluations: Sequence[Evaluation], frames: ShownFra
         warn(bad_samples.summary(run.trainer.samples_asked))
     print(table)
     if run.best and run.best.step == 0:
-        print(f"no evaluation beat the start ({metric} {run.best.value:.4f}): best/ holds the weights of step 0")
+        print(
+            f"no evaluation beat the start ({TITLES[metric]} {run.best.value:.4f}): best/ holds the weights of step 0"
+        )
     _write_page(run, evaluations, frames, warnings, found)
     sample = run.validator.samples[0].sample
     for name, target in _find_export_targets(run).items():
@@ -241,7 +245,7 @@ def _write_results(run: Run, evaluations: Sequence[Evaluation], frames: ShownFra
         print(export_model(load_model(str(run.folder.path)), name, target, sample.image, force=True))
     print(f"weights: {run.folder.best} (step {run.best.step if run.best else run.step})")
     if warnings:
-        print(f"{len(warnings)} warning{'s' * (len(warnings) > 1)}, above")
+        print(f"{count_noun(len(warnings), 'warning')}, above")
     print(next_line(run.folder))
 
 

@@ -32,6 +32,7 @@ from finetune.training.head_init import (
     start_model,
 )
 from finetune.utils.errors import CheckpointError, FinetuneError
+from finetune.utils.text import count_noun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -336,15 +337,16 @@ def total_steps(recipe: Recipe, processes: int) -> int:
     assert recipe.run.epochs is not None
     frames = sum(len(reader) for reader in readers_of(recipe.data.train))
     steps = -(-recipe.run.epochs * frames // (recipe.run.batch_size * recipe.run.accumulate * processes))
+    run = f"{count_noun(recipe.run.epochs, 'epoch')} of {count_noun(frames, 'frame')} are {count_noun(steps, 'step')}"
     if recipe.optim.warmup_steps is not None and recipe.optim.warmup_steps >= steps:
         raise FinetuneError(
             f"{recipe.where('optim.warmup_steps')}: optim.warmup_steps is {recipe.optim.warmup_steps}, but "
-            f"{recipe.run.epochs} epochs of {frames} frames are {steps} steps; expected fewer, such as {steps // 10}."
+            f"{run}; expected fewer, such as {steps // 10}."
         )
     if (recipe.run.overfit_batches or 0) > steps:
         raise FinetuneError(
             f"{recipe.where('run.overfit_batches')}: run.overfit_batches is {recipe.run.overfit_batches}, but "
-            f"{recipe.run.epochs} epochs of {frames} frames are {steps} steps; expected fewer, such as 1."
+            f"{run}; expected fewer, such as 1."
         )
     return steps
 

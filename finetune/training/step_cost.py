@@ -7,6 +7,8 @@ import sys
 
 import torch
 
+from finetune.utils.text import count_noun
+
 
 def peak_memory_bytes(device: torch.device) -> int:
     """The most memory so far: on a GPU what this process had of the GPU's, else what the process had at all."""
@@ -20,7 +22,7 @@ def cost_sentence(seconds_a_step: float, steps: int, peak_bytes: float, device: 
     """How long so many steps take and how much memory they need, without a full stop."""
     memory = "GPU memory" if device.type == "cuda" else "memory"
     return (
-        f"{describe_duration(seconds_a_step * steps)} for {steps} step{'s' * (steps != 1)}, evaluation extra; "
+        f"{describe_duration(seconds_a_step * steps)} for {count_noun(steps, 'step')}, evaluation extra; "
         f"peak {memory} {peak_bytes / 1e9:.1f} GB"
     )
 

@@ -9,7 +9,7 @@ from accelerate.utils import gather_object
 
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import PredictFunction, Row, evaluate, predict_with_network
-from finetune.evaluation.metrics import is_better
+from finetune.evaluation.metrics import TITLES, is_better
 from finetune.evaluation.protocols import Protocol
 from finetune.evaluation.results import Evaluation
 from finetune.models.checkpoints.load import read_checkpoint
@@ -23,7 +23,6 @@ from finetune.utils.errors import FinetuneError, first_line
 from finetune.utils.paths import path_exists
 
 # Metrics whose name people write in another way than recipes do.
-TITLES = {"abs_rel": "AbsRel", "sq_rel": "SqRel", "rmse": "RMSE", "rmse_log": "RMSE log", "silog": "SILog"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,8 +89,8 @@ class Validator:
         free = {"base": self.monitors.base_score, "constant": self.monitors.constant_score}
         name, score = next(((name, score) for name, score in free.items() if score is not None), ("", None))
         compared = "" if score is None else f" ({name} {score:.3f})"
-        best = "  best" if is_best and self.trainer.step else ""
-        return f"step {self.trainer.step}  {TITLES.get(self.metric, self.metric)} {value:.3f}{compared}{best}"
+        best = "  best" if is_best else ""
+        return f"step {self.trainer.step}  {TITLES[self.metric]} {value:.3f}{compared}{best}"
 
     def _score(self, predict: PredictFunction) -> Evaluation:
         """The row of the network as it is now; the monitors learn what its predictions look like."""
@@ -145,4 +144,4 @@ class Validator:
         if self.log and sentences:
             for sentence in sentences:
                 warn(sentence)
-            self.log.log_text("alarms", "\n".join(sentences), self.trainer.step)
+            self.log.log_text("warnings", "\n".join(sentences), self.trainer.step)

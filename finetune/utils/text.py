@@ -1,4 +1,4 @@
-"""Words and numbers in sentences: which word was probably meant, and how shares and depths are written."""
+"""Words and numbers in sentences: which word was probably meant, and how counts, shares and depths are written."""
 
 from __future__ import annotations
 
@@ -61,6 +61,11 @@ def similarity(left: str, right: str, at_least: float = 0.0) -> float:
     if max(floor, shared / len(long)) < at_least:
         return 0.0
     return max(floor, 1.0 - _edit_distance(short, long) / len(long))
+
+
+def count_noun(count: int, noun: str) -> str:
+    """A count with its noun, in the plural unless the count is 1: "1 step", "400 steps", "2 processes"."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}{'es' if noun.endswith('s') else 's'}"
 
 
 def did_you_mean(suggestion: str | None) -> str:

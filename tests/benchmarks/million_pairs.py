@@ -38,8 +38,8 @@ def opened(folder: Path, frames: int) -> tuple[int, float, float]:
             place = f"scene_{number // 1000:04}/camera_{number % 4}"
             file.write(f"{place}/color/{number:07}.jpg {place}/depth/{number:07}.png\n")
     call = [sys.executable, "-c", CHILD, str(folder), str(path)]
-    told = subprocess.run(call, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
-    return int(told[0]), float(told[1]), float(told[2])
+    printed = subprocess.run(call, cwd=ROOT, check=True, capture_output=True, text=True).stdout.split()
+    return int(printed[0]), float(printed[1]), float(printed[2])
 
 
 def main() -> int:

@@ -3,8 +3,9 @@
     DEPTH_SAMPLES=/path/to/samples python tests/benchmarks/relative_checkpoint.py [--checkpoint FILE]
 
 Protocol ``plain+align=scale_shift_inverse`` over all frames of ``data/room`` and of two real sequences; and of 1,000
-random pairs of pixels a frame whose depths are more than 20 % apart, the share whose nearer one is told. A constant and
-the mean inverse depth of all frames at each pixel, a layout prior, stand beside. Exits 1 where a target is missed.
+random pairs of pixels a frame more than 20 % of depth apart, the share whose nearer one is found. A constant and
+the mean inverse depth of all frames at each pixel, a layout prior, are shown next to them. Exits 1 where a target is
+missed.
 """
 
 from __future__ import annotations
@@ -52,13 +53,13 @@ class Data:
 
 def ordered_share(inverse: NDArray[np.floating], sample: DepthSample, seed: int) -> float:
     """Of random pairs of valid pixels with depths more than 20 % apart, the share whose nearer one has more inverse."""
-    depth_m, answer = sample.depth_m[sample.valid], inverse[sample.valid]
+    depth_m, prediction = sample.depth_m[sample.valid], inverse[sample.valid]
     draws = np.random.default_rng(seed)
     first, second = draws.integers(0, len(depth_m), (2, 50 * PAIRS))
     ratio = depth_m[first] / depth_m[second]
     apart = np.flatnonzero((ratio > APART) | (ratio < 1 / APART))[:PAIRS]
     nearer = depth_m[first[apart]] < depth_m[second[apart]]
-    return float(np.mean(nearer == (answer[first[apart]] > answer[second[apart]])))
+    return float(np.mean(nearer == (prediction[first[apart]] > prediction[second[apart]])))
 
 
 def abs_rel(protocol: Protocol, inverse: NDArray[np.floating], sample: DepthSample) -> float:
@@ -78,11 +79,11 @@ def layout_prior(samples: Sequence[DepthSample]) -> NDArray[np.floating]:
 def judge(data: Data, checkpoint: str, input_size: tuple[int, int]) -> bool:
     """Print the line of one data set; whether its targets are met."""
     samples, preprocessing = data.samples(), Preprocessing(input_size=input_size)
-    answer = predict_with_network(whole_network(read_checkpoint(checkpoint)))
+    predict = predict_with_network(whole_network(read_checkpoint(checkpoint)))
     protocol = Protocol(name="plain+align=scale_shift_inverse", min_depth_m=0.001, max_depth_m=10.0, kind="relative")
     inverses = [
         predict_one(
-            answer, torch.from_numpy(preprocessing(one.image))[None], (one.depth_m.shape[0], one.depth_m.shape[1])
+            predict, torch.from_numpy(preprocessing(one.image))[None], (one.depth_m.shape[0], one.depth_m.shape[1])
         )
         for one in samples
     ]

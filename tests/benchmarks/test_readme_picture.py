@@ -83,10 +83,10 @@ def test_the_legends_run_over_the_whole_ranges_and_name_their_ends() -> None:
 
 def test_a_row_of_a_comparison_does_not_depend_on_the_other_frames() -> None:
     alone = comparison([flat_frame()], far_m=5.0, most_error_m=1.0, width=148)
-    beside = comparison([flat_frame(), flat_frame(60, 40, 50.0)], far_m=5.0, most_error_m=1.0, width=148)
-    assert np.array_equal(beside[:47], alone[:47])
-    assert np.array_equal(beside[-60:], alone[-60:])
-    assert len(beside) == len(alone) + 30 + 8  # a tall frame is a tall row
+    both = comparison([flat_frame(), flat_frame(60, 40, 50.0)], far_m=5.0, most_error_m=1.0, width=148)
+    assert np.array_equal(both[:47], alone[:47])
+    assert np.array_equal(both[-60:], alone[-60:])
+    assert len(both) == len(alone) + 30 + 8  # a tall frame is a tall row
 
 
 def test_points_are_the_sixth_picture_where_the_camera_is_known() -> None:

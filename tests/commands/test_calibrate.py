@@ -123,7 +123,7 @@ def test_known_distances_by_hand(
     assert main([str(camera / "model.safetensors"), "--known-distances", str(labels), "--output", str(out)]) == 0
     expected = np.sqrt(np.sqrt(1.1 * 1.3) * 1.2)
     assert load_model(out).max_depth_m == pytest.approx(10 * expected, rel=1e-5)
-    assert f"scale {expected:.4f} from 3 pixels of 2 frame(s)" in capsys.readouterr().out
+    assert f"scale {expected:.4f} from 3 pixels of 2 frames" in capsys.readouterr().out
 
 
 def test_known_distances_are_of_the_image_as_a_viewer_shows_it(camera: Path, tmp_path: Path) -> None:

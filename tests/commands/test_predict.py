@@ -273,15 +273,15 @@ def test_a_pattern_of_very_many_parts_is_one_sentence(
     assert said == ("finetune stopped: a pattern of 2001 parts, *.jpg last, is too long to search. Name a folder.\n")
 
 
-@pytest.mark.parametrize(("pattern", "told"), [("*.jpg", ""), ("*/*.jpg", ""), ("folder/*.jpg", "folder")])
+@pytest.mark.parametrize(("pattern", "hint"), [("*.jpg", ""), ("*/*.jpg", ""), ("folder/*.jpg", "folder")])
 def test_a_pattern_in_a_folder_that_may_not_be_listed_says_so(
-    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], pattern: str, told: str
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], pattern: str, hint: str
 ) -> None:
     with closed_folder() as closed:
         with as_normal_user():
             assert main([metric, str(closed / pattern), "--output", str(tmp_path / "out")]) == 2
         said = capsys.readouterr().err
-    if told:
+    if hint:
         expected = f"{closed / pattern}: matches no image; there is no permission to look it up in {closed}. Fix the"
     else:
         expected = f"{closed}: cannot be listed (Permission denied). Make it a folder that this user may read"

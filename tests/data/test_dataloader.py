@@ -126,9 +126,12 @@ class NotToBeHandedOver(Dataset[object]):
         return lambda: index
 
 
+@pytest.mark.parametrize(("rank", "named"), [(None, ""), ("0", ""), ("1", "[process 1] ")])
 def test_a_worker_that_cannot_hand_over_a_sample_dies_of_it_and_is_not_waited_for(
-    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, rank: str | None, named: str
 ) -> None:
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
     # PyTorch asks to hear of workers that end once in a process, and what came before may have ended that.
     monkeypatch.setattr("torch.utils.data._utils.signal_handling._SIGCHLD_handler_set", False)
     loader = DataLoader(NotToBeHandedOver(), num_workers=1, collate_fn=list, worker_init_fn=init_worker, timeout=30)
@@ -137,7 +140,7 @@ def test_a_worker_that_cannot_hand_over_a_sample_dies_of_it_and_is_not_waited_fo
         list(loader)
     assert time.monotonic() - started < 20
     said = capfd.readouterr().err
-    assert said.startswith("A process that reads data could not hand it over: ")
+    assert said.startswith(f"{named}A process that reads data could not hand it over: ")
     # What cannot be pickled; the words around it are Python's, and differ from version to version.
     assert "'NotToBeHandedOver.__getitem__.<locals>.<lambda>'" in said and said.count("\n") == 1
 

@@ -46,7 +46,7 @@ def test_says_its_suffix_and_limit(exporter: Exporter) -> None:
 
 
 class Exported(NamedTuple):
-    """A model, and what export made of it; ``left``: all that lay beside the output before targets were moved."""
+    """A model, and what export made of it; ``left``: all that was next to the output before targets were moved."""
 
     exporter: Exporter
     model: Predictor

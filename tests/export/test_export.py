@@ -117,12 +117,12 @@ def test_one_that_is_asked_to_end_while_it_takes_its_names_leaves_what_stood_the
     for name in ("m.json", "m.pth"):
         (out / name).write_text(f"older {name}")
 
-    def told(source: Path, target: Path) -> None:
+    def move_and_interrupt(source: Path, target: Path) -> None:
         if next(finishes) == moment:
             os.kill(os.getpid(), signal.SIGTERM)
         move_into_place(source, target)
 
-    monkeypatch.setattr("finetune.export.export.move_into_place", told)
+    monkeypatch.setattr("finetune.export.export.move_into_place", move_and_interrupt)
     with pytest.raises(Interrupted):
         export_model(model, "official", out / "m.pth", force=True)
     assert {path.name: path.read_text() for path in out.iterdir()} == {
@@ -180,7 +180,7 @@ def test_onnxruntime_is_told_to_report_nothing_before_it_is_imported(
 
     stub = tmp_path / "onnxruntime.py"
     stub.write_text("import os\nat_import = os.environ.get('ORT_DISABLE_TELEMETRY')\n"
-                    "def disable_telemetry_events():\n    global told\n    told = True\n")  # fmt: skip
+                    "def disable_telemetry_events():\n    global disabled\n    disabled = True\n")  # fmt: skip
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delenv("ORT_DISABLE_TELEMETRY", raising=False)
     imported: Any = None
@@ -188,7 +188,7 @@ def test_onnxruntime_is_told_to_report_nothing_before_it_is_imported(
         inside.delitem(sys.modules, "onnxruntime", raising=False)
         imported = import_runtime()
         inside.delitem(sys.modules, "onnxruntime")
-    assert (imported.at_import, imported.told) == ("1", True)
+    assert (imported.at_import, imported.disabled) == ("1", True)
     package = Path(finetune.__file__).parent
     importing = [path.name for path in package.rglob("*.py") if "import onnxruntime" in path.read_text()]
     assert importing == ["onnx.py"]

@@ -127,8 +127,8 @@ def test_our_own_loader_gives_back_what_was_exported(exported: tuple[Predictor, 
 def test_official_ours_huggingface_ours_official_is_bit_equal(encoder: str, kind: str, tmp_path: Path) -> None:
     first = Official.from_ours(drawn_model(encoder, None, (1.0, 30.0)).state_dict())
     torch.save(first, tmp_path / "first.pth")
-    told: dict[str, Any] = {"kind": kind, "max_depth_m": 20.0 if kind == "metric" else None, "version": "v2"}
-    model = load_model(tmp_path / "first.pth", **told, input_size=(112, 154))
+    stated: dict[str, Any] = {"kind": kind, "max_depth_m": 20.0 if kind == "metric" else None, "version": "v2"}
+    model = load_model(tmp_path / "first.pth", **stated, input_size=(112, 154))
     image = draw_dead_leaves(120, 160)
     # Not the size that positions are stored for, so that they are refitted.
     metadata = {"preprocessing": Preprocessing(input_size=(112, 154)).to_mapping()}

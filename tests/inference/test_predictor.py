@@ -186,8 +186,8 @@ def test_what_nothing_says_the_size_of_is_said_each_time_and_never_guessed_for_t
         assert load_model(vits, kind="relative", version="v2").preprocessing.input_size == (518, 518)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        told = load_model(vits, kind="relative", version="v2", input_size=(252, 336))
-    assert told.preprocessing.input_size == (252, 336)
+        described = load_model(vits, kind="relative", version="v2", input_size=(252, 336))
+    assert described.preprocessing.input_size == (252, 336)
 
 
 def test_on_the_command_line_the_size_is_told_by_an_option(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -198,8 +198,8 @@ def test_on_the_command_line_the_size_is_told_by_an_option(tmp_path: Path, capsy
     assert predict.main(call) == 2
     assert "Set --input-size to its height and width" in capsys.readouterr().err
     assert predict.main([*call, "--input-size", "28x42"]) == 0
-    told = load_model(path, kind="metric", max_depth_m=10.0, version="v2", input_size=(28, 42))
-    assert np.array_equal(np.load(tmp_path / "out" / "photo.npy"), told.predict(picture()))
+    described = load_model(path, kind="metric", max_depth_m=10.0, version="v2", input_size=(28, 42))
+    assert np.array_equal(np.load(tmp_path / "out" / "photo.npy"), described.predict(picture()))
     with pytest.raises(SystemExit):
         predict.main([*call, "--input-size", "28x43"])
     assert "28x43 is not a height and a width such as 252x336, multiples of 14" in capsys.readouterr().err

@@ -241,7 +241,7 @@ def test_keys_that_an_older_version_did_not_have_count_only_where_somebody_wrote
 
 
 def test_every_place_that_a_reader_is_told_is_known_for_one() -> None:
-    no_places = {"depth", "rgb", "scenes", "variations"}  # names of what lies below the root
+    no_places = {"depth", "rgb", "scenes", "variations"}  # names of what is below the root
     for name in registry.READERS:
         for option in fields(registry.find(registry.READERS, name)):
             if "str" in str(option.type).replace("Literal", "").split("[")[0] or option.name in no_places:
@@ -374,7 +374,7 @@ def test_a_folder_belongs_to_one_process_until_it_ends_however_it_does(tmp_path:
         assert here.claim() is None
         here.release()
     path.mkdir()
-    assert list(path.iterdir()) == []  # the lock lies beside it
+    assert list(path.iterdir()) == []  # the lock is next to it
 
 
 def test_a_second_launch_is_refused(recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -38,7 +38,7 @@ def written(
         "images_used": images,
         "images_skipped": 0,
         "pixels_used": 1000 * images,
-        "alarms": ["alarm at step 2, <overfitting>."] if value > 0.5 else [],
+        "alarms": ["warning at step 2, <overfitting>."] if value > 0.5 else [],
     }
     (folder / "evaluation.json").write_text(json.dumps([evaluation]))
     (folder / "recipe.yaml").write_text(

@@ -157,7 +157,7 @@ def test_everything_is_on_it_and_escaped() -> None:
     page = render_report_page(
         content(
             Planes(),
-            monitors=["alarm at step 9, overfitting: a < b."],
+            monitors=["warning at step 9, overfitting: a < b."],
             environment=environment,
             files={"export, official": "runs/room & co/export/room.pth"},
         )
@@ -165,7 +165,7 @@ def test_everything_is_on_it_and_escaped() -> None:
     require_valid(page)
     assert "<x>" not in page and "name: &lt;x&gt;" in page
     for said in (
-        "alarm at step 9, overfitting: a &lt; b.",
+        "warning at step 9, overfitting: a &lt; b.",
         "NVIDIA H100",
         "0123456789ab with changes",
         "python 3.11.7, torch 2.8.0",
@@ -192,7 +192,7 @@ def test_everything_is_on_it_and_escaped() -> None:
 
 
 @pytest.mark.parametrize(("monitors", "said"), [(None, False), ([], True)])
-def test_that_no_alarm_stood_is_said_of_a_run_alone(monitors: list[str] | None, said: bool) -> None:
+def test_that_there_was_no_warning_is_said_of_a_run_alone(monitors: list[str] | None, said: bool) -> None:
     page = render_report_page(content(Planes(), images=2, monitors=monitors))
     assert ("No warning was active at the end of the run." in page) == said
 

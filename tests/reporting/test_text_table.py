@@ -63,7 +63,7 @@ def numbers_of(found: str) -> list[str]:
 def test_the_best_of_a_column_is_marked_whether_low_or_high() -> None:
     found = format_evaluation(evaluation(), 80)
     heads, *rows = lines_of(found, "error, lower is better")
-    assert heads == ["abs_rel", "sq_rel", "m", "rmse", "m", "rmse_log", "log10", "silog"]
+    assert heads == ["AbsRel", "SqRel", "m", "RMSE", "m", "RMSElog", "log10", "SILog"]
     assert rows == [
         ["constant_median", *["0.5000"] * 6],
         ["base_fitted_scale", *["0.2500"] * 6],
@@ -72,7 +72,8 @@ def test_the_best_of_a_column_is_marked_whether_low_or_high() -> None:
     heads, *rows = lines_of(found, "share, higher is better")
     assert heads[:3] == ["delta1", "delta2", "delta3"]
     assert [row[1:4] for row in rows] == [["0.5000"] * 3, ["0.7500"] * 3, ["0.8750*"] * 3]
-    assert "* best of its column. deltaN: share of pixels within a factor of 1.25^N." in found
+    assert "* best of its column. deltaN: share of pixels within a factor of 1.25^N.\n" in found
+    assert "\nNo unit: RMSElog and SILog (times 100) by natural, log10 by decimal logarithms.\n" in found
 
 
 def test_values_that_read_the_same_are_all_the_best_and_one_row_has_no_rival() -> None:
@@ -113,7 +114,7 @@ def test_numbers_end_where_their_head_ends() -> None:
     lines = format_evaluation(evaluation(), 80).splitlines()
     start = lines.index(next(line for line in lines if "error, lower is better" in line))
     heads, *rows = lines[start + 1 : start + 5]
-    ends = [heads.index(head) + len(head) for head in ("abs_rel", "sq_rel m", "rmse m", "rmse_log", "log10")]
+    ends = [heads.index(head) + len(head) for head in ("AbsRel", "SqRel m", "RMSE m", "RMSElog", "log10")]
     assert all(row[end - 1].isdigit() and row[end : end + 1] in ("", " ", "*") for row in rows for end in ends)
 
 

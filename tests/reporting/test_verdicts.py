@@ -80,14 +80,14 @@ def course(*scores: float, losses: Sequence[float] = ()) -> list[Evaluated]:
 def test_better_everywhere() -> None:
     (verdict,) = find_verdicts(made(0.1), "finetuned", "abs_rel")
     assert verdict.found == (
-        "finetuned beats every baseline at every measured distance (abs_rel 0.1000 against 0.3600 of calibrated_start)"
+        "finetuned beats every baseline at every measured distance (AbsRel 0.1000 against 0.3600 of calibrated_start)"
     )
     assert verdict.try_next
 
 
 def test_not_better_than_the_best_baseline() -> None:
     # It beats three of four rows, and the fourth it only equals.
-    assert "finetuned does not beat calibrated_start (abs_rel 0.3600 against 0.3600)" in said(made(0.36))
+    assert "finetuned does not beat calibrated_start (AbsRel 0.3600 against 0.3600)" in said(made(0.36))
     # Without that row it does.
     free = {row: value for row, value in FREE.items() if row != "calibrated_start"}
     assert "finetuned beats every baseline" in said(made(0.36, free=free))
@@ -167,7 +167,7 @@ def test_few_frames() -> None:
 
 def test_overfit() -> None:
     text = said(made(0.1), history=course(0.4, 0.1, 0.12, 0.13, losses=(2.0, 1.0, 0.7, 0.5)))
-    assert "validation abs_rel was 0.1000 at step 100 and ended at 0.1300, while the training loss kept fall" in text
+    assert "validation AbsRel was 0.1000 at step 100 and ended at 0.1300, while the training loss kept fall" in text
     assert "run.steps of about 100" in text
     text = said(made(0.1), history=course(0.4, 0.1, 0.13, losses=(2.0, 1.0, 1.5)))
     assert "ended at 0.1300. Next" in text and "lower learning rates" in text

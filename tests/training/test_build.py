@@ -270,9 +270,9 @@ def test_a_run_from_v1_and_another_max_depth_says_and_keeps_both(
 ) -> None:
     base = tmp_path / "mine.pth"
     torch.save(Official.from_ours(small_model(5.0).state_dict()), base)
-    told = ("model.checkpoint_kind=metric", "model.checkpoint_max_depth_m=5.0", "model.checkpoint_version=v1")
+    stated = ("model.checkpoint_kind=metric", "model.checkpoint_max_depth_m=5.0", "model.checkpoint_version=v1")
     size = "model.checkpoint_input_size=[84, 112]"
-    arguments = (f"model.checkpoint={base}", *told, size, "run.steps=2", "optim.lr=1e-9", "optim.lr_decoder=1e-9")
+    arguments = (f"model.checkpoint={base}", *stated, size, "run.steps=2", "optim.lr=1e-9", "optim.lr_decoder=1e-9")
     assert launch(recipe, *arguments) == 2
     assert "model.on_max_depth: rescale to have them scaled" in capsys.readouterr().err
     assert launch(recipe, *arguments, "model.on_max_depth=rescale") == 0

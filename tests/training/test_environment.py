@@ -127,8 +127,8 @@ def test_processes_that_train_apart_stop(recipe: Path, monkeypatch: pytest.Monke
     accelerator, _ = make_accelerator(load_recipe(recipe))
     assert accelerator.num_processes == 1
     # Accelerate has made up its mind for this process.
-    told = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
-    for name, value in told.items():
+    launched = {"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "MASTER_ADDR": "localhost", "MASTER_PORT": "29500"}
+    for name, value in launched.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
     with pytest.raises(FinetuneError, match="2 processes, but Accelerate sees 1"):

@@ -59,7 +59,7 @@ def test_the_first_lines_of_the_room_are_four_groups(tmp_path: Path, capsys: pyt
         f"watch it: tensorboard --logdir {run}/tensorboard",
     ]
     evaluations = [line for line in printed.splitlines() if line.startswith("step ") and "AbsRel" in line]
-    assert evaluations[0] == "step 0  AbsRel 0.158 (base 0.148)"
+    assert evaluations[0] == "step 0  AbsRel 0.158 (base 0.148)  best"
     assert evaluations[1].startswith("step 1  AbsRel 0.") and " (base 0.148)" in evaluations[1]
     assert printed.splitlines()[-1] == (
         f"next: open {run}/report.html; finetune evaluate {run} --recipe {run}/recipe.yaml; "

@@ -175,7 +175,7 @@ def test_the_last_layer_is_solved_for_depth() -> None:
     )
     last = torch.nn.Conv2d(32, 1, 1)
     solve_last_layer(last, pixels, 8.0)
-    answer = 8.0 * torch.sigmoid(last(torch.from_numpy(features).T.reshape(1, 32, 40, 100))).detach().numpy().reshape(
+    pred_m = 8.0 * torch.sigmoid(last(torch.from_numpy(features).T.reshape(1, 32, 40, 100))).detach().numpy().reshape(
         -1
     )
-    assert np.mean(np.abs(answer - depth_m) / depth_m) < 1e-3
+    assert np.mean(np.abs(pred_m - depth_m) / depth_m) < 1e-3

@@ -99,8 +99,8 @@ def test_a_folder_whose_sockets_would_have_too_long_a_path_is_said_before(monkey
 
 def test_a_precision_that_has_not_been_run_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     assert precision_of_launcher() == "no"
-    for told in ("bf16", "BF16"):
-        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", told)
+    for precision in ("bf16", "BF16"):
+        monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", precision)
         assert precision_of_launcher() == "bf16"
     monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "fp8")
     with pytest.raises(FinetuneError, match=r"mixed precision fp8, which has not been run.*run\.precision: bf16"):

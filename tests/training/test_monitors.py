@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from finetune.commands import train
 from finetune.data.preprocessing import Preprocessing
+from finetune.evaluation.metrics import TITLES
 from finetune.models.checkpoints.save import save_native
 from finetune.models.depth_model import DepthModel
 from finetune.training.monitors import Monitors, MonitorState, Movement, PredictionSpread, measure_spread
@@ -86,7 +87,7 @@ def test_a_fifth_of_the_range() -> None:
 def test_worse_than_a_constant_begins_once_and_ends() -> None:
     of = monitors()
     assert evaluated(of, 0.5, step=0) == ""  # where a run starts is not its result
-    assert "abs_rel 0.4100 does not beat constant_median, 0.4000" in evaluated(of, 0.41, step=1)
+    assert "AbsRel 0.4100 does not beat constant_median, 0.4000" in evaluated(of, 0.41, step=1)
     assert evaluated(of, 0.42, step=2) == ""
     assert of.sentences() == [said for said in of.sentences() if "at step 2" in said and "0.4200" in said] != []
     assert evaluated(of, 0.39, step=3) == "step 3: no longer: worse than constant_median."
@@ -114,7 +115,7 @@ def test_validation_that_gets_worse_while_training_gets_better(metric: str, valu
         for step, (value, loss) in enumerate(zip(values, losses, strict=True), 1)
     ]
     assert not any(said[:-1])
-    assert f"validation {metric} went from {values[1]:.4f} at step 2 to {values[-1]:.4f}" in said[-1]
+    assert f"validation {TITLES[metric]} went from {values[1]:.4f} at step 2 to {values[-1]:.4f}" in said[-1]
     assert "loss fell from 0.9000 to 0.6000" in said[-1]
     # With a loss that rises as well it is another fault; within 5 % it is noise.
     for other, loss in ((values[-1], 0.95), (values[1] * (0.96 if metric == "delta1" else 1.04), 0.6)):
@@ -125,17 +126,17 @@ def test_validation_that_gets_worse_while_training_gets_better(metric: str, valu
 
 def test_weights_that_stay_are_named_by_their_part() -> None:
     network = small_model(10.0)
-    answer = np.array([[1.0, 2.0]])
-    movement = Movement(network, lambda: answer)
-    assert len(list(movement.faults(network))) == 4  # encoder, decoder, head, answer
+    prediction = np.array([[1.0, 2.0]])
+    movement = Movement(network, lambda: prediction)
+    assert len(list(movement.faults(network))) == 4  # encoder, decoder, head, prediction
     with torch.no_grad():
         for name, parameter in network.named_parameters():
             if not name.startswith("encoder."):
                 parameter.mul_(1.001)
-    answer = np.array([[1.0, 2.001]])
+    prediction = np.array([[1.0, 2.001]])
     assert list(movement.faults(network)) == ["the weights of the encoder did not move (0 of their size)"]
     network.encoder.requires_grad_(False)
-    frozen = " ".join(Movement(network, lambda: answer).faults(network))
+    frozen = " ".join(Movement(network, lambda: prediction).faults(network))
     assert "the decoder did not" in frozen and "the head did not" in frozen and "encoder" not in frozen
 
 
@@ -150,7 +151,7 @@ def test_what_stands_comes_back_from_a_resume_point() -> None:
 
 
 def write_metric(path: Path, bias: float, flat: bool) -> Path:
-    """A metric base of 10 m whose last layer has a bias, and weights unless it is to answer one number."""
+    """A metric base of 10 m whose last layer has a bias, and weights unless it is to predict one number."""
     network: DepthModel = small_model(10.0)
     set_last_bias(network, bias)
     if flat:
@@ -165,7 +166,7 @@ def write_metric(path: Path, bias: float, flat: bool) -> Path:
 def tensorboard_texts(run: Path) -> str:
     events = EventAccumulator(str(run / "tensorboard"))
     events.Reload()
-    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("alarms")]
+    tags = [tag for tag in events.Tags()["tensors"] if tag.startswith("warnings")]
     return " ".join(value.tensor_proto.string_val[0].decode() for tag in tags for value in events.Tensors(tag))
 
 
@@ -215,7 +216,7 @@ def test_overfitting_is_named(recipe: Path, frames: Path, tmp_path: Path, capsys
     arguments = (f"data.val.0.root={folder}", "run.steps=12", "run.evaluate_every_steps=2", "optim.lr_decoder=5e-4")
     assert train.main([str(recipe), *arguments, "model.decoder_init=scratch", "export=[]"]) == 0
     said = capsys.readouterr().out
-    assert "overfitting: validation abs_rel went from" in said
+    assert "overfitting: validation AbsRel went from" in said
     assert "while the training loss fell from" in said
 
 

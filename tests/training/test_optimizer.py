@@ -26,8 +26,8 @@ def test_a_step_beyond_the_end_is_as_the_end(schedule: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "total_steps", "expected"),
+    ("given", "total_steps", "expected"),
     [(None, 5, 0), (None, 20, 2), (None, 499, 49), (None, 500, 50), (None, 10**6, 50), (0, 20, 0), (7, 20, 7)],
 )
-def test_a_warm_up_that_nothing_says_fits_the_run(told: int | None, total_steps: int, expected: int) -> None:
-    assert warmup_within(told, total_steps) == expected
+def test_a_warm_up_that_nothing_says_fits_the_run(given: int | None, total_steps: int, expected: int) -> None:
+    assert warmup_within(given, total_steps) == expected

@@ -1,4 +1,4 @@
-"""What a machine ran out of, told from other errors, and said in a sentence by every command."""
+"""What a machine ran out of, distinguished from other errors, and said in a sentence by every command."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def test_a_worker_that_dies_where_few_files_may_be_opened_died_of_that(monkeypat
 
 
 def test_what_pytorch_does_not_know_of_a_worker_is_left_out() -> None:
-    told = "DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details are lost due to multiprocessing."
-    found = str(explain_resource_error(RuntimeError(told), of_disk="", of_memory=""))
+    message = "DataLoader worker (pid 7) exited unexpectedly with exit code 1. Details are lost due to multiprocessing."
+    found = str(explain_resource_error(RuntimeError(message), of_disk="", of_memory=""))
     assert "(DataLoader worker (pid 7) exited unexpectedly with exit code 1)." in found
 
 

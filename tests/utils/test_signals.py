@@ -1,4 +1,4 @@
-"""Runs as processes that are told to end, or killed, and go on as if they had not been."""
+"""Runs as processes that are asked to end, or killed, and go on as if they had not been."""
 
 import os
 import random
@@ -113,8 +113,8 @@ def test_two_processes_end_together_when_one_of_them_is_told_to(recipe: Path, tm
     process = start(recipe, *arguments, "run.log_every_steps=1", "run.evaluate_every_steps=500", processes=2)
     wait_for_step(process, run, 1)
     trained = [one for one in psutil.Process(process.pid).children(recursive=True) if "train.py" in str(one.cmdline())]
-    told = next(one for one in trained if one.environ().get("RANK") == "1")
-    told.send_signal(signal.SIGTERM)
+    second = next(process for process in trained if process.environ().get("RANK") == "1")
+    second.send_signal(signal.SIGTERM)
     said, errors = process.communicate(timeout=60)
     assert process.returncode != 0
     (saved,) = (run / "checkpoints").iterdir()

@@ -2,7 +2,7 @@ import pytest
 
 from finetune.recipe.schema import RunOptions
 from finetune.recipe.validate import option_fields
-from finetune.utils.text import meters, nearest, percent, similarity
+from finetune.utils.text import count_noun, meters, nearest, percent, similarity
 
 
 @pytest.mark.parametrize(
@@ -88,3 +88,8 @@ def test_a_share_below_one_percent_has_two_digits(share: float, text: str) -> No
 )
 def test_whole_meters_are_written_in_full(depth_m: float, digits: int, text: str) -> None:
     assert meters(depth_m, digits) == text
+
+
+def test_one_thing_is_singular() -> None:
+    assert [count_noun(count, "step") for count in (0, 1, 2)] == ["0 steps", "1 step", "2 steps"]
+    assert count_noun(2, "process") == "2 processes"

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, replace
 from typing import Literal, get_args
 
-# Findings that a user may overrule, by name in ``data.accept``: they judge, and may be wrong.
+# What a check concludes from samples. It may be wrong, so a user can overrule it by its name in ``data.accept``.
 Accepted = Literal[
     "focal",
     "bits",
@@ -18,37 +18,26 @@ Accepted = Literal[
     "few_points",
     "constant",
     "max_depth",
-    "checkpoint_kind",
     "image_levels",
+    "checkpoint_kind",
 ]
-SEVERITIES = ("stop", "warn", "note")
-# Names of findings. A cause comes before what follows from it: disparity taken for depth has a strange unit as well.
+JUDGMENTS: tuple[str, ...] = get_args(Accepted)
+# Names of findings; those that are no judgments are facts. A cause comes before what follows from it: disparity taken
+# for depth has a strange unit as well.
 NAMES = (
     "files",
-    "focal",
-    "bits",
-    "depth_is",
-    "mirrored",
-    "registration",
-    "sentinel",
-    "unit",
-    "few_points",
-    "constant",
-    "max_depth",
-    "image_levels",
+    *JUDGMENTS,
     "repeated",
     "near_duplicates",
     "one_recording",
     "checkpoint",
-    "checkpoint_kind",
     "export",
     "evaluation",
     "run",
     "input_size",
     "step",
 )
-# A check concludes these from samples and may be wrong: ``data.accept`` takes their names. The others are facts.
-JUDGMENTS: tuple[str, ...] = get_args(Accepted)
+SEVERITIES = ("stop", "warn", "note")
 
 
 @dataclass(frozen=True, kw_only=True)

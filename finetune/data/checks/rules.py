@@ -15,7 +15,7 @@ from finetune.data.checks.flatness import Reading
 from finetune.data.checks.frame_stats import Facts
 from finetune.data.checks.ranges import find_lost_depth, find_sentinel
 from finetune.data.checks.registration import MIN_FRAMES, Fit, fit_edges
-from finetune.utils.text import percent
+from finetune.utils.text import count_noun, percent
 
 # How many more pixels, as a natural log, the largest plane of another reading must hold in the median frame.
 _CLEARLY_OTHER = 0.3
@@ -100,7 +100,7 @@ def _find_other_reading(entry: Entry) -> Iterator[Finding]:
             name="depth_is",
             key=entry.key,
             evidence=f"the numbers look like {meaning}: read so, the largest flat surface holds {other:.0%} of the "
-            f"pixels in the median of {len(shares)} frames, read as depth {z:.0%}",
+            f"pixels in the median of {count_noun(len(shares), 'frame')}, read as depth {z:.0%}",
             fix=f"Set {entry.key}.depth_is: {name}, {needed} ({entry.where})",
         )
 
@@ -119,8 +119,8 @@ def _find_misregistration(entry: Entry) -> Iterator[Finding]:
         return
     sure = found.frames >= MIN_FRAMES
     numbers = (
-        f"over {found.frames} frames the color at depth edges changes by {_percent(found.rise.in_place)} of its range "
-        "more than around them"
+        f"over {count_noun(found.frames, 'frame')} the color at depth edges changes by "
+        f"{_percent(found.rise.in_place)} of its range more than around them"
     )
     mirrored = fit_edges([frame.edges for frame in entry.facts if frame.edges], mirrored=True)
     if mirrored and mirrored.fits and found.rise.in_place < 0.5 * mirrored.rise.in_place:

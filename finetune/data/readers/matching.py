@@ -12,6 +12,7 @@ from finetune.data.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
 from finetune.data.readers.formats import foreign_fault
 from finetune.utils.errors import ListError
 from finetune.utils.paths import is_file, list_folder, real_path
+from finetune.utils.text import count_noun
 
 IMAGE_WORDS = {"rgb", "bgr", "color", "colour", "image", "img", "photo", "left", "gray", "grey", "ir", "infrared"}
 DEPTH_WORDS = {"depth", "depthmap", "dpt", "disp", "disparity", "range"}
@@ -145,7 +146,7 @@ def _no_files_error(folder: str, paths: Sequence[Path], suffixes: tuple[str, ...
     foreign = describe_foreign(others)
     if foreign is None:
         ending, count = Counter(path.suffix.lower() for path in others).most_common(1)[0]
-        found += f", but {count} file{'s' * (count > 1)} whose name ends in {ending}"
+        found += f", but {count_noun(count, 'file')} whose name ends in {ending}"
         return ListError(folder, found, f"{fix}, or write the files as one of these kinds")
     return ListError(folder, f"{found}, but {foreign[0]}", foreign[1])
 
@@ -168,7 +169,7 @@ def describe_foreign(paths: Sequence[Path]) -> tuple[str, str] | None:
         except OSError:
             continue
         if fault is not None:
-            found = f"{count} file{'s' * (count > 1)} whose name ends in {ending}: {first.name} {fault.found}"
+            found = f"{count_noun(count, 'file')} whose name ends in {ending}: {first.name} {fault.found}"
             return found, fault.fix
     return None
 

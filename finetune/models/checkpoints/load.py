@@ -44,6 +44,7 @@ from finetune.utils import registry
 from finetune.utils.errors import CheckpointError, first_line, shown
 from finetune.utils.kinds import KindOption
 from finetune.utils.paths import expand_path, path_exists
+from finetune.utils.text import count_noun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -369,13 +370,13 @@ def _encoder_of(tensors: Mapping[str, Tensor], source: str, wanted: str, in_brac
     if found is None:
         raise CheckpointError(
             source,
-            f"found {blocks} blocks of width {width}, which is no known encoder",
+            f"found {count_noun(blocks, 'block')} of width {width}, which is no known encoder",
             f"Use the weights of one of {', '.join(ENCODERS)}",
         )
     if wanted not in ("auto", found):
         spec = ENCODERS[wanted]
         difference = (
-            f"found {blocks} blocks, encoder {wanted} has {spec.depth}"
+            f"found {count_noun(blocks, 'block')}, encoder {wanted} has {spec.depth}"
             if blocks != spec.depth
             else f"found tokens of width {width}, encoder {wanted} has {spec.embed_dim}"
         )

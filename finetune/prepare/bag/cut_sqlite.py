@@ -84,7 +84,7 @@ class CutSqliteReader:
                 yield wanted[topic], time_ns, data
 
     def _list_rows(self, database: sqlite3.Connection) -> Iterator[tuple[int, int, int]]:
-        # The index of times is elsewhere in the file than the rows. To read the data shows whether all of it is there.
+        # Read the rows, not the index of times, which is elsewhere in the file: only so a cut file is noticed.
         try:
             for row in database.execute("SELECT timestamp, id, topic_id, data FROM messages NOT INDEXED ORDER BY id"):
                 yield row[:3]

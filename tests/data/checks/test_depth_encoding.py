@@ -56,11 +56,11 @@ def test_bits_that_most_maps_have_are_named_with_the_two_keys() -> None:
 def test_numbers_from_0_to_1_may_be_three_things(
     scale: Any, most_m: float, unit: float, limit_m: float, said: str | None
 ) -> None:
-    told = facts(
+    frame = facts(
         numbers=Numbers(scale=scale), most_m=most_m, depth_m=np.linspace(0.4, 1, 50, dtype=np.float32) * most_m
     )
-    told = dataclasses.replace(told, most_share=0.1)  # the sky, at the end of the range
-    found = named(entry([told] * 4, limit_m=limit_m, meters_per_unit=unit), "unit", "max_depth", "sentinel")
+    frame = dataclasses.replace(frame, most_share=0.1)  # the sky, at the end of the range
+    found = named(entry([frame] * 4, limit_m=limit_m, meters_per_unit=unit), "unit", "max_depth", "sentinel")
     if said is None:
         assert not [one for one in found if one.name == "unit"]
         return

@@ -41,7 +41,7 @@ def test_noise_beyond_the_range_raises_no_range() -> None:
     far = facts([*np.linspace(0.5, 4, 900), *np.linspace(10.5, 60, 100)], most_m=60.0, next_m=59.0)
     found = only(find_lost_depth(entry([far], 10.0, max_depth_m=None)))
     assert found.fix.startswith("Set model.max_depth_m: 60, or more")
-    # A reader without such a key cannot be told to use it.
+    # A reader without such a key cannot be advised to use it.
     found = only(find_lost_depth(entry([noisy], 10.0)))
     assert found.fix.startswith("Set model.max_depth_m: ")
 

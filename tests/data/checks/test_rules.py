@@ -288,7 +288,7 @@ def test_no_sound_sample_is_stopped_and_wrong_ones_are_found(count: int) -> None
 
 @pytest.mark.skipif(not SAMPLES, reason="set DEPTH_SAMPLES to the folder of real RGB-D samples to run this")
 def test_real_pairs_are_told_to_be_registered_or_not() -> None:
-    told: dict[bool, set[str]] = {True: set(), False: set()}
+    warned: dict[bool, set[str]] = {True: set(), False: set()}
     for (name, registered), samples in real_pairs().items():
         if "raw" in name or not samples:  # disparity of another kind than any reader's
             continue
@@ -298,6 +298,6 @@ def test_real_pairs_are_told_to_be_registered_or_not() -> None:
         assert ("registration" not in found) == registered, f"{name}: {found}"
         assert ("depth_is" in found) == (name == "middlebury2014"), f"{name}: {found}"  # which stores disparity
         assert not found & {"mirrored", "focal"}, f"{name}: {found}"
-        told[registered].add(name)
-    assert told[False] == {"sevenscenes_native", "realsense_lab_native"}
-    assert len(told[True]) >= 10
+        warned[registered].add(name)
+    assert warned[False] == {"sevenscenes_native", "realsense_lab_native"}
+    assert len(warned[True]) >= 10

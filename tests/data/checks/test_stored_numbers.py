@@ -96,17 +96,17 @@ STORED: dict[str, tuple[Store, float, Numbers]] = {
 def test_stored_numbers_are_told(name: str) -> None:
     store, unit, expected = STORED[name]
     generator = np.random.default_rng(0)
-    told = []
+    recognized = []
     for path in sorted((ROOT / "data" / "room" / "depth").glob("*.png"))[:6]:
         raw: Any = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         stored = store(raw / 1000, generator)
         depth_m = (stored.astype(np.float64) * unit).astype(np.float32)
-        told.append(recognize_numbers(depth_m, stored > 0, unit))
-    # Single frames may be told wrong; what is said of an entry takes most of them.
+        recognized.append(recognize_numbers(depth_m, stored > 0, unit))
+    # Single frames may be recognized wrongly; what is said of an entry takes most of them.
     if expected == Numbers():
-        assert told == [expected] * 6
+        assert recognized == [expected] * 6
     else:
-        assert told.count(expected) >= 4
+        assert recognized.count(expected) >= 4
 
 
 @pytest.mark.filterwarnings("error")

@@ -87,19 +87,19 @@ def test_the_offset_of_middlebury_is_added_to_the_disparity(tmp_path: Path) -> N
     assert scaled[0].depth_m[0, 0] == pytest.approx(2.5, rel=1e-4)
 
 
-@pytest.mark.parametrize("beside", ["depth", "image", "intrinsics"])
-def test_an_offset_that_a_calibration_names_is_not_left_out_in_silence(tmp_path: Path, beside: str) -> None:
+@pytest.mark.parametrize("next_to", ["depth", "image", "intrinsics"])
+def test_an_offset_that_a_calibration_names_is_not_left_out_in_silence(tmp_path: Path, next_to: str) -> None:
     for folder in ("depth", "image", "intrinsics"):
         (tmp_path / folder).mkdir()
     calibration = (
         "cam0=[1000 0 8; 0 1000 6; 0 0 1]\ncam1=[1000 0 39.1; 0 1000 6; 0 0 1]\n doffs= 31.1 \nbaseline= 200\n"
     )
-    (tmp_path / beside / "calib.txt").write_text(f"{calibration}width=16\nheight=12\n")
+    (tmp_path / next_to / "calib.txt").write_text(f"{calibration}width=16\nheight=12\n")
     np.save(tmp_path / "depth/0.npy", np.full((12, 16), 48.9, np.float32))
     cv2.imwrite(str(tmp_path / "image/0.png"), np.zeros((12, 16, 3), np.uint8))
     (tmp_path / "list.txt").write_text("image/0.png depth/0.npy\n")
     options: dict[str, Any] = {"root": str(tmp_path), "list": "list.txt", "depth_is": "disparity", "baseline_m": 0.2}
-    if beside == "intrinsics":
+    if next_to == "intrinsics":
         (tmp_path / "intrinsics/calib.txt").rename(tmp_path / "intrinsics/scene.txt")
         options["intrinsics"] = "intrinsics/scene.txt"
     else:
@@ -132,10 +132,10 @@ def test_affine_labels_teach_the_same_whatever_scale_and_shift(
     assert sample.valid.all() and sample.camera is None
     assert (sample.depth_m.min(), sample.depth_m.max()) == (pytest.approx(1.0), pytest.approx(10.0))
     target = torch.from_numpy(1.0 / sample.depth_m)[None, None]
-    answer = torch.from_numpy(np.repeat(inverse_m[None], 12, 0)).float()[None, None]
+    pred = torch.from_numpy(np.repeat(inverse_m[None], 12, 0)).float()[None, None]
     inside = torch.ones_like(target, dtype=torch.bool)
-    assert Ssi().per_image(answer, target, inside).item() == pytest.approx(0.0, abs=1e-4)
-    assert Ssi().per_image(answer.flip(-1), target, inside).item() > 0.5
+    assert Ssi().per_image(pred, target, inside).item() == pytest.approx(0.0, abs=1e-4)
+    assert Ssi().per_image(pred.flip(-1), target, inside).item() > 0.5
 
 
 def test_affine_labels_hold_0_and_invalid_values_that_are_named(tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_meters_and_valid_by_hand() -> None:
     coding = DepthCoding(meters_per_unit=0.001, invalid=(0.0, 65535.0), min_depth_m=0.3, max_depth_m=7.9)
     depth_m, valid = coding.to_meters(np.array([[0, 1, 300, 301], [7900, 7901, 65534, 65535]], np.uint16))
     assert depth_m.dtype == np.float32 and valid.dtype == np.bool_
-    # Above 0.3 and up to 7.9, both as float32; what is beyond stays readable, so that a wrong unit can be told.
+    # Above 0.3 and up to 7.9, both as float32; what is beyond stays readable, so that a wrong unit can be noticed.
     assert valid.tolist() == [[False, False, False, True], [True, False, False, False]]
     np.testing.assert_array_equal(depth_m, np.array([[0, 0.001, 0.3, 0.301], [7.9, 7.901, 65.534, 65.535]], np.float32))
 

@@ -365,7 +365,7 @@ def test_side_files_by_ending_folder_and_column(tmp_path: Path) -> None:
         path.unlink()
         return found
 
-    # Beside the image, beside the depth map, in a folder of its own, with one of the usual endings.
+    # Next to the image, next to the depth map, in a folder of its own, with one of the usual endings.
     assert kept("*_depth_mask.npy", "rgb/2_depth_mask.npy") == expected
     assert kept("*_depth_mask.npy", "depth/2_depth_mask.npy") == expected
     assert kept("masks/*-m.npy", "masks/2-m.npy") == expected

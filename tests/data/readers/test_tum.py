@@ -208,7 +208,7 @@ def test_a_layout_without_a_pair_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("folder", "layout", "count", "valid", "median_m", "fx_px"),
     [
-        # Valid share and median of the first frame as checks.csv beside the samples has them.
+        # Valid share and median of the first frame as checks.csv next to the samples has them.
         ("redwood_icl", "redwood", 3, 0.8696, 1.861, 525.0),
         ("sevenscenes_native", "sevenscenes", 2, 0.8917, 1.878, 585.0),
         ("threedmatch_sun3d", "threedmatch", 1, 0.8669, 3.120, 570.342205),

@@ -79,7 +79,7 @@ def thin_body(y: float, distance_m: float) -> Bodies:
 
 
 def test_what_lies_on_the_edge_of_two_tiles_is_a_candidate_of_both_however_far() -> None:
-    # Looking along x from (0, 0, 1), y is to the left. Two tiles of 14 pixels beside each other, focal length 100 px:
+    # Looking along x from (0, 0, 1), y is to the left. Two tiles of 14 pixels next to each other, focal length 100 px:
     # their edge is straight ahead, and the far corner of the first is there too.
     width = 2 * TILE
     camera = camera_at((0.0, 0.0, 1.0), (1.0, 0.0, 0.0), height=TILE, width=width)
@@ -105,11 +105,11 @@ def test_what_stands_between_a_lamp_and_a_tile_by_hand() -> None:
     them = bodies(
         ((2.0, 0.0, 1.3), (0.1, 0.1, 0.1), 0.0),  # on the way
         ((2.0, 0.0, 1.3), (0.1, 0.1, 0.1), 45.0),
-        ((2.0, 3.0, 1.3), (0.1, 0.1, 0.1), 0.0),  # beside it
+        ((2.0, 3.0, 1.3), (0.1, 0.1, 0.1), 0.0),  # next to it
         ((2.0, 0.0, 3.5), (0.1, 0.1, 0.1), 0.0),  # over the lamp
         ((-1.0, 0.0, 1.3), (0.1, 0.1, 0.1), 0.0),  # behind it
         ((0.8, 0.0, 0.2), (0.1, 0.1, 0.1), 0.0),  # within the bounds of both, but far below the rays
-        ((2.0, 3.0, 1.3), (0.1, 5.0, 0.1), 0.0),  # beside it, but reaching over
+        ((2.0, 3.0, 1.3), (0.1, 5.0, 0.1), 0.0),  # next to it, but reaching over
     )
     between = bodies_in_the_way(them, torch.tensor([0]), lamp_m, low_m, high_m)
     assert between[0].tolist() == [True, True, False, False, False, False, True]

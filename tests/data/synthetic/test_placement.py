@@ -111,7 +111,7 @@ def test_walls_within_a_room_stand_on_its_floor_and_inside_it() -> None:
     assert torch.bincount(at_walls.flatten()).gt(8).tolist() == [True] * 3
     to_ceiling = high[..., 2] > size_m[:, None, 2] - 1e-4
     assert (at_walls[~to_ceiling] == 1).all() and 0.0 < (~to_ceiling).float().mean() < 0.2
-    # None closes a room: at least a third of its length is free beside each.
+    # None closes a room: at least a third of its length is free next to each.
     assert (walls.half_m[..., :2] * 2 < 0.66 * size_m[:, None, :2])[at_walls > 0].all()
 
 

@@ -49,7 +49,7 @@ def first_met(shapes: Solids, origin: Triple, direction: Triple) -> tuple[float,
         ((8.0, 4.0, 1.0), (1.0, 0.0, 0.0), 2.0, ROOM),  # the box is behind
         ((1.0, 6.5, 1.0), (1.0, 0.0, 0.0), 3.5, CYLINDER),  # its side, x = 5 - 0.5
         ((1.0, 6.8, 1.0), (1.0, 0.0, 0.0), 3.6, CYLINDER),  # x = 5 - sqrt(0.25 - 0.09)
-        ((1.0, 7.1, 1.0), (1.0, 0.0, 0.0), 9.0, ROOM),  # beside it, though inside the box around it
+        ((1.0, 7.1, 1.0), (1.0, 0.0, 0.0), 9.0, ROOM),  # next to it, though inside the box around it
         ((1.0, 6.5, 2.1), (1.0, 0.0, 0.0), 9.0, ROOM),  # over it
         ((5.3, 6.8, 3.5), (0.0, 0.0, -1.0), 1.5, CYLINDER),  # its cap from above: 0.3 * sqrt(2) from the axis
         ((5.4, 6.9, 3.5), (0.0, 0.0, -1.0), 3.5, ROOM),  # 0.4 * sqrt(2) = 0.57 is outside: the floor

@@ -204,7 +204,7 @@ def test_depth_away_from_steps_by_hand() -> None:
     away = mask_depth_steps(depth_m, 0.05)
     assert away.all(dim=1)[0].tolist() == [True, True, True, True, False, False, True, True, True]
     assert mask_depth_steps(depth_m, 0.11).all()
-    # The sky is beyond any step, but sky beside sky is none.
+    # The sky is beyond any step, but sky next to sky is none.
     depth_m[:, :, 5:] = torch.inf
     away = mask_depth_steps(depth_m, 0.05)
     assert away.all(dim=1)[0].tolist() == [True, True, True, True, False, False, True, True, True]

@@ -75,9 +75,9 @@ def test_a_body_is_painted_as_itself_whatever_else_is_seen() -> None:
     ball: Body = ((6.0, 4.0, 1.0), (0.5, 0.5, 0.5), 0.0)
     camera = camera_at((3.0, 4.0, 1.0), (1.0, 0.0, 0.0), height=28, width=28)
     alone = draw_frames(gray_world(solids(balls=[ball]), ambient=1.0), camera, 28, 28)
-    beside = draw_frames(gray_world(solids(boxes=[behind], balls=[ball]), ambient=1.0), camera, 28, 28)
-    assert torch.equal(alone.depth_m, beside.depth_m)
-    assert torch.equal(alone.incidence, beside.incidence)
+    with_others = draw_frames(gray_world(solids(boxes=[behind], balls=[ball]), ambient=1.0), camera, 28, 28)
+    assert torch.equal(alone.depth_m, with_others.depth_m)
+    assert torch.equal(alone.incidence, with_others.incidence)
 
 
 def test_walls_have_a_baseboard_and_colors_are_mixed() -> None:

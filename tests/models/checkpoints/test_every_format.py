@@ -34,7 +34,7 @@ class Source:
     """A file or folder, what must be said of it, and the prediction of the program that wrote it."""
 
     path: Path
-    told: dict[str, Any]
+    stated: dict[str, Any]
     predict: Predict
 
 
@@ -143,7 +143,7 @@ def rows() -> list[Any]:
 @pytest.mark.parametrize(("make", "encoder", "kind"), rows())
 def test_all_of_it_is_taken_over_and_it_predicts_the_same(make: Make, encoder: str, kind: str, tmp_path: Path) -> None:
     source = make(tmp_path, encoder, kind)
-    checkpoint = read_checkpoint(str(source.path), **source.told)
+    checkpoint = read_checkpoint(str(source.path), **source.stated)
     assert (checkpoint.encoder, checkpoint.kind) == (encoder, kind)
     assert checkpoint.max_depth_m == (MAX_DEPTH_M if kind == "metric" else None)
     coverage = fill(DepthModel(encoder, None), checkpoint, "all")

@@ -169,8 +169,8 @@ def test_what_belongs_beside_the_weights_is_fetched_too(hub: str, tmp_path: Path
     run = fetched(f"{SMALL}-hf", hub, tmp_path)
     assert (run.returncode, run.stdout.strip()) == (0, str(CONTENT)), run.stderr
     (weights,) = tmp_path.rglob("model.safetensors")
-    beside = {path.name for path in weights.parent.iterdir()}
-    assert beside == {"config.json", "preprocessor_config.json", "model.safetensors"}
+    written = {path.name for path in weights.parent.iterdir()}
+    assert written == {"config.json", "preprocessor_config.json", "model.safetensors"}
 
 
 def test_an_id_of_somebody_else(hub: str, tmp_path: Path) -> None:
@@ -214,7 +214,7 @@ def test_all_that_is_read_of_somebody_else_is_fetched(
         return
     path = fetch_transformers(name)
     assert path.name == THEIRS[name][-1]
-    assert {beside.name for beside in path.parent.iterdir()} == set(THEIRS[name])
+    assert {written.name for written in path.parent.iterdir()} == set(THEIRS[name])
 
 
 def test_what_looks_like_a_path_is_none_of_the_hub_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -131,12 +131,12 @@ def test_what_the_config_says(tmp_path: Path) -> None:
 
 def test_what_the_recipe_says_against_it_is_refused(tmp_path: Path) -> None:
     source = folder(tmp_path / "a")
-    for told, found in (
+    for stated, found in (
         ({"kind": "metric"}, "is relative, model.checkpoint_kind says metric. Set model.checkpoint_kind to auto."),
         ({"version": "v1"}, "is V2, model.checkpoint_version says v1. Set model.checkpoint_version to auto."),
     ):
         with pytest.raises(CheckpointError) as caught:
-            read_checkpoint(source, **told)  # type: ignore[arg-type]
+            read_checkpoint(source, **stated)  # type: ignore[arg-type]
         assert str(caught.value) == f"{source}: {found}"
 
 
@@ -171,12 +171,13 @@ def test_the_processor_says_the_input_size(tmp_path: Path) -> None:
     assert "preprocessing" not in read_checkpoint(source).metadata
 
 
-def test_weights_without_a_config_are_told_what_they_are(tmp_path: Path) -> None:
+def test_weights_without_a_config_are_what_the_call_says(tmp_path: Path) -> None:
     source = folder(tmp_path / "a")
     (tmp_path / "a" / "config.json").unlink()
     assert read_checkpoint(source).kind_assumed
-    told = read_checkpoint(source, kind="metric", max_depth_m=20.0, version="v1")
-    assert (told.kind, told.max_depth_m, told.version, told.position_offset) == ("metric", 20.0, "v1", 0.0)
+    checkpoint = read_checkpoint(source, kind="metric", max_depth_m=20.0, version="v1")
+    assert (checkpoint.kind, checkpoint.max_depth_m) == ("metric", 20.0)
+    assert (checkpoint.version, checkpoint.position_offset) == ("v1", 0.0)
 
 
 def test_a_folder_whose_weights_are_in_several_files(tmp_path: Path) -> None:
