@@ -15,7 +15,7 @@ from finetune.data.checks.depth_encoding import explain_shares, find_differing_u
 from finetune.data.checks.entry import Entry, drop_sensor_ends
 from finetune.data.checks.findings import JUDGMENTS, Finding, accept_findings, sort_findings
 from finetune.data.checks.frame_stats import Facts, collect_facts, left_out_share, plain_unit
-from finetune.data.checks.ranges import explain_beyond_range
+from finetune.data.checks.ranges import MAX_SEEN_M, explain_beyond_range
 from finetune.data.checks.rules import find_problems
 from finetune.data.checks.units import describe_range, find_fitting_units, join_with_or, unit_name
 from finetune.data.reader import (
@@ -45,7 +45,6 @@ _MOSTLY_LEFT_OUT = 10
 # What a camera in a room, or at a desk, sees: a median depth between these, and nearly all depth up to the third.
 _USUAL_MEDIAN_M = (0.3, 8.0)
 _USUAL_END_M = 12.0
-_MAX_SEEN_M = 2000.0  # no camera sees farther; a larger depth is in another unit
 # A larger share of measured depth beyond the range is worth a warning. Every sensor's maps have a few stray returns.
 MAX_BEYOND = 0.01
 
@@ -411,4 +410,5 @@ def _explain_range(
     found += f": looks like {join_with_or([f'{unit.name} (median {meters(unit.median_m)})' for unit in units])}"
     which = ", whichever the device or the data set says" if len(units) > 1 else ""
     fix = f"Set {key}.meters_per_unit: {numbers}{which} ({where})"
-    return "unit", found, fix + (kept if end_m <= _MAX_SEEN_M else "")
+    # A larger depth is in another unit.
+    return "unit", found, fix + (kept if end_m <= MAX_SEEN_M else "")

@@ -15,6 +15,7 @@ from finetune.data.checks.units import describe_range, suggest_max_depth_m
 from finetune.data.reader import Reader
 from finetune.utils.text import meters, percent
 
+MAX_SEEN_M = 2000.0  # no camera sees farther; aerial images show 1,400 m
 _TOO_MUCH_HEADROOM = 5.0
 # Where this share of the depth is within the range, the rest may be the noise of a sensor.
 _MOSTLY_WITHIN = 0.95
@@ -114,6 +115,11 @@ def explain_beyond_range(entry_key: str, reader: Reader, limit: tuple[str, float
         # Middlebury's doffs: without it, what is far is many times too far.
         set_offset = f"If the calibration names an offset (doffs), set {entry_key}.disparity_offset_px; if not, set"
         return f"{set_offset} {describe_range(key, end_m)}, or more if the model is to predict farther"
+    if end_m > MAX_SEEN_M and reader.has_option("max_depth_m"):
+        sky = f"No camera sees {meters(end_m)}, so it is sky or a code: set "
+        if entry_key.startswith("data.train"):
+            sky += f"{entry_key}.out_of_range: ceiling to teach it as far away, or "
+        return f"{sky}{entry_key}.max_depth_m: {limit_m:g} to leave it out"
     farther = f"Set {describe_range(key, end_m)}, or more if the model is to predict farther"
     if beyond > 1 - _MOSTLY_WITHIN or not reader.has_option("max_depth_m"):
         return farther

@@ -46,6 +46,19 @@ def test_noise_beyond_the_range_raises_no_range() -> None:
     assert found.fix.startswith("Set model.max_depth_m: ")
 
 
+def test_a_drawn_sky_raises_no_range() -> None:
+    # TartanAir draws its sky at 10 to 16 km.
+    drawn = facts([*np.linspace(2, 60, 750), *np.linspace(10_000, 16_000, 250)], most_m=16_000.0, next_m=15_999.0)
+    found = only(find_lost_depth(entry([drawn], 80.0, max_depth_m=None)))
+    assert found.fix.startswith("No camera sees 158")
+    assert found.fix.endswith(
+        "set data.train.0.out_of_range: ceiling to teach it as far away, or data.train.0.max_depth_m: 80 to leave it "
+        "out"
+    )
+    scored = dataclasses.replace(entry([drawn], 80.0, max_depth_m=None), key="data.val.0")
+    assert only(find_lost_depth(scored)).fix.endswith("a code: set data.val.0.max_depth_m: 80 to leave it out")
+
+
 def test_disparity_without_its_offset_is_thought_of_where_depth_ends_too_far() -> None:
     far = facts([*np.linspace(2, 9, 80), *np.linspace(11, 20, 20)], most_m=20.0, next_m=19.0)
     options: dict[str, Any] = {"depth_is": "disparity", "max_depth_m": None}
