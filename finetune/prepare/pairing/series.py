@@ -11,6 +11,7 @@ from typing import Literal
 
 from finetune.data.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
 from finetune.data.readers.matching import DEPTH_WORDS, IMAGE_WORDS, OTHER_WORDS, frame_key, words_of
+from finetune.prepare.output_folder import SUMMARY
 from finetune.prepare.pairing.file_content import Content, find_content
 from finetune.utils.errors import ListError
 from finetune.utils.paths import real_path
@@ -127,7 +128,8 @@ def _walk(root: Path) -> Iterable[tuple[Path, list[str]]]:
     seen: set[Path] = set()
     for name, folders, files in os.walk(root, followlinks=True):
         folder = Path(name)
-        if (real := real_path(folder)) in seen:
+        # A folder that an earlier call prepared holds copies of what is next to it.
+        if (real := real_path(folder)) in seen or (folder != root and SUMMARY in files):
             folders.clear()
             continue
         seen.add(real)

@@ -69,6 +69,8 @@ def test_hidden_files_are_left_out_and_links_in_a_circle_end(tmp_path: Path) -> 
     write_frames(tmp_path, "rgb/{}.png", "depth/{}.png")
     write_frames(tmp_path, ".old/rgb/{}.png", ".old/depth/{}.png")
     write_image(tmp_path / "rgb/._1.png")
+    write_frames(tmp_path, "made/image/{}.png", "made/depth/{}.png")
+    (tmp_path / "made/prepare.json").touch()  # by an earlier call
     (tmp_path / "again").symlink_to(tmp_path)
     assert kinds(tmp_path) == {"rgb/*.png": "image", "depth/*.png": "depth"}
 
