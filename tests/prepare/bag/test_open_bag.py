@@ -75,9 +75,8 @@ def test_a_cut_bag_gives_what_it_holds(bag: Path, tmp_path: Path, share: float) 
     path = cut(bag, tmp_path, share)
     found = numbers(path, "/color")
     assert found == list(range(len(found)))
-    # A message of color and one of depth are 50 kB of the 3 MB. Of an MCAP file, a chunk of 1 MB is lost at most.
-    lost = 22 if path.suffix == ".mcap" else 3
-    assert share * COUNT - lost <= len(found) <= share * COUNT + 1
+    # A message of color and one of depth are 50 kB of the 3 MB.
+    assert share * COUNT - 3 <= len(found) <= share * COUNT + 1
     with open_bag(path) as opened:
         (note,) = opened.notes
         last_ns, raw = list(opened.messages("/depth"))[-1]
@@ -109,7 +108,7 @@ def test_a_bag_whose_recorder_was_killed(tmp_path: Path, bag: Path) -> None:
     else:  # without metadata.yaml
         with open_bag(tmp_path) as opened:
             assert "has no metadata.yaml, as if its recorder was killed; 1 files are read" in opened.notes[0]
-    assert len(numbers(path, "/color")) >= COUNT // 2 - (22 if path.suffix == ".mcap" else 3)
+    assert len(numbers(path, "/color")) >= COUNT // 2 - 3
 
 
 def test_a_damaged_index_and_a_damaged_chunk(tmp_path: Path, bag: Path) -> None:
