@@ -262,11 +262,31 @@ def _read_kitti(
     matrix = projection[:, :3]
     if not (matrix[0, 0] > 0 and matrix[1, 1] > 0 and np.allclose(matrix[[0, 1, 2, 2], [1, 0, 0, 1]], 0)):
         raise ListError(source, f"{name} is no projection of a rectified camera", "Give the file as KITTI has it")
+    _require_center(matrix, size, source, name)
     color_from_rectified = np.eye(4)
     color_from_rectified[:3, 3] = np.linalg.solve(matrix, projection[:, 3])
     camera = Camera(fx_px=matrix[0, 0], fy_px=matrix[1, 1], cx_px=matrix[0, 2], cy_px=matrix[1, 2])
     color = CalibratedCamera(camera=camera, height=size[0], width=size[1])
     return color, color_from_rectified @ rectified_from_cam0 @ cam0_from_velodyne
+
+
+def _require_center(matrix: NDArray[np.float64], size: tuple[int, int], source: str, name: str) -> None:
+    """
+    KITTI's files do not say the size of their images, but the center of a camera is near the middle of them.
+
+    Raises:
+        ListError: it is outside the middle third, so the images were resized or cropped.
+    """
+    height, width = size
+    cx, cy = float(matrix[0, 2]), float(matrix[1, 2])
+    if width <= 3 * cx <= 2 * width and height <= 3 * cy <= 2 * height:
+        return
+    raise ListError(
+        source,
+        f"{name} has its center at ({cx:.1f}, {cy:.1f}), not near the middle of images of {height}x{width} (height x "
+        "width), so it is for images of another size",
+        "Take the images as KITTI has them, or write JSON with the intrinsics of these",
+    )
 
 
 def _reshape(numbers: NDArray[np.float64], shape: tuple[int, int], source: str, key: str) -> NDArray[np.float64]:

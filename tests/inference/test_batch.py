@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 import pytest
 import trimesh
-from plyfile import PlyData  # type: ignore[import-untyped]
+from plyfile import PlyData
 
 from finetune.commands.predict import main
 from finetune.data.camera import Camera, CameraOptions, camera_of

@@ -38,4 +38,8 @@ KINDS = {
         "finetune prepare bag lab.bag --color /camera/color/image_raw --depth /camera/depth/image_rect_raw --output "
         "data/mine",
     ),
+    "lidar": KindText(
+        "images with the sweeps of a LiDAR: KITTI and nuScenes .bin, PCD, PLY, NPY, LAS; several by poses",
+        "finetune prepare lidar image_2/ velodyne/ --calibration calib/ --output data/mine",
+    ),
 }
