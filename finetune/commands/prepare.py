@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, cast
 from finetune.commands.arguments import positive_count, positive_meters
 from finetune.commands.runner import LOGGER, CommandParser, configure_threading, import_without_gc, run_command
 from finetune.prepare.kinds import KINDS
-from finetune.utils.errors import FinetuneError
+from finetune.utils.errors import DataError, FileFault, FinetuneError
 from finetune.utils.paths import expand_path, is_folder, real_path
 from finetune.utils.text import did_you_mean, nearest
 
@@ -100,6 +100,7 @@ def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) ->
     from finetune.utils.signals import Interrupted, Interrupts
 
     require_output(arguments.output, overwrite=arguments.overwrite)
+    _require_sources_outside(arguments)
     source = module.open_source(arguments)
     for note in source.notes:
         print(note)
@@ -117,13 +118,11 @@ def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) ->
     try:
         with Interrupts():
             prepared = prepare_frames(source, options)
-    except FinetuneError:
-        if is_folder(unfinished_folder(arguments.output)):
-            LOGGER.info(
-                "The frames that are done are kept in %s: the same call goes on, with --skip-bad it leaves out what "
-                "cannot be read, and with --overwrite other options begin again.",
-                unfinished_folder(arguments.output),
-            )
+    except FinetuneError as error:
+        kept = unfinished_folder(arguments.output)
+        if is_folder(kept):
+            skip = "; with --skip-bad it leaves out what cannot be read" if isinstance(error, DataError) else ""
+            LOGGER.info("The frames that are done are kept in %s: the same call goes on%s.", kept, skip)
         raise
     for line in prepared.sentences():
         print(line)
@@ -136,6 +135,18 @@ def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) ->
     print(f"check:       finetune check {recipe}")
     print(f"train:       finetune train {recipe}")
     return status
+
+
+def _require_sources_outside(arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        FileFault: a source is in the folder that will be replaced, and would be lost.
+    """
+    output = real_path(arguments.output)
+    values = [value for key, value in vars(arguments).items() if key not in _NOT_OF_REQUEST]
+    for path in (path for value in values for path in (value if isinstance(value, list) else [value])):
+        if isinstance(path, Path) and real_path(path).is_relative_to(output):
+            raise FileFault(path, f"is in {arguments.output}, which is made anew", "Name another folder as --output")
 
 
 def _describe_request(arguments: argparse.Namespace) -> dict[str, object]:

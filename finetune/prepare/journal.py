@@ -77,6 +77,8 @@ class Journal:
             self._write(self._request)
             records = []
         make_folder(self.content)
+        for unfinished in self.content.rglob(".*.writing"):  # of a call that was killed
+            remove(unfinished)
         self.records = {record.index: record for record in records if self._is_there(record)}
 
     def add(self, record: FrameRecord) -> None:

@@ -122,7 +122,7 @@ def _place_depth(depth_m: NDArray[np.float32], size: tuple[int, int]) -> NDArray
     at = (rows * size[1] // depth_m.shape[0], columns * size[0] // depth_m.shape[1])
     np.minimum.at(placed, at, depth_m[rows, columns])
     # Erosion takes the least of each neighborhood, here the nearest depth.
-    larger = cv2.erode(placed, np.ones((3, 3), np.uint8))
+    larger = cv2.erode(placed, np.ones((3, 3), np.uint8), borderType=cv2.BORDER_REPLICATE)
     return np.where(np.isfinite(larger), larger, 0).astype(np.float32)
 
 

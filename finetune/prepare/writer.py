@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -120,23 +122,32 @@ def _write_image(path: Path, frame: RecordedFrame) -> int:
         done, data = cv2.imencode(".png", frame.image[..., ::-1])
         assert done, "OpenCV encodes every (H, W, 3) uint8"
         return _write_bytes(path, data)
-    make_folder(path.parent)
-    unfinished = unfinished_name(path)
-    remove(unfinished)
-    shutil.copyfile(frame.image_file, unfinished)
-    unfinished.replace(path)
+    with _moved_when_whole(path) as unfinished:
+        shutil.copyfile(frame.image_file, unfinished)
     return path.stat().st_size
 
 
 def _write_bytes(path: Path, data: NDArray[np.uint8]) -> int:
-    """
-    Write a file whole or not at all; its size in bytes.
+    """Write a file; its size in bytes."""
+    with _moved_when_whole(path) as unfinished:
+        unfinished.write_bytes(data.tobytes())
+    return len(data)
 
-    It is not synced to the disk here, which would take longer than all else: the folder is synced at the end, and a
+
+@contextmanager
+def _moved_when_whole(path: Path) -> Iterator[Path]:
+    """
+    A hidden name next to ``path``, which becomes ``path`` when the block ends, and is removed if it ends with an error.
+
+    Nothing is synced to the disk here, which would take longer than all else: the folder is synced at the end, and a
     later call writes again what has not the size that was noted.
     """
     make_folder(path.parent)
     unfinished = unfinished_name(path)
-    unfinished.write_bytes(data.tobytes())
-    unfinished.replace(path)
-    return len(data)
+    try:
+        remove(unfinished)
+        yield unfinished
+        unfinished.replace(path)
+    finally:
+        with suppress(OSError):
+            remove(unfinished)

@@ -147,6 +147,9 @@ def test_wrong_sources_are_one_sentence_and_leave_nothing(tmp_path: Path, capsys
     assert "1 of 12 frames are left out, they cannot be read: " in capsys.readouterr().out
     assert prepare.main(call(images, depths, tmp_path / "out")) == 2
     assert "out: exists. Name another folder as --output, or add --overwrite" in capsys.readouterr().err
+    own = (tmp_path / "out" / "image", tmp_path / "out" / "depth")
+    assert prepare.main(call(*own, tmp_path / "out", "--overwrite")) == 2
+    assert "image: is in " in capsys.readouterr().err and own[0].exists()
 
 
 def test_a_full_disk_is_one_sentence(
