@@ -16,7 +16,7 @@ from finetune.data.readers.files import read_depth
 from finetune.data.readers.sensors import SENSORS
 from finetune.utils.errors import FinetuneError
 from finetune.utils.indices import evenly_spread
-from finetune.utils.text import meters
+from finetune.utils.text import count_noun, meters
 
 _LOOKED_AT = 12
 # Maps as they come have stray returns far beyond the scene, and sky.
@@ -43,7 +43,8 @@ def require_unit(depths: Sequence[Path], arguments: argparse.Namespace) -> None:
         return
     looked_at = [depths[i] for i in evenly_spread(len(depths), _LOOKED_AT)]
     values, packed = _read_numbers(looked_at, arguments)
-    where = f"{looked_at[0]} and {len(looked_at) - 1} more depth maps" if len(looked_at) > 1 else str(looked_at[0])
+    more = f" and {count_noun(len(looked_at) - 1, 'more depth map')}" if len(looked_at) > 1 else ""
+    where = f"{looked_at[0]}{more}"
     if packed:
         raise FinetuneError(
             f"{where}: the 16 bits of a number do not look like a plain whole number. Add --bits {packed} to the call, "

@@ -41,7 +41,7 @@ def test_every_unit_is_a_line_to_type(tmp_path: Path) -> None:
     first, *rows = said(paths)
     # Whole numbers below 1000 to 3000: the median is 1999.5, three quarters end at 2499.25.
     assert first == (
-        f"{paths[0]} and 1 more depth maps: numbers around 1999.5, 75 % of them up to 2499.25, and nothing says what 1 "
+        f"{paths[0]} and 1 more depth map: numbers around 1999.5, 75 % of them up to 2499.25, and nothing says what 1 "
         "is in meters. Nothing was written; add to the call what the device or the data set says:"
     )
     assert rows[0] == (

@@ -15,6 +15,7 @@ from finetune.prepare.pairing.recordings import Found, Frame
 from finetune.prepare.pairing.rules import list_names, plain_times
 from finetune.utils.errors import ListError
 from finetune.utils.paths import expand_path, is_file
+from finetune.utils.text import count_noun
 
 # Names that programs give to the file of pairs, the usual one first.
 _PAIRS_FILES = (PAIRS_FILE, "association.txt", "associate.txt", "assoc.txt", "associated.txt")
@@ -62,11 +63,13 @@ def read_recording(path: Path, name: str, tolerance_s: float | None) -> Found:
     frames, gone = _make_frames(path.parent, rows, name)
     if not frames:
         raise ListError(
-            path, f"names {len(rows)} frames, and the files of none exist, {gone[0]} first", "Correct the paths in it"
+            path,
+            f"names {count_noun(len(rows), 'frame')}, and the files of none exist, {gone[0]} first",
+            "Correct the paths in it",
         )
-    notes = [f"{len(frames)} frames of {path.parent} are paired by {rule}", *matched]
+    notes = [f"{count_noun(len(frames), 'frame')} of {path.parent} paired by {rule}", *matched]
     if gone:
-        notes.append(f"{len(gone)} lines of {path} name files that do not exist: {list_names(gone)}")
+        notes.append(f"{path} names files that do not exist in {count_noun(len(gone), 'line')}: {list_names(gone)}")
     return Found(frames=frames, notes=[*notes, *_describe_left(frames)])
 
 
@@ -106,11 +109,11 @@ def _make_frames(root: Path, rows: Sequence[_Row], name: str) -> tuple[list[Fram
 def _describe_left(frames: Sequence[Frame]) -> Iterable[str]:
     """Which files next to those of the frames no line names."""
     images, depths = {frame.image for frame in frames}, {frame.depth for frame in frames}
-    for kind, paths, others in (("images", images, depths), ("depth maps", depths, images)):
+    for kind, paths, others in (("image", images, depths), ("depth map", depths, images)):
         suffixes, folders = {path.suffix for path in paths}, {path.parent for path in paths}
         if {path.parent for path in others} & folders:
             continue  # names alone do not tell the two apart in one folder
         near = [folder / name for folder in sorted(folders) for name in sorted(os.listdir(folder))]  # noqa: PTH208 - quick
         left = [path for path in near if path.suffix in suffixes and path not in paths]
         if left:
-            yield f"{len(left)} {kind} are left over, which no line names: {list_names(left)}"
+            yield f"left over, which no line names: {count_noun(len(left), kind)}, {list_names(left)}"

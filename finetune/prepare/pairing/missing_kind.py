@@ -10,6 +10,7 @@ from finetune.data.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES, read_dep
 from finetune.data.readers.matching import describe_foreign
 from finetune.prepare.pairing.series import Series
 from finetune.utils.errors import DataError, ListError
+from finetune.utils.text import count_noun
 
 _LOOKED_AT = 2000  # files of other endings
 _NAMED = 4  # series of files
@@ -29,8 +30,8 @@ def explain_missing(series: Sequence[Series], folders: Sequence[Path], name: str
         [one for one in series if one.kind == kind] for kind in ("image", "depth", "picture", "other")
     )
     if not depths and pictures:
-        count = len(pictures[0].names)
-        found = f"its {count} files are no plain depth: 8 bits, colors or several channels, as pictures of depth have"
+        count = count_noun(len(pictures[0].names), "file")
+        found = f"is no plain depth: {count} of 8 bits, colors or several channels, as pictures of depth have"
         fix = (
             "Export depth as 16-bit PNG or .npy. If the numbers are packed in channels, give --depth-channels; if "
             "there are no more than 8 bits, of a unit that is known, --allow-8-bit"
@@ -44,7 +45,7 @@ def explain_missing(series: Sequence[Series], folders: Sequence[Path], name: str
         fix = "Name a folder that holds images and depth maps, in itself or in folders in it"
         return ListError(name, "holds no images and no depth maps", fix)
     what, option, there = ("image", "images", depths) if not images else ("depth map", "depth", images)
-    counts = ", ".join(f"{one.label} ({len(one.names)} files)" for one in there[:_NAMED])
+    counts = ", ".join(f"{one.label} ({count_noun(len(one.names), 'file')})" for one in there[:_NAMED])
     fix = f"Name the folder that holds the {what}s too, or say which files they are with --{option} PATTERN"
     return ListError(name, f"holds no {what} next to {counts}", fix)
 

@@ -13,6 +13,7 @@ from finetune.prepare.pairing.missing_kind import explain_missing
 from finetune.prepare.pairing.rules import Paired, list_names, natural_order, pair_names
 from finetune.prepare.pairing.series import Series
 from finetune.utils.errors import ListError
+from finetune.utils.text import count_noun
 
 _MAX_NAMED = 6  # series of files that are not used
 _SAY_WHICH = "Say which with --{option} PATTERN, such as --{option} '{label}'"
@@ -60,7 +61,7 @@ def pair_series(series: Sequence[Series], folders: Sequence[Path], name: str, to
     """
     images, depths, archives = ([one for one in series if one.kind == kind] for kind in ("image", "depth", "both"))
     frames = [frame for one in archives for frame in _archive_frames(one, name)]
-    notes = [f"{len(frames)} files hold both image and depth"] if archives else []
+    notes = [f"image and depth are in one file: {count_noun(len(frames), 'frame')}"] if archives else []
     chosen: list[tuple[Series, Series]] = []
     if not archives or (images and depths):
         if not images or not depths:
@@ -95,10 +96,13 @@ class _Tally:
             left += [side.folder / name for i, name in enumerate(side.names) if i not in taken]
 
     def sentences(self) -> list[str]:
-        notes = [f"{count} frames are paired by {rule}: {self.examples[rule]}" for rule, count in self.rules.items()]
-        for kind, left, other in (("images", self.images, "a depth map"), ("depth maps", self.depths, "an image")):
+        notes = [
+            f"{count_noun(count, 'frame')} paired by {rule}: {self.examples[rule]}"
+            for rule, count in self.rules.items()
+        ]
+        for kind, left, other in (("image", self.images, "a depth map"), ("depth map", self.depths, "an image")):
             if left:
-                notes.append(f"{len(left)} {kind} are left over, without {other}: {list_names(left)}")
+                notes.append(f"left over, without {other}: {count_noun(len(left), kind)}, {list_names(left)}")
         return notes
 
 
@@ -149,7 +153,7 @@ def _break_tie(series: Sequence[Series], other: Series, option: str) -> list[Ser
     if len(near) == 1:
         return near
     what = "images" if option == "images" else "depth maps"
-    listed = ", ".join(f"{one.label} ({len(one.names)} files)" for one in series[:4])
+    listed = ", ".join(f"{one.label} ({count_noun(len(one.names), 'file')})" for one in series[:4])
     found = f"several {what} fit {other.label}: {listed}"
     raise ListError(other.label, found, _SAY_WHICH.format(option=option, label=series[0].label))
 
@@ -219,8 +223,15 @@ def _time_order(frame: Frame) -> tuple[float, tuple[tuple[int, int, str], ...], 
 
 
 def _describe_unused(series: Sequence[Series]) -> list[str]:
-    what = {"other": "masks or the like", "picture": "pictures of depth", "image": "images", "depth": "depth maps"}
-    notes = [f"not used: {one.label} ({len(one.names)} files, {what[one.kind]})" for one in series[:_MAX_NAMED]]
+    what = {
+        "other": "neither images nor depth",
+        "picture": "pictures of depth",
+        "image": "images",
+        "depth": "depth maps",
+    }
+    notes = [
+        f"not used: {one.label} ({count_noun(len(one.names), 'file')}, {what[one.kind]})" for one in series[:_MAX_NAMED]
+    ]
     more = len(series) - _MAX_NAMED
     return [*notes, f"not used: {more} more series of files"] if more > 0 else notes
 

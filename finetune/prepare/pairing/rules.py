@@ -13,6 +13,7 @@ import numpy as np
 from finetune.data.readers.matching import frame_key
 from finetune.prepare.matching_times import match_times, require_one_clock
 from finetune.utils.errors import ListError
+from finetune.utils.text import count_noun
 
 # A rule is taken if it pairs this share of the smaller of the two sides; else the best one, if it pairs at least the
 # other share.
@@ -75,7 +76,8 @@ def pair_names(images: Sequence[str], depths: Sequence[str], tolerance_s: float 
     most = f"; the best, {best.rule}, pairs {len(best.pairs)}" if best and best.pairs else ""
     raise ListError(
         source,
-        f"no rule pairs {len(images)} images ({images[0]}, ...) with {len(depths)} depth maps ({depths[0]}, ...){most}",
+        f"no rule pairs {count_noun(len(images), 'image')} ({images[0]}, ...) with "
+        f"{count_noun(len(depths), 'depth map')} ({depths[0]}, ...){most}",
         "Give both files of a frame one stem or one number; or write `image depth` on each line of a list file, and "
         "name that file",
     )

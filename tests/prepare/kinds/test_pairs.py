@@ -146,7 +146,7 @@ def test_the_command_copies_images_and_keeps_depth(tmp_path: Path, capsys: pytes
     call = ["pairs", str(tmp_path / "in"), "--sensor", "realsense", "--output", str(output), "--no-check"]
     assert prepare.main(call) == 0
     said = capsys.readouterr().out
-    assert "8 frames are paired by equal stems: a/rgb/0.jpg with a/depth/0.png" in said
+    assert "8 frames paired by equal stems: a/rgb/0.jpg with a/depth/0.png" in said
     assert (output / "image/a/2.jpg").read_bytes() == (tmp_path / "in/a/rgb/2.jpg").read_bytes()
     recipe = load_recipe(str(output / "recipe.yaml"), [])
     train = recipe.data.train[0].source

@@ -48,10 +48,10 @@ def test_associations_of_either_order(recording: Path, line: str) -> None:
     assert names(found) == [(f"c{i}.png", f"{i}.png") for i in range(5)]
     assert [frame.time_s for frame in found.frames] == pytest.approx([T0 + i / 10 for i in range(5)])
     assert found.notes == [
-        f"5 frames of {recording} are paired by associations.txt",
-        f"1 lines of {path} name files that do not exist: c9.png",
-        "1 images are left over, which no line names: c5.png",
-        "1 depth maps are left over, which no line names: 5.png",
+        f"5 frames of {recording} paired by associations.txt",
+        f"{path} names files that do not exist in 1 line: c9.png",
+        "left over, which no line names: 1 image, c5.png",
+        "left over, which no line names: 1 depth map, 5.png",
     ]
 
 
@@ -81,7 +81,7 @@ def test_lines_of_image_and_depth(recording: Path) -> None:
     found = read_recording(recording / "associations.txt", "desk", None)
     assert names(found) == [("c3.png", "1.png"), ("c0.png", "2.png")]
     (recording / "mine.txt").write_text("gone/0.png depth/1.png\n")
-    with pytest.raises(ListError, match=r"mine\.txt: names 1 frames, and the files of none exist, .*gone/0\.png first"):
+    with pytest.raises(ListError, match=r"mine\.txt: names 1 frame, and the files of none exist, .*gone/0\.png first"):
         read_recording(recording / "mine.txt", "desk", None)
 
 

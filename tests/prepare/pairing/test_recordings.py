@@ -48,7 +48,7 @@ def test_recordings_of_equal_names_are_kept_apart(
         write_frames(tmp_path, of_name[0], of_name[1])
     found = pair(tmp_path)
     assert Counter(frame.recording for frame in found.frames) == dict.fromkeys(recordings, 3)
-    assert [frame.stem for frame in found.frames[:3]] != [] and found.notes[0].startswith("6 frames are paired by ")
+    assert [frame.stem for frame in found.frames[:3]] != [] and found.notes[0].startswith("6 frames paired by ")
     for frame in found.frames:
         name = frame.recording[-1]
         assert all(name in path.relative_to(tmp_path).as_posix() for path in (frame.image, frame.depth))
@@ -61,10 +61,10 @@ def test_what_is_left_over_is_counted_and_named(tmp_path: Path) -> None:
         write_depth(tmp_path / f"depth/{number}.png")
     write_image(tmp_path / "confidence/00.png", channels=1)
     assert pair(tmp_path).notes == [
-        "20 frames are paired by equal stems: rgb/00.jpg with depth/00.png",
-        "1 images are left over, without a depth map: 20.jpg",
-        "4 depth maps are left over, without an image: 30.png, 31.png, 32.png, ...",
-        "not used: confidence/*.png (1 files, masks or the like)",
+        "20 frames paired by equal stems: rgb/00.jpg with depth/00.png",
+        "left over, without a depth map: 1 image, 20.jpg",
+        "left over, without an image: 4 depth maps, 30.png, 31.png, 32.png, ...",
+        "not used: confidence/*.png (1 file, neither images nor depth)",
     ]
 
 
@@ -119,7 +119,7 @@ def test_archives_hold_both(tmp_path: Path) -> None:
     for number in (2, 10):
         np.savez(tmp_path / f"{number}.npz", rgb=np.ones((*SIZE, 3), np.uint8), depth=np.ones(SIZE, np.float32))
     found = pair(tmp_path)
-    assert found.notes == ["2 files hold both image and depth"]
+    assert found.notes == ["image and depth are in one file: 2 frames"]
     assert [frame.stem for frame in found.frames] == ["2", "10"]
     assert all(frame.image == frame.depth for frame in found.frames)
 
@@ -128,9 +128,9 @@ def test_archives_hold_both(tmp_path: Path) -> None:
     ("names", "said"),
     [
         ((), r"holds no images and no depth maps\. Name a folder"),
-        (("rgb/0.jpg",), r"holds no depth map next to rgb/\*\.jpg \(1 files\)\. .* with --depth PATTERN"),
-        (("depth/0.npy",), r"holds no image next to depth/\*\.npy \(1 files\)\. .* with --images PATTERN"),
-        (("rgb/0.jpg", "depth/0.jpg"), r"depth/\*\.jpg: its 1 files are no plain depth: 8 bits, colors or"),
+        (("rgb/0.jpg",), r"holds no depth map next to rgb/\*\.jpg \(1 file\)\. .* with --depth PATTERN"),
+        (("depth/0.npy",), r"holds no image next to depth/\*\.npy \(1 file\)\. .* with --images PATTERN"),
+        (("rgb/0.jpg", "depth/0.jpg"), r"depth/\*\.jpg: is no plain depth: 1 file of 8 bits, colors or"),
     ],
 )
 def test_a_kind_that_is_missing(tmp_path: Path, names: tuple[str, ...], said: str) -> None:
