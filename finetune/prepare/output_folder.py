@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.prepare.frame_record import FrameRecord
+from finetune.prepare.naming import clean_name
 from finetune.prepare.preview import render_preview
 from finetune.prepare.recipe_text import format_recipe
 from finetune.prepare.summary import PreparedFrames
@@ -15,7 +16,7 @@ from finetune.utils.files import write_file
 from finetune.utils.paths import is_file, is_folder, list_folder, path_exists
 
 SUMMARY, RECIPE, PREVIEW, INTRINSICS = "prepare.json", "recipe.yaml", "preview.html", "intrinsics.json"
-TRAIN, VAL = "train.txt", "val.txt"
+TRAIN, VAL, POSES = "train.txt", "val.txt", "poses"
 
 
 def require_output(output: Path, *, overwrite: bool) -> None:
@@ -37,7 +38,7 @@ def require_output(output: Path, *, overwrite: bool) -> None:
 
 def write_texts(folder: Path, prepared: PreparedFrames) -> None:
     """
-    Write the lists, the intrinsics, the recipe, the summary and the page.
+    Write the lists, the poses, the intrinsics, the recipe, the summary and the page.
 
     Raises:
         OSError: one cannot be written.
@@ -45,6 +46,8 @@ def write_texts(folder: Path, prepared: PreparedFrames) -> None:
     for name, chosen in ((TRAIN, prepared.split.train), (VAL, prepared.split.val)):
         records = [prepared.records[i] for i in chosen]
         write_file(folder / name, "".join(f"{record.image} {record.depth}\n" for record in records))
+    for recording, text in prepared.poses.items():
+        write_file(folder / POSES / f"{clean_name(recording)}.txt", text)
     if prepared.has_cameras:
         write_file(folder / INTRINSICS, json.dumps(_list_cameras(prepared.records), indent=1) + "\n")
     write_file(folder / RECIPE, format_recipe(prepared, intrinsics=INTRINSICS if prepared.has_cameras else None))

@@ -11,7 +11,7 @@ from finetune.prepare.recording import FrameSource
 _HEADER = "# timestamp tx ty tz qx qy qz qw: the camera (x right, y down, z forward) in the world, meters and seconds\n"
 
 
-def write_poses(source: FrameSource, indices: Iterable[int]) -> dict[str, str]:
+def format_poses(source: FrameSource, indices: Iterable[int]) -> dict[str, str]:
     """
     Args:
         source: of the frames.

@@ -18,6 +18,7 @@ from finetune.prepare.frame_work import FrameTask, FrameWork
 from finetune.prepare.journal import Journal
 from finetune.prepare.naming import name_frames
 from finetune.prepare.output_folder import require_output, write_texts
+from finetune.prepare.poses import format_poses
 from finetune.prepare.recording import FrameKey, FrameSource
 from finetune.prepare.selection import select_frames
 from finetune.prepare.split import Split, split_frames
@@ -189,6 +190,7 @@ def _summarize(source: FrameSource, taken: Sequence[int], journal: Journal, opti
         notes=[*source.notes, *at_end],
         notes_at_end=at_end,
         recipe_options=source.recipe_options,
+        poses=format_poses(source, [record.index for record in kept]),
         checkpoint=options.checkpoint,
     )
 

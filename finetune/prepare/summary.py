@@ -29,6 +29,7 @@ class PreparedFrames:
         notes: sentences of the kind.
         notes_at_end: those among them that were known only after the last frame.
         recipe_options: further keys of the reader ``pairs``.
+        poses: name of each recording whose camera was tracked -> its poses, as text in TUM's format.
         checkpoint: for the recipe; None: the embedded one.
     """
 
@@ -41,6 +42,7 @@ class PreparedFrames:
     notes: Sequence[str]
     notes_at_end: Sequence[str]
     recipe_options: Mapping[str, object]
+    poses: Mapping[str, str]
     checkpoint: str | None
 
     @cached_property

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.prepare.poses import write_poses
+from finetune.prepare.poses import format_poses
 from finetune.prepare.recording import FrameKey, FrameSource, RecordedFrame
 
 
@@ -30,7 +30,7 @@ class _Source(FrameSource):
 
 
 def test_poses_are_written_for_each_recording() -> None:
-    texts = write_poses(_Source(), [0, 1, 2, 3])
+    texts = format_poses(_Source(), [0, 1, 2, 3])
     assert sorted(texts) == ["a", "b"]
     header, *rows = texts["a"].splitlines()
     assert header.startswith("# timestamp tx ty tz qx qy qz qw")
@@ -42,5 +42,5 @@ def test_poses_are_written_for_each_recording() -> None:
 
 
 def test_only_frames_that_were_written_have_a_line() -> None:
-    assert [len(text.splitlines()) for text in write_poses(_Source(), [1]).values()] == [2]
-    assert write_poses(_Source(), [2]) == {}
+    assert [len(text.splitlines()) for text in format_poses(_Source(), [1]).values()] == [2]
+    assert format_poses(_Source(), [2]) == {}

@@ -29,6 +29,10 @@ KINDS = {
         "any folder of images and depth maps that belong together: names, folders and recordings are found",
         "finetune prepare pairs recordings/ --sensor realsense --output data/mine",
     ),
+    "register": KindText(
+        "a depth camera and a color camera that look from different places",
+        "finetune prepare register rgb/ depth/ --calibration rig.json --device realsense --output data/mine",
+    ),
     "phone": KindText(
         "exports of Stray Scanner, Polycam (raw data) and Record3D",
         "finetune prepare phone scans/kitchen scans/hall --output data/mine",

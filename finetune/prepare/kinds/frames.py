@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"(\d+)\D*$")
 # Files that are copied as they are.
-_COPIED = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
+COPIED = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -113,7 +113,7 @@ class FileFrames(FrameSource):
             return self._combine(stored, self.images.path, depth_path, image_file=None)
         image_path = self.images[index]
         stored = read_stored_image(image_path)
-        copied = stored[1] == UPRIGHT and image_path.suffix.lower() in _COPIED
+        copied = stored[1] == UPRIGHT and image_path.suffix.lower() in COPIED
         return self._combine(stored, image_path, depth_path, image_file=image_path if copied else None)
 
     def _combine(

@@ -98,8 +98,3 @@ class PhoneFrames(FrameSource):
     @property
     def notes(self) -> Sequence[str]:
         return [note for recording in self._recordings for note in recording.notes]
-
-    @property
-    def recipe_options(self) -> dict[str, object]:
-        # The depth maps of phones are a seventh as wide as their images, which are shrunk as they are read.
-        return {"reduce_image": True}

@@ -99,10 +99,9 @@ def test_frames_have_their_camera_time_and_pose(export: tuple[str, Path]) -> Non
         np.testing.assert_allclose([forward, down], [[sign, 0, 0], [0, sign, 0]], atol=1e-12)
 
 
-def test_images_are_shrunk_as_they_are_read_and_jpegs_are_copied(export: tuple[str, Path]) -> None:
+def test_jpegs_are_copied(export: tuple[str, Path]) -> None:
     app, folder = export
     source = open_phone(folder)
-    assert source.recipe_options == {"reduce_image": True}
     frame = source.load_frame(0)
     assert frame is not None
     if app == "stray":

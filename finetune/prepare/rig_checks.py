@@ -1,0 +1,101 @@
+"""Whether a calibration brings depth to its place, tried on a few frames before any is written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from finetune.data.checks.registration import Edges, Fit, find_edges, fit_edges
+from finetune.prepare.registration import Registration
+from finetune.utils.errors import DataError, ListError
+from finetune.utils.text import meters, percent
+
+Views = tuple[NDArray[np.uint8], NDArray[np.float32]]
+
+# Two cameras that are farther apart do not see one scene from one device; millimeters give such numbers.
+_MAX_APART_M = 1.0
+# No depth camera measures so far; millimeters taken for meters give such numbers.
+_MAX_MEDIAN_M = 200.0
+# Less of the measured depth than this in the view of color: the two look elsewhere.
+_MIN_SEEN = 0.05
+# Depth fits where its edges rise by this much, and the other way only if they rise by less than this share of it.
+_FITS, _LESS = 0.085, 0.6
+
+
+def require_working_rig(registration: Registration, views: Sequence[Views]) -> None:
+    """
+    Args:
+        registration: of the two cameras.
+        views: color and depth, meters, of a few frames, each in its own view.
+
+    Raises:
+        ListError: the cameras are too far apart, depth is not in the view of color, or the transform is the inverse.
+        DataError: the numbers of depth are no meters.
+    """
+    rig = registration.rig
+    apart_m = float(np.linalg.norm(rig.color_from_sensor[:3, 3]))
+    if apart_m > _MAX_APART_M:
+        raise ListError(
+            rig.source,
+            f"color_from_depth puts the two cameras {apart_m:.4g} m apart: millimeters?",
+            "Write its last column in meters",
+        )
+    depths_m = np.concatenate([depth_m[depth_m > 0] for _, depth_m in views]) if views else np.empty(0)
+    if not depths_m.size:
+        return
+    median_m = float(np.median(depths_m))
+    if median_m > _MAX_MEDIAN_M:
+        raise DataError(
+            "--meters-per-unit",
+            f"makes half of the depth farther than {meters(median_m)}: millimeters?",
+            "For millimeters give --meters-per-unit 0.001",
+        )
+    found = [registration.depth_in_color(depth_m) for _, depth_m in views]
+    seen = sum(float((depth_m > 0).mean()) for depth_m in found) / len(found)
+    if seen < _MIN_SEEN:
+        raise ListError(
+            rig.source,
+            f"color_from_depth brings depth to {percent(seen)} of the pixels of the images",
+            "Write the transform that takes points of the depth camera (x right, y down, z forward) into the color "
+            "camera, and check both intrinsics",
+        )
+    _require_not_inverse(registration, views, found)
+
+
+def _require_not_inverse(
+    registration: Registration, views: Sequence[Views], found: Sequence[NDArray[np.float32]]
+) -> None:
+    """
+    Raises:
+        ListError: edges of depth meet those of color by the inverse transform, and not by the one that was given.
+    """
+    rig = registration.rig
+    inverse = Registration(replace(rig, color_from_sensor=np.linalg.inv(rig.color_from_sensor).astype(np.float64)))
+    given = _fit([image for image, _ in views], found)
+    other = _fit([image for image, _ in views], [inverse.depth_in_color(depth_m) for _, depth_m in views])
+    if given is None or other is None:
+        return
+    if other.rise.in_place >= _FITS and given.rise.in_place < _LESS * other.rise.in_place:
+        raise ListError(
+            rig.source,
+            f"color_from_depth looks like its inverse: edges of depth meet those of color by "
+            f"{percent(other.rise.in_place)} with the inverse, by {percent(given.rise.in_place)} as written",
+            "Write the transform that takes points of the depth camera into the color camera, or name it "
+            "depth_from_color",
+        )
+
+
+def _fit(images: Sequence[NDArray[np.uint8]], depths_m: Sequence[NDArray[np.float32]]) -> Fit | None:
+    edges = [_edges(image, depth_m) for image, depth_m in zip(images, depths_m, strict=True)]
+    present = [found for found in edges if found is not None]
+    return fit_edges(present) if present else None
+
+
+def _edges(image: NDArray[np.uint8], depth_m: NDArray[np.float32]) -> Edges | None:
+    import cv2
+
+    smaller = cv2.resize(image, depth_m.shape[::-1], interpolation=cv2.INTER_AREA)
+    return find_edges(np.asarray(smaller, dtype=np.uint8), depth_m, depth_m > 0)
