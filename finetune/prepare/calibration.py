@@ -149,7 +149,9 @@ def require_rigid(matrix: NDArray[np.float64], source: object, key: str) -> None
     distance_m = float(np.linalg.norm(matrix[:3, 3]))
     if distance_m > _MAX_MOUNT_M:
         raise ListError(
-            source, f"{key} puts the sensor {distance_m:.4g} m from the camera: millimeters?", "Write it in meters"
+            source,
+            f"{key} puts the sensor {distance_m:.4g} m from the camera, as a translation in millimeters does",
+            "Write it in meters",
         )
 
 

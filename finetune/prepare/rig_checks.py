@@ -22,7 +22,7 @@ _MAX_MEDIAN_M = 200.0
 # Less of the measured depth than this in the view of color: the two look elsewhere.
 _MIN_SEEN = 0.05
 # Depth fits where its edges rise by this much, and the other way only if they rise by less than this share of it.
-_FITS, _LESS = 0.085, 0.6
+_FITS, _LESS = 0.085, 0.75
 
 
 def require_working_rig(registration: Registration, views: Sequence[Views]) -> None:
@@ -40,7 +40,7 @@ def require_working_rig(registration: Registration, views: Sequence[Views]) -> N
     if apart_m > _MAX_APART_M:
         raise ListError(
             rig.source,
-            f"color_from_depth puts the two cameras {apart_m:.4g} m apart: millimeters?",
+            f"color_from_depth puts the two cameras {apart_m:.4g} m apart, as a translation in millimeters does",
             "Write its last column in meters",
         )
     depths_m = np.concatenate([depth_m[depth_m > 0] for _, depth_m in views]) if views else np.empty(0)
@@ -50,7 +50,7 @@ def require_working_rig(registration: Registration, views: Sequence[Views]) -> N
     if median_m > _MAX_MEDIAN_M:
         raise DataError(
             "--meters-per-unit",
-            f"makes half of the depth farther than {meters(median_m)}: millimeters?",
+            f"makes half of the depth farther than {meters(median_m)}, as millimeters taken for meters are",
             "For millimeters give --meters-per-unit 0.001",
         )
     found = [registration.depth_in_color(depth_m) for _, depth_m in views]

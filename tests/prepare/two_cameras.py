@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from itertools import product
+from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,7 +17,8 @@ from scipy.spatial.transform import Rotation
 
 from finetune.data.camera import Camera
 from finetune.data.readers.intrinsics import Lens
-from finetune.data.synthetic.cameras import draw_cameras
+from finetune.data.synthetic.cameras import Cameras, draw_cameras
+from finetune.data.synthetic.drawing import develop, draw_frames, to_uint8
 from finetune.data.synthetic.rays import nearest_hit
 from finetune.data.synthetic.rng import Rng
 from finetune.data.synthetic.worlds import draw_worlds
@@ -27,7 +32,10 @@ _DEPTH_LENS = Lens(fisheye=False, coefficients=(0.08, -0.15, -0.0004, 0.0006, 0.
 
 
 def make_rig(
-    color: tuple[int, int, float] = (240, 320, 260.0), depth: tuple[int, int, float] = (120, 160, 105.0)
+    color: tuple[int, int, float] = (240, 320, 260.0),
+    depth: tuple[int, int, float] = (120, 160, 105.0),
+    *,
+    pinholes: bool = False,
 ) -> Rig:
     """Height, width and focal length of each camera, pixels; both lenses bend, and the cameras are 5 cm apart."""
     cameras = [
@@ -35,7 +43,7 @@ def make_rig(
             camera=Camera(fx_px=focal, fy_px=1.003 * focal, cx_px=width / 2 + 1.6, cy_px=height / 2 - 1.1),
             height=height,
             width=width,
-            lens=lens,
+            lens=None if pinholes else lens,
         )
         for (height, width, focal), lens in ((color, _COLOR_LENS), (depth, _DEPTH_LENS))
     ]
@@ -62,7 +70,26 @@ class TwoViews:
         """(H, W) what the depth camera measures, without noise."""
         rays = camera_rays(self.depth_camera)
         depth_m, _ = self.cast(np.nan_to_num(rays), color=False)
-        return np.where(np.isfinite(rays[..., 0]), depth_m, 0.0).astype(np.float32)
+        return np.where(np.isfinite(rays[..., 0]) & np.isfinite(depth_m), depth_m, 0.0).astype(np.float32)
+
+    def draw_color(self) -> NDArray[np.uint8]:
+        """(H, W, 3) what the color camera sees, whose lens is a pinhole."""
+        camera, matrix = self.rig.color, self.rig.color_from_sensor
+        assert camera.lens is None
+        axes = matrix[:3, :3] @ self._axes
+        place = self._place - matrix[:3, 3] @ axes
+        right, down, forward, place_m = (torch.from_numpy(part.astype(np.float32))[None] for part in (*axes, place))
+        pinhole = camera.camera
+        cameras = Cameras(
+            place_m=place_m,
+            right=right,
+            down=down,
+            forward=forward,
+            focal_px=torch.tensor([[pinhole.fx_px, pinhole.fy_px]]),
+            center_px=torch.tensor([[pinhole.cx_px, pinhole.cy_px]]),
+        )
+        drawing = draw_frames(self._worlds, cameras, camera.height, camera.width)
+        return to_uint8(develop(drawing.light))[0].numpy()
 
     def cast(self, rays: Floats, *, color: bool) -> tuple[Floats, NDArray[np.int64]]:
         """(H, W) depth along the axis of one of the cameras at rays (H, W, 2) of its plane at depth 1, and what was
@@ -115,3 +142,31 @@ class TwoViews:
                     near_m, far_m = np.minimum(first_m, second_m) - _NEAR_M, np.maximum(first_m, second_m) + _NEAR_M
                     found |= (hit == other_hit) & (depth_m >= near_m) & (depth_m <= far_m)
         return found
+
+
+def write_recording(folder: Path, rig: Rig, seeds: Sequence[int]) -> Path:
+    """Images, depth in millimeters and our calibration JSON, as a user has them."""
+    for name in ("rgb", "depth"):
+        (folder / name).mkdir(parents=True)
+    for number, seed in enumerate(seeds):
+        views = TwoViews(seed, rig)
+        depth_mm = (1000 * views.depth_m).round()
+        cv2.imwrite(str(folder / "rgb" / f"{number:04d}.png"), views.draw_color()[..., ::-1])
+        cv2.imwrite(
+            str(folder / "depth" / f"{number:04d}.png"), np.where(depth_mm < 60_000, depth_mm, 0).astype(np.uint16)
+        )
+    (folder / "rig.json").write_text(json.dumps(describe_rig(rig)))
+    return folder
+
+
+def describe_rig(rig: Rig) -> dict[str, object]:
+    """A rig of pinholes as our calibration JSON."""
+    assert rig.depth is not None
+    cameras = {
+        name: {
+            **{"width": camera.width, "height": camera.height, "fx": camera.camera.fx_px, "fy": camera.camera.fy_px},
+            **{"cx": camera.camera.cx_px, "cy": camera.camera.cy_px},
+        }
+        for name, camera in (("color", rig.color), ("depth", rig.depth))
+    }
+    return {**cameras, "color_from_depth": rig.color_from_sensor.tolist()}

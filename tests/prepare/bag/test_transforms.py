@@ -66,7 +66,7 @@ def test_a_frame_without_transform_is_named_with_the_others(tmp_path: Path) -> N
     ("moved", "words"),
     [
         (transform((0.1, 0.0, 0.0), (0.0, 0.0, 0.0, 0.0)), "has a quaternion of length 0, not 1"),
-        (transform((50.0, 0.0, 0.0)), "50 m from the camera: millimeters?"),
+        (transform((50.0, 0.0, 0.0)), "50 m from the camera, as a translation in millimeters does"),
     ],
 )
 def test_a_transform_that_is_not_rigid(tmp_path: Path, moved: dict[str, object], words: str) -> None:
