@@ -117,7 +117,10 @@ def changed(rows: dict[tuple[int, int], float], factor: float = 1.0) -> list[lis
         (changed({(0, 1): 1.0}), "is not rigid: it mirrors"),
         (np.array(FROM_LIDAR).T.tolist(), "is not rigid: its last row .* column by column"),
         (changed({(3, 3): 2.0}), "is not rigid: its last row is not 0, 0, 0, 1"),
-        (changed({(1, 3): -500.0}), r"puts the sensor 500 m from the camera: millimeters\?\. Write it in meters"),
+        (
+            changed({(1, 3): -500.0}),
+            r"puts the sensor 500 m from the camera, as a translation in millimeters does\. Write it in meters",
+        ),
         (changed({(1, 3): math.nan}), "is not four rows of four finite numbers"),
         (FROM_LIDAR[:3], "is not four rows of four numbers"),
         ("left", "is not four rows of four numbers"),

@@ -148,7 +148,7 @@ FAULTS: dict[str, tuple[Change, str]] = {
     ),
     "1 cm in millimeters": (
         lambda content: shift(content, 200),
-        "puts the two cameras 9.996 m apart, as a translation in millimeters does",
+        "m apart, as a translation in millimeters does",
     ),
     "inverse": (invert, "color_from_depth looks like its inverse"),
     "looks back": (look_back, "color_from_depth brings depth to 0% of the pixels"),
