@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class PreparedFrames:
     notes: Sequence[str]
     notes_at_end: Sequence[str]
     recipe_options: Mapping[str, object]
-    poses: Mapping[str, str]
+    poses: Mapping[str, str] = field(default_factory=dict)
     checkpoint: str | None
 
     @cached_property
