@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from collections.abc import Callable
 from typing import TYPE_CHECKING, get_args
 
-from finetune.commands.runner import LOGGER
+from finetune.commands.runner import LOGGER, CommandParser
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 from finetune.utils.kinds import KindOption
 
 if TYPE_CHECKING:
+    from finetune.data.camera import CameraOptions
     from finetune.inference.predictor import Predictor
 
 
@@ -77,6 +79,77 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--intrinsics``, ``--intrinsics-size``, ``--hfov`` and ``--camera``."""
+    camera = parser.add_argument_group(
+        "camera", "of the images, where neither their data nor a list gives it; for points, and for canonical models"
+    )
+    camera.add_argument(
+        "--intrinsics",
+        type=numbers(4, "fx,fy,cx,cy in pixels", lambda found: min(found[:2]) > 0),
+        metavar="FX,FY,CX,CY",
+        help="pixels; a list file may give them for each image in four columns",
+    )
+    camera.add_argument(
+        "--intrinsics-size",
+        type=numbers(2, "W,H in pixels", lambda found: min(found) >= 1),
+        metavar="W,H",
+        help="image size that the intrinsics are for; default: the size of the images",
+    )
+    camera.add_argument(
+        "--hfov",
+        type=numbers(1, "degrees above 0 and below 180", lambda found: 0 < found[0] < 180),
+        metavar="DEGREES",
+        help="horizontal field of view, instead of intrinsics",
+    )
+    camera.add_argument(
+        "--camera",
+        choices=("training",),
+        help="take every image for one of the camera of the training; for another lens every depth is off by the ratio",
+    )
+
+
+def require_one_camera(parser: CommandParser, arguments: argparse.Namespace) -> None:
+    """End with a usage error where the options of ``add_camera_arguments`` contradict each other."""
+    if arguments.intrinsics and arguments.hfov:
+        parser.error("--intrinsics and --hfov say the same thing: give one of them")
+    if arguments.intrinsics_size and arguments.hfov:
+        parser.error("--hfov needs no --intrinsics-size: leave out one of them")
+    if arguments.camera and not getattr(arguments, "points", False):
+        given = [name for name in ("intrinsics", "hfov") if getattr(arguments, name)]
+        if given:
+            parser.error(f"--camera {arguments.camera} leaves no use for --{given[0]}: give one of them")
+
+
+def camera_options(arguments: argparse.Namespace) -> CameraOptions:
+    """What the options of ``add_camera_arguments`` say about the camera."""
+    from finetune.data.camera import CameraOptions
+
+    return CameraOptions(
+        intrinsics=arguments.intrinsics,
+        size=arguments.intrinsics_size and tuple(map(int, arguments.intrinsics_size)),
+        hfov_deg=arguments.hfov and arguments.hfov[0],
+    )
+
+
+def assumes_training_camera(arguments: argparse.Namespace) -> bool:
+    """Whether every image is taken for one of the camera of the training."""
+    return arguments.camera == "training"
+
+
+def line_printer(predictor: Predictor, arguments: argparse.Namespace) -> Callable[[str], None]:
+    """Prints; where the camera of the training is assumed, every line begins with that."""
+    canonical = predictor.canonical
+    if canonical is None or not assumes_training_camera(arguments):
+        return print
+    mark = f"[training camera assumed, {canonical.focal_px:.0f} px at the network's size] "
+
+    def say(text: str) -> None:
+        print("\n".join(f"{mark}{line}" if line else line for line in text.splitlines()))
+
+    return say
+
+
 def load_predictor(arguments: argparse.Namespace, device: str) -> Predictor:
     """
     Args:
@@ -128,6 +201,12 @@ def given_model_options(arguments: argparse.Namespace) -> dict[str, object]:
     return {name: value for name, value in options.items() if value not in (None, "auto")}
 
 
+def positive_number(text: str) -> float:
+    """Read a number above 0, for argparse."""
+    (value,) = numbers(1, "a number above 0", lambda found: found[0] > 0)(text)
+    return value
+
+
 def positive_meters(text: str) -> float:
     """Read an argument in meters, for argparse."""
     try:
@@ -137,6 +216,31 @@ def positive_meters(text: str) -> float:
     if not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text} is not a positive number of meters")
     return value
+
+
+def numbers(
+    count: int, expected: str, holds: Callable[[tuple[float, ...]], bool]
+) -> Callable[[str], tuple[float, ...]]:
+    """
+    Args:
+        count: how many numbers there are, with commas between them.
+        expected: what they are, for the error.
+        holds: whether they may be.
+
+    Returns:
+        Reads them, for argparse.
+    """
+
+    def parse(text: str) -> tuple[float, ...]:
+        try:
+            found = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            found = ()
+        if len(found) != count or not all(map(math.isfinite, found)) or not holds(found):
+            raise argparse.ArgumentTypeError(f"{text} is not {expected}")
+        return found
+
+    return parse
 
 
 def positive_count(text: str) -> int:

@@ -7,11 +7,16 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.commands.arguments import (
+    add_camera_arguments,
     add_device_argument,
     add_model_argument,
     add_overrides,
+    assumes_training_camera,
+    camera_options,
+    line_printer,
     load_predictor,
     positive_count,
+    require_one_camera,
 )
 from finetune.commands.runner import CommandParser, import_without_gc, run_command
 from finetune.utils.errors import FinetuneError
@@ -46,6 +51,7 @@ def make_parser() -> CommandParser:
         "--output", type=expand_path, required=True, metavar="FILE", help="the .safetensors file to write"
     )
     parser.add_argument("--force", action="store_true", help="replace an existing file")
+    add_camera_arguments(parser)
     add_device_argument(parser)
     return parser
 
@@ -54,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the call and calibrate; for the exit status see ``runner.run_command``."""
     parser = make_parser()
     arguments = parser.parse_intermixed_args(argv)
+    require_one_camera(parser, arguments)
     if arguments.overrides and not arguments.recipe:
         parser.error(f"{arguments.overrides[0]} changes a recipe: name one with --recipe")
     return run_command(lambda: _calibrate(arguments), "Nothing was written; call again.")
@@ -79,6 +86,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
             write_calibrated,
             write_uncalibrated,
         )
+        from finetune.inference.frame_cameras import FrameCameras
 
     predictor = load_predictor(arguments, arguments.device)
     if predictor.max_depth_m is None:
@@ -86,11 +94,13 @@ def _calibrate(arguments: argparse.Namespace) -> None:
     if arguments.undo:
         print(f"{output}: max depth {write_uncalibrated(predictor, output):g} m, as before the calibration")
         return
+    cameras = FrameCameras(options=camera_options(arguments), assume_training=assumes_training_camera(arguments))
     if recipe is not None:
-        frames = predict_labeled_frames(predictor, recipe, arguments.frames)
+        frames = predict_labeled_frames(predictor, recipe, arguments.frames, cameras)
     else:
-        frames = read_known_distances(predictor, arguments.known_distances)
-    found = fit_calibration(frames)
-    print(found)
+        frames = read_known_distances(predictor, arguments.known_distances, cameras)
+    found = fit_calibration(frames, predictor.network.camera)
+    say = line_printer(predictor, arguments)
+    say(str(found))
     max_depth_m = write_calibrated(predictor, found, output, str(arguments.recipe or arguments.known_distances))
-    print(f"{output}: max depth is now {max_depth_m:g} m instead of {predictor.max_depth_m:g} m; --undo reverts it")
+    say(f"{output}: max depth is now {max_depth_m:g} m instead of {predictor.max_depth_m:g} m; --undo reverts it")

@@ -6,16 +6,21 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from finetune.commands.arguments import (
+    add_camera_arguments,
     add_device_argument,
     add_model_argument,
     add_overrides,
+    assumes_training_camera,
+    camera_options,
     given_model_options,
+    line_printer,
     load_predictor,
     positive_meters,
+    require_one_camera,
 )
 from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command, write_and_say
 from finetune.utils.paths import expand_path, is_file, is_folder
@@ -56,6 +61,12 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument("--csv", type=expand_path, metavar="FILE", help="also write the scores of each image")
     parser.add_argument("--html", type=expand_path, metavar="FILE", help="also write a page with pictures")
+    parser.add_argument(
+        "--focal-sweep",
+        action="store_true",
+        help="also score the same frames cropped and resized to longer and shorter focal lengths: what a lens costs",
+    )
+    add_camera_arguments(parser)
     add_device_argument(parser)
     return parser
 
@@ -71,6 +82,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments.overrides.insert(0, arguments.model)
     if not arguments.predictions and not arguments.model:
         parser.error("name a MODEL, or a folder with --predictions")
+    require_one_camera(parser, arguments)
+    if arguments.focal_sweep and arguments.predictions:
+        parser.error("--focal-sweep shows a model other images: name a MODEL instead of --predictions")
     if arguments.meters_per_unit and not arguments.predictions:
         parser.error("--meters-per-unit needs --predictions; a model predicts meters")
     return run_command(
@@ -109,26 +123,42 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     configure_threading()
     # Only now the imports that take seconds: a wrong recipe has been refused.
     with import_without_gc():
+        from finetune.inference.frame_cameras import FrameCameras
+        from finetune.inference.lens_notes import lens_warnings
         from finetune.recipe.run_dir import RunFolder
         from finetune.reporting.text_table import format_evaluations
         from finetune.reporting.verdicts import find_verdicts
         from finetune.training.evaluate import evaluate_model, evaluate_predictions, image_rows
+        from finetune.training.focal_sweep import SweepPoint, format_sweep, sweep_focal_lengths
 
+    say: Callable[[str], None] = print
+    sweep: list[SweepPoint] = []
     if arguments.predictions:
         evaluations, frames = evaluate_predictions(recipe, arguments.predictions, arguments.meters_per_unit)
     else:
         run = RunFolder(Path(arguments.model)) if is_folder(Path(arguments.model)) else None
         run = run if run and is_file(run.best) else None
-        evaluations, frames = evaluate_model(recipe, load_predictor(arguments, arguments.device), run)
+        predictor = load_predictor(arguments, arguments.device)
+        cameras = FrameCameras(options=camera_options(arguments), assume_training=assumes_training_camera(arguments))
+        evaluations, frames = evaluate_model(recipe, predictor, run, cameras)
+        say = line_printer(predictor, arguments)
+        sweep = sweep_focal_lengths(recipe, predictor, cameras) if arguments.focal_sweep else []
     if os.environ.get("RANK", "0") != "0":
         return  # the tables of the first process cover all of them
-    print(format_evaluations(evaluations))
+    say(format_evaluations(evaluations))
+    if sweep:
+        say(f"\n{format_sweep(sweep)}")
     own = "predictions" if arguments.predictions else "finetuned"
     found = find_verdicts(evaluations[0], own, recipe.evaluation.best)
     for verdict in found:
-        print(verdict)
+        say(str(verdict))
+    if not arguments.predictions and not cameras.assume_training:
+        for sentence in lens_warnings(predictor.network, evaluations[0].images):
+            say(sentence)
     if arguments.json:
         tables = [evaluation.to_mapping() for evaluation in evaluations]
+        if sweep:
+            tables[0]["focal_sweep"] = [point.to_mapping() for point in sweep]
         write_and_say(arguments.json, json.dumps(tables, indent=2) + "\n")
     if arguments.csv:
         write_and_say(
@@ -147,5 +177,6 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             found=found,
             model_options=given_model_options(arguments),
             overrides=overrides,
+            focal_sweep=[(point.focal_px, point.zoom, point.abs_rel) for point in sweep],
         )
         write_and_say(arguments.html, render_report_page(content))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
-from finetune.commands.arguments import add_model_argument, load_predictor
+from finetune.commands.arguments import add_model_argument, load_predictor, positive_number
 from finetune.commands.runner import LOGGER, CommandParser, import_without_gc, run_command
 from finetune.utils.errors import FinetuneError
 from finetune.utils.paths import expand_path, is_file, missing
@@ -30,6 +30,12 @@ def make_parser() -> CommandParser:
         help="compare on this image of your camera; huggingface and onnx are made for its size; default: an image of "
         "data/room, 320x240",
     )
+    parser.add_argument(
+        "--for-camera",
+        type=positive_number,
+        metavar="FX",
+        help="write a canonical model for one camera: its focal length in pixels of --image",
+    )
     parser.add_argument("--half", action="store_true", help="store float16, and say how much the predictions change")
     parser.add_argument("--dynamic", action="store_true", help="onnx: take inputs of any size, multiples of 14")
     parser.add_argument("--force", action="store_true", help="replace an existing file or folder")
@@ -38,7 +44,10 @@ def make_parser() -> CommandParser:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the call and export; for the exit status see ``runner.run_command``."""
-    arguments = make_parser().parse_args(argv)
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    if arguments.for_camera and not arguments.image:
+        parser.error("--for-camera is in pixels of one image size: give --image, an image of this camera")
     return run_command(lambda: _export(arguments), "Nothing was exported; call again.")
 
 
@@ -60,4 +69,14 @@ def _export(arguments: argparse.Namespace) -> None:
     levels = predictor.preprocessing.image_levels
     image = read_image(arguments.image, upright=True, levels=levels) if arguments.image else None
     LOGGER.info("%s: %s", predictor.source, license_sentence(predictor.base.get("license")))
-    print(export_model(predictor, arguments.to, arguments.output, image, arguments.force, **wanted))
+    print(
+        export_model(
+            predictor,
+            arguments.to,
+            arguments.output,
+            image,
+            arguments.force,
+            **wanted,
+            for_camera_px=arguments.for_camera,
+        )
+    )

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.commands.arguments import add_device_argument, add_model_argument, load_predictor, positive_count
+from finetune.commands.arguments import (
+    add_camera_arguments,
+    add_device_argument,
+    add_model_argument,
+    assumes_training_camera,
+    camera_options,
+    line_printer,
+    load_predictor,
+    numbers,
+    positive_count,
+    positive_number,
+    require_one_camera,
+)
 from finetune.commands.runner import CommandParser, import_without_gc, run_command
-from finetune.utils.errors import ResultError
+from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.files import write_fault
 from finetune.utils.paths import expand_path, make_folder
 
@@ -50,7 +62,7 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument(
         "--png-units-per-meter",
-        type=_positive,
+        type=positive_number,
         default=1000.0,
         metavar="N",
         help="unit of <name>.png: 1000 for millimeters, up to 65.5 m; 256 as in KITTI, up to 255 m; default: 1000",
@@ -61,6 +73,7 @@ def make_parser() -> CommandParser:
         help="also write the frames of a video, <name>/000000.npy, ..., and the time of each in seconds, "
         "<name>/frames.csv",
     )
+    add_camera_arguments(parser)
     _add_point_options(parser)
     return parser
 
@@ -71,27 +84,9 @@ def _add_point_options(parser: CommandParser) -> None:
         "--points", action="store_true", help="write it; needs a camera: --intrinsics, --hfov or columns of a list"
     )
     points.add_argument(
-        "--intrinsics",
-        type=_numbers(4, "fx,fy,cx,cy in pixels", lambda found: min(found[:2]) > 0),
-        metavar="FX,FY,CX,CY",
-        help="pixels; a list file may give them for each image in four columns",
-    )
-    points.add_argument(
-        "--intrinsics-size",
-        type=_numbers(2, "W,H in pixels", lambda found: min(found) >= 1),
-        metavar="W,H",
-        help="image size that the intrinsics are for; default: the size of the images",
-    )
-    points.add_argument(
-        "--hfov",
-        type=_numbers(1, "degrees above 0 and below 180", lambda found: 0 < found[0] < 180),
-        metavar="DEGREES",
-        help="horizontal field of view, instead of intrinsics",
-    )
-    points.add_argument(
         "--edge-filter",
         nargs="?",
-        type=_positive,
+        type=positive_number,
         const=0.05,
         metavar="SHARE",
         help="leave out the pixels that would float between surfaces, where depth jumps by more than this share; "
@@ -106,15 +101,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Parse the call and predict; for the exit status see ``runner.run_command``."""
     parser = make_parser()
     arguments = parser.parse_args(argv)
-    if arguments.intrinsics and arguments.hfov:
-        parser.error("--intrinsics and --hfov say the same thing: give one of them")
-    if arguments.intrinsics_size and arguments.hfov:
-        parser.error("--hfov needs no --intrinsics-size: leave out one of them")
-    given = [
-        name
-        for name in ("intrinsics", "intrinsics_size", "hfov", "edge_filter", "max_points")
-        if getattr(arguments, name)
-    ]
+    require_one_camera(parser, arguments)
+    given = [name for name in ("edge_filter", "max_points") if getattr(arguments, name)]
     if given and not arguments.points:
         parser.error(f"--{given[0].replace('_', '-')} is for point clouds: add --points")
     return run_command(
@@ -137,29 +125,25 @@ def _predict(arguments: argparse.Namespace) -> None:
         from finetune.inference.batch import predict_inputs
 
     predictor = load_predictor(arguments, arguments.device)
+    _require_use_of_camera(predictor, arguments)
+    say = line_printer(predictor, arguments)
     if predictor.kind == "relative":
-        print(f"{arguments.model} is relative: inverse depth without a unit, no meters and no millimeter PNG")
+        say(f"{arguments.model} is relative: inverse depth without a unit, no meters and no millimeter PNG")
     outcome = predict_inputs(predictor, inputs, _predict_options(arguments))
     for note in outcome.notes:
-        print(note)
+        say(note)
     kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
     what = "inputs" if any(given.is_video for given in inputs) else "images"
-    print(f"{arguments.output}: {outcome.done} of {len(inputs)} {what} done{kept}")
+    say(f"{arguments.output}: {outcome.done} of {len(inputs)} {what} done{kept}")
     faults = [*outcome.faults, *_beyond_png(predictor, outcome.beyond, f"{len(inputs)} {what}", arguments)]
     if faults:
         raise ResultError("\n".join(faults))
 
 
 def _predict_options(arguments: argparse.Namespace) -> PredictOptions:
-    from finetune.data.camera import CameraOptions
     from finetune.inference.batch import PointOptions, PredictOptions
 
-    cameras = CameraOptions(
-        intrinsics=arguments.intrinsics,
-        size=arguments.intrinsics_size and tuple(map(int, arguments.intrinsics_size)),
-        hfov_deg=arguments.hfov and arguments.hfov[0],
-    )
-    points = PointOptions(cameras=cameras, edge_ratio=arguments.edge_filter, max_points=arguments.max_points)
+    points = PointOptions(edge_ratio=arguments.edge_filter, max_points=arguments.max_points)
     return PredictOptions(
         output=arguments.output,
         range_m=arguments.range,
@@ -168,7 +152,19 @@ def _predict_options(arguments: argparse.Namespace) -> PredictOptions:
         skip_existing=arguments.skip_existing,
         frames=arguments.frames,
         points=points if arguments.points else None,
+        cameras=camera_options(arguments),
+        assume_training=assumes_training_camera(arguments),
     )
+
+
+def _require_use_of_camera(predictor: Predictor, arguments: argparse.Namespace) -> None:
+    """
+    Raises:
+        FinetuneError: a camera is given, and neither points nor the model have any use for it.
+    """
+    given = [name for name in ("intrinsics", "intrinsics_size", "hfov") if getattr(arguments, name)]
+    if given and not arguments.points and predictor.network.camera is None:
+        raise FinetuneError(f"--{given[0].replace('_', '-')} is for point clouds: add --points.")
 
 
 def _beyond_png(
@@ -179,8 +175,8 @@ def _beyond_png(
 
     if beyond:
         units = arguments.png_units_per_meter
-        assert predictor.max_depth_m is not None
-        fitting = max(1, math.floor(MAX_COUNTS / predictor.max_depth_m))
+        assert predictor.range_m is not None
+        fitting = max(1, math.floor(MAX_COUNTS / predictor.range_m))
         yield (
             f"{len(beyond)} of {of_all}, {beyond[0]} first, reach beyond {MAX_COUNTS / units:g} m, the most that 16 "
             f"bits of 1/{units:g} m hold: they have no .png. Use their .npy, which is in meters, or "
@@ -188,30 +184,8 @@ def _beyond_png(
         )
 
 
-def _numbers(
-    count: int, expected: str, holds: Callable[[tuple[float, ...]], bool]
-) -> Callable[[str], tuple[float, ...]]:
-    """A reader of ``count`` numbers with commas between them, for argparse."""
-
-    def parse(text: str) -> tuple[float, ...]:
-        try:
-            found = tuple(float(part) for part in text.split(","))
-        except ValueError:
-            found = ()
-        if len(found) != count or not all(map(math.isfinite, found)) or not holds(found):
-            raise argparse.ArgumentTypeError(f"{text} is not {expected}")
-        return found
-
-    return parse
-
-
 def _range(text: str) -> tuple[float, ...] | str:
     if text == "auto":
         return text
     expected = "NEAR,FAR in meters, NEAR below FAR, or auto"
-    return _numbers(2, expected, lambda ends: 0 <= ends[0] < ends[1])(text)
-
-
-def _positive(text: str) -> float:
-    (value,) = _numbers(1, "a number above 0", lambda found: found[0] > 0)(text)
-    return value
+    return numbers(2, expected, lambda ends: 0 <= ends[0] < ends[1])(text)

@@ -89,6 +89,11 @@ class CameraOptions:
     size: tuple[int, int] | None = None
     hfov_deg: float | None = None
 
+    @property
+    def is_known(self) -> bool:
+        """Whether anything is known."""
+        return self.intrinsics is not None or self.hfov_deg is not None
+
     def camera(self, height: int, width: int) -> Camera | None:
         """
         The camera of an image of this size; None where nothing is known.

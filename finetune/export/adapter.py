@@ -23,6 +23,7 @@ class Adapter(Exporter):
 
     suffix = ""
     limit = 1e-4
+    holds_camera = True
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """Only runs that train adapters have any."""
@@ -56,4 +57,6 @@ class Adapter(Exporter):
         """Load it with our loader, over the base that the folder names."""
         from finetune.inference.predictor import load_model
 
-        return load_model(output, device).predict
+        loaded = load_model(output, device)
+        focal_px = loaded.canonical.focal_px if loaded.canonical else None
+        return lambda image: loaded.predict_at(image, focal_px)

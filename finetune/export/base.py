@@ -28,6 +28,7 @@ class Exporter(Protocol):
     Attributes:
         suffix: the end of the output's name, such as ``.pth``; "" for a folder.
         limit: the largest difference allowed from our own prediction, as a share of its spread (max - min).
+        holds_camera: whether whoever loads the export can say the camera of an image, as a canonical model needs.
         image_size: height and width in pixels of the images that the export is made for, if the format needs one size.
         half: whether the weights are stored as float16.
         dynamic: whether inputs of any size are accepted, in a format that otherwise accepts one size.
@@ -35,6 +36,7 @@ class Exporter(Protocol):
 
     suffix: str
     limit: float
+    holds_camera: bool = False
     image_size: tuple[int, int]
     half: bool
     dynamic: bool

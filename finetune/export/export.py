@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from finetune.export.base import Exporter, PredictImage
 from finetune.export.comparison import Comparison
+from finetune.export.folding import fold_camera
 from finetune.export.test_image import default_test_image
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ResultError
@@ -44,6 +45,7 @@ def export_model(
     force: bool = False,
     half: bool = False,
     dynamic: bool = False,
+    for_camera_px: float | None = None,
 ) -> Comparison:
     """
     Write a model in another format, reload it from the disk, and compare the predictions of both.
@@ -57,6 +59,8 @@ def export_model(
         force: replace an existing file or folder.
         half: store float16; the comparison then shows how much the predictions change.
         dynamic: accept inputs of any size; for ``onnx`` only.
+        for_camera_px: focal length of a camera whose images have the size of ``image``, pixels: a canonical model is
+            written for this camera alone.
 
     Returns:
         The comparison, which is within the limit.
@@ -67,6 +71,7 @@ def export_model(
     """
     image = default_test_image() if image is None else image
     exporter = make_exporter(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half, dynamic=dynamic)
+    predictor = _choose_camera(predictor, exporter, to, for_camera_px)
     exporter.require_writable(predictor.max_depth_m)
     with explain_write_errors(output), _hidden_folder(_nearest_folder(output)) as hidden:
         written = Path(hidden, "written", output.name)
@@ -79,6 +84,40 @@ def export_model(
         make_folder(output.parent)
         _move_into_places(exporter.targets(written), exporter.targets(output), Path(hidden, "before"))
     return comparison
+
+
+def _choose_camera(predictor: Predictor, exporter: Exporter, to: str, for_camera_px: float | None) -> Predictor:
+    """
+    The model, for one camera if that is asked for.
+
+    Raises:
+        FinetuneError: a camera is needed and none is given, or given and not needed.
+    """
+    if predictor.canonical is None:
+        if for_camera_px is not None:
+            raise FinetuneError(
+                f"{predictor.source}: --for-camera is for canonical models, and this one is right for the lens of its "
+                "training alone. Leave it out."
+            )
+        return predictor
+    if for_camera_px is None and not exporter.holds_camera:
+        raise FinetuneError(
+            f"{predictor.source} predicts meters only with the camera of an image, which format {to} cannot hold. "
+            "Write it for one camera: --for-camera FX, its focal length in pixels, with --image, one of its images; or "
+            "export to onnx, which takes the focal length as an input."
+        )
+    if for_camera_px is None:
+        return predictor
+    if to == "adapter":
+        raise FinetuneError("format adapter keeps the canonical camera. Leave out --for-camera.")
+    folded = fold_camera(predictor, for_camera_px, exporter.image_size)
+    assert folded.max_depth_m is not None
+    if to == "huggingface" and not folded.max_depth_m.is_integer():
+        raise FinetuneError(
+            f"format huggingface: for a camera of {for_camera_px:g} px the max depth is {folded.max_depth_m:.6g} m, "
+            "and transformers takes whole meters only. Export to official or onnx."
+        )
+    return folded
 
 
 def _move_into_places(sources: Sequence[Path], targets: Sequence[Path], before: Path) -> None:
@@ -143,7 +182,8 @@ def _compare(
     Raises:
         ResultError: the difference is beyond the limit, or the prediction is constant, which proves nothing.
     """
-    own = predictor.predict(image).astype(np.float64)
+    canonical_px = predictor.canonical.focal_px if predictor.canonical else None
+    own = predictor.predict_at(image, canonical_px).astype(np.float64)
     spread = float(own.max() - own.min())
     if not spread > 0:
         raise ResultError(

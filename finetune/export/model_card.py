@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from finetune.export.comparison import Comparison
+from finetune.export.folding import FOR_CAMERA
 from finetune.models.checkpoints.metadata import require_sound
 from finetune.recipe.yaml_source import yaml_text
 from finetune.utils.errors import CheckpointError
@@ -96,7 +97,14 @@ def _describe_output(predictor: Predictor) -> str:
     if network.max_depth_m is None:
         return f"{architecture}. Predicts inverse depth of unknown scale and shift; larger is nearer."
     farthest = f"{network.max_depth_m:g} m"
-    return f"{architecture}. Predicts meters along the optical axis, at most {farthest}; larger is farther."
+    meters = f"{architecture}. Predicts meters along the optical axis, at most {farthest}; larger is farther."
+    camera = predictor.metadata.get(FOR_CAMERA)
+    if not isinstance(camera, Mapping):
+        return meters
+    return (
+        f"{meters} It is made for one camera: a focal length of {camera['focal_px']:g} px at images of "
+        f"{camera['width']}x{camera['height']}. For another, every depth is off by the ratio of the focal lengths."
+    )
 
 
 def _explain_use(predictor: Predictor) -> str:

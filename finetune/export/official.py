@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.export.base import Exporter, PredictImage
+from finetune.export.folding import FOR_CAMERA
 from finetune.export.model_card import published_source
 from finetune.models.checkpoints.official import Official as OfficialNames
 from finetune.models.encoder_specs import ENCODERS, GRID, ORIGINAL_OFFSET, PATCH
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 POSITIONS = "encoder.pos_embed"
 
 # The metadata of a weights file that is copied to the description.
-CARRIED = ("name", "camera", "evaluation", "recipe_sha256")
+CARRIED = ("name", FOR_CAMERA, "evaluation", "recipe_sha256")
 
 
 class Official(Exporter):
@@ -105,5 +106,6 @@ def describe_model(predictor: Predictor) -> dict[str, object]:
         "network": {"encoder": network.encoder_name, **of_decoder},
         "backbone": sizes,
         "base": {**predictor.base, "source": published_source(predictor.base.get("source"))},
+        **({} if network.camera is None else {"camera": network.camera.to_mapping()}),
         **{name: predictor.metadata[name] for name in CARRIED if name in predictor.metadata},
     }

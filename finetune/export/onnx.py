@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from finetune.export.base import Exporter, PredictImage
 from finetune.export.comparison import Comparison
+from finetune.export.folding import FOR_CAMERA
 from finetune.models.encoder_specs import PATCH
 from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.kinds import Kind
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
 
 OPSET = 18
-INPUT = "image"
+INPUT, FOCAL = "image", "focal_px"
+# At a focal length so many times that of the canonical camera a canonical file is compared as well.
+_OTHER_LENS = 1.5
 # Sizes in patches at which a file for any size is compared as well as at that of the image.
 _SIZES = ((8, 8), (6, 15), (13, 9))
 _MAX_BYTES = 2_000_000_000  # protobuf, the format of the file, counts in 31 bits
@@ -36,12 +39,16 @@ _MAX_BYTES = 2_000_000_000  # protobuf, the format of the file, counts in 31 bit
 class Onnx(Exporter):
     """Input ``image``, (1, 3, H, W), normalized; output ``depth_m`` or ``inverse_depth``.
 
+    A canonical model has a second input ``focal_px``, (1,): (fx + fy) / 2 of the camera at H x W, pixels.
+
     Metadata, each as JSON: ``kind``, ``max_depth_m``, ``input_size`` (height and width, or ``any`` for all multiples of
-    14), ``mean``, ``std``, ``opset``, ``encoder``, ``license``.
+    14), ``mean``, ``std``, ``opset``, ``encoder``, ``license``,
+    and of a canonical model ``camera``.
     """
 
     suffix = ".onnx"
     limit = 1e-3
+    holds_camera = True
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """
@@ -76,20 +83,22 @@ class Onnx(Exporter):
                 "encoder, or to official."
             )
         height, width = self._network_size(predictor)
+        canonical = predictor.canonical
         traced = TracedNetwork(network, None if self.dynamic else (height, width)).eval()
-        shapes: dict[str, dict[int, object]] | None = None
+        given = (torch.zeros(1, 3, height, width), *([torch.tensor([canonical.focal_px])] if canonical else []))
+        shapes: dict[str, dict[int, object] | None] | None = None
         if self.dynamic:
             rows, columns = (torch.export.Dim(name, min=2, max=300) for name in ("rows", "columns"))
-            shapes = {"image": {2: PATCH * rows, 3: PATCH * columns}}
+            shapes = {"image": {2: PATCH * rows, 3: PATCH * columns}, **({FOCAL: None} if canonical else {})}
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "torch.export"):
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 traced,
-                (torch.zeros(1, 3, height, width),),
+                given,
                 str(output),
                 dynamo=True,
                 opset_version=OPSET,
-                input_names=[INPUT],
+                input_names=[INPUT, FOCAL][: len(given)],
                 output_names=[output_name(predictor.kind)],
                 dynamic_shapes=shapes,
                 external_data=False,
@@ -110,14 +119,17 @@ class Onnx(Exporter):
         self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
     ) -> Sequence[str]:
         """For a file that accepts any size, compare three more sizes on the same image."""
+        prediction = OnnxPredictor(output)
+        of_lens = self._compare_lens(predictor, prediction, image, comparison)
         if not self.dynamic:
             height, width = self._network_size(predictor)
-            return [f"{comparison.output}: accepts normalized images of {height}x{width} (height x width) only"]
+            only = f"{comparison.output}: accepts normalized images of {height}x{width} (height x width) only"
+            return [only, *of_lens]
         found = []
-        prediction = OnnxPredictor(output)
+        focal_px = predictor.canonical.focal_px if predictor.canonical else None
         for rows, columns in _SIZES:
             pixels = prediction.normalize(image, (rows * PATCH, columns * PATCH))
-            ours = predictor(_to_tensor(pixels)).numpy()
+            ours = predictor(_to_tensor(pixels), focal_px).numpy()
             share = float(np.abs(prediction.run(pixels) - ours).max() / max(float(np.ptp(ours)), 1e-12))
             if not share <= self.limit:
                 raise ResultError(
@@ -128,7 +140,33 @@ class Onnx(Exporter):
         differences = ", ".join(found)
         return [
             f"{comparison.output}: accepts all multiples of {PATCH}; largest difference, as a share of the spread: "
-            f"{differences}"
+            f"{differences}",
+            *of_lens,
+        ]
+
+    def _compare_lens(
+        self, predictor: Predictor, prediction: OnnxPredictor, image: NDArray[np.uint8], comparison: Comparison
+    ) -> list[str]:
+        """
+        A sentence about the input ``focal_px``; none where there is no such input.
+
+        Raises:
+            ResultError: with another focal length the file is more than the limit off.
+        """
+        if predictor.canonical is None:
+            return []
+        pixels = prediction.normalize(image, self._network_size(predictor))
+        focal_px = _OTHER_LENS * predictor.canonical.focal_px
+        ours = predictor(_to_tensor(pixels), focal_px).numpy()
+        share = float(np.abs(prediction.run(pixels, focal_px) - ours).max() / max(float(np.ptp(ours)), 1e-12))
+        if not share <= self.limit:
+            raise ResultError(
+                f"{comparison.output}: with focal_px {focal_px:.0f} it is {share:.2g} of the spread off, more than "
+                f"{self.limit:g}. It was not kept; export it for one camera, with --for-camera."
+            )
+        return [
+            f"{comparison.output}: the input {FOCAL} is (fx + fy) / 2 of the camera at the size of the input {INPUT}, "
+            f"in pixels; with {focal_px:.0f} px the largest difference is {share:.1g} of the spread"
         ]
 
     def _network_size(self, predictor: Predictor) -> tuple[int, int]:
@@ -146,6 +184,8 @@ class Onnx(Exporter):
             "opset": OPSET,
             "encoder": predictor.network.encoder_name,
             "license": predictor.base.get("license"),
+            **({"camera": predictor.canonical.to_mapping()} if predictor.canonical else {}),
+            **({FOR_CAMERA: predictor.metadata[FOR_CAMERA]} if FOR_CAMERA in predictor.metadata else {}),
         }
 
 
@@ -177,12 +217,14 @@ class OnnxPredictor:
         self.metadata: dict[str, Any] = {name: json.loads(text) for name, text in properties.items()}
         self._preprocessing = Preprocessing.from_mapping(self.metadata["preprocessing"])
 
-    def __call__(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """(H, W, 3) uint8 RGB -> (H, W) float32."""
+    def __call__(self, image: NDArray[np.uint8], focal_px: float | None = None) -> NDArray[np.float32]:
+        """(H, W, 3) uint8 RGB -> (H, W) float32; ``focal_px`` as for ``run``, None for that of the canonical camera."""
         from finetune.models.resizing import resize_prediction
 
         height, width = image.shape[:2]
-        prediction = self.run(self._preprocessing(image)[None])
+        if focal_px is None and "camera" in self.metadata:
+            focal_px = self.metadata["camera"]["focal_px"]
+        prediction = self.run(self._preprocessing(image)[None], focal_px)
         return np.asarray(resize_prediction(_to_tensor(prediction), (height, width)), dtype=np.float32)
 
     def normalize(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
@@ -197,10 +239,11 @@ class OnnxPredictor:
         )
         return prepared[None]
 
-    def run(self, pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def run(self, pixels: NDArray[np.float32], focal_px: float | None = None) -> NDArray[np.float32]:
         """
         Args:
             pixels: (1, 3, H, W), normalized.
+            focal_px: (fx + fy) / 2 at H x W, pixels; for a file of a canonical model.
 
         Raises:
             FinetuneError: the file is for another input size.
@@ -211,7 +254,10 @@ class OnnxPredictor:
                 f"this .onnx file accepts {expected[0]}x{expected[1]} (height x width) only, and the image becomes "
                 f"{pixels.shape[2]}x{pixels.shape[3]}. Export it with --image of that shape, or with --dynamic."
             )
-        (prediction,) = self._session.run(None, {INPUT: pixels})
+        given = {INPUT: pixels}
+        if "camera" in self.metadata:
+            given[FOCAL] = np.array([focal_px], dtype=np.float32)
+        (prediction,) = self._session.run(None, given)
         return np.asarray(prediction, dtype=np.float32)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from finetune.data.camera import CameraOptions, camera_of
+from finetune.data.camera import Camera, CameraOptions, camera_of
+from finetune.data.readers.exif import guess_camera, has_focal_length
 from finetune.data.readers.files import read_image
 from finetune.inference.inputs import ENDINGS, VIDEO_ENDINGS, Input
 from finetune.inference.notes import BatchNotes
@@ -52,11 +53,9 @@ class PointOptions:
     """How point clouds are made.
 
     Attributes:
-        cameras: the camera of images for which no list gives intrinsics.
         edge_ratio, max_points: as for ``point_cloud``.
     """
 
-    cameras: CameraOptions
     edge_ratio: float | None = None
     max_points: int | None = None
 
@@ -74,6 +73,8 @@ class PredictOptions:
         skip_existing: skip an input whose last file is there already.
         frames: also write every frame of a video as if it were an image.
         points: None: no points.
+        cameras: the camera of images for which no list gives intrinsics.
+        assume_training: take every image for one of the training camera; for a canonical model.
     """
 
     output: Path
@@ -83,6 +84,8 @@ class PredictOptions:
     skip_existing: bool = False
     frames: bool = False
     points: PointOptions | None = None
+    cameras: CameraOptions = field(default_factory=CameraOptions)
+    assume_training: bool = False
 
 
 @dataclass(kw_only=True)
@@ -141,14 +144,23 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: Predi
 def _require_cameras(predictor: Predictor, inputs: Sequence[Input], options: PredictOptions) -> None:
     """
     Raises:
-        FinetuneError: points are asked for, and the model knows no meters or an image has no camera.
+        FinetuneError: points are asked for, and the model knows no meters or an image has no camera; or the model needs
+            a camera, and an image has none.
     """
+    if predictor.canonical and not options.assume_training and not options.cameras.is_known:
+        without = next((given.path for given in inputs if not (given.intrinsics or has_focal_length(given.path))), None)
+        if without is not None:
+            raise FinetuneError(
+                f"{without}: {predictor.source} predicts meters only with the camera of the image, and its EXIF data "
+                "says no focal length. Give --intrinsics FX,FY,CX,CY in pixels (with --intrinsics-size W,H if they are "
+                "for another image size), --hfov DEGREES, a list with the columns fx, fy, cx, cy, or --camera training "
+                "to assume the camera of the training."
+            )
     if options.points is None:
         return
     if predictor.kind == "relative":
         raise FinetuneError(f"{predictor.source} is relative: it knows no meters, so no points. Leave out --points.")
-    cameras = options.points.cameras
-    if cameras.intrinsics is None and cameras.hfov_deg is None:
+    if not options.cameras.is_known:
         without_camera = next((given.path for given in inputs if given.intrinsics is None), None)
         if without_camera is not None:
             raise FinetuneError(
@@ -165,7 +177,7 @@ def _require_steps(predictor: Predictor, units_per_meter: float) -> None:
     Raises:
         FinetuneError: between 0 and the model's max depth the 16-bit PNG would have fewer than ``MIN_PNG_STEPS``.
     """
-    max_depth_m = predictor.max_depth_m
+    max_depth_m = predictor.range_m
     if max_depth_m is not None and max_depth_m * units_per_meter < MIN_PNG_STEPS:
         raise FinetuneError(
             f"--png-units-per-meter {units_per_meter:g}: from 0 to the max depth {max_depth_m:g} m the 16-bit PNG "
@@ -179,7 +191,7 @@ class _Batch:
 
     def __init__(self, predictor: Predictor, options: PredictOptions) -> None:
         self.outcome = Outcome()
-        self.notes = BatchNotes(predictor.preprocessing, predictor.max_depth_m)
+        self.notes = BatchNotes(predictor.preprocessing, predictor.range_m)
         self._options = options
         self._levels = predictor.preprocessing.image_levels
         self._ending = "_inverse.npy" if predictor.max_depth_m is None else ".npy"
@@ -256,7 +268,7 @@ class _Batch:
             ):
                 for number, frame in enumerate(_prefetch(pool, iter(video))):
                     stamps.append(frame.seconds)
-                    prediction = self._frame.predict_depth(given.path, frame.image)
+                    prediction = self._frame.predict_depth(given, frame.image)
                     # All frames have the range of the first, so that their colors compare.
                     color_range = color_range or self._frame.color_range(given.path, prediction)
                     write_preview(self._frame.preview(_shrink(prediction, MAX_VIDEO_SIDE_PX), color_range))
@@ -266,6 +278,7 @@ class _Batch:
                     bar.update()
                     if number == 0:
                         self.notes.check_size(given.path, *frame.image.shape[:2])
+                        self._frame.check_lens(given, frame.image)
         except (DataError, ResultError) as error:
             self.outcome.faults.append(str(error))
             return
@@ -296,19 +309,22 @@ class _FramePrediction:
 
     def predict(self, given: Input, image: NDArray[np.uint8], stem: Path) -> Callable[[], bool]:
         """Predict an image. Returns the function that writes its files, see ``write``."""
-        prediction = self.predict_depth(given.path, image)
+        prediction = self.predict_depth(given, image)
         points = self.points(given, image, prediction)
         self._notes.check_size(given.path, *image.shape[:2])
+        self.check_lens(given, image)
         color_range = self.color_range(given.path, prediction)
         return lambda: self.write(prediction, stem, color_range, points)
 
-    def predict_depth(self, path: Path, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict_depth(self, given: Input, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """
         Raises:
-            ResultError: memory runs out, or the prediction is not finite.
+            ResultError: memory runs out, the prediction is not finite, or the camera cannot be that of the image.
         """
+        path = given.path
+        focal_px = self._find_focal_px(given, image) if self._predictor.canonical else None
         try:
-            prediction = self._predictor.predict(image, flip=self._options.flip)
+            prediction = self._predictor.predict_at(image, focal_px, flip=self._options.flip)
         except (MemoryError, RuntimeError) as error:
             # PyTorch has no error class of its own for a CPU that runs out of memory.
             if not any(words in str(error) for words in ("can't allocate memory", "out of memory")):
@@ -323,6 +339,53 @@ class _FramePrediction:
             )
         return prediction
 
+    def check_lens(self, given: Input, image: NDArray[np.uint8]) -> None:
+        """Note a lens that is unlike those of the training."""
+        if self._predictor.canonical is None and given.intrinsics is None and not self._options.cameras.is_known:
+            return
+        focal_px = self._find_focal_px(given, image)
+        if self._options.assume_training or focal_px is None:
+            return
+        self._notes.check_lens(given.path, self._predictor.network, focal_px)
+        if self._camera(given, image) is None:
+            camera = guess_camera(given.path, *image.shape[:2])
+            self._notes.add_guess(given.path, camera.fx_px if camera else focal_px)
+
+    def _find_focal_px(self, given: Input, image: NDArray[np.uint8]) -> float | None:
+        """
+        At the network's size, pixels; None where no camera is known.
+
+        Raises:
+            ResultError: the camera cannot be that of the image, or a canonical model gets none.
+        """
+        canonical = self._predictor.canonical
+        if canonical and self._options.assume_training:
+            return canonical.focal_px
+        height, width = image.shape[:2]
+        camera = self._camera(given, image)
+        if camera is None and not given.is_video:
+            camera = guess_camera(given.path, height, width)
+        if camera is None and canonical:
+            raise ResultError(
+                f"{given.path}: no camera is known, and the model predicts meters only with one. Give --intrinsics "
+                "FX,FY,CX,CY."
+            )
+        return None if camera is None else self._predictor.preprocessing.focal_px(camera, height, width)
+
+    def _camera(self, given: Input, image: NDArray[np.uint8]) -> Camera | None:
+        """
+        The camera that a list or an option gives; None where none does.
+
+        Raises:
+            ResultError: it cannot be that of the image.
+        """
+        height, width = image.shape[:2]
+        listed, cameras = given.intrinsics, self._options.cameras
+        try:
+            return camera_of(listed, height, width, cameras.size) if listed else cameras.camera(height, width)
+        except FinetuneError as error:
+            raise ResultError(f"{given.path}: {error}") from error
+
     def points(self, given: Input, image: NDArray[np.uint8], prediction: NDArray[np.float32]) -> PointCloud | None:
         """
         Raises:
@@ -331,19 +394,13 @@ class _FramePrediction:
         points = self._options.points
         if points is None:
             return None
-        height, width = image.shape[:2]
-        try:
-            listed = given.intrinsics
-            cameras = points.cameras
-            camera = camera_of(listed, height, width, cameras.size) if listed else cameras.camera(height, width)
-        except FinetuneError as error:
-            raise ResultError(f"{given.path}: {error}") from error
+        camera = self._camera(given, image)
         assert camera is not None, "_require_cameras was called first"
         return point_cloud(prediction, image, camera, edge_ratio=points.edge_ratio, max_points=points.max_points)
 
     def color_range(self, path: Path, prediction: NDArray[np.float32]) -> tuple[float, float]:
         """The ends of the preview's colors. Makes a note where ``--range auto`` chose them or would show more."""
-        wanted, max_depth_m = self._options.range_m, self._predictor.max_depth_m
+        wanted, max_depth_m = self._options.range_m, self._predictor.range_m
         if wanted is None and max_depth_m is None:
             return float(prediction.min()), float(prediction.max())
         if wanted is not None and wanted != AUTO:

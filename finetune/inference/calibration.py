@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,12 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.reader import set_image_levels
+from finetune.data.readers.exif import guess_camera
 from finetune.data.readers.files import read_image
 from finetune.data.readers.list_lines import read_rows
 from finetune.evaluation.alignment import fit_log_scale
+from finetune.inference.frame_cameras import UNKNOWN_CAMERAS, FrameCameras
 from finetune.inference.predictor import Predictor
 from finetune.models.checkpoints.save import save_native
 from finetune.models.depth_model import DepthModel
+from finetune.models.training_camera import TrainingCamera
 from finetune.recipe.schema import Recipe
 from finetune.utils.errors import CheckpointError, DataError, FinetuneError
 from finetune.utils.files import explain_write_errors
@@ -29,6 +32,7 @@ _AT_END = 0.95
 # Limits beyond which more than the scale is wrong: the share of the error that is left, how much the scales of frames
 # differ, and those of near and far pixels.
 MIN_GAINED, FRAMES_DIFFER, NEAR_AND_FAR_DIFFER = 0.8, 0.1, 0.1
+_SAME_LENS = math.log(1.05)  # a scale and a focal ratio that are no farther apart than this agree
 _SMALL_ERROR = 0.03  # AbsRel below which there is nothing to gain
 METADATA = "calibration"
 
@@ -40,11 +44,13 @@ class LabeledFrame:
     Attributes:
         name: the frame's.
         pred_m, target_m: (N,) meters.
+        focal_px: at the network's size, pixels; None where no camera is known.
     """
 
     name: str
     pred_m: NDArray[np.float64]
     target_m: NDArray[np.float64]
+    focal_px: float | None = None
 
     def abs_rel(self, scale: float = 1.0) -> float:
         """Mean of |scale pred - target| / target."""
@@ -93,12 +99,15 @@ class Calibration:
         return "\n".join([*lines, *(f"warning: {warning}" for warning in self.warnings)])
 
 
-def predict_labeled_frames(predictor: Predictor, recipe: Recipe, frames: int) -> list[LabeledFrame]:
+def predict_labeled_frames(
+    predictor: Predictor, recipe: Recipe, frames: int, cameras: FrameCameras = UNKNOWN_CAMERAS
+) -> list[LabeledFrame]:
     """
     Args:
         predictor: a metric model.
         recipe: its ``data.train`` is from the camera. ``data.val`` stays unseen, for ``evaluate``.
         frames: at most this many, evenly spread over the entries.
+        cameras: of frames whose reader gives none.
 
     Returns:
         The frames with at least one pixel to compare.
@@ -113,18 +122,22 @@ def predict_labeled_frames(predictor: Predictor, recipe: Recipe, frames: int) ->
         reader = entry.source
         for frame in evenly_spread(len(reader), max(1, frames // len(entries))):
             sample = reader[frame]
-            pred_m = predictor.predict(sample.image)
-            found.append(_compare_pixels(predictor, sample.source, pred_m[sample.valid], sample.depth_m[sample.valid]))
+            focal_px = cameras.focal_px(predictor, sample.source, sample.camera, *sample.depth_m.shape)
+            pred_m = predictor.predict_at(sample.image, focal_px)[sample.valid]
+            found.append(_compare_pixels(predictor, sample.source, pred_m, sample.depth_m[sample.valid], focal_px))
     return [labeled for labeled in found if labeled.pred_m.size]
 
 
-def read_known_distances(predictor: Predictor, path: Path) -> list[LabeledFrame]:
+def read_known_distances(
+    predictor: Predictor, path: Path, cameras: FrameCameras = UNKNOWN_CAMERAS
+) -> list[LabeledFrame]:
     """
     Args:
         predictor: a metric model.
         path: a text file with ``image, x, y, meters`` a line, separated by commas or spaces. x goes right and y down,
             in pixels of the upright image from 0. Images are relative to the file's folder or to the current one.
             Meters are along the optical axis.
+        cameras: of the images; EXIF data count where nothing is given.
 
     Returns:
         One frame for each image.
@@ -153,9 +166,11 @@ def read_known_distances(predictor: Predictor, path: Path) -> list[LabeledFrame]
                 raise FinetuneError(
                     f"{path}:{number}: ({x}, {y}) is outside of {image_file}, {width}x{height}. x goes right, y down."
                 )
-        pred_m = predictor.predict(image)
+        guessed = None if cameras.options.is_known else guess_camera(image_file, height, width)
+        focal_px = cameras.focal_px(predictor, str(image_file), guessed, height, width)
         columns, rows, target_m, _ = zip(*of_image, strict=True)
-        found.append(_compare_pixels(predictor, str(image_file), pred_m[list(rows), list(columns)], np.array(target_m)))
+        pred_m = predictor.predict_at(image, focal_px)[list(rows), list(columns)]
+        found.append(_compare_pixels(predictor, str(image_file), pred_m, np.array(target_m), focal_px))
     return [labeled for labeled in found if labeled.pred_m.size]
 
 
@@ -172,18 +187,31 @@ def _read_points(path: Path) -> Iterable[tuple[int, str, int, int, float]]:
 
 
 def _compare_pixels(
-    predictor: Predictor, name: str, pred_m: NDArray[np.floating], target_m: NDArray[np.floating]
+    predictor: Predictor,
+    name: str,
+    pred_m: NDArray[np.floating],
+    target_m: NDArray[np.floating],
+    focal_px: float | None,
 ) -> LabeledFrame:
     """The pixels whose prediction and measurement say something about the scale."""
     assert predictor.max_depth_m is not None
-    kept = (pred_m > 0) & (pred_m < _AT_END * predictor.max_depth_m) & np.isfinite(target_m)
-    return LabeledFrame(name=name, pred_m=pred_m[kept].astype(np.float64), target_m=target_m[kept].astype(np.float64))
+    end_m = predictor.max_depth_m
+    if predictor.canonical and focal_px is not None:
+        end_m *= predictor.canonical.meters_factor(focal_px)
+    kept = (pred_m > 0) & (pred_m < _AT_END * end_m) & np.isfinite(target_m)
+    return LabeledFrame(
+        name=name,
+        pred_m=pred_m[kept].astype(np.float64),
+        target_m=target_m[kept].astype(np.float64),
+        focal_px=focal_px,
+    )
 
 
-def fit_calibration(frames: Sequence[LabeledFrame]) -> Calibration:
+def fit_calibration(frames: Sequence[LabeledFrame], camera: TrainingCamera | None = None) -> Calibration:
     """
     Args:
         frames: each with at least one pixel. Each counts once, however many pixels it has.
+        camera: what the model was trained with, if that is known.
 
     Raises:
         DataError: there are no frames.
@@ -218,7 +246,30 @@ def fit_calibration(frames: Sequence[LabeledFrame]) -> Calibration:
         spread=spread,
         near=near,
         far=far,
-        warnings=tuple(_find_warnings(before, after, spread, near, far)),
+        warnings=(*_find_warnings(before, after, spread, near, far), *_compare_lenses(scale, frames, camera)),
+    )
+
+
+def _compare_lenses(scale: float, frames: Sequence[LabeledFrame], camera: TrainingCamera | None) -> Iterator[str]:
+    """A sentence where the lens alone explains the scale."""
+    focals_px = [frame.focal_px for frame in frames if frame.focal_px is not None]
+    if camera is None or not focals_px:
+        return
+    focal_px = float(np.median(focals_px))
+    # A canonical model has multiplied by the ratio already, so a wrong camera leaves its inverse.
+    ratio = camera.focal_px / focal_px if camera.is_canonical else focal_px / camera.focal_px
+    if abs(math.log(ratio)) < _SAME_LENS or abs(math.log(scale / ratio)) > _SAME_LENS:
+        return
+    both = f"{focal_px:.0f} px at the network's size against {camera.focal_px:.0f}"
+    if camera.is_canonical:
+        yield (
+            f"the scale is what takes the focal ratio back ({both}: {ratio:.3f}), as if these frames had the canonical "
+            "lens: check their intrinsics"
+        )
+        return
+    yield (
+        f"the scale is what the focal ratio predicts ({both} in training: {ratio:.3f}): the lens is what differs. "
+        "For a model that takes any lens, train with data.camera.mode: canonical"
     )
 
 
@@ -301,7 +352,11 @@ def _save_scaled(predictor: Predictor, max_depth_m: float, metadata: Mapping[str
     """
     network = predictor.network
     scaled = DepthModel(
-        network.encoder_name, max_depth_m, version=network.version, position_offset=network.position_offset
+        network.encoder_name,
+        max_depth_m,
+        version=network.version,
+        position_offset=network.position_offset,
+        camera=network.camera,
     )
     scaled.load_state_dict(network.state_dict())
     described = {"preprocessing": predictor.preprocessing.to_mapping(), "base": dict(predictor.base)} | dict(metadata)

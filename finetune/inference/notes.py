@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from finetune.data.preprocessing import MAX_ELONGATED, Preprocessing
+from finetune.inference.lens_notes import explain_lens, kind_of_clause
+from finetune.models.depth_model import DepthModel
 
 # A note is made of images this many times as elongated as those of training, or enlarged this many times.
 FAR_ASPECT, FAR_ENLARGED = 2.0, 2.0
@@ -19,7 +21,7 @@ class BatchNotes:
         """
         Args:
             preprocessing: of the model.
-            max_depth_m: of the model, meters; None for a relative one.
+            max_depth_m: at the end of the preview's colors, meters; None for a relative model.
         """
         self._preprocessing = preprocessing
         self._max_depth_m = max_depth_m
@@ -27,6 +29,8 @@ class BatchNotes:
         self._far: list[tuple[Path, str]] = []
         self._flat: list[tuple[Path, tuple[float, float]]] = []
         self._auto: list[tuple[Path, tuple[float, float]]] = []
+        self._guessed: list[tuple[Path, float]] = []
+        self._lenses: dict[str, list[tuple[Path, str]]] = {}
 
     def check_size(self, path: Path, height: int, width: int) -> None:
         """Note an image of a shape or size far from that of training."""
@@ -36,6 +40,15 @@ class BatchNotes:
             self._elongated.append(path)
         elif elongated > FAR_ASPECT or network[0] > FAR_ENLARGED * height:
             self._far.append((path, f"{width}x{height}"))
+
+    def add_guess(self, path: Path, focal_px: float) -> None:
+        """Note an image whose focal length, pixels, is taken from EXIF."""
+        self._guessed.append((path, focal_px))
+
+    def check_lens(self, path: Path, network: DepthModel, focal_px: float) -> None:
+        """Note an image whose lens is unlike those of the training; ``focal_px`` at the network's size."""
+        for clause in explain_lens(network, focal_px):
+            self._lenses.setdefault(kind_of_clause(clause), []).append((path, clause))
 
     def add_auto_range(self, path: Path, color_range: tuple[float, float]) -> None:
         """Note the range of a preview with ``--range auto``."""
@@ -65,7 +78,20 @@ class BatchNotes:
                 f"{len(self._far)} of {inputs}, {path} ({size}) first, are of a shape or size far from the training "
                 f"size {width}x{height}: expect larger errors"
             )
-        return found + self._sentences_on_colors(inputs)
+        return found + self._sentences_on_lenses(inputs) + self._sentences_on_colors(inputs)
+
+    def _sentences_on_lenses(self, inputs: int) -> list[str]:
+        found = []
+        if self._guessed:
+            path, focal_px = self._guessed[0]
+            found.append(
+                f"{len(self._guessed)} of {inputs}, {path} first ({focal_px:.0f} px): the focal length is taken from "
+                "EXIF, which is a guess; give --intrinsics to be sure"
+            )
+        for noted in self._lenses.values():
+            path, clause = noted[0]
+            found.append(f"warning: {len(noted)} of {inputs}, {path} first: the focal length {clause}")
+        return found
 
     def _sentences_on_colors(self, inputs: int) -> list[str]:
         if self._auto:

@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeGuard, get_args
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -18,8 +18,10 @@ from torch import Tensor
 
 from finetune.data.camera import Camera, camera_of
 from finetune.data.preprocessing import Preprocessing
+from finetune.data.readers.exif import guess_camera
 from finetune.data.readers.files import read_image
 from finetune.data.readers.image_levels import ImageLevels
+from finetune.inference.lens_notes import explain_lens
 from finetune.inference.point_cloud import PointCloud, point_cloud
 from finetune.models.checkpoints.fill import whole_network
 from finetune.models.checkpoints.identity import IN_RECIPE, ORIGINAL_INPUT_SIZE, ArgumentNames
@@ -27,6 +29,7 @@ from finetune.models.checkpoints.load import Checkpoint, read_checkpoint
 from finetune.models.depth_model import DepthModel
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 from finetune.models.resizing import resize_prediction
+from finetune.models.training_camera import TrainingCamera
 from finetune.utils.errors import CheckpointError, FinetuneError
 from finetune.utils.kinds import Kind, KindOption
 
@@ -36,6 +39,9 @@ if TYPE_CHECKING:
 DEVICES = ("auto", "cpu", "cuda")
 # PIL modes that become RGB without a change of scale.
 _PIL_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr", "HSV", "LAB")
+# The camera of the training, as ``predict`` is told to assume it.
+TRAINING: Literal["training"] = "training"
+CameraLike: TypeAlias = tuple[float, float, float, float] | Camera | Literal["training"]
 ImageLike: TypeAlias = "NDArray[np.uint8] | str | os.PathLike[str] | Image.Image"
 _IN_PYTHON = ArgumentNames(
     source="name",
@@ -92,28 +98,88 @@ class Predictor:
         """Where the network is."""
         return next(self.network.parameters()).device
 
-    def predict(self, image: ImageLike, *, flip: bool = False) -> NDArray[np.float32]:
+    @property
+    def canonical(self) -> TrainingCamera | None:
+        """The canonical camera of a model that needs the camera of an image to predict its meters; None for others."""
+        camera = self.network.camera
+        return camera if camera is not None and camera.is_canonical else None
+
+    @property
+    def range_m(self) -> float | None:
+        """Up to which depth pictures are drawn, meters; None for a relative model."""
+        return self.canonical.max_depth_m or self.max_depth_m if self.canonical else self.max_depth_m
+
+    def predict(self, image: ImageLike, *, camera: CameraLike | None = None, flip: bool = False) -> NDArray[np.float32]:
         """
         Args:
             image: (H, W, 3) uint8, RGB; or the path of an image file, or a PIL image, both turned upright as their
                 EXIF tag says. OpenCV reads BGR, which cannot be detected: convert it with ``image[..., ::-1]``.
+            camera: of the image, for a canonical model: fx, fy, cx, cy in pixels, a ``Camera``, or ``"training"``,
+                which assumes that of the training and warns. None: of a file, the EXIF data's, with a warning, since
+                that is a guess. Other models do not need it.
             flip: average with the prediction for the mirrored image, mirrored back. This takes twice the time.
 
         Returns:
             (H, W): meters along the optical axis for a metric model, inverse depth >= 0 for a relative one.
 
         Raises:
-            ValueError: the image is none of these.
+            ValueError: the image is none of these, or the model is canonical and no camera is known.
             DataError: there is no such file, or it is no image.
+            FinetuneError: the camera cannot be that of the image.
         """
-        image = to_image_array(image, self.preprocessing.image_levels)
+        array = to_image_array(image, self.preprocessing.image_levels)
+        focal_px = None
+        if self.canonical:
+            file = image if isinstance(image, str | os.PathLike) else None
+            focal_px = self._find_focal_px(array, camera, file)
+        return self.predict_at(array, focal_px, flip=flip)
+
+    def predict_at(
+        self, image: NDArray[np.uint8], focal_px: float | None, *, flip: bool = False
+    ) -> NDArray[np.float32]:
+        """As ``predict``, for a focal length at the network's size, pixels; None for a model that needs none."""
         size = (image.shape[0], image.shape[1])
         batch = torch.from_numpy(self.preprocessing(image))[None]
-        prediction = resize_prediction(self(batch), size)
+        prediction = resize_prediction(self(batch, focal_px), size)
         if not flip:
             return prediction
-        mirrored = resize_prediction(self(batch.flip(-1)), size)[:, ::-1]
+        mirrored = resize_prediction(self(batch.flip(-1), focal_px), size)[:, ::-1]
         return np.asarray((prediction + mirrored) / 2, dtype=np.float32)
+
+    def _find_focal_px(
+        self, image: NDArray[np.uint8], camera: CameraLike | None, file: str | os.PathLike[str] | None
+    ) -> float:
+        assert self.canonical is not None
+        height, width = image.shape[:2]
+        if camera is None and file is not None:
+            camera = guess_camera(file, height, width)
+            if camera is not None:
+                warnings.warn(
+                    f"{file}: its focal length is taken from EXIF, {camera.fx_px:.0f} px, which is a guess",
+                    stacklevel=3,
+                )
+        if camera is None:
+            raise ValueError(
+                f"{self.source} predicts meters only with the camera of the image: give camera=(fx, fy, cx, cy) in "
+                'pixels, or camera="training" to assume that of its training'
+            )
+        if isinstance(camera, str):
+            if camera != TRAINING:
+                raise ValueError(f"camera is {camera!r}; expected fx, fy, cx, cy in pixels, a Camera, or {TRAINING!r}")
+            focal_px = self.canonical.focal_px
+            warnings.warn(
+                f"{self.source}: the camera of the training is assumed, {focal_px:.0f} px at the network's size; for "
+                "another lens every depth is off by the ratio",
+                stacklevel=3,
+            )
+            return focal_px
+        focal_px = self.preprocessing.focal_px(camera_of(camera, height, width), height, width)
+        self._warn_of_lens(focal_px)
+        return focal_px
+
+    def _warn_of_lens(self, focal_px: float) -> None:
+        for clause in explain_lens(self.network, focal_px):
+            warnings.warn(f"{self.source}: the focal length {clause}", stacklevel=4)
 
     def points(
         self,
@@ -139,25 +205,34 @@ class Predictor:
         if self.kind == "relative":
             raise ValueError(f"{self.source} is relative: it knows no meters, so there are no points")
         image = to_image_array(image, self.preprocessing.image_levels)
-        depth_m = self.predict(image)
-        camera = camera_of(intrinsics, *image.shape[:2])
+        height, width = image.shape[:2]
+        camera = camera_of(intrinsics, height, width)
+        focal_px = self.preprocessing.focal_px(camera, height, width)
+        self._warn_of_lens(focal_px)
+        depth_m = self.predict_at(image, focal_px)
         return point_cloud(depth_m, image, camera, edge_ratio=edge_ratio, max_points=max_points)
 
-    def __call__(self, batch: Tensor) -> Tensor:
+    def __call__(self, batch: Tensor, focal_px: float | None = None) -> Tensor:
         """
         Args:
             batch: (B, 3, H, W), normalized, sides multiples of 14; of any floating type, on any device.
+            focal_px: (fx + fy) / 2 of the images at that size, pixels; for a canonical model.
 
         Returns:
             (B, 1, H, W) float32 on the network's device, without gradient; the unit is that of ``predict``.
 
         Raises:
-            ValueError: the batch has another shape.
+            ValueError: the batch has another shape, or a canonical model gets no focal length.
         """
+        if self.canonical and focal_px is None:
+            raise ValueError(f"{self.source} predicts meters only with focal_px, that of the batch at its size")
         device = self.device
         # Always float32, even inside the caller's autocast, so that every command gives the same prediction.
         with torch.no_grad(), torch.autocast(device.type, enabled=False), _without_tf32():
-            return self.network(batch.to(device, torch.float32))
+            prediction: Tensor = self.network(batch.to(device, torch.float32))
+        if self.canonical and focal_px is not None:
+            prediction = prediction * self.canonical.meters_factor(focal_px)
+        return prediction
 
 
 @contextmanager

@@ -14,7 +14,10 @@ _A = -0.75
 
 
 class TracedNetwork(nn.Module):
-    """(1, 3, H, W) normalized -> (1, 1, H, W), the prediction of ``DepthModel`` without its check of the size."""
+    """
+    (1, 3, H, W) normalized -> (1, 1, H, W), the prediction of ``DepthModel`` without its check of the size. With a
+    focal length, (1,) in pixels at H x W, a canonical network gives meters of that camera.
+    """
 
     def __init__(self, network: DepthModel, size: tuple[int, int] | None) -> None:
         """
@@ -29,7 +32,7 @@ class TracedNetwork(nn.Module):
         self.positions: Tensor | None
         self.register_buffer("positions", None if embedding is None else embedding.detach().clone())
 
-    def forward(self, image: Tensor) -> Tensor:
+    def forward(self, image: Tensor, focal_px: Tensor | None = None) -> Tensor:
         height, width = image.shape[-2:]
         rows, columns = height // PATCH, width // PATCH
         encoder = self.network.encoder
@@ -48,7 +51,10 @@ class TracedNetwork(nn.Module):
                 maps.append(encoder.norm(tokens[:, 1:]).transpose(1, 2).unflatten(2, (rows, columns)))
         decoded = self.network.decoder(maps)
         prediction: Tensor = self.network.head(self.network.head.features(decoded, (height, width)))
-        return prediction
+        if focal_px is None:
+            return prediction
+        assert self.network.camera is not None
+        return prediction * (focal_px / self.network.camera.focal_px)
 
 
 def sampled_positions(grid: Tensor, height: int, width: int, offset: float) -> Tensor:

@@ -11,7 +11,7 @@ from finetune.evaluation.results import NEAR_RANGE_M, Evaluation
 from finetune.recipe.load import recipe_text
 from finetune.recipe.run_dir import ENVIRONMENT_FILE, METRICS_FILE
 from finetune.recipe.schema import Recipe
-from finetune.reporting.charts import COLORS, Bars, Chart, make_bar_chart, make_histogram
+from finetune.reporting.charts import COLORS, Bars, Chart, Line, make_bar_chart, make_histogram, make_line_chart
 from finetune.reporting.frames import DepthCounts, ShownFrames
 from finetune.reporting.gallery import choose_frames, make_gallery, read_frames
 from finetune.reporting.page import Cell, Table, render_template
@@ -55,6 +55,7 @@ class PageContent:
         files: name -> path of the weights and exports that a run wrote.
         model_options: arguments of ``load_model`` that a user gave because the file does not say what it holds.
         overrides: ``key=value`` words that change the recipe file.
+        focal_sweep: focal length at the network's size (None where unknown), its factor, and AbsRel.
     """
 
     title: str
@@ -72,6 +73,7 @@ class PageContent:
     files: Mapping[str, str] = field(default_factory=dict)
     model_options: Mapping[str, object] = field(default_factory=dict)
     overrides: Sequence[str] = ()
+    focal_sweep: Sequence[tuple[float | None, float, float]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,8 @@ class _ProtocolTables:
         protocol: all its settings.
         chosen: how the weights were chosen; "" where that is unknown.
         errors: in millimeters; None where the range is too long for them.
-        entries: of each entry of ``data.val``, where there are several.
+        entries: of each entry of ``data.val``, where there are several; then of each focal length at the network's
+            size, where there are several.
     """
 
     title: str
@@ -135,6 +138,7 @@ def collect_page_content(
     files: Mapping[str, Path] | None = None,
     model_options: Mapping[str, object] | None = None,
     overrides: Sequence[str] = (),
+    focal_sweep: Sequence[tuple[float | None, float, float]] = (),
 ) -> PageContent:
     """What the page of a model is made of. A model that is a run folder adds the curves and environment of the run."""
     folder = Path(model) if model and is_folder(model) else None
@@ -163,6 +167,7 @@ def collect_page_content(
         files={name: str(path) for name, path in (files or {}).items()},
         model_options=model_options or {},
         overrides=overrides,
+        focal_sweep=focal_sweep,
     )
 
 
@@ -189,6 +194,7 @@ def render_report_page(content: PageContent) -> str:
         tables=[_make_tables(found, len(content.evaluations) > 1) for found in content.evaluations],
         rows_explained=ROWS_EXPLAINED,
         curves=_draw_run_curves(content),
+        sweep=_draw_sweep(content),
         distance_charts=[*_draw_errors(content), _draw_depth(content, counts)],
         distance_table=_make_distance_table(content),
         gallery=make_gallery(
@@ -238,9 +244,21 @@ def _make_tables(evaluation: Evaluation, named: bool) -> _ProtocolTables:
             _EntryTable(
                 name=name, images=f"{entry.images_used:,}", scores=make_score_table(entry.rows) if entry.rows else None
             )
-            for name, entry in evaluation.entries.items()
+            for name, entry in (*evaluation.entries.items(), *evaluation.lenses.items())
         ],
     )
+
+
+def _draw_sweep(content: PageContent) -> Chart | None:
+    """AbsRel by focal length; None without a sweep."""
+    if not content.focal_sweep:
+        return None
+    known = all(focal_px is not None for focal_px, _, _ in content.focal_sweep)
+    xs = [focal_px if known and focal_px is not None else factor for focal_px, factor, _ in content.focal_sweep]
+    line = Line(name=_get_own_row(content), xs=xs, ys=[abs_rel for *_, abs_rel in content.focal_sweep], color=0)
+    x_name = "focal length at the network's size, pixels" if known else "times the focal length of the frames"
+    title = "AbsRel of the same frames, cropped and resized to other focal lengths; the measured meters stay"
+    return make_line_chart(title, [line], x_name=x_name, from_zero=True)
 
 
 def _draw_run_curves(content: PageContent) -> list[Chart]:

@@ -90,7 +90,8 @@ def format_evaluation(evaluation: Evaluation, columns: int | None = None) -> str
     silog = "SILog (times 100)" if evaluation.protocol.settings.silog == "standard" else "SILog"
     units = f"No unit: RMSElog and {silog} by natural, log10 by decimal logarithms."
     blocks = [f"{head}\n{legend}\n{units}", *_arranged(tables, columns)]
-    for name, entry in evaluation.entries.items():
+    lenses = {f"focal length {name} at the network's size": lens for name, lens in evaluation.lenses.items()}
+    for name, entry in (*evaluation.entries.items(), *lenses.items()):
         blocks.append(f"{name}: {count_noun(entry.images_used, 'image')} used, {entry.images_skipped} skipped")
         blocks += _arranged(_metric_tables(entry.rows), columns) if entry.rows else []
     return "\n\n".join(blocks)

@@ -21,6 +21,7 @@ from finetune.evaluation.metrics import METRICS
 from finetune.evaluation.prediction_files import Predictions
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.evaluation.results import Chosen, Evaluation
+from finetune.inference.frame_cameras import UNKNOWN_CAMERAS, FrameCameras
 from finetune.inference.predictor import Predictor
 from finetune.models.checkpoints.fill import whole_network
 from finetune.models.checkpoints.load import read_checkpoint
@@ -35,13 +36,14 @@ from finetune.utils.paths import is_file, is_folder
 
 
 def evaluate_model(
-    recipe: Recipe, predictor: Predictor, run: RunFolder | None = None
+    recipe: Recipe, predictor: Predictor, run: RunFolder | None = None, cameras: FrameCameras = UNKNOWN_CAMERAS
 ) -> tuple[list[Evaluation], ShownFrames]:
     """
     Args:
         recipe: ``data.val`` is scored by its protocols; ``data.train`` and ``model.checkpoint`` give the baselines.
         predictor: what is evaluated, with its own preprocessing, which the base then gets as well.
         run: the run folder that the model is ``best/`` of, whose ``last/`` gets a row too; None if there is none.
+        cameras: of frames whose reader gives none.
 
     Returns:
         The tables that a run with this recipe ends with, if these are its weights; and the frames, for a page.
@@ -60,10 +62,11 @@ def evaluate_model(
     set_image_levels([entry.source for entry in entries], predictor.preprocessing.image_levels)
     with _prepare_evaluation(recipe) as startup:
         device = startup.accelerator.device
-        predict = predict_with_network(predictor.network.to(device).eval())
-        of_last = predict_with_last(run.best, run.last, predict, device) if run else None
+        assume = cameras.assume_training
+        predict = predict_with_network(predictor.network.to(device).eval(), assume_training_camera=assume)
+        of_last = predict_with_last(run.best, run.last, predict, device, assume) if run else None
         startup = replace(startup, preprocessing=predictor.preprocessing)
-        evaluations, frames = evaluate_predictions_of(startup, "finetuned", predict, of_last)
+        evaluations, frames = evaluate_predictions_of(startup, "finetuned", predict, of_last, cameras)
         chosen = _read_choice(run, recipe) if run else None
         return [replace(evaluation, chosen=chosen) for evaluation in evaluations], frames
 
@@ -160,12 +163,15 @@ def evaluate_with_baselines(startup: Startup, best: Path, last: Path) -> tuple[l
     return evaluate_predictions_of(startup, "finetuned", predict, of_last)
 
 
-def predict_with_last(best: Path, last: Path, of_best: PredictFunction, device: torch.device) -> PredictFunction | None:
+def predict_with_last(
+    best: Path, last: Path, of_best: PredictFunction, device: torch.device, assume_training_camera: bool = False
+) -> PredictFunction | None:
     """
     Args:
         best, last: weights files of one run.
         of_best: predicts with the first.
         device: to use.
+        assume_training_camera: as for ``predict_with_network``.
 
     Returns:
         Predicts with the last weights, which is ``of_best`` if both are of one step; None without last weights.
@@ -178,11 +184,15 @@ def predict_with_last(best: Path, last: Path, of_best: PredictFunction, device: 
     checkpoint = read_checkpoint(str(last))
     if checkpoint.metadata.get("step") == read_checkpoint(str(best)).metadata.get("step"):
         return of_best
-    return predict_with_network(whole_network(checkpoint).to(device))
+    return predict_with_network(whole_network(checkpoint).to(device), assume_training_camera=assume_training_camera)
 
 
 def evaluate_predictions_of(
-    startup: Startup, name: str, predict: PredictFunction, of_last: PredictFunction | None = None
+    startup: Startup,
+    name: str,
+    predict: PredictFunction,
+    of_last: PredictFunction | None = None,
+    cameras: FrameCameras = UNKNOWN_CAMERAS,
 ) -> tuple[list[Evaluation], ShownFrames]:
     """
     Score predictions next to the baselines; every process must call.
@@ -193,14 +203,17 @@ def evaluate_predictions_of(
         name: row of the table.
         predict: of this row.
         of_last: of the row ``last``; None: there is no such row.
+        cameras: of frames whose reader gives none.
 
     Returns:
         A table for each protocol; and the frames to look at under the first.
     """
     recipe, accelerator = startup.recipe, startup.accelerator
-    rows = baseline_rows(startup)
+    assume = cameras.assume_training
+    rows = baseline_rows(startup, assume)
     if startup.solved:
-        rows["calibrated_start"] = predict_with_network(_calibrated_start(startup).to(accelerator.device))
+        start = _calibrated_start(startup).to(accelerator.device)
+        rows["calibrated_start"] = predict_with_network(start, assume_training_camera=assume)
     rows[name] = predict
     if of_last:
         rows["last"] = of_last
@@ -208,7 +221,11 @@ def evaluate_predictions_of(
     crops = [protocol.settings.image_crop for protocol in protocols]
     scored = recipe.scored_entries
     samples = ValidationSamples(
-        readers_of(scored.values()), startup.preprocessing, image_crops=crops, names=list(scored)
+        readers_of(scored.values()),
+        startup.preprocessing,
+        image_crops=crops,
+        names=list(scored),
+        cameras=cameras.options,
     )
     shown = {row: rows[row] for row in ("base_fitted_scale", name) if row in rows}
     evaluations = evaluate(
@@ -217,14 +234,15 @@ def evaluate_predictions_of(
     return evaluations, ShownFrames(samples=samples, rows=shown, protocol=protocols[0])
 
 
-def baseline_rows(startup: Startup) -> dict[str, Row]:
+def baseline_rows(startup: Startup, assume_training_camera: bool = False) -> dict[str, Row]:
     """What costs nothing but a fit: constants, and the base."""
     checkpoint, baselines = startup.checkpoint, startup.baselines
     rows: dict[str, Row] = {"constant_median": predict_constant(baselines)}
     if baselines:
         rows["best_constant"] = predict_everywhere(baselines.best_m)
     if checkpoint and checkpoint.has_head:
-        base = predict_with_network(whole_network(checkpoint).to(startup.accelerator.device))
+        network = whole_network(checkpoint).to(startup.accelerator.device)
+        base = predict_with_network(network, assume_training_camera=assume_training_camera)
         if checkpoint.kind == "metric":
             rows["base"] = base
         # In a relative run there is no fit; the protocol aligns the base.
