@@ -8,6 +8,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from finetune.commands.arguments import (
     add_camera_arguments,
@@ -24,6 +25,13 @@ from finetune.commands.arguments import (
 )
 from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command, write_and_say
 from finetune.utils.paths import expand_path, is_file, is_folder
+
+if TYPE_CHECKING:
+    from finetune.evaluation.results import Evaluation
+    from finetune.recipe.schema import Recipe
+    from finetune.reporting.frames import ShownFrames
+    from finetune.reporting.verdicts import Verdict
+    from finetune.training.focal_sweep import SweepPoint
 
 
 def make_parser() -> CommandParser:
@@ -116,10 +124,7 @@ def _repeat_protocol(words: Sequence[str]) -> list[str]:
 def _evaluate(arguments: argparse.Namespace) -> None:
     from finetune.recipe.load import load_recipe
 
-    overrides = list(arguments.overrides)
-    if arguments.protocol:
-        overrides.append(f"evaluation.protocols={json.dumps(arguments.protocol)}")
-    recipe = load_recipe(arguments.recipe, overrides)
+    recipe = load_recipe(arguments.recipe, _list_overrides(arguments))
     configure_threading()
     # Only now the imports that take seconds: a wrong recipe has been refused.
     with import_without_gc():
@@ -129,7 +134,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         from finetune.reporting.text_table import format_evaluations
         from finetune.reporting.verdicts import find_verdicts
         from finetune.training.evaluate import evaluate_model, evaluate_predictions, image_rows
-        from finetune.training.focal_sweep import SweepPoint, format_sweep, sweep_focal_lengths
+        from finetune.training.focal_sweep import format_sweep, sweep_focal_lengths
 
     say: Callable[[str], None] = print
     sweep: list[SweepPoint] = []
@@ -165,18 +170,37 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.scored_entries.values()])
         )
     if arguments.html:
-        from finetune.reporting.run_report import collect_page_content, render_report_page
+        write_and_say(arguments.html, _make_page(arguments, recipe, evaluations, frames, found, sweep))
 
-        content = collect_page_content(
-            f"Evaluation of {arguments.predictions or arguments.model}",
-            None if arguments.predictions else arguments.model,
-            recipe,
-            arguments.recipe,
-            evaluations,
-            frames,
-            found=found,
-            model_options=given_model_options(arguments),
-            overrides=overrides,
-            focal_sweep=[(point.focal_px, point.zoom, point.abs_rel) for point in sweep],
-        )
-        write_and_say(arguments.html, render_report_page(content))
+
+def _make_page(
+    arguments: argparse.Namespace,
+    recipe: Recipe,
+    evaluations: Sequence[Evaluation],
+    frames: ShownFrames,
+    found: Sequence[Verdict],
+    sweep: Sequence[SweepPoint],
+) -> str:
+    """The page of an evaluation."""
+    from finetune.reporting.run_report import collect_page_content, render_report_page
+
+    content = collect_page_content(
+        f"Evaluation of {arguments.predictions or arguments.model}",
+        None if arguments.predictions else arguments.model,
+        recipe,
+        arguments.recipe,
+        evaluations,
+        frames,
+        found=found,
+        model_options=given_model_options(arguments),
+        overrides=_list_overrides(arguments),
+        focal_sweep=[(point.focal_px, point.zoom, point.abs_rel) for point in sweep],
+    )
+    return render_report_page(content)
+
+
+def _list_overrides(arguments: argparse.Namespace) -> list[str]:
+    """``key=value`` words, with the protocols as one of them."""
+    if not arguments.protocol:
+        return list(arguments.overrides)
+    return [*arguments.overrides, f"evaluation.protocols={json.dumps(arguments.protocol)}"]
