@@ -182,7 +182,9 @@ def test_only_pixels_that_tell_of_scale_are_compared() -> None:
     depth_m = np.array([[3.0, 77.0, np.inf, 4.0, 14.1, 30.0, 40.0, 7.5]], np.float32)
     valid = np.array([[True, False, True, True, True, True, True, True]])
     sample = DepthSample(image=np.zeros((1, 8, 3), np.uint8), depth_m=depth_m, valid=valid, source="frame")
-    predictor: Any = SimpleNamespace(max_depth_m=10.0, predict=lambda image: prediction, preprocessing=AS_STORED)
+    predictor: Any = SimpleNamespace(
+        max_depth_m=10.0, canonical=None, predict_at=lambda image, focal_px: prediction, preprocessing=AS_STORED
+    )
     recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[sample])]))
     (found,) = predict_labeled_frames(predictor, recipe, 20)
     assert found.pred_m.tolist() == pytest.approx([2.0, 9.4, 5.0])
@@ -198,7 +200,10 @@ def test_frames_without_a_pixel_to_compare_are_left_out_and_none_at_all_is_an_er
         source="",
     )
     predictor: Any = SimpleNamespace(
-        max_depth_m=10.0, predict=lambda image: np.ones((1, 2), np.float32), preprocessing=AS_STORED
+        max_depth_m=10.0,
+        canonical=None,
+        predict_at=lambda image, focal_px: np.ones((1, 2), np.float32),
+        preprocessing=AS_STORED,
     )
     recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[nothing])]))
     assert predict_labeled_frames(predictor, recipe, 20) == []
