@@ -130,7 +130,7 @@ class Onnx(Exporter):
         for rows, columns in _SIZES:
             pixels = prediction.normalize(image, (rows * PATCH, columns * PATCH))
             ours = predictor(_to_tensor(pixels), focal_px).numpy()
-            share = float(np.abs(prediction.run(pixels) - ours).max() / max(float(np.ptp(ours)), 1e-12))
+            share = float(np.abs(prediction.run(pixels, focal_px) - ours).max() / max(float(np.ptp(ours)), 1e-12))
             if not share <= self.limit:
                 raise ResultError(
                     f"{comparison.output}: at {rows * PATCH}x{columns * PATCH} it is {share:.2g} of the spread off, "

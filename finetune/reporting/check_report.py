@@ -19,7 +19,19 @@ from finetune.utils.text import meters, percent
 
 _WIDTH_PX = 480  # width of a picture on the page
 _MAX_BYTES = 100_000  # size of a picture
-_HEADS = ("entry", "frames", "looked at", "height x width", "valid", "1 %", "median", "95 %", "99.5 %", "largest")
+_HEADS = (
+    "entry",
+    "frames",
+    "looked at",
+    "height x width",
+    "focal px",
+    "valid",
+    "1 %",
+    "median",
+    "95 %",
+    "99.5 %",
+    "largest",
+)
 _SHOWN_PERCENTILES = ("1", "50", "95", "99.5", "100")
 
 
@@ -57,7 +69,16 @@ def _list_cells(summary: Summary) -> tuple[str, ...]:
     """The cells of an entry, as many as there are heads."""
     depths = [meters(summary.percentiles_m[name]) if summary.percentiles_m else "-" for name in _SHOWN_PERCENTILES]
     sizes = ", ".join(summary.sizes) if len(summary.sizes) < 3 else f"{len(summary.sizes)} sizes"
-    return summary.key, str(summary.frames), str(summary.looked_at), sizes, percent(summary.valid_share), *depths
+    counts = str(summary.frames), str(summary.looked_at)
+    return summary.key, *counts, sizes, _format_focal(summary), percent(summary.valid_share), *depths
+
+
+def _format_focal(summary: Summary) -> str:
+    """The focal length at the network's size: one number, or the least and the most."""
+    if summary.focal_px is None:
+        return "-"
+    least, _, most = (f"{focal_px:.0f}" for focal_px in summary.focal_px)
+    return least if least == most else f"{least}-{most}"
 
 
 def format_verdict(checked: Checked) -> str:

@@ -18,6 +18,8 @@ from finetune.data.checks.frame_stats import Facts, collect_facts, left_out_shar
 from finetune.data.checks.ranges import MAX_SEEN_M, explain_beyond_range
 from finetune.data.checks.rules import find_problems
 from finetune.data.checks.units import describe_range, find_fitting_units, join_with_or, unit_name
+from finetune.data.checks.zoom import find_mixed_lenses
+from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import (
     FEW_BAD_PERCENT,
     FEW_BAD_SAMPLES,
@@ -150,6 +152,9 @@ def quick_warnings(looked_at: Sequence[EntryDepth], recipe: Recipe) -> list[str]
     """Sentences about what does not stop a run and should be looked at; ``finetune check`` looks at more samples."""
     entries = [make_entry(recipe, depth.key, depth.facts) for depth in looked_at]
     found = [finding for entry in entries for finding in find_problems(entry)] + list(find_differing_units(entries))
+    if recipe.data.camera.mode == "none" and recipe.model.head == "metric":
+        trained = [entry for entry in entries if entry.key.startswith("data.train.")]
+        found += find_mixed_lenses(trained, Preprocessing(input_size=recipe.data.input_size))
     return [
         f"{finding.sentence()} finetune check says more."
         for finding in sort_findings(accept_findings(found, recipe.data.accept))

@@ -20,7 +20,7 @@ from finetune.data.checks.findings import Finding, accept_findings, sort_finding
 from finetune.data.checks.frame_stats import Facts, collect_facts, plain_unit
 from finetune.data.checks.rules import find_shared_scenes
 from finetune.data.checks.summary import Checked, Summary
-from finetune.data.checks.zoom import find_differing_zoom, find_elongated
+from finetune.data.checks.zoom import find_differing_zoom, find_elongated, find_mixed_lenses, seen_focals_px
 from finetune.data.dataloader import ErrorCapturingDataset, init_worker
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader, try_read
@@ -119,7 +119,8 @@ def _check_entry(recipe: Recipe, key: str, entry: DataEntry, samples: int, check
         return None
     found = make_entry(recipe, key, facts)
     checked.findings += judge_entry(recipe, _summarize_depth(key, facts), found)
-    checked.summaries.append(_summarize_entry(key, frames, facts))
+    focals_px = seen_focals_px(facts, Preprocessing(input_size=recipe.data.input_size))
+    checked.summaries.append(_summarize_entry(key, frames, facts, focals_px))
     checked.worst[key] = _pick_worst(reader, indices, looked_at)
     return found
 
@@ -201,7 +202,7 @@ def _summarize_depth(key: str, facts: Sequence[Facts]) -> EntryDepth:
     )
 
 
-def _summarize_entry(key: str, frames: int, facts: Sequence[Facts]) -> Summary:
+def _summarize_entry(key: str, frames: int, facts: Sequence[Facts], focals_px: Sequence[float]) -> Summary:
     depth_m = np.concatenate([frame.depth_m for frame in facts])
     sizes: dict[str, int] = {}
     for frame in facts:
@@ -224,6 +225,7 @@ def _summarize_entry(key: str, frames: int, facts: Sequence[Facts]) -> Summary:
         percentiles_m=percentiles,
         bin_edges_m=[float(edge) for edge in edges],
         counts=[int(count) for count in counts],
+        focal_px=(min(focals_px), float(np.median(focals_px)), max(focals_px)) if focals_px else None,
     )
 
 
@@ -284,8 +286,12 @@ def _compare_zooms(recipe: Recipe, entries: dict[str, Entry]) -> Iterator[Findin
     )
     for entry in trained:
         yield from find_elongated(entry, preprocessing)
+    if recipe.data.camera.mode == "canonical":
+        return
     crops = [protocol_settings(name).image_crop for name in recipe.evaluation.protocols or ("plain",)]
     yield from find_differing_zoom(trained, scored, preprocessing, crops)
+    if recipe.model.head == "metric":
+        yield from accept_findings(find_mixed_lenses(trained, preprocessing), recipe.data.accept)
 
 
 def fitting_size(height: int, width: int, short_px: int) -> tuple[int, int]:

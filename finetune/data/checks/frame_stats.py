@@ -29,7 +29,7 @@ class Facts:
     Attributes:
         source: the depth file or the frame's name.
         size: (height, width), pixels.
-        focal_px: fx; None without intrinsics.
+        focal_px: (fx + fy) / 2; None without intrinsics.
         valid_share: share of the pixels that were measured.
         left_out_share: share of the pixels that have a positive number and are not valid.
         depth_m: at most 2048 measured depths, evenly picked, meters, without infinite ones.
@@ -89,7 +89,7 @@ def collect_facts(sample: DepthSample, meters_per_unit: float | None = None) -> 
     return Facts(
         source=sample.source,
         size=sample.depth_m.shape,
-        focal_px=sample.camera.fx_px if sample.camera else None,
+        focal_px=sample.camera.focal_px if sample.camera else None,
         valid_share=float(sample.valid.mean()),
         left_out_share=left_out_share(sample),
         depth_m=measured[:: max(1, -(-len(measured) // _DEPTHS))],

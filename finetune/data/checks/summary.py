@@ -19,6 +19,7 @@ class Summary:
         valid_share: median share of measured pixels.
         percentiles_m: of measured depth: 0, 1, 50, 95, 99.5, 100.
         bin_edges_m, counts: histogram of measured depth, edges at equal ratios.
+        focal_px: least, median and most focal length at the network's size, pixels; None where no camera is known.
     """
 
     key: str
@@ -29,6 +30,7 @@ class Summary:
     percentiles_m: dict[str, float]
     bin_edges_m: list[float]
     counts: list[int]
+    focal_px: tuple[float, float, float] | None = None
 
 
 @dataclass(kw_only=True)

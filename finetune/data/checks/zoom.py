@@ -6,12 +6,15 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from finetune.data.camera import Camera
 from finetune.data.checks.entry import Entry
 from finetune.data.checks.findings import Finding
 from finetune.data.checks.frame_stats import Facts
 from finetune.data.crops import KB_HEIGHT, KB_WIDTH
+from finetune.data.lenses import MIXED
 from finetune.data.preprocessing import MAX_ELONGATED, Preprocessing
 
+_EXAMPLE_M = 3.0  # where an object is, to show what two lenses do to it
 _APART = 1.03  # a factor in the focal length is about the same factor in every prediction
 
 
@@ -45,13 +48,13 @@ def find_differing_zoom(
         preprocessing: of both.
         image_crops: of the protocols, ``none`` or ``kb``.
     """
-    trained_px = [seen for entry in trained for seen in _seen_focals_px(entry.facts, preprocessing, "none")]
+    trained_px = [seen for entry in trained for seen in seen_focals_px(entry.facts, preprocessing, "none")]
     if not trained_px:
         return
     least, most = min(trained_px), max(trained_px)
     for entry in scored:
         for crop in dict.fromkeys(image_crops):
-            scored_px = _seen_focals_px(entry.facts, preprocessing, crop)
+            scored_px = seen_focals_px(entry.facts, preprocessing, crop)
             if not scored_px or least / _APART <= (middle := float(np.median(scored_px))) <= most * _APART:
                 continue
             span = f"{least:.0f}" if most < 1.01 * least else f"{least:.0f} to {most:.0f}"
@@ -68,13 +71,39 @@ def find_differing_zoom(
             )
 
 
-def _seen_focals_px(facts: Sequence[Facts], preprocessing: Preprocessing, image_crop: str) -> list[float]:
-    """Focal lengths at the network's size, pixels."""
+def find_mixed_lenses(trained: Sequence[Entry], preprocessing: Preprocessing) -> Iterator[Finding]:
+    """
+    Lenses of training frames that are more than 10 % apart, which without canonical labels teach a compromise.
+
+    Args:
+        trained: entries; those without intrinsics are left out.
+        preprocessing: of the run.
+    """
+    seen = [(focal_px, entry.key) for entry in trained for focal_px in seen_focals_px(entry.facts, preprocessing)]
+    if not seen:
+        return
+    (least_px, shortest), (most_px, longest) = min(seen), max(seen)
+    if most_px <= MIXED * least_px:
+        return
+    yield Finding(
+        severity="warn",
+        name="focal",
+        key="data.train",
+        evidence=f"the network sees focal lengths from {least_px:.0f} px ({shortest}) to {most_px:.0f} px ({longest}), "
+        "and data.camera.mode is none: the same object would be taught at "
+        f"{_EXAMPLE_M:.1f} m and {_EXAMPLE_M * most_px / least_px:.1f} m",
+        fix="Write data.camera: {mode: canonical}, for which every entry gives intrinsics",
+    )
+
+
+def seen_focals_px(facts: Sequence[Facts], preprocessing: Preprocessing, image_crop: str = "none") -> list[float]:
+    """Focal lengths at the network's size, pixels, of the frames whose camera is known."""
     found = []
     for frame in facts:
         height, width = frame.size
         if image_crop == "kb":
             height, width = min(height, KB_HEIGHT), min(width, KB_WIDTH)
         if frame.focal_px is not None:
-            found.append(frame.focal_px * preprocessing.network_size(height, width)[1] / width)
+            camera = Camera(fx_px=frame.focal_px, fy_px=frame.focal_px, cx_px=width / 2, cy_px=height / 2)
+            found.append(preprocessing.focal_px(camera, height, width))
     return found
