@@ -16,7 +16,7 @@ def test_a_sound_recipe_ends_with_0_and_files(recipe: Path, tmp_path: Path, caps
     files = [tmp_path / "new" / "found.json", tmp_path / "new" / "found.html"]
     assert check.main([str(recipe), "--no-step", "--json", str(files[0]), "--html", str(files[1])]) == 0
     said = capsys.readouterr().out
-    assert "entry         frames  looked at  height x width  valid" in said
+    assert "entry         frames  looked at  height x width  focal px  valid" in said
     assert f"{recipe}: no problems found" in said
     assert "NOTE  max_depth: data.train.0: 99.5 % of the measured depth ends at" in said
     content = json.loads(files[0].read_text())

@@ -1,0 +1,211 @@
+"""Measure what canonical labels and zoom give at lenses that were not trained on.
+
+    DEPTH_SAMPLES=/path/to/samples python -m tests.benchmarks.lenses --results runs/lenses.jsonl [--seeds 0 1 2]
+
+**Drawn**: rooms of varied size, cameras at 0.4 to 1.8 m, ``--frames`` frames a lens at three focal lengths, drawn as
+they are asked for; tested on other rooms at 0.75 and 1.35 times the median focal length. **Real**: the frames of
+``realsense_lab_seq``, split by place as in ``real_frames.py``; tested as they are and zoomed 1.4 times.
+
+Each is trained by a plain recipe and by one with ``data.camera.mode: canonical`` and ``augment.zoom: [1.0, 1.6]``, in
+equal steps. A finished run is a line of ``--results``, and is not run again. Prints AbsRel and |median log ratio| of
+each test, mean and range over the seeds, and the loss of the last two tenths of the steps, which shows whether it is
+flat.
+
+Exits 1 where canonical labels miss what they should give: drawn, |median log ratio| at most half and AbsRel at most 85
+% of the plain recipe's; real, AbsRel at most 85 % and |median(target / prediction) - 1| at most 0.06 when zoomed, and
+AbsRel at most 10 % more as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from finetune.commands.runner import configure_threading
+from tests.benchmarks.real_frames import ROOT, write_lab_recipe
+
+INPUT_SIZE = (112, 154)
+FOCALS = (0.85, 1.0, 1.2)  # times the median, of the lenses that are trained on
+TESTS = (0.75, 1.35)
+MEDIAN_HFOV_DEG = 60.0
+REAL_ZOOM = 1.4
+ARMS = {"plain": (), "canonical": ("data.camera.mode=canonical", "augment.zoom=[1.0, 1.6]")}
+DRAWN = """\
+name: drawn
+output: {output}
+model: {{checkpoint: {checkpoint}, max_depth_m: 12.0}}
+data:
+  input_size: [{height}, {width}]
+  train: [{train}]
+  val: [{val}]
+loss: [{{kind: silog, lam: 0.15}}, {{kind: log_l1, weight: 0.5}}]
+optim: {{lr: 1.0e-4, lr_decoder: 3.0e-4, warmup_steps: 20, ema_decay: 0.98}}
+run: {{batch_size: 4, log_every_steps: 10, evaluate_every_steps: 100000, save_every_steps: 100000}}
+export: []
+"""
+
+
+def hfov_deg(factor: float) -> float:
+    """Horizontal field of view of a lens so many times as long as the median."""
+    return math.degrees(2 * math.atan(math.tan(math.radians(MEDIAN_HFOV_DEG) / 2) / factor))
+
+
+def write_drawn_recipe(folder: Path, frames: int) -> Path:
+    """The recipe for drawn rooms; its validation frames are of the two lenses that are not trained on."""
+
+    def entry(seed: int, factor: float, count: int) -> str:
+        degrees = hfov_deg(factor)
+        return (
+            f"{{reader: scenes, seed: {seed}, count: {count}, size: [{INPUT_SIZE[0]}, {INPUT_SIZE[1]}], hfov_deg: "
+            f"[{degrees:.4f}, {degrees:.4f}], camera_height_m: [0.4, 1.8], max_depth_m: 12.0, noise: 0.02}}"
+        )
+
+    height, width = INPUT_SIZE
+    text = DRAWN.format(
+        output=folder / "runs",
+        checkpoint=ROOT / "data" / "tiny_relative.safetensors",
+        height=height,
+        width=width,
+        train=", ".join(entry(100 + i, factor, frames) for i, factor in enumerate(FOCALS)),
+        val=", ".join(entry(200 + i, factor, 40) for i, factor in enumerate(TESTS)),
+    )
+    path = folder / "drawn.yaml"
+    path.write_text(text)
+    return path
+
+
+def train(path: Path, name: str, overrides: Sequence[str]) -> tuple[Path, list[float]]:
+    """The run folder, and the logged losses."""
+    from finetune.recipe.load import load_recipe
+    from finetune.training.run_training import run_training
+
+    recipe = load_recipe(path, [*overrides, f"name={name}"])
+    run_training(recipe, resume=False, overwrite=True)
+    folder = Path(recipe.output) / name
+    with (folder / "metrics.csv").open(newline="") as file:
+        losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+    return folder, losses
+
+
+def score_drawn(folder: Path, path: Path) -> dict[str, dict[str, float]]:
+    """AbsRel and |median log ratio| at each lens that was not trained on."""
+    from finetune.inference.predictor import load_model
+    from finetune.recipe.load import load_recipe
+    from finetune.training.evaluate import evaluate_model
+
+    (table, *_), _ = evaluate_model(load_recipe(path), load_model(folder / "last"))
+    found = {}
+    for i, factor in enumerate(TESTS):
+        logs = [image.mean_logs["finetuned"] for image in table.images if image.number // 40 == i]
+        abs_rel = table.entries[f"data.val.{i}"].rows["finetuned"]["abs_rel"]
+        found[f"drawn at {factor} f"] = {"abs_rel": abs_rel, "log_ratio": abs(statistics.median(logs))}
+    return found
+
+
+def score_real(folder: Path, path: Path) -> dict[str, dict[str, float]]:
+    """AbsRel and |median log ratio| as the frames are, and zoomed."""
+    from finetune.inference.predictor import load_model
+    from finetune.recipe.load import load_recipe
+    from finetune.training.focal_sweep import sweep_focal_lengths
+
+    points = {
+        point.zoom: point for point in sweep_focal_lengths(load_recipe(path, WITH_LENS), load_model(folder / "last"))
+    }
+    return {
+        f"real at {zoom} f": {"abs_rel": points[zoom].abs_rel, "log_ratio": abs(math.log(points[zoom].median_ratio))}
+        for zoom in (1.0, REAL_ZOOM)
+    }
+
+
+# The frames' own intrinsics, below the root of the entry.
+WITH_LENS = tuple(f"data.{part}.0.intrinsics=intrinsics.json" for part in ("train", "val"))
+
+
+def run_one(data: str, arm: str, seed: int, steps: int, frames: int, folder: Path) -> dict[str, object]:
+    """One run and its scores."""
+    real = data == "real"
+    path = write_lab_recipe(Path(os.environ["DEPTH_SAMPLES"]), folder) if real else write_drawn_recipe(folder, frames)
+    overrides = [*ARMS[arm], f"seed={seed}", f"run.steps={steps}", "run.epochs=null", *(WITH_LENS if real else ())]
+    run, losses = train(path, f"{data}_{arm}_{seed}", overrides)
+    tenth = max(1, len(losses) // 10)
+    score: Callable[[Path, Path], dict[str, dict[str, float]]] = score_real if real else score_drawn
+    return {
+        "data": data,
+        "arm": arm,
+        "seed": seed,
+        "steps": steps,
+        "last_losses": [statistics.mean(losses[-2 * tenth : -tenth]), statistics.mean(losses[-tenth:])],
+        "scores": score(run, path),
+    }
+
+
+def summarize(results: Sequence[dict[str, object]]) -> Iterator[tuple[str, str, str, list[float]]]:
+    """(test, arm, measure, values over the seeds)."""
+    found: dict[tuple[str, str, str], list[float]] = {}
+    for result in results:
+        scores = result["scores"]
+        assert isinstance(scores, dict)
+        for test, values in scores.items():
+            for measure, value in values.items():
+                found.setdefault((test, str(result["arm"]), measure), []).append(value)
+    for (test, arm, measure), values in found.items():
+        yield test, arm, measure, values
+
+
+def find_misses(results: Sequence[dict[str, object]]) -> Iterator[str]:
+    """What canonical labels should give and do not."""
+    mean = {(test, arm, measure): statistics.mean(values) for test, arm, measure, values in summarize(results)}
+    limits: dict[str, dict[str, float]] = {
+        f"drawn at {factor} f": {"abs_rel": 0.85, "log_ratio": 0.5} for factor in TESTS
+    }
+    limits |= {f"real at {REAL_ZOOM} f": {"abs_rel": 0.85}, "real at 1.0 f": {"abs_rel": 1.1}}
+    for test, measures in limits.items():
+        for measure, limit in measures.items():
+            plain, canonical = mean.get((test, "plain", measure)), mean.get((test, "canonical", measure))
+            if plain is not None and canonical is not None and canonical > limit * plain:
+                yield f"{test}: {measure} {canonical:.4f} is {canonical / plain:.2f} times {plain:.4f}, limit {limit}"
+    bias = mean.get((f"real at {REAL_ZOOM} f", "canonical", "log_ratio"))
+    if bias is not None and math.expm1(bias) > 0.06:
+        yield f"real at {REAL_ZOOM} f: the median of target / prediction is {math.expm1(bias):.3f} from 1, limit 0.06"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--results", type=Path, required=True)
+    parser.add_argument("--data", nargs="+", choices=("drawn", "real"), default=["drawn", "real"])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--frames", type=int, default=300)
+    given = parser.parse_args()
+    configure_threading()
+    given.results.parent.mkdir(parents=True, exist_ok=True)
+    done = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.is_file() else []
+    for data in given.data:
+        for seed in given.seeds:
+            for arm in ARMS:
+                key = {"data": data, "arm": arm, "seed": seed, "steps": given.steps}
+                if any(all(result[name] == value for name, value in key.items()) for result in done):
+                    continue
+                done.append(run_one(data, arm, seed, given.steps, given.frames, given.results.parent.absolute()))
+                with given.results.open("a") as file:
+                    file.write(json.dumps(done[-1]) + "\n")
+    for test, arm, measure, values in summarize(done):
+        spread = f"{min(values):.4f} to {max(values):.4f}"
+        print(f"{test:16} {arm:10} {measure:10} {statistics.mean(values):.4f} ({spread}, {len(values)} seeds)")
+    for result in done:
+        print(f"{result['data']} {result['arm']} seed {result['seed']}: last losses {result['last_losses']}")
+    misses = list(find_misses(done))
+    for miss in misses:
+        print(f"missed: {miss}")
+    return 1 if misses else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
