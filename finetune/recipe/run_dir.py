@@ -56,6 +56,12 @@ PATH_KEYS_OF_DATA = (
     "split_file",
     "intrinsics",
 )
+# Keys that recipes of earlier versions did not have -> what they meant. Such a value is no part of the digest of a
+# resume point, so that runs of those versions go on.
+LATER_KEYS: Mapping[tuple[str, str], object] = {
+    ("data", "camera"): {"mode": "none", "focal_px": "auto"},
+    ("augment", "zoom"): [1.0, 1.0],
+}
 # Keys of ``environment.json`` that must not change -> the keys of the recipe they come from.
 RESUME_FIXED = {"base_sha256": "model.checkpoint", "total_batch": "run.batch_size x run.accumulate x processes"}
 
@@ -324,7 +330,12 @@ def digest(content: object) -> str:
 
 def lasting_digest(recipe: Mapping[str, object]) -> str:
     """SHA-256 of the part of a recipe that must not change when a run is resumed, wherever its files are."""
-    return digest(_fixed_part(recipe))
+    fixed = _fixed_part(recipe)
+    for (section, name), default in LATER_KEYS.items():
+        inside = fixed.get(section)
+        if isinstance(inside, dict) and inside.get(name) == default:
+            del inside[name]
+    return digest(fixed)
 
 
 def _fixed_part(recipe: Mapping[str, object]) -> dict[str, object]:

@@ -386,3 +386,12 @@ def test_a_second_launch_is_refused(recipe: Path, tmp_path: Path, capsys: pytest
         assert "another process is running in it" in capsys.readouterr().err
         assert not (tmp_path / "runs" / "small").exists()
         other.kill()
+
+
+def test_a_run_of_a_version_without_cameras_and_zoom_goes_on() -> None:
+    old: dict[str, dict[str, object]] = {"data": {"workers": 1, "input_size": [56, 70]}, "augment": {"flip": 0.5}}
+    camera = {"mode": "none", "focal_px": "auto"}
+    new = {"data": {**old["data"], "camera": camera}, "augment": {"flip": 0.5, "zoom": [1.0, 1.0]}}
+    assert lasting_digest(old) == lasting_digest(new)
+    zoomed = {**new, "augment": {"flip": 0.5, "zoom": [1.0, 1.6]}}
+    assert lasting_digest(old) != lasting_digest(zoomed)
