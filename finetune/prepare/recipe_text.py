@@ -72,11 +72,13 @@ def format_recipe(prepared: PreparedFrames, *, intrinsics: str | None) -> str:
 def _describe_recipe(prepared: PreparedFrames, tiny: bool) -> str:
     """The comment above the recipe."""
     path = f"{prepared.output}/recipe.yaml"
+    sensor = prepared.request.get("sensor")
+    kind = str(prepared.request.get("kind", "")) + (f" --sensor {sensor}" if sensor else "")
     lines = [
         f"Fine-tunes into meters on {len(prepared.split.train)} frames, and validates on {len(prepared.split.val)}: "
         f"{prepared.split.rule}.",
         f"Look at it: finetune check {path}. Launch: accelerate launch finetune/train.py {path}",
-        f"Data: {prepared.output}, written by finetune prepare {prepared.request.get('kind', '')}; depth from "
+        f"Data: {prepared.output}, written by finetune prepare {kind}; depth from "
         f"{meters(prepared.near_m)} to {meters(prepared.far_m)}, measured at {percent(prepared.labeled_share)} of the "
         "pixels.",
     ]
@@ -128,7 +130,7 @@ def _choose_losses(prepared: PreparedFrames, tiny: bool) -> list[PlainValue]:
 
 def _choose_rates(tiny: bool) -> dict[str, PlainValue]:
     if tiny:
-        return {"lr": 1.0e-4, "lr_decoder": 3.0e-4, "warmup_steps": 20, "ema_decay": 0.98}
+        return {"lr": 1.0e-4, "lr_decoder": 3.0e-4, "ema_decay": 0.98}
     return {"lr": 5.0e-6, "lr_decoder": 5.0e-5}
 
 
