@@ -16,6 +16,7 @@ from finetune.data.readers.formats import foreign_fault
 from finetune.prepare.bag.messages import require_rosbags
 from finetune.utils.errors import DataError, ListError, first_line
 from finetune.utils.paths import is_file, is_folder, list_folder, missing
+from finetune.utils.text import count_noun
 
 if TYPE_CHECKING:
     from rosbags.interfaces import Connection
@@ -185,23 +186,25 @@ def _open_folder(folder: Path) -> Bag:
     if not files:
         bags = [path.name for path in entries if path.suffix == ".bag"]
         if bags:
-            raise ListError(folder, f"is a folder with {len(bags)} bags of ROS 1", f"Name the bags: {folder / '*.bag'}")
+            found = f"is a folder with {count_noun(len(bags), 'bag')} of ROS 1"
+            raise ListError(folder, found, f"Name the bags: {folder / '*.bag'}")
         raise ListError(folder, "is a folder without a bag", _FIX)
     absent = [path for path in files if not is_file(path)]
     if absent:
         raise ListError(absent[0], f"{missing(absent[0])}, but {_METADATA} lists it", "Copy the folder again")
     readers, notes = [], []
     if metadata is None:
-        notes.append(f"{folder}: has no {_METADATA}, as if its recorder was killed; {len(files)} files are read.")
+        held = count_noun(len(files), "file")
+        notes.append(f"{folder}: has no {_METADATA}, as if its recorder was killed; it has {held}.")
     for file in files:
         reader, note = _open_file(file)
         readers.append(reader)
         notes += [note] if note else []
     bag = Bag(folder, readers, ros1=False, notes=notes)
     promised = metadata.get("message_count") if metadata else None
-    held = sum(topic.count for topic in bag.topics.values())
-    if isinstance(promised, int) and held < promised:
-        bag.notes = [*notes, f"{folder}: {promised - held} of {promised} messages are missing."]
+    count = sum(topic.count for topic in bag.topics.values())
+    if isinstance(promised, int) and count < promised:
+        bag.notes = [*notes, f"{folder}: {promised - count} of {promised} messages are missing."]
     return bag
 
 

@@ -15,6 +15,7 @@ from finetune.prepare.bag.views import find_view
 from finetune.prepare.matching_times import describe_matches, match_times, require_one_clock
 from finetune.utils.errors import DataError, ListError
 from finetune.utils.indices import evenly_spread
+from finetune.utils.text import count_noun
 
 _NAMES = ("color messages", "depth messages")
 _TRIED = 3  # pairs, before a bag is refused for what cannot be decoded
@@ -41,7 +42,7 @@ def _open_recording(bag: Bag, options: BagOptions, notes: list[str]) -> BagRecor
     topics = choose_topics(bag, options.color, options.depth)
     color, depth = (list_stream(bag, topic) for topic in topics)
     notes += [
-        f"{bag.path}: {stream.damaged} damaged messages of {stream.topic.topic.name} are left out."
+        f"{bag.path}: left out of {stream.topic.topic.name}: {count_noun(stream.damaged, 'damaged message')}."
         for stream in (color, depth)
         if stream.damaged
     ]

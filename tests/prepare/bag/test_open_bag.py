@@ -107,7 +107,7 @@ def test_a_bag_whose_recorder_was_killed(tmp_path: Path, bag: Path) -> None:
             assert "it was never closed, so it does not say how much is missing" in opened.notes[0]
     else:  # without metadata.yaml
         with open_bag(tmp_path) as opened:
-            assert "has no metadata.yaml, as if its recorder was killed; 1 files are read" in opened.notes[0]
+            assert "has no metadata.yaml, as if its recorder was killed; it has 1 file." in opened.notes[0]
     assert len(numbers(path, "/color")) >= COUNT // 2 - 3
 
 
@@ -193,7 +193,7 @@ def test_other_places(tmp_path: Path) -> None:
     with pytest.raises(ListError, match="is a folder without a bag"):
         open_bag(tmp_path)
     (tmp_path / "x.bag").touch()
-    with pytest.raises(ListError, match=r"is a folder with 1 bags of ROS 1\. Name the bags: .*\*\.bag"):
+    with pytest.raises(ListError, match=r"is a folder with 1 bag of ROS 1\. Name the bags: .*\*\.bag"):
         open_bag(tmp_path)
     database = tmp_path / "other.db3"
     connection = sqlite3.connect(database)
@@ -286,7 +286,7 @@ def test_a_folder_of_several_files_without_metadata(bag: Path, tmp_path: Path) -
         (tmp_path / f"{part}{file.suffix}").write_bytes(file.read_bytes())
     with open_bag(tmp_path) as opened:
         assert opened.topics["/color"].count == 2 * COUNT
-        assert "2 files are read" in opened.notes[0]
+        assert "it has 2 files." in opened.notes[0]
         first = opened.read_message("/color", START_NS)
         assert opened.read_message("/color", START_NS, 1) == first
     assert numbers(tmp_path, "/color") == 2 * list(range(COUNT))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import pickle
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -187,6 +188,17 @@ def test_frames_without_partner_are_left_over(tmp_path: Path) -> None:
     assert "2 color messages and 0 depth messages are left over" in found.notes[0]
     np.testing.assert_array_equal(found.load_frame(1).image, color_of(2))
     np.testing.assert_array_equal(found.load_frame(1).depth_m, (counts_of(2) / 1000).astype(np.float32))
+
+
+def test_a_message_that_is_no_image_is_left_out(tmp_path: Path) -> None:
+    made = recorded(4)
+    at = [i for i, message in enumerate(made.messages) if message.topic == COLOR][1]
+    made.messages[at] = replace(made.messages[at], tail=b"123")  # more bytes than an image has
+    path = written(tmp_path, made, "ros1")
+    found = open_bags([path], TOPICS)
+    assert found.notes[0] == f"{path}: left out of {COLOR}: 1 damaged message."
+    assert "0 color messages and 1 depth messages are left over" in found.notes[1]
+    np.testing.assert_array_equal(found.load_frame(1).image, color_of(2))
 
 
 def test_another_unit(tmp_path: Path) -> None:
