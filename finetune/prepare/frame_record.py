@@ -35,6 +35,8 @@ class FrameRecord:
         exact_units: see ``DepthRange``.
         counts: number of measured pixels in each bin of ``BIN_EDGES_M``.
         totals: the ``counts`` of the kind.
+        confidence: the file of its confidence, with its size; "" where all depth was measured.
+        facts: those of ``RecordedFrame``.
     """
 
     index: int
@@ -55,6 +57,9 @@ class FrameRecord:
     exact_units: tuple[float, ...] = ()
     counts: tuple[int, ...] = ()
     totals: Mapping[str, int] | None = None
+    confidence: str = ""
+    confidence_bytes: int = 0
+    facts: Mapping[str, str | int | float] | None = None
 
     @property
     def range(self) -> DepthRange:

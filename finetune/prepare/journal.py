@@ -139,9 +139,15 @@ class Journal:
 
     def _is_there(self, record: FrameRecord) -> bool:
         """Whether the files of a frame have the sizes that were noted: a power cut loses what was not synced."""
-        files = ((record.image, record.image_bytes), (record.depth, record.depth_bytes))
+        files = (
+            (record.image, record.image_bytes),
+            (record.depth, record.depth_bytes),
+            (record.confidence, record.confidence_bytes),
+        )
         return bool(record.left_out) or all(
-            path_exists(self.content / name) and (self.content / name).stat().st_size == size for name, size in files
+            path_exists(self.content / name) and (self.content / name).stat().st_size == size
+            for name, size in files
+            if name
         )
 
     def _lock(self) -> IO[bytes]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,7 +18,7 @@ from finetune.utils.files import write_file
 from finetune.utils.paths import is_file, is_folder, list_folder, path_exists
 
 SUMMARY, RECIPE, PREVIEW, INTRINSICS = "prepare.json", "recipe.yaml", "preview.html", "intrinsics.json"
-TRAIN, VAL, POSES = "train.txt", "val.txt", "poses"
+TRAIN, VAL, POSES, FACTS = "train.txt", "val.txt", "poses", "frames.csv"
 
 
 def require_output(output: Path, *, overwrite: bool) -> None:
@@ -45,14 +47,27 @@ def write_texts(folder: Path, prepared: PreparedFrames) -> None:
     """
     for name, chosen in ((TRAIN, prepared.split.train), (VAL, prepared.split.val)):
         records = [prepared.records[i] for i in chosen]
-        write_file(folder / name, "".join(f"{record.image} {record.depth}\n" for record in records))
+        lines = (" ".join(filter(None, (record.image, record.depth, record.confidence))) for record in records)
+        write_file(folder / name, "".join(f"{line}\n" for line in lines))
     for recording, text in prepared.poses.items():
         write_file(folder / POSES / f"{clean_name(recording)}.txt", text)
+    if any(record.facts for record in prepared.records):
+        write_file(folder / FACTS, _format_facts(prepared.records))
     if prepared.has_cameras:
         write_file(folder / INTRINSICS, json.dumps(_list_cameras(prepared.records), indent=1) + "\n")
     write_file(folder / RECIPE, format_recipe(prepared, intrinsics=INTRINSICS if prepared.has_cameras else None))
     write_file(folder / SUMMARY, json.dumps(_summarize(prepared), indent=1) + "\n")
     write_file(folder / PREVIEW, render_preview(folder, prepared))
+
+
+def _format_facts(records: Sequence[FrameRecord]) -> str:
+    """CSV: a line for each frame with its image and its facts."""
+    names = list(dict.fromkeys(name for record in records for name in record.facts or {}))
+    table = io.StringIO()
+    rows = csv.writer(table, lineterminator="\n")
+    rows.writerow(["image", *names])
+    rows.writerows([record.image, *((record.facts or {}).get(name, "") for name in names)] for record in records)
+    return table.getvalue()
 
 
 def _list_cameras(records: Sequence[FrameRecord]) -> dict[str, object]:

@@ -28,6 +28,7 @@ _CEILINGS_M = (
     *(100.0, 120.0, 150.0, 200.0, 250.0, 300.0, 400.0, 500.0, 650.0, 1000.0, 2000.0, 4000.0, 6600.0),
 )
 _NEARLY_ALL = 0.999
+MEASURED = 255  # the confidence of a depth that was measured
 
 
 def embedded_checkpoint() -> str | None:
@@ -103,6 +104,9 @@ def _describe_entry(prepared: PreparedFrames, name: str, intrinsics: str | None)
         entry["intrinsics"] = intrinsics
     if prepared.is_reduced:
         entry["reduce_image"] = True
+    if prepared.has_confidence:
+        # Trains on all of it, and validates on what was measured alone.
+        entry |= {"mask": "list", "mask_at_least": MEASURED if name == "val.txt" else 1}
     return {**entry, **cast(Mapping[str, PlainValue], prepared.recipe_options)}
 
 

@@ -43,6 +43,9 @@ class RecordedFrame:
         image_file: a PNG, JPEG, BMP, TIFF or WebP that holds ``image`` as it is, which is then copied and not encoded
             again; else None.
         counts: name -> whole number, added up over all frames for ``FrameSource.describe_counts``.
+        confidence: (h, w) uint8 of a depth that was not measured everywhere: 255 where it was, 0 where there is none.
+            It is written next to the depth, as a mask; None where all depth was measured.
+        facts: name -> what is to be known of the frame; a row of ``frames.csv``.
     """
 
     image: NDArray[np.uint8]
@@ -51,6 +54,8 @@ class RecordedFrame:
     source: str
     image_file: Path | None = None
     counts: Mapping[str, int] = field(default_factory=dict)
+    confidence: NDArray[np.uint8] | None = None
+    facts: Mapping[str, str | int | float] = field(default_factory=dict)
 
 
 class FrameLeftOut(Exception):
@@ -93,6 +98,16 @@ class FrameSource(ABC):
         """
         Args:
             totals: the ``counts`` of all frames, added up.
+
+        Returns:
+            Sentences that are printed at the end and written to ``prepare.json``.
+        """
+        return ()
+
+    def describe_facts(self, facts: Mapping[str, Mapping[str, str | int | float]]) -> Sequence[str]:
+        """
+        Args:
+            facts: source of each frame -> its ``facts``.
 
         Returns:
             Sentences that are printed at the end and written to ``prepare.json``.

@@ -179,7 +179,8 @@ def _summarize(source: FrameSource, taken: Sequence[int], journal: Journal, opti
     totals: Counter[str] = Counter()
     for record in kept:
         totals.update(record.totals or {})
-    at_end = source.describe_counts(totals)
+    facts = {record.source: record.facts or {} for record in kept}
+    at_end = [*source.describe_counts(totals), *source.describe_facts(facts)]
     return PreparedFrames(
         output=options.output,
         request=options.request,

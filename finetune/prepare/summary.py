@@ -93,6 +93,11 @@ class PreparedFrames:
         return 2 * sum(record.sparse for record in self.records) > len(self.records)
 
     @property
+    def has_confidence(self) -> bool:
+        """Whether depth was filled in, and each frame has a map of confidence."""
+        return all(record.confidence for record in self.records)
+
+    @property
     def has_cameras(self) -> bool:
         """Whether the camera of every image is known."""
         return all(record.camera is not None for record in self.records)

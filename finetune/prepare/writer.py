@@ -21,7 +21,7 @@ from finetune.utils.files import remove, unfinished_name
 from finetune.utils.paths import make_folder
 from finetune.utils.text import meters
 
-IMAGE_FOLDER, DEPTH_FOLDER = "image", "depth"
+IMAGE_FOLDER, DEPTH_FOLDER, CONFIDENCE_FOLDER = "image", "depth", "confidence"
 # Two sizes have one shape if the ratios of their sides differ by at most this share; each side is rounded.
 _ONE_SHAPE = 0.01
 EMPTY = "nothing was measured in them"
@@ -66,6 +66,7 @@ def write_frame(
             "Leave out what is far with --max-depth METERS",
         )
     image = f"{IMAGE_FOLDER}/{name}{frame.image_file.suffix.lower() if frame.image_file else '.png'}"
+    confidence = "" if frame.confidence is None else f"{CONFIDENCE_FOLDER}/{name}.png"
     record = FrameRecord(
         index=index,
         source=frame.source,
@@ -82,6 +83,9 @@ def write_frame(
         exact_units=found.exact_units,
         counts=count_depths(depths_m),
         totals=dict(frame.counts),
+        confidence=confidence,
+        confidence_bytes=_write_gray(folder / confidence, frame.confidence) if frame.confidence is not None else 0,
+        facts=dict(frame.facts),
     )
     return write_depth(folder, record, depth_m, known.joined(found).unit)
 
@@ -125,6 +129,13 @@ def _write_image(path: Path, frame: RecordedFrame) -> int:
     with _moved_when_whole(path) as unfinished:
         shutil.copyfile(frame.image_file, unfinished)
     return path.stat().st_size
+
+
+def _write_gray(path: Path, values: NDArray[np.uint8]) -> int:
+    """The size of the file in bytes."""
+    done, data = cv2.imencode(".png", values)
+    assert done, "OpenCV encodes every (H, W) uint8"
+    return _write_bytes(path, data)
 
 
 def _write_bytes(path: Path, data: NDArray[np.uint8]) -> int:

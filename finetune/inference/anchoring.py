@@ -1,0 +1,397 @@
+"""Anchor a relative depth map to measured points: scale and shift, a smooth scale field, and where both can be trusted.
+
+Everything is solved directly and nothing is drawn, so that equal inputs give equal results.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+from numpy.typing import NDArray
+from scipy import sparse
+from scipy.interpolate import LinearNDInterpolator
+from scipy.sparse.linalg import splu
+from scipy.spatial import Delaunay, KDTree
+
+from finetune.evaluation.alignment import InverseFit
+from finetune.utils.text import percent
+
+# Fewer points cannot show which of them are wrong.
+MIN_POINTS = 30
+# Points whose depths differ by less than this, in natural logarithms, hold no scale and shift.
+_MIN_SPREAD = 0.02
+_FIT_POINTS = 20_000  # the scale and shift are fitted to about this many, evenly spread
+# The map reaches this far, in natural logarithms, beyond the 5 % of the points that are nearest and farthest.
+_BEYOND = 0.3
+# The scale field: nodes for each distance between points, its most nodes, how it is smoothed, where a residual begins
+# to count less (natural logarithm), and the step of the relative map at which it may bend.
+_NODE_SPACINGS, _MAX_NODES, _STIFFNESS, _SMALL_RESIDUAL, _STEP = 1.0, 16_000, 0.1, 0.03, 0.1
+_ITERATIONS = 5
+# Share of what points still differ by that is taken as shape; the rest is noise. 0.5 to 0.85 were about equally good on
+# all LiDAR frames of tests/benchmarks/complete_depth.py, and better than 1.
+_TRUSTED = 0.75
+_NEIGHBORS, _MIN_AGREEING = 8, 2
+# A pixel is filled up to this many mean distances between points from the nearest one.
+_MAX_SPACINGS = 2.0
+
+
+class AnchoringRefused(ValueError):
+    """The points cannot anchor the map; the text completes "it is left as it is: "."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnchoringOptions:
+    """
+    Attributes:
+        tolerance: share by which near points may disagree about the scale.
+        min_inlier_share: the least share of the points that must agree with the anchored map and with each other.
+    """
+
+    tolerance: float = 0.1
+    min_inlier_share: float = 0.5
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class AnchoredDepth:
+    """A relative map in meters.
+
+    Attributes:
+        depth_m: (H, W) float32, meters: the map at every pixel, corrected where near points say how.
+        confidence: (H, W) float32, 0 to 1: 1 at points that agree with their neighbors, 0 where near points contradict
+            each other, are too far away, or are on one side only. Depth of confidence 0 is a guess.
+        kept: (N,) bool, the points that agree with their neighbors; others are wrong or shine through.
+        fit: scale and shift of the map, from relative units to 1 / meters, before the field.
+        relief: share of the map's relief that the points confirm, 0 to 1; see ``measure_relief``.
+        inlier_share: share of the points that are kept and within the tolerance of scale, shift and field.
+        residual: median of |ln(depth of scale, shift and field / measured depth)| over the points.
+    """
+
+    depth_m: NDArray[np.float32]
+    confidence: NDArray[np.float32]
+    kept: NDArray[np.bool_]
+    fit: InverseFit
+    relief: float
+    inlier_share: float
+    residual: float
+
+
+def anchor_depth(
+    relative: NDArray[np.floating],
+    rows: NDArray[np.integer],
+    columns: NDArray[np.integer],
+    points_m: NDArray[np.floating],
+    options: AnchoringOptions | None = None,
+) -> AnchoredDepth:
+    """
+    Bring inverse depth of unknown scale and shift to meters by measured points.
+
+    First one scale and one shift for the frame, with the least mean |ln(depth / measured)|. Then a smooth field of
+    factors on a coarse grid: the weighted least squares of its distance to what the points ask for, and of its second
+    differences, which count less where the map has a step; points far from it count less (Huber 1964,
+    doi:10.1214/aoms/1177703732, by reweighting). Points that agree with fewer than two of their eight nearest ones
+    are dropped. As much of the map's relief is taken as the others confirm, and the field is solved again from them.
+    Between points, what is left is interpolated linearly over their Delaunay triangles and added in
+    part.
+
+    Args:
+        relative: (H, W), larger is nearer.
+        rows, columns: (N,) pixels of the points, each at most once.
+        points_m: (N,) measured depth, meters, > 0.
+        options: None for the defaults.
+
+    Raises:
+        AnchoringRefused: there are too few points, they have one depth, or they contradict the map or each other.
+    """
+    options = options or AnchoringOptions()
+    target = np.log(points_m.astype(np.float64))
+    _require_points(target)
+    fit, log_map = _fit_map(relative, rows, columns, target)
+    points = np.stack([rows, columns], axis=1).astype(np.float64)
+    first = _anchor(points, target, log_map, np.ones(len(target), np.bool_), options.tolerance)
+    if np.count_nonzero(first.kept) < MIN_POINTS:
+        raise AnchoringRefused(f"{np.count_nonzero(first.kept)} of its {len(target)} points agree with each other")
+    relief = measure_relief(points[first.kept], log_map[rows, columns][first.kept], target[first.kept])
+    log_map = relief * log_map
+    anchored = _anchor(points, target, log_map, first.kept, options.tolerance)
+    residual, kept = anchored.residual, anchored.kept
+    inlier_share = float(np.mean(kept & (np.abs(residual) <= options.tolerance)))
+    if inlier_share < options.min_inlier_share or np.count_nonzero(kept) < MIN_POINTS:
+        raise AnchoringRefused(
+            f"{percent(inlier_share)} of its {len(target)} points agree with the model and with each other"
+        )
+    correction, confidence = _interpolate(points[kept], residual[kept], log_map.shape, options.tolerance)
+    confidence[rows[kept], columns[kept]] = 1.0
+    confidence[rows[~kept], columns[~kept]] = 0.0
+    # A guess far from the points is no nearer and no farther than they allow.
+    log_depth = np.clip(log_map + anchored.field.on_pixels() + _TRUSTED * correction, *_limits(target))
+    return AnchoredDepth(
+        depth_m=np.exp(log_depth).astype(np.float32),
+        confidence=confidence,
+        kept=kept,
+        fit=fit,
+        relief=relief,
+        inlier_share=inlier_share,
+        residual=float(np.median(np.abs(residual))),
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Anchored:
+    """A field, the (N,) natural logarithm that each point differs from it by, and the (N,) points that agree."""
+
+    field: ScaleField
+    residual: NDArray[np.float64]
+    kept: NDArray[np.bool_]
+
+
+def _anchor(
+    points: NDArray[np.float64],
+    target: NDArray[np.float64],
+    log_map: NDArray[np.float64],
+    trusted: NDArray[np.bool_],
+    tolerance: float,
+) -> _Anchored:
+    """The field that the (N,) trusted points ask for, and which of all points agree then."""
+    rows, columns = points.astype(np.intp).T
+    asked = target - log_map[rows, columns]
+    field = ScaleField.solve(points[trusted], asked[trusted], log_map)
+    residual = asked - field.at(points)
+    return _Anchored(field=field, residual=residual, kept=find_agreeing(points, residual, tolerance))
+
+
+def _require_points(target: NDArray[np.float64]) -> None:
+    """
+    Raises:
+        AnchoringRefused: the points hold no scale and shift.
+    """
+    if target.size < MIN_POINTS:
+        points = f"{target.size} point{'s' * (target.size != 1)}" if target.size else "no point"
+        raise AnchoringRefused(f"it has {points}, and {MIN_POINTS} are the least")
+    low, high = np.percentile(target, (5, 95))
+    if high - low < _MIN_SPREAD:
+        raise AnchoringRefused("its points have one depth, which holds no scale and shift")
+
+
+def _fit_map(
+    relative: NDArray[np.floating],
+    rows: NDArray[np.integer],
+    columns: NDArray[np.integer],
+    target: NDArray[np.float64],
+) -> tuple[InverseFit, NDArray[np.float64]]:
+    """
+    Scale and shift, and the (H, W) log depth that they make of the map.
+
+    Raises:
+        AnchoringRefused: the points contradict the map.
+    """
+    low, high = (float(end) for end in np.quantile(target, (0.05, 0.95)))
+    limits = low - _BEYOND, high + _BEYOND
+    fit = fit_inverse_log(relative[rows, columns], target, limits)
+    if fit.scale <= 0:
+        raise AnchoringRefused("its points are not nearer where the model sees something nearer")
+    return fit, np.log(fit.depth_m(relative, math.exp(limits[0]), math.exp(limits[1])))
+
+
+def _limits(target: NDArray[np.float64]) -> tuple[float, float]:
+    """Natural logarithms of the nearest and the farthest depth that is filled in."""
+    return float(target.min()) - _BEYOND, float(target.max()) + _BEYOND
+
+
+def fit_inverse_log(
+    relative: NDArray[np.floating], log_target: NDArray[np.float64], limits: tuple[float, float]
+) -> InverseFit:
+    """
+    The scale, not below 0, and the shift with the least mean |ln(depth / measured)|, depth clamped to the limits.
+
+    The median of the error decides, so that a minority of wrong points does not. The search (Nelder and Mead 1965,
+    doi:10.1093/comjnl/7.4.308) varies the depth at two values of the map and starts from three lines.
+
+    Args:
+        relative: (N,) inverse depth of unknown scale and shift.
+        log_target: (N,) natural logarithm of measured meters.
+        limits: natural logarithms of the nearest and the farthest depth.
+    """
+    every = max(1, len(log_target) // _FIT_POINTS)
+    x, target = relative[::every].astype(np.float64), log_target[::every]
+    low, high = (float(end) for end in np.percentile(x, (5, 95)))
+    middle, near, far = (float(value) for value in np.percentile(target, (50, 10, 90)))
+    if high - low <= 1e-9 * max(1.0, abs(high)):
+        return InverseFit(scale=0.0, shift=math.exp(-middle))
+
+    def fit_of(ends: NDArray[np.float64]) -> InverseFit:
+        at_low, at_high = np.exp(-np.clip(ends, -50.0, 50.0)).tolist()
+        scale = max(0.0, (at_high - at_low) / (high - low))
+        return InverseFit(scale=scale, shift=at_low - scale * low)
+
+    def error(ends: NDArray[np.float64]) -> float:
+        fit = fit_of(ends)
+        inverse = np.clip(fit.scale * x + fit.shift, math.exp(-limits[1]), math.exp(-limits[0]))
+        return float(np.mean(np.abs(np.log(inverse) + target)))
+
+    starts = (np.array([far, near]), np.array([middle, middle - 0.1]), np.array([far + 1.0, near]))
+    settings = {"xatol": 1e-7, "fatol": 1e-9, "maxiter": 1000}
+    found = [scipy.optimize.minimize(error, start, method="Nelder-Mead", options=settings) for start in starts]
+    return fit_of(min(found, key=lambda result: result.fun).x)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ScaleField:
+    """A smooth field over an image, bilinear between the nodes of a coarse grid.
+
+    Attributes:
+        values: (rows, columns) at the nodes, natural logarithms of a factor.
+        spacing_px: between nodes.
+        shape: height and width of the image.
+    """
+
+    values: NDArray[np.float64]
+    spacing_px: float
+    shape: tuple[int, int]
+
+    @classmethod
+    def solve(cls, points: NDArray[np.float64], asked: NDArray[np.float64], log_map: NDArray[np.float64]) -> ScaleField:
+        """
+        Args:
+            points: (N, 2) row and column, pixels.
+            asked: (N,) the field that each point asks for.
+            log_map: (H, W) natural logarithm of depth, whose steps let the field bend.
+        """
+        height, width = log_map.shape
+        area = height * width
+        spacing = max(2.0, _NODE_SPACINGS * math.sqrt(area / len(points)), math.sqrt(area / _MAX_NODES))
+        nodes = math.ceil((height - 1) / spacing) + 1, math.ceil((width - 1) / spacing) + 1
+        nodes = max(3, nodes[0]), max(3, nodes[1])
+        field = cls(values=np.zeros(nodes), spacing_px=spacing, shape=(height, width))
+        at_nodes = np.ix_(
+            *(
+                np.minimum(np.rint(np.arange(n) * spacing).astype(int), side - 1)
+                for n, side in zip(nodes, log_map.shape, strict=True)
+            )
+        )
+        weights = field._weights(points)
+        bending = _second_differences(nodes)
+        step = bending @ log_map[at_nodes].ravel() / _STEP
+        stiffness = _STIFFNESS * (bending.T @ sparse.diags(1.0 / (1.0 + step**2) + 1e-3) @ bending)
+        # No point may be within reach of a node: then the field is flat there.
+        stiffness += 1e-8 * sparse.identity(field.values.size)
+        trust = np.ones(len(asked))
+        values = field.values.ravel()
+        for _ in range(_ITERATIONS):
+            normal = (weights.T @ sparse.diags(trust) @ weights + stiffness).tocsc()
+            solver = splu(normal, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
+            values = solver.solve(weights.T @ (trust * asked))
+            trust = 1.0 / np.maximum(np.abs(weights @ values - asked) / _SMALL_RESIDUAL, 1.0)
+        return cls(values=values.reshape(nodes), spacing_px=spacing, shape=(height, width))
+
+    def at(self, points: NDArray[np.float64]) -> NDArray[np.float64]:
+        """(N, 2) row and column -> (N,) the field there."""
+        return self._weights(points) @ self.values.ravel()
+
+    def on_pixels(self) -> NDArray[np.float64]:
+        """(H, W) the field at every pixel."""
+        down, across = (self._weights_of_side(side) for side in (0, 1))
+        return down @ (across @ self.values.T).T
+
+    def _weights_of_side(self, side: int) -> sparse.csr_matrix:
+        """(pixels, nodes) of one side."""
+        return _linear_weights(np.arange(self.shape[side]) / self.spacing_px, self.values.shape[side])
+
+    def _weights(self, points: NDArray[np.float64]) -> sparse.csr_matrix:
+        """(N, nodes): the share of each node in the field at each point."""
+        down, across = (_linear_weights(points[:, side] / self.spacing_px, self.values.shape[side]) for side in (0, 1))
+        # Each row of the result is the outer product of two rows of two numbers.
+        first, second = down.indices.reshape(-1, 2), across.indices.reshape(-1, 2)
+        nodes = (first[:, :, None] * self.values.shape[1] + second[:, None, :]).ravel()
+        shares = (down.data.reshape(-1, 2, 1) * across.data.reshape(-1, 1, 2)).ravel()
+        starts = np.arange(0, 4 * len(points) + 1, 4)
+        return sparse.csr_matrix((shares, nodes, starts), shape=(len(points), self.values.size))
+
+
+def _linear_weights(places: NDArray[np.float64], nodes: int) -> sparse.csr_matrix:
+    """(N, nodes): two numbers a row, the shares of the nodes on both sides of each place."""
+    left = np.clip(np.floor(places).astype(int), 0, nodes - 2)
+    share = places - left
+    indices = np.stack([left, left + 1], axis=1).ravel()
+    shares = np.stack([1.0 - share, share], axis=1).ravel()
+    return sparse.csr_matrix((shares, indices, np.arange(0, 2 * len(places) + 1, 2)), shape=(len(places), nodes))
+
+
+def _second_differences(nodes: tuple[int, int]) -> sparse.csr_matrix:
+    """(differences, nodes): of a thin plate, down, across and mixed."""
+    first = [sparse.diags([-1.0, 1.0], [0, 1], shape=(n - 1, n)) for n in nodes]
+    second = [sparse.diags([1.0, -2.0, 1.0], [0, 1, 2], shape=(n - 2, n)) for n in nodes]
+    same = [sparse.identity(n) for n in nodes]
+    mixed = math.sqrt(2.0) * sparse.kron(first[0], first[1])
+    return sparse.vstack([sparse.kron(second[0], same[1]), sparse.kron(same[0], second[1]), mixed]).tocsr()
+
+
+def find_agreeing(points: NDArray[np.float64], residual: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
+    """
+    Args:
+        points: (N, 2) row and column, pixels.
+        residual: (N,) natural logarithm of measured over predicted depth.
+        tolerance: how much two may differ and still agree.
+
+    Returns:
+        (N,) True where a point agrees with at least two of its eight nearest ones. Others are wrong, or see through
+        between nearer surfaces.
+    """
+    count = min(_NEIGHBORS + 1, len(points))
+    _, nearest = KDTree(points).query(points, k=count)
+    agreeing = np.abs(residual[nearest[:, 1:]] - residual[:, None]) <= tolerance
+    return np.asarray(agreeing.sum(axis=1) >= _MIN_AGREEING)
+
+
+def measure_relief(points: NDArray[np.float64], log_map: NDArray[np.float64], target: NDArray[np.float64]) -> float:
+    """
+    The share of the map's relief that the points confirm, 0 to 1.
+
+    Relief is what a plane through the eight nearest points does not explain; the share is the one with the least sum of
+    absolute differences between the relief of the map, times it, and that of the points.
+
+    Args:
+        points: (N, 2) row and column, pixels.
+        log_map, target: (N,) natural logarithms of predicted and measured depth there.
+    """
+    if len(points) <= _NEIGHBORS:
+        return 1.0
+    _, nearest = KDTree(points).query(points, k=_NEIGHBORS + 1)
+    around = nearest[:, 1:]
+    offsets = points[around] - points[:, None]
+    scale = np.abs(offsets).max(axis=(1, 2), keepdims=True)
+    plane = np.concatenate([np.ones((*around.shape, 1)), offsets / scale], axis=2)
+    # Points on one line hold no slope across it; the small number keeps it at 0.
+    normal = np.einsum("nki,nkj->nij", plane, plane) + 1e-6 * np.eye(3)
+    values = np.stack([log_map[around], target[around]], axis=2)
+    fitted = np.linalg.solve(normal, np.einsum("nki,nkv->niv", plane, values))[:, 0]
+    of_map, of_points = log_map - fitted[:, 0], target - fitted[:, 1]
+    uneven = np.abs(of_map) > 1e-9
+    if not uneven.any():
+        return 1.0
+    ratios, weight = of_points[uneven] / of_map[uneven], np.abs(of_map[uneven])
+    order = np.argsort(ratios, kind="stable")
+    until = np.cumsum(weight[order])
+    return float(np.clip(ratios[order[np.searchsorted(until, until[-1] / 2)]], 0.0, 1.0))
+
+
+def _interpolate(
+    points: NDArray[np.float64], residual: NDArray[np.float64], shape: tuple[int, int], tolerance: float
+) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
+    """
+    (H, W) residual between the points, 0 outside of their hull, and (H, W) confidence: how well the three points around
+    a pixel agree, times how near the nearest is.
+    """
+    pixels = np.indices(shape).reshape(2, -1).T.astype(np.float64)
+    triangles = Delaunay(points)
+    correction = np.nan_to_num(LinearNDInterpolator(triangles, residual)(pixels))
+    # The last spread is that of pixels outside, whose triangle is -1.
+    spread = np.append(np.ptp(residual[triangles.simplices], axis=1), np.inf)
+    confidence = np.clip(1.0 - spread[triangles.find_simplex(pixels)] / tolerance, 0.0, 1.0)
+    agreeing = np.flatnonzero(confidence)
+    reach = _MAX_SPACINGS * math.sqrt(shape[0] * shape[1] / len(points))
+    distance, _ = KDTree(points).query(pixels[agreeing])
+    confidence[agreeing] *= np.where(distance <= reach, np.exp(-distance / reach), 0.0)
+    return correction.reshape(shape), confidence.reshape(shape).astype(np.float32)

@@ -1,0 +1,95 @@
+"""Sparse depth made denser: filled with what a relative model sees between measured points that agree."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import TYPE_CHECKING
+
+from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
+from finetune.prepare.kinds import pairs
+from finetune.utils.errors import FinetuneError
+
+if TYPE_CHECKING:
+    from finetune.prepare.recording import FrameSource
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare MODEL, what ``pairs`` takes, and when a frame is filled."""
+    parser.add_argument("model", metavar="MODEL", help="a relative model: a run folder, a weights file, or a hub id")
+    pairs.add_arguments(parser)
+    group = parser.add_argument_group("filling")
+    group.add_argument(
+        "--agree-within",
+        type=_share,
+        default=0.1,
+        metavar="SHARE",
+        help="how much the scales may differ that near measured points ask for; default: 0.1",
+    )
+    group.add_argument(
+        "--min-inliers",
+        type=_share,
+        default=0.5,
+        metavar="SHARE",
+        help="a frame is left as it is where fewer of its points agree with the model and each other; default: 0.5",
+    )
+    group.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where the model runs")
+    group.add_argument(
+        "--version", choices=("auto", *VERSIONS), default="auto", help="of an official .pth of Depth Anything"
+    )
+    group.add_argument(
+        "--input-size", type=_size, metavar="HEIGHTxWIDTH", help="that such a .pth was trained at; default: 518x518"
+    )
+
+
+def open_source(arguments: argparse.Namespace) -> FrameSource:
+    """
+    List the frames and load the model.
+
+    Raises:
+        FinetuneError: see ``pairs``; or there is no such model, or it is metric.
+    """
+    from finetune.prepare.prepared_folder import is_prepared, open_prepared
+
+    prepared = [source for source in arguments.source if is_prepared(source)]
+    if prepared and len(arguments.source) > 1:
+        raise FinetuneError(f"{prepared[0]}: was written by finetune prepare. Name it alone, without other sources.")
+    inner = open_prepared(prepared[0]) if prepared else pairs.open_source(arguments)
+    # Only now the imports that take seconds: a wrong call has been refused.
+    from finetune.inference.anchoring import AnchoringOptions
+    from finetune.prepare.completion import CompletedFrames, ModelChoice, load_relative_model
+
+    model = ModelChoice(
+        source=arguments.model,
+        version=arguments.version,
+        input_size=arguments.input_size,
+        device=arguments.device,
+    )
+    predictor = load_relative_model(model)
+    what = f"filled by {predictor.source} where near measured points agree within {arguments.agree_within:.0%}"
+    validated = "confidence is 255 where it was measured, and val counts only that"
+    return CompletedFrames(
+        inner=inner,
+        model=model,
+        options=AnchoringOptions(tolerance=arguments.agree_within, min_inlier_share=arguments.min_inliers),
+        lines=[*predictor.notes, f"depth is {what}; {validated}"],
+    )
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text)
+    except ValueError:
+        share = math.nan
+    if not 0 < share < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1, such as 0.1")
+    return share
+
+
+def _size(text: str) -> tuple[int, int]:
+    sides = tuple(int(side) for side in text.lower().split("x") if side.isdecimal())
+    if len(sides) != 2 or not all(0 < side <= MAX_SIDE_PX and side % PATCH == 0 for side in sides):
+        raise argparse.ArgumentTypeError(
+            f"{text} is not a height and a width such as 252x336, multiples of {PATCH} up to {MAX_SIDE_PX}"
+        )
+    return sides[0], sides[1]
