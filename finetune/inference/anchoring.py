@@ -92,8 +92,8 @@ def anchor_depth(
     factors on a coarse grid: the weighted least squares of its distance to what the points ask for, and of its second
     differences, which count less where the map has a step; points far from it count less (Huber 1964,
     doi:10.1214/aoms/1177703732, by reweighting). Points that agree with fewer than two of their eight nearest ones
-    are dropped. As much of the map's relief is taken as the others confirm, and the field is solved again from them.
-    Between points, what is left is interpolated linearly over their Delaunay triangles and added in
+    are dropped. As much of the map's relief is taken as the others confirm, and the field is solved again. Between
+    points, what is left is interpolated linearly over their Delaunay triangles and added in
     part.
 
     Args:
@@ -110,12 +110,12 @@ def anchor_depth(
     _require_points(target)
     fit, log_map = _fit_map(relative, rows, columns, target)
     points = np.stack([rows, columns], axis=1).astype(np.float64)
-    first = _anchor(points, target, log_map, np.ones(len(target), np.bool_), options.tolerance)
+    first = _anchor(points, target, log_map, options.tolerance)
     if np.count_nonzero(first.kept) < MIN_POINTS:
         raise AnchoringRefused(f"{np.count_nonzero(first.kept)} of its {len(target)} points agree with each other")
     relief = measure_relief(points[first.kept], log_map[rows, columns][first.kept], target[first.kept])
     log_map = relief * log_map
-    anchored = _anchor(points, target, log_map, first.kept, options.tolerance)
+    anchored = _anchor(points, target, log_map, options.tolerance)
     residual, kept = anchored.residual, anchored.kept
     inlier_share = float(np.mean(kept & (np.abs(residual) <= options.tolerance)))
     if inlier_share < options.min_inlier_share or np.count_nonzero(kept) < MIN_POINTS:
@@ -151,13 +151,12 @@ def _anchor(
     points: NDArray[np.float64],
     target: NDArray[np.float64],
     log_map: NDArray[np.float64],
-    trusted: NDArray[np.bool_],
     tolerance: float,
 ) -> _Anchored:
-    """The field that the (N,) trusted points ask for, and which of all points agree then."""
+    """The field that the points ask for, and which of them agree then."""
     rows, columns = points.astype(np.intp).T
     asked = target - log_map[rows, columns]
-    field = ScaleField.solve(points[trusted], asked[trusted], log_map)
+    field = ScaleField.solve(points, asked, log_map)
     residual = asked - field.at(points)
     return _Anchored(field=field, residual=residual, kept=find_agreeing(points, residual, tolerance))
 

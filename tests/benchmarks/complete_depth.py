@@ -6,8 +6,8 @@ All LiDAR frames of the samples: two of ``kitti_depth``, one of ``kitti_object``
 5 % of the measured pixels and 200 of them, at random, with each of ``--seeds``; and every second of 72 bands of rows,
 each about as high as a scan line. AbsRel at the held-back pixels of what ``finetune prepare complete`` fills, of the
 nearest kept pixel, and of linear interpolation of the kept ones in depth and in inverse depth (the nearest one outside
-of their hull). ``filled`` are the pixels that ``complete`` fills, the same for all four; at ``all`` held-back pixels the
-guesses are scored that it does not write.
+of their hull). ``filled`` are the pixels that ``complete`` fills, the same for all four; at ``all`` held-back pixels
+the guesses are scored that it does not write.
 
 Exits 1 where, at 50 % or 5 %, it is not better than the nearest pixel and than linear interpolation on the pixels that
 it fills: as a mean over the seeds, on each frame.
@@ -25,11 +25,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
 
-ROOT = Path(__file__).resolve().parents[2]
 from finetune.data.readers.files import read_depth, read_image
 from finetune.inference.anchoring import AnchoringOptions, AnchoringRefused, anchor_depth
 from finetune.inference.predictor import load_model
 
+ROOT = Path(__file__).resolve().parents[2]
 UNITS_PER_METER = 256.0
 BANDS = 72
 METHODS = ("complete", "nearest", "linear", "inverse")

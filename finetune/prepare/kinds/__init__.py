@@ -45,6 +45,7 @@ KINDS = {
     "lidar": KindText(
         "images with the sweeps of a LiDAR: KITTI and nuScenes .bin, PCD, PLY, NPY, LAS; several by poses",
         "finetune prepare lidar image_2/ velodyne/ --calibration calib/ --output data/mine",
+    ),
     "complete": KindText(
         "images with sparse depth, which a relative model makes denser",
         "finetune prepare complete data/tiny_relative.safetensors data/lidar --output data/lidar_dense",
