@@ -102,6 +102,7 @@ def main() -> int:
     """Print the table; 1 where a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default=str(ROOT / "data" / "tiny_relative.safetensors"))
+    parser.add_argument("--frames", nargs="+", default=[""], help="only frames whose name begins with one of these")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     arguments = parser.parse_args()
     predictor = load_model(arguments.model)
@@ -109,6 +110,8 @@ def main() -> int:
     print("| --- |" + " --- |" * (2 + len(METHODS)))
     missed = []
     for frame, (image, depth) in find_frames(Path(os.environ["DEPTH_SAMPLES"])).items():
+        if not frame.startswith(tuple(arguments.frames)):
+            continue
         depth_m = (read_depth(depth) / UNITS_PER_METER).astype(np.float32)
         relative = predictor.predict(read_image(image))
         scores: dict[str, list[tuple[float, dict[str, float], dict[str, float]]]] = {}

@@ -48,6 +48,6 @@ KINDS = {
     ),
     "complete": KindText(
         "images with sparse depth, which a relative model makes denser",
-        "finetune prepare complete data/tiny_relative.safetensors data/lidar --output data/lidar_dense",
+        "finetune prepare complete data/tiny_relative.safetensors data/lidar --output data/mine",
     ),
 }
