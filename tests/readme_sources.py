@@ -37,6 +37,7 @@ def write_sources(folder: Path) -> None:
         json.dumps(CAMERA | {"distortion_model": "plumb_bob", "distortion_coefficients": [-0.05, 0.0, 0.0, 0.0]})
     )
     write_walk(folder)
+    write_drive(folder / "drive")
     for place, numbers in (("kitchen", range(12)), ("hall", range(12, FRAMES))):
         write_scan(folder / "scans" / place, numbers)
     write_lab_bag(folder / "lab.bag")
@@ -59,6 +60,22 @@ def write_walk(folder: Path) -> None:
         for number in range(FRAMES):
             write(room_image(number))
             cv2.imwrite(str(folder / "walk_depth" / f"{number:06}.png"), room_depth(number))
+
+
+def write_drive(folder: Path) -> None:
+    """Images and sweeps as KITTI's, of a LiDAR at the place of the camera that measures every third pixel."""
+    (folder / "camera").mkdir(parents=True)
+    (folder / "lidar").mkdir()
+    rows, columns = (grid[::3, ::3].ravel() for grid in np.mgrid[: CAMERA["height"], : CAMERA["width"]])
+    for number in range(FRAMES):
+        shutil.copy(ROOM / "color" / f"{number:04}.jpg", folder / "camera")
+        z = room_depth(number)[rows, columns] / 1000
+        x, y = ((grid - CAMERA[center]) / CAMERA["fx"] * z for grid, center in ((columns, "cx"), (rows, "cy")))
+        points = np.stack([z, -x, -y, np.ones_like(z)], axis=1)[z > 0]
+        points.astype(np.float32).tofile(folder / "lidar" / f"{number:04}.bin")
+    # x ahead, y left, z up of the LiDAR -> x right, y down, z ahead of the camera.
+    color_from_lidar = [[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]]
+    (folder / "rig.json").write_text(json.dumps({"color": CAMERA, "color_from_lidar": color_from_lidar}))
 
 
 def write_scan(folder: Path, numbers: range) -> None:
