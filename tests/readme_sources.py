@@ -38,6 +38,9 @@ def write_sources(folder: Path) -> None:
     )
     write_walk(folder)
     write_drive(folder / "drive")
+    copy_frames(folder / "two_eyes", range(FRAMES))
+    same_place = {"color": CAMERA, "depth": CAMERA, "color_from_depth": np.eye(4).tolist()}
+    (folder / "two_eyes" / "cameras.json").write_text(json.dumps(same_place))
     for place, numbers in (("kitchen", range(12)), ("hall", range(12, FRAMES))):
         write_scan(folder / "scans" / place, numbers)
     write_lab_bag(folder / "lab.bag")

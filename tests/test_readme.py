@@ -27,6 +27,7 @@ from accelerate.commands.launch import launch_command_parser
 from finetune import __main__
 from finetune.commands import prepare, train
 from finetune.data.readers.files import read_depth
+from finetune.prepare.calibration import read_rig
 from finetune.prepare.kinds import KINDS
 from finetune.recipe.load import load_recipe
 from finetune.training import environment
@@ -169,8 +170,11 @@ COMMANDS = [block for block in OTHERS if re.match(r"\s*(finetune (?!stopped)|acc
 PYTESTS = [block for block in OTHERS if block.text.startswith("pytest ")]
 ENTRIES = [block for block in OTHERS if block.text.lstrip().startswith("- {reader")]
 SENTENCES = [block for block in OTHERS if block.text.lstrip().startswith("finetune stopped: ")]
+CALIBRATIONS = [block for block in OTHERS if block.kind == "json"]
 YAMLS = [block for block in OTHERS if block.kind == "yaml"]
 PYTHONS = [block for block in OTHERS if block.kind == "python"]
+# Kinds of recordings; complete is for a folder that is prepared already.
+RECORDINGS = set(KINDS) - {"complete"}
 # CI runs these word for word in a fresh environment.
 INSTALLATION = (["python3", "-m", "venv"], [".", ".venv/bin/activate"], ["pip", "install"], ["pytest", "-n"])
 
@@ -194,7 +198,7 @@ def test_ci_runs_on_each_python_that_the_readme_names() -> None:
 
 def test_every_block_is_run_by_one_of_these_tests() -> None:
     assert len(READMES) >= 1 and len(BLOCKS) >= 9
-    run = [*PREPARES, *COMMANDS, *PYTESTS, *ENTRIES, *SENTENCES, *YAMLS, *PYTHONS, *ADDITIONS]
+    run = [*PREPARES, *CALIBRATIONS, *COMMANDS, *PYTESTS, *ENTRIES, *SENTENCES, *YAMLS, *PYTHONS, *ADDITIONS]
     assert sorted(block.location for block in run) == sorted(block.location for block in BLOCKS)
 
 
@@ -347,7 +351,15 @@ def test_every_line_that_prepares_is_understood() -> None:
                 kind = words[2]
                 prepare.make_parser(kind, import_module(f"finetune.prepare.kinds.{kind}")).parse_args(words[3:])
                 kinds.append(kind)
-    assert set(kinds) <= set(KINDS)
+    assert set(kinds) == RECORDINGS
+
+
+def test_the_calibration_that_a_readme_shows_is_read(tmp_path: Path) -> None:
+    (block,) = CALIBRATIONS
+    (tmp_path / "rig.json").write_text(block.text)
+    rig = read_rig(tmp_path / "rig.json")
+    assert rig.depth is not None and rig.color.lens is not None and (rig.color.width, rig.depth.width) == (1280, 848)
+    np.testing.assert_array_equal(rig.color_from_sensor[:3, 3], [0.015, 0.0, 0.0])
 
 
 @pytest.mark.slow
@@ -358,7 +370,7 @@ def test_each_kind_of_recording_trains_by_the_three_lines_of_the_readme(
     (block,) = [block for block in PREPARES if block.location.startswith("README.md:")]
     lines = lines_of(block)
     assert [words[1] for words in lines] == ["prepare", "check", "train"] * (len(lines) // 3)
-    assert {words[2] for words in lines if words[1] == "prepare"} <= set(KINDS)
+    assert {words[2] for words in lines if words[1] == "prepare"} == RECORDINGS
     for words in lines:
         assert __main__.main(words[1:]) == 0, (words, capsys.readouterr())
         if words[1] == "prepare":
