@@ -38,10 +38,15 @@ def test_the_verdict_counts() -> None:
 
 def test_an_entry_without_measurement_has_its_row() -> None:
     checked = Checked(recipe="x.yaml", summaries=[NOTHING])
-    assert "data.train.0       2          2        4x6, 8x6     0%    -       -     -       -        -" in format_check(
-        checked
-    )
+    row = "data.train.0       2          2        4x6, 8x6         -     0%    -       -     -       -        -"
+    assert row in format_check(checked)
     assert "No pixel has a measured depth." in render_check_page(checked)
+
+
+def test_focal_lengths_are_one_number_or_their_ends() -> None:
+    for focal_px, shown in (((150.9, 151.2, 151.4), "151"), ((150.9, 170.0, 210.0), "151-210")):
+        checked = Checked(recipe="x.yaml", summaries=[replace(NOTHING, focal_px=focal_px)])
+        assert f"4x6, 8x6  {shown:>8}     0%" in format_check(checked)
 
 
 def test_depth_of_a_wrong_unit_has_labels_that_do_not_overlap() -> None:
