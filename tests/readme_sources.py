@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from finetune.data.readers.files import read_image
 from finetune.inference.video import open_video_writer
 from tests.conftest import ROOT
-from tests.prepare.two_cameras import make_rig, write_recording
 
 ROOM = ROOT / "data" / "room"
 FRAMES = 24
@@ -44,8 +43,6 @@ def write_sources(folder: Path) -> None:
     for place, numbers in (("kitchen", range(12)), ("hall", range(12, FRAMES))):
         write_scan(folder / "scans" / place, numbers)
     write_lab_bag(folder / "lab.bag")
-    rig = make_rig(color=(240, 320, 260.0), depth=(180, 240, 160.0), pinholes=True)
-    write_recording(folder / "lab", rig, range(20, 20 + FRAMES))
 
 
 def copy_frames(folder: Path, numbers: range) -> None:
