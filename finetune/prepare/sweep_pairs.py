@@ -102,7 +102,7 @@ def _pair_by_time(
     pairs = match_times(times[0], sweep_times, tolerance_s)
     rule = describe_matches(times[0], sweep_times, pairs, _NAMES)
     if not pairs:
-        raise ListError(source, f"{rule}: all are farther apart than the tolerance", "Give a larger --tolerance-s")
+        raise ListError(source, f"{rule}: all are farther apart than the tolerance", "Give a larger --tolerance")
     return SweepPairs(
         images=[images[i] for i, _ in pairs],
         sweeps=[j for _, j in pairs],

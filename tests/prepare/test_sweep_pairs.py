@@ -38,7 +38,7 @@ def test_by_rows_of_text(tmp_path: Path) -> None:
     pairs = pair_sweeps(images, sweeps, times=times)
     assert [path.name for path in pairs.images] == ["x.png", "z.png"]
     assert [pairs.all_sweeps[i].name for i in pairs.sweeps] == ["early.pcd", "late.pcd"]
-    with pytest.raises(ListError, match=r"all are farther apart than the tolerance\. Give a larger --tolerance-s"):
+    with pytest.raises(ListError, match=r"all are farther apart than the tolerance\. Give a larger --tolerance"):
         pair_sweeps(images, sweeps, times=times, tolerance_s=0.001)
     (tmp_path / "s.txt").write_text("1500.22 late.pcd\n1500.01 early.pcd\n")
     with pytest.raises(ListError, match=r"those of sweeps from 1500\.010 .* of other clocks"):

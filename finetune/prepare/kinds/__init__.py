@@ -43,7 +43,7 @@ KINDS = {
         "data/mine",
     ),
     "lidar": KindText(
-        "images with the sweeps of a LiDAR: KITTI and nuScenes .bin, PCD, PLY, NPY, LAS; several by poses",
+        "images with sweeps of a LiDAR (KITTI and nuScenes .bin, PCD, PLY, NPY, LAS) and a calibration",
         "finetune prepare lidar image_2/ velodyne/ --calibration calib/ --output data/mine",
     ),
     "complete": KindText(

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--image-times", type=expand_path, metavar="FILE", help="rows: TIME, or TIME NAME; seconds")
     group.add_argument("--points-times", type=expand_path, metavar="FILE", help="the same for the sweeps")
     group.add_argument(
-        "--tolerance-s", type=_positive, metavar="S", help="between image and sweep; default: half a frame interval"
+        "--tolerance", type=_positive, metavar="SECONDS", help="between image and sweep; default: half a frame interval"
     )
     group = parser.add_argument_group("several sweeps")
     group.add_argument("--accumulate", type=_count, default=1, metavar="N", help="draw the N sweeps around each image")
@@ -87,7 +87,7 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
     )
     images, sweeps = _list_images(arguments.images), _list_sweeps(arguments.points)
     pairs = pair_sweeps(
-        images, sweeps, times=(arguments.image_times, arguments.points_times), tolerance_s=arguments.tolerance_s
+        images, sweeps, times=(arguments.image_times, arguments.points_times), tolerance_s=arguments.tolerance
     )
     if arguments.calibration is None and not options.is_projected:
         raise FinetuneError(f"--calibration is missing, so nothing says where a point is in the image. {_CALIBRATION}.")
