@@ -100,7 +100,7 @@ def _require_meters(path: Path, points: NDArray[np.float64], meters_per_unit: fl
         f"If they are millimeters, give --meters-per-unit {meters_per_unit / 1000:g}; if they are coordinates of a "
         "map, move them into the frame of the sensor"
     )
-    raise DataError(path, f"has points {median_m:.4g} m away in the median: millimeters?", fix)
+    raise DataError(path, f"has points {median_m:.4g} m away in the median, as points in millimeters are", fix)
 
 
 def _read_bin(path: Path, options: PointFormat, names: Sequence[str] = _KITTI_COLUMNS) -> NDArray[np.floating]:

@@ -97,7 +97,9 @@ def test_points_without_a_return_are_left_out_and_units_applied(tmp_path: Path) 
     np.save(tmp_path / "a.npy", np.concatenate([POINTS * 1000, [[0, 0, 0], [np.nan, 1, 1], [np.inf, 1, 1]]]))
     np.testing.assert_allclose(read_points(tmp_path / "a.npy", PointFormat(meters_per_unit=0.001)), POINTS)
     # Distances of 2749, 10488 and 30005: the one in the middle is named.
-    with pytest.raises(DataError, match=r"points 1\.049e\+04 m away .*: millimeters\?\. .* --meters-per-unit 0\.001;"):
+    with pytest.raises(
+        DataError, match=r"points 1\.049e\+04 m away .* as points in millimeters are\. .* --meters-per-unit 0\.001;"
+    ):
         read_points(tmp_path / "a.npy", RAW)
 
 

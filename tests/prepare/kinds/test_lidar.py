@@ -179,7 +179,9 @@ def test_calibrations_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixt
     assert "color_from_lidar is not rigid" in refusal(color_from_lidar=bent.tolist())
     far = np.array(FROM_LIDAR)
     far[1, 3] = -250.0
-    assert "puts the sensor 250 m from the camera: millimeters?" in refusal(color_from_lidar=far.tolist())
+    assert "puts the sensor 250 m from the camera, as a translation in millimeters does" in refusal(
+        color_from_lidar=far.tolist()
+    )
     said = refusal(color={**COLOR, "width": 2 * WIDTH, "height": 2 * HEIGHT})
     assert f"0000.png: is {HEIGHT}x{WIDTH} (height x width)" in said and f"is for {2 * HEIGHT}x{2 * WIDTH}" in said
     rig.unlink()
@@ -201,7 +203,7 @@ def test_points_and_times_that_do_not_fit(tmp_path: Path, capsys: pytest.Capture
     assert "--accumulate needs the way of the sensor. Give --poses FILE" in said
     for sweep in (tmp_path / "points").iterdir():
         (np.fromfile(sweep, np.float32) * 1000).tofile(sweep)
-    assert "millimeters?. If they are millimeters, give --meters-per-unit 0.001" in require_refusal(
+    assert "as points in millimeters are. If they are millimeters, give --meters-per-unit 0.001" in require_refusal(
         words, tmp_path, capsys
     )
     assert prepare.main([*words, "--meters-per-unit", "0.001"]) == 0
