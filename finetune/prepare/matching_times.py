@@ -43,11 +43,7 @@ def match_times(
 
 def default_tolerance_s(times_s: Times, other_times_s: Times) -> float:
     """Half the median frame interval of the faster of the two, seconds; infinity where neither has two times."""
-    intervals = [
-        float(np.median(np.diff(np.sort(np.asarray(times, dtype=np.float64)))))
-        for times in (times_s, other_times_s)
-        if len(times) > 1
-    ]
+    intervals = [_median_interval(np.asarray(times, dtype=np.float64)) for times in (times_s, other_times_s)]
     above = [interval for interval in intervals if interval > 0]
     return min(above) / 2 if above else float("inf")
 
@@ -125,12 +121,18 @@ def require_one_clock(
         f"{others.min():.3f} to {others.max():.3f} s, so they are of other clocks"
     )
     fix = "Write both on one clock, in seconds"
-    larger, smaller = max(abs(times).max(), abs(others).max()), min(abs(times).max(), abs(others).max())
+    # By the intervals, since a clock may begin anywhere: those of two sensors differ less than units do.
+    intervals = [_median_interval(times), _median_interval(others)]
     for factor, unit in _UNITS.items():
-        if smaller > 0 and 0.5 < larger / smaller / factor < 2:
-            name = names[0] if abs(times).max() == larger else names[1]
+        if min(intervals) > 0 and 0.1 < max(intervals) / min(intervals) / factor < 10:
+            name = names[0] if intervals[0] > intervals[1] else names[1]
             fix = f"Write both in seconds: those of {name} seem to be {unit}"
     raise ListError(source, found, fix)
+
+
+def _median_interval(times_s: NDArray[np.float64]) -> float:
+    """0 where there are less than two."""
+    return float(np.median(np.diff(np.sort(times_s)))) if len(times_s) > 1 else 0.0
 
 
 def _nearest(times: NDArray[np.float64], others: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -56,6 +56,8 @@ def test_other_clocks_and_other_units_are_named() -> None:
     require_one_clock(times, times + 0.7, ("images", "sweeps"), "times.txt")
     with pytest.raises(ListError, match=r"times\.txt: times of images run from 1700000000\.000 .* of other clocks\."):
         require_one_clock(times, times + 3600, ("images", "sweeps"), "times.txt")
+    with pytest.raises(ListError, match=r"of other clocks\. Write both on one clock, in seconds\."):
+        require_one_clock(times, times - 1.7e9, ("images", "sweeps"), "times.txt")
     with pytest.raises(ListError, match="in seconds: those of sweeps seem to be nanoseconds"):
         require_one_clock(times, times * 1e9, ("images", "sweeps"), "times.txt")
     with pytest.raises(ListError, match="in seconds: those of images seem to be milliseconds"):
