@@ -354,10 +354,13 @@ def test_every_line_that_prepares_is_understood() -> None:
     assert set(kinds) == RECORDINGS
 
 
-def test_the_calibration_that_a_readme_shows_is_read(tmp_path: Path) -> None:
-    (block,) = CALIBRATIONS
-    (tmp_path / "rig.json").write_text(block.text)
-    rig = read_rig(tmp_path / "rig.json")
+def test_the_calibrations_that_a_readme_shows_are_read(tmp_path: Path) -> None:
+    rigs = []
+    for block in CALIBRATIONS:
+        (tmp_path / "rig.json").write_text(block.text)
+        rigs.append(read_rig(tmp_path / "rig.json"))
+    rig, lidar = rigs
+    assert lidar.depth is None and lidar.color.lens is not None and lidar.color.width == 640
     assert rig.depth is not None and rig.color.lens is not None and (rig.color.width, rig.depth.width) == (1280, 848)
     np.testing.assert_array_equal(rig.color_from_sensor[:3, 3], [0.015, 0.0, 0.0])
 
