@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -62,6 +62,8 @@ LATER_KEYS: Mapping[tuple[str, str], object] = {
     ("data", "camera"): {"mode": "none", "focal_px": "auto"},
     ("augment", "zoom"): [1.0, 1.0],
 }
+# The same for an entry of ``data.train`` and ``data.val``.
+LATER_KEYS_OF_DATA: Mapping[str, object] = {"depth_key": None}
 # Keys of ``environment.json`` that must not change -> the keys of the recipe they come from.
 RESUME_FIXED = {"base_sha256": "model.checkpoint", "total_batch": "run.batch_size x run.accumulate x processes"}
 
@@ -335,7 +337,19 @@ def lasting_digest(recipe: Mapping[str, object]) -> str:
         inside = fixed.get(section)
         if isinstance(inside, dict) and inside.get(name) == default:
             del inside[name]
+    for entry in _entries(fixed):
+        for name, default in LATER_KEYS_OF_DATA.items():
+            if name in entry and entry[name] == default:
+                del entry[name]
     return digest(fixed)
+
+
+def _entries(recipe: Mapping[str, object]) -> Iterator[dict[str, object]]:
+    """The entries of ``data.train`` and ``data.val``."""
+    data = recipe.get("data")
+    for part in ("train", "val"):
+        entries = data.get(part) if isinstance(data, dict) else None
+        yield from (entry for entry in (entries if isinstance(entries, list) else ()) if isinstance(entry, dict))
 
 
 def _fixed_part(recipe: Mapping[str, object]) -> dict[str, object]:
@@ -346,14 +360,11 @@ def _fixed_part(recipe: Mapping[str, object]) -> dict[str, object]:
         inside = fixed.get(section[0]) if section else fixed
         if isinstance(inside, dict):
             inside.pop(name, None)
-    data = fixed.get("data")
-    for part in ("train", "val"):
-        entries = data.get(part) if isinstance(data, dict) else None
-        for entry in entries if isinstance(entries, list) else ():
-            for name in PATH_KEYS_OF_DATA if isinstance(entry, dict) else ():
-                # The key itself stays, because whether it is given says how the data are laid out.
-                if isinstance(entry.get(name), str):
-                    entry[name] = "somewhere"
+    for entry in _entries(fixed):
+        for name in PATH_KEYS_OF_DATA:
+            # The key itself stays, because whether it is given says how the data are laid out.
+            if isinstance(entry.get(name), str):
+                entry[name] = "somewhere"
     return fixed
 
 

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from finetune.commands import train
+from finetune.recipe.load import load_recipe, recipe_mapping
 from finetune.recipe.run_dir import PATH_KEYS_OF_DATA, RunFolder, differing_keys, lasting_digest, require_same_run
 from finetune.training.run_log import MetricsLog
 from finetune.utils import registry
@@ -241,7 +242,7 @@ def test_keys_that_an_older_version_did_not_have_count_only_where_somebody_wrote
 
 
 def test_every_place_that_a_reader_is_told_is_known_for_one() -> None:
-    no_places = {"depth", "rgb", "scenes", "variations"}  # names of what is below the root
+    no_places = {"depth", "rgb", "scenes", "variations", "depth_key"}  # names below the root, or within a file
     for name in registry.READERS:
         for option in fields(registry.find(registry.READERS, name)):
             if "str" in str(option.type).replace("Literal", "").split("[")[0] or option.name in no_places:
@@ -395,3 +396,16 @@ def test_a_run_of_a_version_without_cameras_and_zoom_goes_on() -> None:
     assert lasting_digest(old) == lasting_digest(new)
     zoomed = {**new, "augment": {"flip": 0.5, "zoom": [1.0, 1.6]}}
     assert lasting_digest(old) != lasting_digest(zoomed)
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("room_tiny", "74498ff5c589b5fcaff90b20121b55cfd50946819d284de8267ec6c8929293af"),
+        ("room_tiny_lora", "f0661016b662e4b96d795bd06dc47345cde4645e083e46d58176d496e692ab20"),
+    ],
+)
+def test_keys_that_were_added_since_do_not_change_the_digest_of_a_resume_point(name: str, known: str) -> None:
+    # As runs before these keys wrote them. A new key belongs into LATER_KEYS or LATER_KEYS_OF_DATA.
+    recipe = load_recipe(conftest.ROOT / "recipes" / f"{name}.yaml")
+    assert lasting_digest(recipe_mapping(recipe)) == known
