@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import IO, NoReturn
 
 from finetune.utils.errors import DataError, FileFault, FinetuneError, ProcessError
 from finetune.utils.files import NAME_A_FILE, write_output
-from finetune.utils.signals import Interrupted
+from finetune.utils.signals import Interrupted, ignore_dead_workers
 from finetune.utils.streams import lasting_streams
 from finetune.utils.text import did_you_mean, nearest
 
@@ -134,7 +135,7 @@ def run_command(
         Its exit status: 0 done, 1 the data or the result is not acceptable, 2 the call, the recipe or a file it names
         is wrong, 130 interrupted by SIGINT, 143 by SIGTERM.
     """
-    with lasting_streams(), _log_to_standard_error():
+    with lasting_streams(), _log_to_standard_error(), _quiet_resource_errors():
         return _run_guarded(action, after_interrupt, of_memory)
 
 
@@ -152,6 +153,7 @@ def _run_guarded(action: Callable[[], int | None], after_interrupt: str, of_memo
         print_error(f"interrupted. {after_interrupt}")
         return 130
     except Exception as error:
+        ignore_dead_workers()  # they would raise while this error is explained
         if _import_ran_out_of_memory(error):
             return _exit_status(
                 ProcessError(
@@ -167,6 +169,40 @@ def _run_guarded(action: Callable[[], int | None], after_interrupt: str, of_memo
         if explained is None:
             raise
         return _exit_status(explained)
+
+
+@contextmanager
+def _quiet_resource_errors() -> Iterator[None]:
+    """
+    While this lasts, resource errors that end a thread, or an object that is freed, print no traceback.
+
+    The main thread meets the same limit, or misses what the thread should have done, and says so in a sentence.
+    """
+    of_threads, of_freed = threading.excepthook, sys.unraisablehook
+
+    def hear_thread(failed: threading.ExceptHookArgs) -> None:
+        if not _is_explained(failed.exc_value):
+            of_threads(failed)
+
+    def hear_freed(failed: sys.UnraisableHookArgs) -> None:
+        # PyTorch frees an iterator whose workers could not be started as if all had been.
+        half_made = isinstance(failed.exc_value, AttributeError) and "DataLoaderIter.__del__" in repr(failed.object)
+        if not half_made and not _is_explained(failed.exc_value):
+            of_freed(failed)
+
+    threading.excepthook, sys.unraisablehook = hear_thread, hear_freed
+    try:
+        yield
+    finally:
+        threading.excepthook, sys.unraisablehook = of_threads, of_freed
+
+
+def _is_explained(error: BaseException | None) -> bool:
+    if "torch" not in sys.modules:
+        return False
+    from finetune.utils.resource_errors import explain_resource_error
+
+    return isinstance(error, Exception) and explain_resource_error(error, of_disk="", of_memory="") is not None
 
 
 def _import_ran_out_of_memory(error: Exception) -> bool:
@@ -190,6 +226,8 @@ def _path_error(error: Exception) -> FinetuneError | None:
 
 def _exit_status(error: FinetuneError) -> int:
     """The exit status of ``error``, which is printed."""
+    if isinstance(error, ProcessError):
+        ignore_dead_workers()
     # All processes of a launch find the same fault of a recipe, but only one of them reads a given sample.
     if isinstance(error, DataError | ProcessError) or os.environ.get("LOCAL_RANK", "0") == "0":
         print_error(str(error))

@@ -151,6 +151,8 @@ def init_worker(_: int) -> None:
     torch.set_num_threads(1)
     # Where an item cannot be passed on, Python prints why, drops it and goes on: the loader would wait for it forever.
     Queue._on_queue_feeder_error = staticmethod(_exit_worker)  # type: ignore[attr-defined]
+    # The thread that hands over files prints a traceback by this, and goes on without an end.
+    sys.excepthook = lambda _, error, __: _exit_worker(error, None)
 
 
 def _obey_only_parent_sigterm() -> None:

@@ -5,21 +5,25 @@ from __future__ import annotations
 import errno
 import math
 import mmap
+import os
 import shutil
-import signal
-import threading
 
 import torch
 from safetensors import SafetensorError
 
 from finetune.utils.errors import ProcessError, first_line
 from finetune.utils.paths import is_folder
+from finetune.utils.signals import ignore_dead_workers
 
 _SHARED_MEMORY = "/dev/shm"
 _FEW_FILES = 128  # with a lower limit, a process has hardly any files left after its libraries and pipes
 _OF_FILES = (
     "This process may not open more files (Too many open files). Raise the limit (ulimit -n 4096), or set "
     "data.workers=0 or lower."
+)
+_OF_PROCESSES = (
+    "No further process can be started ({}): a limit of this user or container (ulimit -u, --pids-limit) is reached. "
+    "Set data.workers=0 or lower, or raise it."
 )
 _OF_SHARED_MEMORY = "set data.workers=0 or lower, or give the container more (--shm-size)."
 
@@ -45,8 +49,10 @@ def explain_resource_error(error: Exception, *, of_disk: str, of_memory: str) ->
     message = first_line(error)
     if is_of_another_process(error):
         return ProcessError("Another process of this launch ended: its message is the cause.")
-    if "Too many open files" in str(error):
+    if _is_of_files(error):
         return ProcessError(_OF_FILES)
+    if "can't start new thread" in str(error):
+        return ProcessError(_OF_PROCESSES.format("can't start new thread"))
     # An error in a worker keeps its class; its text begins "Caught MemoryError in DataLoader worker process 0".
     if is_of_a_worker(error) or (" in DataLoader worker process " in message and _is_out_of_memory(error)):
         return worker_died(message)
@@ -70,27 +76,37 @@ def is_of_a_worker(error: Exception) -> bool:
 def _explain_process_limit(error: OSError | SafetensorError) -> str | None:
     """A sentence if the limit is not the disk, but what the system allows a process."""
     number = getattr(error, "errno", None)
-    if number in (errno.EMFILE, errno.ENFILE) or "os error 24" in str(error):
+    if number in (errno.EMFILE, errno.ENFILE) or _is_of_files(error):
         return _OF_FILES
     if isinstance(error, FileNotFoundError) and "No usable temporary directory" in str(error):
+        if _no_file_opens():
+            return _OF_FILES  # Python tries to write there, and does not say why it could not
         return (
             f"No folder for temporary files can be written ({first_line(error)}). Set TMPDIR to a folder where this "
             "user may write and there is room."
         )
     if number == errno.EAGAIN:
-        return (
-            f"No further process can be started ({first_line(error)}): a limit of this user or container "
-            "(ulimit -u, --pids-limit) is reached. Set data.workers=0 or lower, or raise it."
-        )
+        return _OF_PROCESSES.format(first_line(error))
     return None
+
+
+def _is_of_files(error: Exception) -> bool:
+    # An error that comes from a worker or a library has the system's words, not its number. "ancdata" is what Python
+    # says of a file that another process sent and this one may not open.
+    return any(words in str(error) for words in ("Too many open files", "os error 24", "items of ancdata"))
+
+
+def _no_file_opens() -> bool:
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 def worker_died(how: str) -> ProcessError:
     """The error to raise when a loader's worker is gone; ``how`` is PyTorch's message."""
-    # PyTorch raises for each worker that dies, wherever the main thread is then. This process is ending, so it stops
-    # listening.
-    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    ignore_dead_workers()  # this process is ending
     if _files_allowed() < _FEW_FILES:
         return ProcessError(f"A process that reads data died. {_OF_FILES}")
     # Drop PyTorch's remark that details are lost.

@@ -84,3 +84,9 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(number)
         self.number = number
         self.saved = saved
+
+
+def ignore_dead_workers() -> None:
+    """Stop listening for the deaths of workers: PyTorch raises for each, wherever the main thread is, also at exit."""
+    if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import subprocess
 import sys
+import threading
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -13,6 +16,7 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from torch._utils import ExceptionWrapper  # what a loader's process hands its errors over in
+from torch.utils.data import DataLoader
 
 from finetune.commands.runner import run_command
 from finetune.utils.resource_errors import explain_resource_error
@@ -43,6 +47,13 @@ class OfAnAccelerator(RuntimeError):
         ),
         (RuntimeError("unable to open shared memory object: Too many open files (24)"), "may not open more files"),
         (SafetensorError("I/O error: Too many open files (os error 24)"), "may not open more files"),
+        # Handed over by a worker, an OSError has no number.
+        (
+            OSError("Caught OSError in DataLoader worker process 0.\nOSError: [Errno 24] Too many open files"),
+            "may not open more files",
+        ),
+        (RuntimeError("received 0 items of ancdata"), "may not open more files"),
+        (RuntimeError("can't start new thread"), "No further process can be started (can't start new thread)"),
         (FileNotFoundError(2, "No usable temporary directory found in ['/tmp']"), "temporary files can be written"),
         (BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), "No further process can be started"),
         (
@@ -142,6 +153,90 @@ def test_memory_that_ends_while_torch_is_loaded_is_told_without_torch(
     assert run_command(action) == 1
     said = capsys.readouterr().err
     assert said.startswith("finetune stopped: Memory ran out while the program was loaded") and said.count("\n") == 1
+
+
+def test_temporary_files_are_not_blamed_where_no_file_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    error = FileNotFoundError(errno.ENOENT, "No usable temporary directory found in ['/tmp']")
+    monkeypatch.setattr("os.open", refuse)
+    assert "may not open more files" in str(explain_resource_error(error, of_disk="", of_memory=""))
+
+
+def test_a_thread_that_meets_a_limit_leaves_the_word_to_the_main_thread(capsys: pytest.CaptureFixture[str]) -> None:
+    too_many = OSError(errno.EMFILE, "Too many open files")
+
+    def fail() -> None:
+        raise too_many
+
+    def action() -> None:
+        writer = threading.Thread(target=fail)
+        writer.start()
+        writer.join()
+        raise too_many
+
+    assert run_command(action) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("finetune stopped: This process may not open more files") and said.count("\n") == 1
+
+
+def test_an_iterator_whose_second_worker_does_not_start_is_freed_without_a_word(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, started = BaseProcess.start, list[BaseProcess]()
+
+    def start_one(process: BaseProcess) -> None:
+        if started:
+            raise OSError(errno.EMFILE, "Too many open files")
+        started.append(process)
+        start(process)
+
+    monkeypatch.setattr(BaseProcess, "start", start_one)
+
+    def action() -> None:
+        next(iter(DataLoader([1, 2], num_workers=2)))
+
+    assert run_command(action) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if "Warning" not in line]
+    assert said[-1].startswith("finetune stopped: This process may not open more files")
+    assert not any("Traceback" in line or "ignored" in line for line in said)
+
+
+def test_after_its_sentence_a_command_does_not_hear_of_workers_that_die() -> None:
+    before = signal.signal(signal.SIGCHLD, lambda *_: None)
+
+    def action() -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    try:
+        assert run_command(action) == 1
+        assert signal.getsignal(signal.SIGCHLD) is signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGCHLD, before)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("limit", [24, 44, 56, 60, 64])
+def test_few_files_end_a_training_in_a_sentence(limit: int, tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    keys = ["data.workers=6", "run.steps=4", "optim.warmup_steps=1", f"output={tmp_path}"]
+    command = [sys.executable, "-m", "finetune", "train", "recipes/room_tiny.yaml", *keys]
+    ran = subprocess.run(
+        ["bash", "-c", f'ulimit -n {limit}; exec "$@"', "-", *command],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert "Traceback" not in ran.stderr, ran.stderr
+    # How many files a worker holds is a race: where the limit is just not met, the training is done.
+    if ran.returncode:
+        assert ran.returncode == 1
+        (stopped,) = [line for line in ran.stderr.splitlines() if line.startswith("finetune stopped: ")]
+        assert "may not open more files" in stopped and ran.stderr.splitlines()[-1] == stopped
 
 
 def test_full_shared_memory_ends_a_command_instead_of_hanging_it(tmp_path: Path) -> None:
