@@ -16,9 +16,10 @@ import pytest
 import torch
 from safetensors import SafetensorError
 from torch._utils import ExceptionWrapper  # what a loader's process hands its errors over in
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from finetune.commands.runner import run_command
+from finetune.data.dataloader import init_worker
 from finetune.utils.resource_errors import explain_resource_error
 
 WITH_LITTLE_SHARED_MEMORY = ["unshare", "--mount", "sh", "-c", 'mount -t tmpfs -o size=256k none /dev/shm && exec "$@"']
@@ -201,6 +202,25 @@ def test_an_iterator_whose_second_worker_does_not_start_is_freed_without_a_word(
     said = [line for line in capsys.readouterr().err.splitlines() if "Warning" not in line]
     assert said[-1].startswith("finetune stopped: This process may not open more files")
     assert not any("Traceback" in line or "ignored" in line for line in said)
+
+
+class _FailingSharer(Dataset[int]):
+    """Fails as the thread does by which a worker hands over its files."""
+
+    def __getitem__(self, _: int) -> int:
+        error = OSError(errno.EMFILE, "Too many open files")
+        sys.excepthook(OSError, error, None)
+        return 1
+
+    def __len__(self) -> int:
+        return 1
+
+
+def test_a_worker_whose_thread_cannot_hand_over_files_ends_in_a_sentence(capfd: pytest.CaptureFixture[str]) -> None:
+    loader = DataLoader(_FailingSharer(), num_workers=1, worker_init_fn=init_worker)
+    assert run_command(lambda: next(iter(loader))) == 1
+    said = capfd.readouterr().err
+    assert "could not hand it over: [Errno 24] Too many open files" in said and "Traceback" not in said
 
 
 def test_after_its_sentence_a_command_does_not_hear_of_workers_that_die() -> None:
