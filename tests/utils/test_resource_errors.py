@@ -196,7 +196,7 @@ def test_an_iterator_whose_second_worker_does_not_start_is_freed_without_a_word(
     monkeypatch.setattr(BaseProcess, "start", start_one)
 
     def action() -> None:
-        next(iter(DataLoader([1, 2], num_workers=2)))
+        next(iter(DataLoader(_FailingSharer(), num_workers=2)))
 
     assert run_command(action) == 1
     said = [line for line in capsys.readouterr().err.splitlines() if "Warning" not in line]
