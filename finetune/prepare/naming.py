@@ -35,3 +35,8 @@ def name_frames(keys: Sequence[FrameKey]) -> list[str]:
 def clean_name(part: str) -> str:
     """A name with no character but ASCII letters, digits, ``_``, ``-`` and ``.``, and no ``.`` in front."""
     return _NOT_IN_NAMES.sub("_", part).lstrip(".") or "_"
+
+
+def number_equal_names(names: Sequence[str]) -> list[str]:
+    """The names of recordings as they are, or with their number where two are equal, so that no two are."""
+    return [name if names.count(name) == 1 else f"{name}_{number}" for number, name in enumerate(names)]

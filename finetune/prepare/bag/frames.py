@@ -21,6 +21,7 @@ from finetune.prepare.bag.messages import IMAGE, CompressedMessage, ImageMessage
 from finetune.prepare.bag.open_bag import Bag, open_bag
 from finetune.prepare.bag.streams import Stream, describe_place, read_message
 from finetune.prepare.calibration import CalibratedCamera, Rig, require_size
+from finetune.prepare.naming import number_equal_names
 from finetune.prepare.recording import FrameKey, FrameSource, RecordedFrame
 from finetune.prepare.registration import Registration
 from finetune.prepare.undistortion import undistort_depth, undistort_image
@@ -138,8 +139,7 @@ class BagFrames(FrameSource):
 
 def _name_recordings(paths: Sequence[Path]) -> list[str]:
     """A name for each bag: that of its file or folder without the ending, or with its number where two are equal."""
-    stems = [path.stem if path.suffix in (".bag", ".mcap", ".db3") else path.name for path in paths]
-    return [stem if stems.count(stem) == 1 else f"{stem}_{number}" for number, stem in enumerate(stems)]
+    return number_equal_names([path.stem if path.suffix in (".bag", ".mcap", ".db3") else path.name for path in paths])
 
 
 def load_color(bag: Bag, stream: Stream, index: int, encoding: str | None) -> NDArray[np.uint8]:

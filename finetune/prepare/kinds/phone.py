@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.prepare.naming import number_equal_names
 from finetune.prepare.recording import FrameKey, FrameSource, RecordedFrame
 from finetune.utils.errors import ListError
 from finetune.utils.paths import expand_path, is_file, is_folder, missing
@@ -81,7 +83,13 @@ class PhoneFrames(FrameSource):
     def __init__(self, recordings: Sequence[PhoneRecording]) -> None:
         self._recordings = recordings
         self._places = [(recording, i) for recording in recordings for i in range(len(recording.keys))]
-        self._keys = [key for recording in recordings for key in recording.keys]
+        # Apps name folders by themselves, so two of them may have one name; their frames are two recordings all the same.
+        names = number_equal_names([recording.keys[0].recording for recording in recordings])
+        self._keys = [
+            replace(key, recording=name)
+            for name, recording in zip(names, recordings, strict=True)
+            for key in recording.keys
+        ]
 
     @property
     def keys(self) -> Sequence[FrameKey]:

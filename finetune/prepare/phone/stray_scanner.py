@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,7 +131,7 @@ def _read_matrix(path: Path) -> tuple[float, ...]:
     """fx, fy, cx, cy of the nine numbers in ``camera_matrix.csv``."""
     require_file(path, "the camera matrix", StrayScanner.app)
     try:
-        text = read_bytes(path).decode()
+        text = read_bytes(path).decode("utf-8-sig")
         matrix = np.array([float(part) for part in text.replace(",", " ").split()]).reshape(3, 3)
     except (OSError, ValueError):
         found = "does not hold the nine numbers of a camera matrix"
@@ -162,6 +163,8 @@ def _read_odometry(path: Path) -> Mapping[int, _Row]:
     for i, row in enumerate(rows):
         source = f"{path}:{i + 2}"
         number = _number(row, "frame", source)
+        if number is not None and not (math.isfinite(number) and number >= 0):
+            raise ListError(source, f"frame is {number}, not the number of a frame", "Copy it from the phone again")
         found_rows[i if number is None else int(number)] = _parse_row(row, source)
     return found_rows
 

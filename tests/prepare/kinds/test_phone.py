@@ -276,3 +276,27 @@ def test_without_the_package_compressed_depth_is_one_sentence(tmp_path: Path, mo
     sentence = fault_of(lambda: open_phone(folder))
     assert "pip install -e '.[record3d]'" in sentence
     assert "C compiler" in sentence
+
+
+def test_two_folders_of_one_name_are_two_recordings(tmp_path: Path) -> None:
+    folders = [write_stray(tmp_path / room / "scan", frames) for room, frames in (("kitchen", 3), ("hall", 2))]
+    source = open_phone(*folders)
+    assert [key.recording for key in source.keys] == ["scan_0"] * 3 + ["scan_1"] * 2
+
+
+def test_frame_numbers_that_are_none_are_refused(tmp_path: Path) -> None:
+    folder = write_stray(tmp_path / "walk")
+    rows = (folder / "odometry.csv").read_text()
+    for number in ("nan", "inf", "-1"):
+        (folder / "odometry.csv").write_text(rows.replace(" 000002,", f" {number},"))
+        with pytest.raises(ListError, match=r"odometry\.csv:4: frame is .*, not the number of a frame\. Copy"):
+            open_phone(folder)
+
+
+def test_a_camera_matrix_that_an_editor_saved_is_read(tmp_path: Path) -> None:
+    folder = write_stray(tmp_path / "walk", camera_columns=False)
+    matrix = folder / "camera_matrix.csv"
+    before = open_phone(folder).load_frame(0)
+    matrix.write_bytes(b"\xef\xbb\xbf" + matrix.read_bytes())
+    after = open_phone(folder).load_frame(0)
+    assert before is not None and after is not None and after.camera == before.camera
