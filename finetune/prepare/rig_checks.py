@@ -18,7 +18,7 @@ Views = tuple[NDArray[np.uint8], NDArray[np.float32]]
 # Two cameras that are farther apart do not see one scene from one device; millimeters give such numbers.
 _MAX_APART_M = 1.0
 # No depth camera measures so far; millimeters taken for meters give such numbers.
-_MAX_MEDIAN_M = 200.0
+MAX_MEDIAN_M = 200.0
 # Less of the measured depth than this in the view of color: the two look elsewhere.
 _MIN_SEEN = 0.05
 # Depth fits where its edges rise by this much, and the other way only if they rise by less than this share of it.
@@ -47,7 +47,7 @@ def require_working_rig(registration: Registration, views: Sequence[Views]) -> N
     if not depths_m.size:
         return
     median_m = float(np.median(depths_m))
-    if median_m > _MAX_MEDIAN_M:
+    if median_m > MAX_MEDIAN_M:
         raise DataError(
             "--meters-per-unit",
             f"makes half of the depth farther than {meters(median_m)}, as millimeters taken for meters are",

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from finetune.prepare.bag.frames import BagFrames, BagRecording, load_color, load_depth
 from finetune.prepare.bag.open_bag import Bag, open_bag
 from finetune.prepare.bag.options import BagOptions
@@ -13,9 +16,10 @@ from finetune.prepare.bag.streams import Stream, list_stream
 from finetune.prepare.bag.topics import choose_topics
 from finetune.prepare.bag.views import find_view
 from finetune.prepare.matching_times import describe_matches, match_times, require_one_clock
+from finetune.prepare.rig_checks import MAX_MEDIAN_M
 from finetune.utils.errors import DataError, ListError
 from finetune.utils.indices import evenly_spread
-from finetune.utils.text import count_noun
+from finetune.utils.text import count_noun, meters
 
 _NAMES = ("color messages", "depth messages")
 _TRIED = 3  # pairs, before a bag is refused for what cannot be decoded
@@ -91,9 +95,22 @@ def _measure(
         except DataError as error:
             fault = fault or error
         else:
+            _require_meters(depth_m, bag, depth)
             return (image.shape[0], image.shape[1]), (depth_m.shape[0], depth_m.shape[1])
     assert fault is not None, "there is a pair"
     raise fault
+
+
+def _require_meters(depth_m: NDArray[np.float32], bag: Bag, depth: Stream) -> None:
+    """
+    Raises:
+        ListError: the numbers are no meters.
+    """
+    measured = depth_m[depth_m > 0]
+    if measured.size and float(np.median(measured)) > MAX_MEDIAN_M:
+        found = f"{depth.topic.topic.name} has half of the depth farther than {meters(float(np.median(measured)))}"
+        fix = "For millimeters give --meters-per-unit 0.001"
+        raise ListError(bag.path, f"{found}, as millimeters taken for meters are", fix)
 
 
 def _pair(bag: Bag, color: Stream, depth: Stream, options: BagOptions, notes: list[str]) -> list[tuple[int, int]]:

@@ -439,3 +439,12 @@ def test_without_the_package_it_says_so(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setitem(__import__("sys").modules, "rosbags.rosbag1", None)
     with pytest.raises(FinetuneError, match=r"which is not installed\. Run `pip install -e '\.\[bag\]'`"):
         open_bags([path], TOPICS)
+
+
+def test_floats_in_millimeters_are_refused(tmp_path: Path) -> None:
+    made = recorded(depth=lambda k, ns: (IMAGE, image(counts_of(k).astype(np.float32), "32FC1", ns, "color_frame")))
+    path = written(tmp_path, made)
+    fix = r"as millimeters taken for meters are\. For millimeters give --meters-per-unit 0\.001\.$"
+    with pytest.raises(ListError, match=fix):
+        open_bags([path], TOPICS)
+    require_frames(open_bags([path], replace(TOPICS, meters_per_unit=0.001)), range(6))
