@@ -83,7 +83,7 @@ class PhoneFrames(FrameSource):
     def __init__(self, recordings: Sequence[PhoneRecording]) -> None:
         self._recordings = recordings
         self._places = [(recording, i) for recording in recordings for i in range(len(recording.keys))]
-        # Apps name folders by themselves, so two of them may have one name; their frames are two recordings all the same.
+        # Apps name folders by themselves, so two recordings may have one name.
         names = number_equal_names([recording.keys[0].recording for recording in recordings])
         self._keys = [
             replace(key, recording=name)
