@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune.utils.errors import ListError
 from finetune.utils.paths import is_file, missing, read_bytes
@@ -17,6 +18,8 @@ _NUMBER = re.compile(r"^[-+]?\d+\.?\d*(?:[eE][-+]?\d+)?$")
 # The time in a name: seconds since 1970 with or without decimals, or milli-, micro- or nanoseconds since then.
 _IN_NAME = re.compile(r"\d{10,19}(?:[._]\d{1,9})?")
 _EPOCH_DIGITS = {10: 1.0, 13: 1e-3, 16: 1e-6, 19: 1e-9}
+# Rows of seconds reach no year after 5000, and no LiDAR waits this long between two sweeps.
+_MAX_S, _MAX_INTERVAL_S = 1e11, 1000.0
 _FIX = "Write a row for each file, in seconds: TIME, or TIME NAME"
 
 
@@ -45,6 +48,7 @@ def read_times(path: Path, names: Sequence[str]) -> list[float]:
         if line.strip() and not line.lstrip().startswith("#")
     ]
     parsed = [_parse_row(f"{path}:{number}", line) for number, line in rows]
+    _require_seconds(path, np.array([time_s for time_s, _ in parsed]))
     if all(name is None for _, name in parsed):
         if len(parsed) != len(names):
             raise ListError(path, f"has {len(parsed)} times for {len(names)} files", _FIX)
@@ -66,10 +70,27 @@ def times_in_names(names: Sequence[str]) -> list[float] | None:
         if not found:
             return None
         whole, _, decimals = found[-1].replace("_", ".").partition(".")
-        if len(whole) not in _EPOCH_DIGITS:
+        # 0000000005.png of KITTI's raw data is the number of a frame.
+        if len(whole) not in _EPOCH_DIGITS or whole.startswith("0"):
             return None
         times.append(int(whole) * _EPOCH_DIGITS[len(whole)] + (float(f"0.{decimals}") if decimals else 0.0))
     return times
+
+
+def _require_seconds(path: Path, times: NDArray[np.float64]) -> None:
+    """
+    Raises:
+        ListError: the times are far too large, or too far apart, for seconds.
+    """
+    interval = float(np.median(np.diff(np.sort(times)))) if len(times) > 1 else 0.0
+    if not len(times) or (np.abs(times).max() < _MAX_S and interval < _MAX_INTERVAL_S):
+        return
+    unit = "nanoseconds" if interval > 5e6 else "microseconds" if interval > 5e3 else "milliseconds"
+    if not interval:
+        unit = "milliseconds, microseconds or nanoseconds"
+    raise ListError(
+        path, f"has times up to {times.max():.0f}, which are no seconds", f"Write them in seconds; they seem to be {unit}"
+    )
 
 
 def _parse_row(source: str, line: str) -> tuple[float, str | None]:

@@ -44,6 +44,10 @@ def test_dates_of_kitti(tmp_path: Path) -> None:
         ("0.5\n0.75\n", "has 2 times for 3 files"),
         ("0.5 0.png\n0.75 1.png\n", r"has no time for 2\.png"),
         ("0.5\nnoon\n1\n", r"times\.txt:2: is 'noon', not a time and a name"),
+        ("1.6e18\n1600000000100000000\n1600000000200000000\n", "are no seconds.*seem to be nanoseconds"),
+        ("1600000000000000\n1600000000100000\n1600000000200000\n", "seem to be microseconds"),
+        ("1600000000000\n1600000000100\n1600000000200\n", "seem to be milliseconds"),
+        ("0\n100000000\n200000000\n", "seem to be nanoseconds"),
         ("0 1 2 3\n", r"times\.txt:1: is '0 1 2 3'"),
     ],
 )
@@ -60,3 +64,4 @@ def test_numbers_in_names_by_their_digits() -> None:
     assert times_in_names(names) == pytest.approx(expected, abs=1e-6)
     assert times_in_names(["000001.png"]) is None
     assert times_in_names(["20110926130225.png"]) is None, "14 digits are a date"
+    assert times_in_names(["0000000005.png", "0000000006.png"]) is None, "KITTI's raw data numbers its frames so"

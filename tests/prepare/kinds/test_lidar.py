@@ -197,7 +197,7 @@ def test_points_and_times_that_do_not_fit(tmp_path: Path, capsys: pytest.Capture
     times[1].write_text("".join(f"{(1700000000 + i / 10) * 1e9:.0f}\n" for i in range(COUNT)))
     both = ["--image-times", str(times[0]), "--points-times", str(times[1])]
     said = require_refusal([*words, *both], tmp_path, capsys)
-    assert "of other clocks. Write both in seconds: those of sweeps seem to be nanoseconds." in said
+    assert "b.txt: has times up to 1700000000" in said and "in seconds; they seem to be nanoseconds." in said
     assert "--image-times is given without --points-times" in require_refusal([*words, *both[:2]], tmp_path, capsys)
     said = require_refusal([*words, "--accumulate", "3"], tmp_path, capsys)
     assert "--accumulate needs the way of the sensor. Give --poses FILE" in said
