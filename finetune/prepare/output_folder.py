@@ -9,9 +9,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from finetune.prepare.frame_record import FrameRecord
-from finetune.prepare.naming import clean_name
+from finetune.prepare.naming import name_frames
 from finetune.prepare.preview import render_preview
 from finetune.prepare.recipe_text import format_recipe
+from finetune.prepare.recording import FrameKey
 from finetune.prepare.summary import PreparedFrames
 from finetune.utils.errors import FileFault
 from finetune.utils.files import write_file
@@ -49,8 +50,10 @@ def write_texts(folder: Path, prepared: PreparedFrames) -> None:
         records = [prepared.records[i] for i in chosen]
         lines = (" ".join(filter(None, (record.image, record.depth, record.confidence))) for record in records)
         write_file(folder / name, "".join(f"{line}\n" for line in lines))
-    for recording, text in prepared.poses.items():
-        write_file(folder / POSES / f"{clean_name(recording)}.txt", text)
+    # Two recordings whose names have no ASCII letter would be one file.
+    names = name_frames([FrameKey(recording="", stem=recording) for recording in prepared.poses])
+    for name, text in zip(names, prepared.poses.values(), strict=True):
+        write_file(folder / POSES / f"{name}.txt", text)
     if any(record.facts for record in prepared.records):
         write_file(folder / FACTS, _format_facts(prepared.records))
     if prepared.has_cameras:

@@ -27,6 +27,7 @@ from finetune.prepare.workers import run_tasks
 from finetune.prepare.writer import DepthLimits
 from finetune.utils.errors import DataError, FinetuneError
 from finetune.utils.files import explain_write_errors, move_into_place
+from finetune.utils.paths import real_path
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +76,7 @@ def prepare_frames(source: FrameSource, options: PrepareOptions) -> PreparedFram
     if not taken:
         raise DataError(options.output, "there is no frame to prepare", "Name a source that holds frames")
     _split([source.keys[index] for index in taken], options)
-    journal = Journal(options.output, _describe_request(source, taken, options))
+    journal = Journal(real_path(options.output), _describe_request(source, taken, options))
     with journal:
         try:
             with explain_write_errors(options.output):
@@ -84,7 +85,7 @@ def prepare_frames(source: FrameSource, options: PrepareOptions) -> PreparedFram
             prepared = _summarize_or_discard(source, taken, journal, options)
             with explain_write_errors(options.output):
                 write_texts(journal.content, prepared)
-                move_into_place(journal.content, options.output)
+                move_into_place(journal.content, real_path(options.output))
                 journal.discard()
         except (FinetuneError, KeyboardInterrupt):
             journal.discard_if_empty()

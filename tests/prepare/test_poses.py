@@ -44,3 +44,10 @@ def test_poses_are_written_for_each_recording() -> None:
 def test_only_frames_that_were_written_have_a_line() -> None:
     assert [len(text.splitlines()) for text in format_poses(_Source(), [1]).values()] == [2]
     assert format_poses(_Source(), [2]) == {}
+
+
+def test_a_name_without_ascii_letters_is_still_a_file_of_its_own() -> None:
+    from finetune.prepare.naming import name_frames
+    from finetune.prepare.recording import FrameKey
+
+    assert name_frames([FrameKey(recording="", stem=stem) for stem in ("厨房", "客厅")]) == ["_", "__2"]
