@@ -89,7 +89,9 @@ def _require_seconds(path: Path, times: NDArray[np.float64]) -> None:
     if not interval:
         unit = "milliseconds, microseconds or nanoseconds"
     raise ListError(
-        path, f"has times up to {times.max():.0f}, which are no seconds", f"Write them in seconds; they seem to be {unit}"
+        path,
+        f"has times up to {times.max():.0f}, which are no seconds",
+        f"Write them in seconds; they seem to be {unit}",
     )
 
 
