@@ -75,7 +75,10 @@ def add_overrides(parser: argparse.ArgumentParser, *, example: str) -> None:
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     """Add ``--device``."""
     parser.add_argument(
-        "--device", choices=("auto", "cpu", "cuda"), default="auto", help="auto (the default): a GPU if there is one"
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="auto (the default): a GPU of CUDA if there is one; mps, the GPU of a Mac, is untried",
     )
 
 
@@ -154,7 +157,7 @@ def load_predictor(arguments: argparse.Namespace, device: str) -> Predictor:
     """
     Args:
         arguments: parsed, with those of ``add_model_argument``.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps``.
 
     Returns:
         The model. Its notes are logged.

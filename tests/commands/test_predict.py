@@ -307,3 +307,12 @@ def test_a_weights_file_of_a_run_that_may_not_be_read_is_named(
     finally:
         weights.parent.chmod(0o700)
     assert f"run: cannot be read; there is no permission to look it up in {weights.parent}. " in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="needs a machine without a Mac's GPU")
+def test_the_gpu_of_a_mac_is_accepted_and_refused_elsewhere(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_model(tmp_path / "model.safetensors")
+    image = write_image(tmp_path / "image.png")
+    call = [str(model), str(image), "--output", str(tmp_path / "out"), "--device", "mps"]
+    assert main(call) == 2
+    assert "device mps: not usable here" in capsys.readouterr().err
