@@ -83,7 +83,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"finetune stopped: {name!r} is not a kind of recording; {expected}.{perhaps}", file=sys.stderr)
         return 2
     module = cast("RecordingKind", import_module(f"finetune.prepare.kinds.{name}"))
-    arguments = make_parser(name, module).parse_args(rest)
+    parser = make_parser(name, module)
+    arguments = parser.parse_args(rest)
+    near_m, far_m = arguments.min_depth, arguments.max_depth
+    if near_m is not None and far_m is not None and near_m >= far_m:
+        parser.error(f"--min-depth {near_m:g} is not below --max-depth {far_m:g}, so no depth is left")
     return run_command(
         lambda: _prepare(name, module, arguments),
         "The frames that are done are kept: call again, with the same words, to go on.",

@@ -151,13 +151,18 @@ def camera_of(
     return intrinsics
 
 
+def is_near_middle(camera: Camera, height: int, width: int) -> bool:
+    """Whether the principal point is in the middle third of an image of this size, pixels, as that of a camera is."""
+    return width <= 3 * camera.cx_px <= 2 * width and height <= 3 * camera.cy_px <= 2 * height
+
+
 def _require_center(camera: Camera, height: int, width: int) -> None:
     """
     Raises:
         FinetuneError: the center is outside the middle third of the image. No camera's is, so the intrinsics are for
             images of another size.
     """
-    if width <= 3 * camera.cx_px <= 2 * width and height <= 3 * camera.cy_px <= 2 * height:
+    if is_near_middle(camera, height, width):
         return
     # The center is near the middle of the images that they are for, which gives their size.
     whole_width, whole_height = round(2 * camera.cx_px), round(2 * camera.cy_px)

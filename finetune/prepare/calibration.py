@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.data.camera import Camera
+from finetune.data.camera import Camera, is_near_middle
 from finetune.data.readers.intrinsics import Lens, make_intrinsics, parse_camera_file
 from finetune.utils.errors import ListError
 from finetune.utils.paths import is_file, missing, read_bytes
@@ -185,10 +185,15 @@ def _make_camera(content: object, source: str, size: tuple[int, int] | None) -> 
     Raises:
         ListError: it is no camera, or says no size and none is given.
     """
+    takes_size = False
     if size is not None and isinstance(content, dict) and not {"width", "w", "image_width"} & set(content):
+        takes_size = True
         content = {**content, "height": size[0], "width": size[1]}
     found = make_intrinsics(content, source, keep_lens=True)
     assert found.height and found.width, "make_intrinsics requires them"
+    if size is not None and takes_size:
+        fix = "Add width and height of the images that it was calibrated for"
+        _require_center(found.camera, size, source, "the camera", fix)
     return CalibratedCamera(camera=found.camera, height=found.height, width=found.width, lens=found.lens)
 
 
@@ -264,30 +269,30 @@ def _read_kitti(
     matrix = projection[:, :3]
     if not (matrix[0, 0] > 0 and matrix[1, 1] > 0 and np.allclose(matrix[[0, 1, 2, 2], [1, 0, 0, 1]], 0)):
         raise ListError(source, f"{name} is no projection of a rectified camera", "Give the file as KITTI has it")
-    _require_center(matrix, size, source, name)
+    camera = Camera(fx_px=matrix[0, 0], fy_px=matrix[1, 1], cx_px=matrix[0, 2], cy_px=matrix[1, 2])
+    fix = "Take the images as KITTI has them, or write JSON with the intrinsics of these"
+    _require_center(camera, size, source, name, fix)
     color_from_rectified = np.eye(4)
     color_from_rectified[:3, 3] = np.linalg.solve(matrix, projection[:, 3])
-    camera = Camera(fx_px=matrix[0, 0], fy_px=matrix[1, 1], cx_px=matrix[0, 2], cy_px=matrix[1, 2])
     color = CalibratedCamera(camera=camera, height=size[0], width=size[1])
     return color, color_from_rectified @ rectified_from_cam0 @ cam0_from_velodyne
 
 
-def _require_center(matrix: NDArray[np.float64], size: tuple[int, int], source: str, name: str) -> None:
+def _require_center(camera: Camera, size: tuple[int, int], source: str, name: str, fix: str) -> None:
     """
-    KITTI's files do not say the size of their images, but the center of a camera is near the middle of them.
+    The file does not say the size of its images, but the center of a camera is near the middle of them.
 
     Raises:
         ListError: it is outside the middle third, so the images were resized or cropped.
     """
     height, width = size
-    cx, cy = float(matrix[0, 2]), float(matrix[1, 2])
-    if width <= 3 * cx <= 2 * width and height <= 3 * cy <= 2 * height:
+    if is_near_middle(camera, height, width):
         return
     raise ListError(
         source,
-        f"{name} has its center at ({cx:.1f}, {cy:.1f}), not near the middle of images of {height}x{width} (height x "
-        "width), so it is for images of another size",
-        "Take the images as KITTI has them, or write JSON with the intrinsics of these",
+        f"{name} has its center at ({camera.cx_px:.1f}, {camera.cy_px:.1f}), not near the middle of images of "
+        f"{height}x{width} (height x width), so it is for images of another size",
+        fix,
     )
 
 

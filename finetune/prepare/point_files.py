@@ -11,6 +11,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.prepare.point_columns import find_other_count
 from finetune.utils.errors import DataError
 from finetune.utils.paths import read_bytes, require_regular
 from finetune.utils.text import did_you_mean, nearest
@@ -24,6 +25,8 @@ _UVZ = ("u", "v", "z")
 # "Velodyne"; LidarPointCloud.from_file of nuscenes-devkit.
 _KITTI_COLUMNS = (*_XYZ, "reflectance")
 _NUSCENES_COLUMNS = (*_XYZ, "intensity", "ring")
+# What drivers write, for a sentence that asks which columns there are.
+_USUAL_COLUMNS = (*_XYZ, "intensity", "ring", "time")
 _INSTALL = "Run `pip install -e '.[lidar]'` in the folder of this repository"
 _AGAIN = "Write it again, or leave it out"
 # No LiDAR reaches this far; millimeters, and coordinates of a map, do.
@@ -115,7 +118,26 @@ def _read_bin(path: Path, options: PointFormat, names: Sequence[str] = _KITTI_CO
             f"has {len(data)} bytes, which are not points of {len(columns)} float32 ({','.join(columns)}){listed}",
             "Give the names of its columns, such as --columns x,y,z,intensity,ring",
         )
-    return _take_columns(path, np.frombuffer(data, dtype="<f4").reshape(-1, len(columns)), columns, options)
+    numbers = np.frombuffer(data, dtype="<f4")
+    if options.columns is None:
+        _require_count(path, numbers, columns)
+    return _take_columns(path, numbers.reshape(-1, len(columns)), columns, options)
+
+
+def _require_count(path: Path, numbers: NDArray[np.floating], columns: Sequence[str]) -> None:
+    """
+    Raises:
+        DataError: the file is of so many numbers that its points may have another count of columns, and they seem to.
+    """
+    other = find_other_count(numbers, len(columns))
+    if other is not None:
+        raise DataError(
+            path,
+            f"looks like points of {other} float32, as its numbers repeat by {other}, and would be read as points of "
+            f"{len(columns)} ({','.join(columns)})",
+            f"Give the names of its columns, such as --columns {','.join(_USUAL_COLUMNS[:other])}; if there are "
+            f"{len(columns)} all the same, --columns {','.join(columns)}",
+        )
 
 
 def _read_nuscenes(path: Path, options: PointFormat) -> NDArray[np.floating]:

@@ -48,6 +48,18 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
+@pytest.mark.parametrize(("near", "far"), [("5", "2"), ("2", "2.0")])
+def test_a_range_without_depth_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], near: str, far: str
+) -> None:
+    images, depths = write_recording(tmp_path, count=3)
+    with pytest.raises(SystemExit) as stopped:
+        prepare.main(call(images, depths, tmp_path / "out", "--min-depth", near, "--max-depth", far))
+    assert stopped.value.code == 2
+    assert f"stopped: --min-depth {near} is not below --max-depth 2, so no depth is left" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["depth", "rgb"]
+
+
 def test_a_folder_that_pairs_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images, depths = write_recording(tmp_path)
     output = tmp_path / "out"

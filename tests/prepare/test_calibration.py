@@ -48,6 +48,19 @@ def test_our_json_with_two_cameras(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rig.color_from_sensor, FROM_LIDAR)
 
 
+def test_a_camera_without_a_size_is_that_of_images_around_its_center(tmp_path: Path) -> None:
+    unsized = {key: value for key, value in COLOR.items() if key not in ("width", "height")}
+    path = written(tmp_path, {"color": unsized, "color_from_lidar": FROM_LIDAR})
+    rig = read_rig(path, size=(120, 160))
+    assert rig.color.camera == CAMERA and (rig.color.height, rig.color.width) == (120, 160)
+    for size in ((60, 80), (240, 320), (60, 160)):
+        with pytest.raises(ListError, match=r"color: the camera has its center at \(79\.5, 59\.5\), not .* Add width"):
+            read_rig(path, size=size)
+    # A file that says its size may have its center anywhere.
+    sized = written(tmp_path, {"color": {**COLOR, "cx": 120.0}, "color_from_lidar": FROM_LIDAR}, "sized.json")
+    assert read_rig(sized, size=(120, 160)).color.camera.cx_px == 120.0
+
+
 def test_the_inverse_transform_is_turned_around(tmp_path: Path) -> None:
     inverse = np.linalg.inv(np.array(FROM_LIDAR, dtype=float))
     rig = read_rig(written(tmp_path, {"color": COLOR, "lidar_from_color": inverse.tolist()}))

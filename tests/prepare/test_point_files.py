@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import laspy
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from plyfile import PlyData, PlyElement
 from pypcd4 import Encoding, PointCloud
 
 from finetune.prepare.point_files import PointFormat, point_stem, read_points
 from finetune.utils.errors import DataError
 
+SAMPLES = os.environ.get("DEPTH_SAMPLES")
 # Every number is exact in float32, and in LAS with a scale of 1/128.
 POINTS = np.array([[1.5, -2.25, 0.5], [10.0, 3.0, -1.0], [0.25, 0.5, 30.0]])
 FIVE = np.concatenate([POINTS, [[0.5, 1], [0.25, 2], [0.125, 3]]], axis=1).astype(np.float32)
@@ -74,6 +77,54 @@ def test_named_columns(tmp_path: Path) -> None:
         read_points(tmp_path / "a.npy", PointFormat(columns=("x", "y", "z")))
     # 3 points of 5 float32 are 60 bytes: points of 3 or of 5, not of 4.
     with pytest.raises(DataError, match=r"has 60 bytes, which are not points of 4 float32 .*, but of 3 or 5\."):
+        read_points(tmp_path / "a.bin", RAW)
+
+
+def scan_room() -> NDArray[np.float64]:
+    """(2400, 6) x, y, z, intensity, ring, time: 8 rings of a scanner that turns in a room of 12 x 8 x 3 m."""
+    angles, slopes = np.meshgrid(np.linspace(0, 2 * np.pi, 300, endpoint=False), np.linspace(-0.4, 0.2, 8))
+    across, along = np.cos(angles), np.sin(angles)
+    reach_m = np.minimum.reduce([6 / np.abs(across).clip(1e-9), 4 / np.abs(along).clip(1e-9), 1.5 / np.abs(slopes)])
+    intensity = np.random.default_rng(0).integers(0, 100, angles.shape)
+    rings = np.broadcast_to(np.arange(8.0)[:, None], angles.shape)
+    columns = (across * reach_m, along * reach_m, slopes * reach_m, intensity, rings, angles / 63)
+    return np.stack(columns, axis=-1).reshape(-1, 6)
+
+
+@pytest.mark.parametrize("order", ["ring after ring", "turn"])
+@pytest.mark.parametrize("count", [3, 4, 5, 6])
+@pytest.mark.parametrize(("name", "assumed"), [("a.bin", 4), ("a.pcd.bin", 5)])
+def test_another_count_of_columns_that_fits_is_refused(
+    tmp_path: Path, name: str, assumed: int, count: int, order: str
+) -> None:
+    points = scan_room()[:, :count].astype(np.float32)
+    if order == "turn":
+        points = points.reshape(8, 300, count).swapaxes(0, 1).reshape(-1, count)
+    points[::7] = 0  # no return
+    points.tofile(tmp_path / name)
+    columns = ("x", "y", "z", "intensity", "ring", "time")[:count]
+    if count == assumed:
+        assert len(read_points(tmp_path / name, RAW)) == np.count_nonzero(points[:, :3].any(axis=1))
+    else:
+        asks = f"looks like points of {count} float32, .* as points of {assumed} .*--columns {','.join(columns)};"
+        with pytest.raises(DataError, match=asks):
+            read_points(tmp_path / name, RAW)
+    named = read_points(tmp_path / name, PointFormat(columns=columns))
+    np.testing.assert_array_equal(named, points[points[:, :3].any(axis=1), :3])
+
+
+@pytest.mark.skipif(SAMPLES is None, reason="DEPTH_SAMPLES names no folder of samples")
+def test_a_real_sweep_has_the_columns_of_its_data_set(tmp_path: Path) -> None:
+    file = Path(str(SAMPLES)) / "kitti_object/training/velodyne_reduced/000000.bin"
+    assert len(read_points(file, RAW)) == 20297
+    sweep = np.fromfile(file, np.float32).reshape(-1, 4)[:20280]
+    for every in (1, 8):
+        sweep[::every].tofile(tmp_path / "a.bin")
+        assert len(read_points(tmp_path / "a.bin", RAW)) == len(sweep[::every])
+    np.random.default_rng(0).permutation(sweep).tofile(tmp_path / "a.bin")
+    assert len(read_points(tmp_path / "a.bin", RAW)) == len(sweep)
+    sweep[:, :3].tofile(tmp_path / "a.bin")
+    with pytest.raises(DataError, match="looks like points of 3 float32"):
         read_points(tmp_path / "a.bin", RAW)
 
 
