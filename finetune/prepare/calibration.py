@@ -155,12 +155,13 @@ def require_rigid(matrix: NDArray[np.float64], source: object, key: str) -> None
         )
 
 
-def require_size(camera: CalibratedCamera, height: int, width: int, path: str, source: str) -> None:
+def require_size(camera: CalibratedCamera, height: int, width: int, path: str, source: str, image: str = "") -> None:
     """
     Args:
         height, width: of an image, pixels.
-        path: the image, named in the error.
+        path: the image, or the file that holds it, named in the error.
         source: the calibration.
+        image: which of the images in ``path``; "" where it is one.
 
     Raises:
         ListError: the camera was calibrated for images of another size.
@@ -168,9 +169,10 @@ def require_size(camera: CalibratedCamera, height: int, width: int, path: str, s
     if (height, width) == (camera.height, camera.width):
         return
     scaled = camera.camera.resized(height / camera.height, width / camera.width)
+    subject = f"{image} " if image else ""
     raise ListError(
         path,
-        f"is {height}x{width} (height x width), {source} is for {camera.height}x{camera.width}",
+        f"{subject}is {height}x{width} (height x width), {source} is for {camera.height}x{camera.width}",
         f"If the images were resized, write width {width}, height {height}, fx {scaled.fx_px:.3f}, "
         f"fy {scaled.fy_px:.3f}, cx {scaled.cx_px:.3f}, cy {scaled.cy_px:.3f}; if cropped, calibrate again",
     )

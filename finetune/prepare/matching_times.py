@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.utils.errors import ListError
+from finetune.utils.text import count_noun
 
 Times = Sequence[float] | NDArray[np.floating]  # seconds
 # Ratios of two clocks of which one counts in other units than seconds.
@@ -65,13 +66,16 @@ def describe_matches(
     """
     times, others = np.asarray(times_s, dtype=np.float64), np.asarray(other_times_s, dtype=np.float64)
     left = (len(times) - len(pairs), len(others) - len(pairs))
-    rest = f"{left[0]} {names[0]} and {left[1]} {names[1]} are left over"
+    rest = f"{_count(left[0], names[0])} and {_count(left[1], names[1])} are left over"
     if not pairs:
         return f"no {names[0]} and {names[1]} are matched by time; {rest}"
     own, other = np.array(pairs).T
     apart = others[other] - times[own]
+    matched = f"{_count(1, names[0])} and {_count(1, names[1])}"
+    if len(pairs) > 1:
+        matched = f"{len(pairs)} {names[0]} and {names[1]}"
     text = (
-        f"{len(pairs)} {names[0]} and {names[1]} are matched by time, {np.median(np.abs(apart)) * 1000:.1f} ms apart "
+        f"{matched} are matched by time, {np.median(np.abs(apart)) * 1000:.1f} ms apart "
         f"in the median, {np.abs(apart).max() * 1000:.1f} ms at most; {rest}"
     )
     gained_s = clock_drift(times, others, pairs) * float(np.ptp(times[own]))
@@ -79,6 +83,10 @@ def describe_matches(
         verb = "gains" if gained_s > 0 else "loses"
         text += f"; the clock of the {names[1]} {verb} {abs(gained_s) * 1000:.1f} ms in {np.ptp(times[own]):.1f} s"
     return text
+
+
+def _count(count: int, plural: str) -> str:
+    return count_noun(count, plural.removesuffix("s"))
 
 
 def clock_drift(

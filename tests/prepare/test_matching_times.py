@@ -46,9 +46,14 @@ def test_drift_and_what_is_left_over() -> None:
     assert clock_drift(times, others, pairs) == pytest.approx(2e-3)
     text = describe_matches(times, others[:-1], pairs, ("images", "sweeps"))
     assert "100 images and sweeps are matched by time, 9.9 ms apart in the median, 19.8 ms at most" in text
-    assert "1 images and 0 sweeps are left over" in text and "the clock of the sweeps gains 19.8 ms in 9.9 s" in text
+    assert "1 image and 0 sweeps are left over" in text and "the clock of the sweeps gains 19.8 ms in 9.9 s" in text
     assert clock_drift([0.0, 1.0], [0.0, 1.0], [(0, 0), (1, 1)]) == 0.0
     assert describe_matches([0.0], [9.0], [], ("images", "sweeps")).startswith("no images and sweeps are matched")
+
+
+def test_one_pair_is_said_in_the_singular() -> None:
+    text = describe_matches([0.0], [0.0], [(0, 0)], ("images", "sweeps"))
+    assert text.startswith("1 image and 1 sweep are matched by time, ")
 
 
 def test_other_clocks_and_other_units_are_named() -> None:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Collection, Iterator
+from functools import cache
 from pathlib import Path
 
+import apsw
 from rosbags.interfaces import Connection, ConnectionExtRosbag2, MessageDefinition, MessageDefinitionFormat
 from rosbags.rosbag2 import ReaderError
 
@@ -15,6 +16,36 @@ from finetune.utils.text import percent
 # Bytes 16 and 17 of the file: the size of a page; 28 to 31: the number of pages. https://sqlite.org/fileformat.html
 _HEAD_BYTES = 100
 _PAGE_SIZE, _PAGES = slice(16, 18), slice(28, 32)
+
+
+class _FullPagesFile(apsw.VFSFile):
+    """A file without the page that a cut left incomplete, which SQLite would fill with zeros and read as pixels."""
+
+    def xFileSize(self) -> int:
+        size = super().xFileSize()
+        return size - size % max(1, _read_page_size(super().xRead(_HEAD_BYTES, 0)))
+
+
+class _FullPages(apsw.VFS):
+    """Opens files as ``_FullPagesFile``."""
+
+    def __init__(self) -> None:
+        self.name = "finetune_full_pages"
+        super().__init__(self.name, base="")
+
+    def xOpen(self, name: str | apsw.URIFilename | None, flags: list[int]) -> apsw.VFSFile:
+        return _FullPagesFile("", name, flags)
+
+
+@cache
+def _full_pages() -> _FullPages:
+    """Known to SQLite for as long as the process runs."""
+    return _FullPages()
+
+
+def _read_page_size(head: bytes) -> int:
+    size = int.from_bytes(head[_PAGE_SIZE], "big")
+    return 65536 if size == 1 else size
 
 
 class CutSqliteReader:
@@ -33,7 +64,7 @@ class CutSqliteReader:
         self.path = path
         self.connections: list[Connection] = []
         self.missing = ""
-        self._database: sqlite3.Connection | None = None
+        self._database: apsw.Connection | None = None
         self._rows: list[tuple[int, int, int]] = []  # time in nanoseconds, id, topic
 
     def open(self) -> None:
@@ -42,11 +73,19 @@ class CutSqliteReader:
             ReaderError: not even the list of topics is there.
         """
         self.missing = self._measure_loss()
-        database = sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+        database = apsw.Connection(
+            f"{self.path.absolute().as_uri()}?mode=ro&immutable=1",
+            flags=apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI,
+            vfs=_full_pages().name,
+        )
         try:
             database.execute("PRAGMA writable_schema=ON")
-            topics = database.execute("SELECT id, name, type FROM topics").fetchall()
-        except sqlite3.Error as error:
+            topics = [
+                (number, name, msgtype)
+                for number, name, msgtype in database.execute("SELECT id, name, type FROM topics")
+                if isinstance(number, int) and isinstance(name, str) and isinstance(msgtype, str)
+            ]
+        except apsw.Error as error:
             database.close()
             raise ReaderError(str(error)) from None
         self._database = database
@@ -80,25 +119,37 @@ class CutSqliteReader:
         wanted = {connection.id: connection for connection in connections}
         for time_ns, number, topic in self._rows:
             if (start is None or time_ns >= start) and (stop is None or time_ns < stop) and topic in wanted:
-                (data,) = self._database.execute("SELECT data FROM messages WHERE id = ?", (number,)).fetchone()
+                data = self._database.execute("SELECT data FROM messages WHERE id = ?", (number,)).get
                 yield wanted[topic], time_ns, data
 
-    def _list_rows(self, database: sqlite3.Connection) -> Iterator[tuple[int, int, int]]:
+    def _list_rows(self, database: apsw.Connection) -> Iterator[tuple[int, int, int]]:
         # Read the rows, not the index of times, which is elsewhere in the file: only so a cut file is noticed.
         try:
             for row in database.execute("SELECT timestamp, id, topic_id, data FROM messages NOT INDEXED ORDER BY id"):
-                yield row[:3]
-        except sqlite3.Error:
+                # A lost page gives rows without a time, or without a message.
+                if all(isinstance(value, int) for value in row[:3]) and isinstance(row[3], bytes):
+                    yield row[:3]
+        except apsw.Error:
             return
 
-    def _measure_loss(self) -> str:
+    def is_cut(self) -> bool:
+        """Whether the file has less bytes than its first page says."""
+        size, full = self._measure_bytes()
+        return full > size
+
+    def _measure_bytes(self) -> tuple[int, int]:
+        """Those of the file, and those that its first page says, 0 where it is not there."""
         with self.path.open("rb") as file:
             head = file.read(_HEAD_BYTES)
             size = file.seek(0, 2)
         if len(head) < _HEAD_BYTES:
+            return size, 0
+        return size, int.from_bytes(head[_PAGES], "big") * _read_page_size(head)
+
+    def _measure_loss(self) -> str:
+        size, full = self._measure_bytes()
+        if size < _HEAD_BYTES:
             return f"only {size} bytes of it are there"
-        page = int.from_bytes(head[_PAGE_SIZE], "big")
-        full = int.from_bytes(head[_PAGES], "big") * (65536 if page == 1 else page)
         if full > size:
             share = percent((full - size) / full)
             return f"{share} of it is missing from its end ({full - size} of {full} bytes)"

@@ -203,6 +203,11 @@ def _as_array(
             f"is {message.width}x{message.height} of {name} in rows of {step} bytes, but has {len(message.data)} bytes"
         )
         raise DataError(source, found, _AGAIN)
+    # Drivers pad rows; twice the bytes or more are those of an encoding with more bytes a pixel.
+    if name != message.encoding and step >= 2 * row_bytes and step % row_bytes == 0:
+        found = f"has rows of {step} bytes, and {message.width} pixels of {name} take {row_bytes} bytes"
+        fix = f"Leave --color-encoding out, since the message says {message.encoding}, or name one that fits"
+        raise DataError(source, found, fix)
     pixels: NDArray[np.generic] = np.ndarray(
         shape=(message.height, message.width, encoding.channels),
         dtype=dtype,

@@ -118,7 +118,7 @@ class Bag:
                 except broken_bag_errors() as error:
                     raise DataError(
                         self.path,
-                        f"cannot be read in messages of {topic} ({first_line(error)})",
+                        f"cannot be read in messages of {topic} ({_reason_of(error)})",
                         "Copy the bag again; `rosbag fix`, `mcap recover` or `sqlite3 FILE .recover` may save the rest",
                     ) from None
                 yield time_ns, bytes(raw)
@@ -149,6 +149,13 @@ def broken_bag_errors() -> tuple[type[Exception], ...]:
     of_python = (OSError, ValueError, TypeError, LookupError, EOFError, RuntimeError, MemoryError, OverflowError)
     of_storages = (Ros1Error, Ros2Error, apsw.Error, sqlite3.Error, zstd.ZstdError)
     return (*of_storages, AssertionError, AttributeError, struct.error, *of_python)
+
+
+def _reason_of(error: Exception) -> str:
+    """What the library or the system says; the words of Python itself help nobody who owns a damaged bag."""
+    if isinstance(error, OSError):
+        return error.strerror or "its bytes cannot be read"
+    return "its bytes are damaged" if type(error).__module__ in ("builtins", "struct") else first_line(error)
 
 
 def open_bag(path: Path) -> Bag:
@@ -221,7 +228,7 @@ def _open_compressed(folder: Path) -> Bag:
     try:
         reader.open()
     except broken_bag_errors() as error:
-        raise ListError(folder, f"cannot be read ({first_line(error)})", "Copy the folder again") from None
+        raise ListError(folder, f"cannot be read ({_reason_of(error)})", "Copy the folder again") from None
     return Bag(folder, [reader.storage], ros1=False, notes=[])
 
 
@@ -319,17 +326,21 @@ def _open_sqlite(path: Path) -> tuple[StorageReader, str]:
     from finetune.prepare.bag.cut_sqlite import CutSqliteReader
 
     log = path.with_name(f"{path.name}-wal")  # where SQLite writes first; a recorder that was killed leaves it
+    recover = "Let `sqlite3 FILE .recover` try, or copy the bag again"
     move = f"`sqlite3 {path} 'PRAGMA wal_checkpoint'` moves them over" if is_file(log) and log.stat().st_size else ""
+    cut = CutSqliteReader(path)
     reader = Sqlite3Reader(path)
     try:
         reader.open()
+        if cut.is_cut():  # the library opens a file whose last pages are missing, and then fails in its messages
+            reader.close()
+            return cut, _open_cut(cut, path, recover)
     except broken_bag_errors() as error:
         if "missing tables" in first_line(error):
             if move:
                 raise ListError(path, f"is empty, but its messages may be in {log.name}", move) from None
             raise ListError(path, "is an SQLite database, but no bag of ROS 2", _FIX) from None
-        cut = CutSqliteReader(path)
-        return cut, _open_cut(cut, path, "Let `sqlite3 FILE .recover` try, or copy the bag again")
+        return cut, _open_cut(cut, path, recover)
     return reader, f"{path}: messages in {log.name} are not read: {move}." if move else ""
 
 
@@ -343,10 +354,10 @@ def _open_cut(reader: StorageReader, path: Path, fix: str) -> str:
     try:
         reader.open()
     except broken_bag_errors() as error:
-        raise ListError(path, f"cannot be read as a bag ({first_line(error)})", fix) from None
+        raise ListError(path, f"cannot be read as a bag ({_reason_of(error)})", fix) from None
     count = sum(connection.msgcount for connection in reader.connections)
     lost = str(getattr(reader, "missing", ""))
     if not count:
         reader.close()
         raise ListError(path, f"holds no message that can be read: {lost or 'it is empty'}", fix)
-    return f"{path}: {lost}. The other {count} messages are read." if lost else ""
+    return f"{path}: {lost}. The other {count_noun(count, 'message')} are read." if lost else ""

@@ -69,6 +69,7 @@ class _Search:
     options: BagOptions
     notes: list[str] = field(default_factory=list)
     faults: dict[str, ListError] = field(default_factory=dict)
+    empty: dict[str, str] = field(default_factory=dict)  # image topic -> its camera_info without numbers
 
     def find(self) -> FoundView:
         if self.options.calibration is not None:
@@ -126,7 +127,7 @@ class _Search:
             fix = 'Write "color", "depth" and "color_from_depth", as data/README.md describes it'
             raise ListError(rig.source, "describes no depth camera", fix)
         for camera, size, stream in ((rig.color, self.color_size, self.color), (depth, self.depth_size, self.depth)):
-            require_size(camera, *size, f"{self.bag.path}: an image of {stream.topic.topic.name}", rig.source)
+            require_size(camera, *size, str(self.bag.path), rig.source, f"an image of {stream.topic.topic.name}")
         if is_one_view(rig.color, depth, rig.color_from_sensor):
             self.notes.append("depth is in the view of color, by the cameras and the transform between them")
             return None
@@ -141,11 +142,14 @@ class _Search:
         if topic is None:
             return None
         try:
-            return read_camera(self.bag, topic, name)
+            camera = read_camera(self.bag, topic, name)
         except ListError as error:
             # Depth that is in the view of color needs no camera, so a lens that is not supported does no harm there.
             self.faults[name] = error
             return None
+        if camera is None:
+            self.empty[name] = topic
+        return camera
 
     def _require_camera(self, camera: CalibratedCamera | None, stream: Stream, option: str) -> CalibratedCamera:
         if camera is not None:
@@ -165,9 +169,11 @@ class _Search:
         if camera is None:
             fault = self.faults.get(name)
             why = f"camera_info of {name} {fault.found}" if fault else f"there is no camera_info of {name}"
+            if name in self.empty:
+                why = f"camera_info of {name} ({self.empty[name]}) holds no numbers"
             self.notes.append(f"{why}, so the frames have no intrinsics")
             return None
-        require_size(camera, *self.color_size, f"{self.bag.path}: an image of {name}", "its camera_info")
+        require_size(camera, *self.color_size, str(self.bag.path), "its camera_info", f"an image of {name}")
         if camera.lens is not None and bends_rays(camera.lens, camera.camera, camera.height, camera.width):
             self.notes.append(
                 f"the lens of {name} bends rays, so the frames have no intrinsics: --undistort makes them a pinhole's"
@@ -178,7 +184,7 @@ class _Search:
     def _undistorted(self, distorted: CalibratedCamera) -> Camera:
         """The pinhole camera of the frames after undistortion."""
         name = self.color.topic.topic.name
-        require_size(distorted, *self.color_size, f"{self.bag.path}: an image of {name}", "its camera_info")
+        require_size(distorted, *self.color_size, str(self.bag.path), "its camera_info", f"an image of {name}")
         pinhole = choose_pinhole(distorted, keep_all=False, source=f"{self.bag.path}: {name}")
         self.notes.append(f"the frames are undistorted, to a focal length of {pinhole.fx_px:.6g} px")
         return pinhole

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 
+from finetune.prepare.distinct_sources import require_distinct
 from finetune.prepare.recording import FrameSource
 from finetune.utils.paths import expand_path
 
@@ -63,6 +64,7 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
     from finetune.prepare.bag.source import open_bags
     from finetune.prepare.bag.topics import TopicsNotNamed
 
+    require_distinct(arguments.bags)
     options = BagOptions(
         color=arguments.color,
         depth=arguments.depth,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from finetune.prepare.depth_options import add_depth_arguments, make_depth_numbers
+from finetune.prepare.distinct_sources import require_distinct
 from finetune.prepare.kinds.frames import FileFrames
 from finetune.prepare.recording import FrameKey, FrameSource
 from finetune.utils.errors import ListError
@@ -85,13 +86,14 @@ def find_frames(arguments: argparse.Namespace) -> Found:
         The frames of all sources, and sentences about how they were found.
 
     Raises:
-        ListError: a source is missing, or its files do not pair up.
+        ListError: a source is missing or named twice, or its files do not pair up.
     """
     from finetune.prepare.pairing.listed import read_recording
     from finetune.prepare.pairing.recordings import Found, pair_series
     from finetune.prepare.pairing.series import find_series, narrow_series
 
     sources: list[Path] = arguments.source
+    require_distinct(sources)
     named = arguments.images is not None or arguments.depth is not None
     series: list[Series] = []
     found: list[Found] = []

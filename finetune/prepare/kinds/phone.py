@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.prepare.distinct_sources import require_distinct
 from finetune.prepare.naming import number_equal_names
 from finetune.prepare.recording import FrameKey, FrameSource, RecordedFrame
 from finetune.utils.errors import ListError
@@ -43,8 +44,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def open_source(arguments: argparse.Namespace) -> FrameSource:
     """
     Raises:
-        ListError: a folder is none that these apps write; says what they write.
+        ListError: a folder is none that these apps write; says what they write. Or two sources are one.
     """
+    require_distinct(arguments.source)
     return PhoneFrames([_open_folder(folder, arguments.confidence) for folder in arguments.source])
 
 

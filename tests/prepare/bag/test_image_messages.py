@@ -237,6 +237,13 @@ def test_encoding_given_by_the_user_wins() -> None:
     np.testing.assert_array_equal(read_color(raw_image(RGB, "8UC3"), "here", "bgr8"), RGB[..., ::-1])
 
 
+def test_an_encoding_of_fewer_bytes_than_the_message_has_is_refused() -> None:
+    with pytest.raises(DataError, match=r"has rows of 24 bytes, and 8 pixels of mono8 take 8 bytes\. .*says rgb8, or"):
+        read_color(raw_image(RGB, "rgb8"), "here", "mono8")
+    padded = decode_image(make_raw(IMAGE, image(RGB[..., 0], "mono8", padding=3), ros1=True), ros1=True)[0]
+    np.testing.assert_array_equal(read_color(padded, "here", "8UC1"), np.repeat(RGB[..., :1], 3, axis=2))
+
+
 def test_what_an_encoding_can_hold() -> None:
     assert holds_depth("16UC1") and holds_depth("32FC1; compressedDepth png") and holds_depth("mono16")
     assert not holds_depth("rgb8") and not holds_depth("bgr8; jpeg compressed bgr8")

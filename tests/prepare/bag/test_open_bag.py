@@ -86,6 +86,21 @@ def test_a_cut_bag_gives_what_it_holds(bag: Path, tmp_path: Path, share: float) 
     assert f"The other {len(found) + len(numbers(path, '/depth'))} messages are read." in note
 
 
+@pytest.mark.parametrize("share", [0.7, 0.97])
+def test_a_small_database_without_its_last_pages(tmp_path: Path, share: float) -> None:
+    """Several messages are in one page: a cut leaves rows without a time, or a file that opens and then fails."""
+    recording = Recording()
+    for k in range(10):
+        log_ns = START_NS + k * STEP_NS
+        recording.add("/color", IMAGE, log_ns, image(np.full((24, 32, 3), k, np.uint8), "rgb8", log_ns))
+        recording.add("/depth", IMAGE, log_ns + 5, image(np.full((24, 32), k, np.uint16), "16UC1", log_ns))
+    path = cut(write_bag(tmp_path / "a", "sqlite3", recording), tmp_path, share)
+    found = numbers(path, "/color")
+    assert found == list(range(len(found))) and 10 * share - 3 <= len(found) <= 10
+    with open_bag(path) as opened:
+        assert f"{100 - 100 * share:.0f}% of it is missing from its end" in opened.notes[0]
+
+
 def test_how_much_is_missing_is_what_was_cut(bag: Path, tmp_path: Path) -> None:
     path = cut(bag, tmp_path, 0.6)
     with open_bag(path) as opened:

@@ -197,7 +197,7 @@ def test_a_message_that_is_no_image_is_left_out(tmp_path: Path) -> None:
     path = written(tmp_path, made, "ros1")
     found = open_bags([path], TOPICS)
     assert found.notes[0] == f"{path}: left out of {COLOR}: 1 damaged message."
-    assert "0 color messages and 1 depth messages are left over" in found.notes[1]
+    assert "0 color messages and 1 depth message are left over" in found.notes[1]
     np.testing.assert_array_equal(found.load_frame(1).image, color_of(2))
 
 
@@ -274,7 +274,7 @@ def test_a_calibration_wins_over_what_the_bag_says(tmp_path: Path) -> None:
     small = {**camera, "width": WIDTH // 2, "height": HEIGHT // 2}
     calibration.write_text(json.dumps({"color": camera, "depth": small, "color_from_depth": moved.tolist()}))
     with pytest.raises(
-        ListError, match=r"an image of .*aligned.* is 24x32 \(height x width\), .*rig.json is for 12x16"
+        ListError, match=r"rec: an image of \S*aligned\S* is 24x32 \(height x width\), .*rig.json is for 12x16"
     ):
         open_bags([path], options)
 
@@ -289,6 +289,16 @@ def test_a_camera_that_is_needed_and_missing(tmp_path: Path) -> None:
         open_bags([path], TOPICS)
     same = BagOptions(color=COLOR, depth=DEPTH, depth_info="/camera/color/camera_info")
     require_moved_wall(open_bags([path], same).load_frame(0).depth_m)
+
+
+@pytest.mark.parametrize("focal_px", [float("nan"), 0.0])
+def test_a_camera_without_numbers_is_said(tmp_path: Path, focal_px: float) -> None:
+    made = recorded(info=False)
+    fields = camera_info(WIDTH, HEIGHT, focal_px, (15.5, 11.5), "color_frame")
+    made.add("/camera/color/camera_info", INFO, START_NS, fields)
+    found = open_bags([written(tmp_path, made)], TOPICS)
+    assert found.load_frame(0).camera is None
+    assert f"camera_info of {COLOR} (/camera/color/camera_info) holds no numbers, so the frames" in found.notes[-1]
 
 
 def test_a_lens_that_bends_rays_is_undistorted_if_asked(tmp_path: Path) -> None:
@@ -374,7 +384,7 @@ def test_a_cut_bag_is_prepared_as_far_as_it_goes(tmp_path: Path) -> None:
         (
             recorded(color=lambda k, ns: (IMAGE, image(np.zeros((10, 10, 3), np.uint8), "rgb8", ns, "color_frame"))),
             BagOptions(color=COLOR, depth=DEPTH, aligned=True),
-            r"is 10x10 \(height x width\), its camera_info is for 24x32",
+            r"rec: an image of /camera/color/image_raw is 10x10 \(height x width\), its camera_info is for 24x32",
         ),
         (recorded(color=lambda k, ns: (IMAGE, image(counts_of(k), "16UC1", ns))), TOPICS, "is not read as an image"),
         (recorded(depth=lambda k, ns: (IMAGE, image(color_of(k), "rgb8", ns))), TOPICS, "is not read as depth"),
