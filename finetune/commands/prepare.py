@@ -89,10 +89,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     if near_m is not None and far_m is not None and near_m >= far_m:
         parser.error(f"--min-depth {near_m:g} is not below --max-depth {far_m:g}, so no depth is left")
     return run_command(
-        lambda: _prepare(name, module, arguments),
-        "The frames that are done are kept: call again, with the same words, to go on.",
+        lambda: _prepare_or_say_what_is_kept(name, module, arguments),
         of_memory="Call with --workers 1, or close what else holds memory.",
     )
+
+
+def _prepare_or_say_what_is_kept(kind: str, module: RecordingKind, arguments: argparse.Namespace) -> int:
+    """
+    Raises:
+        Interrupted: by a signal; says whether a later call goes on.
+    """
+    from finetune.prepare.journal import unfinished_folder
+    from finetune.utils.signals import Interrupted
+
+    try:
+        return _prepare(kind, module, arguments)
+    except KeyboardInterrupt as error:
+        number, saved = (error.number, error.saved) if isinstance(error, Interrupted) else (signal.SIGINT, "")
+        kept = "The frames that are done are kept: call again, with the same words, to go on."
+        if not is_folder(unfinished_folder(arguments.output)):
+            kept = "No frame was done yet, so nothing is kept: call again to begin."
+        raise Interrupted(number, saved or kept) from None
 
 
 def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) -> int:

@@ -215,9 +215,13 @@ def _find_transform(content: Mapping[str, object], source: str, *, required: boo
     value = content[key]
     value = value.get("data", []) if isinstance(value, dict) else value
     try:
-        matrix = np.array(value, dtype=np.float64).reshape(4, 4)
+        matrix = np.array(value, dtype=np.float64)
+        if matrix.shape == (3, 4):
+            raise ListError(source, f"{key} has three rows, not four", "Write a fourth row 0, 0, 0, 1")
+        matrix = matrix.reshape(4, 4)
     except (ValueError, TypeError):
-        raise ListError(source, f"{key} is not four rows of four numbers", _TRANSFORM_FIX) from None
+        fix = f"Write {key} as four rows of four numbers, meters, the fourth row 0, 0, 0, 1"
+        raise ListError(source, f"{key} is not four rows of four numbers", fix) from None
     require_rigid(matrix, source, key)
     return np.linalg.inv(matrix).astype(np.float64) if _TRANSFORMS[key] else matrix
 

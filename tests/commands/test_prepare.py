@@ -17,6 +17,7 @@ import pytest
 from finetune.commands import prepare
 from finetune.data.readers.files import read_image
 from finetune.data.readers.pairs import Pairs
+from finetune.prepare.kinds.frames import FileFrames
 from finetune.recipe.load import load_recipe
 from tests.browser import chromium, require_sound
 from tests.conftest import ROOT
@@ -178,6 +179,26 @@ def test_a_full_disk_is_one_sentence(
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "out: cannot be written (No space left on device)" in said
     assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(("done", "found"), [(0, "so nothing is kept"), (2, "The frames that are done are kept: call")])
+def test_an_interrupt_says_whether_frames_are_kept(
+    done: int, found: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    images, depths = write_recording(tmp_path)
+    load = FileFrames.load_frame
+    loaded: list[int] = []
+
+    def stop(source: FileFrames, index: int) -> object:
+        if len(loaded) == done:
+            raise KeyboardInterrupt
+        loaded.append(index)
+        return load(source, index)
+
+    monkeypatch.setattr(FileFrames, "load_frame", stop)
+    assert prepare.main(call(images, depths, tmp_path / "out", "--workers", "1")) == 130
+    assert found in capsys.readouterr().err
+    assert (tmp_path / ".out.preparing").exists() == (done > 0)
 
 
 @pytest.mark.slow

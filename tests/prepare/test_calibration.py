@@ -135,8 +135,8 @@ def changed(rows: dict[tuple[int, int], float], factor: float = 1.0) -> list[lis
             r"puts the sensor 500 m from the camera, as a translation in millimeters does\. Write it in meters",
         ),
         (changed({(1, 3): math.nan}), "is not four rows of four finite numbers"),
-        (FROM_LIDAR[:3], "is not four rows of four numbers"),
-        ("left", "is not four rows of four numbers"),
+        (FROM_LIDAR[:3], r"has three rows, not four\. Write a fourth row 0, 0, 0, 1\."),
+        ("left", r"is not four rows of four numbers\. Write color_from_lidar as four rows of four numbers, meters"),
     ],
 )
 def test_a_transform_that_is_none(tmp_path: Path, matrix: Any, message: str) -> None:

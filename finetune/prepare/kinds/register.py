@@ -110,12 +110,13 @@ def read_two_cameras(path: Path | None, device: Device | None) -> Rig:
         raise ListError(path, missing(path), f"Write JSON with {listed}")
     content = parse_camera_file(path)
     known = ("depth",) if device and device.depth else ()
-    if isinstance(content, dict):
-        lacking = [part for part in _PARTS if not set(part[1]) & content.keys() and part[0] not in known]
-        if lacking:
-            add = "; ".join(f"{key}: {text}" for key, _, text in lacking)
-            keys = ", ".join(key for key, _, _ in lacking)
-            raise ListError(path, f"has no {keys}", f"{device.export}. Add {add}" if device else f"Add {add}")
+    if not isinstance(content, dict):
+        raise ListError(path, "is no calibration", f"Write JSON with {listed}")
+    lacking = [part for part in _PARTS if not set(part[1]) & content.keys() and part[0] not in known]
+    if lacking:
+        add = "; ".join(f"{key}: {text}" for key, _, text in lacking)
+        keys = ", ".join(key for key, _, _ in lacking)
+        raise ListError(path, f"has no {keys}", f"{device.export}. Add {add}" if device else f"Add {add}")
     rig = read_rig(path)
     if rig.depth is None:
         assert device is not None and device.depth is not None, "a file without depth is refused otherwise"

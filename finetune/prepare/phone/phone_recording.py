@@ -119,7 +119,7 @@ def require_one_view(image: NDArray[np.uint8], depth_m: NDArray[np.float32], sou
 
 
 def make_pose(
-    quaternion: Sequence[float], position_m: Sequence[float], *, opengl: bool, source: Path | str
+    quaternion: Sequence[float], position_m: Sequence[float], *, opengl: bool, source: Path | str, fix: str
 ) -> NDArray[np.float64]:
     """
     Args:
@@ -127,6 +127,7 @@ def make_pose(
         position_m: of the camera in the world, meters.
         opengl: the camera's axes are OpenGL's and ARKit's: x right, y up, z backward. Else OpenCV's.
         source: names the file in the error.
+        fix: what to do about numbers that are no pose, for the error.
 
     Returns:
         (4, 4), points of the camera with OpenCV's axes, x right, y down, z forward, into the world.
@@ -139,7 +140,8 @@ def make_pose(
     pose = np.eye(4)
     numbers = np.array([*quaternion, *position_m], dtype=np.float64)
     if numbers.shape != (7,) or not np.isfinite(numbers).all() or not numbers[:4].any():
-        raise DataError(source, f"holds the pose {list(numbers)}, which is no rotation and position", _EXPORT)
+        shown_numbers = ", ".join(f"{number:g}" for number in numbers)
+        raise DataError(source, f"holds the pose {shown_numbers}, which is no rotation and position", fix)
     pose[:3, :3] = Rotation.from_quat(numbers[:4]).as_matrix()
     pose[:3, 3] = numbers[4:]
     return from_opengl(pose) if opengl else pose

@@ -37,6 +37,7 @@ from finetune.utils.errors import DataError, ListError
 from finetune.utils.paths import is_folder
 
 _LEVELS = {"low": 0.0, "medium": 127.0, "high": 255.0}
+_POSE = tuple(f"t_{row}{column}" for row in range(3) for column in range(4))
 _METERS_PER_UNIT = 0.001
 _EXPORT = "Export the raw data from Polycam again"
 
@@ -57,7 +58,7 @@ class Polycam(PhoneRecording):
         images = list_files(frames / ("corrected_images" if self.corrected else "images"), ".jpg")
         depth = list_files(frames / "depth", ".png")
         self._cameras = list_files(frames / ("corrected_cameras" if self.corrected else "cameras"), ".json")
-        self._better_cameras = list_files(frames / "corrected_cameras", ".json")
+        better = list_files(frames / "corrected_cameras", ".json")
         self._confidence = list_files(frames / "confidence", ".png")
         stems = [stem for stem in images if stem in depth and stem in self._cameras]
         if not stems:
@@ -65,6 +66,9 @@ class Polycam(PhoneRecording):
             fix = "Scan in LiDAR or room mode with Polycam's developer mode on, export 'raw data', and name that folder"
             raise ListError(frames, f"{found}{len(self._cameras)} cameras)", fix)
         self._left_over = len(images.keys() | depth.keys()) - len(stems)
+        corrected = {stem: better[stem] for stem in stems if stem in better and not self.corrected}
+        self._better_cameras = {stem: path for stem, path in corrected.items() if _has_pose(path)}
+        self._without_better = len(corrected) - len(self._better_cameras)
         self._images = [images[stem] for stem in stems]
         self._depth = [depth[stem] for stem in stems]
         name = (folder.parent if folder.name == "keyframes" else folder).absolute().name
@@ -84,6 +88,13 @@ class Polycam(PhoneRecording):
     @property
     def left_over(self) -> int:
         return self._left_over
+
+    @property
+    def notes(self) -> Sequence[str]:
+        if not self._without_better:
+            return super().notes
+        found = f"corrected_cameras has no pose of {self._without_better} frames, and that of cameras is taken"
+        return [*super().notes, f"{self.folder}: {found}"]
 
     def load_frame(self, index: int) -> RecordedFrame:
         path, stem = self._depth[index], self._keys[index].stem
@@ -112,12 +123,21 @@ class Polycam(PhoneRecording):
     def camera_pose(self, index: int) -> NDArray[np.float64] | None:
         stem = self._keys[index].stem
         source = self._better_cameras.get(stem, self._cameras[stem])
-        names = tuple(f"t_{row}{column}" for row in range(3) for column in range(4))
         pose = np.eye(4)
-        pose[:3] = np.array(_numbers(read_json(source, self.app), names, source)).reshape(3, 4)
+        pose[:3] = np.array(_numbers(read_json(source, self.app), _POSE, source)).reshape(3, 4)
         if not np.allclose(pose[:3, :3] @ pose[:3, :3].T, np.eye(3), atol=1e-3):
             raise DataError(source, "holds a pose in t_00 to t_22 that is no rotation", _EXPORT)
         return from_opengl(pose)
+
+
+def _has_pose(path: Path) -> bool:
+    """Whether a file of ``corrected_cameras`` has a number for each part of a pose; some have null or nothing.
+
+    Raises:
+        ListError: it is no JSON object.
+    """
+    content = read_json(path, Polycam.app)
+    return all(content.get(name) is not None for name in _POSE)
 
 
 def _numbers(content: Mapping[str, object], names: tuple[str, ...], source: Path) -> list[float]:

@@ -42,6 +42,7 @@ from finetune.utils.errors import DataError, ListError
 from finetune.utils.paths import is_file, is_folder, read_bytes
 
 _EXPORT = "Export the recording from Record3D again"
+_NO_POSES = f"{_EXPORT}, or delete its poses: none are written then"
 _NO_POSE = [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0]
 
 
@@ -79,7 +80,10 @@ class Record3d(PhoneRecording):
         self._poses = self._metadata.get("poses")
         self._intrinsics = self._metadata.get("perFrameIntrinsicCoeffs")
         name = self.folder.absolute().name
-        self._keys = [FrameKey(recording=name, stem=stem, time_s=_time(self._metadata, int(stem))) for stem in stems]
+        times_s = [_time(self._metadata, int(stem), self._metadata_file) for stem in stems]
+        self._keys = [
+            FrameKey(recording=name, stem=stem, time_s=time_s) for stem, time_s in zip(stems, times_s, strict=True)
+        ]
 
     @property
     def keys(self) -> Sequence[FrameKey]:
@@ -127,7 +131,7 @@ class Record3d(PhoneRecording):
             return None
         source = f"{self._metadata_file}: poses[{number}]"
         values = to_floats(self._poses[number], source, "it")
-        return make_pose(values[:4], values[4:], opengl=True, source=source)
+        return make_pose(values[:4], values[4:], opengl=True, source=source, fix=_NO_POSES)
 
     @property
     def _is_selfie(self) -> bool:
@@ -171,13 +175,23 @@ def _several(values: list[float], count: int, source: str) -> list[float]:
     return values
 
 
-def _time(metadata: Mapping[str, object], number: int) -> float | None:
-    """Seconds of a frame: as listed, else by the rate of the recording; None where neither is known."""
+def _time(metadata: Mapping[str, object], number: int, source: Path) -> float | None:
+    """
+    Seconds of a frame: as listed, else by the rate of the recording; None where neither is known.
+
+    Raises:
+        ListError: the time that is listed is not finite.
+    """
     times = metadata.get("frameTimestamps")
     if isinstance(times, list) and number < len(times) and isinstance(times[number], int | float):
+        if not math.isfinite(times[number]):
+            found = f"frameTimestamps[{number}] is {times[number]}, not a finite number"
+            raise ListError(source, found, f"{_EXPORT}, or delete its frameTimestamps: fps gives the times then")
         return float(times[number])
     rate = metadata.get("fps")
-    return number / rate if isinstance(rate, int | float) and rate > 0 else None
+    # A rate near 0 gives times that no float holds.
+    time_s = number / rate if isinstance(rate, int | float) and rate > 0 else math.inf
+    return time_s if math.isfinite(time_s) else None
 
 
 def require_lzfse(folder: Path) -> None:

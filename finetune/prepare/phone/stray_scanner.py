@@ -43,6 +43,7 @@ VIDEO = "rgb.mp4"
 _POSE = ("x", "y", "z", "qx", "qy", "qz", "qw")
 _CAMERA = ("fx", "fy", "cx", "cy")
 _METERS_PER_UNIT = 0.001
+_NO_ODOMETRY = "Copy it from the phone again, or delete odometry.csv: no poses are written then"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,9 @@ class StrayScanner(PhoneRecording):
 
     def camera_pose(self, index: int) -> NDArray[np.float64] | None:
         row = self._rows[index]
-        return make_pose(row.quaternion, row.position_m, opengl=False, source=row.source) if row else None
+        if row is None:
+            return None
+        return make_pose(row.quaternion, row.position_m, opengl=False, source=row.source, fix=_NO_ODOMETRY)
 
 
 def _read_matrix(path: Path) -> tuple[float, ...]:
@@ -158,7 +161,7 @@ def _read_odometry(path: Path) -> Mapping[int, _Row]:
     lacking = [name for name in _POSE if name not in names]
     if lacking:
         found = f"has no column {', '.join(lacking)}"
-        raise ListError(path, found, "Copy it from the phone again, or leave it out: no poses are written then")
+        raise ListError(path, found, _NO_ODOMETRY)
     found_rows = {}
     for i, row in enumerate(rows):
         source = f"{path}:{i + 2}"
@@ -170,8 +173,14 @@ def _read_odometry(path: Path) -> Mapping[int, _Row]:
 
 
 def _parse_row(row: Mapping[str, str | None], source: str) -> _Row:
-    def required(name: str) -> float:
+    def finite(name: str) -> float | None:
         value = _number(row, name, source)
+        if value is not None and not math.isfinite(value):
+            raise ListError(source, f"{name} is {value}, not a finite number", _NO_ODOMETRY)
+        return value
+
+    def required(name: str) -> float:
+        value = finite(name)
         if value is None:
             raise ListError(source, f"has no {name}", "The file is cut off: copy it from the phone again")
         return value
@@ -179,7 +188,7 @@ def _parse_row(row: Mapping[str, str | None], source: str) -> _Row:
     camera = [_number(row, name, source) for name in _CAMERA]
     known = tuple(value for value in camera if value is not None)
     return _Row(
-        time_s=_number(row, "timestamp", source),
+        time_s=finite("timestamp"),
         position_m=tuple(required(name) for name in _POSE[:3]),
         quaternion=tuple(required(name) for name in _POSE[3:]),
         camera=known if len(known) == len(camera) else None,
@@ -195,4 +204,4 @@ def _number(row: Mapping[str, str | None], name: str, source: str) -> float | No
     try:
         return float(text)
     except ValueError:
-        raise ListError(source, f"{name} is {text[:40]!r}, not a number", "Copy it from the phone again") from None
+        raise ListError(source, f"{name} is {text[:40]!r}, not a number", _NO_ODOMETRY) from None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import pickle
 import shutil
 import sys
@@ -300,3 +301,41 @@ def test_a_camera_matrix_that_an_editor_saved_is_read(tmp_path: Path) -> None:
     matrix.write_bytes(b"\xef\xbb\xbf" + matrix.read_bytes())
     after = open_phone(folder).load_frame(0)
     assert before is not None and after is not None and after.camera == before.camera
+
+
+def test_a_pose_that_is_none_is_written_as_numbers_and_may_be_left_out(tmp_path: Path) -> None:
+    stray = write_stray(tmp_path / "s", 1)
+    odometry = stray / "odometry.csv"
+    odometry.write_text("frame, x, y, z, qx, qy, qz, qw\n0, 1, 2, 3.5, 0, 0, 0, 0\n")
+    sentence = fault_of(lambda: open_phone(stray).camera_pose(0))
+    assert "holds the pose 0, 0, 0, 0, 1, 2, 3.5, which is no rotation" in sentence
+    assert "delete odometry.csv: no poses are written then" in sentence
+    for line in ("1e400, 1, 2, 3, 0, 0, 0, 1", "0, nan, 2, 3, 0, 0, 0, 1"):
+        odometry.write_text(f"timestamp, x, y, z, qx, qy, qz, qw\n{line}\n")
+        assert ", not a finite number. Copy it from the phone again" in fault_of(lambda: open_phone(stray))
+    sentence = fault_of(lambda: open_phone(write_record3d(tmp_path / "r", 1, poses=[[1, 2]])).camera_pose(0))
+    assert "holds the pose 1, 2, which" in sentence
+    assert "delete its poses" in sentence
+
+
+def test_times_of_record3d_are_finite(tmp_path: Path) -> None:
+    folder = write_record3d(tmp_path / "nan", 2, frameTimestamps=[0.5, math.nan])
+    assert "metadata: frameTimestamps[1] is nan, not a finite number" in fault_of(lambda: open_phone(folder))
+    # A frame divided by this rate is more than a float holds.
+    folder = write_record3d(tmp_path / "slow", 2, frameTimestamps=None, fps=1e-320)
+    assert open_phone(folder).keys[1].time_s is None
+
+
+def test_the_pose_of_polycam_is_the_first_one_where_there_is_no_corrected_one(tmp_path: Path) -> None:
+    folder = write_polycam(tmp_path / "p", 2)
+    source = open_phone(folder)
+    corrected = [source.camera_pose(index) for index in (0, 1)]
+    better = sorted((folder / "keyframes" / "corrected_cameras").iterdir())[1]
+    better.write_text(json.dumps({**json.loads(better.read_text()), "t_00": None}))
+    source = open_phone(folder)
+    first, second = (source.camera_pose(index) for index in (0, 1))
+    assert first is not None and second is not None and corrected[1] is not None
+    np.testing.assert_array_equal(first, corrected[0])
+    # The folder puts corrected cameras 1 m to the right.
+    assert corrected[1][0, 3] - second[0, 3] == pytest.approx(1.0)
+    assert any("corrected_cameras has no pose of 1 frames" in note for note in source.notes)

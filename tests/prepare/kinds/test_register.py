@@ -186,6 +186,18 @@ def test_without_a_calibration_it_says_what_to_export(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_file_that_is_no_calibration_is_named_by_what_register_takes(
+    recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, content in enumerate(([1, 2], describe_rig(RIG) | {"color_from_depth": "x"})):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps(content))
+        assert fail(recording, tmp_path, "--calibration", str(path)) == 2
+        sentence = one_sentence(capsys)
+        assert "color_from_depth" in sentence
+        assert "KITTI" not in sentence and "lidar" not in sentence
+
+
 def test_millimeters_taken_for_meters_are_named(
     recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
