@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -122,7 +123,8 @@ def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) ->
 
     require_output(arguments.output, overwrite=arguments.overwrite)
     _require_sources_outside(arguments)
-    source = module.open_source(arguments)
+    with _options_named():
+        source = module.open_source(arguments)
     for note in source.notes:
         print(note)
     options = PrepareOptions(
@@ -137,7 +139,7 @@ def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) ->
         checkpoint=arguments.checkpoint,
     )
     try:
-        with Interrupts():
+        with Interrupts(), _options_named():
             prepared = prepare_frames(source, options)
     except FinetuneError as error:
         kept = unfinished_folder(arguments.output)
@@ -156,6 +158,17 @@ def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) ->
     print(f"check:       finetune check {recipe}")
     print(f"train:       finetune train {recipe}")
     return status
+
+
+@contextmanager
+def _options_named() -> Iterator[None]:
+    """Readers name keys of a recipe in their errors; a user of this command has options."""
+    from finetune.prepare.depth_options import name_options
+
+    try:
+        yield
+    except FileFault as error:
+        raise name_options(error) from None
 
 
 def _require_sources_outside(arguments: argparse.Namespace) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import TYPE_CHECKING, get_args
 
 from finetune.data.readers.bits import Bits
@@ -15,13 +16,32 @@ if TYPE_CHECKING:
 
     from finetune.data.readers.depth_numbers import DepthNumbers
 
+# Keys of the reader pairs, in its sentences, that are options here.
+_KEYS = re.compile(
+    r"(?<![\w/.-])(?:(allow_8_bit|depth_channels|depth_key|meters_per_unit)(?![\w/.-])(?:: true\b)?:?|(bits):(?= \w))"
+    r"(?: in pairs\b)?"
+)
 _DEPTH_IS = ("z", "range", "disparity", "inverse")
 # Ends of the ranges that a unit is looked for in: a room, a street.
 _RANGES_M = (10.0, 80.0)
 
 
-def add_depth_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of ``pairs`` about the numbers of a depth file, with the same names, and ``--intrinsics``."""
+def name_options(error: FileFault) -> FileFault:
+    """The error of a reader in the words of a call: ``--allow-8-bit`` for ``allow_8_bit: true in pairs``."""
+    found, fix = (
+        _KEYS.sub(lambda key: f"--{(key[1] or key[2]).replace('_', '-')}", text) for text in (error.found, error.fix)
+    )
+    return type(error)(error.source, found, fix, error.code)
+
+
+def add_depth_arguments(parser: argparse.ArgumentParser, *, of_each_image: bool = True) -> None:
+    """
+    Add the options of ``pairs`` about the numbers of a depth file, with the same names, and ``--intrinsics``.
+
+    Args:
+        parser: of the kind.
+        of_each_image: whether ``--intrinsics`` may hold a camera for each image.
+    """
     group = parser.add_argument_group("depth files")
     group.add_argument("--meters-per-unit", type=float, metavar="M", help="stored number times this is meters")
     group.add_argument("--sensor", choices=list(SENSORS), help="fills in the unit and the numbers that are no depth")
@@ -31,7 +51,7 @@ def add_depth_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--intrinsics",
         metavar="FILE",
-        help="JSON or YAML with width, height, fx, fy, cx, cy, pixels; or these for each image",
+        help=f"JSON or YAML with width, height, fx, fy, cx, cy, pixels{'; or these for each image' * of_each_image}",
     )
     group.add_argument(
         "--depth-is",

@@ -16,6 +16,10 @@ from finetune.prepare.recording import FrameKey
 from finetune.prepare.split import Split
 from finetune.utils.text import meters, percent
 
+# No camera sees half of a dense map beyond the one, or within the other; centimeters taken for meters, and meters taken
+# for millimeters, do.
+_FAR_MEDIAN_M, _NEAR_MEDIAN_M = 100.0, 0.02
+
 
 @dataclass(frozen=True, kw_only=True)
 class PreparedFrames:
@@ -111,7 +115,21 @@ class PreparedFrames:
             f"depth from {meters(self.near_m)} to {meters(self.far_m)}, measured at {percent(self.labeled_share)} of "
             f"the pixels; stored as 16-bit PNG, value x {self.unit:.6g} = meters{rounded}",
         ]
-        return [*lines, *self.describe_left_out(), *self.notes_at_end]
+        return [*lines, *self._doubt_unit(), *self.describe_left_out(), *self.notes_at_end]
+
+    def _doubt_unit(self) -> list[str]:
+        """A sentence where half of the depth is beyond what cameras measure, and the call says the unit."""
+        given = self.request.get("meters_per_unit")
+        median_m = self.percentile_m(0.5)
+        if self.is_sparse or not isinstance(given, float) or _NEAR_MEDIAN_M <= median_m <= _FAR_MEDIAN_M:
+            return []
+        where = f"half of the depth is within {meters(median_m)}"
+        if median_m > _FAR_MEDIAN_M:
+            return [
+                f"{where} and half beyond, as numbers of a smaller unit have: for centimeters --meters-per-unit is "
+                f"0.01, for millimeters 0.001; it was {given:g}"
+            ]
+        return [f"{where}, as numbers of a larger unit have: for meters --meters-per-unit is 1; it was {given:g}"]
 
     def describe_left_out(self) -> list[str]:
         """A sentence for each reason for which frames were left out."""

@@ -61,6 +61,36 @@ def test_a_range_without_depth_is_refused_at_once(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["depth", "rgb"]
 
 
+def test_errors_of_readers_name_options_and_no_keys(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images, depths = write_recording(tmp_path)
+    cv2.imwrite(str(depths / "0003.png"), (wall(3) // 256).astype(np.uint8))
+    assert prepare.main(call(images, depths, tmp_path / "out", "--workers", "1")) == 1
+    assert "set --allow-8-bit, and --meters-per-unit 0.0392157 where 255 is 10 m." in capsys.readouterr().err
+    cv2.imwrite(str(depths / "0003.png"), wall(3, (24, 40)))
+    assert prepare.main(call(images, depths, tmp_path / "other", "--workers", "1")) == 1
+    said = capsys.readouterr().err
+    assert "Sizes may differ only where the image is the larger one of the same shape" in said
+    assert "reduce_image" not in said
+
+
+@pytest.mark.parametrize(
+    ("per_unit", "doubt"),
+    [
+        ("1", "half beyond, as numbers of a smaller unit have: for centimeters --meters-per-unit is 0.01"),
+        ("0.001", ""),
+        ("1e-6", "as numbers of a larger unit have: for meters --meters-per-unit is 1; it was 1e-06"),
+    ],
+)
+def test_a_unit_by_which_no_camera_measures_is_doubted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], per_unit: str, doubt: str
+) -> None:
+    images, depths = write_recording(tmp_path)
+    words = ["frames", str(images), str(depths), "--meters-per-unit", per_unit, "--no-check", "--workers", "1"]
+    assert prepare.main([*words, "--output", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert doubt in said and ("half of the depth" in said) == bool(doubt)
+
+
 def test_a_folder_that_pairs_reads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images, depths = write_recording(tmp_path)
     output = tmp_path / "out"

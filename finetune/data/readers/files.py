@@ -235,7 +235,7 @@ def _require_bits(raw: NDArray[np.number], coding: DepthCoding, path: str) -> No
 
 def _fix_of_sizes(image: tuple[int, ...], depth: tuple[int, ...], reduce_image: bool) -> str:
     """What to do about an image and a depth map of two sizes; ``reduce_image`` helps with a larger image only."""
-    only = "reduce_image makes larger images of the same shape smaller, and nothing else. " if reduce_image else ""
+    only = "Sizes may differ only where the image is the larger one of the same shape. " if reduce_image else ""
     if image == depth[::-1]:
         return f"{only}One of the two is turned by 90 degrees: turn it back, and export both at one size"
     down, across = depth[0] / image[0], depth[1] / image[1]

@@ -15,6 +15,7 @@ from finetune.prepare.depth_options import add_depth_arguments, make_depth_numbe
 from finetune.prepare.recording import FrameKey, FrameSource, RecordedFrame
 from finetune.utils.errors import ListError
 from finetune.utils.paths import expand_path, is_file, is_folder, list_folder, missing
+from finetune.utils.text import count_noun
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -28,11 +29,11 @@ _NUMBER = re.compile(r"(\d+)\D*$")
 COPIED = (".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare IMAGES, DEPTH and the options of depth files."""
+def add_arguments(parser: argparse.ArgumentParser, *, of_each_image: bool = True) -> None:
+    """Declare IMAGES, DEPTH and the options of depth files; ``of_each_image``: see ``add_depth_arguments``."""
     parser.add_argument("images", type=expand_path, metavar="IMAGES", help="a folder of images, or a video")
     parser.add_argument("depth", type=expand_path, metavar="DEPTH", help="a folder with a depth map for each")
-    add_depth_arguments(parser)
+    add_depth_arguments(parser, of_each_image=of_each_image)
 
 
 def open_source(arguments: argparse.Namespace) -> FrameSource:
@@ -59,7 +60,19 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
         depths=[depth for _, depth in pairs],
         numbers=make_depth_numbers(arguments, pairs[0][1]),
         intrinsics=_read_intrinsics(arguments),
+        lines=_describe_hidden(images),
     )
+
+
+def _describe_hidden(folder: Path) -> list[str]:
+    """How many images are left out for the dot at the start of their names, if any are."""
+    from finetune.data.readers.files import IMAGE_SUFFIXES
+
+    # A Mac writes ._0001.png next to each 0001.png on disks of other systems: no image is in it.
+    names = [path.name for path in list_folder(folder) if path.name.startswith(".") and path.name[:2] != "._"]
+    hidden = [name for name in names if name.lower().endswith(IMAGE_SUFFIXES)]
+    count = count_noun(len(hidden), "image")
+    return [f"not used: {count} of {folder} whose names begin with a dot, {hidden[0]} first"] if hidden else []
 
 
 def _read_intrinsics(arguments: argparse.Namespace) -> Mapping[str, Intrinsics] | Intrinsics | None:
@@ -96,7 +109,7 @@ class FileFrames(FrameSource):
 
     @property
     def notes(self) -> Sequence[str]:
-        """How a video and its depth maps were paired."""
+        """How a video and its depth maps were paired, and which files are not used."""
         return self.lines
 
     def load_frame(self, index: int) -> RecordedFrame:

@@ -119,7 +119,7 @@ def find_frames(arguments: argparse.Namespace) -> Found:
     for pattern, kind in ((arguments.images, "image"), (arguments.depth, "depth")):
         if pattern is not None:
             series = narrow_series(series, pattern, cast("Kind", kind))
-    if series or not found:
+    if any(one.kind != "hidden" for one in series) or not found:
         name = real_path(sources[0]).name if len(sources) == 1 else "recording"
         found.append(pair_series(series, [one for one in sources if is_folder(one)], name, arguments.tolerance))
     return Found(

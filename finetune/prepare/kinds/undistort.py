@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare what ``frames`` takes, and the view of the result."""
-    frames.add_arguments(parser)
+    frames.add_arguments(parser, of_each_image=False)
     view = parser.add_mutually_exclusive_group()
     view.add_argument(
         "--keep-all", action="store_true", help="show all that the lens sees, black where it sees nothing"
@@ -48,7 +48,11 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
             "as JSON or as ROS' camera_info."
         )
     path = str(expand_path(arguments.intrinsics))
-    found = make_intrinsics(parse_camera_file(path), path, keep_lens=True)
+    content = parse_camera_file(path)
+    if isinstance(content, dict) and content and all(isinstance(one, dict) and "fx" in one for one in content.values()):
+        fix = f"Write that of {next(iter(content))} alone, and call once for the images of each camera"
+        raise ListError(path, "holds a camera for each image, and undistort takes one for all of them", fix)
+    found = make_intrinsics(content, path, keep_lens=True)
     if found.lens is None:
         fix = "Add distortion_model and distortion_coefficients, or take finetune prepare frames"
         raise ListError(path, "describes a pinhole, so there is nothing to undistort", fix)

@@ -228,6 +228,7 @@ def _describe_unused(series: Sequence[Series]) -> list[str]:
         "picture": "pictures of depth",
         "image": "images",
         "depth": "depth maps",
+        "hidden": "whose names begin with a dot",
     }
     notes = [
         f"not used: {one.label} ({count_noun(len(one.names), 'file')}, {what[one.kind]})" for one in series[:_MAX_NAMED]

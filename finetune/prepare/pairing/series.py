@@ -16,8 +16,9 @@ from finetune.prepare.pairing.file_content import Content, find_content
 from finetune.utils.errors import ListError
 from finetune.utils.paths import real_path
 
-# image; depth; both in each file; other: masks and the like; picture: depth as a picture, which holds no measurement.
-Kind = Literal["image", "depth", "both", "other", "picture"]
+# image; depth; both in each file; other: masks and the like; picture: depth as a picture, which holds no measurement;
+# hidden: files whose names begin with a dot.
+Kind = Literal["image", "depth", "both", "other", "picture", "hidden"]
 _SUFFIXES = frozenset((*IMAGE_SUFFIXES, *DEPTH_SUFFIXES))
 # Words that name an image for sure. The others of IMAGE_WORDS also occur in names of depth, as in left/depth.
 _SURE_IMAGE_WORDS = {"rgb", "bgr", "color", "colour", "photo", "ir", "infrared", "gray", "grey", "thermal"}
@@ -70,8 +71,12 @@ def find_series(root: Path, prefix: str, *, reads_8_bit: bool, reads_channels: b
         The series of files whose endings are those of images or depth maps, sorted by folder and name.
     """
     found: list[Series] = []
-    for folder, names in _walk(root):
+    for folder, every_name in _walk(root):
         parts = (*((prefix,) if prefix else ()), *folder.relative_to(root).parts)
+        names = [name for name in every_name if not name.startswith(".")]
+        if hidden := [name for name in every_name if name.startswith(".")]:
+            label = "/".join((*parts, ".*"))
+            found.append(Series(folder=folder, label=label, place=parts, camera="", names=hidden, kind="hidden"))
         forms = _group_names(names)
         contents = {form: find_content([folder / name for name in members]) for form, members in forms.items()}
         # Where both kinds are in one folder, its name tells nothing of either.
@@ -111,6 +116,8 @@ def narrow_series(series: Sequence[Series], pattern: str, kind: Kind) -> list[Se
     for one in series:
         folder = one.label.rpartition("/")[0]
         names = [name for name in one.names if wanted.fullmatch(f"{folder}/{name}" if folder else name)]
+        if one.kind == "hidden":
+            names = []
         if names:
             narrowed.append(replace(one, names=names, kind=kind))
         if len(names) < len(one.names):
@@ -134,7 +141,8 @@ def _walk(root: Path) -> Iterable[tuple[Path, list[str]]]:
             continue
         seen.add(real)
         folders[:] = sorted(inner for inner in folders if not inner.startswith("."))
-        kept = [file for file in files if not file.startswith(".") and _suffix(file) in _SUFFIXES]
+        # A Mac writes ._0001.png next to each 0001.png on disks of other systems: no image is in it.
+        kept = [file for file in files if not file.startswith("._") and _suffix(file) in _SUFFIXES]
         if kept:
             yield folder, sorted(kept)
 

@@ -553,4 +553,4 @@ def test_reduce_image_is_not_advised_where_it_does_not_help(
         Pairs(**options)[0]
     assert advice in str(stopped.value)
     assert "set reduce_image" not in str(stopped.value)
-    assert ("reduce_image makes larger images" in str(stopped.value)) == reduce_image
+    assert ("Sizes may differ only where the image is the larger one" in str(stopped.value)) == reduce_image

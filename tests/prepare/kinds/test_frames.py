@@ -56,6 +56,16 @@ def open_frames(*words: object) -> FrameSource:
     return frames.open_source(parser.parse_args([str(word) for word in words]))
 
 
+@pytest.mark.parametrize("count", [0, 2])
+def test_images_whose_names_begin_with_a_dot_are_counted(tmp_path: Path, count: int) -> None:
+    images, depths = write_images(tmp_path / "rgb"), write_depths(tmp_path / "depth", ".npy")
+    for name in [f".{i}.png" for i in range(count)] + ["._000.png", ".notes.txt"]:
+        (images / name).write_bytes((images / "000.png").read_bytes())
+    notes = open_frames(images, depths, "--meters-per-unit", 1).notes
+    said = f"not used: 2 images of {images} whose names begin with a dot, .0.png first"
+    assert list(notes) == ([said] if count else [])
+
+
 def write_camera(path: Path, **more: object) -> Path:
     path.write_text(json.dumps({"width": 32, "height": 24, "fx": 30.0, "fy": 30.0, "cx": 15.5, "cy": 11.5, **more}))
     return path

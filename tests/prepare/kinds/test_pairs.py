@@ -80,6 +80,17 @@ def test_cameras_by_path_name_or_stem_and_given_ones_win(tmp_path: Path) -> None
     assert frame is not None and frame.camera is not None and frame.camera.fx_px == 8.0
 
 
+def test_files_whose_names_begin_with_a_dot_are_counted(tmp_path: Path) -> None:
+    write_frames(tmp_path, "rgb/{}.png", "depth/{}.png")
+    for name in (".x..y", "._1", ".z"):  # ._1 is a file that a Mac writes next to 1
+        write_frames(tmp_path, f"rgb/{name}.png", f"depth/{name}.png", range(1))
+    for words in ((), ("--images", "rgb/*", "--depth", "depth/*")):
+        source = open_folder(tmp_path, *words)
+        assert len(source.keys) == 3
+        for folder in ("rgb", "depth"):
+            assert f"not used: {folder}/.* (2 files, whose names begin with a dot)" in source.notes
+
+
 def test_lists_and_folders_are_found_together(tmp_path: Path) -> None:
     write_frames(tmp_path, "desk/rgb/c{}.png", "desk/depth/{}.png")
     lines = [f"{10 + i / 10} rgb/c{i}.png {10.01 + i / 10} depth/{2 - i}.png" for i in range(3)]

@@ -1,12 +1,13 @@
 """Frames of a lens: the camera that is written, and what is refused."""
 
 import argparse
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from finetune.prepare.kinds import undistort
+from finetune.prepare.kinds import frames, undistort
 from finetune.prepare.recording import FrameSource
 from finetune.utils.errors import FinetuneError, ListError
 from tests.prepare.kinds.test_frames import write_camera, write_depths, write_images
@@ -49,11 +50,22 @@ def test_the_focal_length_may_be_chosen(folders: list[Path], tmp_path: Path) -> 
     assert (frame.camera.fx_px, frame.camera.cx_px, frame.camera.cy_px) == (50.0, 15.5, 11.5)
 
 
+def test_the_help_promises_one_camera_alone() -> None:
+    for add_arguments, each in ((undistort.add_arguments, False), (frames.add_arguments, True)):
+        parser = argparse.ArgumentParser()
+        add_arguments(parser)
+        assert ("or these for each image" in " ".join(parser.format_help().split())) is each
+
+
 def test_what_cannot_be_undistorted_is_one_sentence(folders: list[Path], tmp_path: Path) -> None:
     with pytest.raises(FinetuneError, match="--intrinsics is missing"):
         open_undistorted(*folders, "--meters-per-unit", 1)
     with pytest.raises(ListError, match="describes a pinhole, so there is nothing to undistort"):
         open_undistorted(*folders, "--meters-per-unit", 1, "--intrinsics", write_camera(tmp_path / "pinhole.json"))
+    one = {"width": 32, "height": 24, "fx": 30.0, "fy": 30.0, "cx": 15.5, "cy": 11.5, **LENS}
+    (tmp_path / "each.json").write_text(json.dumps({"000.png": one, "001.png": one}))
+    with pytest.raises(ListError, match=r"each\.json: holds a camera for each image, .* that of 000\.png alone"):
+        open_undistorted(*folders, "--meters-per-unit", 1, "--intrinsics", tmp_path / "each.json")
     other = write_camera(tmp_path / "other.json", width=64, height=48, **LENS)
     with pytest.raises(FinetuneError, match="is 24x32"):
         open_undistorted(*folders, "--meters-per-unit", 1, "--intrinsics", other).load_frame(0)
