@@ -25,11 +25,18 @@ _MIN_SEEN = 0.05
 _FITS, _LESS = 0.085, 0.75
 
 
-def require_working_rig(registration: Registration, views: Sequence[Views]) -> None:
+def require_working_rig(
+    registration: Registration,
+    views: Sequence[Views],
+    transform: str = "color_from_depth",
+    fix: str | None = None,
+) -> None:
     """
     Args:
         registration: of the two cameras.
         views: color and depth, meters, of a few frames, each in its own view.
+        transform: what the source of the rig calls it.
+        fix: of a wrong transform; None where the user wrote it into a file.
 
     Raises:
         ListError: the cameras are too far apart, depth is not in the view of color, or the transform is the inverse.
@@ -40,8 +47,8 @@ def require_working_rig(registration: Registration, views: Sequence[Views]) -> N
     if apart_m > _MAX_APART_M:
         raise ListError(
             rig.source,
-            f"color_from_depth puts the two cameras {apart_m:.4g} m apart, as a translation in millimeters does",
-            "Write its last column in meters",
+            f"{transform} puts the two cameras {apart_m:.4g} m apart, as a translation in millimeters does",
+            fix or "Write its last column in meters",
         )
     depths_m = np.concatenate([depth_m[depth_m > 0] for _, depth_m in views]) if views else np.empty(0)
     if not depths_m.size:
@@ -58,15 +65,20 @@ def require_working_rig(registration: Registration, views: Sequence[Views]) -> N
     if seen < _MIN_SEEN:
         raise ListError(
             rig.source,
-            f"color_from_depth brings depth to {percent(seen)} of the pixels of the images",
-            "Write the transform that takes points of the depth camera (x right, y down, z forward) into the color "
+            f"{transform} brings depth to {percent(seen)} of the pixels of the images",
+            fix
+            or "Write the transform that takes points of the depth camera (x right, y down, z forward) into the color "
             "camera, and check both intrinsics",
         )
-    _require_not_inverse(registration, views, found)
+    _require_not_inverse(registration, views, found, transform, fix)
 
 
 def _require_not_inverse(
-    registration: Registration, views: Sequence[Views], found: Sequence[NDArray[np.float32]]
+    registration: Registration,
+    views: Sequence[Views],
+    found: Sequence[NDArray[np.float32]],
+    transform: str,
+    fix: str | None,
 ) -> None:
     """
     Raises:
@@ -81,9 +93,10 @@ def _require_not_inverse(
     if other.rise.in_place >= _FITS and given.rise.in_place < _LESS * other.rise.in_place:
         raise ListError(
             rig.source,
-            f"color_from_depth looks like its inverse: edges of depth meet those of color by "
+            f"{transform} looks like its inverse: edges of depth meet those of color by "
             f"{percent(other.rise.in_place)} with the inverse, by {percent(given.rise.in_place)} as written",
-            "Write the transform that takes points of the depth camera into the color camera, or name it "
+            fix
+            or "Write the transform that takes points of the depth camera into the color camera, or name it "
             "depth_from_color",
         )
 

@@ -15,13 +15,16 @@ from finetune.prepare.bag.realsense import is_sdk_stream, read_sdk_unit
 from finetune.prepare.bag.streams import Stream, list_stream
 from finetune.prepare.bag.topics import choose_topics
 from finetune.prepare.bag.views import find_view
+from finetune.prepare.calibration import Rig
 from finetune.prepare.matching_times import describe_matches, match_times, require_one_clock
-from finetune.prepare.rig_checks import MAX_MEDIAN_M
+from finetune.prepare.registration import Registration
+from finetune.prepare.rig_checks import MAX_MEDIAN_M, require_working_rig
 from finetune.utils.errors import DataError, ListError
 from finetune.utils.indices import evenly_spread
 from finetune.utils.text import count_noun, meters
 
 _NAMES = ("color messages", "depth messages")
+_TRIED_RIG = 8  # pairs, on which cameras and their transform are tried
 _TRIED = 3  # pairs, before a bag is refused for what cannot be decoded
 
 
@@ -63,6 +66,8 @@ def _open_recording(bag: Bag, options: BagOptions, notes: list[str]) -> BagRecor
     notes.append(f"{bag.path}: {words}.")
     view = find_view(bag, color, depth, image_size, depth_size, options)
     notes += [f"{bag.path}: {note}." for note in view.notes]
+    if view.rig is not None:
+        _try_rig(bag, color, depth, pairs, view.rig, unit, options)
     return BagRecording(
         path=bag.path,
         color=color,
@@ -111,6 +116,42 @@ def _require_meters(depth_m: NDArray[np.float32], bag: Bag, depth: Stream) -> No
         found = f"{depth.topic.topic.name} has half of the depth farther than {meters(float(np.median(measured)))}"
         fix = "For millimeters give --meters-per-unit 0.001"
         raise ListError(bag.path, f"{found}, as millimeters taken for meters are", fix)
+
+
+def _try_rig(
+    bag: Bag,
+    color: Stream,
+    depth: Stream,
+    pairs: Sequence[tuple[int, int]],
+    rig: Rig,
+    unit: float | None,
+    options: BagOptions,
+) -> None:
+    """
+    Raises:
+        ListError: the transform is in millimeters, is the inverse, or brings depth out of the view of color.
+        DataError: the numbers of depth are no meters.
+    """
+    assert rig.depth is not None, "find_view asks for both cameras"
+    sizes = (rig.color.height, rig.color.width), (rig.depth.height, rig.depth.width)
+    views = []
+    for i in evenly_spread(len(pairs), _TRIED_RIG):
+        try:
+            image = load_color(bag, color, pairs[i][0], options.encoding)
+            depth_m = load_depth(bag, depth, pairs[i][1], unit)
+        except DataError:
+            continue  # it is left out and named when its frame is due
+        if (image.shape[:2], depth_m.shape) == sizes:
+            views.append((image, depth_m))
+    if options.calibration is not None:
+        require_working_rig(Registration(rig), views)
+        return
+    require_working_rig(
+        Registration(rig),
+        views,
+        transform="its transform between the two cameras",
+        fix="Give the right one by --calibration FILE (color_from_depth, meters), or record with a correct /tf_static",
+    )
 
 
 def _pair(bag: Bag, color: Stream, depth: Stream, options: BagOptions, notes: list[str]) -> list[tuple[int, int]]:

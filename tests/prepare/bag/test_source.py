@@ -257,6 +257,19 @@ def test_depth_of_another_view_is_moved_by_the_transforms_in_the_bag(tmp_path: P
         np.testing.assert_array_equal(frame.image, color_of(2))
 
 
+def test_transforms_in_millimeters_are_refused(tmp_path: Path) -> None:
+    made = recorded(depth=wall_with_hole)
+    fields = camera_info(WIDTH, HEIGHT, 30.0, (15.5, 11.5), "depth_frame")
+    made.add("/camera/aligned_depth_to_color/camera_info", INFO, START_NS, fields)
+    made.add("/tf_static", TF, START_NS, transforms(("color_frame", "depth_frame", transform((-15.0, 0.0, 0.0)))))
+    with pytest.raises(
+        ListError,
+        match=r"rec: its transform between the two cameras puts the two cameras 15 m apart, as .* millimeters does\. "
+        r"Give the right one by --calibration FILE",
+    ):
+        open_bags([written(tmp_path, made)], TOPICS)
+
+
 def test_a_calibration_wins_over_what_the_bag_says(tmp_path: Path) -> None:
     camera = {"width": WIDTH, "height": HEIGHT, "fx": 30.0, "fy": 30.0, "cx": 15.5, "cy": 11.5}
     moved = np.eye(4)
