@@ -9,7 +9,7 @@ _COUNTS = (3, 4, 5, 6)
 # Fewer points tell nothing.
 _MIN_POINTS = 64
 # Numbers of one file that are looked at.
-_MOST_NUMBERS = 100_000
+_MOST_NUMBERS = 40_000
 # Another count is right if numbers of one column, in rows that follow each other, are nearer by this. With the right
 # count no other is: 4 against 3, 5 and 6 columns differ by 250 in a sweep of KITTI, and by 5 in the same with its rows
 # in random order, since each column has a range of its own.
