@@ -149,7 +149,7 @@ def _try_rig(
     require_working_rig(
         Registration(rig),
         views,
-        transform="its transform between the two cameras",
+        transform="its transform from depth to color",
         fix="Give the right one by --calibration FILE (color_from_depth, meters), or record with a correct /tf_static",
     )
 

@@ -264,7 +264,7 @@ def test_transforms_in_millimeters_are_refused(tmp_path: Path) -> None:
     made.add("/tf_static", TF, START_NS, transforms(("color_frame", "depth_frame", transform((-15.0, 0.0, 0.0)))))
     with pytest.raises(
         ListError,
-        match=r"rec: its transform between the two cameras puts the two cameras 15 m apart, as .* millimeters does\. "
+        match=r"rec: its transform from depth to color puts the two cameras 15 m apart, as .* millimeters does\. "
         r"Give the right one by --calibration FILE",
     ):
         open_bags([written(tmp_path, made)], TOPICS)
