@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.checks.registration import Edges, Fit, find_edges, fit_edges
+from finetune.prepare.calibration import CalibratedCamera
+from finetune.prepare.projection import camera_rays
 from finetune.prepare.registration import Registration
 from finetune.utils.errors import DataError, ListError
 from finetune.utils.text import meters, percent
@@ -19,10 +21,45 @@ Views = tuple[NDArray[np.uint8], NDArray[np.float32]]
 _MAX_APART_M = 1.0
 # No depth camera measures so far; millimeters taken for meters give such numbers.
 MAX_MEDIAN_M = 200.0
+# By the lenses of depth cameras, a pixel at the rim sees at least 97 % as far from the center as without them, by
+# wide ones farther. Coefficients of another model or order give a third, or pixels that see nothing.
+_MIN_RATIO, _MIN_RAYS = 0.7, 0.5
 # Less of the measured depth than this in the view of color: the two look elsewhere.
 _MIN_SEEN = 0.05
 # Depth fits where its edges rise by this much, and the other way only if they rise by less than this share of it.
 _FITS, _LESS = 0.085, 0.75
+
+
+def require_sound_camera(camera: CalibratedCamera, source: str) -> None:
+    """
+    Args:
+        source: the file and the key of the camera, named in the error.
+
+    Raises:
+        ListError: the center is outside the middle third of the image, or the lens bends rays as none does.
+    """
+    height, width, pinhole = camera.height, camera.width, camera.camera
+    if not (width <= 3 * pinhole.cx_px <= 2 * width and height <= 3 * pinhole.cy_px <= 2 * height):
+        raise ListError(
+            source,
+            f"has its center at ({pinhole.cx_px:g}, {pinhole.cy_px:g}), not in the middle third of images of "
+            f"{width}x{height}, so fx, fy, cx, cy are for images of another size, or cx and cy are exchanged",
+            "Write width and height of the images that fx, fy, cx, cy are for, or fx, fy, cx, cy of these",
+        )
+    if camera.lens is None:
+        return
+    away = np.linalg.norm(camera_rays(camera), axis=-1)
+    without_lens = np.linalg.norm(pinhole.rays(height, width)[..., :2], axis=-1)
+    seen = np.isfinite(away)
+    fix = "Write the coefficients in OpenCV's order, k1, k2, p1, p2, k3, or none if the images are undistorted"
+    if seen.mean() < _MIN_RAYS:
+        found = f"has a distortion by which only {percent(float(seen.mean()))} of the pixels see anything"
+        raise ListError(source, found, fix)
+    outer = seen & (without_lens > 0.5 * without_lens.max())
+    least = float((away[outer] / without_lens[outer]).min(initial=1.0))
+    if least < _MIN_RATIO:
+        found = f"has a distortion by which a pixel sees {percent(least)} as far from the center as without it"
+        raise ListError(source, found, fix)
 
 
 def require_working_rig(

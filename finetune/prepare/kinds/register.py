@@ -98,6 +98,7 @@ def read_two_cameras(path: Path | None, device: Device | None) -> Rig:
     """
     from finetune.data.readers.intrinsics import parse_camera_file
     from finetune.prepare.calibration import read_rig
+    from finetune.prepare.rig_checks import require_sound_camera
 
     export = f" {device.export}." if device else ""
     listed = "; ".join(f"{key}: {text}" for key, _, text in _PARTS)
@@ -121,6 +122,9 @@ def read_two_cameras(path: Path | None, device: Device | None) -> Rig:
     if rig.depth is None:
         assert device is not None and device.depth is not None, "a file without depth is refused otherwise"
         rig = replace(rig, depth=device.depth)
+    assert rig.depth is not None
+    require_sound_camera(rig.color, f"{path}: color")
+    require_sound_camera(rig.depth, f"{path}: depth")
     return rig
 
 

@@ -137,6 +137,15 @@ def other_size(name: str) -> Change:
     return change
 
 
+def set_in(camera: str, **values: object) -> Change:
+    def change(content: dict[str, object]) -> None:
+        before = content[camera]
+        assert isinstance(before, dict)
+        content[camera] = before | values
+
+    return change
+
+
 FAULTS: dict[str, tuple[Change, str]] = {
     "no depth camera": (lambda content: content.pop("depth"), "rig.json: has no depth. Add depth: the depth camera"),
     "no transform": (lambda content: content.pop("color_from_depth"), "has no color_from_depth. Add color_from_depth"),
@@ -153,6 +162,17 @@ FAULTS: dict[str, tuple[Change, str]] = {
     "inverse": (invert, "color_from_depth looks like its inverse"),
     "looks back": (look_back, "color_from_depth brings depth to 0% of the pixels"),
     "color of another size": (other_size("color"), "rig.json: color is for 480x640"),
+    # Half of 320 / 2 + 1.6 and 240 / 2 - 1.1.
+    "center of half the size": (
+        set_in("color", cx=80.8, cy=59.45),
+        "rig.json: color: has its center at (80.8, 59.45), not in the middle third of images of 320x240",
+    ),
+    "center exchanged": (set_in("color", cx=118.9, cy=161.6), "images of another size, or cx and cy are exchanged"),
+    "wild distortion": (set_in("depth", distortion=[5, 50, 0, 0, 0]), "rig.json: depth: has a distortion by which a"),
+    "distortion without rays": (
+        set_in("depth", distortion=[-5, 0, 0, 0, 0]),
+        "rig.json: depth: has a distortion by which only",
+    ),
     "depth of another size": (other_size("depth"), "rig.json: depth is for 360x480"),
 }
 
