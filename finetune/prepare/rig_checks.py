@@ -62,6 +62,23 @@ def require_sound_camera(camera: CalibratedCamera, source: str) -> None:
         raise ListError(source, found, fix)
 
 
+def require_meters(depths_m: NDArray[np.floating]) -> None:
+    """
+    Args:
+        depths_m: (N,) what was measured in a few frames; N > 0.
+
+    Raises:
+        DataError: the numbers are no meters.
+    """
+    median_m = float(np.median(depths_m))
+    if median_m > MAX_MEDIAN_M:
+        raise DataError(
+            "--meters-per-unit",
+            f"makes half of the depth farther than {meters(median_m)}, as millimeters taken for meters are",
+            "For millimeters give --meters-per-unit 0.001",
+        )
+
+
 def require_working_rig(
     registration: Registration,
     views: Sequence[Views],
@@ -90,13 +107,7 @@ def require_working_rig(
     depths_m = np.concatenate([depth_m[depth_m > 0] for _, depth_m in views]) if views else np.empty(0)
     if not depths_m.size:
         return
-    median_m = float(np.median(depths_m))
-    if median_m > MAX_MEDIAN_M:
-        raise DataError(
-            "--meters-per-unit",
-            f"makes half of the depth farther than {meters(median_m)}, as millimeters taken for meters are",
-            "For millimeters give --meters-per-unit 0.001",
-        )
+    require_meters(depths_m)
     found = [registration.depth_in_color(depth_m) for _, depth_m in views]
     seen = sum(float((depth_m > 0).mean()) for depth_m in found) / len(found)
     if seen < _MIN_SEEN:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 from finetune.prepare.kinds import pairs
-from finetune.utils.errors import FinetuneError
+from finetune.utils.errors import DataError, FinetuneError
+from finetune.utils.indices import evenly_spread
 
 if TYPE_CHECKING:
     from finetune.prepare.recording import FrameSource
+
+_LOOKED_AT = 3  # frames
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,6 +59,7 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
     if prepared and len(arguments.source) > 1:
         raise FinetuneError(f"{prepared[0]}: was written by finetune prepare. Name it alone, without other sources.")
     inner = open_prepared(prepared[0]) if prepared else pairs.open_source(arguments)
+    _require_meters(inner)
     # Only now the imports that take seconds: a wrong call has been refused.
     from finetune.inference.anchoring import AnchoringOptions
     from finetune.prepare.completion import CompletedFrames, ModelChoice, load_relative_model
@@ -74,6 +79,27 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
         options=AnchoringOptions(tolerance=arguments.agree_within, min_inlier_share=arguments.min_inliers),
         lines=[*predictor.notes, f"depth is {what}; {validated}"],
     )
+
+
+def _require_meters(source: FrameSource) -> None:
+    """
+    Raises:
+        DataError: the numbers of depth, in a few frames, are no meters.
+    """
+    import numpy as np
+
+    from finetune.prepare.recording import FrameLeftOut
+    from finetune.prepare.rig_checks import require_meters
+
+    found = []
+    for index in evenly_spread(len(source.keys), _LOOKED_AT):
+        with suppress(DataError, FrameLeftOut):  # a frame that cannot be read is named when its turn comes
+            frame = source.load_frame(index)
+            if frame is not None:
+                found.append(frame.depth_m[frame.depth_m > 0])
+    depths_m = np.concatenate(found) if found else np.empty(0)
+    if depths_m.size:
+        require_meters(depths_m)
 
 
 def _share(text: str) -> float:

@@ -142,3 +142,11 @@ def test_a_frame_that_cannot_be_filled_keeps_its_depth() -> None:
     assert found.confidence is not None
     np.testing.assert_array_equal(found.confidence, np.where(depth_m > 0, 255, 0))
     assert found.facts == {"outcome": "it has 3 points, and 30 are the least", "points": 3}
+
+
+def test_millimeters_taken_for_meters_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = write_sparse_room(tmp_path / "sparse", [600] * 3)
+    assert run(MODEL, folder, "--meters-per-unit", 1, "--output", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "as millimeters taken for meters are. For millimeters give --meters-per-unit 0.001." in said
+    assert not (tmp_path / "out").exists()
