@@ -152,7 +152,8 @@ def test_finetune_alone_shows_the_commands_and_a_first_run(capsys: pytest.Captur
     assert len(lines) < 24, "it fits on a screen"
 
 
-@pytest.mark.parametrize("name", __main__.COMMANDS)
+# The kinds of prepare have an example each: tests/prepare/test_every_kind.py.
+@pytest.mark.parametrize("name", [name for name in __main__.COMMANDS if name != "prepare"])
 def test_help_ends_with_an_example_that_the_command_understands(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     command = import_module(f"finetune.commands.{name}")
     example = command.make_parser().example

@@ -21,8 +21,8 @@ Views = tuple[NDArray[np.uint8], NDArray[np.float32]]
 _MAX_APART_M = 1.0
 # No depth camera measures so far; millimeters taken for meters give such numbers.
 MAX_MEDIAN_M = 200.0
-# By the lenses of depth cameras, a pixel at the rim sees at least 97 % as far from the center as without them, by
-# wide ones farther. Coefficients of another model or order give a third, or pixels that see nothing.
+# A pixel at the rim sees about as far from the center as without the lens, or farther by a wide one. Coefficients of
+# another model or order give half of it, or pixels that see nothing.
 _MIN_RATIO, _MIN_RAYS = 0.7, 0.5
 # Less of the measured depth than this in the view of color: the two look elsewhere.
 _MIN_SEEN = 0.05
