@@ -259,6 +259,7 @@ def test_few_files_end_a_training_in_a_sentence(limit: int, tmp_path: Path) -> N
         assert "may not open more files" in stopped and ran.stderr.splitlines()[-1] == stopped
 
 
+@pytest.mark.slow
 def test_full_shared_memory_ends_a_command_instead_of_hanging_it(tmp_path: Path) -> None:
     allowed = subprocess.run([*WITH_LITTLE_SHARED_MEMORY, "-", "true"], capture_output=True, text=True, check=False)
     if allowed.returncode:

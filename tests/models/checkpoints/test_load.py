@@ -515,6 +515,7 @@ def test_file_has_the_mode_that_the_umask_asks_for(tmp_path: Path, umask: int, m
     assert stat.S_IMODE((tmp_path / "model.safetensors").stat().st_mode) == mode
 
 
+@pytest.mark.slow
 def test_what_a_kill_left_is_gone_with_the_next_write(tmp_path: Path) -> None:
     # Killed by the library's own write: its temporary file and ours are both there.
     code = (
