@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -153,6 +154,11 @@ def init_worker(_: int) -> None:
     Queue._on_queue_feeder_error = staticmethod(_exit_worker)  # type: ignore[attr-defined]
     # The thread that hands over files prints a traceback by this, and goes on without an end.
     sys.excepthook = lambda _, error, __: _exit_worker(error, None)
+    # From here on PyTorch watches whether the parent is there. One that was killed while this process began is gone by
+    # now, and its successor would be watched for ever.
+    parent = multiprocessing.parent_process()
+    if parent is not None and os.getppid() != parent.pid:
+        os._exit(0)
 
 
 def _obey_only_parent_sigterm() -> None:

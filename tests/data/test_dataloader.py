@@ -1,6 +1,8 @@
 """Batches of a loader, and what becomes of its workers."""
 
+import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
@@ -166,3 +168,26 @@ def test_a_worker_heeds_the_signal_of_its_parent_alone() -> None:
     worker.terminate()
     worker.join(timeout=10)
     assert worker.exitcode == 0
+
+
+# A parent that is killed while its worker begins. What the worker writes is read from a pipe that it inherits.
+KILLED_PARENT = """
+import multiprocessing, os, signal, time
+from finetune.data.dataloader import init_worker
+def work():
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    init_worker(0)
+    print("goes on", flush=True)
+parent = os.getpid()
+multiprocessing.get_context("fork").Process(target=work).start()
+os.kill(parent, signal.SIGKILL)
+"""
+
+
+def test_a_worker_whose_parent_was_killed_meanwhile_ends() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED_PARENT], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert ended.stdout == ""

@@ -233,9 +233,16 @@ def last_step(run: Path) -> int:
 def kill_all(process: subprocess.Popen[str]) -> None:
     """Kill it with all that it started: torchrun gives its processes sessions of their own."""
     launcher = psutil.Process(process.pid)
-    for one in [launcher, *launcher.children(recursive=True)]:
+    stopped: set[psutil.Process] = set()
+    # A process that is stopped starts no other, which would live on.
+    while new := {launcher, *launcher.children(recursive=True)} - stopped:
+        for started in new:
+            with suppress(psutil.NoSuchProcess):
+                started.suspend()
+        stopped |= new
+    for started in stopped:
         with suppress(psutil.NoSuchProcess):
-            one.kill()
+            started.kill()
 
 
 def test_before_anybody_looks_a_signal_ends_at_once() -> None:
