@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, get_args
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, get_args
 from finetune.commands.runner import LOGGER, CommandParser
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 from finetune.utils.kinds import KindOption
+from finetune.utils.number_arguments import number, numbers
 
 if TYPE_CHECKING:
     from finetune.data.camera import CameraOptions
@@ -204,46 +204,8 @@ def given_model_options(arguments: argparse.Namespace) -> dict[str, object]:
     return {name: value for name, value in options.items() if value not in (None, "auto")}
 
 
-def positive_number(text: str) -> float:
-    """Read a number above 0, for argparse."""
-    (value,) = numbers(1, "a number above 0", lambda found: found[0] > 0)(text)
-    return value
-
-
-def positive_meters(text: str) -> float:
-    """Read an argument in meters, for argparse."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a positive number of meters")
-    return value
-
-
-def numbers(
-    count: int, expected: str, holds: Callable[[tuple[float, ...]], bool]
-) -> Callable[[str], tuple[float, ...]]:
-    """
-    Args:
-        count: how many numbers there are, with commas between them.
-        expected: what they are, for the error.
-        holds: whether they may be.
-
-    Returns:
-        Reads them, for argparse.
-    """
-
-    def parse(text: str) -> tuple[float, ...]:
-        try:
-            found = tuple(float(part) for part in text.split(","))
-        except ValueError:
-            found = ()
-        if len(found) != count or not all(map(math.isfinite, found)) or not holds(found):
-            raise argparse.ArgumentTypeError(f"{text} is not {expected}")
-        return found
-
-    return parse
+positive_number = number("a number above 0")
+positive_meters = number("a positive number of meters")
 
 
 def positive_count(text: str) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -11,6 +10,7 @@ from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 from finetune.prepare.kinds import pairs
 from finetune.utils.errors import DataError, FinetuneError
 from finetune.utils.indices import evenly_spread
+from finetune.utils.number_arguments import number
 
 if TYPE_CHECKING:
     from finetune.prepare.recording import FrameSource
@@ -25,14 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("filling")
     group.add_argument(
         "--agree-within",
-        type=_share,
+        type=number("a share between 0 and 1, such as 0.1", lambda found: 0 < found < 1),
         default=0.1,
         metavar="SHARE",
         help="how much the scales may differ that near measured points ask for; default: 0.1",
     )
     group.add_argument(
         "--min-inliers",
-        type=_share,
+        type=number("a share between 0 and 1, such as 0.1", lambda found: 0 < found < 1),
         default=0.5,
         metavar="SHARE",
         help="a frame is left as it is where fewer of its points agree with the model and each other; default: 0.5",
@@ -100,16 +100,6 @@ def _require_meters(source: FrameSource) -> None:
     depths_m = np.concatenate(found) if found else np.empty(0)
     if depths_m.size:
         require_meters(depths_m)
-
-
-def _share(text: str) -> float:
-    try:
-        share = float(text)
-    except ValueError:
-        share = math.nan
-    if not 0 < share < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a share between 0 and 1, such as 0.1")
-    return share
 
 
 def _size(text: str) -> tuple[int, int]:

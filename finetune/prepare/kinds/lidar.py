@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from finetune.prepare.recording import FrameSource
 from finetune.utils.errors import FinetuneError, ListError
+from finetune.utils.number_arguments import number
 from finetune.utils.paths import expand_path, is_folder, list_folder, missing
 
 if TYPE_CHECKING:
@@ -51,14 +51,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--points-key", metavar="NAME", help="the array of .npz that holds the points")
     group.add_argument(
-        "--meters-per-unit", type=_positive, default=1.0, metavar="M", help="a coordinate times this is meters"
+        "--meters-per-unit",
+        type=number("a number above 0"),
+        default=1.0,
+        metavar="M",
+        help="a coordinate times this is meters",
     )
     group.add_argument("--keep-hidden", action="store_true", help="keep points that nearer ones hide from the camera")
     group = parser.add_argument_group("times")
     group.add_argument("--image-times", type=expand_path, metavar="FILE", help="rows: TIME, or TIME NAME; seconds")
     group.add_argument("--points-times", type=expand_path, metavar="FILE", help="the same for the sweeps")
     group.add_argument(
-        "--tolerance", type=_positive, metavar="SECONDS", help="between image and sweep; default: half a frame interval"
+        "--tolerance",
+        type=number("a number above 0"),
+        metavar="SECONDS",
+        help="between image and sweep; default: half a frame interval",
     )
     group = parser.add_argument_group("several sweeps")
     group.add_argument("--accumulate", type=_count, default=1, metavar="N", help="draw the N sweeps around each image")
@@ -77,15 +84,17 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
         FinetuneError: a file is missing, nothing pairs up, an option is missing, or the transform does not put the
             points into the image.
     """
+    from finetune.data.readers.files import IMAGE_SUFFIXES
     from finetune.prepare.lidar_frames import LidarFrames
-    from finetune.prepare.point_files import PointFormat
+    from finetune.prepare.point_files import POINT_SUFFIXES, PointFormat
     from finetune.prepare.sweep_pairs import pair_sweeps
 
     _require_options(arguments)
     options = PointFormat(
         columns=arguments.columns, key=arguments.points_key, meters_per_unit=arguments.meters_per_unit
     )
-    images, sweeps = _list_images(arguments.images), _list_sweeps(arguments.points)
+    images = _list_files(arguments.images, IMAGE_SUFFIXES, "images")
+    sweeps = _list_files(arguments.points, POINT_SUFFIXES, "sweeps")
     pairs = pair_sweeps(
         images, sweeps, times=(arguments.image_times, arguments.points_times), tolerance_s=arguments.tolerance
     )
@@ -124,28 +133,19 @@ def _require_options(arguments: argparse.Namespace) -> None:
         raise FinetuneError("--drop-moving compares sweeps. Give --accumulate N, or leave it out.")
 
 
-def _list_images(folder: Path) -> list[Path]:
-    from finetune.data.readers.files import IMAGE_SUFFIXES
+def _list_files(folder: Path, suffixes: Sequence[str], what: str) -> list[Path]:
+    """The files in a folder that end so; what begins with a dot is hidden.
 
+    Raises:
+        ListError: there are none.
+    """
+    fix = f"Name the folder of the {what}"
     if not is_folder(folder):
-        raise ListError(folder, missing(folder, "folder"), "Name the folder of the images")
-    images = [path for path in list_folder(folder) if path.suffix.lower() in IMAGE_SUFFIXES]
-    images = [path for path in images if not path.name.startswith(".")]
-    if not images:
-        raise ListError(folder, f"holds no {', '.join(IMAGE_SUFFIXES)}", "Name the folder of the images")
-    return images
-
-
-def _list_sweeps(folder: Path) -> list[Path]:
-    from finetune.prepare.point_files import POINT_SUFFIXES
-
-    if not is_folder(folder):
-        raise ListError(folder, missing(folder, "folder"), "Name the folder of the sweeps")
-    sweeps = [path for path in list_folder(folder) if path.suffix.lower() in POINT_SUFFIXES]
-    sweeps = [path for path in sweeps if not path.name.startswith(".")]
-    if not sweeps:
-        raise ListError(folder, f"holds no {', '.join(POINT_SUFFIXES)}", "Name the folder of the sweeps")
-    return sweeps
+        raise ListError(folder, missing(folder, "folder"), fix)
+    found = [path for path in list_folder(folder) if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    if not found:
+        raise ListError(folder, f"holds no {', '.join(suffixes)}", fix)
+    return found
 
 
 def _list_calibrations(path: Path | None, pairs: SweepPairs) -> list[Path]:
@@ -194,16 +194,6 @@ def _names(text: str) -> Sequence[str]:
     if not ({"x", "y", "z"} <= set(names) or {"u", "v", "z"} <= set(names)):
         raise argparse.ArgumentTypeError(f"{text} names neither x, y and z nor u, v and z")
     return names
-
-
-def _positive(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number above 0")
-    return value
 
 
 def _count(text: str) -> int:

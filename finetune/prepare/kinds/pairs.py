@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from finetune.prepare.distinct_sources import require_distinct
 from finetune.prepare.kinds.frames import FileFrames
 from finetune.prepare.recording import FrameKey, FrameSource
 from finetune.utils.errors import ListError
+from finetune.utils.number_arguments import number
 from finetune.utils.paths import expand_path, is_file, is_folder, missing, real_path
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--depth", metavar="PATTERN", help="which files are the depth maps, such as '*/depth_raw/*'")
     parser.add_argument(
         "--tolerance",
-        type=_seconds,
+        type=number("a number of seconds from 0 up, such as 0.02", lambda found: found >= 0),
         metavar="SECONDS",
         help="most time between image and depth, where times pair them; default: half a frame interval",
     )
@@ -218,13 +218,3 @@ def _find_list_above(folder: Path, source: Path) -> Path | None:
     from finetune.prepare.pairing.listed import find_list
 
     return next((path for above in _up_to(folder, source) if (path := find_list(above))), None)
-
-
-def _seconds(text: str) -> float:
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds from 0 up, such as 0.02")
-    return seconds

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from finetune.prepare.kinds import frames
 from finetune.prepare.recording import FrameKey, FrameSource, RecordedFrame
 from finetune.utils.errors import FinetuneError, ListError
+from finetune.utils.number_arguments import number
 from finetune.utils.paths import expand_path
 
 if TYPE_CHECKING:
@@ -26,7 +27,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--keep-all", action="store_true", help="show all that the lens sees, black where it sees nothing"
     )
     view.add_argument(
-        "--new-focal-px", type=_focal, metavar="PX", help="focal length of the result; default: what fills the image"
+        "--new-focal-px",
+        type=number("a focal length in pixels"),
+        metavar="PX",
+        help="focal length of the result; default: what fills the image",
     )
 
 
@@ -128,13 +132,3 @@ class UndistortedFrames(FrameSource):
             camera=self.pinhole,
             image_file=None,
         )
-
-
-def _focal(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if not 0 < value < math.inf:
-        raise argparse.ArgumentTypeError(f"{text} is not a focal length in pixels")
-    return value

@@ -38,11 +38,13 @@ class PhoneRecording(ABC):
     def __init__(self, folder: Path, least: Confidence) -> None:
         self.folder = folder
         self.least = least
+        self._keys: Sequence[FrameKey] = ()
+        self._left_over = 0
 
     @property
-    @abstractmethod
     def keys(self) -> Sequence[FrameKey]:
         """Its frames, in order of time."""
+        return self._keys
 
     @abstractmethod
     def load_frame(self, index: int) -> RecordedFrame:
@@ -66,7 +68,7 @@ class PhoneRecording(ABC):
     @property
     def left_over(self) -> int:
         """How many images and depth maps have no partner."""
-        return 0
+        return self._left_over
 
     @property
     def notes(self) -> Sequence[str]:

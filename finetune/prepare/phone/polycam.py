@@ -78,16 +78,8 @@ class Polycam(PhoneRecording):
         ]
 
     @property
-    def keys(self) -> Sequence[FrameKey]:
-        return self._keys
-
-    @property
     def has_confidence(self) -> bool:
         return bool(self._confidence)
-
-    @property
-    def left_over(self) -> int:
-        return self._left_over
 
     @property
     def notes(self) -> Sequence[str]:

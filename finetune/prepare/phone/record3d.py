@@ -16,7 +16,7 @@ Sources: the author of the app in github.com/marek-simonik/record3d, issues 7 an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -86,16 +86,8 @@ class Record3d(PhoneRecording):
         ]
 
     @property
-    def keys(self) -> Sequence[FrameKey]:
-        return self._keys
-
-    @property
     def has_confidence(self) -> bool:
         return bool(self._confidence)
-
-    @property
-    def left_over(self) -> int:
-        return self._left_over
 
     @property
     def is_compressed(self) -> bool:

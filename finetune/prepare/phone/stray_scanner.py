@@ -14,7 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,10 +88,6 @@ class StrayScanner(PhoneRecording):
             FrameKey(recording=name, stem=stem, time_s=row.time_s if row else None)
             for stem, row in zip(depth, self._rows, strict=True)
         ]
-
-    @property
-    def keys(self) -> Sequence[FrameKey]:
-        return self._keys
 
     @property
     def has_confidence(self) -> bool:

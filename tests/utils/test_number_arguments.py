@@ -1,0 +1,20 @@
+import argparse
+
+import pytest
+
+from finetune.utils.number_arguments import number, numbers
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "nan", "inf", "1e999", "a", "", "1,2"])
+def test_one_number_above_0(text: str) -> None:
+    assert number("a focal length")("2.5") == 2.5
+    with pytest.raises(argparse.ArgumentTypeError, match=f"^{text} is not a focal length$"):
+        number("a focal length")(text)
+
+
+def test_what_holds_may_be_another_rule() -> None:
+    assert number("a time from 0 up", lambda found: found >= 0)("0") == 0.0
+    assert numbers(2, "two sides", lambda found: min(found) >= 1)("3,4.5") == (3.0, 4.5)
+    for text in ("3", "3,0", "3,4,5", "3,nan"):
+        with pytest.raises(argparse.ArgumentTypeError, match="is not two sides"):
+            numbers(2, "two sides", lambda found: min(found) >= 1)(text)
