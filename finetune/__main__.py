@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 import finetune
 from finetune.utils.text import did_you_mean, nearest
@@ -15,6 +16,7 @@ COMMANDS = {
     "check": "find what is wrong with a recipe, its data or its checkpoint, before training",
     "compare": "put runs next to each other on one page",
     "evaluate": "score a model on a recipe's data, next to the baselines",
+    "score-pairs": "score which of two points is nearer, as DA-2K asks",
     "predict": "turn images and videos into depth in meters",
     "calibrate": "fit one scale to a deployed camera, from a few labeled frames",
     "export": "write the weights in another format, and compare them in meters",
@@ -27,7 +29,7 @@ def usage() -> str:
     lines = [
         "usage: finetune COMMAND ...",
         "",
-        *(f"  {name:11}{purpose}" for name, purpose in COMMANDS.items()),
+        *(f"  {name:13}{purpose}" for name, purpose in COMMANDS.items()),
         "",
         "A first run, in a clone of the repository; it takes two minutes without a GPU:",
         *(f"  {line}" for line in FIRST_RUN),
@@ -35,6 +37,11 @@ def usage() -> str:
         "finetune COMMAND --help shows the options and an example; finetune --version.",
     ]
     return "\n".join(lines)
+
+
+def import_command(name: str) -> ModuleType:
+    """The module of a command, which has ``main`` and ``make_parser``."""
+    return import_module(f"finetune.commands.{name.replace('-', '_')}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -52,7 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         expected = f"expected one of {', '.join(COMMANDS)}"
         print(f"finetune stopped: {name!r} is not a command; {expected}.{perhaps}", file=sys.stderr)
         return 2
-    return import_module(f"finetune.commands.{name}").main(rest)
+    status: int = import_command(name).main(rest)
+    return status
 
 
 if __name__ == "__main__":

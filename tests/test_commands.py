@@ -5,7 +5,6 @@ import os
 import shutil
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 
@@ -155,7 +154,7 @@ def test_finetune_alone_shows_the_commands_and_a_first_run(capsys: pytest.Captur
 # The kinds of prepare have an example each: tests/prepare/test_every_kind.py.
 @pytest.mark.parametrize("name", [name for name in __main__.COMMANDS if name != "prepare"])
 def test_help_ends_with_an_example_that_the_command_understands(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    command = import_module(f"finetune.commands.{name}")
+    command = __main__.import_command(name)
     example = command.make_parser().example
     with pytest.raises(SystemExit) as stop:
         command.main(["--help"])
@@ -171,7 +170,7 @@ def parsed(line: str) -> dict[str, object]:
     """What ``finetune COMMAND ...`` understands of a call."""
     program, name, *words = line.split()
     assert program == "finetune"
-    return vars(import_module(f"finetune.commands.{name}").make_parser().parse_intermixed_args(words))
+    return vars(__main__.import_command(name).make_parser().parse_intermixed_args(words))
 
 
 def test_an_unknown_command_names_those_there_are(capsys: pytest.CaptureFixture[str]) -> None:

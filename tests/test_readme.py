@@ -301,6 +301,10 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / "data" / "room" / "color" / f"{number:04}.jpg", f"{name}.jpg")
     (tmp_path / "list.txt").write_text("three.jpg\n")
+    (tmp_path / "DA-2K").mkdir()
+    shutil.copy("three.jpg", "DA-2K")
+    pair = '{"point1": [230, 160], "point2": [60, 160], "closer_point": "point1"}'
+    (tmp_path / "DA-2K" / "annotations.json").write_text(f'{{"three.jpg": [{pair}]}}')
     video = cv2.VideoWriter("drive.mp4", cv2.VideoWriter.fourcc(*"mp4v"), 10.0, (320, 240))
     for number in range(3):
         video.write(cv2.imread(str(ROOT / "data" / "room" / "color" / f"{number:04}.jpg")))
@@ -335,7 +339,7 @@ def test_every_command_and_every_program_of_a_readme_runs_as_written(
             assert status == 0, (block.location, words, said.err)
             assert "nanobind" not in said.err and "Traceback" not in said.err
             ran.append(words[1])
-    assert set(ran) == {"check", "train", "predict", "evaluate", "compare", "calibrate", "export"}
+    assert set(ran) == {"check", "train", "predict", "evaluate", "score-pairs", "compare", "calibrate", "export"}
     for block in PYTHONS:
         with contextlib.chdir(clone):
             exec(compile(block.text, block.location, "exec"), {})

@@ -112,7 +112,7 @@ class Predictions:
                 raise DataError(path, f"is {height}x{width}, smaller than the KB crop of the protocol", fix)
             top, left = corner
             found = found[top : top + KB_HEIGHT, left : left + KB_WIDTH]
-        _require_shape(path, found.shape, request.size)
+        require_frame_shape(path, found.shape, request.size)
         depth_m = torch.from_numpy(found)[None, None]
         return resize_prediction(depth_m, request.size, align_corners=request.align_corners)
 
@@ -156,8 +156,13 @@ class Predictions:
         return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)
 
 
-def _require_shape(path: Path, shape: tuple[int, ...], size: tuple[int, int]) -> None:
+def require_frame_shape(path: Path, shape: tuple[int, ...], size: tuple[int, int]) -> None:
     """
+    Args:
+        path: of the file that holds a prediction.
+        shape: of the prediction.
+        size: height and width of the frame.
+
     Raises:
         DataError: the shape is not that of the whole frame at some scale; resized, it would be another picture.
     """

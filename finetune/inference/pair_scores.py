@@ -1,0 +1,130 @@
+"""Predict annotated images, and score which of two points is nearer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from finetune.data.readers.files import read_depth, read_image
+from finetune.evaluation.ordinal_pairs import AnnotatedImage, PairResult, score_pairs
+from finetune.evaluation.prediction_files import require_frame_shape
+from finetune.inference.predictor import Predictor
+from finetune.models.resizing import resize_prediction
+from finetune.utils.errors import DataError
+from finetune.utils.kinds import Kind
+from finetune.utils.paths import expand_path, is_file, missing, real_path
+
+# A prediction at the size of an image: (height, width) meters or inverse depth.
+PredictImage = Callable[[AnnotatedImage, Path], NDArray[np.floating]]
+_ENDINGS: dict[Kind, tuple[str, ...]] = {"metric": (".npy", ".png"), "relative": ("_inverse.npy", ".npy", ".png")}
+
+
+def score_annotated_images(
+    images: Sequence[AnnotatedImage], root: Path, predict: PredictImage, kind: Kind
+) -> list[PairResult]:
+    """
+    Args:
+        images: as ``read_annotations`` gives them.
+        root: the folder that their names start from.
+        predict: gives the prediction for an image.
+        kind: what it predicts.
+
+    Returns:
+        One result a pair.
+
+    Raises:
+        DataError: an image is missing or cannot be read, or a point is outside of it.
+    """
+    files = [_find_image(image, root) for image in images]
+    results: list[PairResult] = []
+    for image, file in zip(images, tqdm(files, unit="image", dynamic_ncols=True, disable=None), strict=True):
+        results.extend(score_pairs(image, predict(image, file), kind))
+    return results
+
+
+def predict_by_network(predictor: Predictor) -> PredictImage:
+    """
+    Images are turned upright, as OpenCV reads them by default.
+
+    One focal length scales all depths of an image alike, and so says nothing about which point is nearer: a canonical
+    model is given that of its training.
+    """
+    focal_px = predictor.canonical.focal_px if predictor.canonical else None
+
+    def predict(image: AnnotatedImage, file: Path) -> NDArray[np.floating]:
+        pixels = read_image(file, upright=True, levels=predictor.preprocessing.image_levels)
+        # Before the network takes its time.
+        image.require_inside(*pixels.shape[:2])
+        return predictor.predict_at(pixels, focal_px)
+
+    return predict
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictionFolder:
+    """
+    A ``PredictImage`` that reads what any system predicted, and resizes it to the image, bilinearly.
+
+    Attributes:
+        folder: the file of an image is ``<folder>/<its path>.npy``, or ``<folder>/<its stem>.npy`` where no two images
+            have the same stem; ``.png`` of 16 bits likewise; ``_inverse.npy`` before both for inverse depth.
+        kind: what the files hold.
+        stems: of all images, as often as they occur.
+    """
+
+    folder: Path
+    kind: Kind
+    stems: tuple[str, ...]
+
+    def __call__(self, image: AnnotatedImage, file: Path) -> NDArray[np.floating]:
+        """
+        Raises:
+            DataError: the file is missing, cannot be read, has 8 bits, is not finite, or not of the image's aspect.
+        """
+        path = self._find(Path(image.name), file)
+        found = read_depth(path)
+        if found.dtype.itemsize == 1:
+            raise DataError(path, "has 8 bits, where near depths become equal", "Write .npy, or a PNG of 16 bits")
+        if not np.isfinite(found).all():
+            raise DataError(path, "holds values that are no finite numbers", "Write a number for every pixel")
+        height, width = read_image(file, upright=True).shape[:2]
+        require_frame_shape(path, found.shape, (height, width))
+        return resize_prediction(torch.from_numpy(found.astype(np.float64))[None, None], (height, width))
+
+    def _find(self, name: Path, image: Path) -> Path:
+        below = self.folder / name.relative_to(name.anchor)
+        candidates = [below.with_name(below.stem + ending) for ending in _ENDINGS[self.kind]]
+        by_stem = [self.folder / (name.stem + ending) for ending in _ENDINGS[self.kind]]
+        # The folder may be the one that holds the images.
+        image = real_path(image)
+        for path in candidates:
+            if is_file(path) and real_path(path) != image:
+                return path
+        for path in by_stem:
+            if is_file(path) and real_path(path) != image:
+                if self.stems.count(name.stem) == 1:
+                    return path
+                found = f"could be of {self.stems.count(name.stem)} images that are named {name.stem}"
+                raise DataError(path, found, f"Write them as {candidates[0]}")
+        raise DataError(candidates[0], missing(candidates[0]), "Write a file for each annotated image")
+
+
+def _find_image(image: AnnotatedImage, root: Path) -> Path:
+    """
+    Raises:
+        DataError: there is no such image.
+    """
+    name = Path(image.name)
+    path = root / expand_path(name)
+    if is_file(path):
+        return path
+    for parent in (root.absolute().parent, *root.absolute().parents):
+        if is_file(parent / name):
+            raise DataError(path, missing(path), f"Give --images {parent}, where {image.name} is")
+    raise DataError(path, missing(path), "Give --images the folder that the paths of the annotations start from")
