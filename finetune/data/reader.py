@@ -15,7 +15,7 @@ from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import FileFault
 
-DepthIs = Literal["z", "range", "disparity", "inverse", "affine_inverse"]
+DepthIs = Literal["z", "range", "disparity", "inverse", "affine_inverse", "z_buffer"]
 
 # Where bad samples are skipped, a run ends once they are more than this number and more than this share of all.
 FEW_BAD_SAMPLES, FEW_BAD_PERCENT = 10, 1
@@ -38,7 +38,7 @@ class Reader(ABC):
         min_depth_m: depths up to this are not valid, meters.
         max_depth_m: depths beyond this are not valid, meters; None for no limit.
         depth_is: what the stored numbers are: depth along the optical axis, distance along the ray, disparity, inverse
-            depth, or inverse depth of unknown scale and shift.
+            depth, inverse depth of unknown scale and shift, or a renderer's depth buffer.
         bits: how stored numbers of 16 bits are read that are no plain whole numbers; None: they are plain.
         depth_channels: which channel of several is depth; None where there is one.
         depth_key: name of the array or channel that holds depth; None: the usual names.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, get_args
 from finetune.data.readers.bits import Bits
 from finetune.data.readers.channels import DepthChannels
 from finetune.data.readers.sensors import SENSORS
+from finetune.data.readers.z_buffer import ZBufferRange
 from finetune.utils.errors import FileFault, RecipeError
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ _KEYS = re.compile(
     r"(?<![\w/.-])(?:(allow_8_bit|depth_channels|depth_key|meters_per_unit)(?![\w/.-])(?:: true\b)?:?|(bits):(?= \w))"
     r"(?: in pairs\b)?"
 )
-_DEPTH_IS = ("z", "range", "disparity", "inverse")
+_DEPTH_IS = ("z", "range", "disparity", "inverse", "z_buffer")
 # Ends of the ranges that a unit is looked for in: a room, a street.
 _RANGES_M = (10.0, 80.0)
 
@@ -57,7 +58,8 @@ def add_depth_arguments(parser: argparse.ArgumentParser, *, of_each_image: bool 
         "--depth-is",
         choices=_DEPTH_IS,
         default="z",
-        help="z: along the axis (default); range: along the ray; disparity: pixels; inverse: 1 / meters",
+        help="z: along the axis (default); range: along the ray; disparity: pixels; inverse: 1 / meters; "
+        "z_buffer: a renderer's, linear in 1 / meters",
     )
     group.add_argument("--depth-channels", choices=get_args(DepthChannels), help="which of several channels is depth")
     group.add_argument("--depth-key", metavar="NAME", help="array of .npz and .h5, or channel of .exr, that is depth")
@@ -68,6 +70,14 @@ def add_depth_arguments(parser: argparse.ArgumentParser, *, of_each_image: bool 
     group.add_argument("--focal-px", type=float, metavar="PX", help="of disparity; default: fx of --intrinsics")
     group.add_argument("--disparity-offset-px", type=float, metavar="PX", help="of disparity: Middlebury's doffs")
     group.add_argument("--inverse-per-unit", type=float, metavar="X", help="stored number times this is 1 / meters")
+    group.add_argument("--z-near-m", type=float, metavar="M", help="of z_buffer: near plane of the renderer's camera")
+    group.add_argument("--z-far-m", type=float, metavar="M", help="of z_buffer: its far plane; inf for none")
+    group.add_argument(
+        "--z-buffer-range",
+        choices=get_args(ZBufferRange),
+        help="of z_buffer: its numbers at the near and the far plane; default: zero_to_one",
+    )
+    group.add_argument("--z-buffer-per-unit", type=float, metavar="X", help="stored number times this is the buffer's")
 
 
 def make_depth_numbers(arguments: argparse.Namespace, example: Path) -> DepthNumbers:
@@ -82,9 +92,10 @@ def make_depth_numbers(arguments: argparse.Namespace, example: Path) -> DepthNum
     Raises:
         FinetuneError: an option is missing, or does not go with the others.
     """
-    from finetune.data.readers.depth_numbers import DepthNumbers
+    from finetune.data.readers.depth_numbers import DepthNumbers, default_invalid
 
-    unit, invalid, _ = SENSORS[arguments.sensor] if arguments.sensor else (None, (0.0,), "")
+    usual = default_invalid(arguments.depth_is, arguments.z_buffer_range)
+    unit, invalid, _ = SENSORS[arguments.sensor] if arguments.sensor else (None, usual, "")
     has_unit = arguments.meters_per_unit is not None or unit is not None
     if arguments.depth_is in ("z", "range") and not has_unit:
         raise FileFault(example, describe_numbers(example, arguments), _name_units(example, arguments))
@@ -98,6 +109,10 @@ def make_depth_numbers(arguments: argparse.Namespace, example: Path) -> DepthNum
         baseline_m=arguments.baseline_m,
         focal_px=arguments.focal_px,
         inverse_per_unit=arguments.inverse_per_unit,
+        z_near_m=arguments.z_near_m,
+        z_far_m=arguments.z_far_m,
+        z_buffer_range=arguments.z_buffer_range,
+        z_buffer_per_unit=arguments.z_buffer_per_unit,
         invalid=arguments.invalid if arguments.invalid is not None else invalid,
         bits=arguments.bits,
         channels=arguments.depth_channels,

@@ -63,7 +63,13 @@ LATER_KEYS: Mapping[tuple[str, str], object] = {
     ("augment", "zoom"): [1.0, 1.0],
 }
 # The same for an entry of ``data.train`` and ``data.val``.
-LATER_KEYS_OF_DATA: Mapping[str, object] = {"depth_key": None}
+LATER_KEYS_OF_DATA: Mapping[str, object] = {
+    "depth_key": None,
+    "z_near_m": None,
+    "z_far_m": None,
+    "z_buffer_range": None,
+    "z_buffer_per_unit": None,
+}
 # Keys of ``environment.json`` that must not change -> the keys of the recipe they come from.
 RESUME_FIXED = {"base_sha256": "model.checkpoint", "total_batch": "run.batch_size x run.accumulate x processes"}
 

@@ -402,7 +402,7 @@ def _explain_range(
         return "max_depth", found, f"Set {describe_range(name_of_limit, end_m)}, or fix the entry {key} ({where})"
     kept = f"; if {unit_name(meters_per_unit)} are right, set {describe_range(name_of_limit, end_m)}"
     if depth.facts and all(facts.numbers.scale for facts in depth.facts):
-        return "unit", f"{found}: the numbers look like shares of a range", explain_shares(key, where)
+        return "unit", f"{found}: the numbers look like shares of a range", explain_shares(key, where, reader)
     units = find_fitting_units(median_m / meters_per_unit, end_m / meters_per_unit, max_depth_m, meters_per_unit)
     numbers = join_with_or([f"{unit.meters:.10g}" for unit in units])
     if _USUAL_MEDIAN_M[0] <= median_m <= _USUAL_MEDIAN_M[1] and end_m <= _USUAL_END_M:

@@ -10,6 +10,7 @@ import numpy as np
 
 from finetune.data.checks.entry import Entry, drop_sensor_ends
 from finetune.data.checks.findings import Finding
+from finetune.data.reader import Reader
 from finetune.data.readers.bits import Bits
 from finetune.utils.text import meters
 
@@ -59,7 +60,7 @@ def find_shares(entry: Entry) -> Iterator[Finding]:
     """Numbers that are all from 0 to 1: meters in front of a camera at a desk, or no meters at all."""
     evidence = describe_shares(entry)
     if evidence:
-        fix = explain_shares(entry.key, entry.where)
+        fix = explain_shares(entry.key, entry.where, entry.reader)
         yield Finding(severity="warn", name="unit", key=entry.key, evidence=evidence, fix=fix)
 
 
@@ -79,12 +80,14 @@ def describe_shares(entry: Entry) -> str | None:
     return evidence if ends or unit < 1.0 or meant_farther else None
 
 
-def explain_shares(key: str, where: str) -> str:
+def explain_shares(key: str, where: str, reader: Reader) -> str:
     """What numbers from 0 to 1 may be, and how to read each; the page of the data set says which they are."""
+    by_pairs = "" if reader.has_option("z_near_m") else "read the data by the reader pairs, and "
     return (
         "The data set or the renderer says what they are. Shares of a far plane: set "
-        f"{key}.meters_per_unit to its meters (of 16 bits, to its meters / 65535). A depth buffer: write meters, "
-        "near * far / (far - number * (far - near)). Each map stretched to its own range: the scale is lost, and only "
+        f"{key}.meters_per_unit to its meters (of 16 bits, to its meters / 65535). A depth buffer: "
+        f"{by_pairs}set {key}.depth_is: z_buffer, with z_near_m and z_far_m of the renderer's camera, and of 16 bits "
+        "z_buffer_per_unit: 1.5259e-5. Each map stretched to its own range: the scale is lost, and only "
         f"head: relative can use them. Meters of what is nearer than 1 m: leave them as they are ({where})"
     )
 

@@ -23,7 +23,11 @@ _MIN_FRAMES = 4  # fewer frames only suggest it
 _FEW_LEVELS = 16  # gray levels out of 256; even dark photographs use more than a hundred
 # Other readings of the numbers, and what ``depth_is`` needs for each.
 _READINGS: tuple[tuple[Reading, str], ...] = (
-    ("disparity", "with baseline_m and intrinsics; of inverse depth depth_is: inverse, with inverse_per_unit"),
+    (
+        "disparity",
+        "with baseline_m and intrinsics; of inverse depth depth_is: inverse, with inverse_per_unit; of a renderer's "
+        "reversed depth buffer depth_is: z_buffer, with z_buffer_range: one_to_zero",
+    ),
     ("range", "with intrinsics"),
 )
 _MIN_FOCAL = 0.1  # focal length as a share of the width: a field of view of 157 degrees

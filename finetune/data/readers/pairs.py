@@ -13,7 +13,7 @@ from pydantic.dataclasses import dataclass
 from finetune.data.reader import DepthIs
 from finetune.data.readers.bits import Bits
 from finetune.data.readers.channels import DepthChannels
-from finetune.data.readers.depth_numbers import DepthNumbers
+from finetune.data.readers.depth_numbers import DepthNumbers, default_invalid
 from finetune.data.readers.files import read_stored_frame
 from finetune.data.readers.frame_files import FrameFiles
 from finetune.data.readers.intrinsics import Intrinsics
@@ -22,6 +22,7 @@ from finetune.data.readers.masks import erode_edges, read_mask, require_mask_lev
 from finetune.data.readers.middlebury import require_disparity_offset
 from finetune.data.readers.orientation import ExifTurns, Turn
 from finetune.data.readers.sensors import SENSORS, Sensor, sensor_note
+from finetune.data.readers.z_buffer import ZBufferRange
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import DataError, ListError, RecipeError
 from finetune.utils.text import percent
@@ -50,6 +51,8 @@ class Pairs(ListedFrames):
     Middlebury's ``doffs``, the distance between the principal points of the two cameras. Inverse depth becomes depth as
     one over it. ``affine_inverse`` is inverse depth of unknown scale and shift, as a relative model predicts it: each
     map becomes depth from 1 to 10, without a unit, for a relative head and a loss that ignores scale and shift.
+    ``z_buffer`` is a renderer's depth buffer between the planes ``z_near_m`` and ``z_far_m``. ``z_buffer_range`` says
+    its numbers at both. At the far plane nothing was drawn, and a pixel is not valid.
 
     ``depth_channels`` says which channel of several is depth (``z`` of points x, y, z; ``r``, the first; ``gray``,
     whose alpha is ignored), or that three channels of 8 bits make up one number: ``rgb24``, red lowest, as CARLA and
@@ -77,7 +80,9 @@ class Pairs(ListedFrames):
     invalid: tuple[float, ...] | None = None  # raw values that mean "nothing measured"; null: [0], or sensor's
     min_depth_m: float = 0.0  # depths up to this are not valid: the near end of the sensor
     max_depth_m: float | None = None  # depths beyond this are not valid: the far end of the sensor; null for no limit
-    depth_is: DepthIs = "z"  # z along the axis; range along the ray; inverse: 1/m; affine_inverse: without unit
+    depth_is: DepthIs = (
+        "z"  # z along the axis; range along the ray; inverse: 1/m; affine_inverse: without unit; z_buffer
+    )
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy, in pixels, or one for each image; or: list
     bits: Bits | None = None  # how the 16 bits of a file hold a number; null: as a plain number
     px_per_unit: float | None = None  # raw disparity times this is pixels: 1.0 (null) for pixels, 0.00390625 for 1/256
@@ -85,6 +90,10 @@ class Pairs(ListedFrames):
     baseline_m: float | None = None  # for disparity: meters between the two cameras
     focal_px: float | None = None  # pixels; of disparity; null: fx of intrinsics
     inverse_per_unit: float | None = None  # for inverse depth: raw value times this is 1 / meters
+    z_near_m: float | None = None  # for z_buffer: near plane of the renderer's camera, meters
+    z_far_m: float | None = None  # for z_buffer: its far plane, meters; .inf for none
+    z_buffer_range: ZBufferRange | None = None  # numbers at the near and the far plane; null: zero_to_one
+    z_buffer_per_unit: float | None = None  # raw value times this is the buffer's: 1.0 (null), or 1 / 65535 of 16 bits
     depth_channels: DepthChannels | None = None  # which of several is depth, or rgb24 | bgr24: 24 bits of three
     depth_key: str | None = None  # array of .npz and .h5, or channel of .exr, that holds depth; null: the one named so
     allow_8_bit: bool = False  # also read depth in 256 steps, if its unit is known; prints how large a step is
@@ -109,13 +118,13 @@ class Pairs(ListedFrames):
 
     def _fill_defaults(self) -> None:
         """Write out what ``sensor`` and the defaults leave open; what is given wins."""
-        unit, invalid, _ = SENSORS[self.sensor] if self.sensor else (None, (0.0,), "")
+        usual = default_invalid(self.depth_is, self.z_buffer_range)
+        unit, invalid, _ = SENSORS[self.sensor] if self.sensor else (None, usual, "")
         # A sensor's unit is meters, so it says nothing of disparity and inverse depth.
         if self.meters_per_unit is None and self.depth_is in ("z", "range"):
             object.__setattr__(self, "meters_per_unit", unit)
         if self.invalid is None:
-            # In inverse depth of unknown shift, 0 is a number like any other.
-            object.__setattr__(self, "invalid", () if self.depth_is == "affine_inverse" else invalid)
+            object.__setattr__(self, "invalid", usual if self.depth_is == "affine_inverse" else invalid)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -221,6 +230,10 @@ class Pairs(ListedFrames):
             baseline_m=self.baseline_m,
             focal_px=self.focal_px,
             inverse_per_unit=self.inverse_per_unit,
+            z_near_m=self.z_near_m,
+            z_far_m=self.z_far_m,
+            z_buffer_range=self.z_buffer_range,
+            z_buffer_per_unit=self.z_buffer_per_unit,
             invalid=self.invalid,
             bits=self.bits,
             channels=self.depth_channels,

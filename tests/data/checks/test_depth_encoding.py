@@ -66,7 +66,10 @@ def test_numbers_from_0_to_1_may_be_three_things(
         return
     (unit_finding,) = [one for one in found if one.name == "unit"]
     assert said in unit_finding.evidence
-    assert "near * far / (far - number * (far - near))" in unit_finding.fix
+    assert (
+        "A depth buffer: read the data by the reader pairs, and set data.train.0.depth_is: z_buffer, with z_near_m"
+        in (unit_finding.fix)
+    )
     assert not any(one.fix.startswith("Set model.max_depth_m") or one.name == "sentinel" for one in found)
 
 

@@ -150,6 +150,75 @@ def test_affine_labels_hold_0_and_invalid_values_that_are_named(tmp_path: Path) 
     assert not reader_of(tmp_path, np.full(16, np.nan), depth_is="affine_inverse")[0].valid.any()
 
 
+# Planes at 1 m and 4 m: f / (f - n) * (1 - n / z) is 4/3 * (1 - 1/2) = 2/3 at 2 m, and 4/3 * (1 - 5/8) = 1/2 at 1.6 m.
+PLANES: dict[str, Any] = {"depth_is": "z_buffer", "z_near_m": 1.0, "z_far_m": 4.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "raw"),
+    [
+        ({}, np.array([2 / 3, 0.5, 1.0, np.nan] * 4, np.float32)),
+        ({"z_buffer_range": "zero_to_one", "z_buffer_per_unit": 1 / 65535}, np.array([43690, 32767.5, 65535, 0] * 4)),
+        ({"z_buffer_range": "one_to_zero"}, np.array([1 / 3, 0.5, 0.0, -0.0] * 4, np.float32)),
+        ({"z_buffer_range": "minus_one_to_one"}, np.array([1 / 3, 0.0, 1.0, np.inf] * 4, np.float32)),
+    ],
+)
+def test_a_depth_buffer_is_meters_between_its_planes(tmp_path: Path, options: dict[str, Any], raw: np.ndarray) -> None:
+    reader = reader_of(tmp_path, raw, **PLANES, **options)
+    sample = reader[0]
+    assert sample.valid[0, :4].tolist() == [True, True, False, False]
+    np.testing.assert_allclose(sample.depth_m[0, :4], [2.0, 1.6, 0.0, 0.0], rtol=1e-6)
+    assert reader.stored_number(2.0) == pytest.approx(raw[0], rel=1e-6)
+    nearer = reader_of(tmp_path, raw, **PLANES, **options, max_depth_m=1.8, min_depth_m=1.5)[0]
+    assert nearer.valid[0, :4].tolist() == [False, True, False, False]
+
+
+def test_a_depth_buffer_without_a_far_plane(tmp_path: Path) -> None:
+    # 0.1 / z: what is at 10 km is as exact as what is near.
+    raw = np.array([0.05, 1e-5, 0.0, 1.0] * 4, np.float32)
+    options: dict[str, Any] = {
+        "depth_is": "z_buffer",
+        "z_near_m": 0.1,
+        "z_far_m": float("inf"),
+        "z_buffer_range": "one_to_zero",
+    }
+    sample = reader_of(tmp_path, raw, **options)[0]
+    np.testing.assert_allclose(sample.depth_m[0, :4], [2.0, 1e4, 0.0, 0.1], rtol=1e-6)
+    assert sample.valid[0, :4].tolist() == [True, True, False, True]
+
+
+@pytest.mark.parametrize(
+    ("options", "raw", "said"),
+    [
+        # Meters, device coordinates and 16 bits, all taken for numbers from 0 to 1.
+        ({}, np.full(16, 2.5, np.float32), "holds 2.5, but a depth buffer zero_to_one has numbers from 0 to 1"),
+        ({}, np.linspace(-1, 1, 16, dtype=np.float32), "holds -1, but"),
+        (
+            {"z_buffer_range": "one_to_zero"},
+            np.arange(16, dtype=np.uint16) + 30000,
+            "one_to_zero has numbers from 0 to 1",
+        ),
+        ({"z_buffer_range": "minus_one_to_one"}, np.full(16, 1.5, np.float32), "has numbers from -1 to 1"),
+        ({"z_buffer_per_unit": 1 / 255}, np.arange(16, dtype=np.uint16) + 300, "has numbers from 0 to 255"),
+    ],
+)
+def test_numbers_that_no_such_depth_buffer_has_are_refused(
+    tmp_path: Path, options: dict[str, Any], raw: np.ndarray, said: str
+) -> None:
+    with pytest.raises(DataError, match=r"0\.npy: holds .*z_buffer_range and z_buffer_per_unit") as caught:
+        reader_of(tmp_path, raw, **PLANES, **options)[0]
+    assert said in str(caught.value)
+
+
+def test_codes_for_nothing_are_no_numbers_of_a_depth_buffer(tmp_path: Path) -> None:
+    raw = np.array([0.5, -1.0, 0.5, 2.0] * 4, np.float32)
+    sample = reader_of(tmp_path, raw, **PLANES, invalid=(-1.0, 2.0))[0]
+    assert sample.valid[0, :4].tolist() == [True, False, True, False] and sample.depth_m[0, 0] == np.float32(1.6)
+    # A few beyond the far plane are no reason to refuse the map.
+    raw[1] = 0.75
+    assert reader_of(tmp_path, np.abs(raw), **PLANES)[0].valid[0, :4].tolist() == [True, True, True, False]
+
+
 def test_z_and_24_bits_through_the_reader(tmp_path: Path) -> None:
     points = np.stack([COLUMNS, COLUMNS + 1, COLUMNS + 1000.0], axis=-1)
     sample = reader_of(tmp_path, points, depth_channels="z", meters_per_unit=0.001)[0]
@@ -170,6 +239,13 @@ def test_z_and_24_bits_through_the_reader(tmp_path: Path) -> None:
         ({"depth_is": "inverse", "inverse_per_unit": 1.0, "baseline_m": 0.1}, "baseline_m"),
         ({"meters_per_unit": 0.001, "disparity_offset_px": 31.0}, "disparity_offset_px"),
         ({"meters_per_unit": 0.001, "inverse_per_unit": 1.0}, "inverse_per_unit"),
+        ({"depth_is": "z_buffer", "z_far_m": 4.0}, "z_near_m"),
+        ({"depth_is": "z_buffer", "z_near_m": 1.0}, "z_far_m"),
+        ({"depth_is": "z_buffer", "z_near_m": 4.0, "z_far_m": 4.0}, "z_far_m"),
+        ({"depth_is": "z_buffer", "z_near_m": 4.0, "z_far_m": float("nan")}, "z_far_m"),
+        ({"depth_is": "z_buffer", "z_near_m": 1.0, "z_far_m": 4.0, "z_buffer_per_unit": 0.0}, "z_buffer_per_unit"),
+        ({"depth_is": "z_buffer", "z_near_m": 1.0, "z_far_m": 4.0, "meters_per_unit": 1.0}, "meters_per_unit"),
+        ({"meters_per_unit": 1.0, "z_near_m": 1.0}, "z_near_m"),
         ({"depth_is": "affine_inverse", "max_depth_m": 3.0}, "max_depth_m"),
         ({"depth_is": "affine_inverse", "min_depth_m": 3.0}, "min_depth_m"),
         ({"depth_is": "affine_inverse", "meters_per_unit": 1.0}, "meters_per_unit"),
