@@ -3,16 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
 
 from finetune.data.lenses import MIXED
-from finetune.evaluation.results import ScoredImage
-from finetune.models.depth_model import DepthModel
+from finetune.models.training_camera import TrainingCamera
+
+if TYPE_CHECKING:
+    from finetune.evaluation.results import ScoredImage
 
 # Two numbers that are nearer than this are called the same.
 _ROUNDING = 1e-3
 
 
-def explain_lens(network: DepthModel, focal_px: float) -> Iterator[str]:
+class LensModel(Protocol):
+    """What of a network tells its lenses; an exported file has it too."""
+
+    @property
+    def camera(self) -> TrainingCamera | None:
+        """The focal lengths of the training; None where they are not known."""
+        ...
+
+    @property
+    def max_depth_m(self) -> float | None:
+        """Of the head; None for a relative model."""
+        ...
+
+
+def explain_lens(network: LensModel, focal_px: float) -> Iterator[str]:
     """
     Args:
         network: of the model.
@@ -49,7 +66,7 @@ def explain_lens(network: DepthModel, focal_px: float) -> Iterator[str]:
     )
 
 
-def lens_warnings(network: DepthModel, images: Sequence[ScoredImage]) -> Iterator[str]:
+def lens_warnings(network: LensModel, images: Sequence[ScoredImage]) -> Iterator[str]:
     """One warning of each kind about the lenses of scored images, with the number of images."""
     found: dict[str, list[str]] = {}
     for image in images:

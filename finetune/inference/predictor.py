@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import math
 import os
-import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeGuard, get_args
+from typing import Any, TypeGuard, get_args
 
 import numpy as np
 import torch
@@ -18,10 +17,7 @@ from torch import Tensor
 
 from finetune.data.camera import Camera, camera_of
 from finetune.data.preprocessing import Preprocessing
-from finetune.data.readers.exif import guess_camera
-from finetune.data.readers.files import read_image
-from finetune.data.readers.image_levels import ImageLevels
-from finetune.inference.lens_notes import explain_lens
+from finetune.inference.image_input import CameraLike, ImageLike, find_focal_px, to_image_array, warn_of_lens
 from finetune.inference.point_cloud import PointCloud, point_cloud
 from finetune.models.checkpoints.fill import whole_network
 from finetune.models.checkpoints.identity import IN_RECIPE, ORIGINAL_INPUT_SIZE, ArgumentNames
@@ -33,16 +29,7 @@ from finetune.models.training_camera import TrainingCamera
 from finetune.utils.errors import CheckpointError, FinetuneError
 from finetune.utils.kinds import Kind, KindOption
 
-if TYPE_CHECKING:
-    from PIL import Image
-
 DEVICES = ("auto", "cpu", "cuda")
-# PIL modes that become RGB without a change of scale.
-_PIL_MODES = ("RGB", "RGBA", "RGBX", "L", "LA", "P", "PA", "1", "CMYK", "YCbCr", "HSV", "LAB")
-# The camera of the training, as ``predict`` is told to assume it.
-TRAINING: Literal["training"] = "training"
-CameraLike: TypeAlias = tuple[float, float, float, float] | Camera | Literal["training"]
-ImageLike: TypeAlias = "NDArray[np.uint8] | str | os.PathLike[str] | Image.Image"
 _IN_PYTHON = ArgumentNames(
     source="name",
     kind="kind",
@@ -131,7 +118,7 @@ class Predictor:
         focal_px = None
         if self.canonical:
             file = image if isinstance(image, str | os.PathLike) else None
-            focal_px = self._find_focal_px(array, camera, file)
+            focal_px = find_focal_px(self, array, camera, file)
         return self.predict_at(array, focal_px, flip=flip)
 
     def predict_at(
@@ -145,41 +132,6 @@ class Predictor:
             return prediction
         mirrored = resize_prediction(self(batch.flip(-1), focal_px), size)[:, ::-1]
         return np.asarray((prediction + mirrored) / 2, dtype=np.float32)
-
-    def _find_focal_px(
-        self, image: NDArray[np.uint8], camera: CameraLike | None, file: str | os.PathLike[str] | None
-    ) -> float:
-        assert self.canonical is not None
-        height, width = image.shape[:2]
-        if camera is None and file is not None:
-            camera = guess_camera(file, height, width)
-            if camera is not None:
-                warnings.warn(
-                    f"{file}: its focal length is taken from EXIF, {camera.fx_px:.0f} px, which is a guess",
-                    stacklevel=3,
-                )
-        if camera is None:
-            raise ValueError(
-                f"{self.source} predicts meters only with the camera of the image: give camera=(fx, fy, cx, cy) in "
-                'pixels, or camera="training" to assume that of its training'
-            )
-        if isinstance(camera, str):
-            if camera != TRAINING:
-                raise ValueError(f"camera is {camera!r}; expected fx, fy, cx, cy in pixels, a Camera, or {TRAINING!r}")
-            focal_px = self.canonical.focal_px
-            warnings.warn(
-                f"{self.source}: the camera of the training is assumed, {focal_px:.0f} px at the network's size; for "
-                "another lens every depth is off by the ratio",
-                stacklevel=3,
-            )
-            return focal_px
-        focal_px = self.preprocessing.focal_px(camera_of(camera, height, width), height, width)
-        self._warn_of_lens(focal_px)
-        return focal_px
-
-    def _warn_of_lens(self, focal_px: float) -> None:
-        for clause in explain_lens(self.network, focal_px):
-            warnings.warn(f"{self.source}: the focal length {clause}", stacklevel=4)
 
     def points(
         self,
@@ -208,7 +160,7 @@ class Predictor:
         height, width = image.shape[:2]
         camera = camera_of(intrinsics, height, width)
         focal_px = self.preprocessing.focal_px(camera, height, width)
-        self._warn_of_lens(focal_px)
+        warn_of_lens(self, focal_px)
         depth_m = self.predict_at(image, focal_px)
         return point_cloud(depth_m, image, camera, edge_ratio=edge_ratio, max_points=max_points)
 
@@ -401,56 +353,3 @@ def _read_preprocessing(checkpoint: Checkpoint, wording: ArgumentNames) -> Prepr
         return Preprocessing.from_mapping(mapping)
     except ValueError as error:
         raise CheckpointError(checkpoint.metadata_file, str(error), "Export it again from its run folder") from error
-
-
-def to_image_array(image: ImageLike, levels: ImageLevels | None = None) -> NDArray[np.uint8]:
-    """
-    Args:
-        image: an array, the path of an image file, or a PIL image.
-        levels: the values of black and white in files of more than 8 bits.
-
-    Returns:
-        (H, W, 3) uint8, RGB. A file or a PIL image is turned upright as its EXIF tag says.
-
-    Raises:
-        ValueError: it is none of these; names the fix.
-        DataError: there is no such file, or it is not an image.
-    """
-    if isinstance(image, str | os.PathLike):
-        return read_image(image, upright=True, levels=levels)
-    pil = sys.modules.get("PIL.Image")  # a caller with such an image has imported it
-    if pil is not None and isinstance(image, pil.Image):
-        from PIL import ImageOps
-
-        if image.mode not in _PIL_MODES:
-            raise ValueError(
-                f"image has PIL's mode {image.mode}, whose scale is not known; expected RGB: give the path of the file"
-            )
-        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
-    _require_image(image)
-    return np.asarray(image)
-
-
-def _require_image(image: object) -> None:
-    """
-    Raises:
-        ValueError: not (H, W, 3) uint8; names the fix.
-    """
-    if not isinstance(image, np.ndarray):
-        raise ValueError(
-            f"image is a {type(image).__name__}; expected an array, such as np.asarray(image), a path, or a PIL image"
-        )
-    found = f"image is {image.dtype} of shape {image.shape}; expected (height, width, 3) uint8, RGB"
-    if image.dtype.kind == "f":
-        raise ValueError(f"{found}: where its values are 0 to 1, use (image * 255).round().astype(np.uint8)")
-    if image.dtype != np.uint8:
-        divided = "65535, use (image // 257)" if image.dtype == np.uint16 else "255, use image"
-        raise ValueError(f"{found}: where its values are 0 to {divided}.astype(np.uint8)")
-    if image.ndim == 2:
-        raise ValueError(f"{found}: from gray, use np.repeat(image[..., None], 3, axis=2)")
-    if image.ndim == 3 and image.shape[2] == 4:
-        raise ValueError(f"{found}: without its alpha channel it is image[..., :3]")
-    if image.ndim == 3 and image.shape[0] == 3 and image.shape[2] != 3:
-        raise ValueError(f"{found}: from channels first, use image.transpose(1, 2, 0)")
-    if image.ndim != 3 or image.shape[2] != 3 or image.size == 0:
-        raise ValueError(found)

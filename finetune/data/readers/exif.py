@@ -39,8 +39,10 @@ def has_focal_length(path: str | os.PathLike[str]) -> bool:
 
 
 def _read_focal_mm(path: str | os.PathLike[str]) -> float | None:
-    from PIL import Image
-
+    try:
+        from PIL import Image
+    except ImportError:  # where exported files run there may be none; nobody knows the camera then
+        return None
     try:
         with Image.open(path) as image:
             value = float(image.getexif().get_ifd(_EXIF_FIELDS).get(_FOCAL_IN_35MM, 0))

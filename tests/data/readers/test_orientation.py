@@ -16,7 +16,7 @@ from finetune.data.readers.files import read_image
 from finetune.data.readers.orientation import orientation_of, turn_camera_upright, turn_sample_upright, turn_upright
 from finetune.data.readers.pairs import Pairs
 from finetune.data.sample import DepthSample
-from finetune.inference.predictor import to_image_array
+from finetune.inference.image_input import to_image_array
 from finetune.utils.errors import DataError
 
 
