@@ -54,9 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _export(arguments: argparse.Namespace) -> None:
     from finetune.data.readers.files import read_image
     from finetune.export.export import export_model, make_exporter
+    from finetune.export.options import ExportOptions
 
-    wanted = {"half": arguments.half, "dynamic": arguments.dynamic}
-    make_exporter(arguments.to, arguments.output, arguments.force, **wanted).require_writable(None)
+    options = ExportOptions(precision="float16" if arguments.half else "float32", dynamic=arguments.dynamic)
+    make_exporter(arguments.to, arguments.output, arguments.force, options).require_writable(None)
     if arguments.image and not is_file(arguments.image):
         raise FinetuneError(
             f"{arguments.image}: {missing(arguments.image)}. Name an image with --image, or leave it out."
@@ -76,7 +77,7 @@ def _export(arguments: argparse.Namespace) -> None:
             arguments.output,
             image,
             arguments.force,
-            **wanted,
+            options,
             for_camera_px=arguments.for_camera,
         )
     )

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.export.comparison import Comparison
+from finetune.export.options import DEFAULTS, ExportOptions, Precision
 
 if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
@@ -29,22 +30,23 @@ class Exporter(Protocol):
         suffix: the end of the output's name, such as ``.pth``; "" for a folder.
         limit: the largest difference allowed from our own prediction, as a share of its spread (max - min).
         holds_camera: whether whoever loads the export can say the camera of an image, as a canonical model needs.
-        image_size: height and width in pixels of the images that the export is made for, if the format needs one size.
-        half: whether the weights are stored as float16.
-        dynamic: whether inputs of any size are accepted, in a format that otherwise accepts one size.
+        precisions: those that it can be written in.
+        takes: names of the other fields of ``ExportOptions`` that mean something to this format.
+        options: what was asked for.
+        image: (H, W, 3) uint8 RGB of ``options.image_size``, on which the export is compared; None before it is read.
     """
 
     suffix: str
     limit: float
     holds_camera: bool = False
-    image_size: tuple[int, int]
-    half: bool
-    dynamic: bool
+    precisions: tuple[Precision, ...] = ("float32", "float16")
+    takes: frozenset[str] = frozenset()
+    options: ExportOptions
+    image: NDArray[np.uint8] | None
 
-    def __init__(self, *, image_size: tuple[int, int] = (480, 640), half: bool = False, dynamic: bool = False) -> None:
-        self.image_size = image_size
-        self.half = half
-        self.dynamic = dynamic
+    def __init__(self, options: ExportOptions = DEFAULTS, image: NDArray[np.uint8] | None = None) -> None:
+        self.options = options
+        self.image = image
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """

@@ -19,7 +19,7 @@ class Comparison:
         spread: max - min of the model's own prediction.
         limit: the largest difference allowed, as a share of the spread.
         unit: ``m``, or ``inverse depth``.
-        stored_as: ``float32`` or ``float16``.
+        stored_as: a precision, such as ``float32``.
         notes: sentences about the format, one a line.
     """
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from finetune.export.base import Exporter, PredictImage
 from finetune.export.comparison import Comparison
 from finetune.export.folding import fold_camera
+from finetune.export.options import DEFAULTS, HALF_LIMIT, OPTIONS_OF_FORMATS, ExportOptions
 from finetune.export.test_image import default_test_image
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ResultError
@@ -31,7 +32,6 @@ from finetune.utils.signals import Interrupted
 if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
 
-HALF_LIMIT = 0.02  # as a share of the spread
 # The start of the name of the hidden folder for an export, and the file in it that the exporting process keeps locked.
 PREFIX, _LOCK = ".export-", "lock"
 _ABANDONED_AFTER_S = 24 * 3600.0
@@ -43,8 +43,7 @@ def export_model(
     output: Path,
     image: NDArray[np.uint8] | None = None,
     force: bool = False,
-    half: bool = False,
-    dynamic: bool = False,
+    options: ExportOptions = DEFAULTS,
     for_camera_px: float | None = None,
 ) -> Comparison:
     """
@@ -57,8 +56,7 @@ def export_model(
         image: (H, W, 3) uint8 RGB to compare on. A format that is made for one image size is made for this one. The
             default is ``default_test_image()``.
         force: replace an existing file or folder.
-        half: store float16; the comparison then shows how much the predictions change.
-        dynamic: accept inputs of any size; for ``onnx`` only.
+        options: what else is asked for. Their ``image_size`` becomes that of ``image``.
         for_camera_px: focal length of a camera whose images have the size of ``image``, pixels: a canonical model is
             written for this camera alone.
 
@@ -70,7 +68,7 @@ def export_model(
         FinetuneError: there is no such format, it cannot hold this model, or the output cannot be written there.
     """
     image = default_test_image() if image is None else image
-    exporter = make_exporter(to, output, force, image_size=(image.shape[0], image.shape[1]), half=half, dynamic=dynamic)
+    exporter = make_exporter(to, output, force, replace(options, image_size=(image.shape[0], image.shape[1])), image)
     predictor = _choose_camera(predictor, exporter, to, for_camera_px)
     exporter.require_writable(predictor.max_depth_m)
     with explain_write_errors(output), _hidden_folder(_nearest_folder(output)) as hidden:
@@ -110,7 +108,7 @@ def _choose_camera(predictor: Predictor, exporter: Exporter, to: str, for_camera
         return predictor
     if to == "adapter":
         raise FinetuneError("format adapter keeps the canonical camera. Leave out --for-camera.")
-    folded = fold_camera(predictor, for_camera_px, exporter.image_size)
+    folded = fold_camera(predictor, for_camera_px, exporter.options.image_size)
     assert folded.max_depth_m is not None
     if to == "huggingface" and not folded.max_depth_m.is_integer():
         raise FinetuneError(
@@ -147,23 +145,21 @@ def make_exporter(
     to: str,
     output: Path,
     force: bool,
-    *,
-    image_size: tuple[int, int] = (480, 640),
-    half: bool = False,
-    dynamic: bool = False,
+    options: ExportOptions = DEFAULTS,
+    image: NDArray[np.uint8] | None = None,
 ) -> Exporter:
     """
     Returns:
         The exporter of a format, if it may write there.
 
     Raises:
-        FinetuneError: there is no such format, the name is not one of its files, or something is there already.
+        FinetuneError: there is no such format, it has no such option, the name is not one of its files, or something is
+            there already.
     """
     if to not in registry.EXPORTERS:
         raise FinetuneError(f"{to} is not an export format; expected one of {', '.join(registry.EXPORTERS)}.")
-    if dynamic and to != "onnx":
-        raise FinetuneError(f"format {to} accepts images of any size already; --dynamic is for onnx. Leave it out.")
-    exporter: Exporter = registry.find(registry.EXPORTERS, to)(image_size=image_size, half=half, dynamic=dynamic)
+    exporter: Exporter = registry.find(registry.EXPORTERS, to)(options, image)
+    _require_taken(exporter, to)
     if exporter.suffix and (output.suffix != exporter.suffix or is_folder(output)):
         example = output / f"model{exporter.suffix}" if is_folder(output) else Path(f"{output}{exporter.suffix}")
         raise FinetuneError(
@@ -173,6 +169,22 @@ def make_exporter(
     if existing and not force:
         raise FinetuneError(f"{' and '.join(existing)}: already there. Name another --output, or replace with --force.")
     return exporter
+
+
+def _require_taken(exporter: Exporter, to: str) -> None:
+    """
+    Raises:
+        FinetuneError: an option means nothing to this format.
+    """
+    options = exporter.options
+    if options.precision not in exporter.precisions:
+        raise FinetuneError(
+            f"format {to} is written in {' or '.join(exporter.precisions)}, not in {options.precision}. Choose another "
+            "--precision, or leave it out."
+        )
+    for name, option in OPTIONS_OF_FORMATS.items():
+        if getattr(options, name) != getattr(DEFAULTS, name) and name not in exporter.takes:
+            raise FinetuneError(f"{option} is not for format {to}, but for onnx. Leave it out.")
 
 
 def _compare(
@@ -204,10 +216,9 @@ def _compare(
         near=_largest_and_mean(difference[near]),
         far=_largest_and_mean(difference[~near]),
         spread=spread,
-        # float16 changes every weight by up to 5e-4 of its value, so only a broken export can be recognized.
-        limit=max(exporter.limit, HALF_LIMIT) if exporter.half else exporter.limit,
+        limit=exporter.limit if exporter.options.precision == "float32" else max(exporter.limit, HALF_LIMIT),
         unit="m" if predictor.kind == "metric" else "inverse depth",
-        stored_as="float16" if exporter.half else "float32",
+        stored_as=exporter.options.precision,
     )
     if not comparison.acceptable:
         raise ResultError(

@@ -76,7 +76,7 @@ class HuggingFace(Exporter):
         output.mkdir()
         network = predictor.network
         state = network.state_dict()
-        height, width = predictor.preprocessing.network_size(*self.image_size)
+        height, width = predictor.preprocessing.network_size(*self.options.image_size)
         fitted = refitted_positions(
             state[POSITIONS],
             height // PATCH,
@@ -84,7 +84,7 @@ class HuggingFace(Exporter):
             offset=network.position_offset,
             other=TRANSFORMERS_OFFSET,
         )
-        dtype = torch.float16 if self.half else torch.float32
+        dtype = torch.float16 if self.options.half else torch.float32
         tensors = {
             name: tensor.to("cpu", dtype).contiguous()
             for name, tensor in HuggingFaceNames.from_ours(state | {POSITIONS: fitted}).items()
@@ -101,8 +101,8 @@ class HuggingFace(Exporter):
         }
         side = round((fitted.shape[1] - 1) ** 0.5)
         _write_json(output / OURS_FILE, ours)
-        _write_json(output / CONFIG_FILE, make_model_config(predictor, side, self.half))
-        _write_json(output / PROCESSOR_FILE, make_processor_config(predictor.preprocessing, self.image_size))
+        _write_json(output / CONFIG_FILE, make_model_config(predictor, side, self.options.half))
+        _write_json(output / PROCESSOR_FILE, make_processor_config(predictor.preprocessing, self.options.image_size))
         self._write_card(predictor, output, None)
 
     def read(self, output: Path, device: str) -> PredictImage:
@@ -126,21 +126,22 @@ class HuggingFace(Exporter):
             other_largest=float(np.abs(_make_predict(model, output)(other) - predictor.predict(other)).max() / spread),
         )
         self._write_card(predictor, output, measured)
-        differing = differing_sizes(predictor.preprocessing, self.image_size)
+        differing = differing_sizes(predictor.preprocessing, self.options.image_size)
         notes = [
             f"through its own processor: median difference {measured.pipeline_median:.2g}, 99th percentile "
             f"{measured.pipeline_99th:.2g} of the spread"
         ]
         if differing:
+            size = _format_size(self.options.image_size)
             notes.append(
-                f"made for images of {_format_size(self.image_size)}; for others transformers' processor may choose "
+                f"made for images of {size}; for others transformers' processor may choose "
                 f"another network size than ours: {'; '.join(differing)}"
             )
         return notes
 
     def _write_card(self, predictor: Predictor, output: Path, measured: MeasuredDifferences | None) -> None:
-        sizes = differing_sizes(predictor.preprocessing, self.image_size)
-        text = make_model_card(predictor, self.image_size, measured, sizes)
+        sizes = differing_sizes(predictor.preprocessing, self.options.image_size)
+        text = make_model_card(predictor, self.options.image_size, measured, sizes)
         (output / MODEL_CARD).write_text(text, encoding="utf-8")
 
 

@@ -53,7 +53,7 @@ class Official(Exporter):
         """Write all tensors by their official names, as float32 or float16, and the description."""
         import torch
 
-        dtype = torch.float16 if self.half else torch.float32
+        dtype = torch.float16 if self.options.half else torch.float32
         state = predictor.network.state_dict()
         state[POSITIONS] = self._refit_positions(predictor, state[POSITIONS])
         tensors = OfficialNames.from_ours(state)
@@ -78,7 +78,7 @@ class Official(Exporter):
         """
         from finetune.models.position_embedding import refitted_positions
 
-        height, width = predictor.preprocessing.network_size(*self.image_size)
+        height, width = predictor.preprocessing.network_size(*self.options.image_size)
         offset = predictor.network.position_offset
         self.require_positions(predictor.source, offset, (height, width))
         return refitted_positions(stored, height // PATCH, width // PATCH, offset=offset, other=ORIGINAL_OFFSET)

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.export.base import Exporter, PredictImage
+from finetune.export.check_pack import (
+    check_folder,
+    make_check_cases,
+    read_check_inputs,
+    require_right,
+    write_check_pack,
+)
 from finetune.export.comparison import Comparison
 from finetune.export.folding import FOR_CAMERA
 from finetune.models.encoder_specs import PATCH
@@ -49,25 +56,32 @@ class Onnx(Exporter):
     suffix = ".onnx"
     limit = 1e-3
     holds_camera = True
+    precisions = ("float32",)
+    takes = frozenset({"dynamic"})
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """
         Raises:
-            FinetuneError: the libraries that write and run such a file are not installed, or half precision is asked
-                for.
+            FinetuneError: the libraries that write and run such a file are not installed.
         """
         missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
         if missing:
             raise FinetuneError(f"format onnx needs {', '.join(missing)}. Install them: pip install -e '.[onnx]'.")
-        if self.half:
-            raise FinetuneError("format onnx is written in float32. Leave out --half; runtimes convert as they load.")
 
     def targets(self, output: Path) -> list[Path]:
-        """The file."""
-        return [output]
+        """The check pack, and the file."""
+        return [check_folder(output, self.suffix), output]
 
     def write(self, predictor: Predictor, output: Path) -> None:
-        """Use PyTorch's exporter. The position embedding is a constant or, for any size, computed in the graph."""
+        """The file by PyTorch's exporter, and its check pack."""
+        self._write_graph(predictor, output)
+        assert self.image is not None
+        cases = make_check_cases(predictor, self.image, self.options)
+        folder = check_folder(output, self.suffix)
+        write_check_pack(folder, cases, predictor, model=output.name, precision=self.options.precision)
+
+    def _write_graph(self, predictor: Predictor, output: Path) -> None:
+        """The position embedding is a constant or, for any size, computed in the graph."""
         import onnx
         import torch
 
@@ -84,10 +98,10 @@ class Onnx(Exporter):
             )
         height, width = self._network_size(predictor)
         canonical = predictor.canonical
-        traced = TracedNetwork(network, None if self.dynamic else (height, width)).eval()
+        traced = TracedNetwork(network, None if self.options.dynamic else (height, width)).eval()
         given = (torch.zeros(1, 3, height, width), *([torch.tensor([canonical.focal_px])] if canonical else []))
         shapes: dict[str, dict[int, object] | None] | None = None
-        if self.dynamic:
+        if self.options.dynamic:
             rows, columns = (torch.export.Dim(name, min=2, max=300) for name in ("rows", "columns"))
             shapes = {"image": {2: PATCH * rows, 3: PATCH * columns}, **({FOCAL: None} if canonical else {})}
         with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "torch.export"):
@@ -120,8 +134,11 @@ class Onnx(Exporter):
     ) -> Sequence[str]:
         """For a file that accepts any size, compare three more sizes on the same image."""
         prediction = OnnxPredictor(output)
+        folder = check_folder(output, self.suffix)
+        answers = [prediction.run_inputs(inputs) for inputs in read_check_inputs(folder)]
+        require_right(folder, answers, comparison.output)
         of_lens = self._compare_lens(predictor, prediction, image, comparison)
-        if not self.dynamic:
+        if not self.options.dynamic:
             height, width = self._network_size(predictor)
             only = f"{comparison.output}: accepts normalized images of {height}x{width} (height x width) only"
             return [only, *of_lens]
@@ -170,14 +187,14 @@ class Onnx(Exporter):
         ]
 
     def _network_size(self, predictor: Predictor) -> tuple[int, int]:
-        return predictor.preprocessing.network_size(*self.image_size)
+        return predictor.preprocessing.network_size(*self.options.image_size)
 
     def _make_metadata(self, predictor: Predictor) -> dict[str, object]:
         preprocessing = predictor.preprocessing
         return {
             "kind": predictor.kind,
             "max_depth_m": predictor.max_depth_m,
-            "input_size": "any" if self.dynamic else list(self._network_size(predictor)),
+            "input_size": "any" if self.options.dynamic else list(self._network_size(predictor)),
             "preprocessing": preprocessing.to_mapping(),
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
@@ -257,7 +274,11 @@ class OnnxPredictor:
         given = {INPUT: pixels}
         if "camera" in self.metadata:
             given[FOCAL] = np.array([focal_px], dtype=np.float32)
-        (prediction,) = self._session.run(None, given)
+        return self.run_inputs(given)
+
+    def run_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
+        """The prediction for inputs as the file takes them, by their names."""
+        (prediction,) = self._session.run(None, dict(inputs))
         return np.asarray(prediction, dtype=np.float32)
 
 

@@ -21,6 +21,7 @@ from finetune.commands.export import main
 from finetune.data.preprocessing import Preprocessing
 from finetune.export.export import Comparison, export_model
 from finetune.export.huggingface import HuggingFace, differing_sizes, transformers_size
+from finetune.export.options import ExportOptions
 from finetune.export.test_image import draw_dead_leaves
 from finetune.inference.predictor import Predictor, load_model
 from finetune.models.checkpoints.official import Official
@@ -267,7 +268,9 @@ def test_without_transformers_it_says_what_to_install(
 
 def test_half_says_what_it_costs(tmp_path: Path) -> None:
     model = varied_model(tmp_path, "tiny", 10.0, (112, 154))
-    comparison = export_model(model, "huggingface", tmp_path / "hf", draw_dead_leaves(*CAMERA), half=True)
+    comparison = export_model(
+        model, "huggingface", tmp_path / "hf", draw_dead_leaves(*CAMERA), options=ExportOptions(precision="float16")
+    )
     assert isinstance(comparison, Comparison)
     assert "huggingface, stored as float16, reloaded" in str(comparison)
     assert 1e-5 < comparison.largest / comparison.spread < 0.02

@@ -46,6 +46,7 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
     session = onnxruntime.InferenceSession(str(out))
     assert [(tensor.name, tensor.shape) for tensor in session.get_inputs()] == [("image", [1, 3, 28, 42])]
     assert [(tensor.name, tensor.shape) for tensor in session.get_outputs()] == [("depth_m", [1, 1, 28, 42])]
+    assert sorted(path.name for path in (tmp_path / "m.check").iterdir()) == ["check.npz", "check_engine.py"]
     exported = OnnxPredictor(out)
     assert exported.metadata["max_depth_m"] == 10.0
     assert (exported.metadata["kind"], exported.metadata["opset"], exported.metadata["input_size"]) == (
@@ -77,9 +78,9 @@ def test_what_it_cannot_is_one_sentence(
 ) -> None:
     call = [str(weights), "--to", "onnx", "--output", str(tmp_path / "m.onnx")]
     assert export.main([*call, "--half"]) == 2
-    assert "Leave out --half" in capsys.readouterr().err
+    assert "format onnx is written in float32, not in float16" in capsys.readouterr().err
     assert export.main([str(weights), "--to", "official", "--output", str(tmp_path / "m.pth"), "--dynamic"]) == 2
-    assert "--dynamic is for onnx" in capsys.readouterr().err
+    assert "--dynamic is not for format official, but for onnx" in capsys.readouterr().err
     with monkeypatch.context() as absent:
         absent.setitem(sys.modules, "onnxruntime", None)
         absent.setattr("finetune.export.onnx.find_spec", lambda name: None if name == "onnxruntime" else name)

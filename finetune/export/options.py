@@ -1,0 +1,46 @@
+"""What an export is asked for, beyond its format and its name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Precision = Literal["float32", "float16", "mixed"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+InputType = Literal["float32", "uint8"]
+# As ``--batch`` takes it: any number of images at a time.
+ANY_BATCH: Literal["any"] = "any"
+# The largest difference allowed of a file that does not store float32, as a share of the prediction's spread.
+# float16 changes every weight by up to 5e-4 of its value, so only a broken export can be recognized.
+HALF_LIMIT = 0.02
+# Fields that only some formats take, as they are called on the command line.
+OPTIONS_OF_FORMATS = {"dynamic": "--dynamic", "batch": "--batch", "input_type": "--input", "resize": "--resize"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """Options of ``finetune export``. A format refuses those that are not for it: see ``Exporter.takes``.
+
+    Attributes:
+        image_size: height and width in pixels of the images that the export is made for, if the format needs one size.
+        precision: of what is stored, and in formats that describe the computation, of that.
+        dynamic: accept inputs of any size, in a format that otherwise accepts one.
+        batch: how many images the network takes at a time, or ``any``.
+        input_type: ``float32``, normalized, (B, 3, H, W); or ``uint8``, RGB, (B, H, W, 3), which the export normalizes.
+        resize: the export resizes images itself, from ``image_size``, and the prediction back to it.
+    """
+
+    image_size: tuple[int, int] = (480, 640)
+    precision: Precision = "float32"
+    dynamic: bool = False
+    batch: int | Literal["any"] = 1
+    input_type: InputType = "float32"
+    resize: bool = False
+
+    @property
+    def half(self) -> bool:
+        """Whether weights are stored as float16."""
+        return self.precision == "float16"
+
+
+DEFAULTS = ExportOptions()
