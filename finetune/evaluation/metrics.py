@@ -80,6 +80,8 @@ TITLES = {
     "rmse_log": "RMSElog",
     "silog": "SILog",
 }
+# What a metric is measured in; the others have no unit.
+UNITS = {"sq_rel": "m", "rmse": "m"}
 HIGHER_IS_BETTER = frozenset({"delta1", "delta2", "delta3"})
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import cast
 
-from finetune.evaluation.metrics import HIGHER_IS_BETTER, METRICS
+from finetune.evaluation.metrics import HIGHER_IS_BETTER, METRICS, TITLES
 from finetune.recipe.run_dir import ENVIRONMENT_FILE, EVALUATION_FILE, METRICS_FILE, RECIPE_FILE, differing_keys
 from finetune.reporting.page import Cell, Table, render_template
 from finetune.reporting.tables import (
@@ -142,7 +142,7 @@ def _read_run(path: Path, name: str) -> EndedRun:
 def format_comparison(runs: Sequence[EndedRun]) -> str:
     """A line for each run and protocol, for the terminal."""
     width = max(len(run.name) for run in runs)
-    lines = [f"{'':{width}}" + "".join(f"{name:>10}" for name in METRICS)]
+    lines = [f"{'':{width}}" + "".join(f"{TITLES[name]:>10}" for name in METRICS)]
     for group in _group_tables(runs):
         lines.append(group.title)
         for run, evaluation in group.members:

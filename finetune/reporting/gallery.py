@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.evaluation.metrics import HIGHER_IS_BETTER
+from finetune.evaluation.metrics import HIGHER_IS_BETTER, TITLES
 from finetune.evaluation.results import ScoredImage
 from finetune.reporting.frames import DepthCounts, ShownFrame, ShownFrames, choose_worst_and_best, shrink_frame
 from finetune.reporting.images import ERROR_COLORS, colorize
@@ -199,7 +199,7 @@ def make_gallery(
                     number=number,
                     source=shown.frame.source,
                     switch=_make_switch(f"frame{panels}", label, rows, scores),
-                    score=f"{metric} {scores[own]}",
+                    score=f"{TITLES[metric]} {scores[own]}",
                     wide=_is_wide(shown.frame),
                     cells=_make_cells(shown, high_m, high_error_m, _PICTURE_BYTES // pictures),
                 )
@@ -207,7 +207,7 @@ def make_gallery(
             panels += 1
         groups.append((title, members))
     return Gallery(
-        metric=metric,
+        metric=TITLES[metric],
         row=own,
         legends=[
             _make_legend("depth, meters", high_m),

@@ -220,7 +220,7 @@ def _make_cards(content: PageContent) -> list[_Card]:
     return [
         _Card(
             metric=label_metric(metric),
-            value=f"{value[metric]:.4f}{' m' if metric == 'rmse' else ''}",
+            value=f"{value[metric]:.4f}",
             others=" · ".join(f"{row} {rows[row][metric]:.4f}" for row in free),
         )
         for metric in dict.fromkeys((content.metric, "abs_rel", "rmse", "delta1"))

@@ -13,7 +13,7 @@ from typing import Required, TypedDict, cast
 
 import yaml
 
-from finetune.evaluation.metrics import HIGHER_IS_BETTER, METRICS, is_better
+from finetune.evaluation.metrics import HIGHER_IS_BETTER, METRICS, TITLES, UNITS, is_better
 from finetune.reporting.charts import Chart, Line, make_line_chart
 from finetune.reporting.page import Cell, Table
 from finetune.utils.errors import FinetuneError, first_line
@@ -113,8 +113,9 @@ def make_error_table(rows: Mapping[str, Mapping[str, float]]) -> Table:
 
 
 def label_metric(metric: str) -> str:
-    """Its name, and whether lower or higher is better."""
-    return f"{metric} {'↑' if metric in HIGHER_IS_BETTER else '↓'}"
+    """Its name as people write it, its unit, and whether lower or higher is better."""
+    unit = f", {UNITS[metric]}" if metric in UNITS else ""
+    return f"{TITLES[metric]}{unit} {'↑' if metric in HIGHER_IS_BETTER else '↓'}"
 
 
 def describe_protocol(

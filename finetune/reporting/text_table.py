@@ -6,12 +6,10 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from finetune.evaluation.metrics import HIGHER_IS_BETTER, METRICS, TITLES
+from finetune.evaluation.metrics import HIGHER_IS_BETTER, METRICS, TITLES, UNITS
 from finetune.evaluation.results import NEAR_RANGE_M, UNALIGNED, Evaluation
 from finetune.utils.text import count_noun
 
-# What a metric is measured in; the others have no unit.
-_UNITS = {"sq_rel": "m", "rmse": "m"}
 _GAP = "   "  # between tables that share their lines
 ROW_MEANINGS = {
     "constant_median": "the median depth of the training frames, for every pixel",
@@ -106,7 +104,7 @@ def _metric_tables(rows: Mapping[str, Mapping[str, float]]) -> Iterator[_Table]:
         ("share, higher is better", shares, True),
     ):
         values = {row: [scores[metric] for metric in metrics] for row, scores in rows.items()}
-        heads = [f"{TITLES[metric]} {_UNITS[metric]}" if metric in _UNITS else TITLES[metric] for metric in metrics]
+        heads = [f"{TITLES[metric]} {UNITS[metric]}" if metric in UNITS else TITLES[metric] for metric in metrics]
         yield _Table(title=title, heads=heads, cells=_cells(values, 4, higher=higher))
 
 
