@@ -87,10 +87,16 @@ def test_a_path_that_cannot_be_had_is_one_sentence(
         "train RECIPE data.train.0.list=LIST",
         "train RECIPE data.train.0.mask=CLOSED",
         "train RECIPE data.train.0.sky_mask=CLOSED/*.png",
+        "train RECIPE data.train.0.sky_mask=CLOSED/file.txt",
+        "train RECIPE model.checkpoint=CLOSED/file.txt",
+        "check RECIPE model.checkpoint=LINK",
+        "check RECIPE data.val.0.root=CLOSED",
+        "check RECIPE data.train.0.list=null data.train.0.image_dir=CLOSED/folder data.train.0.depth_dir=.",
         "predict MODEL LIST --output OUTPUT",
         "predict CLOSED IMAGE --output OUTPUT",
         "export MODEL --to official --output OUTPUT.pth --image CLOSED/a.png",
         "evaluate --predictions CLOSED --recipe RECIPE",
+        "evaluate --predictions CLOSED/folder --recipe RECIPE",
         "calibrate MODEL --known-distances LIST --output OUTPUT/a.safetensors",
         "compare CLOSED OUTPUT",
     ],
@@ -103,11 +109,23 @@ def test_what_lies_where_one_may_not_look_is_not_told_to_be_missing(
     listed.write_text(f"{closed}/file.txt {'3 4 2.5' if 'known' in call else closed / 'file.png'}\n")
     model = write_model(tmp_path / "metric.safetensors")
     puts = {"RECIPE": recipe, "MODEL": model, "OUTPUT": tmp_path / "out", "CLOSED": closed, "LIST": listed}
-    puts["IMAGE"] = Path(IMAGE)
+    (tmp_path / "link").symlink_to(closed / "file.txt")
+    puts |= {"IMAGE": Path(IMAGE), "LINK": tmp_path / "link"}
     name, *arguments = call.split()
     for word, put in puts.items():
         arguments = [argument.replace(word, str(put)) for argument in arguments]
     with as_normal_user():
         assert MAINS[name](arguments) in (1, 2)
     said = capsys.readouterr().err
-    assert said.startswith("finetune stopped: ") and f"no permission to look it up in {closed}. " in said
+    assert said.startswith("finetune stopped: ") and f"no permission to look it up in {closed}." in said
+    assert "perhaps" not in said
+
+
+def test_a_closed_video_is_not_called_damaged(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model = write_model(tmp_path / "metric.safetensors")
+    (tmp_path / "drive.mp4").write_bytes(b"x")
+    (tmp_path / "drive.mp4").chmod(0)
+    with as_normal_user():
+        assert predict.main([str(model), str(tmp_path / "drive.mp4"), "--output", str(tmp_path / "out")]) == 1
+    said = capsys.readouterr().err
+    assert "drive.mp4: cannot be read (Permission denied)" in said and "WARN" not in said

@@ -16,15 +16,21 @@ from finetune.data.crops import KB_HEIGHT, KB_WIDTH, kb_corner
 from finetune.data.reader import Reader
 from finetune.data.readers.files import read_depth
 from finetune.data.validation_dataset import ValidationSamples
+from finetune.evaluation.alignment import rank_correlation
 from finetune.evaluation.evaluator import PredictionRequest
 from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import DataError
 from finetune.utils.indices import evenly_spread
+from finetune.utils.kinds import Kind
 from finetune.utils.paths import expand_path, if_closed, is_file
 from finetune.utils.text import count_noun, percent
 
-# Number of frames that are read to check the unit.
-_UNIT_FRAMES = 8
+# Number of frames that are read to check what the numbers mean.
+_PROBED_FRAMES = 8
+_MIN_PIXELS = 20  # of a frame; the ranks of fewer say nothing
+_MAX_PIXELS = 20_000  # of a frame, evenly spread; more change nothing
+# Rank correlation of inverse depth with depth is -1 if it is right, and still below this for a poor model.
+_OPPOSED = -0.5
 # The factor of a mistaken unit (millimeters, KITTI's 1/256 m, centimeters), and how near to it the median ratio must
 # be. No model is 60 times off.
 _UNITS = ((1000.0, 2.5), (256.0, 1.6), (100.0, 1.6))
@@ -73,7 +79,7 @@ class Predictions:
                 for a call.
         """
         ratios = []
-        for number in evenly_spread(len(self.samples), _UNIT_FRAMES):
+        for number in evenly_spread(len(self.samples), _PROBED_FRAMES):
             sample = self.samples[number].sample
             valid = sample.valid & np.isfinite(sample.depth_m) & (sample.depth_m > 0)
             if valid.any():
@@ -88,8 +94,49 @@ class Predictions:
                     self.folder,
                     f"the predictions of {count_noun(len(ratios), 'frame')} are {ratio:.4g} times the measured depth "
                     f"in the median, so a stored 1 is no {unit:g} m",
-                    f"Say --meters-per-unit {unit / factor:g}",
+                    f"Say --meters-per-unit {unit / factor:g}, or, if the predictions are so far off, set "
+                    "data.accept=[unit]",
                 )
+
+    def require_direction(self, head: Kind) -> None:
+        """
+        Check on a few frames that the files hold depth for a metric head, and inverse depth for a relative one.
+
+        Raises:
+            DataError: the numbers fall where they should grow with distance, or the other way round; or as for a call.
+        """
+        found = (self._rank_correlation(number) for number in evenly_spread(len(self.samples), _PROBED_FRAMES))
+        ranks = [rank for rank in found if rank is not None]
+        rank = float(np.median(ranks)) if ranks else 0.0
+        of_frames = f"(rank correlation {rank:.2f} in the median of {count_noun(len(ranks), 'frame')})"
+        if head == "metric" and rank < _OPPOSED:
+            raise DataError(
+                self.folder,
+                f"the numbers fall where the measured depth grows {of_frames}, as inverse depth and disparity do",
+                "Write meters, or score inverse depth of unknown scale by a recipe with model.head: relative; if the "
+                "predictions are so far off, set data.accept=[depth_is]",
+            )
+        if head == "relative" and -rank < _OPPOSED:
+            raise DataError(
+                self.folder,
+                f"the numbers grow with the measured depth {of_frames}, and model.head is relative",
+                "Write inverse depth, or score depth by a recipe with model.head: metric; if the predictions are so "
+                "far off, set data.accept=[depth_is]",
+            )
+
+    def _rank_correlation(self, number: int) -> float | None:
+        """Of the measured depth of a frame and its file; None where there is too little to compare."""
+        sample = self.samples[number].sample
+        valid = sample.valid & np.isfinite(sample.depth_m)
+        _, found = self._read(number)
+        rows, columns = np.nonzero(valid)
+        if len(rows) < _MIN_PIXELS:
+            return None
+        step = -(-len(rows) // _MAX_PIXELS)
+        rows, columns = rows[::step], columns[::step]
+        height, width = valid.shape
+        predicted = found[rows * found.shape[0] // height, columns * found.shape[1] // width]
+        return rank_correlation(predicted, sample.depth_m[rows, columns])
 
     def _read(self, number: int) -> tuple[Path, NDArray[np.float64]]:
         """The file of a frame and its content, (height, width), meters."""

@@ -62,6 +62,7 @@ class VideoFrames:
         self._path = path
         try:
             require_regular(path)  # OpenCV would wait for a pipe forever
+            path.open("rb").close()  # and call a closed file damaged
         except OSError as error:
             raise DataError(path, f"cannot be read ({error.strerror})", "Name a video file") from None
         # It turns the frames of phones upright by itself (CAP_PROP_ORIENTATION_AUTO).

@@ -29,7 +29,7 @@ from finetune.recipe.validate import Contradiction, Names, OnDisk
 from finetune.recipe.yaml_source import nearest_path
 from finetune.utils.errors import RecipeError
 from finetune.utils.kinds import Kind, KindOption
-from finetune.utils.paths import MAX_NAME_BYTES, expand_path, is_possible, path_exists
+from finetune.utils.paths import MAX_NAME_BYTES, expand_path, if_closed, is_possible, path_exists
 from finetune.utils.registry import EXPORTERS, LOSSES, READERS
 from finetune.utils.text import nearest
 
@@ -59,7 +59,7 @@ def _require_checkpoint(checkpoint: str | None) -> None:
     path = expand_path(checkpoint)
     if not path_exists(path) and not is_hub_id(checkpoint):  # the loader knows whether the id exists
         near = nearest_path(path)
-        perhaps = "" if near is None else f"; perhaps {near}"
+        perhaps = if_closed(path) or ("" if near is None else f"; perhaps {near}")
         raise RecipeError("checkpoint", checkpoint, f"a file that exists, or a hub id {HUB_ID_EXAMPLE}{perhaps}")
 
 

@@ -210,9 +210,10 @@ def spelled(value: object, length: int = 60) -> str:
 
 
 def nearest_path(path: Path) -> str | None:
-    """The existing path in the same folder with the most similar name; None if no name is similar."""
+    """Another path in the same folder, with the most similar name; None if no name is similar."""
     try:
-        names = [entry.name for entry in list_folder(path.parent)]
+        # A link that leads nowhere is in the list too.
+        names = [entry.name for entry in list_folder(path.parent) if entry.name != path.name]
     except OSError:
         return None
     name = nearest(path.name, names)

@@ -32,7 +32,7 @@ from finetune.reporting.frames import ShownFrames
 from finetune.training.environment import make_accelerator
 from finetune.training.startup import Startup, make_model, make_protocols, prepare_startup, readers_of
 from finetune.utils.errors import FinetuneError
-from finetune.utils.paths import is_file, is_folder
+from finetune.utils.paths import is_file, is_folder, missing
 
 
 def evaluate_model(
@@ -104,7 +104,7 @@ def evaluate_predictions(
         FinetuneError: the folder is missing, a protocol asks for mirrored images, or an entry has no files.
     """
     if not is_folder(folder):
-        raise FinetuneError(f"{folder}: no such folder. Name one with a file for each frame of data.val.")
+        raise FinetuneError(f"{folder}: {missing(folder, 'folder')}. Name one with a file for each frame of data.val.")
     for name in recipe.protocols:
         if protocol_settings(name).flip:
             raise FinetuneError(f"{name} asks for mirrored images, which files cannot answer. Leave out +flip=true.")
@@ -115,7 +115,9 @@ def evaluate_predictions(
     with _prepare_evaluation(recipe) as startup:
         samples = ValidationSamples(readers, startup.preprocessing)
         predict = Predictions(folder=folder, readers=readers, samples=samples, meters_per_unit=meters_per_unit)
-        if recipe.model.head == "metric":
+        if "depth_is" not in recipe.data.accept:
+            predict.require_direction(recipe.model.head)
+        if recipe.model.head == "metric" and "unit" not in recipe.data.accept:
             predict.require_unit()
         return evaluate_predictions_of(startup, "predictions", predict)
 

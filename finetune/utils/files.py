@@ -122,7 +122,8 @@ def atomic_write(path: Path, *, ending: str = "", in_folder: bool = False) -> It
         OSError: it cannot be written.
     """
     if _is_stream(path):
-        yield path
+        with _hold_open(path):
+            yield path
         return
     # Follow a link: the file it points to is replaced, the link stays.
     path = Path(os.path.realpath(path))
@@ -208,6 +209,28 @@ def _sync_one(path: Path) -> None:
     except OSError as error:
         if error.errno not in _NO_SYNC:
             raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _hold_open(stream: Path) -> Iterator[None]:
+    """
+    Raises:
+        OSError: it is a pipe that no process reads. Opening it to write would wait for one, maybe forever.
+    """
+    if not stat.S_ISFIFO(stream.stat().st_mode):
+        yield
+        return
+    try:
+        # Kept open meanwhile: the reader would take its closing for the end.
+        descriptor = os.open(stream, os.O_WRONLY | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        raise OSError(errno.ENXIO, "no process reads this pipe", str(stream)) from None
+    try:
+        yield
     finally:
         os.close(descriptor)
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -139,6 +140,19 @@ def test_a_prediction_that_is_none_is_one_sentence(
     printed = capsys.readouterr().err
     assert said in printed
     assert "finetune stopped:" in printed
+
+
+def test_inverse_depth_is_scored_only_if_it_is_accepted(
+    run: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for stem in (10, 11, 12):
+        depth_mm = np.asarray(cv2.imread(str(frames / f"{stem}.png"), cv2.IMREAD_UNCHANGED), np.float32)
+        np.save(tmp_path / f"{stem}.npy", 1000 / np.maximum(depth_mm, 100))
+    call = ["--predictions", str(tmp_path), "--recipe", str(run / "recipe.yaml"), "data.workers=0"]
+    assert evaluate.main(call) == 1
+    said = capsys.readouterr().err
+    assert "fall where the measured depth grows (rank correlation -1.00 in the median of 3 frames)" in said
+    assert evaluate.main([*call, "data.accept=[depth_is]"]) == 0
 
 
 @pytest.mark.parametrize(

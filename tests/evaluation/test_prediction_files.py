@@ -13,6 +13,7 @@ from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import PredictionRequest
 from finetune.evaluation.prediction_files import Predictions
 from finetune.utils.errors import DataError
+from finetune.utils.kinds import Kind
 
 
 def predictions(root: Path, folder: Path, names: list[str], meters_per_unit: float | None = None) -> Predictions:
@@ -149,5 +150,38 @@ def test_millimeters_are_not_meters(tmp_path: Path, stored: float, unit: float |
     if said is None:
         found.require_unit()
         return
-    with pytest.raises(DataError, match=said.replace("$", r"\.$")):
+    with pytest.raises(DataError, match=said.replace("$", ", or, if the predictions")):
         found.require_unit()
+
+
+# A ramp from 1 m to 3.3 m, in three sizes; what a camera measured is the ramp itself.
+RAMP_M = np.linspace(1.0, 3.3, 24).reshape(4, 6)
+
+
+@pytest.mark.parametrize(
+    ("head", "stored", "said"),
+    [
+        (
+            "metric",
+            1 / RAMP_M,
+            "fall where the measured depth grows (rank correlation -1.00 in the median of 2 frames)",
+        ),
+        ("metric", 100 - RAMP_M[::, ::2], "fall where the measured depth grows"),
+        ("metric", RAMP_M**2, None),
+        ("metric", np.full((4, 6), 2.0), None),  # a constant has no ranks
+        ("metric", RAMP_M[::-1, ::-1] * (np.arange(6) % 2) + RAMP_M * (np.arange(6) % 2 == 0), None),  # half of it
+        ("relative", 1 / RAMP_M, None),
+        ("relative", RAMP_M, "grow with the measured depth (rank correlation 1.00 in the median of 2 frames)"),
+    ],
+)
+def test_inverse_depth_is_not_scored_as_depth(tmp_path: Path, head: Kind, stored: np.ndarray, said: str | None) -> None:
+    found = predictions(tmp_path / "data", tmp_path / "depth", ["0", "1"])
+    for name in ("0", "1"):
+        np.save(tmp_path / "data" / f"{name}.npy", RAMP_M.astype(np.float32))
+        np.save(tmp_path / "depth" / f"{name}.npy", stored)
+    if said is None:
+        found.require_direction(head)
+        return
+    with pytest.raises(DataError, match=r"data\.accept=\[depth_is\]") as caught:
+        found.require_direction(head)
+    assert said in str(caught.value)

@@ -115,6 +115,19 @@ def test_what_a_kill_left_and_a_foreign_link_are_not_written_through(tmp_path: P
     assert names_in(tmp_path) == ["a.csv", "foreign"]
 
 
+def test_a_pipe_that_nobody_reads_is_not_waited_for(tmp_path: Path) -> None:
+    pipe = tmp_path / "table.json"
+    os.mkfifo(pipe)
+    with pytest.raises(FinetuneError, match=r"table\.json: cannot be written \(no process reads this pipe\)"):
+        write_output(pipe, "{}")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_output(pipe, "{}")
+        assert os.read(reader, 10) == b"{}"
+    finally:
+        os.close(reader)
+
+
 def test_an_own_link_keeps_pointing_to_its_file(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "link.json").symlink_to(tmp_path / "there" / "real.json")

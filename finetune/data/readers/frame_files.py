@@ -15,17 +15,19 @@ from finetune.data.readers.intrinsics import Intrinsics, read_intrinsics_of_imag
 from finetune.data.readers.listing import (
     PATHS,
     Listing,
+    describe_places,
     locate,
     read_columns,
     read_list,
     require_file,
     require_folder,
+    require_folder_below,
     require_other_file,
 )
 from finetune.data.readers.masks import STEM, find_side_file
 from finetune.data.readers.matching import match_frames
 from finetune.utils.errors import ListError, RecipeError
-from finetune.utils.paths import expand_path, is_file, is_folder, path_exists
+from finetune.utils.paths import expand_path, is_file, path_exists
 
 # The value of ``intrinsics``, ``mask`` and ``sky_mask`` that means columns of the list.
 IN_LIST = "list"
@@ -74,8 +76,8 @@ class FrameFiles:
         if self.list_file is not None:
             require_file("list", self.root, self.list_file)
         for key, folder in (("image_dir", self.image_dir), ("depth_dir", self.depth_dir)):
-            if folder is not None and not is_folder(Path(self._root, expand_path(folder))):
-                raise RecipeError(key, folder, f"an existing folder below {self.root}")
+            if folder is not None:
+                require_folder_below(key, self.root, folder)
         if self.intrinsics not in (None, IN_LIST):
             require_file("intrinsics", self.root, str(self.intrinsics))
         for key in MASKS:
@@ -85,7 +87,7 @@ class FrameFiles:
             # For a pattern such as confidence/*.png, only the folder can be looked up.
             known = os.path.split(name)[0] if STEM in name else name
             if known and not path_exists(locate(self.root, known)):
-                raise RecipeError(key, name, f"an existing file or folder, below {self.root} or from {Path.cwd()}")
+                raise RecipeError(key, name, f"an existing file or folder, {describe_places(self.root, known)}")
 
     @cached_property
     def listing(self) -> Listing:

@@ -166,8 +166,23 @@ def require_file(key: str, root: str, name: str) -> None:
         RecipeError: the value of ``key`` is not an existing file, below ``root`` or from the current directory.
     """
     if not is_file(locate(root, name)):
-        closed = if_closed(locate(root, name))
-        raise RecipeError(key, name, f"an existing file, below {root} or from {Path.cwd()}{closed}")
+        raise RecipeError(key, name, f"an existing file, {describe_places(root, name)}")
+
+
+def require_folder_below(key: str, root: str, name: str) -> None:
+    """
+    Raises:
+        RecipeError: the value of ``key`` is not an existing folder below ``root``.
+    """
+    path = expand_path(root) / expand_path(name)
+    if not is_folder(path):
+        raise RecipeError(key, name, f"an existing folder below {root}{if_closed(path)}")
+
+
+def describe_places(root: str, name: str) -> str:
+    """Where ``locate`` looked for a file in vain, and which folder there may not be entered."""
+    closed = if_closed(expand_path(root) / name) or if_closed(expand_path(name))
+    return f"below {root} or from {Path.cwd()}{closed}"
 
 
 def list_entries(folder: str | Path) -> list[Path]:

@@ -13,7 +13,15 @@ from pydantic.dataclasses import dataclass
 
 from finetune.data.readers.files import DepthCoding, read_frame
 from finetune.data.readers.intrinsics import Intrinsics, read_intrinsics
-from finetune.data.readers.listing import ListedFrames, Listing, list_entries, locate, require_file, require_folder
+from finetune.data.readers.listing import (
+    ListedFrames,
+    Listing,
+    list_entries,
+    locate,
+    require_file,
+    require_folder,
+    require_folder_below,
+)
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import ListError, RecipeError
 from finetune.utils.paths import expand_path, is_folder
@@ -60,8 +68,7 @@ class Vkitti2(ListedFrames):
         """
         require_folder("root", self.root)
         for key in ("rgb", "depth"):
-            if not is_folder(Path(self._root, getattr(self, key))):
-                raise RecipeError(key, getattr(self, key), f"an existing folder below {self.root}")
+            require_folder_below(key, self.root, getattr(self, key))
         if self.intrinsics is not None:
             require_file("intrinsics", self.root, self.intrinsics)
 
