@@ -12,6 +12,7 @@ from finetune.utils.text import did_you_mean, nearest
 
 COMMANDS = {
     "prepare": "turn a recording into a folder of frames that trains",
+    "pack": "write the frames of a recipe into a few large files, for slow disks and object stores",
     "train": "fine-tune from a recipe",
     "check": "find what is wrong with a recipe, its data or its checkpoint, before training",
     "compare": "put runs next to each other on one page",

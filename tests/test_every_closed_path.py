@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.commands import calibrate, check, compare, evaluate, export, predict, train
+from finetune.commands import calibrate, check, compare, evaluate, export, pack, predict, train
 from tests.conftest import CHECKPOINT, write_recipe
 from tests.normal_user import as_normal_user, closed_folder
 from tests.small_models import write_model
@@ -14,6 +14,7 @@ MAINS = {
     "train": train.main,
     "check": check.main,
     "evaluate": evaluate.main,
+    "pack": pack.main,
     "predict": predict.main,
     "export": export.main,
     "calibrate": calibrate.main,
@@ -32,6 +33,9 @@ CALLS = [
     "train RECIPE data.train.0.list=null data.train.0.image_dir=CLOSED data.train.0.depth_dir=CLOSED",
     "check CLOSED",
     "check RECIPE data.val.0.root=CLOSED",
+    "pack CLOSED --output OUTPUT",
+    "pack RECIPE --output CLOSED",
+    "train RECIPE data.train.0={reader:packed,root:CLOSED}",
     "evaluate CLOSED --recipe RECIPE",
     "evaluate MODEL --recipe CLOSED",
     "evaluate --predictions CLOSED --recipe RECIPE",

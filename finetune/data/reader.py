@@ -110,6 +110,17 @@ class Reader(ABC):
             RecipeError: a folder or file that the options name is missing. Only existence is looked at.
         """
 
+    def check_detail(self, input_size: tuple[int, int], zoom: float, *, trains: bool) -> None:  # noqa: B027
+        """
+        Args:
+            input_size: (height, width) that the network sees at least, pixels.
+            zoom: the largest by which training enlarges a frame.
+            trains: the frames are trained on; else they are scored.
+
+        Raises:
+            RecipeError: the frames are kept with less detail than that needs, which packed ones may be.
+        """
+
     def batch(self, indices: Sequence[int]) -> list[DepthSample]:
         """Several frames, in the order asked for, equal to one by one; for readers that are quicker at several."""
         return [self[index] for index in indices]

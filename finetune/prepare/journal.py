@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Self
 
+from finetune.prepare.file_lock import open_locked
 from finetune.prepare.frame_record import FrameRecord
 from finetune.utils.errors import FileFault
 from finetune.utils.files import remove
@@ -60,7 +61,7 @@ class Journal:
         """
         self._made = [folder for folder in self.folder.parents if not path_exists(folder)]
         make_folder(self.folder)
-        self._file = self._lock()
+        self._file = open_locked(self.folder / _NAME, self._output, "preparing")
         request, records = self._read_lines()
         if request is not None and request != self._request:
             if not overwrite:
@@ -149,27 +150,6 @@ class Journal:
             for name, size in files
             if name
         )
-
-    def _lock(self) -> IO[bytes]:
-        """
-        The file, open to read and to append, with a lock that ends with this process.
-
-        Raises:
-            FileFault: another process has it.
-        """
-        file = (self.folder / _NAME).open("ab+")
-        try:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.close()
-            raise FileFault(
-                self._output, "another process is preparing it", "Wait until it ends, or name another --output"
-            ) from None
-        except (ImportError, OSError):  # not on Windows, and not on every network file system
-            pass
-        return file
 
     def _write(self, content: Mapping[str, object]) -> None:
         assert self._file is not None, "opened first"

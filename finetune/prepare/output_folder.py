@@ -22,8 +22,14 @@ SUMMARY, RECIPE, PREVIEW, INTRINSICS = "prepare.json", "recipe.yaml", "preview.h
 TRAIN, VAL, POSES, FACTS = "train.txt", "val.txt", "poses", "frames.csv"
 
 
-def require_output(output: Path, *, overwrite: bool) -> None:
+def require_output(output: Path, *, overwrite: bool, mark: str = SUMMARY, command: str = "finetune prepare") -> None:
     """
+    Args:
+        output: the folder to make.
+        overwrite: a folder that the command made may be replaced.
+        mark: a file by which such a folder is known.
+        command: for the error.
+
     Raises:
         FileFault: something is there, and it may not be replaced.
     """
@@ -31,9 +37,8 @@ def require_output(output: Path, *, overwrite: bool) -> None:
         return
     if not is_folder(output):
         raise FileFault(output, "is a file", "Name a folder as --output")
-    prepared = is_file(output / SUMMARY)
-    if not prepared:
-        found = "exists and holds files that finetune prepare did not write"
+    if not is_file(output / mark):
+        found = f"exists and holds files that {command} did not write"
         raise FileFault(output, found, "Name another folder as --output")
     if not overwrite:
         raise FileFault(output, "exists", "Name another folder as --output, or add --overwrite to replace it")

@@ -40,6 +40,8 @@ def load_recipe(path: str | Path, overrides: Sequence[str] = (), *, check_files:
             checker.report(error, (), given.at_fault)
     given.values["places"] = {dotted(key): place.text for key, place in document.places.items()}
     recipe = checker.construct(Recipe, given, ())
+    if check_files and not document.faults and isinstance(recipe, Recipe):
+        _check_detail(recipe, checker)
     if document.faults:
         raise RecipeFaults(document.sorted_faults())
     assert isinstance(recipe, Recipe), "what cannot be built is a fault"
@@ -65,6 +67,16 @@ def _put_defaults(document: Document, path: Path) -> None:
     run = document.values.setdefault("run", {})
     if isinstance(run, dict) and run.get("steps") is None and run.get("epochs") is None:
         run["steps"] = DEFAULT_STEPS
+
+
+def _check_detail(recipe: Recipe, checker: Checker) -> None:
+    """Add as faults the entries whose frames have less detail than the recipe needs."""
+    for part, entries in (("train", recipe.data.train), ("val", recipe.data.val)):
+        for i, entry in enumerate(entries):
+            try:
+                entry.source.check_detail(recipe.data.input_size, recipe.augment.zoom[1], trains=part == "train")
+            except RecipeError as error:
+                checker.report(error, ("data", part, i), set())
 
 
 def _can_name_a_run(name: str) -> bool:

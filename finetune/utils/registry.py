@@ -9,6 +9,7 @@ READERS = {
     "hypersim": "finetune.data.readers.hypersim:Hypersim",
     "kitti": "finetune.data.readers.kitti:Kitti",
     "nyuv2": "finetune.data.readers.nyuv2:NyuV2",
+    "packed": "finetune.data.readers.packed:Packed",
     "pairs": "finetune.data.readers.pairs:Pairs",
     "scenes": "finetune.data.readers.scenes:Scenes",
     "tum": "finetune.data.readers.tum:Tum",
