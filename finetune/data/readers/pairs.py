@@ -80,9 +80,7 @@ class Pairs(ListedFrames):
     invalid: tuple[float, ...] | None = None  # raw values that mean "nothing measured"; null: [0], or sensor's
     min_depth_m: float = 0.0  # depths up to this are not valid: the near end of the sensor
     max_depth_m: float | None = None  # depths beyond this are not valid: the far end of the sensor; null for no limit
-    depth_is: DepthIs = (
-        "z"  # z along the axis; range along the ray; inverse: 1/m; affine_inverse: without unit; z_buffer
-    )
+    depth_is: DepthIs = "z"  # z along the axis; range along the ray; inverse: 1/m; affine_inverse: no unit; z_buffer
     intrinsics: str | None = None  # JSON with width, height, fx, fy, cx, cy, in pixels, or one for each image; or: list
     bits: Bits | None = None  # how the 16 bits of a file hold a number; null: as a plain number
     px_per_unit: float | None = None  # raw disparity times this is pixels: 1.0 (null) for pixels, 0.00390625 for 1/256
