@@ -79,6 +79,45 @@ def test_the_same_network_wherever_it_lies(content: dict[str, Any], tmp_path: Pa
     assert not checkpoint.chosen
 
 
+def part(name: str, tensors: dict[str, Tensor] = OFFICIAL) -> dict[str, Tensor]:
+    """``pretrained`` or ``depth_head`` alone, as ``network.pretrained.state_dict()`` gives it."""
+    return {key.removeprefix(f"{name}."): tensor for key, tensor in tensors.items() if key.startswith(f"{name}.")}
+
+
+PARTS = {"encoder": part("pretrained"), "decoder": part("depth_head")}
+OTHER_PARTS = {"encoder": part("pretrained", OTHER), "decoder": part("depth_head", OTHER)}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        PARTS,
+        {"epoch": 3, "model": PARTS},
+        {"backbone_state_dict": PARTS["encoder"], "dpt_state_dict": PARTS["decoder"], "optimizer_state_dict": {}},
+        {"encoder": below("pretrained.", PARTS["encoder"]), "decoder": below("depth_head.", PARTS["decoder"])},
+        {"encoder": below("module.", PARTS["encoder"]), "decoder": below("module.", PARTS["decoder"])},
+    ],
+)
+def test_encoder_and_decoder_that_are_kept_apart_are_one_network(content: dict[str, Any], tmp_path: Path) -> None:
+    checkpoint = read(tmp_path / "w.pth", content)
+    require_same(checkpoint)
+    assert not checkpoint.chosen and checkpoint.format == "official"
+
+
+def test_parts_of_two_networks_are_not_mixed(tmp_path: Path) -> None:
+    averages = {f"ema_{name}": tensors for name, tensors in PARTS.items()}
+    checkpoint = read(tmp_path / "w.pth", {**OTHER_PARTS, **averages})
+    require_same(checkpoint)
+    (note,) = checkpoint.chosen
+    assert "using the averaged weights (ema_encoder and ema_decoder), not those of encoder and decoder" in note
+    others = {f"teacher_{name}": tensors for name, tensors in OTHER_PARTS.items()}
+    assert "holds 2 networks (encoder and teacher_encoder)" in refusal(tmp_path / "w.pth", {**PARTS, **others})
+    # The decoder of another network next to a whole one is left out, aloud.
+    checkpoint = read(tmp_path / "w.pth", {"net": OFFICIAL, "other": OTHER_PARTS["decoder"]})
+    require_same(checkpoint)
+    assert "other tensors are left out (other." in checkpoint.chosen[0]
+
+
 def test_in_safetensors_and_by_the_names_of_transformers_too(tmp_path: Path) -> None:
     save_file({f"model.{name}": tensor.contiguous() for name, tensor in HuggingFace.from_ours(STATE).items()},
               tmp_path / "w.safetensors")  # fmt: skip

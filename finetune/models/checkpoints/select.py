@@ -8,7 +8,13 @@ import torch
 from torch import Tensor
 
 from finetune.models.checkpoints.native import FORMAT, VERSION
-from finetune.models.checkpoints.unwrap import Content, FoundTensors, Network, find_networks
+from finetune.models.checkpoints.unwrap import (
+    Content,
+    FoundTensors,
+    Network,
+    find_networks,
+    find_networks_in_parts,
+)
 from finetune.utils import registry
 from finetune.utils.errors import CheckpointError, shown
 
@@ -43,7 +49,8 @@ def select_network(
 
     found = find_networks(tensors.by_name, format_of)
     # Next to whole networks an encoder is a part of something.
-    found = [network for network in found if network.format not in _ENCODERS_ALONE] or found
+    whole = [network for network in found if network.format not in _ENCODERS_ALONE]
+    found = whole or find_networks_in_parts(tensors.by_name, format_of) or found
     if not found:
         raise _unknown(tensors.by_name, content, source)
     averages = [network for network in found if network.averaged]
@@ -87,7 +94,7 @@ def _left_out(
     Raises:
         CheckpointError: the encoder is only part of an unknown network, and must not be taken for the whole.
     """
-    places = tuple(f"{other.place}." for other in found)
+    places = tuple(f"{place}." for other in found for place in other.places)
     left = [] if not network.place else [name for name in tensors if not name.startswith(places)]
     if not left:
         return ()

@@ -18,6 +18,8 @@ PEFT = "base_model.model."
 _DEPTH = 8
 _OF_OPTIMIZERS = re.compile(r"optim|scheduler|scaler", re.IGNORECASE)
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|shadow|averaged?|moving)([._]|$)", re.IGNORECASE)
+# Part of the official network -> a name that it has, and no other part.
+_NAME_OF_PART = {"pretrained": "patch_embed.proj.weight", "depth_head": "scratch.output_conv1.weight"}
 # Counters that averages and trainers store next to the weights.
 _COUNTERS = {"n_averaged", "initted", "step", "num_updates", "decay", "epoch", "global_step"}
 
@@ -47,11 +49,18 @@ class Network:
         place: what precedes its names, such as ``state_dict.model``; "" where nothing does.
         tensors: by their plain names.
         format: the format that recognises them.
+        parts: the places of its parts, where a file keeps them apart.
     """
 
     place: str
     tensors: dict[str, Tensor]
     format: str
+    parts: tuple[str, ...] = ()
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All that precedes its names in the file."""
+        return self.parts or (self.place,)
 
     @property
     def averaged(self) -> bool:
@@ -122,6 +131,47 @@ def find_networks(tensors: Mapping[str, Tensor], format_of: Callable[[Iterable[s
 
     search({name: name for name in tensors}, "", 0)
     return found
+
+
+def find_networks_in_parts(
+    tensors: Mapping[str, Tensor], format_of: Callable[[Iterable[str]], str | None]
+) -> list[Network]:
+    """
+    Find networks whose encoder and decoder a script saved under names of its own, as in ``{"encoder": ..., "decoder":
+    ...}``. What is below each is named as in the official network.
+
+    Args:
+        tensors: of ``find_tensors``.
+        format_of: the format that has such names, if there is one.
+
+    Returns:
+        At most one network of averages and one of others: where a file has two encoders, nothing says which belongs to
+        which decoder.
+    """
+    found = []
+    for averaged in (False, True):
+        parts = [_places_before(tensors, name, averaged) for name in _NAME_OF_PART.values()]
+        if any(len(places) != 1 for places in parts):
+            continue
+        places = [place for (place,) in parts]
+        tensors_of = {
+            f"{part}.{name.removeprefix(place + '.')}": tensor
+            for name, tensor in tensors.items()
+            for part, place in zip(_NAME_OF_PART, places, strict=True)
+            if name.startswith(f"{place}.")
+        }
+        known = format_of(tensors_of)
+        if known is not None:
+            place = " and ".join(places)
+            found.append(Network(place=place, tensors=tensors_of, format=known, parts=tuple(places)))
+    return found
+
+
+def _places_before(names: Iterable[str], last: str, averaged: bool) -> list[str]:
+    """What precedes the names that end with ``last``, where it is an average or where it is none."""
+    ends = f".{last}"
+    places = [name.removesuffix(ends) for name in names if name.endswith(ends)]
+    return [place for place in places if bool(_AVERAGED.search(place)) == averaged]
 
 
 def _may_hold(key: str, value: Content) -> bool:
