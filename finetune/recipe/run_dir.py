@@ -18,7 +18,7 @@ import yaml
 
 from finetune.utils.errors import FinetuneError, ProcessError, first_line
 from finetune.utils.files import move_into_place, remove, sync, write_fault, write_file
-from finetune.utils.paths import is_file, is_folder, is_link, list_folder, path_exists
+from finetune.utils.paths import is_file, is_folder, is_link, list_folder, make_folder, path_exists
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -142,8 +142,9 @@ class RunFolder:
         """
         if path_exists(self.path) and not is_folder(self.path):
             raise FinetuneError(f"{self.path} is a file. {_CHOOSE_ANOTHER}.")
-        if is_link(self.path) and not path_exists(self.path):
-            raise FinetuneError(f"{self.path} is a link to a folder that is missing. {_CHOOSE_ANOTHER}.")
+        for path in (self.path, *self.path.parents):
+            if is_link(path) and not path_exists(path):
+                raise FinetuneError(f"{path} is a link to a folder that is missing. {_CHOOSE_ANOTHER}.")
         parent = next(parent for parent in (self.path, *self.path.absolute().parents) if path_exists(parent))
         if not is_folder(parent):
             raise FinetuneError(f"{parent} is a file, so no folder can be made in it. {_CHOOSE_ANOTHER}.")
@@ -182,7 +183,7 @@ class RunFolder:
         path = self._next_to("lock")
         while True:
             try:
-                path.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(path.parent)
                 # Do not empty the file or follow a link: it may lead to somebody's file.
                 file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o666)
             except OSError as error:
@@ -257,7 +258,7 @@ class RunFolder:
                 # launch is killed meanwhile, it is still a run folder, and --overwrite works again.
                 for inside in sorted(self.path.iterdir(), key=lambda path: path.name == RECIPE_FILE):
                     remove(inside)
-            self.path.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path)
             self.write_text(RECIPE_FILE, recipe)
         except OSError as error:
             raise write_fault(self.path, str(error.strerror), _CHOOSE_ANOTHER) from error

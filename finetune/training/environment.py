@@ -32,6 +32,7 @@ from finetune.training.launchers import (
     processes_asked_for,
     require_short_temporary_path,
     usable_cores,
+    wait_for_main_machine,
 )
 from finetune.utils.errors import FinetuneError, first_line
 from finetune.utils.indices import evenly_spread
@@ -69,6 +70,8 @@ def make_accelerator(recipe: Recipe, *, trains: bool = True) -> tuple[Accelerato
             precision does not exist on this device.
     """
     asked = processes_asked_for()
+    if asked > 1:
+        wait_for_main_machine()
     if recipe.data.workers:
         require_short_temporary_path()
     precision, notes = _precision(recipe) if trains else ("fp32", [])

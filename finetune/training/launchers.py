@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
+from finetune.training.console import warn
 from finetune.utils.errors import FinetuneError
 
 LAUNCH = "torchrun --nproc_per_node=N, or accelerate launch --multi_gpu --num_processes N"
@@ -28,6 +31,8 @@ _NOT_RUN = {
     "ACCELERATE_USE_SAGEMAKER": "SageMaker",
 }
 PRECISIONS = ("no", "fp32", "fp16", "bf16")
+_KNOWN_AFTER_S = 120.0  # containers of a cluster get their names one by one
+_ASK_EVERY_S = 2.0
 
 
 def processes_asked_for() -> int:
@@ -76,6 +81,34 @@ def processes_asked_for() -> int:
             f"{devices} on each machine (--nproc_per_node, --num_processes), or look at CUDA_VISIBLE_DEVICES."
         )
     return asked
+
+
+def wait_for_main_machine() -> None:
+    """
+    Wait until the name of the main process's machine has an address. Torch would wait for many minutes without a word.
+
+    Raises:
+        FinetuneError: it still has none after two minutes.
+    """
+    host = os.environ["MASTER_ADDR"]
+    give_up_at = time.monotonic() + _KNOWN_AFTER_S
+    said = False
+    while True:
+        try:
+            socket.getaddrinfo(host, None)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or "no name can be written like this"
+        else:
+            return
+        if time.monotonic() >= give_up_at:
+            raise FinetuneError(
+                f"The environment's MASTER_ADDR is {host!r}, and this machine finds no address for it ({reason}). Set "
+                "it to the name or the IP address by which all machines reach the first one."
+            )
+        if not said and os.environ["LOCAL_RANK"] == "0":
+            warn(f"waiting for the machine {host} (MASTER_ADDR), which has no address yet ({reason})")
+        said = True
+        time.sleep(_ASK_EVERY_S)
 
 
 def _number(name: str) -> int:

@@ -92,6 +92,13 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
     """
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        # "File exists" would be said of a link that leads nowhere too.
+        path = next(
+            (path for path in (Path(folder), *Path(folder).parents) if not is_folder(path) and is_link(path)), None
+        )
+        reason = "a file has its name" if path is None else f"{path} is a link to a folder that is missing"
+        raise FileExistsError(errno.EEXIST, reason, str(folder)) from None
     except ValueError as error:
         raise OSError(errno.EINVAL, str(error), str(folder)) from None
 

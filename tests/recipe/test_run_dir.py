@@ -56,6 +56,7 @@ def test_a_place_where_no_folder_can_be_is_told_before_anything_else(tmp_path: P
     for path, said in (
         (tmp_path / "file" / "runs" / "one", f"{tmp_path / 'file'} is a file, so no folder can be made in it. Choose"),
         (tmp_path / "link", f"{tmp_path / 'link'} is a link to a folder that is missing. Choose another"),
+        (tmp_path / "link" / "one", f"{tmp_path / 'link'} is a link to a folder that is missing. Choose another"),
         (tmp_path / "/".join(["deep"] * 1000), "cannot be written (File name too long). Choose another"),
     ):
         for resume in (False, True):

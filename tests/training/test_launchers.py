@@ -85,6 +85,32 @@ def test_more_processes_than_gpus_are_one_sentence(monkeypatch: pytest.MonkeyPat
     assert processes_asked_for() == 2
 
 
+def test_a_main_machine_without_an_address_is_waited_for_and_named(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name, value in {**TOGETHER, "LOCAL_RANK": "0", "MASTER_ADDR": "node-a"}.items():
+        monkeypatch.setenv(name, value)
+    asked: list[str] = []
+
+    def look_up(host: str, _: None) -> list[object]:
+        asked.append(host)
+        if len(asked) % 3:
+            raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+        return []
+
+    monkeypatch.setattr("socket.getaddrinfo", look_up)
+    monkeypatch.setattr(launchers, "_ASK_EVERY_S", 0.0)
+    launchers.wait_for_main_machine()
+    assert asked == ["node-a"] * 3
+    said = "waiting for the machine node-a (MASTER_ADDR), which has no address yet (Name or service not known)"
+    assert caplog.messages == [said]
+    monkeypatch.setattr(launchers, "_KNOWN_AFTER_S", 0.0)
+    with pytest.raises(
+        FinetuneError, match=r"MASTER_ADDR is 'node-a', and this machine finds no address for it \(Name"
+    ):
+        launchers.wait_for_main_machine()
+
+
 def test_a_folder_whose_sockets_would_have_too_long_a_path_is_said_before(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("tempfile.gettempdir", lambda: "/tmp/" + "x" * 60)
     launchers.require_short_temporary_path()

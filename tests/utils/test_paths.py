@@ -89,3 +89,16 @@ def test_the_home_folder_is_put_in(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     assert paths.expand_path("~/runs") == Path("/home/someone/runs")
     assert paths.expand_path("runs/~") == Path("runs/~")
+
+
+def test_what_is_in_the_way_of_a_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").touch()
+    for path, said in (
+        (tmp_path / "link", f"{tmp_path / 'link'} is a link to a folder that is missing"),
+        (tmp_path / "link" / "below", f"{tmp_path / 'link'} is a link to a folder that is missing"),
+        (tmp_path / "file", "a file has its name"),
+    ):
+        with pytest.raises(FileExistsError) as caught:
+            paths.make_folder(path)
+        assert caught.value.strerror == said
