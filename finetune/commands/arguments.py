@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, get_args
 
 from finetune.commands.runner import LOGGER, CommandParser
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 from finetune.utils.kinds import KindOption
-from finetune.utils.number_arguments import number, numbers
+from finetune.utils.number_arguments import height_and_width, number, numbers, whole_number
 
 if TYPE_CHECKING:
     from finetune.data.camera import CameraOptions
@@ -206,25 +205,5 @@ def given_model_options(arguments: argparse.Namespace) -> dict[str, object]:
 
 positive_number = number("a number above 0")
 positive_meters = number("a positive number of meters")
-
-
-def positive_count(text: str) -> int:
-    """Read a whole number above 0, for argparse."""
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a whole number above 0")
-    return value
-
-
-def input_size(text: str) -> tuple[int, int]:
-    """Read a height and a width such as ``252x336``, for argparse."""
-    found = re.fullmatch(r"(\d{1,5})[x,](\d{1,5})", text.strip().lower())
-    sides = tuple(int(side) for side in found.groups()) if found else ()
-    if len(sides) != 2 or not all(0 < side <= MAX_SIDE_PX and side % PATCH == 0 for side in sides):
-        raise argparse.ArgumentTypeError(
-            f"{text} is not a height and a width such as 252x336, multiples of {PATCH} up to {MAX_SIDE_PX}"
-        )
-    return sides[0], sides[1]
+positive_count = whole_number("a whole number above 0")
+input_size = height_and_width(PATCH, MAX_SIDE_PX)

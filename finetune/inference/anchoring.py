@@ -8,12 +8,12 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
+import scipy.linalg
 import scipy.optimize
 from numpy.typing import NDArray
 from scipy import sparse
-from scipy.interpolate import LinearNDInterpolator
-from scipy.sparse.linalg import splu
 from scipy.spatial import Delaunay, KDTree
 
 from finetune.evaluation.alignment import InverseFit
@@ -30,12 +30,15 @@ _BEYOND = 0.3
 # to count less (natural logarithm), and the step of the relative map at which it may bend.
 _NODE_SPACINGS, _MAX_NODES, _STIFFNESS, _SMALL_RESIDUAL, _STEP = 1.0, 40_000, 0.1, 0.03, 0.1
 _ITERATIONS = 5
-# Share of what points still differ by that is taken as shape; the rest is noise. 0.5 to 0.85 were about equally good on
-# all LiDAR frames of tests/benchmarks/complete_depth.py, and better than 1.
-_TRUSTED = 0.75
+# Share of what points still differ by that is taken as shape; the rest, up to this natural logarithm, is noise. Chosen
+# on drawn rooms and streets and on the raw sweeps (kitti_object, ddad_rig) of tests/benchmarks/complete_depth.py, where
+# 0.6 to 0.9 were about equally good.
+_TRUSTED, _NOISE = 0.75, 0.03
 _NEIGHBORS, _MIN_AGREEING = 8, 2
 # A pixel is filled up to this many mean distances between points from the nearest one.
 _MAX_SPACINGS = 2.0
+# A correction may not lead behind the camera. Pixels this near to the side of a triangle are on it.
+_MIN_INVERSE, _ON_EDGE = 1e-6, 1e-9
 
 
 class AnchoringRefused(ValueError):
@@ -92,9 +95,10 @@ def anchor_depth(
     factors on a coarse grid: the weighted least squares of its distance to what the points ask for, and of its second
     differences, which count less where the map has a step; points far from it count less (Huber 1964,
     doi:10.1214/aoms/1177703732, by reweighting). Points that agree with fewer than two of their eight nearest ones
-    are dropped. As much of the map's relief is taken as the others confirm, and the field is solved again. Between
-    points, what is left is interpolated linearly over their Delaunay triangles and added in
-    part.
+    are dropped. As much of the map's relief is taken as the others confirm, and the field is solved again. What is left
+    is interpolated over the points' Delaunay triangles, linearly in inverse depth, by which a plane stays a plane.
+    Where the three points of a triangle contradict each other, field and map are not believed either, and the inverse
+    depth of all points is interpolated, as those that were dropped may be right.
 
     Args:
         relative: (H, W), larger is nearer.
@@ -122,11 +126,12 @@ def anchor_depth(
         raise AnchoringRefused(
             f"{percent(inlier_share)} of its {len(target)} points agree with the model and with each other"
         )
-    correction, confidence = _interpolate(points[kept], residual[kept], log_map.shape, options.tolerance)
+    log_depth, confidence = _interpolate(
+        points[kept], target[kept], residual[kept], log_map + anchored.field.on_pixels(), options.tolerance
+    )
+    log_depth = _guess_rest(log_depth, confidence, points, target)
     confidence[rows[kept], columns[kept]] = 1.0
     confidence[rows[~kept], columns[~kept]] = 0.0
-    # A guess far from the points is no nearer and no farther than they allow.
-    log_depth = np.clip(log_map + anchored.field.on_pixels() + _TRUSTED * correction, *_limits(target))
     return AnchoredDepth(
         depth_m=np.exp(log_depth).astype(np.float32),
         confidence=confidence,
@@ -279,9 +284,8 @@ class ScaleField:
         trust = np.ones(len(asked))
         values = field.values.ravel()
         for _ in range(_ITERATIONS):
-            normal = (weights.T @ sparse.diags(trust) @ weights + stiffness).tocsc()
-            solver = splu(normal, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-            values = solver.solve(weights.T @ (trust * asked))
+            normal = weights.T @ sparse.diags(trust) @ weights + stiffness
+            values = _solve_banded(normal, weights.T @ (trust * asked), nodes)
             trust = 1.0 / np.maximum(np.abs(weights @ values - asked) / _SMALL_RESIDUAL, 1.0)
         return cls(values=values.reshape(nodes), spacing_px=spacing, shape=(height, width))
 
@@ -325,6 +329,25 @@ def _second_differences(nodes: tuple[int, int]) -> sparse.csr_matrix:
     same = [sparse.identity(n) for n in nodes]
     mixed = math.sqrt(2.0) * sparse.kron(first[0], first[1])
     return sparse.vstack([sparse.kron(second[0], same[1]), sparse.kron(same[0], second[1]), mixed]).tocsr()
+
+
+def _solve_banded(normal: sparse.spmatrix, right: NDArray[np.float64], nodes: tuple[int, int]) -> NDArray[np.float64]:
+    """
+    The solution of the normal equations of a field, by Cholesky's factors of their band: a node is coupled to nodes at
+    most two lines away, so the band is narrow if nodes are counted along the shorter side.
+    """
+    grid = np.arange(right.size).reshape(nodes)
+    order = (grid.T if nodes[0] < nodes[1] else grid).ravel()
+    place = np.empty_like(order)
+    place[order] = np.arange(right.size)
+    entries = normal.tocoo()
+    rows, columns = place[entries.row], place[entries.col]
+    lower = rows >= columns
+    below, columns = (rows - columns)[lower], columns[lower]
+    band = np.zeros((int(below.max()) + 1, right.size))
+    band[below, columns] = entries.data[lower]
+    solved = scipy.linalg.solveh_banded(band, right[order], lower=True, overwrite_ab=True, check_finite=False)
+    return np.asarray(solved[place])
 
 
 def find_agreeing(points: NDArray[np.float64], residual: NDArray[np.float64], tolerance: float) -> NDArray[np.bool_]:
@@ -377,20 +400,124 @@ def measure_relief(points: NDArray[np.float64], log_map: NDArray[np.float64], ta
 
 
 def _interpolate(
-    points: NDArray[np.float64], residual: NDArray[np.float64], shape: tuple[int, int], tolerance: float
+    points: NDArray[np.float64],
+    target: NDArray[np.float64],
+    residual: NDArray[np.float64],
+    smooth: NDArray[np.float64],
+    tolerance: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32]]:
     """
-    (H, W) residual between the points, 0 outside of their hull, and (H, W) confidence: how well the three points around
-    a pixel agree, times how near the nearest is.
+    Args:
+        points: (N, 2) row and column, whole numbers.
+        target, residual: (N,) natural logarithms of measured depth, and of it over that of the field.
+        smooth: (H, W) natural logarithm of the depth of map and field.
+        tolerance: how much the points of a triangle may differ.
+
+    Returns:
+        (H, W) natural logarithm of depth, and (H, W) confidence: how well the three points around a pixel agree, times
+        how near the nearest is; 0 outside of the hull of the points, where depth is ``smooth``.
     """
-    pixels = np.indices(shape).reshape(2, -1).T.astype(np.float64)
-    triangles = Delaunay(points)
-    correction = np.nan_to_num(LinearNDInterpolator(triangles, residual)(pixels))
-    # The last spread is that of pixels outside, whose triangle is -1.
-    spread = np.append(np.ptp(residual[triangles.simplices], axis=1), np.inf)
-    confidence = np.clip(1.0 - spread[triangles.find_simplex(pixels)] / tolerance, 0.0, 1.0)
-    agreeing = np.flatnonzero(confidence)
-    reach = _MAX_SPACINGS * math.sqrt(shape[0] * shape[1] / len(points))
-    distance, _ = KDTree(points).query(pixels[agreeing])
-    confidence[agreeing] *= np.where(distance <= reach, np.exp(-distance / reach), 0.0)
-    return correction.reshape(shape), confidence.reshape(shape).astype(np.float32)
+    triangles = Delaunay(points).simplices
+    spread = np.ptp(residual[triangles], axis=1)
+    # On an edge of two triangles, the one whose points agree better counts.
+    order = np.argsort(-spread, kind="stable")
+    triangles, spread = triangles[order], spread[order]
+    found = find_triangles(points, triangles, smooth.shape)
+    confidence = np.clip(1.0 - np.append(spread, np.inf)[found] / tolerance, 0.0, 1.0)
+    reach = _MAX_SPACINGS * math.sqrt(smooth.size / len(points))
+    holes = np.ones(smooth.shape, dtype=np.uint8)
+    holes[tuple(points.astype(np.intp).T)] = 0
+    distance = cv2.distanceTransform(holes, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    confidence *= np.where(distance <= reach, np.exp(-distance / reach), 0.0)
+
+    believed = residual - (1.0 - _TRUSTED) * np.clip(residual, -_NOISE, _NOISE)
+    predicted = np.exp(residual - target)
+    correction = _on_triangles(points, triangles, predicted * np.expm1(-believed), found)
+    inverse = np.exp(-smooth) + correction
+    return -np.log(np.maximum(inverse, _MIN_INVERSE)), confidence.astype(np.float32)
+
+
+def _guess_rest(
+    log_depth: NDArray[np.float64],
+    confidence: NDArray[np.float32],
+    points: NDArray[np.float64],
+    target: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """(H, W) natural logarithm of depth, of the points alone where the confidence is 0; no nearer and no farther than
+    they allow."""
+    triangles = Delaunay(points).simplices
+    found = find_triangles(points, triangles, log_depth.shape)
+    alone = _on_triangles(points, triangles, np.exp(-target), found)
+    alone = np.where((confidence == 0) & (found >= 0), -np.log(np.maximum(alone, _MIN_INVERSE)), log_depth)
+    return np.asarray(np.clip(alone, *_limits(target)))
+
+
+def find_triangles(
+    points: NDArray[np.float64], triangles: NDArray[np.integer], shape: tuple[int, ...]
+) -> NDArray[np.intp]:
+    """
+    Args:
+        points: (N, 2) row and column, whole numbers.
+        triangles: (T, 3) points of each.
+        shape: height and width.
+
+    Returns:
+        (H, W) the triangle of each pixel, -1 outside of all; where pixels are on several, the last of them. It is drawn
+        line by line, as looking up every pixel in scipy's Delaunay takes ten times as long.
+    """
+    corners = points[triangles]
+    by_row = np.argsort(corners[:, :, 0], axis=1, kind="stable")
+    corners = np.take_along_axis(corners, by_row[:, :, None], axis=1)
+    (top, top_x), (middle, middle_x), (bottom, bottom_x) = (corners[:, i].T for i in range(3))
+    # A line for each row of each triangle, from its long side to the side above or below the corner in the middle.
+    heights = (bottom - top).astype(np.intp) + 1
+    of_line = np.repeat(np.arange(len(triangles)), heights)
+    y = top[of_line] + _count_within(heights)
+    long_side = _lerp(y, top[of_line], top_x[of_line], bottom[of_line], bottom_x[of_line])
+    is_above = (y <= middle[of_line]) & (middle > top)[of_line]
+    above = _lerp(y, top[of_line], top_x[of_line], middle[of_line], middle_x[of_line])
+    below = _lerp(y, middle[of_line], middle_x[of_line], bottom[of_line], bottom_x[of_line])
+    short_side = np.where(is_above, above, below)
+    first = np.ceil(np.minimum(long_side, short_side) - _ON_EDGE).astype(np.intp)
+    last = np.floor(np.maximum(long_side, short_side) + _ON_EDGE).astype(np.intp)
+    widths = np.maximum(last - first + 1, 0)
+    of_pixel = np.repeat(np.arange(len(of_line)), widths)
+    x = first[of_pixel] + _count_within(widths)
+    found = np.full(shape, -1, dtype=np.intp)
+    found[y[of_pixel].astype(np.intp), x] = of_line[of_pixel]
+    return found
+
+
+def _count_within(sizes: NDArray[np.intp]) -> NDArray[np.intp]:
+    """0, 1, ... within each of several groups, one after the other."""
+    return np.asarray(np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes))
+
+
+def _lerp(
+    y: NDArray[np.float64],
+    y0: NDArray[np.float64],
+    x0: NDArray[np.float64],
+    y1: NDArray[np.float64],
+    x1: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """x on the line from (y0, x0) to (y1, x1); x0 where the line has no height."""
+    return np.asarray(x0 + (x1 - x0) * (y - y0) / np.maximum(y1 - y0, 1.0))
+
+
+def _on_triangles(
+    points: NDArray[np.float64],
+    triangles: NDArray[np.integer],
+    values: NDArray[np.float64],
+    found: NDArray[np.intp],
+) -> NDArray[np.float64]:
+    """(N,) values at points -> (H, W) the plane of the triangle that ``found`` has for a pixel; 0 where it has none."""
+    corners, heights = points[triangles], values[triangles]
+    (down1, across1), (down2, across2) = (corners[:, i].T - corners[:, 0].T for i in (1, 2))
+    rise1, rise2 = heights[:, 1] - heights[:, 0], heights[:, 2] - heights[:, 0]
+    area = down1 * across2 - across1 * down2
+    area[area == 0] = np.inf  # three points on a line: its first value
+    down, across = (rise1 * across2 - rise2 * across1) / area, (rise2 * down1 - rise1 * down2) / area
+    origin = heights[:, 0] - down * corners[:, 0, 0] - across * corners[:, 0, 1]
+    origin, down, across = (np.append(part, 0.0) for part in (origin, down, across))  # the last is that of -1
+    rows, columns = np.indices(found.shape)
+    return np.asarray(origin[found] + down[found] * rows + across[found] * columns)

@@ -13,6 +13,7 @@ from finetune.data.readers.z_buffer import ZBufferRange
 from finetune.utils.errors import FileFault, RecipeError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
     from finetune.data.readers.depth_numbers import DepthNumbers
@@ -23,8 +24,6 @@ _KEYS = re.compile(
     r"(?: in pairs\b)?"
 )
 _DEPTH_IS = ("z", "range", "disparity", "inverse", "z_buffer")
-# Ends of the ranges that a unit is looked for in: a room, a street.
-_RANGES_M = (10.0, 80.0)
 
 
 def name_options(error: FileFault) -> FileFault:
@@ -80,25 +79,26 @@ def add_depth_arguments(parser: argparse.ArgumentParser, *, of_each_image: bool 
     group.add_argument("--z-buffer-per-unit", type=float, metavar="X", help="stored number times this is the buffer's")
 
 
-def make_depth_numbers(arguments: argparse.Namespace, example: Path) -> DepthNumbers:
+def make_depth_numbers(arguments: argparse.Namespace, depths: Sequence[Path]) -> DepthNumbers:
     """
     Args:
         arguments: parsed, with those of ``add_depth_arguments``.
-        example: a depth file, for the sentence where the unit is missing.
+        depths: the depth files, for the sentence where the unit is missing.
 
     Returns:
         What the numbers mean.
 
     Raises:
-        FinetuneError: an option is missing, or does not go with the others.
+        FinetuneError: the unit is missing, and every unit that fits is named; another option is missing, or does not
+            go with the others.
+        DataError: a file cannot be read.
     """
     from finetune.data.readers.depth_numbers import DepthNumbers, default_invalid
+    from finetune.prepare.fitting_units import require_unit
 
+    require_unit(depths, arguments)
     usual = default_invalid(arguments.depth_is, arguments.z_buffer_range)
     unit, invalid, _ = SENSORS[arguments.sensor] if arguments.sensor else (None, usual, "")
-    has_unit = arguments.meters_per_unit is not None or unit is not None
-    if arguments.depth_is in ("z", "range") and not has_unit:
-        raise FileFault(example, describe_numbers(example, arguments), _name_units(example, arguments))
     numbers = DepthNumbers(
         depth_is=arguments.depth_is,
         meters_per_unit=arguments.meters_per_unit
@@ -127,35 +127,6 @@ def make_depth_numbers(arguments: argparse.Namespace, example: Path) -> DepthNum
         key = f"--{error.key.replace('_', '-')}"
         raise RecipeError(key, error.value, error.expected) from None
     return numbers
-
-
-def describe_numbers(example: Path, arguments: argparse.Namespace) -> str:
-    """What is in a depth file, for a sentence about its missing unit."""
-    median, end = _middle_and_end(example, arguments)
-    return f"holds numbers around {median:.6g} and up to {end:.6g}, and nothing says what one is in meters"
-
-
-def _name_units(example: Path, arguments: argparse.Namespace) -> str:
-    from finetune.data.checks.units import find_fitting_units
-
-    median, end = _middle_and_end(example, arguments)
-    fitting = {
-        unit.meters: unit for range_m in _RANGES_M for unit in find_fitting_units(median, end, range_m, current=0.0)
-    }
-    named = [f"{unit.meters:g} ({unit.name}: median {unit.median_m:.3g} m)" for unit in fitting.values()]
-    these = f": {', '.join(named)}" if named else ""
-    return f"Give --sensor, or --meters-per-unit as the device or the data set says{these}"
-
-
-def _middle_and_end(example: Path, arguments: argparse.Namespace) -> tuple[float, float]:
-    """The median of the numbers above 0 in a depth file, and the number that nearly all are below."""
-    import numpy as np
-
-    from finetune.data.readers.files import read_depth
-
-    raw = read_depth(example, arguments.depth_channels, arguments.depth_key).astype(np.float64)
-    raw = raw[np.isfinite(raw) & (raw > 0)]
-    return (float(np.median(raw)), float(np.percentile(raw, 99.5))) if raw.size else (0.0, 0.0)
 
 
 def _numbers(text: str) -> tuple[float, ...]:

@@ -93,7 +93,8 @@ def _describe_camera(record: FrameRecord) -> dict[str, object]:
 
 def _summarize(prepared: PreparedFrames) -> dict[str, object]:
     """All that is known of the folder, as JSON."""
-    part = dict.fromkeys(prepared.split.train, "train") | dict.fromkeys(prepared.split.val, "val")
+    split = prepared.split
+    part = dict.fromkeys(split.train, "train") | dict.fromkeys(split.val, "train, val" if split.is_shared else "val")
     return {
         "request": dict(prepared.request),
         "meters_per_unit": prepared.unit,

@@ -56,10 +56,13 @@ def format_recipe(prepared: PreparedFrames, *, intrinsics: str | None) -> str:
         "max_depth_m": choose_ceiling(prepared),
         "train": "all",
     }
+    data: dict[str, PlainValue] = {"input_size": list(choose_input_size(prepared, tiny)), **entries}
+    if prepared.split.is_shared:
+        data["val_may_repeat_train"] = True
     sections: tuple[dict[str, PlainValue], ...] = (
         {"name": clean_name(prepared.output.name), "output": "runs", "seed": 0},
         {"model": model},
-        {"data": {"input_size": list(choose_input_size(prepared, tiny)), **entries, "workers": 1 if tiny else 4}},
+        {"data": {**data, "workers": 1 if tiny else 4}},
         {"augment": {"flip": 0.5, "color": 0.5}},
         {"loss": _choose_losses(prepared, tiny)},
         {"optim": _choose_rates(tiny)},

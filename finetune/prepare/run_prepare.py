@@ -19,9 +19,9 @@ from finetune.prepare.journal import Journal
 from finetune.prepare.naming import name_frames
 from finetune.prepare.output_folder import require_output, write_texts
 from finetune.prepare.poses import format_poses
-from finetune.prepare.recording import FrameKey, FrameSource
+from finetune.prepare.recording import FrameSource
 from finetune.prepare.selection import select_frames
-from finetune.prepare.split import Split, split_frames
+from finetune.prepare.split import split_frames
 from finetune.prepare.summary import PreparedFrames
 from finetune.prepare.workers import run_tasks
 from finetune.prepare.writer import DepthLimits
@@ -75,7 +75,6 @@ def prepare_frames(source: FrameSource, options: PrepareOptions) -> PreparedFram
     taken = select_frames(source.keys, options.every, options.max_frames)
     if not taken:
         raise DataError(options.output, "there is no frame to prepare", "Name a source that holds frames")
-    _split([source.keys[index] for index in taken], options)
     journal = Journal(real_path(options.output), _describe_request(source, taken, options))
     with journal:
         try:
@@ -165,7 +164,7 @@ def _summarize_or_discard(
 def _summarize(source: FrameSource, taken: Sequence[int], journal: Journal, options: PrepareOptions) -> PreparedFrames:
     """
     Raises:
-        DataError: no depth was measured, or the frames are too few for train and val.
+        DataError: no depth was measured.
     """
     records = [journal.records[index] for index in taken]
     kept = [record for record in records if not record.left_out]
@@ -187,7 +186,7 @@ def _summarize(source: FrameSource, taken: Sequence[int], journal: Journal, opti
         request=options.request,
         records=kept,
         keys=keys,
-        split=_split(keys, options),
+        split=split_frames(keys),
         left_out=_list_left_out(records),
         notes=[*source.notes, *at_end],
         notes_at_end=at_end,
@@ -195,22 +194,6 @@ def _summarize(source: FrameSource, taken: Sequence[int], journal: Journal, opti
         poses=format_poses(source, [record.index for record in kept]),
         checkpoint=options.checkpoint,
     )
-
-
-def _split(keys: Sequence[FrameKey], options: PrepareOptions) -> Split:
-    """
-    Raises:
-        DataError: the frames are too few for train and val.
-    """
-    split = split_frames(keys)
-    if split is None:
-        raise DataError(
-            options.output,
-            f"{len(keys)} frame{'s' * (len(keys) > 1)} of one recording cannot be split into train and val with a gap "
-            "between them",
-            "Take three or more, or name several recordings",
-        )
-    return split
 
 
 def _list_left_out(records: Sequence[FrameRecord]) -> dict[str, list[str]]:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.prepare.recording import FrameKey
+from finetune.utils.text import count_noun
 
 GAP_S = 2.0  # between a frame of train and one of val, where times are known
 GAP_SHARE = 0.05  # of the frames of a recording, where only their order is known
@@ -26,7 +27,7 @@ class Split:
     """Numbers of frames, in order.
 
     Attributes:
-        train, val: no frame is in both.
+        train, val: no frame is in both, but for a recording that is too short for a split.
         gap: frames in neither, which are too near to both.
         rule: how they were chosen, in a sentence.
     """
@@ -36,14 +37,20 @@ class Split:
     gap: Sequence[int]
     rule: str
 
+    @property
+    def is_shared(self) -> bool:
+        """Whether the frames of train are those of val."""
+        return not set(self.val).isdisjoint(self.train)
 
-def split_frames(keys: Sequence[FrameKey]) -> Split | None:
+
+def split_frames(keys: Sequence[FrameKey]) -> Split:
     """
     Args:
-        keys: of all frames, recording after recording, each in order of time.
+        keys: of all frames, at least one, recording after recording, each in order of time.
 
     Returns:
-        The split; None where the only recording is too short for two parts with a gap between them.
+        The split. Where the only recording is too short for two parts with a gap between them, which takes three
+        frames, all of them train and validate.
     """
     recordings = Counter(key.recording for key in keys)
     if len(recordings) > 1:
@@ -73,7 +80,7 @@ def _choose_recordings(recordings: Counter[str]) -> set[str]:
     return chosen
 
 
-def _split_by_time(keys: Sequence[FrameKey]) -> Split | None:
+def _split_by_time(keys: Sequence[FrameKey]) -> Split:
     count = len(keys)
     # A frame is apart from another if at least this many frames are between the two.
     between = max(1, math.ceil(GAP_SHARE * count))
@@ -93,7 +100,9 @@ def _split_by_time(keys: Sequence[FrameKey]) -> Split | None:
                 where = "the end" if stretches == 1 else f"{stretches} stretches"
                 rule = f"val is {where} of the recording, with a gap of {gap.words} to train"
                 return Split(train=train, val=val, gap=left, rule=rule)
-    return None
+    every = range(count)
+    rule = f"val is train, as {count_noun(count, 'frame')} of one recording cannot be split with a gap"
+    return Split(train=every, val=every, gap=(), rule=rule)
 
 
 @dataclass(frozen=True, kw_only=True)

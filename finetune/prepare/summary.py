@@ -14,7 +14,7 @@ from finetune.prepare.depth_unit import join_ranges
 from finetune.prepare.frame_record import BIN_EDGES_M, FrameRecord
 from finetune.prepare.recording import FrameKey
 from finetune.prepare.split import Split
-from finetune.utils.text import meters, percent
+from finetune.utils.text import count_noun, meters, percent
 
 # No camera sees half of a dense map beyond the one, or within the other; centimeters taken for meters, and meters taken
 # for millimeters, do.
@@ -111,10 +111,16 @@ class PreparedFrames:
         split = self.split
         rounded = "" if self.is_exact else f", rounded by at most {self.unit / 2:.2g} m"
         lines = [
-            f"{self.output}: {len(self.records)} frames, {len(split.train)} train, {len(split.val)} val: {split.rule}",
+            f"{self.output}: {count_noun(len(self.records), 'frame')}, {len(split.train)} train, {len(split.val)} val: "
+            f"{split.rule}",
             f"depth from {meters(self.near_m)} to {meters(self.far_m)}, measured at {percent(self.labeled_share)} of "
             f"the pixels; stored as 16-bit PNG, value x {self.unit:.6g} = meters{rounded}",
         ]
+        if split.is_shared:
+            lines.append(
+                "the scores of such a run say nothing about other frames, which recipe.yaml accepts by "
+                "data.val_may_repeat_train; take three frames or more, or name several recordings"
+            )
         return [*lines, *self._doubt_unit(), *self.describe_left_out(), *self.notes_at_end]
 
     def _doubt_unit(self) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import re
 from collections.abc import Callable
 
 
@@ -43,3 +44,46 @@ def number(expected: str, holds: Callable[[float], bool] = lambda found: found >
     """
     parse = numbers(1, expected, lambda found: holds(found[0]))
     return lambda text: parse(text)[0]
+
+
+def whole_number(expected: str) -> Callable[[str], int]:
+    """
+    Args:
+        expected: what it is, for the error.
+
+    Returns:
+        Reads a whole number above 0, for argparse.
+    """
+
+    def parse(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = 0
+        if value < 1:
+            raise argparse.ArgumentTypeError(f"{text} is not {expected}")
+        return value
+
+    return parse
+
+
+def height_and_width(multiple: int, most: int) -> Callable[[str], tuple[int, int]]:
+    """
+    Args:
+        multiple: what both sides are multiples of, pixels.
+        most: the longest side, pixels.
+
+    Returns:
+        Reads a height and a width such as ``252x336`` or ``252,336``, for argparse.
+    """
+
+    def parse(text: str) -> tuple[int, int]:
+        found = re.fullmatch(r"(\d{1,5})[x,](\d{1,5})", text.strip().lower())
+        sides = tuple(int(side) for side in found.groups()) if found else ()
+        if len(sides) != 2 or not all(0 < side <= most and side % multiple == 0 for side in sides):
+            raise argparse.ArgumentTypeError(
+                f"{text} is not a height and a width such as 252x336, multiples of {multiple} up to {most}"
+            )
+        return sides[0], sides[1]
+
+    return parse

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pickle
 from dataclasses import replace
@@ -12,13 +11,21 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.spatial.transform import Rotation
 
 from finetune.data.camera import Camera
 from finetune.data.checks import registration as checks
 from finetune.data.readers.files import read_depth, read_image
 from finetune.prepare.calibration import CalibratedCamera, Rig, read_rig
 from finetune.prepare.registration import Registration
+from tests.benchmarks.register_samples import (
+    LEAST_AFTER,
+    MOST_BEFORE,
+    SAMPLES,
+    Sample,
+    register,
+    score_views,
+    write_calibration,
+)
 from tests.prepare.two_cameras import TwoViews, make_rig
 
 Depth = NDArray[np.float32]
@@ -161,20 +168,8 @@ def test_noise_makes_no_cracks() -> None:
 
 
 def read_block(name: str, folder: Path) -> Rig:
-    """The calibration that was estimated for a sample, as our JSON."""
-    block = json.loads((Path(os.environ["DEPTH_SAMPLES"]) / name / "intrinsics.json").read_text())["registration"]
-    focal_px, cx, cy = block["color_f_cx_cy_full"]
-    depth_px = block.get("depth_focal", block.get("depth_focal_assumed"))
-    matrix = np.eye(4)
-    matrix[:3, :3] = Rotation.from_rotvec(block["rotvec_depth_to_color"]).as_matrix()
-    matrix[:3, 3] = block["t_depth_to_color_m"]
-    size = {"width": 640, "height": 480}
-    content = {
-        "color": {**size, "fx": focal_px, "fy": focal_px, "cx": cx, "cy": cy},
-        "depth": {**size, "fx": depth_px, "fy": depth_px, "cx": block["depth_cx"], "cy": block["depth_cy"]},
-        "color_from_depth": matrix.tolist(),
-    }
-    (folder / "rig.json").write_text(json.dumps(content))
+    """The calibration that was estimated for a sample."""
+    write_calibration(Path(os.environ["DEPTH_SAMPLES"]) / name, folder / "rig.json")
     return read_rig(folder / "rig.json")
 
 
@@ -221,3 +216,14 @@ def test_edges_of_real_depth_meet_those_of_color(calibration: str, image: str, d
     assert score_in_place(*Registration(rig).color_in_depth(color, depth_m)) > 0.2
     inverse = replace(rig, color_from_sensor=np.linalg.inv(rig.color_from_sensor).astype(np.float64))
     assert score_in_place(color, Registration(inverse).depth_in_color(depth_m)) < 0.2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("DEPTH_SAMPLES" not in os.environ, reason="set DEPTH_SAMPLES to the folder of the samples")
+@pytest.mark.parametrize("sample", SAMPLES, ids=[sample.folder for sample in SAMPLES])
+def test_what_the_command_registers_scores_above_a_fifth(sample: Sample, tmp_path: Path) -> None:
+    # By the rank of color gradients at depth edges above that at edges moved by 10 to 20 px: see register_samples.
+    (before, _), (after, _) = (
+        score_views(views) for views in register(sample, Path(os.environ["DEPTH_SAMPLES"]), tmp_path)
+    )
+    assert before < MOST_BEFORE and after > LEAST_AFTER

@@ -188,20 +188,36 @@ def test_a_frame_that_cannot_be_read_stops_or_is_left_out(output: Path) -> None:
     ("source", "found"),
     [
         (Walls(count=0), "there is no frame to prepare"),
-        (Walls(count=2), "2 frames of one recording cannot be split"),
         (
             Walls(special={0: np.full((20, 20), 1.0, np.float32)}),
             r"depth is 20x20 \(height x width\), its image is 16x20",
         ),
         (Walls(special={0: np.full((16, 20), 9e3, np.float32)}), "farther than 16 bits can hold"),
         (Walls(special={i: np.zeros((16, 20), np.float32) for i in range(10)}), "none of 10 frames can be used"),
-        (Walls(special=dict.fromkeys(range(2, 10), NONE)), "2 frames of one recording cannot be split"),
     ],
 )
 def test_what_cannot_be_prepared_leaves_nothing(tmp_path: Path, source: Walls, found: str) -> None:
     with pytest.raises(DataError, match=found):
         prepare_frames(source, options(tmp_path / "new" / "out"))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_one_or_two_frames_train_and_validate(output: Path, count: int) -> None:
+    prepared = prepare_frames(Walls(count=count), options(output))
+    recipe = load_recipe(str(output / "recipe.yaml"), [])
+    assert recipe.data.val_may_repeat_train
+    assert [len(entry.source) for entry in (*recipe.data.train, *recipe.data.val)] == [count, count]
+    noun = "1 frame" if count == 1 else "2 frames"
+    assert (
+        f"{count} train, {count} val: val is train, as {noun} of one recording cannot be split"
+        in (prepared.sentences()[0])
+    )
+    assert any("say nothing about other frames" in line for line in prepared.sentences())
+    parts = [frame["part"] for frame in json.loads((output / "prepare.json").read_text())["frames"]]
+    assert parts == ["train, val"] * count
+    prepare_frames(Walls(count=3), options(output, overwrite=True))
+    assert not load_recipe(str(output / "recipe.yaml"), []).data.val_may_repeat_train
 
 
 def test_an_output_that_exists_is_kept(output: Path) -> None:

@@ -62,7 +62,7 @@ class Pairs(ListedFrames):
 
     An image with an EXIF tag is turned upright together with its depth map, mask and intrinsics, as ``predict`` turns
     it. Depth that already has the size of the upright image stays as it is. Where sizes do not tell, for a turn by 180
-    degrees or a square image, ``exif_turns`` does. A good ``mask_at_least`` is 1 or 2 for ARKit's confidence, 54 or 255
+    degrees or a square image, ``exif_turns`` does. A good ``mask_at_least`` is 1 or 2 for ARKit's confidence, 1 or 255
     for Polycam's.
 
     Files of intrinsics and masks are below ``root`` or in the current directory. Intrinsics for each image are JSON

@@ -6,6 +6,7 @@ import argparse
 
 from finetune.prepare.distinct_sources import require_distinct
 from finetune.prepare.recording import FrameSource
+from finetune.utils.number_arguments import number
 from finetune.utils.paths import expand_path
 
 
@@ -34,12 +35,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pair by the times in headers (default), or by those of recording",
     )
     times.add_argument(
-        "--tolerance", type=_seconds, metavar="SECONDS", help="how far apart a pair may be; default: half an interval"
+        "--tolerance",
+        type=number("a number of seconds above 0"),
+        metavar="SECONDS",
+        help="how far apart a pair may be; default: half an interval",
     )
     depth = parser.add_argument_group("depth and cameras")
     depth.add_argument(
         "--meters-per-unit",
-        type=_positive,
+        type=number("a number of meters above 0"),
         metavar="METERS",
         help="default: what a RealSense bag says; else millimeters for whole numbers, meters for floats (REP 118)",
     )
@@ -83,17 +87,3 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
     except TopicsNotNamed as error:
         print("\n".join(error.lines), flush=True)
         raise
-
-
-def _seconds(text: str) -> float:
-    return _positive(text, "seconds")
-
-
-def _positive(text: str, what: str = "meters") -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = 0.0
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of {what} above 0")
-    return value

@@ -10,7 +10,7 @@ from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 from finetune.prepare.kinds import pairs
 from finetune.utils.errors import DataError, FinetuneError
 from finetune.utils.indices import evenly_spread
-from finetune.utils.number_arguments import number
+from finetune.utils.number_arguments import height_and_width, number
 
 if TYPE_CHECKING:
     from finetune.prepare.recording import FrameSource
@@ -42,7 +42,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--version", choices=("auto", *VERSIONS), default="auto", help="of an official .pth of Depth Anything"
     )
     group.add_argument(
-        "--input-size", type=_size, metavar="HEIGHTxWIDTH", help="that such a .pth was trained at; default: 518x518"
+        "--input-size",
+        type=height_and_width(PATCH, MAX_SIDE_PX),
+        metavar="HEIGHTxWIDTH",
+        help="that such a .pth was trained at; default: 518x518",
     )
 
 
@@ -100,12 +103,3 @@ def _require_meters(source: FrameSource) -> None:
     depths_m = np.concatenate(found) if found else np.empty(0)
     if depths_m.size:
         require_meters(depths_m)
-
-
-def _size(text: str) -> tuple[int, int]:
-    sides = tuple(int(side) for side in text.lower().split("x") if side.isdecimal())
-    if len(sides) != 2 or not all(0 < side <= MAX_SIDE_PX and side % PATCH == 0 for side in sides):
-        raise argparse.ArgumentTypeError(
-            f"{text} is not a height and a width such as 252x336, multiples of {PATCH} up to {MAX_SIDE_PX}"
-        )
-    return sides[0], sides[1]

@@ -58,7 +58,7 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
         frame_keys=[FrameKey(recording=images.name, stem=stem) for stem in stems],
         images=[image for image, _ in pairs],
         depths=[depth for _, depth in pairs],
-        numbers=make_depth_numbers(arguments, pairs[0][1]),
+        numbers=make_depth_numbers(arguments, [depth for _, depth in pairs]),
         intrinsics=_read_intrinsics(arguments),
         lines=_describe_hidden(images),
     )
@@ -187,7 +187,7 @@ def _open_video(arguments: argparse.Namespace) -> FrameSource:
         frame_keys=[FrameKey(recording=video.stem, stem=f"{frame:06}", time_s=times[frame]) for frame in frames],
         images=IndexedVideo(video),
         depths=depths,
-        numbers=make_depth_numbers(arguments, depths[0]),
+        numbers=make_depth_numbers(arguments, depths),
         intrinsics=_read_intrinsics(arguments),
         frames=frames,
         lines=[rule],

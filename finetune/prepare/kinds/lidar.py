@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from finetune.prepare.recording import FrameSource
 from finetune.utils.errors import FinetuneError, ListError
-from finetune.utils.number_arguments import number
+from finetune.utils.number_arguments import number, whole_number
 from finetune.utils.paths import expand_path, is_folder, list_folder, missing
 
 if TYPE_CHECKING:
@@ -68,7 +68,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="between image and sweep; default: half a frame interval",
     )
     group = parser.add_argument_group("several sweeps")
-    group.add_argument("--accumulate", type=_count, default=1, metavar="N", help="draw the N sweeps around each image")
+    group.add_argument(
+        "--accumulate",
+        type=whole_number("a number of sweeps from 1 up"),
+        default=1,
+        metavar="N",
+        help="draw the N sweeps around each image",
+    )
     group.add_argument("--poses", type=expand_path, metavar="FILE", help="rows of TUM or of KITTI; for --accumulate")
     group.add_argument(
         "--poses-of", choices=("lidar", "camera"), help="what the poses are of; default: camera for KITTI's, else lidar"
@@ -194,9 +200,3 @@ def _names(text: str) -> Sequence[str]:
     if not ({"x", "y", "z"} <= set(names) or {"u", "v", "z"} <= set(names)):
         raise argparse.ArgumentTypeError(f"{text} names neither x, y and z nor u, v and z")
     return names
-
-
-def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is not a number of sweeps from 1 up")
-    return int(text)

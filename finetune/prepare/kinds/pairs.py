@@ -55,12 +55,9 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
         FinetuneError: a folder is missing, its files do not pair up, or the unit is not given: then every unit that
             fits is named.
     """
-    from finetune.prepare.fitting_units import require_unit
-
     found = find_frames(arguments)
     depths = [frame.depth for frame in found.frames]
     _require_one_type(depths, arguments)
-    require_unit(depths, arguments)
     images = [frame.image for frame in found.frames]
     cameras, note = _find_cameras(arguments, images)
     return PairedFiles(
@@ -69,7 +66,7 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
         ],
         images=images,
         depths=depths,
-        numbers=make_depth_numbers(arguments, depths[0]),
+        numbers=make_depth_numbers(arguments, depths),
         intrinsics=None,
         lines=[*found.notes, *note],
         cameras=cameras,

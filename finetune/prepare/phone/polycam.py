@@ -1,9 +1,9 @@
 """Raw exports of the app Polycam, from a LiDAR or room scan in developer mode.
 
 A folder holds ``keyframes/`` with, for each frame, by its time in microseconds: ``images/T.jpg``, as the camera saw it;
-``depth/T.png``, 16 bits, millimeters, smaller; ``confidence/T.png``, 8 bits, 0 low, 127 medium, 255 high; and
-``cameras/T.json`` with width, height, fx, fy, cx, cy and the rows t_00 to t_23 of the pose. After loop closure there
-are also ``corrected_images`` without distortion and ``corrected_cameras`` with better poses.
+``depth/T.png``, 16 bits, millimeters, smaller; ``confidence/T.png``, 8 bits, 0 low, 255 high, and one number between
+for medium; and ``cameras/T.json`` with width, height, fx, fy, cx, cy and the rows t_00 to t_23 of the pose. After loop
+closure there are also ``corrected_images`` without distortion and ``corrected_cameras`` with better poses.
 Source: github.com/PolyCam/polyform, README.md (data format) and polyform/core/capture_folder.py. Poses are ARKit's:
 from a camera with x right, y up, z backward into a world whose y is up.
 
@@ -36,7 +36,9 @@ from finetune.prepare.recording import FrameKey, RecordedFrame
 from finetune.utils.errors import DataError, ListError
 from finetune.utils.paths import is_folder
 
-_LEVELS = {"low": 0.0, "medium": 127.0, "high": 255.0}
+# Polycam's README says that medium is 127; a reader of its exports has 54 (github.com/pablovela5620/simplecv,
+# simplecv/data/polycam.py). There are only three levels, so whatever is not low is at least medium.
+_LEVELS = {"low": 0.0, "medium": 1.0, "high": 255.0}
 _POSE = tuple(f"t_{row}{column}" for row in range(3) for column in range(4))
 _METERS_PER_UNIT = 0.001
 _EXPORT = "Export the raw data from Polycam again"

@@ -160,8 +160,8 @@ def test_a_missing_unit_names_those_that_fit(tmp_path: Path) -> None:
     cv2.imwrite(str(depths / "000.png"), depth_of(0))
     with pytest.raises(FinetuneError) as refused:
         open_frames(images, depths)
-    assert "nothing says what one is in meters" in str(refused.value)
-    assert "0.001 (millimeters: median 1.3" in str(refused.value)
+    assert "nothing says what 1 is in meters" in str(refused.value)
+    assert "--meters-per-unit 0.001       millimeters: half within 1.39 m" in str(refused.value)
 
 
 @pytest.mark.parametrize(

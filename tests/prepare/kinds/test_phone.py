@@ -32,7 +32,7 @@ from tests.prepare.phone.phone_folders import (
     write_stray,
 )
 
-WRITERS = {
+WRITERS: dict[str, Callable[[Path], Path]] = {
     "stray": write_stray,
     "polycam": write_polycam,
     "record3d": write_record3d,
@@ -73,6 +73,15 @@ def test_depth_is_in_meters_and_unsure_depth_is_left_out(export: tuple[str, Path
         # JPEG and VP9 change a gray by a few levels; frames differ by 30.
         assert np.abs(frame.image.astype(int) - image(number).astype(int)).max() <= 6
         assert frame.source.startswith(str(folder))
+
+
+@pytest.mark.parametrize("least", ["low", "medium", "high"])
+def test_polycam_writes_medium_confidence_as_54_too(tmp_path: Path, least: str) -> None:
+    source = open_phone(write_polycam(tmp_path / "p", 1, medium=54), "--confidence", least)
+    frame = source.load_frame(0)
+    assert frame is not None
+    rows = np.flatnonzero(frame.depth_m.any(axis=1))
+    assert (rows[0], rows[-1]) == (FIRST_ROW[least], DEPTH[0] - 1)
 
 
 def test_frames_have_their_camera_time_and_pose(export: tuple[str, Path]) -> None:

@@ -56,7 +56,7 @@ def write_stray(folder: Path, frames: int = 4, *, camera_columns: bool = True) -
     return folder
 
 
-def write_polycam(folder: Path, frames: int = 4, *, corrected: bool = True) -> Path:
+def write_polycam(folder: Path, frames: int = 4, *, corrected: bool = True, medium: int = 127) -> Path:
     names = [
         "images",
         "depth",
@@ -71,7 +71,7 @@ def write_polycam(folder: Path, frames: int = 4, *, corrected: bool = True) -> P
         keyframes = folder / "keyframes"
         cv2.imwrite(str(keyframes / "images" / f"{stem}.jpg"), image(number))
         cv2.imwrite(str(keyframes / "depth" / f"{stem}.png"), millimeters(number))
-        cv2.imwrite(str(keyframes / "confidence" / f"{stem}.png"), levels((0, 127, 255)))
+        cv2.imwrite(str(keyframes / "confidence" / f"{stem}.png"), levels((0, medium, 255)))
         # The identity of ARKit, which looks along -z with y up, at POSITION; the corrected one 1 m farther along x.
         rows = np.hstack([np.eye(3), np.array(POSITION)[:, None]])
         camera = {"fx": FOCAL[0], "fy": FOCAL[1], "cx": CENTER[0], "cy": CENTER[1], "width": 64, "height": 48}
