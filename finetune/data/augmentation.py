@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -56,20 +57,23 @@ class Augmentation:
         # A transform made of others passes its seed on to each of them, with the same effect. So it gets generators,
         # and they draw from them one after the other.
         children = np.random.SeedSequence(seed).generate_state(len(self._pipeline.transforms))
-        for transform, child in zip(self._pipeline.transforms, children, strict=True):
-            transform.set_random_state(np.random.default_rng(int(child)), random.Random(int(child)))
         camera = sample.camera
-        points = [] if camera is None else [[camera.cx_px, camera.cy_px]]
-        out = self._pipeline(
-            image=sample.image,
-            depth_m=sample.depth_m,
-            valid=sample.valid,
-            keypoints=np.array(points, dtype=np.float64).reshape(-1, 2),
-        )
+        points = [] if camera is None else [[camera.cx_px, camera.cy_px, 0.0, 0.0, 0.0]]  # albumentations' own form
+        out: dict[str, Any] = {
+            "image": sample.image,
+            "depth_m": sample.depth_m,
+            "valid": sample.valid,
+            "keypoints": np.array(points, dtype=np.float64).reshape(-1, 5),
+        }
+        # One by one: called as a whole, the pipeline checks and converts for 0.3 ms, as much as a mirror takes.
+        for transform, child in zip(self._pipeline.transforms, children, strict=True):
+            if transform.p:
+                transform.set_random_state(np.random.default_rng(int(child)), random.Random(int(child)))
+                out = transform(**out)
         if camera is not None:
-            cx_px, cy_px = (float(value) for value in out["keypoints"][0])
+            cx_px, cy_px = (float(value) for value in out["keypoints"][0, :2])
             camera = replace(camera, cx_px=cx_px, cy_px=cy_px)
-        return replace(sample, image=out["image"], depth_m=out["depth_m"], valid=out["valid"], camera=camera)
+        return sample.changed(image=out["image"], depth_m=out["depth_m"], valid=out["valid"], camera=camera)
 
 
 def _color_changes(strength: float) -> list[albumentations.BasicTransform]:

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import ctypes
+import math
 import multiprocessing
 import os
 import signal
 import sys
 import threading
 from collections.abc import Generator, Sequence
+from dataclasses import dataclass, replace
 from multiprocessing.queues import Queue
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from finetune.data.samplers import DistributedBatchSampler
 from finetune.data.training_dataset import TrainingItem, TrainingSamples
 from finetune.utils.errors import FinetuneError, first_line
 from finetune.utils.resource_errors import worker_died
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_BYTES_OF_PIXEL = 8  # float32 depth, bool, three of color
 
 
 class Batch(NamedTuple):
@@ -99,18 +105,87 @@ def raise_worker_errors(loader: DataLoader[Any]) -> Generator[Any, None, None]:
 
 def collate(items: Sequence[TrainingItem]) -> Batch:
     """A batch of samples of one size."""
-    samples = [item.sample for item in items]
-    valid = torch.from_numpy(np.stack([sample.valid for sample in samples])).unsqueeze(1)
-    return Batch(
-        # Stacked as (B, H, W, 3) and viewed as (B, 3, H, W): this is channels last, where convolutions are fast.
-        image=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
-        depth_m=torch.from_numpy(np.stack([sample.depth_m for sample in samples])).unsqueeze(1),
-        valid=valid,
-        usable_images=int(valid.flatten(1).any(1).sum()),
-        usable_pixels=int(valid.sum()),
-        sources=[sample.source for sample in samples],
-        skipped=[fault for item in items for fault in item.skipped],
-    )
+    return BatchBlock.of_items(items).unpack()
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchBlock:
+    """A batch in one block of memory, as a worker hands it over: three tensors would be three files to map.
+
+    Attributes:
+        block: uint8; depth, then ``valid``, then images.
+        shape: (B, H, W).
+        usable_images, usable_pixels, sources, skipped: as in ``Batch``.
+    """
+
+    block: Tensor
+    shape: tuple[int, int, int]
+    usable_images: int
+    usable_pixels: int
+    sources: list[str]
+    skipped: Sequence[tuple[int, str]]
+
+    @classmethod
+    def of_items(cls, items: Sequence[TrainingItem], *, shared: bool = False) -> BatchBlock:
+        """
+        Args:
+            items: of one size.
+            shared: put the block where another process can map it, so that it is written once and not copied there.
+        """
+        samples = [item.sample for item in items]
+        shape = (len(samples), *samples[0].valid.shape)
+        block = _new_block(_BYTES_OF_PIXEL * math.prod(shape), shared=shared)
+        depth_m, valid, image = _parts(block, shape)
+        for i, sample in enumerate(samples):
+            depth_m[i], valid[i], image[i] = (
+                torch.from_numpy(np.ascontiguousarray(values))
+                for values in (sample.depth_m, sample.valid, sample.image)
+            )
+        usable = [int(np.count_nonzero(sample.valid)) for sample in samples]
+        return cls(
+            block=block,
+            shape=shape,
+            usable_images=sum(map(bool, usable)),
+            usable_pixels=sum(usable),
+            sources=[sample.source for sample in samples],
+            skipped=[fault for item in items for fault in item.skipped],
+        )
+
+    def pin_memory(self) -> BatchBlock:
+        """The batch in memory from which a GPU copies while the process goes on; PyTorch's loader calls this."""
+        return replace(self, block=self.block.pin_memory())
+
+    def unpack(self) -> Batch:
+        """The batch; its tensors are views of the block."""
+        depth_m, valid, image = _parts(self.block, self.shape)
+        return Batch(
+            # Stored as (B, H, W, 3) and viewed as (B, 3, H, W): this is channels last, where convolutions are fast.
+            image=image.permute(0, 3, 1, 2),
+            depth_m=depth_m.unsqueeze(1),
+            valid=valid.unsqueeze(1),
+            usable_images=self.usable_images,
+            usable_pixels=self.usable_pixels,
+            sources=self.sources,
+            skipped=self.skipped,
+        )
+
+
+def _new_block(size: int, *, shared: bool) -> Tensor:
+    if not shared:
+        return torch.empty(size, dtype=torch.uint8)
+    # As PyTorch's own collation in a worker; `share_memory_` would copy.
+    try:
+        storage = torch.UntypedStorage._new_shared(size)
+    except RuntimeError as error:  # there is no room, which is no fault of the sample
+        _exit_worker(error, None)
+    return torch.empty(0, dtype=torch.uint8).set_(storage)
+
+
+def _parts(block: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Depth (B, H, W), valid (B, H, W) and image (B, H, W, 3) in the block of a batch; depth first, in whole words."""
+    pixels = math.prod(shape)
+    depth, valid, image = block.split([4 * pixels, pixels, 3 * pixels])
+    return depth.view(torch.float32).view(shape), valid.view(torch.bool).view(shape), image.view(*shape, 3)
 
 
 def training_batches(
@@ -131,12 +206,13 @@ def training_batches(
         worker_init_fn=init_worker,
         generator=torch.Generator(),
     )
-    return raise_worker_errors(loader)
+    for block in raise_worker_errors(loader):
+        yield block.unpack()
 
 
-def _collate_or_fault(samples: Sequence[Any]) -> Batch | FinetuneError:
+def _collate_or_fault(samples: Sequence[Any]) -> BatchBlock | FinetuneError:
     fault = next((sample for sample in samples if isinstance(sample, FinetuneError)), None)
-    return collate(samples) if fault is None else fault
+    return BatchBlock.of_items(samples, shared=get_worker_info() is not None) if fault is None else fault
 
 
 def init_worker(_: int) -> None:
@@ -150,6 +226,7 @@ def init_worker(_: int) -> None:
     # The workers are the parallelism; threads in each would only compete for the same cores.
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
+    keep_freed_memory()
     # Where an item cannot be passed on, Python prints why, drops it and goes on: the loader would wait for it forever.
     Queue._on_queue_feeder_error = staticmethod(_exit_worker)  # type: ignore[attr-defined]
     # The thread that hands over files prints a traceback by this, and goes on without an end.
@@ -159,6 +236,21 @@ def init_worker(_: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:
         os._exit(0)
+
+
+def keep_freed_memory() -> None:
+    """
+    Keep memory that is freed for the next sample.
+
+    glibc gives back what is above a threshold, and each sample asks for the same megabytes again: the system then
+    clears them page by page, which takes several milliseconds of a sample.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):  # another C library
+        return
+    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that is possible
+    mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
 def _obey_only_parent_sigterm() -> None:
@@ -176,7 +268,7 @@ def _obey_only_parent_sigterm() -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
-def _exit_worker(error: BaseException, _: object) -> None:
+def _exit_worker(error: BaseException, _: object) -> NoReturn:
     rank = int(os.environ.get("RANK") or 0)  # as the console's log has it: the main process is not named
     process = f"[process {rank}] " if rank > 0 else ""
     message = f"{process}A process that reads data could not hand it over: {first_line(error)}"

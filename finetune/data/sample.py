@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,19 +57,29 @@ class DepthSample:
                 f"depth is {self.depth_m.dtype} and valid is {self.valid.dtype}",
                 "A reader must give float32 meters and a bool mask",
             )
-        measured = self.depth_m[self.valid]
-        if measured.size and not measured.min() > 0:  # the minimum of numbers with a NaN is NaN
+        # In whole passes over the map: picking the valid pixels out of it takes ten times as long.
+        if np.greater(self.valid, self.depth_m > 0).any():  # valid, and not above 0, as a NaN is not either
             raise DataError(
                 self.source,
                 "a depth marked valid is not a positive number of meters",
                 "List the value that stands for no measurement under invalid",
             )
 
+    def changed(self, **fields: Any) -> DepthSample:
+        """
+        A copy with other values in some fields.
+
+        It is not checked again, which would take longer than the change itself: for steps that keep types and sizes,
+        and depth that is valid above 0.
+        """
+        copy = object.__new__(DepthSample)
+        copy.__dict__.update(self.__dict__, **fields)
+        return copy
+
     def window(self, top: int, left: int, height: int, width: int) -> DepthSample:
         """The pixels of a window, from row ``top`` and column ``left``; the camera moves along."""
         rows, columns = slice(top, top + height), slice(left, left + width)
-        return replace(
-            self,
+        return self.changed(
             image=self.image[rows, columns],
             depth_m=self.depth_m[rows, columns],
             valid=self.valid[rows, columns],

@@ -48,8 +48,8 @@ class DepthRangePolicy:
         """The sample with valid depth within the range, or at the ceiling where there is one."""
         within = sample.depth_m <= (np.finfo(np.float32).max if self.max_depth_m is None else self.max_depth_m)
         if self.ceiling_m is None:
-            return replace(sample, valid=sample.valid & within)
-        return replace(sample, depth_m=np.where(sample.valid & ~within, np.float32(self.ceiling_m), sample.depth_m))
+            return sample.changed(valid=sample.valid & within)
+        return sample.changed(depth_m=np.where(sample.valid & ~within, np.float32(self.ceiling_m), sample.depth_m))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +78,7 @@ class CanonicalLabels:
                 "Give them in its entry, or leave the frame out",
             )
         depth_m = sample.depth_m * np.float32(self.focal_px / sample.camera.focal_px)
-        return replace(sample, depth_m=depth_m, valid=sample.valid & (depth_m <= np.float32(self.max_depth_m)))
+        return sample.changed(depth_m=depth_m, valid=sample.valid & (depth_m <= np.float32(self.max_depth_m)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -187,7 +187,7 @@ class TrainingSamples(Dataset[TrainingItem]):
         if self._zoom is not None:
             zoom = self._zoom.draw(self._preprocessing, sample, np.random.default_rng((self._seed, ZOOM, k)))
             if self._zoom.divides_depth:
-                sample = replace(sample, depth_m=sample.depth_m / np.float32(zoom))
+                sample = sample.changed(depth_m=sample.depth_m / np.float32(zoom))
         draw = np.random.default_rng((self._seed, WINDOW, k))
         window = crop_with_valid_depth(self._preprocessing, in_range(sample), draw, zoom)
         augmented = self._augmentation(window, (self._seed, AUGMENT, k))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
@@ -95,7 +94,7 @@ class ValidationSamples(Dataset[ValidationSample]):
         reader, frame = self.locate(index)
         sample = self._readers[reader][frame]
         if sample.camera is None:
-            sample = replace(sample, camera=self._cameras.camera(*sample.depth_m.shape))
+            sample = sample.changed(camera=self._cameras.camera(*sample.depth_m.shape))
         views, focals_px = {}, {}
         for crop in self._image_crops:
             view = crop_middle(crop_for_protocol(crop, sample), self._zoom)

@@ -1,3 +1,4 @@
+import random
 from itertools import product
 
 import cv2
@@ -116,3 +117,19 @@ def test_the_seed_is_all_the_randomness_there_is_for_strong_changes_too(strength
     forward = [augmentation(sample, (3, k)).image for k in range(30)]
     backward = [again(sample, (3, k)).image for k in reversed(range(30))]
     assert all(np.array_equal(one, other) for one, other in zip(forward, reversed(backward), strict=True))
+
+
+def test_its_transforms_are_those_of_the_pipeline_called_as_a_whole() -> None:
+    sample, augmentation = tilted_plane(), Augmentation(flip=0.5, color=0.7, degrade=0.5)
+    pipeline = augmentation._pipeline
+    for k in range(12):
+        children = np.random.SeedSequence((3, k)).generate_state(len(pipeline.transforms))
+        for transform, child in zip(pipeline.transforms, children, strict=True):
+            transform.set_random_state(np.random.default_rng(int(child)), random.Random(int(child)))
+        whole = pipeline(
+            image=sample.image, depth_m=sample.depth_m, valid=sample.valid, keypoints=np.array([[30.0, 25.0]])
+        )
+        out = augmentation(sample, (3, k))
+        assert np.array_equal(out.image, whole["image"]) and np.array_equal(out.depth_m, whole["depth_m"])
+        assert out.camera is not None
+        assert [out.camera.cx_px, out.camera.cy_px] == whole["keypoints"][0].tolist()

@@ -91,6 +91,19 @@ def test_sky_at_the_ceiling_reaches_the_batch() -> None:
     assert batch.usable_images == 4
 
 
+def test_a_worker_hands_a_batch_over_in_one_shared_block() -> None:
+    order = DistributedBatchSampler(first_step=0, batch_size=3, accumulate=1, rank=0, world_size=1)
+    loader = training_batches(samples(), order, workers=1, pin_memory=False)
+    batch, alone = next(loader), collate([samples()[k] for k in range(3)])
+    for name in ("image", "depth_m", "valid"):
+        assert torch.equal(getattr(batch, name), getattr(alone, name))
+        assert getattr(batch, name).is_shared() and not getattr(alone, name).is_shared()
+    memory = {tensor.untyped_storage().data_ptr() for tensor in (batch.image, batch.depth_m, batch.valid)}
+    assert len(memory) == 1
+    assert (batch.usable_pixels, batch.usable_images) == (int(batch.valid.sum()), 3) == alone[4:2:-1]
+    loader.close()
+
+
 class Broken:
     """What stands for a loader of two processes one of which went away while it handed something over."""
 

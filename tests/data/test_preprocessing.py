@@ -80,6 +80,17 @@ def test_training_window_equals_the_crop_of_the_float_path(size: tuple[int, int]
         assert np.abs(drifting - crop)[inside].max() > 1 / 255
 
 
+@pytest.mark.parametrize("zoom", [0.8, 1.0, 1.37, 5.0])
+@pytest.mark.parametrize("size", [(375, 1242), (241, 319)])
+def test_a_resize_that_is_cut_equals_a_warp_at_the_fractional_corner(size: tuple[int, int], zoom: float) -> None:
+    preprocessing = Preprocessing(input_size=(112, 154))
+    zoom = max(zoom, preprocessing.least_zoom(*size))
+    window, image = preprocessing.window(*size, 0.37, 0.61, zoom), noise(*size)
+    difference = np.abs(window.image(image).astype(int) - window._warp_image(image))
+    assert difference.max() <= 1
+    assert np.mean(difference > 0) < 0.002
+
+
 def test_enlarged_depth_is_the_nearest_pixel() -> None:
     preprocessing = Preprocessing(input_size=(28, 28))
     depth_m = np.arange(1, 197, dtype=np.float32).reshape(14, 14)
@@ -142,6 +153,42 @@ def test_a_map_is_sparse_by_its_pattern_and_not_by_its_share(across: float) -> N
     assert is_sparse(np.random.default_rng(0).random((240, 320)) < 0.4 * across)
     assert not is_sparse(np.random.default_rng(0).random((240, 320)) < 0.9)
     assert not is_sparse(np.zeros((240, 320), dtype=np.bool_))
+
+
+@pytest.mark.parametrize(("input_size", "filled"), [((28, 42), 0.97), ((28, 42), 0.2), ((252, 336), 0.9)])
+def test_depth_of_a_window_is_that_of_each_cell_alone(input_size: tuple[int, int], filled: float) -> None:
+    draw = np.random.default_rng(5)
+    depth_m = draw.uniform(1, 80, (101, 147)).astype(np.float32)
+    depth_m[::7] = np.inf
+    valid = draw.random(depth_m.shape) < filled
+    depth_m[~valid] = np.nan
+    window = Preprocessing(input_size=input_size).window(101, 147, 0.3, 0.6)
+    out_m, kept = window.depth(depth_m, valid)
+    smallest = window.pixels_down > 1 and is_sparse(valid)
+    for row, column in draw.integers(0, input_size, (200, 2)):
+        middle = (
+            (window.top + row + 0.5) * window.pixels_down - 0.5,
+            (window.left + column + 0.5) * window.pixels_across - 0.5,
+        )
+        of_cell = [
+            (y, x)
+            for y in _pixels_around(middle[0], window.pixels_down, 101)
+            for x in _pixels_around(middle[1], window.pixels_across, 147)
+            if valid[y, x]
+        ]
+        assert kept[row, column] == bool(of_cell)
+        far = [(y - middle[0]) ** 2 + (x - middle[1]) ** 2 for y, x in of_cell]
+        values = [depth_m[place] for place, distance in zip(of_cell, far, strict=True) if distance <= min(far) + 1e-9]
+        if smallest:
+            values = [min(depth_m[place] for place in of_cell)] if of_cell else []
+        assert out_m[row, column] in (values or [0.0])
+
+
+def _pixels_around(middle: float, pixels: float, limit: int) -> list[int]:
+    """Indices of the pixels whose center is in a cell; where the resize enlarges, the nearest one."""
+    if pixels <= 1:
+        return [min(max(int(np.floor(middle + 0.5)), 0), limit - 1)]
+    return [i for i in range(limit) if middle - pixels / 2 - 1e-9 <= i < middle + pixels / 2 - 1e-9]
 
 
 @pytest.mark.parametrize("side", [14, 7])

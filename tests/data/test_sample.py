@@ -26,3 +26,10 @@ def test_a_valid_depth_is_positive(value: float) -> None:
 
 def test_sky_is_a_valid_depth() -> None:
     assert with_depth(np.inf, valid=True).valid[3, 4]
+
+
+def test_a_changed_sample_keeps_its_other_fields_and_leaves_the_first_as_it_was() -> None:
+    plane = tilted_plane()
+    changed = plane.changed(valid=~plane.valid)
+    assert np.array_equal(changed.valid, ~plane.valid) and plane.valid.all()
+    assert (changed.image is plane.image) and (changed.source, changed.camera) == (plane.source, plane.camera)

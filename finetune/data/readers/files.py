@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import cast
 
 import numpy as np
@@ -69,11 +70,22 @@ class DepthCoding:
         Returns:
             (H, W) float32 meters, 0 where the raw value is NaN or infinite, and (H, W) bool, True where measured.
         """
+        import cv2
+
+        if raw.dtype == np.uint16 and not self.affine_inverse:
+            # Each of the 65,536 numbers is converted once, and looked up from then on.
+            meters, measured = _tables_of(self)
+            raw = np.ascontiguousarray(raw)
+            return cv2.LUT(raw, meters), cv2.LUT(raw, measured).view(np.bool_)
+        return self._convert(raw)
+
+    def _convert(self, raw: NDArray[np.number]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """``to_meters``, number by number."""
         confident: NDArray[np.bool_] | None = None
         if self.bits:
             raw, confident = decode_bits(raw, self.bits)
         # Scaling in float64 turns 7900 mm into exactly the float32 nearest to 7.9, so a limit of 7.9 m includes it.
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):  # a half float that is NaN
             scaled = np.multiply(raw, self.meters_per_unit, dtype=np.float64) + self.offset
             depth_m = scaled.astype(np.float32)
         finite = np.isfinite(depth_m)
@@ -88,6 +100,13 @@ class DepthCoding:
             depth_m = _scale_from_1_to_10(scaled, valid)
         depth_m[~finite] = 0.0
         return depth_m, valid
+
+
+@lru_cache(maxsize=16)
+def _tables_of(coding: DepthCoding) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Meters, and 1 where measured, of each number of 16 bits."""
+    meters, measured = coding._convert(np.arange(1 << 16, dtype=np.uint16).reshape(1, -1))
+    return meters, measured.view(np.uint8)
 
 
 def _scale_from_1_to_10(inverse: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float32]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -185,7 +184,7 @@ class Pairs(ListedFrames):
             valid = erode_edges(valid, depth_m, self.edge_erosion_px)
         if mask is not None:
             valid = valid & read_mask(mask, valid.shape, turn, self.mask_at_least, self.mask_at_most)
-        share = float(valid.mean())
+        share = np.count_nonzero(valid) / valid.size
         if share < self.min_valid_share:
             raise DataError(
                 sample.source,
@@ -195,7 +194,7 @@ class Pairs(ListedFrames):
         if sky_mask is not None:
             sky = read_mask(sky_mask, valid.shape, turn)
             depth_m, valid = np.where(sky, np.float32(np.inf), depth_m), valid | sky
-        return replace(sample, depth_m=depth_m, valid=valid)
+        return sample.changed(depth_m=depth_m, valid=valid)
 
     def stored_number(self, depth_m: float) -> float | None:
         """The number in a file that becomes this depth, meters; None where it differs between pixels or maps."""

@@ -263,3 +263,23 @@ def test_a_frame_whose_parts_differ_in_size_is_refused(tmp_path: Path) -> None:
         read_frame(image, depth, MILLIMETERS, read_intrinsics(tmp_path / "i.json"))
     sample = read_frame(image, depth, MILLIMETERS, None)
     assert sample.source == depth and sample.valid.all() and sample.depth_m[0, 0] == np.float32(1.5)
+
+
+@pytest.mark.parametrize(
+    "coding",
+    [
+        DepthCoding(meters_per_unit=0.001, invalid=(0.0, 65535.0, 7.0), max_depth_m=7.9),
+        DepthCoding(meters_per_unit=1 / 256, min_depth_m=0.5, offset=-0.25),
+        DepthCoding(meters_per_unit=1.0, bits="float16"),
+        DepthCoding(meters_per_unit=0.001, bits="android_confidence", max_depth_m=4.0),
+    ],
+)
+def test_numbers_of_16_bits_are_looked_up_as_others_are_converted(coding: DepthCoding) -> None:
+    stored = np.random.default_rng(0).permutation(1 << 16).astype(np.uint16).reshape(256, 256)[::-1, ::2]
+    other = stored if coding.bits else stored.astype(np.int64)
+    depth_m, valid = coding.to_meters(stored)
+    expected_m, measured = coding._convert(other)
+    assert depth_m.dtype == np.float32 and valid.dtype == np.bool_
+    assert np.array_equal(depth_m, expected_m) and np.array_equal(valid, measured)
+    depth_m[:], valid[:] = 1.0, True  # the next map is not made of the same memory
+    assert np.array_equal(coding.to_meters(stored)[0], expected_m)
