@@ -36,6 +36,7 @@ RESUME_MUTABLE = (
     "run.log_every_steps",
     "run.evaluate_every_steps",
     "run.save_every_steps",
+    "run.trackers",
     "data.workers",
     "data.on_bad_sample",
 )

@@ -404,6 +404,9 @@ class RunOptions:
         None  # CPU threads of each process; null: usable cores / processes on this machine
     )
     log_every_steps: Count = 10  # rows of metrics.csv
+    # Who gets rows, panels and tables, besides metrics.csv. wandb is offline unless WANDB_MODE says otherwise, mlflow a
+    # database in the run folder unless MLFLOW_TRACKING_URI names a server; each is an extra to install.
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ("tensorboard",)
     evaluate_every_steps: Count = 100  # evaluations on data.val, each of which can become best/
     save_every_steps: Count = 100  # checkpoints to resume from
     keep_checkpoints: Count = 2  # the newest that stay on disk
@@ -412,6 +415,8 @@ class RunOptions:
     overfit_batches: Count | None = None
 
     def __post_init__(self) -> None:
+        if len({*self.trackers}) < len(self.trackers):
+            raise RecipeError("trackers", list(self.trackers), "each once, such as [tensorboard, wandb]")
         if self.steps is not None and self.epochs is not None:
             raise Contradiction(
                 "epochs",

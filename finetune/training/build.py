@@ -7,6 +7,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import torch
+from accelerate import Accelerator
 
 from finetune.data.dataloader import Batch, training_batches
 from finetune.data.samplers import DistributedBatchSampler
@@ -30,6 +31,7 @@ from finetune.training.run import Run
 from finetune.training.run_log import LogEntry, RunLog
 from finetune.training.startup import Startup, make_protocols, readers_of, weights_metadata
 from finetune.training.stop_signals import StopSignals
+from finetune.training.trackers import Trackers
 from finetune.training.trainer import Trainer
 from finetune.training.validation import Validator
 from finetune.training.weights import WeightsWriter
@@ -85,7 +87,7 @@ def make_run(
     pending = run.resume() if resume else None
     trainer.batches = make_batches(startup, run.step)
     if log and accelerator.is_main_process:
-        run.log = run.validator.log = _open_log(run, pending)
+        run.log = run.validator.log = _open_log(run, accelerator, pending)
     return run
 
 
@@ -150,7 +152,7 @@ def _make_validator(startup: Startup, trainer: Trainer, weights: WeightsWriter, 
     )
 
 
-def _open_log(run: Run, pending: list[LogEntry] | None) -> RunLog:
+def _open_log(run: Run, accelerator: Accelerator, pending: list[LogEntry] | None) -> RunLog:
     recipe = run.recipe
     return RunLog(
         run.folder,
@@ -159,6 +161,8 @@ def _open_log(run: Run, pending: list[LogEntry] | None) -> RunLog:
         total_steps=run.total_steps,
         validation=run.validator.samples,
         max_depth_m=recipe.model.max_depth_m or recipe.depth_range_m[1],
+        trackers=Trackers(accelerator, recipe, run.folder),
+        tensorboard="tensorboard" in recipe.run.trackers,
         pending=pending,
     )
 

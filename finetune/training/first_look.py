@@ -15,6 +15,7 @@ from finetune.training.rehearsal import Cost
 from finetune.training.run import Run
 from finetune.training.startup import Startup, readers_of
 from finetune.training.step_cost import cost_sentence
+from finetune.training.trackers import describe_trackers
 from finetune.utils.paths import is_file
 from finetune.utils.text import count_noun
 
@@ -62,7 +63,7 @@ def opening_lines(
         "trains": [_what(run), _where_it_runs(record)],
         "from": _origin(startup),
         "on": [_data(run.recipe), *([str(startup.baselines)] if startup.baselines else [])],
-        "to": _results(run.folder),
+        "to": _results(run.recipe, run.folder),
     }
     lines = [
         f"{'' if i else name:{_WIDTH}}{sentence}" for name, group in groups.items() for i, sentence in enumerate(group)
@@ -141,8 +142,8 @@ def _data(recipe: Recipe) -> str:
     return f"{count_noun(train, 'frame')} to train and {val} to validate, seen at {height}x{width} (height x width)"
 
 
-def _results(folder: RunFolder) -> list[str]:
+def _results(recipe: Recipe, folder: RunFolder) -> list[str]:
     return [
         f"{folder.path}: weights in best/, and at the end the page {REPORT_FILE}",
-        f"watch it: tensorboard --logdir {shlex.quote(str(folder.tensorboard))}",
+        *describe_trackers(recipe, folder),
     ]

@@ -37,6 +37,7 @@ from finetune.training.preflight import EntryDepth, find_missing_files, judge_en
 from finetune.training.promises import require_exports, require_protocols
 from finetune.training.startup import Startup, prepare_startup
 from finetune.training.step_cost import cost_sentence, peak_memory_bytes
+from finetune.training.trackers import require_trackers
 from finetune.training.trainer import Trainer
 from finetune.utils.errors import CheckpointError, DataError, FileFault, FinetuneError, ListError
 from finetune.utils.indices import evenly_spread
@@ -73,6 +74,7 @@ def check_recipe(recipe: Recipe, path: str, *, samples: int = SAMPLES, step: boo
         checked.findings += _find_refusals("evaluation", "evaluation.protocols", lambda: require_protocols(recipe))
         startup = _try_model(recipe, step, checked)
     checked.findings += _find_refusals("export", "export", lambda: require_exports(recipe, startup))
+    checked.findings += _find_refusals("run", "run.trackers", lambda: require_trackers(recipe))
     checked.findings += _find_taken_folder(recipe)
     checked.findings = sort_findings(checked.findings)
     return checked

@@ -14,15 +14,18 @@ from datetime import timedelta
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import PredictFunction, predict_one
+from finetune.evaluation.metrics import METRICS
 from finetune.evaluation.results import Evaluation
 from finetune.recipe.run_dir import METRICS_FILE, RunFolder
 from finetune.reporting.images import make_panel
 from finetune.training.console import say
+from finetune.training.trackers import Trackers
 from finetune.utils.files import write_file
 from finetune.utils.indices import evenly_spread
 from finetune.utils.paths import path_exists
@@ -58,6 +61,8 @@ class RunLog:
         total_steps: int,
         validation: ValidationSamples,
         max_depth_m: float,
+        trackers: Trackers,
+        tensorboard: bool = True,
         pending: Sequence[LogEntry] | None = None,
     ) -> None:
         """
@@ -68,19 +73,24 @@ class RunLog:
             total_steps: for the bar's time left.
             validation: a few evenly picked frames of it become panels.
             max_depth_m: end of the panels' colors.
+            trackers: get the same as TensorBoard, once a step.
+            tensorboard: whether to write for it.
             pending: what was logged of ``step``, if its evaluation is still to come; else None.
         """
         # A run that starts, also one that was killed before its first resume point, evaluates step 0 itself.
         whole = step - (pending is not None)
         self._metrics = MetricsLog(folder, columns, from_step=whole if step else -1)
         self._folder = folder
-        self._writer = SummaryWriter(str(folder.tensorboard), purge_step=whole + 1 if step else 0)
+        self._writer = (
+            SummaryWriter(str(folder.tensorboard), purge_step=whole + 1 if step else 0) if tensorboard else None
+        )
+        self._trackers = trackers
+        self._panels: dict[str, NDArray[np.uint8]] = {}
         # Without a terminal, which can overwrite a line, there is a line for each logged step instead.
         # It appears with the first step, below the lines that say what runs.
         self._bar: tqdm | None = None
         self._begun = step, time.monotonic()
         self._validation = validation
-        self._tensorboard = folder.tensorboard
         self._total_steps = total_steps
         self._max_depth_m = max_depth_m
         self._entries: list[LogEntry] = []
@@ -131,8 +141,11 @@ class RunLog:
             measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
             target_m = np.where(measured, sample.depth_m, np.float32(0.0))
             picture = make_panel(sample.image, target_m, measured, pred_m, self._max_depth_m)
-            self._writer.add_image(f"validation/{number}", picture, step, dataformats="HWC")
-        self._writer.flush()
+            self._panels[f"validation/{number}"] = picture
+            if self._writer:
+                self._writer.add_image(f"validation/{number}", picture, step, dataformats="HWC")
+        if self._writer:
+            self._writer.flush()
 
     def log_baselines(self, rows: Mapping[str, Mapping[str, float]]) -> None:
         """
@@ -140,8 +153,10 @@ class RunLog:
             rows: row -> metric -> value of what costs nothing. In TensorBoard's charts of validation each row becomes a
                 level line, as a run of its own with the row's name.
         """
-        for row, scores in rows.items():
-            folder = self._tensorboard / row
+        named = {f"baselines/{row}/{metric}": value for row, scores in rows.items() for metric, value in scores.items()}
+        self._trackers.log_row(0, named, {})
+        for row, scores in rows.items() if self._writer else ():
+            folder = self._folder.tensorboard / row
             # A launch that was killed before its first resume point may have left one.
             shutil.rmtree(folder, ignore_errors=True)
             with SummaryWriter(str(folder)) as writer:
@@ -149,25 +164,40 @@ class RunLog:
                     for step in (0, self._total_steps):
                         writer.add_scalar(f"validation/{metric}", value, step)
 
+    def log_tables(self, evaluations: Sequence[Evaluation], step: int) -> None:
+        """The tables at the end of a run; TensorBoard has no tables, and gets them as a text."""
+        rows: list[list[str | float]] = [
+            [evaluation.protocol.name, name, *(scores[metric] for metric in METRICS)]
+            for evaluation in evaluations
+            for name, scores in evaluation.rows.items()
+        ]
+        self._trackers.log_table("evaluation_table", ["protocol", "row", *METRICS], rows, step)
+
     def end_step(self, step: int) -> None:
         """Write the step's row, if it has one."""
         row = {said.column: said.value for said in self._entries if said.column}
         if row:
             self._metrics.write(step, row)
+            numbers = {said.name: said.value for said in self._entries if isinstance(said.value, float | int)}
+            self._trackers.log_row(step, numbers, self._panels)
         self._entries.clear()
+        self._panels.clear()
 
     def close(self) -> None:
-        """Finish the bar and the event file."""
+        """Finish the bar, the event file and the trackers."""
         if self._bar is not None:
             self._bar.close()
         # If the folder is gone, there is nothing to finish, and an error has said so.
         with suppress(OSError):
-            self._writer.close()
+            if self._writer:
+                self._writer.close()
+        self._trackers.close()
 
     def _require_folder(self) -> None:
         """TensorBoard's writer opens its file anew each time, so a deleted folder would come back without a word."""
         self._folder.require_there()
-        self._folder.tensorboard.mkdir(exist_ok=True)
+        if self._writer:
+            self._folder.tensorboard.mkdir(exist_ok=True)
 
     def _record(self, group: str, step: int, values: Mapping[str, float], prefix: str = "") -> None:
         for name, value in values.items():
@@ -176,8 +206,10 @@ class RunLog:
     def _note(self, step: int, said: LogEntry) -> None:
         self._require_folder()
         if isinstance(said.value, str):
+            self._trackers.log_text(said.name, said.value, step)
+        if self._writer and isinstance(said.value, str):
             self._writer.add_text(said.name, f"```\n{said.value}\n```", step)
-        else:
+        elif self._writer:
             self._writer.add_scalar(said.name, said.value, step)
         self._entries.append(said)
 

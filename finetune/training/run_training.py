@@ -44,6 +44,7 @@ from finetune.training.promises import require_exports, require_protocols
 from finetune.training.rehearsal import rehearse
 from finetune.training.run import Run
 from finetune.training.startup import Startup, prepare_startup, readers_of
+from finetune.training.trackers import require_trackers
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ProcessError, first_line
 from finetune.utils.paths import expand_path, path_exists
@@ -78,6 +79,7 @@ def run_training(recipe: Recipe, *, resume: bool, overwrite: bool, verbose: bool
 
 def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume: bool, overwrite: bool) -> None:
     require_exports(recipe)
+    require_trackers(recipe)
     accelerator, warnings = make_accelerator(recipe)
     # Every process looks, so that a bad run ends in each of them and none waits for another.
     looked_at = inspect_before_training(recipe)
@@ -97,7 +99,10 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
     readers = readers_of((*recipe.data.train, *recipe.data.val))
     remarks = Remarks(
         warnings=(*warnings, *startup.warnings, *run.warnings, *run.monitors.sentences()),
-        notes=(*dict.fromkeys(note for reader in readers for note in reader.notes), *startup.notes),
+        notes=(
+            *dict.fromkeys(note for reader in readers for note in reader.notes),
+            *startup.notes,
+        ),
         details=(*default_notes(recipe), *startup.details, *run.details, *describe_environment(record)),
     )
     _train_and_evaluate(run, startup, record, remarks)
@@ -229,6 +234,7 @@ def _write_results(run: Run, evaluations: Sequence[Evaluation], frames: ShownFra
     table = "\n".join([format_evaluations(evaluations), *said, *warnings])
     # One step beyond the last: a finished run that is resumed drops it and writes it again.
     run.log.log_text("evaluation", table, run.total_steps + 1)
+    run.log.log_tables(evaluations, run.total_steps + 1)
     run.log.close()
     bad_samples = run.trainer.bad_samples.seen
     if bad_samples.count:
