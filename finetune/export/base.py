@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -10,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.export.comparison import Comparison
-from finetune.export.options import DEFAULTS, ExportOptions, Precision
+from finetune.export.options import DEFAULTS, HALF_LIMIT, ExportOptions, Precision
 
 if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
@@ -47,6 +48,13 @@ class Exporter(Protocol):
     def __init__(self, options: ExportOptions = DEFAULTS, image: NDArray[np.uint8] | None = None) -> None:
         self.options = options
         self.image = image
+
+    @property
+    def allowed(self) -> float:
+        """The largest difference allowed in the precision of the export, as a share of the prediction's spread."""
+        # What INT8 costs is judged in AbsRel.
+        by_precision = {"float32": self.limit, "int8": math.inf}
+        return by_precision.get(self.options.precision, max(self.limit, HALF_LIMIT))
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """

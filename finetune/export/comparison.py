@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +18,7 @@ class Comparison:
         largest, mean: absolute difference over the image; meters for a metric model.
         near, far: largest and mean difference over the nearer half of the pixels, and over the farther half.
         spread: max - min of the model's own prediction.
-        limit: the largest difference allowed, as a share of the spread.
+        limit: the largest difference allowed, as a share of the spread; infinity where something else decides.
         unit: ``m``, or ``inverse depth``.
         stored_as: a precision, such as ``float32``.
         notes: sentences about the format, one a line.
@@ -39,9 +40,9 @@ class Comparison:
     def __str__(self) -> str:
         height, width = self.image_size
         stored = "" if self.stored_as == "float32" else f" stored as {self.stored_as},"
+        allowed = "" if math.isinf(self.limit) else f" ({self._in_unit(self.limit * self.spread)} allowed)"
         line = (
-            f"{self.output}: {self.to},{stored} reloaded: {self._difference()} on an image of {height}x{width} "
-            f"({self._in_unit(self.limit * self.spread)} allowed)"
+            f"{self.output}: {self.to},{stored} reloaded: {self._difference()} on an image of {height}x{width}{allowed}"
         )
         return "\n".join((line, *self.notes))
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from finetune.export.base import Exporter, PredictImage
 from finetune.export.comparison import Comparison
 from finetune.export.folding import fold_camera
-from finetune.export.options import DEFAULTS, HALF_LIMIT, OPTIONS_OF_FORMATS, ExportOptions
+from finetune.export.options import DEFAULTS, OPTIONS_OF_FORMATS, ExportOptions
 from finetune.export.test_image import default_test_image
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ResultError
@@ -102,7 +102,7 @@ def _choose_camera(predictor: Predictor, exporter: Exporter, to: str, for_camera
         raise FinetuneError(
             f"{predictor.source} predicts meters only with the camera of an image, which format {to} cannot hold. "
             "Write it for one camera: --for-camera FX, its focal length in pixels, with --image, one of its images; or "
-            "export to onnx, which takes the focal length as an input."
+            "export to onnx or openvino, which take the focal length as an input."
         )
     if for_camera_px is None:
         return predictor
@@ -216,7 +216,7 @@ def _compare(
         near=_largest_and_mean(difference[near]),
         far=_largest_and_mean(difference[~near]),
         spread=spread,
-        limit=exporter.limit if exporter.options.precision == "float32" else max(exporter.limit, HALF_LIMIT),
+        limit=exporter.allowed,
         unit="m" if predictor.kind == "metric" else "inverse depth",
         stored_as=exporter.options.precision,
     )

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
+import tempfile
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from finetune.export.base import Exporter, PredictImage
 from finetune.export.check_pack import (
+    CheckCase,
     check_folder,
     make_check_cases,
     read_check_inputs,
@@ -25,6 +25,8 @@ from finetune.export.check_pack import (
 )
 from finetune.export.comparison import Comparison
 from finetune.export.folding import FOR_CAMERA
+from finetune.export.options import Precision
+from finetune.inference.exported import Engine, OnnxEngine, import_onnxruntime
 from finetune.models.encoder_specs import PATCH
 from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.kinds import Kind
@@ -32,6 +34,7 @@ from finetune.utils.kinds import Kind
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from finetune.export.int8 import Quantizer
     from finetune.inference.predictor import Predictor
 
 OPSET = 18
@@ -56,8 +59,9 @@ class Onnx(Exporter):
     suffix = ".onnx"
     limit = 1e-3
     holds_camera = True
-    precisions = ("float32",)
+    precisions: tuple[Precision, ...] = ("float32", "int8")
     takes = frozenset({"dynamic"})
+    _judged: Sequence[str] = ()
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """
@@ -74,18 +78,51 @@ class Onnx(Exporter):
 
     def write(self, predictor: Predictor, output: Path) -> None:
         """The file by PyTorch's exporter, and its check pack."""
-        self._write_graph(predictor, output)
+        self.write_graph(predictor, output)
+        if self.options.precision == "int8":
+            self._quantize_file(predictor, output)
+        self.write_check(predictor, output)
+
+    def make_check(self, predictor: Predictor) -> list[CheckCase]:
+        """The cases of the check pack."""
         assert self.image is not None
-        cases = make_check_cases(predictor, self.image, self.options)
+        return make_check_cases(predictor, self.image, self.options)
+
+    def write_check(self, predictor: Predictor, output: Path) -> None:
+        """The check pack of what is written at ``output``. INT8, which was accepted, is checked against itself."""
+        cases = self.make_check(predictor)
+        if self.options.precision == "int8":
+            own = self.open(output)
+            cases = [CheckCase(case.inputs, own.run_inputs(case.inputs)) for case in cases]
         folder = check_folder(output, self.suffix)
         write_check_pack(folder, cases, predictor, model=output.name, precision=self.options.precision)
 
-    def _write_graph(self, predictor: Predictor, output: Path) -> None:
+    def judge(self, quantizer: Quantizer, predictor: Predictor) -> None:
+        """
+        Raises:
+            ResultError: what the quantizer makes costs more than is allowed.
+        """
+        from finetune.export.int8 import quantize_and_judge
+
+        assert self.options.int8 is not None
+        size = None if self.options.dynamic else self._network_size(predictor)
+        self._judged = quantize_and_judge(quantizer, predictor, self.options.int8, size)
+
+    def _quantize_file(self, predictor: Predictor, output: Path) -> None:
+        """Replace a float32 file by an INT8 file that was accepted."""
+        from finetune.export.int8_onnx import OnnxQuantizer
+
+        with tempfile.TemporaryDirectory(dir=output.parent, prefix=".float32-") as folder:
+            source = Path(folder, "model.onnx")
+            output.replace(source)
+            self.judge(OnnxQuantizer(source, output), predictor)
+
+    def write_graph(self, predictor: Predictor, output: Path) -> None:
         """The position embedding is a constant or, for any size, computed in the graph."""
         import onnx
         import torch
 
-        import_runtime()  # before torch's exporter imports it
+        import_onnxruntime()  # without telemetry, before torch's exporter imports it
 
         from finetune.models.onnx_graph import TracedNetwork
 
@@ -104,7 +141,7 @@ class Onnx(Exporter):
         if self.options.dynamic:
             rows, columns = (torch.export.Dim(name, min=2, max=300) for name in ("rows", "columns"))
             shapes = {"image": {2: PATCH * rows, 3: PATCH * columns}, **({FOCAL: None} if canonical else {})}
-        with warnings.catch_warnings(), _quiet("torch.onnx", "onnxscript", "torch.export"):
+        with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "torch.export"):
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 traced,
@@ -127,31 +164,36 @@ class Onnx(Exporter):
 
     def read(self, output: Path, device: str) -> PredictImage:
         """Run the file alone in onnxruntime, on the CPU."""
+        return self.open(output)
+
+    def open(self, output: Path) -> OnnxPredictor:
+        """What is written at ``output``, as its users load it."""
         return OnnxPredictor(output)
 
     def conclude(
         self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
     ) -> Sequence[str]:
         """For a file that accepts any size, compare three more sizes on the same image."""
-        prediction = OnnxPredictor(output)
+        prediction = self.open(output)
         folder = check_folder(output, self.suffix)
         answers = [prediction.run_inputs(inputs) for inputs in read_check_inputs(folder)]
         require_right(folder, answers, comparison.output)
+        judged = [f"{comparison.output}: {sentence}" for sentence in self._judged]
         of_lens = self._compare_lens(predictor, prediction, image, comparison)
         if not self.options.dynamic:
             height, width = self._network_size(predictor)
             only = f"{comparison.output}: accepts normalized images of {height}x{width} (height x width) only"
-            return [only, *of_lens]
+            return [only, *of_lens, *judged]
         found = []
         focal_px = predictor.canonical.focal_px if predictor.canonical else None
         for rows, columns in _SIZES:
             pixels = prediction.normalize(image, (rows * PATCH, columns * PATCH))
             ours = predictor(_to_tensor(pixels), focal_px).numpy()
             share = float(np.abs(prediction.run(pixels, focal_px) - ours).max() / max(float(np.ptp(ours)), 1e-12))
-            if not share <= self.limit:
+            if not share <= self.allowed:
                 raise ResultError(
                     f"{comparison.output}: at {rows * PATCH}x{columns * PATCH} it is {share:.2g} of the spread off, "
-                    f"more than {self.limit:g}. It was not kept; export it for one size, without --dynamic."
+                    f"more than {self.allowed:g}. It was not kept; export it for one size, without --dynamic."
                 )
             found.append(f"{rows * PATCH}x{columns * PATCH} {share:.1g}")
         differences = ", ".join(found)
@@ -159,6 +201,7 @@ class Onnx(Exporter):
             f"{comparison.output}: accepts all multiples of {PATCH}; largest difference, as a share of the spread: "
             f"{differences}",
             *of_lens,
+            *judged,
         ]
 
     def _compare_lens(
@@ -176,10 +219,10 @@ class Onnx(Exporter):
         focal_px = _OTHER_LENS * predictor.canonical.focal_px
         ours = predictor(_to_tensor(pixels), focal_px).numpy()
         share = float(np.abs(prediction.run(pixels, focal_px) - ours).max() / max(float(np.ptp(ours)), 1e-12))
-        if not share <= self.limit:
+        if not share <= self.allowed:
             raise ResultError(
                 f"{comparison.output}: with focal_px {focal_px:.0f} it is {share:.2g} of the spread off, more than "
-                f"{self.limit:g}. It was not kept; export it for one camera, with --for-camera."
+                f"{self.allowed:g}. It was not kept; export it for one camera, with --for-camera."
             )
         return [
             f"{comparison.output}: the input {FOCAL} is (fx + fy) / 2 of the camera at the size of the input {INPUT}, "
@@ -211,27 +254,14 @@ def output_name(kind: Kind) -> str:
     return "depth_m" if kind == "metric" else "inverse_depth"
 
 
-def import_runtime() -> ModuleType:
-    """Import onnxruntime without telemetry, which it would otherwise start on import."""
-    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-    import onnxruntime
-
-    onnxruntime.disable_telemetry_events()
-    return onnxruntime
-
-
 class OnnxPredictor:
-    """An exported file in onnxruntime. It is called with an image, and predicts as ``Predictor.predict`` does."""
+    """An exported graph in its runtime. It is called with an image, and predicts as ``Predictor.predict`` does."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, open_engine: Callable[[Path], Engine] = OnnxEngine) -> None:
         from finetune.data.preprocessing import Preprocessing
 
-        onnxruntime = import_runtime()
-        options = onnxruntime.SessionOptions()
-        options.log_severity_level = 3  # errors; it warns of every constant it folds
-        self._session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-        properties = self._session.get_modelmeta().custom_metadata_map
-        self.metadata: dict[str, Any] = {name: json.loads(text) for name, text in properties.items()}
+        self._engine = open_engine(path)
+        self.metadata = self._engine.metadata
         self._preprocessing = Preprocessing.from_mapping(self.metadata["preprocessing"])
 
     def __call__(self, image: NDArray[np.uint8], focal_px: float | None = None) -> NDArray[np.float32]:
@@ -268,7 +298,7 @@ class OnnxPredictor:
         expected = self.metadata["input_size"]
         if expected != "any" and list(pixels.shape[2:]) != expected:
             raise FinetuneError(
-                f"this .onnx file accepts {expected[0]}x{expected[1]} (height x width) only, and the image becomes "
+                f"this file accepts {expected[0]}x{expected[1]} (height x width) only, and the image becomes "
                 f"{pixels.shape[2]}x{pixels.shape[3]}. Export it with --image of that shape, or with --dynamic."
             )
         given = {INPUT: pixels}
@@ -278,8 +308,7 @@ class OnnxPredictor:
 
     def run_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The prediction for inputs as the file takes them, by their names."""
-        (prediction,) = self._session.run(None, dict(inputs))
-        return np.asarray(prediction, dtype=np.float32)
+        return self._engine.run(inputs)
 
 
 def _to_tensor(array: NDArray[np.float32]) -> Tensor:
@@ -288,7 +317,7 @@ def _to_tensor(array: NDArray[np.float32]) -> Tensor:
     return torch.from_numpy(array)
 
 
-class _quiet:
+class quiet:
     """Hides what libraries log about their own work."""
 
     def __init__(self, *names: str) -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-Precision = Literal["float32", "float16", "mixed"]
+if TYPE_CHECKING:
+    from finetune.export.int8 import Int8Data
+
+Precision = Literal["float32", "float16", "mixed", "int8"]
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 InputType = Literal["float32", "uint8"]
 # As ``--batch`` takes it: any number of images at a time.
@@ -13,6 +16,8 @@ ANY_BATCH: Literal["any"] = "any"
 # The largest difference allowed of a file that does not store float32, as a share of the prediction's spread.
 # float16 changes every weight by up to 5e-4 of its value, so only a broken export can be recognized.
 HALF_LIMIT = 0.02
+# By how much INT8 may raise AbsRel on a recipe's validation frames.
+DEFAULT_TOLERANCE = 0.005
 # Fields that only some formats take, as they are called on the command line.
 OPTIONS_OF_FORMATS = {"dynamic": "--dynamic", "batch": "--batch", "input_type": "--input", "resize": "--resize"}
 
@@ -28,6 +33,7 @@ class ExportOptions:
         batch: how many images the network takes at a time, or ``any``.
         input_type: ``float32``, normalized, (B, 3, H, W); or ``uint8``, RGB, (B, H, W, 3), which the export normalizes.
         resize: the export resizes images itself, from ``image_size``, and the prediction back to it.
+        int8: what precision ``int8`` is made and judged with.
     """
 
     image_size: tuple[int, int] = (480, 640)
@@ -36,6 +42,7 @@ class ExportOptions:
     batch: int | Literal["any"] = 1
     input_type: InputType = "float32"
     resize: bool = False
+    int8: Int8Data | None = None
 
     @property
     def half(self) -> bool:

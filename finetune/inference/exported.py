@@ -8,8 +8,8 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -29,7 +29,7 @@ IMAGE, FOCAL = "image", "focal_px"
 # What finetune export --to openvino writes into its folder, and the section of the file that holds our metadata.
 OPENVINO_FILE, OPENVINO_SECTION = "model.xml", "finetune"
 # Without it OpenVINO computes in bfloat16 where a processor can: off by 1 % of depth at the 99.9th percentile.
-_PRECISION_HINT = "INFERENCE_PRECISION_HINT"
+PRECISION_HINT = "INFERENCE_PRECISION_HINT"
 _TELEMETRY = "openvino_telemetry"
 
 
@@ -254,7 +254,7 @@ class OpenVinoEngine:
             FinetuneError: OpenVINO is not installed.
         """
         openvino = import_openvino()
-        wanted: dict[str, object] = {_PRECISION_HINT: "f32"}
+        wanted: dict[str, object] = {PRECISION_HINT: "f32"}
         if threads is not None:
             wanted["INFERENCE_NUM_THREADS"] = threads
         try:
@@ -265,7 +265,7 @@ class OpenVinoEngine:
             raise CheckpointError(
                 path, f"OpenVINO cannot load it ({_last_line(error)})", "Export it again, or copy it again"
             ) from error
-        self.description = f"openvino, {_PRECISION_HINT} {self._compiled.get_property(_PRECISION_HINT).to_string()}"
+        self.description = f"openvino, {PRECISION_HINT} {self._compiled.get_property(PRECISION_HINT).to_string()}"
         self.metadata: Mapping[str, Any] = {}
         with suppress(RuntimeError):  # another program wrote the file
             self.metadata = parse_metadata(model.get_rt_info([OPENVINO_SECTION]).value)
@@ -315,17 +315,25 @@ def import_openvino() -> ModuleType:
     Raises:
         FinetuneError: it is not installed.
     """
+    with without_telemetry():
+        try:
+            import openvino
+        except ImportError:
+            raise FinetuneError("openvino is not installed. Install it: pip install openvino.") from None
+    return openvino
+
+
+@contextmanager
+def without_telemetry() -> Iterator[None]:
+    """While this lasts, the package by which OpenVINO and NNCF report to their maker is as if it were not installed."""
     present = sys.modules.get(_TELEMETRY)
-    sys.modules[_TELEMETRY] = None  # type: ignore[assignment] # as if it were not installed
+    sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
-        import openvino
-    except ImportError:
-        raise FinetuneError("openvino is not installed. Install it: pip install openvino.") from None
+        yield
     finally:
         del sys.modules[_TELEMETRY]
         if present is not None:
             sys.modules[_TELEMETRY] = present
-    return openvino
 
 
 def resize_bilinear(prediction: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -41,6 +41,7 @@ EXPORTERS = {
     "huggingface": "finetune.export.huggingface:HuggingFace",
     "official": "finetune.export.official:Official",
     "onnx": "finetune.export.onnx:Onnx",
+    "openvino": "finetune.export.openvino:OpenVino",
 }
 
 

@@ -14,7 +14,10 @@ from finetune.inference.predictor import Predictor, load_model
 from finetune.utils import registry
 from tests.small_models import write_adapted, write_model
 
-EXPORTERS = sorted(registry.EXPORTERS)
+# That of openvino writes an ONNX file first, and runs three runtimes.
+EXPORTERS = [
+    pytest.param(name, marks=pytest.mark.slow) if name == "openvino" else name for name in sorted(registry.EXPORTERS)
+]
 
 
 @pytest.fixture(scope="module", params=EXPORTERS)

@@ -176,7 +176,7 @@ def test_onnxruntime_is_told_to_report_nothing_before_it_is_imported(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import finetune
-    from finetune.export.onnx import import_runtime
+    from finetune.inference.exported import import_onnxruntime
 
     stub = tmp_path / "onnxruntime.py"
     stub.write_text("import os\nat_import = os.environ.get('ORT_DISABLE_TELEMETRY')\n"
@@ -186,9 +186,9 @@ def test_onnxruntime_is_told_to_report_nothing_before_it_is_imported(
     imported: Any = None
     with monkeypatch.context() as inside:
         inside.delitem(sys.modules, "onnxruntime", raising=False)
-        imported = import_runtime()
+        imported = import_onnxruntime()
         inside.delitem(sys.modules, "onnxruntime")
     assert (imported.at_import, imported.disabled) == ("1", True)
     package = Path(finetune.__file__).parent
     importing = [path.name for path in package.rglob("*.py") if "import onnxruntime" in path.read_text()]
-    assert importing == ["onnx.py"]
+    assert importing == ["exported.py"]
