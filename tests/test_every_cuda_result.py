@@ -5,11 +5,12 @@ import math
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 
-from finetune.commands import evaluate
+from finetune.commands import evaluate, predict
 from finetune.inference.predictor import load_model
 from finetune.recipe.load import load_recipe
 from finetune.recipe.run_dir import RunFolder
@@ -38,6 +39,24 @@ def test_a_batch_predicts_what_its_images_do(tmp_path: Path) -> None:
     images = torch.rand((3, 3, *INPUT_SIZE), generator=torch.Generator().manual_seed(0))
     together, alone = predictor(images), torch.cat([predictor(image[None]) for image in images])
     torch.testing.assert_close(together, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "auto"])
+def test_the_command_predicts_in_batches(tmp_path: Path, capsys: pytest.CaptureFixture[str], precision: str) -> None:
+    model, folder = write_model(tmp_path / "model.safetensors"), tmp_path / "in"
+    folder.mkdir()
+    generator = np.random.default_rng(0)
+    for number in range(5):
+        assert cv2.imwrite(str(folder / f"{number}.png"), generator.integers(0, 256, (60, 80, 3), dtype=np.uint8))
+    call = [str(model), str(folder), "--output"]
+    assert predict.main([*call, str(tmp_path / "cpu"), "--device", "cpu"]) == 0
+    capsys.readouterr()
+    assert predict.main([*call, str(tmp_path / "gpu"), "--batch-size", "4", "--precision", precision]) == 0
+    reduced = "differs from float32 by" in capsys.readouterr().out
+    assert reduced == (precision == "auto" and torch.cuda.is_bf16_supported(including_emulation=False))
+    for number in range(5):
+        on_cpu, on_gpu = (np.load(tmp_path / device / f"{number}.npy") for device in ("cpu", "gpu"))
+        np.testing.assert_allclose(on_gpu, on_cpu, rtol=0.05 if reduced else 1e-4)
 
 
 def test_an_evaluation_is_that_of_the_cpu(recipe: Path, tmp_path: Path) -> None:

@@ -5,17 +5,22 @@ run here; ``tests/training/test_every_sync.py`` runs a step.
 """
 
 from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from finetune.data.preprocessing import Preprocessing
 from finetune.evaluation.evaluator import PredictionRequest, predict_with_network
+from finetune.inference.predictor import Predictor
 from finetune.models.depth_model import DepthModel
 from finetune.models.encoder_specs import PATCH
 from finetune.models.lora import add_adapters, lora_config
-from finetune.training.trainer import inverse_depth
+from finetune.training.trainer import Trainer, inverse_depth
 from finetune.utils import registry
 from tests.small_models import small_model
 
@@ -116,3 +121,41 @@ def test_an_evaluation_moves_images_to_the_network_and_predictions_to_the_host(
         request = PredictionRequest(image=torch.rand((1, *SHAPE[1:])), size=(30, 40))
         predict_with_network(model)([request, request])
     assert moved == ["cpu", "cpu"]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+def test_a_prediction_goes_to_the_network_and_comes_back_once_an_image(
+    monkeypatch: pytest.MonkeyPatch, flip: bool
+) -> None:
+    model, moved = make_model(10.0), []
+
+    def to_host(self: Tensor) -> np.ndarray:
+        moved.append(self.device.type)
+        return np.zeros(tuple(self.shape), np.float32)
+
+    monkeypatch.setattr(Tensor, "numpy", to_host)
+    with FakeTensorMode():
+        move_to_fake_gpu(model)
+        predictor = Predictor(
+            network=model,
+            preprocessing=Preprocessing(input_size=(28, 42)),
+            source="fake",
+            base={},
+            metadata={},
+            notes=(),
+        )
+        found = predictor.predict_batch(torch.rand(SHAPE), [(30, 40), (50, 60)], [None, None], flip=flip)
+    assert [depth.shape for depth in found] == [(30, 40), (50, 60)]
+    assert moved == ["cpu"] * (4 if flip else 2)
+
+
+def test_images_are_normalized_on_the_device(fake: FakeTensorMode) -> None:
+    constants = [torch.empty(1, 3, 1, 1, device="cuda") for _ in range(2)]
+    trainer: Any = SimpleNamespace(
+        accelerator=SimpleNamespace(device=torch.device("cuda")), _mean=constants[0], _std=constants[1]
+    )
+    normalized = Trainer.normalize(trainer, torch.zeros((2, 3, 4, 4), dtype=torch.uint8))
+    assert (normalized.device.type, normalized.dtype) == ("cuda", torch.float32)
+    trainer._mean = torch.empty(1, 3, 1, 1)
+    with pytest.raises(RuntimeError, match=MIXED):
+        Trainer.normalize(trainer, torch.zeros((2, 3, 4, 4), dtype=torch.uint8))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING, get_args
 
@@ -79,6 +80,62 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="auto (the default): a GPU of CUDA if there is one; mps, the GPU of a Mac, is untried",
     )
+
+
+def add_network_arguments(parser: argparse.ArgumentParser, *, batch_size: str, precision: str) -> None:
+    """
+    Add ``--batch-size``, ``--precision`` and ``--compile``.
+
+    Args:
+        parser: of the command.
+        batch_size: what ``--batch-size auto`` is, in words.
+        precision: the default.
+    """
+    group = parser.add_argument_group("speed", "how the network is calculated")
+    group.add_argument(
+        "--batch-size",
+        type=_auto_or_count,
+        metavar="auto|N",
+        help=f"images in the network at once; auto, the default: {batch_size}",
+    )
+    group.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default=precision,
+        help="of products and convolutions; auto: bf16 on a GPU that has it, else fp32; if not fp32, the difference in "
+        f"meters on the first image is printed; default: {precision}",
+    )
+    group.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the network first, which takes a minute; needs a C++ compiler; for many images of one size",
+    )
+
+
+def configure_network(predictor: Predictor, arguments: argparse.Namespace) -> Predictor:
+    """
+    Returns:
+        The predictor with the precision of ``add_network_arguments``, compiled where that is asked for.
+
+    Raises:
+        FinetuneError: the device has no such precision, or nothing can be compiled here.
+    """
+    from dataclasses import replace
+
+    from finetune.models.arithmetic import choose_precision, describe_arithmetic
+    from finetune.training.environment import try_compiler
+
+    precision = choose_precision(arguments.precision, predictor.device)
+    if arguments.compile:
+        try_compiler(predictor.device, "--compile is given", "leave out --compile")
+        predictor.network.compile()
+    if predictor.device.type != "cpu":
+        LOGGER.info("%s, %s", precision, describe_arithmetic(predictor.device, tf32=False))
+    return replace(predictor, precision=precision)
+
+
+def _auto_or_count(text: str) -> int | None:
+    return None if text == "auto" else positive_count(text)
 
 
 def add_camera_arguments(parser: argparse.ArgumentParser) -> None:
@@ -187,8 +244,9 @@ def load_predictor(arguments: argparse.Namespace, device: str) -> Predictor:
         wording=wording,
     )
     predictor = build_predictor(checkpoint, found, wording)
-    for note in predictor.notes:
-        LOGGER.info("%s", note)
+    if os.environ.get("RANK", "0") == "0":  # the others have the same notes
+        for note in predictor.notes:
+            LOGGER.info("%s", note)
     return predictor
 
 

@@ -14,9 +14,11 @@ from finetune.commands.arguments import (
     add_camera_arguments,
     add_device_argument,
     add_model_argument,
+    add_network_arguments,
     add_overrides,
     assumes_training_camera,
     camera_options,
+    configure_network,
     given_model_options,
     line_printer,
     load_predictor,
@@ -76,6 +78,8 @@ def make_parser() -> CommandParser:
     )
     add_camera_arguments(parser)
     add_device_argument(parser)
+    # A table says what a run with this recipe ends with: float32, unless another precision is asked for.
+    add_network_arguments(parser, batch_size="the recipe's run.batch_size", precision="fp32")
     return parser
 
 
@@ -133,23 +137,27 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         from finetune.recipe.run_dir import RunFolder
         from finetune.reporting.text_table import format_evaluations
         from finetune.reporting.verdicts import find_verdicts
-        from finetune.training.evaluate import evaluate_model, evaluate_predictions, image_rows
+        from finetune.training.evaluate import compare_precision, evaluate_model, evaluate_predictions, image_rows
         from finetune.training.focal_sweep import format_sweep, sweep_focal_lengths
 
     say: Callable[[str], None] = print
     sweep: list[SweepPoint] = []
+    difference: str | None = None
     if arguments.predictions:
         evaluations, frames = evaluate_predictions(recipe, arguments.predictions, arguments.meters_per_unit)
     else:
         run = RunFolder(Path(arguments.model)) if is_folder(Path(arguments.model)) else None
         run = run if run and is_file(run.best) else None
-        predictor = load_predictor(arguments, arguments.device)
+        predictor = configure_network(load_predictor(arguments, arguments.device), arguments)
         cameras = FrameCameras(options=camera_options(arguments), assume_training=assumes_training_camera(arguments))
         evaluations, frames = evaluate_model(recipe, predictor, run, cameras)
         say = line_printer(predictor, arguments)
+        difference = compare_precision(predictor, frames, cameras)
         sweep = sweep_focal_lengths(recipe, predictor, cameras) if arguments.focal_sweep else []
     if os.environ.get("RANK", "0") != "0":
         return  # the tables of the first process cover all of them
+    if difference:
+        say(difference)
     say(format_evaluations(evaluations))
     if sweep:
         say(f"\n{format_sweep(sweep)}")
@@ -200,7 +208,10 @@ def _make_page(
 
 
 def _list_overrides(arguments: argparse.Namespace) -> list[str]:
-    """``key=value`` words, with the protocols as one of them."""
-    if not arguments.protocol:
-        return list(arguments.overrides)
-    return [*arguments.overrides, f"evaluation.protocols={json.dumps(arguments.protocol)}"]
+    """``key=value`` words, with the protocols and the batch size as two of them."""
+    found = list(arguments.overrides)
+    if arguments.protocol:
+        found.append(f"evaluation.protocols={json.dumps(arguments.protocol)}")
+    if arguments.batch_size:
+        found.append(f"run.batch_size={arguments.batch_size}")
+    return found

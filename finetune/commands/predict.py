@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,10 @@ from finetune.commands.arguments import (
     add_camera_arguments,
     add_device_argument,
     add_model_argument,
+    add_network_arguments,
     assumes_training_camera,
     camera_options,
+    configure_network,
     line_printer,
     load_predictor,
     numbers,
@@ -21,14 +24,16 @@ from finetune.commands.arguments import (
     positive_number,
     require_one_camera,
 )
-from finetune.commands.runner import CommandParser, import_without_gc, run_command
+from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
 from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.files import write_fault
 from finetune.utils.paths import expand_path, make_folder
 
 if TYPE_CHECKING:
     from finetune.inference.batch import PredictOptions
+    from finetune.inference.inputs import Input
     from finetune.inference.predictor import Predictor
+    from finetune.training.shared_inputs import SharingProcess
 
 
 def make_parser() -> CommandParser:
@@ -51,6 +56,14 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument("--output", type=expand_path, required=True, metavar="DIR", help="the folder to write into")
     add_device_argument(parser)
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        default=(1, 1),
+        help="do the I-th of N parts, I from 1: for arrays of jobs; accelerate launch finetune/predict.py and torchrun "
+        "share the inputs by themselves",
+    )
     parser.add_argument("--flip", action="store_true", help="average with the prediction for the mirrored image")
     parser.add_argument("--skip-existing", action="store_true", help="skip inputs that are done already")
     parser.add_argument(
@@ -73,6 +86,7 @@ def make_parser() -> CommandParser:
         help="also write the frames of a video, <name>/000000.npy, ..., and the time of each in seconds, "
         "<name>/frames.csv",
     )
+    add_network_arguments(parser, batch_size="1 on a CPU, else 8, less where memory runs out", precision="auto")
     add_camera_arguments(parser)
     _add_point_options(parser)
     return parser
@@ -120,22 +134,45 @@ def _predict(arguments: argparse.Namespace) -> None:
         make_folder(arguments.output)
     except OSError as error:
         raise write_fault(arguments.output, str(error.strerror)) from error
+    configure_threading()
     # Only now the imports that take seconds: a wrong call has been refused.
     with import_without_gc():
-        from finetune.inference.batch import predict_inputs
+        from finetune.training.shared_inputs import join_launch
 
-    predictor = load_predictor(arguments, arguments.device)
+    with join_launch() as process:
+        _predict_share(arguments, inputs, process)
+
+
+def _predict_share(arguments: argparse.Namespace, all_inputs: Sequence[Input], process: SharingProcess) -> None:
+    """Predict what this process of a launch has to do; the first one says what became of all."""
+    from finetune.inference.batch import compare_precision, predict_inputs
+
+    part, parts = arguments.shard
+    of_shard = all_inputs[part - 1 :: parts]
+    inputs = process.share(of_shard)
+    is_first = process.rank == 0
+    predictor = load_predictor(arguments, process.device(arguments.device))
     _require_use_of_camera(predictor, arguments)
-    say = line_printer(predictor, arguments)
+    predictor = configure_network(predictor, arguments)
+    say = line_printer(predictor, arguments) if is_first else lambda text: None
     if predictor.kind == "relative":
         say(f"{arguments.model} is relative: inverse depth without a unit, no meters and no millimeter PNG")
-    outcome = predict_inputs(predictor, inputs, _predict_options(arguments))
+    options = replace(_predict_options(arguments), all_inputs=all_inputs, cores=process.cores, bar=is_first)
+    if is_first and (difference := compare_precision(predictor, inputs, options)):
+        say(difference)
+    outcomes = process.gather(predict_inputs(predictor, inputs, options))
+    if not outcomes:
+        return  # the first process says it
+    outcome = outcomes[0]
+    for other in outcomes[1:]:
+        outcome.add(other)
     for note in outcome.notes:
         say(note)
     kept = f", {outcome.skipped} were there already" if outcome.skipped else ""
-    what = "inputs" if any(given.is_video for given in inputs) else "images"
-    say(f"{arguments.output}: {outcome.done} of {len(inputs)} {what} done{kept}")
-    faults = [*outcome.faults, *_beyond_png(predictor, outcome.beyond, f"{len(inputs)} {what}", arguments)]
+    what = "inputs" if any(given.is_video for given in of_shard) else "images"
+    of = "" if parts == 1 else f" of shard {part}/{parts}"
+    say(f"{arguments.output}: {outcome.done} of {len(of_shard)} {what}{of} done{kept}")
+    faults = [*outcome.faults, *_beyond_png(predictor, outcome.beyond, f"{len(of_shard)} {what}", arguments)]
     if faults:
         raise ResultError("\n".join(faults))
 
@@ -154,6 +191,7 @@ def _predict_options(arguments: argparse.Namespace) -> PredictOptions:
         points=points if arguments.points else None,
         cameras=camera_options(arguments),
         assume_training=assumes_training_camera(arguments),
+        batch_size=arguments.batch_size,
     )
 
 
@@ -189,3 +227,10 @@ def _range(text: str) -> tuple[float, ...] | str:
         return text
     expected = "NEAR,FAR in meters, NEAR below FAR, or auto"
     return numbers(2, expected, lambda ends: 0 <= ends[0] < ends[1])(text)
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, separator, parts = text.partition("/")
+    if not (separator and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 1 to N, such as 3/8")
+    return int(part), int(parts)

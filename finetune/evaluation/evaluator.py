@@ -24,6 +24,7 @@ from finetune.data.validation_dataset import ValidationSample, ValidationSamples
 from finetune.evaluation.metrics import TargetDepth
 from finetune.evaluation.protocols import Protocol
 from finetune.evaluation.results import BIN_ENDS, UNALIGNED, EntryEvaluation, Evaluation, ScoredImage
+from finetune.models.arithmetic import Precision, autocast_to
 from finetune.models.depth_model import DepthModel
 from finetune.models.resizing import resize_prediction
 from finetune.models.training_camera import TrainingCamera
@@ -84,23 +85,27 @@ def predict_one(
     return prediction
 
 
-def predict_with_network(model: DepthModel, *, assume_training_camera: bool = False) -> PredictFunction:
+def predict_with_network(
+    model: DepthModel, *, assume_training_camera: bool = False, precision: Precision = "fp32", compiled: bool = False
+) -> PredictFunction:
     """
-    The model's own prediction, resized as the original does; without autocast, so that all commands agree.
+    The model's own prediction, resized as the original does; without a caller's autocast, so that all commands agree.
 
     Args:
         model: one that is canonical needs the focal length of every request, and gives meters of that camera.
         assume_training_camera: take every image for one of the canonical camera.
+        precision: of products and convolutions.
+        compiled: compile the network at its first batch.
     """
     # Accelerate wraps model.forward in autocast; call the class's forward to bypass it.
-    forward = type(model).forward
+    forward = torch.compile(type(model).forward) if compiled else type(model).forward
     device = next(model.parameters()).device
 
     def predict(requests: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
         resized: dict[int, NDArray[np.floating]] = {}
         for indices in _group_by_shape([request.image for request in requests]):
             batch = torch.cat([requests[i].image for i in indices]).to(device)
-            with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+            with torch.inference_mode(), autocast_to(precision, device):
                 predictions = forward(model, batch)
             for i, prediction in zip(indices, predictions, strict=True):
                 corners = requests[i].align_corners

@@ -1,17 +1,19 @@
-"""Predict many images and videos: the next is decoded and the last is written while the network works."""
+"""Predict many images and videos: the next are decoded and the last are written while the network works."""
 
 from __future__ import annotations
 
 import math
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import closing, suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -19,6 +21,16 @@ from finetune.data.camera import Camera, CameraOptions, camera_of
 from finetune.data.readers.exif import guess_camera, has_focal_length
 from finetune.data.readers.files import read_image
 from finetune.inference.inputs import ENDINGS, VIDEO_ENDINGS, Input
+from finetune.inference.network_batches import (
+    BatchPredictor,
+    NetworkInput,
+    Plan,
+    Predicted,
+    limit_threads,
+    make_plan,
+    predict_in_order,
+    require_prediction,
+)
 from finetune.inference.notes import BatchNotes
 from finetune.inference.outputs import (
     UNITS_PER_METER,
@@ -30,12 +42,13 @@ from finetune.inference.outputs import (
 )
 from finetune.inference.point_cloud import PointCloud, point_cloud
 from finetune.inference.predictor import Predictor
-from finetune.inference.video import VideoFrames, open_video_writer
+from finetune.inference.video import Frame, VideoFrames, open_video_writer
+from finetune.models.arithmetic import FULL_PRECISION, describe_difference, without_tf32
 from finetune.utils.errors import DataError, FinetuneError, ResultError
 from finetune.utils.files import explain_write_errors, write_output
 from finetune.utils.paths import MAX_NAME_BYTES, path_exists
 
-# The number of images that are decoded in advance, and that may wait to be written.
+# The number of images that may wait to be written.
 _AHEAD = 3
 # The range of a preview from each image's 2nd to its 98th percentile.
 AUTO: Literal["auto"] = "auto"
@@ -43,6 +56,8 @@ AUTO: Literal["auto"] = "auto"
 MIN_PNG_STEPS = 20
 # Longer side of a video's preview: encoding VP9 takes about 1 s of a core for a frame of 1920x1080, 0.2 s for 640x360.
 MAX_VIDEO_SIDE_PX = 640
+# Images that are tried for the difference that a precision makes, where some cannot be read.
+MAX_TRIED = 5
 # In the folder of a video's frames: the time of each.
 FRAME_TIMES_FILE = "frames.csv"
 _T = TypeVar("_T")
@@ -75,6 +90,10 @@ class PredictOptions:
         points: None: no points.
         cameras: the camera of images for which no list gives intrinsics.
         assume_training: take every image for one of the training camera; for a canonical model.
+        batch_size: images in the network at once; None: what suits the device.
+        cores: that may be kept busy; None: as many as PyTorch has threads.
+        all_inputs: of the whole call, also those of other processes and shards; none: those of this process.
+        bar: show a progress bar, if there is a terminal.
     """
 
     output: Path
@@ -86,6 +105,10 @@ class PredictOptions:
     points: PointOptions | None = None
     cameras: CameraOptions = field(default_factory=CameraOptions)
     assume_training: bool = False
+    batch_size: int | None = None
+    cores: int | None = None
+    all_inputs: Sequence[Input] = ()
+    bar: bool = True
 
 
 @dataclass(kw_only=True)
@@ -93,17 +116,32 @@ class Outcome:
     """What became of the inputs.
 
     Attributes:
-        done, skipped: numbers of inputs.
+        seen: what is worth a note about images that are unlike those of training, and about colors.
+        done, skipped, todo: numbers of inputs; ``todo``: that were not skipped.
         faults: what was wrong with the others, one sentence each.
         beyond: inputs without a 16-bit PNG, which cannot hold their depth.
-        notes: sentences about images that are unlike those of training, and about colors.
     """
 
+    seen: BatchNotes
     done: int = 0
     skipped: int = 0
+    todo: int = 0
     faults: list[str] = field(default_factory=list)
     beyond: list[Path] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+
+    @property
+    def notes(self) -> list[str]:
+        """Sentences on what was seen."""
+        return self.seen.sentences(self.todo)
+
+    def add(self, other: Outcome) -> None:
+        """Add what became of the inputs of another process."""
+        self.seen.add(other.seen)
+        self.done += other.done
+        self.skipped += other.skipped
+        self.todo += other.todo
+        self.faults += other.faults
+        self.beyond += other.beyond
 
 
 def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: PredictOptions) -> Outcome:
@@ -127,18 +165,40 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: Predi
         )
     _require_steps(predictor, options.units_per_meter)
     _require_cameras(predictor, inputs, options)
-    batch = _Batch(predictor, options)
+    plan = _choose_plan(predictor, inputs, options)
+    batch = _Batch(predictor, options, plan)
     todo = [given for given in batch.refuse_long_names(inputs) if not batch.is_done(given)]
     batch.outcome.skipped = len(inputs) - len(todo) - len(batch.outcome.faults)
+    batch.outcome.todo = len(todo)
     images = [given for given in todo if not given.is_video]
-    # Without a terminal the bar would be one long line.
-    with tqdm(total=len(images), unit="image", dynamic_ncols=True, disable=None if images else True) as bar:
-        batch.predict_images(images, bar)
-    for given in todo:
-        if given.is_video:
-            batch.predict_video(given)
-    batch.outcome.notes = batch.notes.sentences(len(todo))
+    # Several threads calculate, and what the predictor sets for each call is set for all of them.
+    with limit_threads(plan.threads), without_tf32():
+        # Without a terminal the bar would be one long line.
+        hidden = None if images and options.bar else True
+        with tqdm(total=len(images), unit="image", dynamic_ncols=True, disable=hidden) as bar:
+            batch.predict_images(images, bar)
+        for given in todo:
+            if given.is_video:
+                batch.predict_video(given)
     return batch.outcome
+
+
+def _choose_plan(predictor: Predictor, inputs: Sequence[Input], options: PredictOptions) -> Plan:
+    cores = options.cores or torch.get_num_threads()
+    # A video is many images.
+    images = sum(cores if given.is_video else 1 for given in options.all_inputs or inputs)
+    return make_plan(predictor.device, options.batch_size, images=images, cores=cores, compiled=predictor.is_compiled)
+
+
+def compare_precision(predictor: Predictor, inputs: Sequence[Input], options: PredictOptions) -> str | None:
+    """What the precision of the predictor changes of the first image, as a sentence; None where it changes nothing."""
+    if predictor.precision == FULL_PRECISION:
+        return None
+    batch = _Batch(predictor, options, _choose_plan(predictor, inputs, options))
+    for given in inputs[:MAX_TRIED]:
+        with suppress(DataError, ResultError):
+            return f"{given.path}: {batch.compare_precision(given)}"
+    return None
 
 
 def _require_cameras(predictor: Predictor, inputs: Sequence[Input], options: PredictOptions) -> None:
@@ -189,10 +249,13 @@ def _require_steps(predictor: Predictor, units_per_meter: float) -> None:
 class _Batch:
     """One call: which inputs are left to do, in which order they are done, and what became of them."""
 
-    def __init__(self, predictor: Predictor, options: PredictOptions) -> None:
-        self.outcome = Outcome()
+    def __init__(self, predictor: Predictor, options: PredictOptions, plan: Plan) -> None:
         self.notes = BatchNotes(predictor.preprocessing, predictor.range_m)
+        self.outcome = Outcome(seen=self.notes)
+        self._predictor = predictor
         self._options = options
+        self._plan = plan
+        self._network = BatchPredictor(predictor, batch_size=plan.batch_size, flip=options.flip)
         self._levels = predictor.preprocessing.image_levels
         self._ending = "_inverse.npy" if predictor.max_depth_m is None else ".npy"
         self._frame = _FramePrediction(predictor, options, self.notes)
@@ -228,21 +291,23 @@ class _Batch:
     def predict_images(self, inputs: Sequence[Input], bar: tqdm) -> None:
         """Predict images, in their order."""
         written: deque[tuple[Input, Future[bool]]] = deque()
-        with ThreadPoolExecutor(2) as pool:
-            for given, decoded in _read_ahead(pool, inputs, self._read):
+        predicted = predict_in_order(inputs, self._prepare, self._network, self._plan)
+        # It is closed at once where an error ends the loop: no thread goes on with images that are not wanted.
+        with ThreadPoolExecutor(self._plan.file_threads) as pool, closing(predicted):
+            for given, found in predicted:
                 try:
-                    write = self._frame.predict(given, decoded.result(), self._options.output / given.path.stem)
+                    write = self._frame.finish(given, found, self._options.output / given.path.stem)
                     written.append((given, pool.submit(write)))
                 except (DataError, ResultError) as error:
                     self.outcome.faults.append(str(error))
                     bar.update()
-                while len(written) > _AHEAD:
+                while len(written) > _AHEAD + self._plan.batch_size:
                     self._finish(*written.popleft(), bar)
             while written:
                 self._finish(*written.popleft(), bar)
 
-    def _read(self, given: Input) -> NDArray[np.uint8]:
-        return read_image(given.path, upright=True, levels=self._levels)
+    def _prepare(self, given: Input) -> NetworkInput:
+        return self._frame.prepare(given, read_image(given.path, upright=True, levels=self._levels))
 
     def _finish(self, given: Input, written: Future[bool], bar: tqdm) -> None:
         if not written.result():
@@ -250,11 +315,22 @@ class _Batch:
         self.outcome.done += 1
         bar.update()
 
+    def compare_precision(self, given: Input) -> str:
+        """
+        Raises:
+            DataError, ResultError: the image cannot be read or predicted.
+        """
+        ready = self._prepare(given)
+        exact = BatchPredictor(replace(self._predictor, precision=FULL_PRECISION), batch_size=1, flip=False)
+        own, full = (require_prediction(network.predict([ready])[0]) for network in (self._network, exact))
+        return describe_difference(self._predictor.precision, own, full, metric=self._predictor.kind == "metric")
+
     def predict_video(self, given: Input) -> None:
         """Predict a video. The next frame is decoded and the last one encoded while the network works on this one."""
         output, with_frames = self._options.output, self._options.frames
         folder = output / given.path.stem
         beyond, stamps = 0, []
+        hidden = None if self._options.bar else True
         color_range: tuple[float, float] | None = None
         try:
             video = VideoFrames(given.path)
@@ -264,11 +340,12 @@ class _Batch:
             with (
                 ThreadPoolExecutor(1) as pool,
                 open_video_writer(output / f"{given.path.stem}_preview.mp4", video.frames_per_second) as write_preview,
-                tqdm(total=video.count or None, unit="frame", dynamic_ncols=True, disable=None) as bar,
+                tqdm(total=video.count or None, unit="frame", dynamic_ncols=True, disable=hidden) as bar,
+                closing(self._predict_frames(given, _prefetch(pool, iter(video)))) as predicted,
             ):
-                for number, frame in enumerate(_prefetch(pool, iter(video))):
+                for number, (frame, found) in enumerate(predicted):
                     stamps.append(frame.seconds)
-                    prediction = self._frame.predict_depth(given, frame.image)
+                    prediction = require_prediction(found.prediction)
                     # All frames have the range of the first, so that their colors compare.
                     color_range = color_range or self._frame.color_range(given.path, prediction)
                     write_preview(self._frame.preview(_shrink(prediction, MAX_VIDEO_SIDE_PX), color_range))
@@ -295,9 +372,14 @@ class _Batch:
             )
         self.outcome.done += 1
 
+    def _predict_frames(self, given: Input, frames: Iterator[Frame]) -> Generator[tuple[Frame, Predicted]]:
+        return predict_in_order(
+            frames, lambda frame: self._frame.prepare(given, frame.image), self._network, self._plan
+        )
+
 
 class _FramePrediction:
-    """From an image, or a frame of a video, to its files."""
+    """From an image, or a frame of a video, to the network and to its files."""
 
     def __init__(self, predictor: Predictor, options: PredictOptions, notes: BatchNotes) -> None:
         self._predictor = predictor
@@ -307,37 +389,30 @@ class _FramePrediction:
         if predictor.max_depth_m is not None:
             self._files = MeterFiles(units_per_meter=options.units_per_meter)
 
-    def predict(self, given: Input, image: NDArray[np.uint8], stem: Path) -> Callable[[], bool]:
-        """Predict an image. Returns the function that writes its files, see ``write``."""
-        prediction = self.predict_depth(given, image)
+    def finish(self, given: Input, found: Predicted, stem: Path) -> Callable[[], bool]:
+        """
+        Returns:
+            The function that writes the files of an image, see ``write``.
+
+        Raises:
+            DataError, ResultError: there is no prediction, or the camera cannot be that of the image.
+        """
+        prediction, image = require_prediction(found.prediction), found.image
+        assert image is not None, "it was predicted"
         points = self.points(given, image, prediction)
         self._notes.check_size(given.path, *image.shape[:2])
         self.check_lens(given, image)
         color_range = self.color_range(given.path, prediction)
         return lambda: self.write(prediction, stem, color_range, points)
 
-    def predict_depth(self, given: Input, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def prepare(self, given: Input, image: NDArray[np.uint8]) -> NetworkInput:
         """
         Raises:
-            ResultError: memory runs out, the prediction is not finite, or the camera cannot be that of the image.
+            ResultError: the camera cannot be that of the image.
         """
-        path = given.path
         focal_px = self._find_focal_px(given, image) if self._predictor.canonical else None
-        try:
-            prediction = self._predictor.predict_at(image, focal_px, flip=self._options.flip)
-        except (MemoryError, RuntimeError) as error:
-            # PyTorch has no error class of its own for a CPU that runs out of memory.
-            if not any(words in str(error) for words in ("can't allocate memory", "out of memory")):
-                raise
-            height, width = self._predictor.preprocessing.network_size(*image.shape[:2])
-            raise ResultError(
-                f"{path}: memory ran out at {height}x{width}. Crop it to a less elongated image."
-            ) from error
-        if not np.isfinite(prediction).all():
-            raise ResultError(
-                f"{path}: the prediction is not a number everywhere. The weights are damaged; export them again."
-            )
-        return prediction
+        pixels = torch.from_numpy(self._predictor.preprocessing(image))
+        return NetworkInput(path=given.path, image=image, pixels=pixels, focal_px=focal_px)
 
     def check_lens(self, given: Input, image: NDArray[np.uint8]) -> None:
         """Note a lens that is unlike those of the training."""
@@ -426,18 +501,6 @@ class _FramePrediction:
             return self._files.write(prediction, stem, color_range, points)
         write_inverse(prediction, stem, color_range)
         return True
-
-
-def _read_ahead(
-    pool: ThreadPoolExecutor, inputs: Sequence[Input], read: Callable[[Input], _T]
-) -> Iterator[tuple[Input, Future[_T]]]:
-    """Each input with what was read of it; a few are read in advance."""
-    waiting: deque[tuple[Input, Future[_T]]] = deque()
-    for given in inputs:
-        waiting.append((given, pool.submit(read, given)))
-        if len(waiting) > _AHEAD:
-            yield waiting.popleft()
-    yield from waiting
 
 
 def _shrink(prediction: NDArray[np.float32], max_side_px: int) -> NDArray[np.float32]:

@@ -60,6 +60,16 @@ class BatchNotes:
         if spread[1] - spread[0] < FLAT_SHARE * self._max_depth_m:
             self._flat.append((path, spread))
 
+    def add(self, other: BatchNotes) -> None:
+        """Add what was collected about other images."""
+        self._elongated += other._elongated
+        self._far += other._far
+        self._flat += other._flat
+        self._auto += other._auto
+        self._guessed += other._guessed
+        for kind, noted in other._lenses.items():
+            self._lenses.setdefault(kind, []).extend(noted)
+
     def sentences(self, inputs: int) -> list[str]:
         """
         Args:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard, get_args
 
@@ -19,6 +18,7 @@ from finetune.data.camera import Camera, camera_of
 from finetune.data.preprocessing import Preprocessing
 from finetune.inference.image_input import CameraLike, ImageLike, find_focal_px, to_image_array, warn_of_lens
 from finetune.inference.point_cloud import PointCloud, point_cloud
+from finetune.models.arithmetic import Precision, autocast_to, without_tf32
 from finetune.models.checkpoints.fill import whole_network
 from finetune.models.checkpoints.identity import IN_RECIPE, ORIGINAL_INPUT_SIZE, ArgumentNames
 from finetune.models.checkpoints.load import Checkpoint, read_checkpoint
@@ -52,6 +52,7 @@ class Predictor:
         base: what the weights were made from (``source``, ``sha256``, ``license``); None for what is not known.
         metadata: what else the weights file, or the ``.json`` next to it, says about the model.
         notes: sentences for the user, such as what was assumed about the file.
+        precision: of products and convolutions; float32 unless a command is told otherwise.
     """
 
     network: DepthModel
@@ -60,6 +61,7 @@ class Predictor:
     base: Mapping[str, str | None]
     metadata: Mapping[str, Any]
     notes: tuple[str, ...]
+    precision: Precision = "fp32"
 
     def __repr__(self) -> str:
         """One line, without the layers of the network."""
@@ -84,6 +86,11 @@ class Predictor:
     def device(self) -> torch.device:
         """Where the network is."""
         return next(self.network.parameters()).device
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the network was compiled."""
+        return self.network._compiled_call_impl is not None
 
     @property
     def canonical(self) -> TrainingCamera | None:
@@ -125,13 +132,41 @@ class Predictor:
         self, image: NDArray[np.uint8], focal_px: float | None, *, flip: bool = False
     ) -> NDArray[np.float32]:
         """As ``predict``, for a focal length at the network's size, pixels; None for a model that needs none."""
-        size = (image.shape[0], image.shape[1])
-        batch = torch.from_numpy(self.preprocessing(image))[None]
-        prediction = resize_prediction(self(batch, focal_px), size)
+        pixels = torch.from_numpy(self.preprocessing(image))[None]
+        (prediction,) = self.predict_batch(pixels, [(image.shape[0], image.shape[1])], [focal_px], flip=flip)
+        return prediction
+
+    def predict_batch(
+        self,
+        batch: Tensor,
+        sizes: Sequence[tuple[int, int]],
+        focals_px: Sequence[float | None],
+        *,
+        flip: bool = False,
+    ) -> list[NDArray[np.float32]]:
+        """
+        Args:
+            batch: as for ``__call__``.
+            sizes: (height, width) of each image, to which its prediction is resized.
+            focals_px: of each image at the network's size; None for a model that needs none.
+            flip: as for ``predict``.
+
+        Returns:
+            A prediction for each image, as ``predict`` gives it.
+        """
+        found = self._predict_sizes(batch, sizes, focals_px)
         if not flip:
-            return prediction
-        mirrored = resize_prediction(self(batch.flip(-1), focal_px), size)[:, ::-1]
-        return np.asarray((prediction + mirrored) / 2, dtype=np.float32)
+            return found
+        mirrored = self._predict_sizes(batch.flip(-1), sizes, focals_px)
+        pairs = zip(found, mirrored, strict=True)
+        return [np.asarray((depth + other[:, ::-1]) / 2, dtype=np.float32) for depth, other in pairs]
+
+    def _predict_sizes(
+        self, batch: Tensor, sizes: Sequence[tuple[int, int]], focals_px: Sequence[float | None]
+    ) -> list[NDArray[np.float32]]:
+        predictions = self._forward(batch)
+        each = zip(predictions, sizes, focals_px, strict=True)
+        return [resize_prediction(self._to_meters(prediction[None], focal), size) for prediction, size, focal in each]
 
     def points(
         self,
@@ -176,29 +211,21 @@ class Predictor:
         Raises:
             ValueError: the batch has another shape, or a canonical model gets no focal length.
         """
-        if self.canonical and focal_px is None:
-            raise ValueError(f"{self.source} predicts meters only with focal_px, that of the batch at its size")
+        return self._to_meters(self._forward(batch), focal_px)
+
+    def _forward(self, batch: Tensor) -> Tensor:
         device = self.device
-        # Always float32, even inside the caller's autocast, so that every command gives the same prediction.
-        with torch.no_grad(), torch.autocast(device.type, enabled=False), _without_tf32():
+        # The same inside the caller's autocast, so that every command gives the same prediction.
+        with torch.no_grad(), autocast_to(self.precision, device), without_tf32():
             prediction: Tensor = self.network(batch.to(device, torch.float32))
-        if self.canonical and focal_px is not None:
-            prediction = prediction * self.canonical.meters_factor(focal_px)
         return prediction
 
-
-@contextmanager
-def _without_tf32() -> Iterator[None]:
-    """By default PyTorch rounds the inputs of convolutions on a GPU, but not those of matrix products, to TF32."""
-    kinds: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn)
-    before = [kind.allow_tf32 for kind in kinds]
-    try:
-        for kind in kinds:
-            kind.allow_tf32 = False
-        yield
-    finally:
-        for kind, allowed in zip(kinds, before, strict=True):
-            kind.allow_tf32 = allowed
+    def _to_meters(self, prediction: Tensor, focal_px: float | None) -> Tensor:
+        if not self.canonical:
+            return prediction
+        if focal_px is None:
+            raise ValueError(f"{self.source} predicts meters only with focal_px, that of the batch at its size")
+        return prediction * self.canonical.meters_factor(focal_px)
 
 
 def load_model(

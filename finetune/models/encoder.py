@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from finetune.models.arithmetic import choose_fused_attention
 from finetune.models.encoder_specs import ENCODERS, GRID, ORIGINAL_OFFSET, PATCH, EncoderSpec
 from finetune.models.position_embedding import as_grid, as_tokens, resized_positions
 
@@ -48,7 +49,7 @@ class Encoder(VisionTransformer):
         # Unused, but official files contain it, so our exports need it.
         self.register_buffer("mask_token", torch.zeros(1, spec.embed_dim))
         for block in self.blocks:
-            block.attn.fused_attn = True  # whatever TIMM_FUSED_ATTN says: the other path holds all weights in memory
+            choose_fused_attention(block)
 
     def initialise(self, generator: torch.Generator) -> None:
         """Draw all weights: linear layers as in Glorot and Bengio 2010, positions as smooth waves.

@@ -23,6 +23,7 @@ from accelerate.utils import GradientAccumulationPlugin
 
 from finetune.data.reader import Reader, list_sources, try_read
 from finetune.data.sample import DepthSample
+from finetune.models.arithmetic import allow_tf32, describe_arithmetic, prefer_deterministic_kernels
 from finetune.recipe.load import recipe_mapping
 from finetune.recipe.run_dir import digest
 from finetune.recipe.schema import Recipe
@@ -113,20 +114,15 @@ def make_accelerator(recipe: Recipe, *, trains: bool = True) -> tuple[Accelerato
     return accelerator, notes
 
 
-def allow_tf32(allowed: bool) -> None:
-    """
-    Set whether a GPU may round the factors of float32 products to the 10 bits of TF32, in matrices and convolutions.
-
-    PyTorch's own default is no for matrices and yes for convolutions, so that tables differ from a CPU's by more than
-    rounding: https://docs.pytorch.org/docs/stable/notes/cuda.html#tf32-on-ampere
-    """
-    torch.backends.cuda.matmul.allow_tf32 = allowed
-    torch.backends.cudnn.allow_tf32 = allowed
-
-
-def try_compiler(device: torch.device) -> None:
+def try_compiler(
+    device: torch.device, asked: str = "run.compile is true", instead: str = "set run.compile: false"
+) -> None:
     """
     Compile and run a line, so that a machine without a compiler is known before the first step.
+
+    Args:
+        device: to compile for.
+        asked, instead: what asked for it, and what to do without a compiler.
 
     Raises:
         FinetuneError: it cannot.
@@ -135,8 +131,8 @@ def try_compiler(device: torch.device) -> None:
         torch.compile(lambda x: x * 2 + 1)(torch.ones(8, device=device))
     except Exception as error:
         raise FinetuneError(
-            f"run.compile is true, but nothing can be compiled here ({first_line(error)}). Install a C++ compiler "
-            "(apt install g++) and Python's headers (python3-dev), or set run.compile: false."
+            f"{asked}, but nothing can be compiled here ({first_line(error)}). Install a C++ compiler "
+            f"(apt install g++) and Python's headers (python3-dev), or {instead}."
         ) from error
 
 
@@ -194,6 +190,7 @@ def environment_record(
         "threads": torch.get_num_threads(),
         "precision": recipe.run.precision,
         "tf32": recipe.run.tf32,
+        "arithmetic": describe_arithmetic(device, tf32=recipe.run.tf32, deterministic=recipe.run.deterministic),
         "deterministic": recipe.run.deterministic,
         "seed": recipe.seed,
         "steps": total_steps,
@@ -280,12 +277,11 @@ def describe_environment(record: Mapping[str, Any]) -> list[str]:
         f"{key} {count_noun(entry['count'], 'frame')} {entry['sha256'][:12]}" for key, entry in record["frames"].items()
     )
     base = record["base_sha256"]
-    # Only GPUs have it.
-    tf32 = f" {'with' if record['tf32'] else 'without'} TF32" if record["cuda"] else ""
     return [
-        f"device {record['device']}, {record['precision']}{tf32}, {count_noun(record['processes'], 'process')} on "
+        f"device {record['device']}, {record['precision']}, {count_noun(record['processes'], 'process')} on "
         f"{count_noun(record['machines'], 'machine')}, {count_noun(record['threads'], 'thread')} each, total batch "
         f"{record['total_batch']}",
+        f"arithmetic: {record['arithmetic']}",
         f"python {record['python']}, {packages}, finetune {record['packages']['finetune'] or 'not installed'}, {code}",
         f"seed {record['seed']}, recipe {record['recipe_sha256'][:12]}, base {base[:12] if base else 'none'}, {frames}",
     ]
@@ -305,11 +301,6 @@ def watch_determinism(recipe: Recipe) -> Iterator[set[str]]:
         return
     # cuBLAS reads it when it starts, which is with the first product on a GPU.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    before = (
-        torch.are_deterministic_algorithms_enabled(),
-        torch.is_deterministic_algorithms_warn_only_enabled(),
-        torch.backends.cudnn.benchmark,
-    )
 
     def note(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
         found = _WITHOUT_DETERMINISTIC.match(str(message))
@@ -319,18 +310,10 @@ def watch_determinism(recipe: Recipe) -> Iterator[set[str]]:
             shown(message, category, *where, **more)
 
     shown = warnings.showwarning
-    try:
-        # Not an error: the backward of a bilinear resize has no deterministic kernel on a GPU, and no network of this
-        # kind goes without it (https://github.com/pytorch/pytorch/issues/107999).
-        torch.use_deterministic_algorithms(True, warn_only=True)
-        torch.backends.cudnn.benchmark = False
-        with warnings.catch_warnings():
-            warnings.filterwarnings("always", message=_WITHOUT_DETERMINISTIC.pattern)
-            warnings.showwarning = note
-            yield met
-    finally:
-        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
-        torch.backends.cudnn.benchmark = before[2]
+    with prefer_deterministic_kernels(), warnings.catch_warnings():
+        warnings.filterwarnings("always", message=_WITHOUT_DETERMINISTIC.pattern)
+        warnings.showwarning = note
+        yield met
 
 
 DETERMINISTIC_NOTE = (

@@ -16,13 +16,21 @@ from accelerate.state import AcceleratorState
 from finetune.data.reader import Reader, list_sources, set_image_levels
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.baselines import predict_constant, predict_everywhere
-from finetune.evaluation.evaluator import PredictFunction, Row, ScaledBaseline, evaluate, predict_with_network
+from finetune.evaluation.evaluator import (
+    PredictFunction,
+    Row,
+    ScaledBaseline,
+    evaluate,
+    predict_one,
+    predict_with_network,
+)
 from finetune.evaluation.metrics import METRICS
 from finetune.evaluation.prediction_files import Predictions
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.evaluation.results import Chosen, Evaluation
 from finetune.inference.frame_cameras import UNKNOWN_CAMERAS, FrameCameras
 from finetune.inference.predictor import Predictor
+from finetune.models.arithmetic import FULL_PRECISION, Precision, describe_difference
 from finetune.models.checkpoints.fill import whole_network
 from finetune.models.checkpoints.load import read_checkpoint
 from finetune.models.depth_model import DepthModel
@@ -63,8 +71,13 @@ def evaluate_model(
     with _prepare_evaluation(recipe) as startup:
         device = startup.accelerator.device
         assume = cameras.assume_training
-        predict = predict_with_network(predictor.network.to(device).eval(), assume_training_camera=assume)
-        of_last = predict_with_last(run.best, run.last, predict, device, assume) if run else None
+        predict = predict_with_network(
+            predictor.network.to(device).eval(),
+            assume_training_camera=assume,
+            precision=predictor.precision,
+            compiled=predictor.is_compiled,
+        )
+        of_last = predict_with_last(run.best, run.last, predict, device, assume, predictor.precision) if run else None
         startup = replace(startup, preprocessing=predictor.preprocessing)
         evaluations, frames = evaluate_predictions_of(startup, "finetuned", predict, of_last, cameras)
         chosen = _read_choice(run, recipe) if run else None
@@ -165,15 +178,42 @@ def evaluate_with_baselines(startup: Startup, best: Path, last: Path) -> tuple[l
     return evaluate_predictions_of(startup, "finetuned", predict, of_last)
 
 
+def compare_precision(predictor: Predictor, frames: ShownFrames, cameras: FrameCameras) -> str | None:
+    """What the precision of the predictor changes of the first frame, as a sentence; None where it changes nothing."""
+    if predictor.precision == FULL_PRECISION:
+        return None
+    crop = frames.protocol.settings.image_crop
+    frame = frames.samples[0]
+    image, sample = frame.views[crop]
+    size = (sample.depth_m.shape[0], sample.depth_m.shape[1])
+    own, full = (
+        predict_one(
+            predict_with_network(
+                predictor.network, assume_training_camera=cameras.assume_training, precision=precision
+            ),
+            image,
+            size,
+            frame.focals_px.get(crop),
+        )
+        for precision in (predictor.precision, FULL_PRECISION)
+    )
+    return f"{sample.source}: {describe_difference(predictor.precision, own, full, metric=predictor.kind == 'metric')}"
+
+
 def predict_with_last(
-    best: Path, last: Path, of_best: PredictFunction, device: torch.device, assume_training_camera: bool = False
+    best: Path,
+    last: Path,
+    of_best: PredictFunction,
+    device: torch.device,
+    assume_training_camera: bool = False,
+    precision: Precision = FULL_PRECISION,
 ) -> PredictFunction | None:
     """
     Args:
         best, last: weights files of one run.
         of_best: predicts with the first.
         device: to use.
-        assume_training_camera: as for ``predict_with_network``.
+        assume_training_camera, precision: as for ``predict_with_network``.
 
     Returns:
         Predicts with the last weights, which is ``of_best`` if both are of one step; None without last weights.
@@ -186,7 +226,8 @@ def predict_with_last(
     checkpoint = read_checkpoint(str(last))
     if checkpoint.metadata.get("step") == read_checkpoint(str(best)).metadata.get("step"):
         return of_best
-    return predict_with_network(whole_network(checkpoint).to(device), assume_training_camera=assume_training_camera)
+    network = whole_network(checkpoint).to(device)
+    return predict_with_network(network, assume_training_camera=assume_training_camera, precision=precision)
 
 
 def evaluate_predictions_of(

@@ -71,7 +71,9 @@ def _sweep(
 ) -> Iterator[SweepPoint]:
     readers = readers_of(recipe.scored_entries.values())
     network = predictor.network.to(accelerator.device).eval()
-    predict = predict_with_network(network, assume_training_camera=cameras.assume_training)
+    predict = predict_with_network(
+        network, assume_training_camera=cameras.assume_training, precision=predictor.precision
+    )
     protocol = without_crops(make_protocols(recipe)[0])
     for zoom in sorted(_find_zooms(readers, predictor.preprocessing)):
         samples = ValidationSamples(

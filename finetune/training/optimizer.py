@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import torch
 
+from finetune.models.arithmetic import has_fused_adamw
 from finetune.models.depth_model import DepthModel
 from finetune.recipe.schema import Recipe
 
@@ -52,5 +53,5 @@ def make_optimizer(network: DepthModel, recipe: Recipe) -> torch.optim.Optimizer
         {"params": parameters, "lr": rates[rate], "base_lr": rates[rate], "rate": rate, "weight_decay": decay}
         for (rate, decay), parameters in members.items()
     ]
-    fused = next(network.parameters()).device.type in ("cpu", "cuda")
-    return torch.optim.AdamW(groups, betas=optim.betas, fused=fused)
+    device = next(network.parameters()).device
+    return torch.optim.AdamW(groups, betas=optim.betas, fused=has_fused_adamw(device))

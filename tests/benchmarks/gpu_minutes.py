@@ -4,8 +4,8 @@
     PYTHONPATH=. python tests/benchmarks/gpu_minutes.py --output gpu_minutes --device cpu --quick
 
 The tests marked ``cuda``; time and memory of a training step at 518x518 in float32 and bf16, compiled or not, of all
-weights and by LoRA; images a second of the train command with its data path; images a second of the network in
-prediction by batch, and of the predict command. Weights and frames are drawn, so that nothing is fetched.
+weights and by LoRA; images a second of the train command with its data path; images a second of prediction by batch,
+and of the predict command. Weights and frames are drawn, so that nothing is fetched.
 
 Each row is a process of its own, and is in the table (``table.md``, ``table.json``) as soon as it is known: a crash
 costs that row, and a program that was cut off goes on where it was when it is started again with the same --output.
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 NOT_MEASURED = "not measured"
+ENCODERS = ("vits", "vitl", "vitb")
 WARM_UP = 3  # steps or batches before those that are timed
 MIN_LIMIT_S = 120.0  # of a row, unless less of the budget is left: a busy machine takes longer than expected
 RECIPE = """\
@@ -111,8 +112,8 @@ def list_rows(batch: int, *, quick: bool) -> list[Row]:
             needs_s=needs_s,
         )
 
-    def predict(encoder: str, at_once: int) -> Row:
-        return Row(what="predict", encoder=encoder, precision="fp32", batch=at_once)
+    def predict(encoder: str, at_once: int, precision: str = "fp32") -> Row:
+        return Row(what="predict", encoder=encoder, precision=precision, batch=at_once)
 
     def command(name: str, encoder: str, precision: str) -> Row:
         of_training = {"train": "all", "batch": batch} if name == "train command" else {}
@@ -125,15 +126,18 @@ def list_rows(batch: int, *, quick: bool) -> list[Row]:
         return [tests, *of_steps, predict("tiny", 1), predict("tiny", 2), *commands]
     first = [
         *(tests, step("vits", "bf16"), step("vits", "fp32"), command("train command", "vits", "bf16")),
-        *(predict("vits", 1), predict("vits", 8), predict("vits", 32)),
+        *(predict("vits", 8, "bf16"), predict("vits", 1), predict("vits", 8), predict("vits", 32)),
         *(step("vitl", "bf16"), step("vitl", "bf16", "lora"), step("vits", "bf16", compiled=True)),
-        *(command("predict command", "vits", "fp32"), step("vitb", "bf16"), predict("vitl", 1), predict("vitl", 8)),
+        *(command("predict command", "vits", "bf16"), command("predict command", "vits", "fp32"), step("vitb", "bf16")),
+        *(predict("vitl", 8, "bf16"), predict("vitl", 1), predict("vitl", 8)),
         *(step("vitl", "fp32"), step("vitb", "bf16", "lora"), step("vits", "bf16", "lora"), step("vitb", "fp32")),
         step("vitl", "bf16", compiled=True),
     ]
-    product = itertools.product((False, True), ("lora", "all"), ("bf16", "fp32"), ("vits", "vitl", "vitb"))
+    product = itertools.product((False, True), ("lora", "all"), ("bf16", "fp32"), ENCODERS)
     steps = [step(encoder, precision, train, compiled) for compiled, train, precision, encoder in product]
-    others = [predict("vitb", 1), predict("vitb", 8), predict("vitl", 32), predict("vitb", 32)]
+    others = [
+        predict(encoder, at_once, kind) for kind in ("bf16", "fp32") for at_once in (1, 8, 32) for encoder in ENCODERS
+    ]
     return list(dict.fromkeys([*first, *others, *steps]))
 
 
@@ -252,20 +256,25 @@ def measure_step(row: Row, place: Place) -> dict[str, float | str]:
 
 
 def measure_predict(row: Row, place: Place) -> dict[str, float | str]:
-    """Batches through a model in float32, and back to the host at 480x640; without decoding and files."""
+    """Batches as the predict command makes them, and back to the host at 480x640; without decoding and files."""
+    from dataclasses import replace
+
+    import numpy as np
     import torch
 
+    from finetune.inference.network_batches import BatchPredictor, NetworkInput
     from finetune.inference.predictor import load_model
-    from finetune.models.resizing import resize_prediction
 
     predictor = load_model(_draw_checkpoint(row, place), place.device)
-    images = torch.rand((row.batch, 3, place.side, place.side), generator=torch.Generator().manual_seed(0))
-
-    def once() -> None:
-        for prediction in predictor(images):
-            resize_prediction(prediction[None], (480, 640))
-
-    return _timed(place, once, row.batch)
+    predictor = replace(predictor, precision=row.precision)  # type: ignore[arg-type]
+    pixels = torch.rand((row.batch, 3, place.side, place.side), generator=torch.Generator().manual_seed(0))
+    image = np.zeros((480, 640, 3), np.uint8)
+    inputs = [NetworkInput(path=Path("drawn"), image=image, pixels=part, focal_px=None) for part in pixels]
+    network = BatchPredictor(predictor, batch_size=row.batch, flip=False)
+    measured = _timed(place, lambda: network.predict(inputs), row.batch)
+    if network.batch_size < row.batch:
+        measured["note"] = f"{measured['note']}, memory ran out: {network.batch_size} at once"
+    return measured
 
 
 def _draw_checkpoint(row: Row, place: Place) -> Path:
@@ -324,7 +333,7 @@ def measure_predict_command(row: Row, place: Place) -> dict[str, float | str]:
     checkpoint = _draw_checkpoint(row, place)
     began = time.perf_counter()
     command = [sys.executable, "-m", "finetune", "predict", str(checkpoint), str(images), "--output", str(output)]
-    _call([*command, "--device", place.device])
+    _call([*command, "--device", place.device, "--precision", row.precision])
     seconds = time.perf_counter() - began
     written = len(list(output.rglob("*.npy")))
     if written < count:

@@ -316,3 +316,90 @@ def test_the_gpu_of_a_mac_is_accepted_and_refused_elsewhere(tmp_path: Path, caps
     call = [str(model), str(image), "--output", str(tmp_path / "out"), "--device", "mps"]
     assert main(call) == 2
     assert "device mps: not usable here" in capsys.readouterr().err
+
+
+def write_folder(folder: Path, count: int) -> Path:
+    """Images of two sizes, that the network sees in two sizes."""
+    for number in range(count):
+        write_image(folder / f"{number}.png", np.roll(picture(30 + 20 * (number % 2), 44), number, axis=1))
+    return folder
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_shards_write_what_one_call_writes(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    images = str(write_folder(tmp_path / "in", 5))
+    assert main([metric, images, "--output", str(tmp_path / "one")]) == 0
+    for shard in ("1/2", "2/2"):
+        assert main([metric, images, "--output", str(tmp_path / "parts"), "--shard", shard]) == 0
+    assert "3 of 3 images of shard 1/2 done" in (said := capsys.readouterr().out)
+    assert "2 of 2 images of shard 2/2 done" in said
+    assert contents(tmp_path / "parts") == contents(tmp_path / "one")
+    # More shards than images: some have nothing to do.
+    assert main([metric, images, "--output", str(tmp_path / "more"), "--shard", "7/9"]) == 0
+    assert "0 of 0 images of shard 7/9 done" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/", "a/b", "-1/2"])
+def test_a_shard_that_there_is_not_is_refused(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["model", "image.png", "--output", "out", f"--shard={shard}"])
+    assert f"{shard} is not I/N with I from 1 to N, such as 3/8" in capsys.readouterr().err
+
+
+def test_batches_write_what_images_alone_do(metric: str, tmp_path: Path) -> None:
+    images = str(write_folder(tmp_path / "in", 5))
+    for size in ("1", "4"):
+        assert main([metric, images, "--output", str(tmp_path / size), "--batch-size", size]) == 0
+    assert names(tmp_path / "4") == names(tmp_path / "1")
+    for path in (tmp_path / "1").glob("*.npy"):
+        np.testing.assert_allclose(np.load(tmp_path / "4" / path.name), np.load(path), rtol=1e-5, atol=0)
+
+
+def test_another_precision_says_what_it_costs(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image, out = write_image(tmp_path / "a.png"), tmp_path / "out"
+    assert main([metric, str(image), "--output", str(out), "--precision", "bf16"]) == 0
+    said = capsys.readouterr().out
+    full, own = load_model(metric).predict(read_image(image)), np.load(out / "a.npy")
+    assert 0 < np.abs(own - full).max() < 0.1
+    assert f"{image}: bf16 differs from float32 by {np.median(np.abs(own - full)):.2g} m in the median" in said
+    assert f"by {np.abs(own - full).max():.2g} m at most" in said
+    assert main([metric, str(image), "--output", str(out), "--device", "cpu"]) == 0
+    assert "differs from" not in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_two_processes_write_what_one_does(metric: str, tmp_path: Path) -> None:
+    images = write_folder(tmp_path / "in", 6)
+    (images / "broken.png").write_bytes(b"no image")
+    assert main([metric, str(images), "--output", str(tmp_path / "one")]) == 1
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2", "finetune/predict.py"]
+    call = [*launch, metric, str(images), "--output", str(tmp_path / "two")]
+    ended = subprocess.run(call, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert ended.stdout.count("6 of 7 images done") == 1
+    assert ended.stderr.count("broken.png: is no image") == 1
+    assert contents(tmp_path / "two") == contents(tmp_path / "one")
+
+
+@pytest.mark.slow
+def test_a_killed_call_goes_on_with_nothing_half_and_nothing_twice(metric: str, tmp_path: Path) -> None:
+    images = str(write_folder(tmp_path / "in", 60))
+    out = tmp_path / "out"
+    command = [sys.executable, "finetune/predict.py", metric, images, "--output", str(out)]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        while len(list(out.glob("*.npy"))) < 3:
+            assert process.poll() is None
+            time.sleep(0.001)
+    finally:
+        process.kill()
+        process.wait()
+    done = {path: path.stat().st_mtime_ns for path in out.glob("*.npy")}
+    assert 3 <= len(done) < 60
+    assert main([metric, images, "--output", str(out), "--skip-existing"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert main([metric, images, "--output", str(tmp_path / "whole")]) == 0
+    assert contents(out) == contents(tmp_path / "whole")

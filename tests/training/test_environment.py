@@ -9,11 +9,11 @@ import pytest
 import torch
 from accelerate.state import AcceleratorState
 
+from finetune.models.arithmetic import allow_tf32
 from finetune.recipe.load import load_recipe
 from finetune.training import environment
 from finetune.training.environment import (
     _precision,
-    allow_tf32,
     describe_environment,
     determinism_sentence,
     digest,
@@ -234,7 +234,8 @@ def test_the_record_says_where_and_on_what_a_run_ran(recipe: Path) -> None:
     assert record["packages"]["peft"]
     assert record["git_changed"] in (True, False, None)
     assert (record["git_commit"] is None) == (record["git_changed"] is None)
-    device, versions, digests = describe_environment(record)
+    device, arithmetic, versions, digests = describe_environment(record)
+    assert arithmetic == "arithmetic: attention in one kernel, fused AdamW"
     assert device.endswith("total batch 4")
     assert f"torch {record['packages']['torch']}, accelerate " in versions
     assert digests.startswith("seed 0, recipe ")

@@ -101,9 +101,12 @@ def test_another_wait_is_counted(recipe: Path, monkeypatch: pytest.MonkeyPatch) 
         assert len(count_syncs(trainer)) == 2
 
 
-# Rooms whose code a step runs, and what else of training does.
+# Rooms whose code a step runs, what else of training does, and what an evaluation or a prediction runs for each image.
 HOT = [*PACKAGE.glob("losses/*.py"), *PACKAGE.glob("models/*.py")]
 HOT += [PACKAGE / "training" / f"{name}.py" for name in ("trainer", "ema", "optimizer", "bad_samples")]
+HOT += [PACKAGE / "inference" / f"{name}.py" for name in ("predictor", "network_batches", "batch")]
+HOT += [PACKAGE / "evaluation" / f"{name}.py" for name in ("evaluator", "metrics", "alignment", "protocols")]
+HOT += [PACKAGE / "data" / f"{name}.py" for name in ("dataloader", "preprocessing", "augmentation")]
 # Where they may read a number on the host: file and function -> why.
 ALLOWED = {
     ("models/depth_model.py", "_load_from_state_dict"): "loading, and an error",
