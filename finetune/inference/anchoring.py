@@ -28,7 +28,7 @@ _FIT_POINTS = 20_000  # the scale and shift are fitted to about this many, evenl
 _BEYOND = 0.3
 # The scale field: nodes for each distance between points, its most nodes, how it is smoothed, where a residual begins
 # to count less (natural logarithm), and the step of the relative map at which it may bend.
-_NODE_SPACINGS, _MAX_NODES, _STIFFNESS, _SMALL_RESIDUAL, _STEP = 1.0, 40_000, 0.1, 0.03, 0.1
+_NODE_SPACINGS, _MAX_NODES, _STIFFNESS, _SMALL_RESIDUAL, _STEP = 1.0, 10_000, 0.1, 0.03, 0.1
 _ITERATIONS = 5
 # Share of what points still differ by that is taken as shape; the rest, up to this natural logarithm, is noise. Chosen
 # on drawn rooms and streets and on the raw sweeps (kitti_object, ddad_rig) of tests/benchmarks/complete_depth.py, where

@@ -178,6 +178,23 @@ def require_size(camera: CalibratedCamera, height: int, width: int, path: str, s
     )
 
 
+def require_not_exchanged(rig: Rig, height: int, width: int, path: str) -> None:
+    """
+    Args:
+        height, width: of an image of color, pixels.
+        path: the image, named in the error.
+
+    Raises:
+        ListError: the image has the size of the depth camera, and not that of the color camera.
+    """
+    color, depth = rig.color, rig.depth
+    size = height, width
+    if depth is None or size == (color.height, color.width) or size != (depth.height, depth.width):
+        return
+    found = f"is {height}x{width} (height x width), which in {rig.source} is the size of the depth camera"
+    raise ListError(path, f"{found}, so color and depth look exchanged", "Exchange the two")
+
+
 def _part(path: str | os.PathLike[str], content: Mapping[str, object], key: str) -> str:
     return f"{path}: {key}" if key in content else str(path)
 

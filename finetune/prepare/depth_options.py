@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, get_args
 
 from finetune.data.readers.bits import Bits
 from finetune.data.readers.channels import DepthChannels
+from finetune.data.readers.orientation import ExifTurns
 from finetune.data.readers.sensors import SENSORS
 from finetune.data.readers.z_buffer import ZBufferRange
 from finetune.utils.errors import FileFault, RecipeError
@@ -23,14 +24,22 @@ _KEYS = re.compile(
     r"(?<![\w/.-])(?:(allow_8_bit|depth_channels|depth_key|meters_per_unit)(?![\w/.-])(?:: true\b)?:?|(bits):(?= \w))"
     r"(?: in pairs\b)?"
 )
+# What else these sentences name that a call has under another name, or not at all.
+_PHRASES = {
+    "exif_turns: both in pairs": "--exif-turns both",
+    "image_dir and depth_dir": "IMAGES and DEPTH",
+    "; for other numbers, set data.image_black and data.image_white": "",
+    "name the pairs in a list file": "name the pairs in a list, and give it to finetune prepare pairs",
+}
 _DEPTH_IS = ("z", "range", "disparity", "inverse", "z_buffer")
 
 
 def name_options(error: FileFault) -> FileFault:
     """The error of a reader in the words of a call: ``--allow-8-bit`` for ``allow_8_bit: true in pairs``."""
-    found, fix = (
-        _KEYS.sub(lambda key: f"--{(key[1] or key[2]).replace('_', '-')}", text) for text in (error.found, error.fix)
-    )
+    texts = [error.found, error.fix]
+    for phrase, words in _PHRASES.items():
+        texts = [text.replace(phrase, words) for text in texts]
+    found, fix = (_KEYS.sub(lambda key: f"--{(key[1] or key[2]).replace('_', '-')}", text) for text in texts)
     return type(error)(error.source, found, fix, error.code)
 
 
@@ -62,6 +71,11 @@ def add_depth_arguments(parser: argparse.ArgumentParser, *, of_each_image: bool 
     )
     group.add_argument("--depth-channels", choices=get_args(DepthChannels), help="which of several channels is depth")
     group.add_argument("--depth-key", metavar="NAME", help="array of .npz and .h5, or channel of .exr, that is depth")
+    group.add_argument(
+        "--exif-turns",
+        choices=get_args(ExifTurns),
+        help="what the EXIF tag of an image turns, where sizes do not tell: image and depth, or the image alone",
+    )
     group.add_argument("--bits", choices=get_args(Bits), help="how 16 bits hold a number, where not as a whole number")
     group.add_argument("--allow-8-bit", action="store_true", help="also read depth of 256 steps")
     group.add_argument("--px-per-unit", type=float, metavar="PX", help="of disparity: number times this is pixels")

@@ -16,6 +16,7 @@ from finetune.prepare.occlusion import find_hidden
 from finetune.prepare.point_files import PointFormat, read_points
 from finetune.prepare.projection import draw_nearest, nearest_pixels, project_points, transform_points
 from finetune.prepare.recording import FrameKey, FrameLeftOut, FrameSource, RecordedFrame
+from finetune.prepare.rig_checks import require_sound_rig
 from finetune.prepare.sweep_pairs import SweepPairs
 from finetune.utils.errors import DataError, ListError
 from finetune.utils.text import percent
@@ -192,6 +193,7 @@ class LidarFrames(FrameSource):
         path = self.calibrations[index if len(self.calibrations) > 1 else 0]
         rig = read_rig(path, size=(height, width), extrinsics=self.extrinsics, kitti_camera=self.kitti_camera)
         require_size(rig.color, height, width, str(self.pairs.images[index]), rig.source)
+        require_sound_rig(rig)
         return rig
 
     def _pinhole(self, rig: Rig) -> Camera | None:

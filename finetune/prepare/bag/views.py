@@ -16,7 +16,8 @@ from finetune.prepare.bag.options import BagOptions
 from finetune.prepare.bag.realsense import is_sdk_stream, read_sdk_transform
 from finetune.prepare.bag.streams import Stream
 from finetune.prepare.bag.transforms import read_transforms
-from finetune.prepare.calibration import CalibratedCamera, Rig, read_rig, require_size
+from finetune.prepare.calibration import CalibratedCamera, Rig, read_rig, require_not_exchanged, require_size
+from finetune.prepare.rig_checks import require_sound_camera, require_sound_rig
 from finetune.prepare.undistortion import choose_pinhole
 from finetune.utils.errors import ListError
 
@@ -126,8 +127,10 @@ class _Search:
         if depth is None:
             fix = 'Write "color", "depth" and "color_from_depth", as data/README.md describes it'
             raise ListError(rig.source, "describes no depth camera", fix)
+        require_not_exchanged(rig, *self.color_size, f"{self.bag.path}: {self.color.topic.topic.name}")
         for camera, size, stream in ((rig.color, self.color_size, self.color), (depth, self.depth_size, self.depth)):
             require_size(camera, *size, str(self.bag.path), rig.source, f"an image of {stream.topic.topic.name}")
+        require_sound_rig(rig)
         if is_one_view(rig.color, depth, rig.color_from_sensor):
             self.notes.append("depth is in the view of color, by the cameras and the transform between them")
             return None
@@ -143,6 +146,8 @@ class _Search:
             return None
         try:
             camera = read_camera(self.bag, topic, name)
+            if camera is not None:
+                require_sound_camera(camera, f"{self.bag.path}: {topic}")
         except ListError as error:
             # Depth that is in the view of color needs no camera, so a lens that is not supported does no harm there.
             self.faults[name] = error

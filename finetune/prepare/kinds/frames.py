@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from finetune.data.readers.depth_numbers import DepthNumbers
     from finetune.data.readers.intrinsics import Intrinsics
+    from finetune.data.readers.orientation import ExifTurns
     from finetune.prepare.video_frames import IndexedVideo
 
 _NUMBER = re.compile(r"(\d+)\D*$")
@@ -60,6 +61,7 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
         depths=[depth for _, depth in pairs],
         numbers=make_depth_numbers(arguments, [depth for _, depth in pairs]),
         intrinsics=_read_intrinsics(arguments),
+        exif_turns=arguments.exif_turns,
         lines=_describe_hidden(images),
     )
 
@@ -92,6 +94,7 @@ class FileFrames(FrameSource):
         numbers: what the numbers in the depth files mean.
         intrinsics: of all images, or of each by its name or stem; None where nothing is known.
         frames: the number of each frame in the video.
+        exif_turns: what the EXIF tag of an image turns; None: the sizes decide.
     """
 
     frame_keys: Sequence[FrameKey]
@@ -100,6 +103,7 @@ class FileFrames(FrameSource):
     numbers: DepthNumbers
     intrinsics: Mapping[str, Intrinsics] | Intrinsics | None
     frames: Sequence[int] = ()
+    exif_turns: ExifTurns | None = None
     lines: Sequence[str] = ()
 
     @property
@@ -144,6 +148,7 @@ class FileFrames(FrameSource):
             self._intrinsics_of(image_path),
             reduce_image=True,
             along_rays=self.numbers.depth_is == "range",
+            exif_turns=self.exif_turns,
         )
         sample = turn.apply(self.numbers.to_axis(sample))
         # An image larger than its depth stays so.

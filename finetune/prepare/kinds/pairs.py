@@ -68,6 +68,7 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
         depths=depths,
         numbers=make_depth_numbers(arguments, depths),
         intrinsics=None,
+        exif_turns=arguments.exif_turns,
         lines=[*found.notes, *note],
         cameras=cameras,
         roots=[source for source in arguments.source if is_folder(source)],

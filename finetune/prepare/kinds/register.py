@@ -98,7 +98,7 @@ def read_two_cameras(path: Path | None, device: Device | None) -> Rig:
     """
     from finetune.data.readers.intrinsics import parse_camera_file
     from finetune.prepare.calibration import read_rig
-    from finetune.prepare.rig_checks import require_sound_camera
+    from finetune.prepare.rig_checks import require_sound_rig
 
     export = f" {device.export}." if device else ""
     listed = "; ".join(f"{key}: {text}" for key, _, text in _PARTS)
@@ -122,9 +122,7 @@ def read_two_cameras(path: Path | None, device: Device | None) -> Rig:
     if rig.depth is None:
         assert device is not None and device.depth is not None, "a file without depth is refused otherwise"
         rig = replace(rig, depth=device.depth)
-    assert rig.depth is not None
-    require_sound_camera(rig.color, f"{path}: color")
-    require_sound_camera(rig.depth, f"{path}: depth")
+    require_sound_rig(rig)
     return rig
 
 
@@ -234,7 +232,7 @@ class RegisteredFrames(FrameSource):
     def _load_color(self, index: int) -> tuple[NDArray[np.uint8], Path | None]:
         from finetune.data.readers.files import read_stored_image
         from finetune.data.readers.orientation import UPRIGHT
-        from finetune.prepare.calibration import require_size
+        from finetune.prepare.calibration import require_not_exchanged, require_size
 
         rig = self.registration.rig
         if isinstance(self.inner.images, Sequence):
@@ -245,6 +243,7 @@ class RegisteredFrames(FrameSource):
         else:
             path, copied = self.inner.images.path, False
             image = self.inner.images.frame(self.inner.frames[index])
+        require_not_exchanged(rig, image.shape[0], image.shape[1], str(path))
         require_size(rig.color, image.shape[0], image.shape[1], str(path), f"{rig.source}: color")
         return image, path if copied else None
 

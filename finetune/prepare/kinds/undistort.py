@@ -44,6 +44,7 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
     from finetune.data.camera import Camera
     from finetune.data.readers.intrinsics import make_intrinsics, parse_camera_file
     from finetune.prepare.calibration import CalibratedCamera
+    from finetune.prepare.rig_checks import require_sound_camera
     from finetune.prepare.undistortion import choose_pinhole
 
     if arguments.intrinsics is None:
@@ -62,6 +63,7 @@ def open_source(arguments: argparse.Namespace) -> FrameSource:
         raise ListError(path, "describes a pinhole, so there is nothing to undistort", fix)
     assert found.height and found.width, "required of a file"
     camera = CalibratedCamera(camera=found.camera, height=found.height, width=found.width, lens=found.lens)
+    require_sound_camera(camera, path)
     if arguments.new_focal_px is None:
         pinhole = choose_pinhole(camera, keep_all=arguments.keep_all, source=path)
     else:

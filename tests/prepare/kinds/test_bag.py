@@ -101,8 +101,8 @@ def test_what_is_no_bag(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
 
 def test_numbers_of_options(capsys: pytest.CaptureFixture[str]) -> None:
     for words, expected in (
-        (["--tolerance", "0"], "'0' is not a number of seconds above 0"),
-        (["--meters-per-unit", "mm"], "'mm' is not a number of meters above 0"),
+        (["--tolerance", "0"], "0 is not a number of seconds above 0"),
+        (["--meters-per-unit", "mm"], "mm is not a number of meters above 0"),
     ):
         with pytest.raises(SystemExit):
             prepare.main(["bag", "a.bag", "--output", "out", *words])

@@ -8,9 +8,12 @@ import cv2
 import numpy as np
 import pytest
 
+from finetune.data.readers.files import read_image
+from finetune.prepare.depth_options import name_options
 from finetune.prepare.kinds import frames
 from finetune.prepare.recording import FrameSource
 from finetune.utils.errors import DataError, FinetuneError, ListError
+from tests.data.readers.test_orientation import save_tagged
 
 SIZE = (24, 32)
 
@@ -184,3 +187,29 @@ def test_depth_of_another_shape_is_refused(tmp_path: Path) -> None:
     images, depths = write_images(tmp_path / "rgb", size=(24, 40)), write_depths(tmp_path / "depth", ".npy")
     with pytest.raises(DataError, match="depth is 24x32"):
         open_frames(images, depths, "--meters-per-unit", 1).load_frame(0)
+
+
+def test_depth_of_an_image_that_is_turned_by_half_is_turned_as_the_call_says(tmp_path: Path) -> None:
+    images, depths = write_images(tmp_path / "rgb", 1), write_depths(tmp_path / "depth", ".npy", 1)
+    stored = next(images.iterdir())
+    save_tagged(images / "000.jpg", read_image(stored), 3)
+    if stored.suffix != ".jpg":
+        stored.unlink()
+    with pytest.raises(DataError) as refused:
+        open_frames(images, depths, "--meters-per-unit", 1).load_frame(0)
+    assert "Set --exif-turns both if depth" in str(name_options(refused.value))
+    turned, as_stored = (
+        open_frames(images, depths, "--meters-per-unit", 1, "--exif-turns", words).load_frame(0)
+        for words in ("both", "image")
+    )
+    assert turned is not None and as_stored is not None
+    np.testing.assert_array_equal(turned.depth_m, as_stored.depth_m[::-1, ::-1])
+
+
+def test_sentences_of_readers_name_what_a_call_has(tmp_path: Path) -> None:
+    images, depths = write_images(tmp_path / "rgb", 1), tmp_path / "depth"
+    depths.mkdir()
+    with pytest.raises(ListError) as refused:
+        open_frames(images, depths, "--meters-per-unit", 1)
+    said = str(name_options(refused.value))
+    assert "Correct IMAGES and DEPTH" in said and "_dir" not in said

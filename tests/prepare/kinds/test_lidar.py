@@ -184,6 +184,11 @@ def test_calibrations_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixt
     )
     said = refusal(color={**COLOR, "width": 2 * WIDTH, "height": 2 * HEIGHT})
     assert f"0000.png: is {HEIGHT}x{WIDTH} (height x width)" in said and f"is for {2 * HEIGHT}x{2 * WIDTH}" in said
+    said = refusal(color={**COLOR, "cx": 5.0})
+    assert "rig.json: color: has its center at (5, " in said and "not in the middle third" in said
+    assert "as millimeters or images of another size give" in refusal(color={**COLOR, "fx": 3.0, "fy": 3.0})
+    wild = {"distortion_model": "plumb_bob", "distortion": [-5, 0, 0, 0, 0]}
+    assert "has a distortion by which" in refusal(color={**COLOR, **wild})
     rig.unlink()
     assert "rig.json: no such file. Give a calibration" in require_refusal(words, tmp_path, capsys)
     without = [word for word in words if word not in ("--calibration", str(rig))]

@@ -124,6 +124,14 @@ def stretch(content: dict[str, object]) -> None:
     content["color_from_depth"] = matrix.tolist()
 
 
+def turn(content: dict[str, object], signs: tuple[int, int, int]) -> None:
+    content["color_from_depth"] = (np.array(content["color_from_depth"]) @ np.diag((*signs, 1.0))).tolist()
+
+
+def exchange(content: dict[str, object]) -> None:
+    content["color"], content["depth"] = content["depth"], content["color"]
+
+
 def look_back(content: dict[str, object]) -> None:
     content["color_from_depth"] = np.diag([-1.0, 1.0, -1.0, 1.0]).tolist()
 
@@ -160,7 +168,20 @@ FAULTS: dict[str, tuple[Change, str]] = {
         "m apart, as a translation in millimeters does",
     ),
     "inverse": (invert, "color_from_depth looks like its inverse"),
-    "looks back": (look_back, "color_from_depth brings depth to 0% of the pixels"),
+    "looks back": (
+        look_back,
+        "color_from_depth looks turned by 180 degrees about y: edges of depth meet",
+    ),
+    "upside down": (lambda content: turn(content, (-1, -1, 1)), "color_from_depth looks turned by 180 degrees about z"),
+    "axes of OpenGL": (lambda content: turn(content, (1, -1, -1)), "looks turned by 180 degrees about x"),
+    "exchanged": (exchange, "which in {rig.json} is the size of the depth camera, so color and depth look exchanged"),
+    "a digit too many": (lambda content: shift(content, 10), "0.5 m apart, which looks too far: edges of depth meet"),
+    "a thousand too little": (lambda content: shift(content, 0.001), "two cameras 0.05 mm apart, nearer than two"),
+    "focal length in millimeters": (
+        set_in("color", fx=3.04, fy=3.04),
+        "rig.json: color: has focal lengths of 3.04 and 3.04 px for images of 320x240, as millimeters or",
+    ),
+    "focal lengths of two cameras": (set_in("depth", fy=700.0), "which no pixels of one camera have"),
     "color of another size": (other_size("color"), "rig.json: color is for 480x640"),
     # Half of 320 / 2 + 1.6 and 240 / 2 - 1.1.
     "center of half the size": (
@@ -186,7 +207,7 @@ def test_a_wrong_calibration_is_one_sentence_and_leaves_nothing(
     change(content)
     (tmp_path / "rig.json").write_text(json.dumps(content))
     assert fail(recording, tmp_path, "--calibration", str(tmp_path / "rig.json")) == 2
-    assert expected in one_sentence(capsys)
+    assert expected.replace("{rig.json}", str(tmp_path / "rig.json")) in one_sentence(capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["rig.json"]
 
 

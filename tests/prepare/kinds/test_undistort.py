@@ -66,6 +66,9 @@ def test_what_cannot_be_undistorted_is_one_sentence(folders: list[Path], tmp_pat
     (tmp_path / "each.json").write_text(json.dumps({"000.png": one, "001.png": one}))
     with pytest.raises(ListError, match=r"each\.json: holds a camera for each image, .* that of 000\.png alone"):
         open_undistorted(*folders, "--meters-per-unit", 1, "--intrinsics", tmp_path / "each.json")
-    other = write_camera(tmp_path / "other.json", width=64, height=48, **LENS)
+    odd = write_camera(tmp_path / "odd.json", cx=2.0, **LENS)
+    with pytest.raises(ListError, match=r"odd\.json: has its center at \(2, 11\.5\), not in the middle third"):
+        open_undistorted(*folders, "--meters-per-unit", 1, "--intrinsics", odd)
+    other = write_camera(tmp_path / "other.json", width=64, height=48, cx=31.5, cy=23.5, **LENS)
     with pytest.raises(FinetuneError, match="is 24x32"):
         open_undistorted(*folders, "--meters-per-unit", 1, "--intrinsics", other).load_frame(0)
