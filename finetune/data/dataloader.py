@@ -189,10 +189,16 @@ def _parts(block: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, 
 
 
 def training_batches(
-    samples: TrainingSamples, batches: DistributedBatchSampler, *, workers: int, pin_memory: bool
+    samples: TrainingSamples, batches: DistributedBatchSampler, *, workers: int, pin_memory: bool, prefetch: int = 2
 ) -> Generator[Batch, None, None]:
     """
     The endless batches of one process. Their loader has its own generator, or a resume would shift the global one.
+
+    Args:
+        samples, batches: what they are made of.
+        workers: processes that make them; 0: this one does, when it is asked for one.
+        pin_memory: put them where a GPU copies from while this process goes on.
+        prefetch: batches that each worker makes ahead.
 
     Raises:
         FinetuneError: a sample cannot be read; when its batch is asked for.
@@ -201,6 +207,7 @@ def training_batches(
         ErrorCapturingDataset(samples),
         batch_sampler=batches,
         num_workers=workers,
+        prefetch_factor=prefetch if workers else None,
         collate_fn=_collate_or_fault,
         pin_memory=pin_memory,
         worker_init_fn=init_worker,

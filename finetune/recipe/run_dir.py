@@ -38,6 +38,8 @@ RESUME_MUTABLE = (
     "run.save_every_steps",
     "run.trackers",
     "data.workers",
+    "data.prefetch",
+    "data.pin_memory",
     "data.on_bad_sample",
 )
 # Keys that name files and folders. They may change too: the content is compared instead.

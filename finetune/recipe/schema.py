@@ -291,7 +291,13 @@ class DataOptions:
     train: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # mixed by weight
     val: Annotated[tuple[DataEntry, ...], Field(min_length=1)]  # each sample once
     camera: CameraKeys = CameraKeys()
-    workers: Annotated[int, Field(ge=0, le=256)] = 2  # processes that read ahead, for each training process; 0: none
+    # Processes that read ahead, for each training process; 0: none. auto: on a GPU one for each core but one, up to 16;
+    # on a CPU, whose cores the network needs, up to 2.
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=256)] = "auto"
+    # Batches that each of them reads ahead; auto: 4 on a GPU, 2 on a CPU.
+    prefetch: Literal["auto"] | Annotated[int, Field(ge=1, le=64)] = "auto"
+    # Put batches where a GPU copies from while the step goes on; auto: on a GPU of CUDA.
+    pin_memory: Literal["auto"] | bool = "auto"
     # When a training sample cannot be read. stop: the run ends and names it. skip: the sample is named, counted, and
     # replaced by another frame of its entry, which depends only on the seed and the sample's number; the run ends once
     # more than 10, and more than 1 %, of the samples could not be read. A validation sample that cannot be read always

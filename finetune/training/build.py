@@ -23,6 +23,7 @@ from finetune.recipe.schema import ModelOptions, Recipe
 from finetune.training.bad_samples import BadSampleWatch
 from finetune.training.cameras import RunCamera
 from finetune.training.checkpointing import ResumePoints
+from finetune.training.data_loading import WaitWatch, choose_loading
 from finetune.training.ema import AverageWeights
 from finetune.training.evaluate import baseline_rows
 from finetune.training.monitors import Monitors, Movement
@@ -83,6 +84,7 @@ def make_run(
         ),
         weights=weights,
         details=[trained],
+        waits=WaitWatch(choose_loading(recipe.data, accelerator.device)),
     )
     pending = run.resume() if resume else None
     trainer.batches = make_batches(startup, run.step)
@@ -254,8 +256,10 @@ def make_batches(startup: Startup, first_step: int) -> Generator[Batch, None, No
         repeated_steps=recipe.run.overfit_batches,
     )
     # Not given to prepare, whose iterator would draw from the global generator: the bits would differ on resume.
-    on_gpu = accelerator.device.type == "cuda"
-    return training_batches(samples, batches, workers=recipe.data.workers, pin_memory=on_gpu)
+    loading = choose_loading(recipe.data, accelerator.device)
+    return training_batches(
+        samples, batches, workers=loading.workers, pin_memory=loading.pin_memory, prefetch=loading.prefetch
+    )
 
 
 def _choose_zoom(recipe: Recipe) -> Zoom | None:

@@ -37,6 +37,7 @@ from finetune.models.depth_model import DepthModel
 from finetune.recipe.run_dir import ENVIRONMENT_FILE, EVALUATION_FILE, RunFolder, digest
 from finetune.recipe.schema import Recipe
 from finetune.reporting.frames import ShownFrames
+from finetune.training.data_loading import choose_loading
 from finetune.training.environment import make_accelerator
 from finetune.training.startup import Startup, make_model, make_protocols, prepare_startup, readers_of
 from finetune.utils.errors import FinetuneError
@@ -272,7 +273,12 @@ def evaluate_predictions_of(
     )
     shown = {row: rows[row] for row in ("base_fitted_scale", name) if row in rows}
     evaluations = evaluate(
-        accelerator, samples, rows, protocols, workers=recipe.data.workers, batch_size=recipe.run.batch_size
+        accelerator,
+        samples,
+        rows,
+        protocols,
+        workers=choose_loading(recipe.data, accelerator.device).workers,
+        batch_size=recipe.run.batch_size,
     )
     return evaluations, ShownFrames(samples=samples, rows=shown, protocol=protocols[0])
 

@@ -17,6 +17,7 @@ from finetune.evaluation.protocols import Protocol
 from finetune.inference.frame_cameras import UNKNOWN_CAMERAS, FrameCameras
 from finetune.inference.predictor import Predictor
 from finetune.recipe.schema import Recipe
+from finetune.training.data_loading import choose_loading
 from finetune.training.environment import make_accelerator
 from finetune.training.startup import make_protocols, readers_of
 
@@ -84,7 +85,7 @@ def _sweep(
             samples,
             {"finetuned": predict},
             [protocol],
-            workers=recipe.data.workers,
+            workers=choose_loading(recipe.data, accelerator.device).workers,
             batch_size=recipe.run.batch_size,
         )
         focals_px = [image.focal_px for image in found.images if image.focal_px is not None]

@@ -32,6 +32,7 @@ from finetune.recipe.load import default_notes
 from finetune.recipe.run_dir import RunFolder
 from finetune.recipe.schema import MAX_PATCHES, MIN_PATCHES, DataEntry, Recipe
 from finetune.training.build import make_run
+from finetune.training.data_loading import choose_loading
 from finetune.training.environment import make_accelerator, try_compiler
 from finetune.training.preflight import EntryDepth, find_missing_files, judge_entry, make_entry, require_apart
 from finetune.training.promises import require_exports, require_protocols
@@ -112,7 +113,8 @@ def _check_entry(recipe: Recipe, key: str, entry: DataEntry, samples: int, check
         checked.findings.append(_make_fault_finding(key, fault, where))
         return None
     indices = evenly_spread(frames, samples)
-    looked_at = list(_collect_facts(reader, indices, recipe.data.workers, key))
+    workers = choose_loading(recipe.data, torch.device("cpu")).workers
+    looked_at = list(_collect_facts(reader, indices, workers, key))
     faults = [found for found in looked_at if isinstance(found, FileFault)]
     facts = [found for found in looked_at if isinstance(found, Facts)]
     if faults:

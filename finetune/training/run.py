@@ -12,6 +12,8 @@ from accelerate import Accelerator
 from finetune.recipe.run_dir import RunFolder
 from finetune.recipe.schema import Recipe
 from finetune.training.checkpointing import ResumePoints, ResumeState
+from finetune.training.console import say
+from finetune.training.data_loading import WaitWatch
 from finetune.training.monitors import Monitors
 from finetune.training.run_log import LogEntry, RunLog
 from finetune.training.trainer import StepValues, Trainer
@@ -30,6 +32,7 @@ class Run:
         resume_points: saves and loads.
         weights: writes ``last/``.
         log: of the main process; None in the others.
+        waits: notices that steps wait for data.
         details: sentences about what it trains.
         warnings: sentences about resume points and weights that could not be used.
         unlogged: sums over the steps since the last logged one; part of every resume point.
@@ -41,6 +44,7 @@ class Run:
     validator: Validator
     resume_points: ResumePoints
     weights: WeightsWriter
+    waits: WaitWatch
     log: RunLog | None = None
     details: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
@@ -193,6 +197,7 @@ class Run:
         self.unlogged = {name: self.unlogged.get(name, 0.0) + value for name, value in now.items()}
         self.monitors.note_step(total, values.head_gradient_norm)
         images = self.trainer.bad_samples.samples_of_a_step
+        self.waits.add_step(self.trainer.waited_s, seconds)
         if self.log:
             self.log.advance(total, images / seconds)
         if self._is_due(self.recipe.run.log_every_steps):
@@ -200,6 +205,9 @@ class Run:
             if self.log:
                 speed = {"images_per_second": images / means.pop("seconds")}
                 self.log.log_training(self.step, {**means, **self.trainer.learning_rates, **speed})
+            sentence = self.waits.note_logged_step()
+            if self.log and sentence:
+                say(sentence)
             self.validator.report(self.monitors.note_logged_step(self.step))
 
     def _means_since_logged(self) -> dict[str, float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -84,6 +85,7 @@ class Trainer:
         average: of the weights over the steps, which then is what is evaluated and saved; None without one.
         batches: endless, from the current step on.
         step: optimizer steps taken.
+        waited_s: how long the last step waited for its batches, seconds.
     """
 
     recipe: Recipe
@@ -98,6 +100,7 @@ class Trainer:
     average: AverageWeights | None = None
     batches: Iterator[Batch] = field(default_factory=lambda: iter(()))
     step: int = 0
+    waited_s: float = field(default=0.0, init=False)
     _skipped: int = field(default=0, init=False)
 
     def __post_init__(self) -> None:
@@ -134,6 +137,7 @@ class Trainer:
             ResultError: a number is not finite, or too many samples cannot be read; the weights are as before.
             StopAsked: a signal came between two micro-batches; the weights are as before.
         """
+        self.waited_s = 0.0
         terms, samples = self.accumulate_gradients()
         grad_norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.recipe.optim.clip_norm)
         values = self._require_finite(terms, grad_norm, samples)  # before the weights change; the one sync
@@ -207,7 +211,9 @@ class Trainer:
         """
         for _ in range(self.recipe.run.accumulate):
             self.signals.require_none()
+            asked = time.perf_counter()
             batch = next(self.batches)
+            self.waited_s += time.perf_counter() - asked
             samples.add(batch)
             yield batch
 

@@ -15,6 +15,7 @@ from finetune.evaluation.results import Evaluation
 from finetune.models.checkpoints.load import read_checkpoint
 from finetune.recipe.run_dir import RunFolder
 from finetune.training.console import say, warn
+from finetune.training.data_loading import choose_loading
 from finetune.training.monitors import Monitors, PredictionSpread, watch_predictions
 from finetune.training.run_log import RunLog
 from finetune.training.trainer import Trainer
@@ -105,7 +106,7 @@ class Validator:
             self.samples,
             rows,
             [self.protocol],
-            workers=trainer.recipe.data.workers,
+            workers=choose_loading(trainer.recipe.data, trainer.accelerator.device).workers,
             batch_size=trainer.recipe.run.batch_size,
             stop=lambda: trainer.signals.interrupts.number > 0,
         )

@@ -212,7 +212,18 @@ def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> 
     written = recipe_text(load(tmp_path, SMALL))
     mapping: dict[str, Any] = recipe_mapping(load(tmp_path, SMALL))
     assert " ".join(mapping) == "name output seed model data augment loss optim run evaluation export"
-    keys = ["input_size", "train", "val", "camera", "workers", "on_bad_sample", "accept", "val_may_repeat_train"]
+    keys = [
+        "input_size",
+        "train",
+        "val",
+        "camera",
+        "workers",
+        "prefetch",
+        "pin_memory",
+        "on_bad_sample",
+        "accept",
+        "val_may_repeat_train",
+    ]
     assert list(mapping["data"]) == [*keys, "image_black", "image_white", "image_percentiles"]
     entry = {"root": ".", "list": None, "meters_per_unit": 0.001, "invalid": [0.0], "depth_is": "z", "count": 5}
     assert mapping["data"]["train"] == [{"reader": "pairs", **entry, "weight": 1.0, "out_of_range": "ignore"}]
