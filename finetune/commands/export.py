@@ -5,14 +5,22 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
 
 from finetune.commands.arguments import add_model_argument, load_predictor, positive_number
 from finetune.commands.runner import LOGGER, CommandParser, import_without_gc, run_command
-from finetune.export.options import DEFAULT_TOLERANCE, PRECISIONS, Precision
+from finetune.export.options import ANY_BATCH, DEFAULT_TOLERANCE, MAX_BATCH, PRECISIONS, InputType
 from finetune.utils.errors import FinetuneError
 from finetune.utils.number_arguments import number
 from finetune.utils.paths import expand_path, is_file, missing
 from finetune.utils.registry import EXPORTERS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from finetune.inference.predictor import Predictor
 
 
 def make_parser() -> CommandParser:
@@ -39,9 +47,7 @@ def make_parser() -> CommandParser:
         metavar="FX",
         help="write a canonical model for one camera: its focal length in pixels of --image",
     )
-    parser.add_argument(
-        "--precision", choices=PRECISIONS, default="float32", help="of what is stored; default: float32"
-    )
+    parser.add_argument("--precision", choices=PRECISIONS, help="of what is stored; default: float32")
     parser.add_argument(
         "--calibration",
         metavar="RECIPE",
@@ -59,10 +65,35 @@ def make_parser() -> CommandParser:
         metavar="NAME,NAME",
         help="for --precision int8: layers that stay in float32, such as encoder.blocks.3,head",
     )
-    parser.add_argument("--half", action="store_true", help="store float16, and say how much the predictions change")
-    parser.add_argument("--dynamic", action="store_true", help="onnx: take inputs of any size, multiples of 14")
+    parser.add_argument("--half", action="store_true", help="the same as --precision float16")
+    _add_graph_arguments(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing file or folder")
     return parser
+
+
+def _add_graph_arguments(parser: CommandParser) -> None:
+    """Options of formats that describe the computation."""
+    parser.add_argument(
+        "--recipe",
+        metavar="RECIPE",
+        help="for float16 and mixed in onnx: its validation frames show the range of values and what float16 costs; "
+        "default: the recipe of a run folder",
+    )
+    parser.add_argument("--dynamic", action="store_true", help="onnx: take inputs of any size, multiples of 14")
+    parser.add_argument(
+        "--batch", type=_read_batch, default=1, metavar="N", help="onnx: take N images at a time, or any; default: 1"
+    )
+    parser.add_argument(
+        "--input",
+        choices=get_args(InputType),
+        default="float32",
+        help="onnx: uint8: RGB images, normalized inside",
+    )
+    parser.add_argument(
+        "--resize",
+        action="store_true",
+        help="onnx, with --input uint8: images of the size of --image, resized inside",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -71,14 +102,33 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     if arguments.for_camera and not arguments.image:
         parser.error("--for-camera is in pixels of one image size: give --image, an image of this camera")
+    if arguments.half and arguments.precision not in (None, "float16"):
+        parser.error(f"--half is --precision float16, and --precision is {arguments.precision}: give one of them")
+    if arguments.resize and arguments.input != "uint8":
+        parser.error("--resize is for images as they are: give --input uint8 as well")
+    if arguments.resize and arguments.dynamic:
+        parser.error("--resize is for images of one size, that of --image: leave out --dynamic")
+    arguments.precision = "float16" if arguments.half else arguments.precision or "float32"
+    if arguments.recipe and arguments.precision not in ("float16", "mixed"):
+        parser.error("--recipe is for --precision float16 and mixed, which are measured on its validation frames")
     _require_int8_options(parser, arguments)
     return run_command(lambda: _export(arguments), "Nothing was exported; call again.")
+
+
+def _read_batch(text: str) -> int | Literal["any"]:
+    if text == ANY_BATCH:
+        return ANY_BATCH
+    if not text.isdecimal() or not 1 <= int(text) <= MAX_BATCH:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a number from 1 to {MAX_BATCH} nor any")
+    return int(text)
 
 
 def _require_int8_options(parser: CommandParser, arguments: argparse.Namespace) -> None:
     if arguments.precision == "int8":
         if not arguments.calibration:
             parser.error("--precision int8 needs --calibration RECIPE, whose frames show what int8 costs")
+        if arguments.batch != 1 or arguments.input != "float32":
+            parser.error("--precision int8 is for one normalized image at a time: leave out --batch and --input")
         return
     for option in ("calibration", "tolerance", "float_layers"):
         if getattr(arguments, option) is not None:
@@ -90,8 +140,13 @@ def _export(arguments: argparse.Namespace) -> None:
     from finetune.export.export import export_model, make_exporter
     from finetune.export.options import ExportOptions
 
-    precision: Precision = "float16" if arguments.half else arguments.precision
-    options = ExportOptions(precision=precision, dynamic=arguments.dynamic)
+    options = ExportOptions(
+        precision=arguments.precision,
+        dynamic=arguments.dynamic,
+        batch=arguments.batch,
+        input_type=arguments.input,
+        resize=arguments.resize,
+    )
     make_exporter(arguments.to, arguments.output, arguments.force, options).require_writable(None)
     if arguments.image and not is_file(arguments.image):
         raise FinetuneError(
@@ -118,6 +173,10 @@ def _export(arguments: argparse.Namespace) -> None:
         options = replace(options, int8=data)
         # A file of one size is made for that of the recipe's frames.
         image = data.val[0].sample.image if image is None else image
+    if options.precision in ("float16", "mixed") and arguments.to == "onnx":
+        frames = _read_frames(arguments, predictor)
+        options = replace(options, frames=frames)
+        image = frames[0] if image is None and frames else image
     LOGGER.info("%s: %s", predictor.source, license_sentence(predictor.base.get("license")))
     print(
         export_model(
@@ -130,3 +189,25 @@ def _export(arguments: argparse.Namespace) -> None:
             for_camera_px=arguments.for_camera,
         )
     )
+
+
+def _read_frames(arguments: argparse.Namespace, predictor: Predictor) -> list[NDArray[np.uint8]]:
+    """The validation frames of the recipe that is named, or of the run; none where a run's data are no longer there."""
+    from finetune.export.validation_frames import read_validation_frames
+    from finetune.recipe.load import load_recipe
+    from finetune.recipe.run_dir import RECIPE_FILE
+
+    path = arguments.recipe or Path(arguments.model) / RECIPE_FILE
+    if not arguments.recipe and not is_file(path):
+        LOGGER.info(
+            "%s: it names no validation frames, so float16 is measured on three images. Give --recipe RECIPE.",
+            predictor.source,
+        )
+        return []
+    try:
+        return read_validation_frames(load_recipe(str(path)), predictor.preprocessing.image_levels)
+    except FinetuneError as error:
+        if arguments.recipe:
+            raise
+        LOGGER.info("%s: its validation frames cannot be read, so float16 is measured on three images: %s", path, error)
+        return []

@@ -87,6 +87,10 @@ class Exporter(Protocol):
         """Write the ``targets``, and nothing else; the folder of ``output`` is temporary and empty."""
         ...
 
+    def choose_compared(self, predictor: Predictor, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The image that is compared: ``image``, or what becomes of it before it reaches the export."""
+        return image
+
     def read(self, output: Path, device: str) -> PredictImage:
         """Load the written files as a user of the format would; returns the function that predicts with them."""
         ...

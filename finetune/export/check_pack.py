@@ -87,11 +87,26 @@ def make_check_cases(predictor: Predictor, image: NDArray[np.uint8], options: Ex
     for i, size in enumerate(sizes):
         chosen = [images[(i + j) % len(images)] for j in range(count)]
         focal_px = LENSES[i] * predictor.canonical.focal_px if predictor.canonical else None
-        cases.append(_make_case(predictor, chosen, size, focal_px, options))
+        cases.append(make_case(predictor, chosen, size, focal_px, options))
     return cases
 
 
-def _make_case(
+def make_frame_cases(predictor: Predictor, options: ExportOptions) -> list[CheckCase]:
+    """As ``make_check_cases``, for each of ``options.frames``, resized to ``options.image_size``."""
+    import cv2
+
+    height, width = options.image_size
+    size = predictor.preprocessing.network_size(height, width)
+    focal_px = predictor.canonical.focal_px if predictor.canonical else None
+    count = options.batch if isinstance(options.batch, int) else 1
+    cases = []
+    for frame in options.frames:
+        image = np.asarray(cv2.resize(frame, (width, height), interpolation=cv2.INTER_AREA), np.uint8)
+        cases.append(make_case(predictor, [image] * count, size, focal_px, options))
+    return cases
+
+
+def make_case(
     predictor: Predictor,
     images: Sequence[NDArray[np.uint8]],
     size: tuple[int, int],

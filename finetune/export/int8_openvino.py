@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from finetune.export.int8 import Inputs, Run, make_inputs, name_layer
 from finetune.export.int8_onnx import LAST_LAYER
-from finetune.export.onnx import quiet
+from finetune.export.onnx_tracing import quiet
 from finetune.inference.exported import PRECISION_HINT, import_openvino, without_telemetry
 
 _TYPES = ("Convolution", "ConvolutionBackpropData", "MatMul")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import logging
 import tempfile
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,20 +13,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.export.base import Exporter, PredictImage
+from finetune.export.build_script import EngineBuild
 from finetune.export.check_pack import (
     CheckCase,
     check_folder,
     make_check_cases,
+    make_frame_cases,
     read_check_inputs,
     require_right,
     write_check_pack,
 )
 from finetune.export.comparison import Comparison
 from finetune.export.folding import FOR_CAMERA
-from finetune.export.options import Precision
-from finetune.inference.exported import Engine, OnnxEngine, import_onnxruntime
-from finetune.models.encoder_specs import PATCH
-from finetune.utils.errors import FinetuneError, ResultError
+from finetune.export.onnx_precision import narrow
+from finetune.export.onnx_tracing import OPSET, trace_network
+from finetune.export.onnx_variants import Variants
+from finetune.export.options import PRECISIONS, Precision
+from finetune.inference.exported import FOCAL, IMAGE, Engine, OnnxEngine, import_onnxruntime
+from finetune.inference.input_form import InputForm
+from finetune.utils.errors import FinetuneError
 from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
@@ -37,31 +40,30 @@ if TYPE_CHECKING:
     from finetune.export.int8 import Quantizer
     from finetune.inference.predictor import Predictor
 
-OPSET = 18
-INPUT, FOCAL = "image", "focal_px"
-# At a focal length so many times that of the canonical camera a canonical file is compared as well.
-_OTHER_LENS = 1.5
-# Sizes in patches at which a file for any size is compared as well as at that of the image.
-_SIZES = ((8, 8), (6, 15), (13, 9))
+INPUT = IMAGE
 _MAX_BYTES = 2_000_000_000  # protobuf, the format of the file, counts in 31 bits
 
 
 class Onnx(Exporter):
-    """Input ``image``, (1, 3, H, W), normalized; output ``depth_m`` or ``inverse_depth``.
+    """Input ``image``, (B, 3, H, W), normalized, or (B, H, W, 3) uint8 RGB; output ``depth_m`` or ``inverse_depth``.
 
-    A canonical model has a second input ``focal_px``, (1,): (fx + fy) / 2 of the camera at H x W, pixels.
+    A canonical model has a second input ``focal_px``, (B,): (fx + fy) / 2 of the cameras at H x W, pixels.
 
     Metadata, each as JSON: ``kind``, ``max_depth_m``, ``input_size`` (height and width, or ``any`` for all multiples of
-    14), ``mean``, ``std``, ``opset``, ``encoder``, ``license``,
-    and of a canonical model ``camera``.
+    14), ``input_type``, ``batch`` (a number or ``any``), ``frame_size`` (height and width of images that the graph
+    resizes itself, or null), ``precision``, ``mean``, ``std``, ``opset``, ``encoder``, ``license``, and of a canonical
+    model ``camera``.
     """
 
     suffix = ".onnx"
     limit = 1e-3
     holds_camera = True
-    precisions: tuple[Precision, ...] = ("float32", "int8")
-    takes = frozenset({"dynamic"})
+    precisions: tuple[Precision, ...] = PRECISIONS
+    takes = frozenset({"dynamic", "batch", "input_type", "resize"})
+    # Whether the graph says float16 itself; else it is a matter of storage, and the runtime chooses.
+    types_graph = True
     _judged: Sequence[str] = ()
+    _wide: Sequence[str] = ()
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """
@@ -82,6 +84,12 @@ class Onnx(Exporter):
         if self.options.precision == "int8":
             self._quantize_file(predictor, output)
         self.write_check(predictor, output)
+        build = EngineBuild(self.options, self._wide, has_focal=predictor.canonical is not None)
+        build.write_script(check_folder(output, self.suffix), output.name, self._network_size(predictor))
+
+    @property
+    def _is_narrow(self) -> bool:
+        return self.types_graph and self.options.precision in ("float16", "mixed")
 
     def make_check(self, predictor: Predictor) -> list[CheckCase]:
         """The cases of the check pack."""
@@ -118,49 +126,42 @@ class Onnx(Exporter):
             self.judge(OnnxQuantizer(source, output), predictor)
 
     def write_graph(self, predictor: Predictor, output: Path) -> None:
-        """The position embedding is a constant or, for any size, computed in the graph."""
+        """
+        Write the graph, in float32 or, if that is asked for, in float16, with metadata.
+
+        Raises:
+            FinetuneError: the weights do not fit into one file.
+            ResultError: float16 could overflow.
+        """
         import onnx
-        import torch
 
         import_onnxruntime()  # without telemetry, before torch's exporter imports it
-
-        from finetune.models.onnx_graph import TracedNetwork
-
-        network = predictor.network
-        size = sum(tensor.nbytes for tensor in network.state_dict().values())
+        size = sum(tensor.nbytes for tensor in predictor.network.state_dict().values())
         if size > _MAX_BYTES:
             raise FinetuneError(
                 f"{predictor.source}: {size / 1e9:.1f} GB of weights do not fit into one .onnx file. Export a smaller "
                 "encoder, or to official."
             )
-        height, width = self._network_size(predictor)
-        canonical = predictor.canonical
-        traced = TracedNetwork(network, None if self.options.dynamic else (height, width)).eval()
-        given = (torch.zeros(1, 3, height, width), *([torch.tensor([canonical.focal_px])] if canonical else []))
-        shapes: dict[str, dict[int, object] | None] | None = None
-        if self.options.dynamic:
-            rows, columns = (torch.export.Dim(name, min=2, max=300) for name in ("rows", "columns"))
-            shapes = {"image": {2: PATCH * rows, 3: PATCH * columns}, **({FOCAL: None} if canonical else {})}
-        with warnings.catch_warnings(), quiet("torch.onnx", "onnxscript", "torch.export"):
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                traced,
-                given,
-                str(output),
-                dynamo=True,
-                opset_version=OPSET,
-                input_names=[INPUT, FOCAL][: len(given)],
-                output_names=[output_name(predictor.kind)],
-                dynamic_shapes=shapes,
-                external_data=False,
-                verbose=False,
-            )
+        trace_network(predictor, self.options, output_name(predictor.kind), output)
         model = onnx.load(str(output))
         onnx.checker.check_model(model)
+        if self._is_narrow:
+            cases = make_frame_cases(predictor, self.options) or self.make_check(predictor)
+            inputs = [case.inputs for case in cases]
+            model, self._wide, said = narrow(model, self.options.precision, inputs, output.name)
+            self._judged = [said]
         onnx.helper.set_model_props(
             model, {name: json.dumps(value) for name, value in self._make_metadata(predictor).items()}
         )
         onnx.save(model, str(output))
+
+    def choose_compared(self, predictor: Predictor, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """For uint8 that is resized before, and so rounded: the resized image."""
+        form = InputForm(
+            is_uint8=self.options.input_type == "uint8",
+            frame_size=self.options.image_size if self.options.resize else None,
+        )
+        return form.at_network_size(image, predictor.preprocessing)
 
     def read(self, output: Path, device: str) -> PredictImage:
         """Run the file alone in onnxruntime, on the CPU."""
@@ -173,61 +174,21 @@ class Onnx(Exporter):
     def conclude(
         self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
     ) -> Sequence[str]:
-        """For a file that accepts any size, compare three more sizes on the same image."""
+        """Compare all that the file accepts: sizes, batches, lenses; and the frames that it was measured on."""
         prediction = self.open(output)
         folder = check_folder(output, self.suffix)
         answers = [prediction.run_inputs(inputs) for inputs in read_check_inputs(folder)]
         require_right(folder, answers, comparison.output)
+        variants = Variants(
+            predictor=predictor,
+            run=prediction.run_inputs,
+            options=self.options,
+            allowed=self.allowed,
+            name=str(comparison.output),
+        )
+        of_frames = variants.compare_frames() if self._is_narrow else []
         judged = [f"{comparison.output}: {sentence}" for sentence in self._judged]
-        of_lens = self._compare_lens(predictor, prediction, image, comparison)
-        if not self.options.dynamic:
-            height, width = self._network_size(predictor)
-            only = f"{comparison.output}: accepts normalized images of {height}x{width} (height x width) only"
-            return [only, *of_lens, *judged]
-        found = []
-        focal_px = predictor.canonical.focal_px if predictor.canonical else None
-        for rows, columns in _SIZES:
-            pixels = prediction.normalize(image, (rows * PATCH, columns * PATCH))
-            ours = predictor(_to_tensor(pixels), focal_px).numpy()
-            share = float(np.abs(prediction.run(pixels, focal_px) - ours).max() / max(float(np.ptp(ours)), 1e-12))
-            if not share <= self.allowed:
-                raise ResultError(
-                    f"{comparison.output}: at {rows * PATCH}x{columns * PATCH} it is {share:.2g} of the spread off, "
-                    f"more than {self.allowed:g}. It was not kept; export it for one size, without --dynamic."
-                )
-            found.append(f"{rows * PATCH}x{columns * PATCH} {share:.1g}")
-        differences = ", ".join(found)
-        return [
-            f"{comparison.output}: accepts all multiples of {PATCH}; largest difference, as a share of the spread: "
-            f"{differences}",
-            *of_lens,
-            *judged,
-        ]
-
-    def _compare_lens(
-        self, predictor: Predictor, prediction: OnnxPredictor, image: NDArray[np.uint8], comparison: Comparison
-    ) -> list[str]:
-        """
-        A sentence about the input ``focal_px``; none where there is no such input.
-
-        Raises:
-            ResultError: with another focal length the file is more than the limit off.
-        """
-        if predictor.canonical is None:
-            return []
-        pixels = prediction.normalize(image, self._network_size(predictor))
-        focal_px = _OTHER_LENS * predictor.canonical.focal_px
-        ours = predictor(_to_tensor(pixels), focal_px).numpy()
-        share = float(np.abs(prediction.run(pixels, focal_px) - ours).max() / max(float(np.ptp(ours)), 1e-12))
-        if not share <= self.allowed:
-            raise ResultError(
-                f"{comparison.output}: with focal_px {focal_px:.0f} it is {share:.2g} of the spread off, more than "
-                f"{self.allowed:g}. It was not kept; export it for one camera, with --for-camera."
-            )
-        return [
-            f"{comparison.output}: the input {FOCAL} is (fx + fy) / 2 of the camera at the size of the input {INPUT}, "
-            f"in pixels; with {focal_px:.0f} px the largest difference is {share:.1g} of the spread"
-        ]
+        return [*variants.compare(image), *judged, *of_frames]
 
     def _network_size(self, predictor: Predictor) -> tuple[int, int]:
         return predictor.preprocessing.network_size(*self.options.image_size)
@@ -238,6 +199,10 @@ class Onnx(Exporter):
             "kind": predictor.kind,
             "max_depth_m": predictor.max_depth_m,
             "input_size": "any" if self.options.dynamic else list(self._network_size(predictor)),
+            "input_type": self.options.input_type,
+            "batch": self.options.batch,
+            "frame_size": list(self.options.image_size) if self.options.resize else None,
+            "precision": self.options.precision,
             "preprocessing": preprocessing.to_mapping(),
             "mean": list(preprocessing.mean),
             "std": list(preprocessing.std),
@@ -263,48 +228,26 @@ class OnnxPredictor:
         self._engine = open_engine(path)
         self.metadata = self._engine.metadata
         self._preprocessing = Preprocessing.from_mapping(self.metadata["preprocessing"])
+        self._form = InputForm.from_metadata(self.metadata)
 
     def __call__(self, image: NDArray[np.uint8], focal_px: float | None = None) -> NDArray[np.float32]:
-        """(H, W, 3) uint8 RGB -> (H, W) float32; ``focal_px`` as for ``run``, None for that of the canonical camera."""
-        from finetune.models.resizing import resize_prediction
-
-        height, width = image.shape[:2]
-        if focal_px is None and "camera" in self.metadata:
-            focal_px = self.metadata["camera"]["focal_px"]
-        prediction = self.run(self._preprocessing(image)[None], focal_px)
-        return np.asarray(resize_prediction(_to_tensor(prediction), (height, width)), dtype=np.float32)
-
-    def normalize(self, image: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.float32]:
-        """(1, 3, *size): the image resized to ``size`` and normalized."""
-        import cv2
-
-        from finetune.data.preprocessing import Preprocessing
-
-        pixels = cv2.resize(image, size[::-1], interpolation=cv2.INTER_AREA)
-        prepared = Preprocessing(input_size=size, mean=self._preprocessing.mean, std=self._preprocessing.std)(
-            np.asarray(pixels, dtype=np.uint8)
-        )
-        return prepared[None]
-
-    def run(self, pixels: NDArray[np.float32], focal_px: float | None = None) -> NDArray[np.float32]:
         """
-        Args:
-            pixels: (1, 3, H, W), normalized.
-            focal_px: (fx + fy) / 2 at H x W, pixels; for a file of a canonical model.
+        (H, W, 3) uint8 RGB -> (H, W) float32; ``focal_px`` at the network's size, None: that of the canonical camera.
 
         Raises:
-            FinetuneError: the file is for another input size.
+            FinetuneError: the file is for another size.
         """
-        expected = self.metadata["input_size"]
-        if expected != "any" and list(pixels.shape[2:]) != expected:
-            raise FinetuneError(
-                f"this file accepts {expected[0]}x{expected[1]} (height x width) only, and the image becomes "
-                f"{pixels.shape[2]}x{pixels.shape[3]}. Export it with --image of that shape, or with --dynamic."
-            )
-        given = {INPUT: pixels}
+        from finetune.models.resizing import resize_prediction
+
+        size = (image.shape[0], image.shape[1])
+        pixels = self._form.prepare(image, self._preprocessing)
+        self._form.require_size(pixels, "this file")
+        given = {INPUT: self._form.fill_batch(pixels)}
         if "camera" in self.metadata:
-            given[FOCAL] = np.array([focal_px], dtype=np.float32)
-        return self.run_inputs(given)
+            seen_px = self.metadata["camera"]["focal_px"] if focal_px is None else focal_px
+            own_px = self._form.focal_px(seen_px, size, self._preprocessing.network_size(*size))
+            given[FOCAL] = self._form.fill_batch(np.array([own_px], dtype=np.float32))
+        return np.asarray(resize_prediction(_to_tensor(self.run_inputs(given)[:1]), size), dtype=np.float32)
 
     def run_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """The prediction for inputs as the file takes them, by their names."""
@@ -315,19 +258,3 @@ def _to_tensor(array: NDArray[np.float32]) -> Tensor:
     import torch
 
     return torch.from_numpy(array)
-
-
-class quiet:
-    """Hides what libraries log about their own work."""
-
-    def __init__(self, *names: str) -> None:
-        self._loggers = [logging.getLogger(name) for name in names]
-
-    def __enter__(self) -> None:
-        self._levels = [logger.level for logger in self._loggers]
-        for logger in self._loggers:
-            logger.setLevel(logging.ERROR)
-
-    def __exit__(self, *_: object) -> None:
-        for logger, level in zip(self._loggers, self._levels, strict=True):
-            logger.setLevel(level)

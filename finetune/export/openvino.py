@@ -35,6 +35,7 @@ class OpenVino(Onnx):
 
     suffix = ""
     precisions = ("float32", "float16", "int8")
+    types_graph = False
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """

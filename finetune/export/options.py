@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from finetune.export.int8 import Int8Data
@@ -13,6 +17,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 InputType = Literal["float32", "uint8"]
 # As ``--batch`` takes it: any number of images at a time.
 ANY_BATCH: Literal["any"] = "any"
+MAX_BATCH = 1024
 # The largest difference allowed of a file that does not store float32, as a share of the prediction's spread.
 # float16 changes every weight by up to 5e-4 of its value, so only a broken export can be recognized.
 HALF_LIMIT = 0.02
@@ -34,6 +39,7 @@ class ExportOptions:
         input_type: ``float32``, normalized, (B, 3, H, W); or ``uint8``, RGB, (B, H, W, 3), which the export normalizes.
         resize: the export resizes images itself, from ``image_size``, and the prediction back to it.
         int8: what precision ``int8`` is made and judged with.
+        frames: images, (H, W, 3) uint8 RGB, over which float16 is measured; empty: over those of the check pack.
     """
 
     image_size: tuple[int, int] = (480, 640)
@@ -43,6 +49,7 @@ class ExportOptions:
     input_type: InputType = "float32"
     resize: bool = False
     int8: Int8Data | None = None
+    frames: Sequence[NDArray[np.uint8]] = field(default=(), compare=False, repr=False)
 
     @property
     def half(self) -> bool:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from finetune.data.preprocessing import Preprocessing
 from finetune.inference.image_input import CameraLike, ImageLike, find_focal_px, to_image_array
+from finetune.inference.input_form import InputForm
 from finetune.models.training_camera import TrainingCamera
 from finetune.utils.errors import CheckpointError, FinetuneError, first_line
 from finetune.utils.kinds import Kind
@@ -72,7 +73,7 @@ class ExportedModel:
         kind: ``metric`` (predicts meters) or ``relative`` (predicts inverse depth without a unit; larger is nearer).
         preprocessing: turns an image into the network's input.
         network: the lenses of the training.
-        input_size: (height, width) in pixels of the only input that the file accepts; None: any multiples of 14.
+        form: how the file takes images, and of which size.
     """
 
     engine: Engine
@@ -80,7 +81,12 @@ class ExportedModel:
     kind: Kind
     preprocessing: Preprocessing
     network: ExportedLenses
-    input_size: tuple[int, int] | None
+    form: InputForm
+
+    @property
+    def input_size(self) -> tuple[int, int] | None:
+        """(height, width) in pixels of the only images that the network sees; None: any multiples of 14."""
+        return self.form.input_size
 
     def __repr__(self) -> str:
         """One line."""
@@ -126,37 +132,36 @@ class ExportedModel:
             file = image if isinstance(image, str | os.PathLike) else None
             focal_px = find_focal_px(self, array, camera, file)
         size = (array.shape[0], array.shape[1])
-        pixels = self.preprocessing(array)[None]
+        pixels = self.form.prepare(array, self.preprocessing)
+        if focal_px is not None:
+            focal_px = self.form.focal_px(focal_px, size, self.preprocessing.network_size(*size))
         prediction = resize_bilinear(self.run(pixels, focal_px)[0, 0], size)
         if not flip:
             return prediction
-        mirrored = self.run(np.ascontiguousarray(pixels[..., ::-1]), focal_px)
+        mirrored = self.run(self.form.mirror(pixels), focal_px)
         return (prediction + resize_bilinear(mirrored[0, 0], size)[:, ::-1]) / np.float32(2)
 
-    def run(self, pixels: NDArray[np.float32], focal_px: float | None = None) -> NDArray[np.float32]:
+    def run(self, pixels: NDArray[Any], focal_px: float | None = None) -> NDArray[np.float32]:
         """
         Args:
-            pixels: (1, 3, H, W), normalized, as ``preprocessing`` gives them.
+            pixels: (B, 3, H, W), normalized, as ``preprocessing`` gives them; (B, H, W, 3) for a file that takes uint8.
+                One is repeated for a file that takes several at a time.
             focal_px: (fx + fy) / 2 of the camera at H x W, pixels; for a canonical model.
 
         Returns:
-            (1, 1, H, W), in the unit of ``predict``.
+            (B, 1, H, W), in the unit of ``predict``; one for each that is given.
 
         Raises:
             FinetuneError: the file is for another size.
         """
-        size = (pixels.shape[2], pixels.shape[3])
-        if self.input_size is not None and size != self.input_size:
-            raise FinetuneError(
-                f"{self.source} accepts {_format_size(self.input_size)} (height x width) only, and the image becomes "
-                f"{_format_size(size)}. Export it with --image of that shape, or with --dynamic."
-            )
-        inputs: dict[str, NDArray[np.generic]] = {IMAGE: np.asarray(pixels, np.float32)}
+        self.form.require_size(pixels, self.source)
+        batch = self.form.fill_batch(np.asarray(pixels, np.uint8 if self.form.is_uint8 else np.float32))
+        inputs: dict[str, NDArray[np.generic]] = {IMAGE: batch}
         if self.canonical:
             if focal_px is None:
                 raise FinetuneError(f"{self.source} needs focal_px, (fx + fy) / 2 at the size of the input. Give it.")
-            inputs[FOCAL] = np.array([focal_px], np.float32)
-        return self.engine.run(inputs)
+            inputs[FOCAL] = np.full(len(batch), focal_px, np.float32)
+        return self.engine.run(inputs)[: len(pixels)]
 
 
 def load(source: str | os.PathLike[str], *, threads: int | None = None) -> ExportedModel:
@@ -194,7 +199,7 @@ def _describe(engine: Engine, source: str) -> ExportedModel:
     """
     metadata = engine.metadata
     try:
-        size, camera, kind = metadata["input_size"], metadata.get("camera"), metadata["kind"]
+        camera, kind = metadata.get("camera"), metadata["kind"]
         if kind not in ("metric", "relative"):
             raise ValueError(f"kind is {kind!r}")
         return ExportedModel(
@@ -206,7 +211,7 @@ def _describe(engine: Engine, source: str) -> ExportedModel:
                 camera=None if camera is None else TrainingCamera.from_mapping(camera),
                 max_depth_m=None if kind == "relative" else float(metadata["max_depth_m"]),
             ),
-            input_size=None if size == "any" else (int(size[0]), int(size[1])),
+            form=InputForm.from_metadata(metadata),
         )
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise CheckpointError(

@@ -6,15 +6,23 @@ import re
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
+import torch
+from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
 
+from finetune import runtime
 from finetune.commands import export
+from finetune.data.preprocessing import Preprocessing
 from finetune.export.onnx import OnnxPredictor
 from finetune.inference.predictor import load_model
+from finetune.models.checkpoints.save import save_native
 from finetune.utils.errors import FinetuneError
-from tests.small_models import write_model
+from tests.small_models import BASE, INPUT_SIZE, small_model, write_model
 
 
 def image(height: int, width: int) -> np.ndarray:
@@ -46,7 +54,8 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
     session = onnxruntime.InferenceSession(str(out))
     assert [(tensor.name, tensor.shape) for tensor in session.get_inputs()] == [("image", [1, 3, 28, 42])]
     assert [(tensor.name, tensor.shape) for tensor in session.get_outputs()] == [("depth_m", [1, 1, 28, 42])]
-    assert sorted(path.name for path in (tmp_path / "m.check").iterdir()) == ["check.npz", "check_engine.py"]
+    pack = sorted(path.name for path in (tmp_path / "m.check").iterdir())
+    assert pack == ["build_engine.sh", "check.npz", "check_engine.py"]
     exported = OnnxPredictor(out)
     assert exported.metadata["max_depth_m"] == 10.0
     assert (exported.metadata["kind"], exported.metadata["opset"], exported.metadata["input_size"]) == (
@@ -77,8 +86,29 @@ def test_what_it_cannot_is_one_sentence(
     weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     call = [str(weights), "--to", "onnx", "--output", str(tmp_path / "m.onnx")]
-    assert export.main([*call, "--half"]) == 2
-    assert "format onnx is written in float32, not in float16" in capsys.readouterr().err
+    official = [str(weights), "--to", "official", "--output", str(tmp_path / "m.pth")]
+    assert export.main([*official, "--precision", "mixed"]) == 2
+    assert "format official is written in float32 or float16, not in mixed" in capsys.readouterr().err
+    for options, sentence in {
+        ("--batch", "3"): "--batch is not for format official, but for onnx",
+        ("--input", "uint8"): "--input is not for format official, but for onnx",
+        ("--input", "uint8", "--resize"): "is not for format official, but for onnx",
+    }.items():
+        assert export.main([*official, *options]) == 2
+        assert sentence in capsys.readouterr().err
+    for options, sentence in {
+        ("--batch", "0"): "'0' is neither a number from 1 to 1024 nor any",
+        ("--batch", "many"): "'many' is neither a number from 1 to 1024 nor any",
+        ("--resize",): "--resize is for images as they are: give --input uint8 as well",
+        ("--input", "uint8", "--resize", "--dynamic"): "--resize is for images of one size, that of --image: leave out",
+        ("--half", "--precision", "mixed"): "--half is --precision float16, and --precision is mixed: give one of them",
+        ("--recipe", "r.yaml"): "--recipe is for --precision float16 and mixed",
+        ("--precision", "int8", "--calibration", "r.yaml", "--batch", "2"): "leave out --batch and --input",
+    }.items():
+        with pytest.raises(SystemExit) as stopped:
+            export.main([*call, *options])
+        assert stopped.value.code == 2
+        assert sentence in capsys.readouterr().err
     assert export.main([str(weights), "--to", "official", "--output", str(tmp_path / "m.pth"), "--dynamic"]) == 2
     assert "--dynamic is not for format official, but for onnx" in capsys.readouterr().err
     with monkeypatch.context() as absent:
@@ -90,3 +120,90 @@ def test_what_it_cannot_is_one_sentence(
     assert export.main(call) == 2
     assert "do not fit into one .onnx file" in capsys.readouterr().err
     assert not (tmp_path / "m.onnx").exists()
+
+
+def run_true(file: Path, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """As a device computes, each node in the type that the graph says, where onnxruntime's CPU takes float32."""
+    (found,) = ReferenceEvaluator(str(file)).run(None, inputs)
+    return np.asarray(found)
+
+
+@pytest.mark.slow
+def test_mixed_of_any_size_and_batch_is_right_in_true_float16(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m.onnx"
+    call = [str(weights), "--to", "onnx", "--output", str(out), "--precision", "mixed", "--dynamic", "--batch", "any"]
+    assert export.main(call) == 0
+    said = capsys.readouterr().out
+    assert "stored as mixed" in said
+    assert re.search(r"the largest value over 3 images is [0-9]+ in \S+ of network\.", said)
+    assert "takes any number of images at a time" in said
+    graph = onnx.load(str(out)).graph
+    stored = {tensor.data_type for tensor in graph.initializer if len(tensor.dims) == 4}
+    assert TensorProto.FLOAT16 in stored
+    types = {value.name: value.type.tensor_type.elem_type for value in graph.value_info}
+    assert TensorProto.DOUBLE not in types.values()  # unknown to TensorRT
+    assert [value.type.tensor_type.elem_type for value in (*graph.input, *graph.output)] == [TensorProto.FLOAT] * 2
+    model = load_model(weights)
+    pixels = np.stack([model.preprocessing(image(28, 42)), model.preprocessing(image(28, 42)[::-1])])
+    own = model(torch.from_numpy(pixels)).numpy()
+    true = run_true(out, {"image": pixels})
+    assert np.percentile(np.abs(true - own) / own, 99.9) <= 0.003
+    script = (tmp_path / "m.check" / "build_engine.sh").read_text()
+    shapes = "--minShapes=image:1x3x112x112 --optShapes=image:1x3x28x42 --maxShapes=image:4x3x182x182"
+    assert f'shapes="{shapes}"' in script
+
+
+@pytest.mark.slow
+def test_weights_with_large_features_are_refused_in_float16_and_right_in_mixed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    network = small_model(10.0)
+    with torch.no_grad():
+        # Powers of two: the prediction stays what it is, bit for bit.
+        for name, factor in (("reduce.weight", 2.0**20), ("reduce.bias", 2.0**20), ("refine.weight", 2.0**-20)):
+            network.state_dict()[f"head.{name}"].mul_(factor)
+    path = tmp_path / "large.safetensors"
+    save_native(path, network, {"preprocessing": Preprocessing(input_size=INPUT_SIZE).to_mapping(), "base": BASE})
+    out = tmp_path / "m.onnx"
+    call = [str(path), "--to", "onnx", "--output", str(out), "--precision"]
+    assert export.main([*call, "float16"]) == 1
+    said = capsys.readouterr().err
+    assert re.search(r"float16 ends at 65,504, and values over 3 images are as large as [0-9,]{7,} in \S+", said)
+    assert "network.head.reduce" in said
+    assert not out.exists()
+    assert export.main([*call, "mixed"]) == 0
+    assert re.search(r"; [0-9]+ nodes beyond that in float32\)", capsys.readouterr().out)
+    model = load_model(path)
+    pixels = model.preprocessing(image(28, 42))[None]
+    own = model(torch.from_numpy(pixels)).numpy()
+    assert np.percentile(np.abs(run_true(out, {"image": pixels}) - own) / own, 99.9) <= 0.003
+
+
+@pytest.mark.slow
+def test_frames_as_they_are_go_in_and_depth_of_their_size_comes_out(
+    weights: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, frame = tmp_path / "m.onnx", tmp_path / "frame.png"
+    cv2.imwrite(str(frame), image(60, 90)[..., ::-1])
+    call = [str(weights), "--to", "onnx", "--output", str(out), "--image", str(frame), "--input", "uint8", "--resize"]
+    assert export.main([*call, "--batch", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "accepts RGB images, 0 to 255, of 60x90 (height x width) only, resizes them to 28x42" in said
+    session = onnxruntime.InferenceSession(str(out))
+    (given,) = session.get_inputs()
+    assert (given.shape, given.type) == ([2, 60, 90, 3], "tensor(uint8)")
+    model = load_model(weights)
+    images = [image(60, 90), image(60, 90)[::-1].copy()]
+    (found,) = session.run(None, {"image": np.stack(images)})
+    for one, depth in zip(images, found, strict=True):
+        own = model.predict(one)
+        assert np.abs(depth[0] - own).max() <= 1e-3 * np.ptp(own)
+    exported = runtime.load(out)
+    own = model.predict(images[0])
+    assert np.abs(exported.predict(images[0]) - own).max() <= 1e-3 * np.ptp(own)
+    flipped = model.predict(images[0], flip=True)
+    assert np.abs(exported.predict(images[0], flip=True) - flipped).max() <= 1e-3 * np.ptp(own)
+    with pytest.raises(FinetuneError, match=r"accepts 60x90 \(height x width\) only, and the image is 40x60"):
+        exported.predict(image(40, 60))
