@@ -237,9 +237,11 @@ class Window:
         is_inside = min(self.top, self.left) >= 0 and bottom <= whole_height and right <= whole_width
         if not is_inside or whole_height * whole_width > _MAX_RESIZED * self.height * self.width:
             return self._warp_image(image)
-        # By factors and not by a size, which would be rounded, and the factors with it.
-        factors = {"fx": 1 / self.pixels_across, "fy": 1 / self.pixels_down}
-        resized = cv2.resize(image, None, **factors, interpolation=cv2.INTER_CUBIC)
+        resized: NDArray[np.generic] = image
+        if not self._keeps_size:
+            # By factors and not by a size, which would be rounded, and the factors with it.
+            factors = {"fx": 1 / self.pixels_across, "fy": 1 / self.pixels_down}
+            resized = cv2.resize(image, None, **factors, interpolation=cv2.INTER_CUBIC)
         return np.ascontiguousarray(resized[self.top : bottom, self.left : right], dtype=np.uint8)
 
     def _warp_image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -282,6 +284,10 @@ class Window:
             return self._scatter_points(depth_m, valid)
         top, height = _clip_stretch(self.top, self.height, round(depth_m.shape[0] / self.pixels_down))
         left, width = _clip_stretch(self.left, self.width, round(depth_m.shape[1] / self.pixels_across))
+        if self._keeps_size:
+            kept = np.ascontiguousarray(valid[top : top + height, left : left + width])
+            found_m = _keep(np.ascontiguousarray(depth_m[top : top + height, left : left + width]), kept)
+            return self._pad(found_m, kept, top, left)
         cells = (
             _cell_edges(top, height, self.pixels_down, depth_m.shape[0]),
             _cell_edges(left, width, self.pixels_across, depth_m.shape[1]),
@@ -291,8 +297,20 @@ class Window:
         else:
             centers = _cell_centers(top, height, self.pixels_down), _cell_centers(left, width, self.pixels_across)
             found_m, kept = _select_nearest(depth_m, valid, cells, centers)
+        return self._pad(found_m, kept, top, left)
+
+    @property
+    def _keeps_size(self) -> bool:
+        """Whether the resized image is the image itself, as for packed frames."""
+        return self.pixels_down == self.pixels_across == 1.0
+
+    def _pad(
+        self, found_m: NDArray[np.float32], kept: NDArray[np.bool_], top: int, left: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """The part of a window that is within the image, from ``top`` and ``left`` on, with nothing around it."""
         if found_m.shape == (self.height, self.width):
             return found_m, kept
+        height, width = found_m.shape
         around = (
             (top - self.top, self.top + self.height - top - height),
             (left - self.left, self.left + self.width - left - width),

@@ -1,5 +1,6 @@
 import os
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -89,6 +90,23 @@ def test_a_resize_that_is_cut_equals_a_warp_at_the_fractional_corner(size: tuple
     difference = np.abs(window.image(image).astype(int) - window._warp_image(image))
     assert difference.max() <= 1
     assert np.mean(difference > 0) < 0.002
+
+
+@pytest.mark.parametrize("share", [0.05, 0.9])
+def test_a_window_of_a_frame_of_the_networks_size_is_cut_out_of_it(share: float) -> None:
+    rng = np.random.default_rng(3)
+    image, valid = noise(70, 98), rng.random((70, 98)) < share
+    depth_m = np.where(valid, rng.uniform(1, 9, (70, 98)), np.nan).astype(np.float32)
+    window = Preprocessing(input_size=(56, 84)).whole(70, 98)
+    window = replace(window, pixels_down=1.0, pixels_across=1.0, top=3, left=11, height=56, width=84)
+    found_m, kept = window.depth(depth_m, valid)
+    np.testing.assert_array_equal(window.image(image), image[3:59, 11:95])
+    np.testing.assert_array_equal(kept, valid[3:59, 11:95])
+    np.testing.assert_array_equal(found_m, np.nan_to_num(depth_m[3:59, 11:95]))
+    # Where the window begins before the frame, nothing was measured.
+    found_m, kept = replace(window, top=-2, left=0, height=30).depth(depth_m, valid)
+    np.testing.assert_array_equal(kept, np.pad(valid[:28, :84], ((2, 0), (0, 0))))
+    np.testing.assert_array_equal(found_m, np.pad(np.nan_to_num(depth_m[:28, :84]), ((2, 0), (0, 0))))
 
 
 def test_enlarged_depth_is_the_nearest_pixel() -> None:
