@@ -47,7 +47,7 @@ def make_parser() -> CommandParser:
         "file of an image that keeps its size is kept",
     )
     parser.add_argument(
-        "--quality", type=positive_count, default=95, metavar="N", help=f"of JPEG, up to {_MAX_QUALITY}; default: 95"
+        "--quality", type=positive_count, default=90, metavar="N", help=f"of JPEG, up to {_MAX_QUALITY}; default: 90"
     )
     parser.add_argument(
         "--workers", type=positive_count, metavar="N", help="number of processes; default: one a core, at most 8"

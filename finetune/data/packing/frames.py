@@ -142,7 +142,15 @@ def decode_frame(parts: Mapping[str, bytes | memoryview]) -> DepthSample:
         camera = None if about["camera"] is None else Camera(**dict(zip(_CAMERA, about["camera"], strict=True)))
     except (KeyError, TypeError, StopIteration) as error:
         raise ValueError(f"a member is missing: {error}") from error
-    return DepthSample(image=image, depth_m=depth_m, valid=valid, source=about["source"], camera=camera)
+    if image.shape[:2] != shape:
+        raise ValueError("the image has another size than its depth")
+    # Its types and values were checked when it was packed, and the reader compares its checksum.
+    return _CHECKED.changed(image=image, depth_m=depth_m, valid=valid, source=about["source"], camera=camera)
+
+
+_CHECKED = DepthSample(
+    image=np.zeros((1, 1, 3), np.uint8), depth_m=np.ones((1, 1), np.float32), valid=np.ones((1, 1), np.bool_), source=""
+)
 
 
 def _decode_image(content: bytes | memoryview) -> NDArray[np.uint8]:

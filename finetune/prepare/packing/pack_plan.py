@@ -32,7 +32,7 @@ class PackChoice:
 
     size: PackSize = "working"
     images: ImageFormat = "jpeg"
-    quality: int = 95
+    quality: int = 90
 
 
 @dataclass(frozen=True, kw_only=True)

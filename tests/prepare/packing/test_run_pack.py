@@ -251,7 +251,7 @@ def test_what_was_begun_otherwise_is_not_gone_on_with(
     for other, choice in (
         (larger, PackChoice()),
         (recipe_of(tmp_path, nearer, val), PackChoice()),
-        (recipe, PackChoice(quality=90)),
+        (recipe, PackChoice(quality=80)),
         (recipe, WHOLE),
     ):
         with pytest.raises(FileFault) as caught:
