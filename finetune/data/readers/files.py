@@ -233,7 +233,8 @@ def combine_frame(
         valid &= depth_m > 0  # a fisheye also sees what is next to the camera and behind it
     if lens is not None:
         camera = None
-    return DepthSample(image=image, depth_m=depth_m, valid=valid, source=depth_path, camera=camera), turn
+    # Sizes were compared, and what is valid is above 0 by its conversion.
+    return DepthSample.of_valid(image=image, depth_m=depth_m, valid=valid, source=depth_path, camera=camera), turn
 
 
 def _require_bits(raw: NDArray[np.number], coding: DepthCoding, path: str) -> None:
