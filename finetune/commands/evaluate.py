@@ -97,6 +97,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_one_camera(parser, arguments)
     if arguments.focal_sweep and arguments.predictions:
         parser.error("--focal-sweep shows a model other images: name a MODEL instead of --predictions")
+    if arguments.predictions and (arguments.compile or arguments.precision != "fp32"):
+        parser.error("--precision and --compile are of a network: name a MODEL instead of --predictions")
     if arguments.meters_per_unit and not arguments.predictions:
         parser.error("--meters-per-unit needs --predictions; a model predicts meters")
     return run_command(

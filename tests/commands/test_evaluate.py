@@ -40,6 +40,20 @@ def test_the_table_is_that_of_the_run(run: Path, model: str, tmp_path: Path) -> 
     assert (found["images_used"], found["pixels_used"]) == (of_run["images_used"], of_run["pixels_used"])
 
 
+def test_batches_and_another_precision_change_little_and_that_is_said(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, before = tmp_path / "table.json", table(run / "evaluation.json")
+    call = [str(run), "--recipe", str(run / "recipe.yaml"), "data.workers=0", "--json", str(out)]
+    assert evaluate.main([*call, "--batch-size", "3", "--precision", "bf16"]) == 0
+    found = table(out)
+    assert found["finetuned"] != pytest.approx(before["finetuned"], rel=1e-6)
+    assert found["finetuned"] == pytest.approx(before["finetuned"], rel=0.05)
+    # The baselines stay in float32; they too are predicted three at once.
+    assert found["base_fitted_scale"] == pytest.approx(before["base_fitted_scale"], rel=1e-5)
+    assert "bf16 differs from float32 by" in capsys.readouterr().out
+
+
 def test_images_by_themselves_add_up_to_the_table(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -164,6 +178,7 @@ def test_inverse_depth_is_scored_only_if_it_is_accepted(
         ([], "name a MODEL"),
         (["model.pth", "--meters-per-unit", "0.001"], "--meters-per-unit needs --predictions; a model predicts meters"),
         (["--predictions", ".", "--protocol", "plane"], "perhaps plain"),
+        (["--predictions", ".", "--precision", "bf16"], "--precision and --compile are of a network: name a MODEL"),
     ],
 )
 def test_calls_that_say_two_things(run: Path, capsys: pytest.CaptureFixture[str], call: list[str], said: str) -> None:

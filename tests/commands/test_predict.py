@@ -202,7 +202,7 @@ def test_an_image_is_never_written_over(tmp_path: Path, capsys: pytest.CaptureFi
     )
     assert "is both input and output" in refusal([str(image.parent), "--output", str(image.parent)], capsys)
     taken = refusal([str(image), "--output", str(image)], capsys)
-    assert f"{image}: cannot be written (File exists). Name an --output where this user may write" in taken
+    assert f"{image}: cannot be written (a file has its name). Name an --output where this user may write" in taken
 
 
 def test_nothing_to_predict(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
