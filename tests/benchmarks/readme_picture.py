@@ -92,8 +92,8 @@ def comparison(
     frames: Sequence[ComparedFrame], *, far_m: float, most_error_m: float, width: int = 900
 ) -> NDArray[np.uint8]:
     """
-    A page for people: image | measured | base, fitted | fine-tuned | error, and, with known cameras, its points from
-    another place; a row a frame, one legend for all.
+    A page for people: image | measured | base_fitted_scale | finetuned, as in the table | error, and, with known
+    cameras, its points from another place; a row a frame, one legend for all.
 
     Args:
         frames: at least one, of any sizes.
@@ -104,7 +104,7 @@ def comparison(
     Returns:
         (height, width, 3) uint8, RGB, on white.
     """
-    titles = ["image", "measured", "base, fitted", "fine-tuned", "error"]
+    titles = ["image", "measured", "base_fitted_scale", "finetuned", "error"]
     if all(frame.camera for frame in frames):
         titles.append("its points")
     # To whole pixels, each from the exact place, so that what is left over is spread over the gutters.
@@ -204,7 +204,9 @@ def _write(paper: NDArray[np.uint8], text: str, left: float, right: float, share
     cv2.putText(line, text, below, FONT, scale * finer, _INK, thickness, cv2.LINE_AA)
     columns = np.flatnonzero((line < _PAPER).any(axis=(0, 2)))
     ink = line[:, columns[0] : columns[-1] + 1]
-    small = cv2.resize(ink, (max(1, round(ink.shape[1] / finer)), _LINE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(
+        ink, (max(1, round(min(ink.shape[1] / finer, right - left))), _LINE), interpolation=cv2.INTER_AREA
+    )
     place = left + share * (right - left) - small.shape[1] / 2
     place = round(max(left, min(place, right - small.shape[1])))
     shown = small[:, : paper.shape[1] - place]
@@ -237,7 +239,7 @@ def main() -> int:
             np.mean(np.abs(answer_m[frame.valid] - target_m) / target_m)
             for answer_m in (frame.base_m, frame.finetuned_m)
         )
-        print(f"AbsRel of base, fitted {base:.4f}, of fine-tuned {finetuned:.4f}; up to {target_m.max():.1f} m")
+        print(f"AbsRel of base_fitted_scale {base:.4f}, of finetuned {finetuned:.4f}; up to {target_m.max():.1f} m")
     page = comparison(frames, far_m=arguments.far, most_error_m=arguments.error, width=arguments.width)
     _, packed = cv2.imencode(".png", page[..., ::-1], [cv2.IMWRITE_PNG_COMPRESSION, 9])
     arguments.output.write_bytes(packed.tobytes())

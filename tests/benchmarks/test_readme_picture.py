@@ -66,6 +66,9 @@ def test_gutters_are_white_and_every_column_has_its_title() -> None:
     for start, end in zip(starts, ends, strict=True):
         inked = np.flatnonzero((page[:24, start:end] < 128).any(axis=(0, 2)))
         assert (inked[0] + inked[-1]) / 2 == pytest.approx(84.5, abs=1.5)  # in the middle
+    # The longest title is narrowed to its column.
+    narrow = comparison([flat_frame()], far_m=5.0, most_error_m=1.0, width=600)
+    assert (narrow[:24, [*range(8), *range(118, 126), *range(236, 244)]] == 255).all()
 
 
 def test_the_legends_run_over_the_whole_ranges_and_name_their_ends() -> None:
