@@ -123,6 +123,7 @@ def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) ->
 
     require_output(arguments.output, overwrite=arguments.overwrite)
     _require_sources_outside(arguments)
+    _require_checkpoint(arguments.checkpoint)
     with _options_named():
         source = module.open_source(arguments)
     for note in source.notes:
@@ -169,6 +170,20 @@ def _options_named() -> Iterator[None]:
         yield
     except FileFault as error:
         raise name_options(error) from None
+
+
+def _require_checkpoint(checkpoint: str | None) -> None:
+    """
+    Raises:
+        RecipeError: the recipe would name a checkpoint that is missing.
+    """
+    from finetune.recipe.schema import require_checkpoint
+    from finetune.utils.errors import RecipeError
+
+    try:
+        require_checkpoint(checkpoint)
+    except RecipeError as error:
+        raise RecipeError("--checkpoint", error.value, error.expected) from None
 
 
 def _require_sources_outside(arguments: argparse.Namespace) -> None:

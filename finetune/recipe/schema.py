@@ -53,7 +53,11 @@ LearningRate = Annotated[float, Field(gt=0, le=1)]
 Meters = Annotated[float, Field(gt=0, le=MAX_DEPTH_M)]
 
 
-def _require_checkpoint(checkpoint: str | None) -> None:
+def require_checkpoint(checkpoint: str | None) -> None:
+    """
+    Raises:
+        RecipeError: it is neither a path that exists nor written like a hub id.
+    """
     if checkpoint is None:
         return
     path = expand_path(checkpoint)
@@ -120,7 +124,7 @@ def _exporters(names: tuple[str, ...]) -> tuple[str, ...]:
 
 Checkpoint = Annotated[
     Annotated[str, Field(min_length=1)] | None,
-    OnDisk(_require_checkpoint, f"a file, a hub id {HUB_ID_EXAMPLE}, or null"),
+    OnDisk(require_checkpoint, f"a file, a hub id {HUB_ID_EXAMPLE}, or null"),
 ]
 Size = Annotated[tuple[int, int], AfterValidator(_whole_patches)]
 FolderName = Annotated[str, Field(min_length=1), AfterValidator(require_folder_name)]

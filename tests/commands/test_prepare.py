@@ -151,6 +151,10 @@ def test_it_ends_by_what_check_says(tmp_path: Path, capsys: pytest.CaptureFixtur
         (["frams"], "'frams' is not a kind of recording; expected one of undistort, frames"),
         (["frames", "rgb", "depth", "--output", "out", "--every", "0"], "argument --every: 0 is not a whole number"),
         (["frames", "rgb", "depth"], "the following arguments are required: --output"),
+        (
+            ["frames", "rgb", "depth", "--output", "out", "--checkpoint", "no.pth"],
+            "--checkpoint is 'no.pth'; expected",
+        ),
         (["frames", "rgb", "depth", "--output", "out", "--invalid", "x"], "x is not numbers with commas between them"),
     ],
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,6 +21,7 @@ from finetune.data.readers.listing import (
     Listing,
     list_entries,
     locate,
+    raise_closed,
     read_list,
     require_file,
     require_folder,
@@ -155,8 +157,17 @@ class Diml(ListedFrames):
             return Listing.of_list(path, read_list(path), self._root, self._root)
         root, wanted = Path(self._root), {name for name in (self.split, self.quality) if name}
         pairs: list[tuple[str, str]] = []
+        # A closed folder of what is not asked for is no reason to stop.
+        others = {"train", "test"} - wanted if self.split else set()
+        others |= {"HR", "LR"} - wanted if self.quality else set()
+
+        def refuse(error: OSError) -> None:
+            if not others & set(Path(error.filename).relative_to(root).parts):
+                raise_closed(error)
+
+        tree = [Path(name, inner) for name, folders, _ in os.walk(root, onerror=refuse) for inner in folders]
         for layout in _LAYOUTS[self.scene]:
-            for folder in sorted(path for path in root.rglob(layout.image_dir) if is_folder(path)):
+            for folder in sorted(path for path in tree if path.name == layout.image_dir and is_folder(path)):
                 if wanted <= set(folder.relative_to(root).parts):
                     pairs += _list_frames(root, folder, layout)
         if not pairs:

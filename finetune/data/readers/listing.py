@@ -196,8 +196,37 @@ def list_entries(folder: str | Path) -> list[Path]:
     try:
         return list_folder(folder)
     except OSError as error:
-        fix = "Make it a folder that this user may read"
-        raise ListError(folder, f"cannot be listed ({error.strerror})", fix) from None
+        raise _not_listed(folder, error) from None
+
+
+def list_tree(root: Path) -> list[Path]:
+    """
+    Returns:
+        All paths below a folder, sorted. ``Path.rglob`` would leave out what is in a closed folder without a word.
+
+    Raises:
+        ListError: a folder cannot be listed.
+    """
+    found: list[Path] = []
+    for folder, folders, files in os.walk(root, onerror=raise_closed):
+        found += [Path(folder, name) for name in (*folders, *files)]
+    return sorted(found)
+
+
+def raise_closed(error: OSError) -> None:
+    """
+    For ``os.walk``, which leaves out what it may not list. Folders of the system, at the root of a disk, are left out.
+
+    Raises:
+        ListError: names the folder.
+    """
+    name = Path(os.fsdecode(error.filename)).name
+    if name != "lost+found" and not name.startswith((".", "$")):
+        raise _not_listed(error.filename, error) from None
+
+
+def _not_listed(folder: str | Path, error: OSError) -> ListError:
+    return ListError(folder, f"cannot be listed ({error.strerror})", "Make it a folder that this user may read")
 
 
 def read_list(path: str) -> Iterator[tuple[int, str, str]]:

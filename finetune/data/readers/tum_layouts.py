@@ -11,6 +11,7 @@ import numpy as np
 
 from finetune.data.camera import Camera
 from finetune.data.readers.intrinsics import Intrinsics
+from finetune.data.readers.listing import list_tree
 from finetune.utils.errors import ListError
 from finetune.utils.paths import is_file
 
@@ -91,7 +92,7 @@ def pair_by_name(root: Path, layout: RecordingLayout) -> list[tuple[str, str]]:
 
 
 def _find_files(root: Path, pattern: str) -> Iterator[tuple[str, str]]:
-    for path in sorted(root.rglob("*")):
+    for path in list_tree(root):
         name = path.relative_to(root).as_posix()
         found = re.fullmatch(pattern, name)
         if found:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from finetune.data.readers.files import DEPTH_SUFFIXES, IMAGE_SUFFIXES
+from finetune.data.readers.listing import raise_closed
 from finetune.data.readers.matching import DEPTH_WORDS, IMAGE_WORDS, OTHER_WORDS, frame_key, words_of
 from finetune.prepare.output_folder import SUMMARY
 from finetune.prepare.pairing.file_content import Content, find_content
@@ -133,7 +134,7 @@ def narrow_series(series: Sequence[Series], pattern: str, kind: Kind) -> list[Se
 def _walk(root: Path) -> Iterable[tuple[Path, list[str]]]:
     """Folders, sorted, with the names of their files that may be images or depth maps. Links are followed once."""
     seen: set[Path] = set()
-    for name, folders, files in os.walk(root, followlinks=True):
+    for name, folders, files in os.walk(root, onerror=raise_closed, followlinks=True):
         folder = Path(name)
         # A folder that an earlier call prepared holds copies of what is next to it.
         if (real := real_path(folder)) in seen or (folder != root and SUMMARY in files):

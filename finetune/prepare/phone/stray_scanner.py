@@ -130,9 +130,12 @@ def _read_matrix(path: Path) -> tuple[float, ...]:
     """fx, fy, cx, cy of the nine numbers in ``camera_matrix.csv``."""
     require_file(path, "the camera matrix", StrayScanner.app)
     try:
-        text = read_bytes(path).decode("utf-8-sig")
-        matrix = np.array([float(part) for part in text.replace(",", " ").split()]).reshape(3, 3)
-    except (OSError, ValueError):
+        content = read_bytes(path)
+    except OSError as error:
+        raise ListError(path, f"cannot be read ({error.strerror})", "Copy it from the phone again") from None
+    try:
+        matrix = np.array([float(part) for part in content.decode("utf-8-sig").replace(",", " ").split()]).reshape(3, 3)
+    except ValueError:
         found = "does not hold the nine numbers of a camera matrix"
         raise ListError(path, found, "Copy it from the phone again") from None
     return float(matrix[0, 0]), float(matrix[1, 1]), float(matrix[0, 2]), float(matrix[1, 2])
@@ -152,7 +155,8 @@ def _read_odometry(path: Path) -> Mapping[int, _Row]:
         reader = csv.DictReader(io.StringIO(read_bytes(path).decode("utf-8-sig")), skipinitialspace=True)
         rows = list(reader)
     except (OSError, ValueError, csv.Error) as error:
-        raise ListError(path, f"cannot be read ({error})", "Copy it from the phone again") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ListError(path, f"cannot be read ({reason})", "Copy it from the phone again") from None
     names = [name.strip() for name in reader.fieldnames or ()]
     lacking = [name for name in _POSE if name not in names]
     if lacking:

@@ -11,6 +11,7 @@ import pytest
 
 from finetune.data.readers.diml import Diml
 from finetune.utils.errors import DataError, ListError, RecipeError
+from tests.normal_user import as_normal_user
 
 INDOOR = "train/LR/01. Warehouse"
 OUTDOOR = "test/HR/street"
@@ -112,3 +113,14 @@ def test_what_cannot_be_meant(tmp_path: Path) -> None:
         Diml(**options | {"quality": "HR"}).check_paths()
     with pytest.raises(ListError, match=r"holds no outleft/\*\.png or left/\*_left\.png below LR and train"):
         len(Diml(**options | {"scene": "outdoor"}))
+
+
+def test_a_closed_scene_is_said(tmp_path: Path) -> None:
+    options: dict[str, Any] = dict(example(tmp_path))
+    closed = tmp_path / "test"
+    closed.chmod(0)
+    with as_normal_user():
+        assert len(Diml(**options)) == 2  # of the other split
+        with pytest.raises(ListError, match=r"test: cannot be listed \(Permission denied\)"):
+            len(Diml(**options | {"split": "test"}))
+    closed.chmod(0o700)

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from finetune.data.readers.listing import Listing, locate, read_list, require_file, require_folder
+from finetune.data.readers.listing import Listing, list_tree, locate, read_list, require_file, require_folder
 from finetune.data.readers.pairs import Pairs
 from finetune.utils.errors import ListError, RecipeError
+from tests.normal_user import as_normal_user
 
 
 def rows_of(folder: Path, text: str) -> list[tuple[int, str, str]]:
@@ -136,3 +137,16 @@ def test_200_000_lines_are_listed_in_less_than_two_seconds_without_a_look_at_the
     assert time.process_time() - started < 2.0
     with pytest.raises(ListError, match=r"list\.txt:200000: "):
         reader[199_999]
+
+
+def test_what_is_in_a_closed_folder_is_not_left_out_in_silence(tmp_path: Path) -> None:
+    (tmp_path / "a" / "inner").mkdir(parents=True)
+    (tmp_path / "b.txt").touch()
+    (tmp_path / "lost+found").mkdir(mode=0)  # at the root of a disk, closed to all but root
+    (tmp_path / ".Trash-0").mkdir(mode=0)
+    everything = sorted(path for path in tmp_path.rglob("*"))
+    with as_normal_user():
+        assert list_tree(tmp_path) == everything
+    (tmp_path / "a" / "inner").chmod(0)
+    with as_normal_user(), pytest.raises(ListError, match=r"a/inner: cannot be listed \(Permission denied\)\. Make it"):
+        list_tree(tmp_path)

@@ -15,6 +15,7 @@ from finetune.data.camera import Camera
 from finetune.data.readers.files import DepthCoding
 from finetune.data.readers.tum import Tum, pair_by_time
 from finetune.utils.errors import ListError, RecipeError
+from tests.normal_user import as_normal_user
 
 SAMPLES = os.environ.get("DEPTH_SAMPLES")
 
@@ -187,6 +188,12 @@ def test_the_lowest_bits_of_sun3d_stand_first(tmp_path: Path) -> None:
     assert depth_m.tolist() == [[pytest.approx(1.861), pytest.approx(5.0)]]
     depth_m, _ = coding.to_meters(np.array([[8 * 100 + 1]], np.uint16))
     assert depth_m[0, 0] == pytest.approx((100 + (1 << 13)) / 1000)
+
+
+def test_a_closed_folder_of_a_recording_is_said(tmp_path: Path) -> None:
+    (tmp_path / "seq-01").mkdir(mode=0)
+    with as_normal_user(), pytest.raises(ListError, match=r"seq-01: cannot be listed \(Permission denied\)"):
+        len(Tum(root=str(tmp_path), layout="sevenscenes"))
 
 
 def test_a_layout_without_a_pair_is_said(tmp_path: Path) -> None:

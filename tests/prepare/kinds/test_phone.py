@@ -20,6 +20,7 @@ from finetune.data.readers.files import read_image
 from finetune.prepare.kinds.phone import add_arguments, open_source
 from finetune.prepare.recording import FrameSource
 from finetune.utils.errors import DataError, FinetuneError, ListError
+from tests.normal_user import as_normal_user
 from tests.prepare.phone.phone_folders import (
     DEPTH,
     IMAGE,
@@ -219,6 +220,10 @@ def test_faults_of_stray_scanner(tmp_path: Path) -> None:
 
     assert "camera_matrix.csv: no such file" in fault(lambda f: delete(f / "camera_matrix.csv"))
     assert "nine numbers" in fault(lambda f: (f / "camera_matrix.csv").write_text("1, 2"))
+    for name in ("camera_matrix.csv", "odometry.csv"):
+        with as_normal_user():
+            said = fault(lambda f, name=name: (f / name).chmod(0))  # type: ignore[misc]
+        assert f"{name}: cannot be read (Permission denied). Copy it" in said
     assert "no column qx" in fault(lambda f: (f / "odometry.csv").write_text("x, y, z, qy, qz, qw\n"))
     assert "odometry.csv:2: qw is 'one'" in fault(
         lambda f: (f / "odometry.csv").write_text("frame, x, y, z, qx, qy, qz, qw\n0, 1, 1, 1, 0, 0, 0, one\n")

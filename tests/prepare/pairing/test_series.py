@@ -11,6 +11,7 @@ import pytest
 from finetune.prepare.pairing.file_content import find_content
 from finetune.prepare.pairing.series import find_series, narrow_series
 from finetune.utils.errors import ListError
+from tests.normal_user import as_normal_user
 from tests.prepare.pairing.folders import SIZE, write_depth, write_frames, write_image
 
 
@@ -73,6 +74,15 @@ def test_hidden_files_are_left_out_and_links_in_a_circle_end(tmp_path: Path) -> 
     (tmp_path / "made/prepare.json").touch()  # by an earlier call
     (tmp_path / "again").symlink_to(tmp_path)
     assert kinds(tmp_path) == {"rgb/*.png": "image", "depth/*.png": "depth"}
+
+
+def test_half_a_recording_is_not_left_out_because_it_is_closed(tmp_path: Path) -> None:
+    write_frames(tmp_path, "lab/rgb/{}.png", "lab/depth/{}.png")
+    write_frames(tmp_path, "hall/rgb/{}.png", "hall/depth/{}.png")
+    (tmp_path / "hall").chmod(0)
+    with as_normal_user(), pytest.raises(ListError, match=r"hall: cannot be listed \(Permission denied\)"):
+        kinds(tmp_path)
+    (tmp_path / "hall").chmod(0o700)
 
 
 def test_a_pattern_says_which_files_are_of_a_kind(tmp_path: Path) -> None:
