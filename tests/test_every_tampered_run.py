@@ -1,6 +1,7 @@
 """A run folder whose files somebody, or a disk, has changed: what goes on from it ends in words or goes on."""
 
 import json
+import os
 import random
 import shutil
 from dataclasses import asdict, replace
@@ -157,4 +158,8 @@ def test_what_two_runs_are_compared_by(run: RunFolder, finished_once: Path, caps
             call = [str(run.path), str(finished_once / "small"), "--html", str(run.path.parent / "page.html")]
             assert compare.main(call) in (0, 1, 2)
             assert "Traceback" not in capsys.readouterr().err
+        path.unlink()
+        os.mkfifo(path)  # nobody writes into it: who reads it waits without end
+        assert compare.main(call) in (0, 1, 2)
+        path.unlink()
         path.write_bytes(content)

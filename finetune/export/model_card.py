@@ -16,7 +16,7 @@ from finetune.export.folding import FOR_CAMERA
 from finetune.models.checkpoints.metadata import require_sound
 from finetune.recipe.yaml_source import yaml_text
 from finetune.utils.errors import CheckpointError
-from finetune.utils.paths import is_file
+from finetune.utils.paths import is_file, read_text
 from finetune.utils.text import count_noun
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ The picture that the pipeline also returns, `depth`, is stretched from black to 
 def _describe_training(predictor: Predictor, run: RunFolder) -> list[str]:
     digest = predictor.metadata.get("recipe_sha256")
     if is_file(run.recipe):
-        text, shortened = _publish_recipe(run.recipe.read_text(encoding="utf-8"))
+        text, shortened = _publish_recipe(read_text(run.recipe))
         but = "; of absolute paths only the last name is kept" if shortened else ""
         said = f"The recipe as it ran (sha256 {digest}), with its data and its base{but}:"
         return [said, f"```yaml\n{text.rstrip()}\n```"]
@@ -162,7 +162,7 @@ def _describe_score(predictor: Predictor, run: RunFolder) -> list[str]:
     found = predictor.metadata.get("evaluation")
     if is_file(table):
         try:
-            found = json.loads(table.read_text(encoding="utf-8"))
+            found = json.loads(read_text(table))
             require_sound({"evaluation": found}, str(table))
         except (ValueError, RecursionError, OSError, CheckpointError):
             return [f"{table.name} of the run cannot be read."]

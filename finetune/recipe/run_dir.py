@@ -18,7 +18,7 @@ import yaml
 
 from finetune.utils.errors import FinetuneError, ProcessError, first_line
 from finetune.utils.files import move_into_place, remove, sync, write_fault, write_file
-from finetune.utils.paths import is_file, is_folder, is_link, list_folder, make_folder, path_exists
+from finetune.utils.paths import is_file, is_folder, is_link, list_folder, make_folder, path_exists, read_text
 
 RECIPE_FILE = "recipe.yaml"
 ENVIRONMENT_FILE = "environment.json"
@@ -162,6 +162,9 @@ class RunFolder:
             # A typing error in output= must not delete somebody's photographs.
             raise FinetuneError(f"{self.path} contains files but no run. {_CHOOSE_ANOTHER}.")
         for inside in (self.tensorboard, self.checkpoints, self.best.parent, self.last.parent):
+            if resume and is_link(inside) and not path_exists(inside):
+                # Resume points on a disk that is not there would be taken for none, and the run begin anew.
+                raise FinetuneError(f"{inside} is a link to a folder that is missing. Restore the folder.")
             if resume and path_exists(inside) and not is_folder(inside):
                 raise FinetuneError(f"{inside} must be a folder. Delete what is there, or move it away.")
         if not resume and not overwrite:
@@ -230,7 +233,7 @@ class RunFolder:
         until = time.monotonic() + _CACHED_BY_NFS_S
         while True:
             with suppress(OSError, UnicodeDecodeError):
-                if self._next_to("word").read_text(encoding="utf-8") == word:
+                if read_text(self._next_to("word")) == word:
                     return True
             if time.monotonic() > until:
                 return False
@@ -471,7 +474,7 @@ def _read(path: Path) -> dict[str, object]:
         FinetuneError: the file does not contain a mapping.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_text(path)
         content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
     except OSError as error:
         raise FinetuneError(f"{path}: {error.strerror}. Start another run with name=...") from error

@@ -17,7 +17,7 @@ from finetune.evaluation.metrics import HIGHER_IS_BETTER, METRICS, TITLES, UNITS
 from finetune.reporting.charts import Chart, Line, make_line_chart
 from finetune.reporting.page import Cell, Table
 from finetune.utils.errors import FinetuneError, first_line
-from finetune.utils.paths import is_file
+from finetune.utils.paths import is_file, read_text, require_regular
 
 ROWS_EXPLAINED = (
     "constant_median is the median depth of the training frames, for every pixel. best_constant is the one depth with "
@@ -172,7 +172,7 @@ def name_run_file(path: Path, fix: str) -> Iterator[None]:
 
 def parse_run_file(path: Path) -> object:
     """The content of a JSON or YAML file of a run folder; call it within ``name_run_file``."""
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     content: object = yaml.safe_load(text) if path.suffix == ".yaml" else json.loads(text)
     return content
 
@@ -216,6 +216,7 @@ def read_metrics(path: Path) -> dict[str, list[float]]:
     if not is_file(path):
         return {}
     columns: dict[str, list[float]] = {}
+    require_regular(path)
     with path.open(newline="", encoding="utf-8") as file:
         reader = csv.DictReader(file)
         names = reader.fieldnames or []

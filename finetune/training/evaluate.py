@@ -41,7 +41,7 @@ from finetune.training.data_loading import choose_loading
 from finetune.training.environment import make_accelerator
 from finetune.training.startup import Startup, make_model, make_protocols, prepare_startup, readers_of
 from finetune.utils.errors import FinetuneError
-from finetune.utils.paths import is_file, is_folder, missing
+from finetune.utils.paths import is_file, is_folder, missing, read_text
 
 
 def evaluate_model(
@@ -88,8 +88,8 @@ def evaluate_model(
 def _read_choice(run: RunFolder, recipe: Recipe) -> Chosen | None:
     """How a run chose its weights, where it did so on frames of this recipe; None where it does not say so."""
     try:
-        (first, *_) = json.loads((run.path / EVALUATION_FILE).read_text(encoding="utf-8"))
-        frames = json.loads((run.path / ENVIRONMENT_FILE).read_text(encoding="utf-8"))["frames"]
+        (first, *_) = json.loads(read_text(run.path / EVALUATION_FILE))
+        frames = json.loads(read_text(run.path / ENVIRONMENT_FILE))["frames"]
         on = first["chosen"]["on"]
         of_run = {entry["sha256"] for name, entry in frames.items() if name == on or name.startswith(f"{on}.")}
         chosen = Chosen(

@@ -28,7 +28,7 @@ from finetune.training.console import say
 from finetune.training.trackers import Trackers
 from finetune.utils.files import write_file
 from finetune.utils.indices import evenly_spread
-from finetune.utils.paths import path_exists
+from finetune.utils.paths import path_exists, require_regular
 
 # TensorBoard would import TensorFlow where it is installed; nothing here needs it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -239,6 +239,7 @@ class MetricsLog:
         if not path_exists(self._path):
             return []
         try:
+            require_regular(self._path)
             with self._path.open(newline="", encoding="utf-8", errors="replace") as file:
                 # A row cut off by a kill lacks its last columns; it is of a step that will be written again.
                 rows = [row for row in csv.DictReader(file) if None not in row.values()]

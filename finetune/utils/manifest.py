@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
-from finetune.utils.paths import is_file
+from finetune.utils.paths import is_file, read_text
 from finetune.utils.plain import PlainValue
 
 MANIFEST_FILE = "run_state.json"
@@ -103,7 +103,7 @@ def _read(folder: Path) -> dict[str, PlainValue]:
     Raises:
         OSError, ValueError, RecursionError: there is no manifest, or it cannot be read.
     """
-    manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="utf-8"))
+    manifest = json.loads(read_text(folder / MANIFEST_FILE))
     if not isinstance(manifest, dict):
         raise ValueError(f"{MANIFEST_FILE} is not a mapping")
     return manifest

@@ -118,6 +118,17 @@ def read_bytes(path: str | os.PathLike[str]) -> bytes:
     return Path(path).read_bytes()
 
 
+def read_text(path: str | os.PathLike[str]) -> str:
+    """
+    As ``read_bytes``, of UTF-8.
+
+    Raises:
+        OSError: there is no such file, or it cannot be read; ``strerror`` says why.
+        UnicodeDecodeError: it is not UTF-8.
+    """
+    return read_bytes(path).decode("utf-8")
+
+
 def require_regular(path: str | os.PathLike[str]) -> None:
     """
     Raises:

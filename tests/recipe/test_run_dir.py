@@ -64,6 +64,15 @@ def test_a_place_where_no_folder_can_be_is_told_before_anything_else(tmp_path: P
                 RunFolder(path).require_free(resume=resume, overwrite=False)
 
 
+def test_resume_points_on_a_disk_that_is_not_there_are_not_taken_for_none(tmp_path: Path) -> None:
+    run = folder(tmp_path)
+    run.prepare("name: one\n", overwrite=False)
+    run.checkpoints.symlink_to(tmp_path / "another disk")
+    with pytest.raises(FinetuneError, match=r"checkpoints is a link to a folder that is missing\. Restore"):
+        run.require_free(resume=True, overwrite=False)
+    run.require_free(resume=False, overwrite=True)
+
+
 def test_a_run_killed_before_it_wrote_anything_resumes_as_a_new_one(tmp_path: Path) -> None:
     run = RunFolder(tmp_path)
     (run.path / ".recipe.yaml.writing").write_text("name: o")

@@ -1,6 +1,7 @@
 """A manifest finds every byte that changed, even if all sizes agree."""
 
 import json
+import os
 import random
 from pathlib import Path
 
@@ -38,6 +39,9 @@ def test_what_is_missing_or_cut_is_named(folder: Path) -> None:
             verify_manifest(folder)
     (folder / MANIFEST_FILE).unlink()
     with pytest.raises(ValueError, match=r"run_state\.json is missing"):
+        verify_manifest(folder)
+    os.mkfifo(folder / MANIFEST_FILE)  # nobody writes into it: who reads it waits without end
+    with pytest.raises(ValueError, match=r"run_state\.json is missing or unreadable"):
         verify_manifest(folder)
 
 

@@ -26,7 +26,7 @@ from finetune.data.readers.listing import (
 from finetune.data.readers.splits import split_frames
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import ListError, RecipeError
-from finetune.utils.paths import expand_path, is_file, is_folder
+from finetune.utils.paths import expand_path, is_file, is_folder, read_text
 
 _METERS_PER_UNIT = 1.0 / 256.0  # the depth benchmark's unit; 0 = no return
 
@@ -233,7 +233,7 @@ def _parse_calibration(path: Path, camera: int) -> Intrinsics:
         ListError: it has no such lines.
     """
     try:
-        lines = (line.partition(":") for line in path.read_text(encoding="utf-8").splitlines())
+        lines = (line.partition(":") for line in read_text(path).splitlines())
         values = {key: text.split() for key, _, text in lines}
         projection = [float(number) for number in values[f"P_rect_{camera:02}"]]
         width, height = (int(float(number)) for number in values[f"S_rect_{camera:02}"])
@@ -250,7 +250,7 @@ def _benchmark_intrinsics(image: Path) -> Intrinsics | None:
     if not is_file(path):
         return None
     try:
-        fx, _, cx, _, fy, cy, *_ = (float(number) for number in path.read_text(encoding="utf-8").split())
+        fx, _, cx, _, fy, cy, *_ = (float(number) for number in read_text(path).split())
     except (OSError, ValueError) as error:
         raise ListError(path, f"is no file of nine numbers ({error})", "Unpack the benchmark again") from error
     camera = Camera(fx_px=fx, fy_px=fy, cx_px=cx, cy_px=cy)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from finetune.utils.errors import CheckpointError, first_line
-from finetune.utils.paths import is_file
+from finetune.utils.paths import is_file, read_text
 
 
 def read_json(path: Path, fix: str) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def read_json(path: Path, fix: str) -> dict[str, Any]:
     if not is_file(path):
         return {}
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(read_text(path))
     except (ValueError, RecursionError, OSError) as error:
         raise CheckpointError(path, f"cannot be read as JSON ({first_line(error)})", fix) from error
     return content if isinstance(content, dict) else {}

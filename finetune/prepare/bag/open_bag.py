@@ -15,7 +15,7 @@ import yaml
 from finetune.data.readers.formats import foreign_fault
 from finetune.prepare.bag.messages import require_rosbags
 from finetune.utils.errors import DataError, ListError, first_line
-from finetune.utils.paths import is_file, is_folder, list_folder, missing
+from finetune.utils.paths import is_file, is_folder, list_folder, missing, read_text
 from finetune.utils.text import count_noun
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _read_metadata(folder: Path) -> dict[str, object]:
     path = folder / _METADATA
     fix = f"Let `ros2 bag reindex {folder}` write it again, or move it out of the way"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.safe_load(read_text(path))
         information = content["rosbag2_bagfile_information"]
         if not isinstance(information, dict):
             raise TypeError("not a mapping")
