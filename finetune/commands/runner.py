@@ -26,7 +26,10 @@ from finetune.utils.text import did_you_mean, nearest
 LOGGER = logging.getLogger("finetune.commands")
 _MAX_LINES = 40  # faults that are printed, so that they fit on a screen
 # Errors that only a path, or the permission to use it, can cause.
-_PATH_ERRORS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR)
+_PATH_ERRORS = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
+    errno.ENXIO,  # a pipe that no process reads
+)
 
 
 def configure_threading() -> None:
@@ -219,9 +222,20 @@ def _import_ran_out_of_memory(error: Exception) -> bool:
 
 def _path_error(error: Exception) -> FinetuneError | None:
     """The error to raise if the system refused a path and no command has a sentence of its own for that."""
+    if isinstance(error, FileNotFoundError) and _has_lost_its_folder():
+        return FinetuneError("The current folder was deleted, and with it every path that starts in it. Enter another.")
     if not isinstance(error, OSError) or error.errno not in _PATH_ERRORS or error.filename is None:
         return None
-    return FileFault(error.filename, str(error.strerror), "Name another path, or let this user read and write there")
+    path = os.fsdecode(error.filename) if isinstance(error.filename, bytes) else error.filename
+    return FileFault(path, str(error.strerror), "Name another path, or let this user read and write there")
+
+
+def _has_lost_its_folder() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 def _exit_status(error: FinetuneError) -> int:

@@ -7,10 +7,12 @@ import io
 import os
 import re
 import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,9 +28,9 @@ from finetune.recipe.run_dir import METRICS_FILE, RunFolder
 from finetune.reporting.images import make_panel
 from finetune.training.console import say
 from finetune.training.trackers import Trackers
-from finetune.utils.files import write_file
+from finetune.utils.files import explain_write_errors, write_file
 from finetune.utils.indices import evenly_spread
-from finetune.utils.paths import path_exists, require_regular
+from finetune.utils.paths import make_folder, path_exists, require_regular
 
 # TensorBoard would import TensorFlow where it is installed; nothing here needs it.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -81,9 +83,7 @@ class RunLog:
         whole = step - (pending is not None)
         self._metrics = MetricsLog(folder, columns, from_step=whole if step else -1)
         self._folder = folder
-        self._writer = (
-            SummaryWriter(str(folder.tensorboard), purge_step=whole + 1 if step else 0) if tensorboard else None
-        )
+        self._writer = _open_writer(folder.tensorboard, purge_step=whole + 1 if step else 0) if tensorboard else None
         self._trackers = trackers
         self._panels: dict[str, NDArray[np.uint8]] = {}
         # Without a terminal, which can overwrite a line, there is a line for each logged step instead.
@@ -159,7 +159,7 @@ class RunLog:
             folder = self._folder.tensorboard / row
             # A launch that was killed before its first resume point may have left one.
             shutil.rmtree(folder, ignore_errors=True)
-            with SummaryWriter(str(folder)) as writer:
+            with _open_writer(folder) as writer:
                 for metric, value in scores.items():
                     for step in (0, self._total_steps):
                         writer.add_scalar(f"validation/{metric}", value, step)
@@ -212,6 +212,18 @@ class RunLog:
         elif self._writer:
             self._writer.add_scalar(said.name, said.value, step)
         self._entries.append(said)
+
+
+def _open_writer(folder: Path, purge_step: int | None = None) -> SummaryWriter:
+    """
+    Raises:
+        FinetuneError: nothing can be written there. TensorBoard's writer has a thread, which would print a traceback.
+    """
+    fix = "Make it a folder that this user may write to, or start another run with name=..."
+    with explain_write_errors(folder, fix):
+        make_folder(folder)
+        tempfile.TemporaryFile(dir=folder).close()
+    return SummaryWriter(str(folder), purge_step=purge_step)
 
 
 class MetricsLog:
