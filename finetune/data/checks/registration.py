@@ -109,6 +109,9 @@ class Fit(NamedTuple):
         Wrong ones rise in place by at most 0.036, and elsewhere up to 0.094. Where the camera hardly moves, all frames
         are one frame: by chance, shifts far away rise to twice what rises in place, and two fifths of the peak are in
         place.
+
+        What is missed has too few frames with edges. Of 204 shifts of drawn groups of eight, all 96 were found where
+        every frame has edges, and 86 of 108 where five to seven have; the others are a plain wall, or open ground.
         """
         rise, peak = self.rise, self.peak
         if self.frames >= _FEWER_FRAMES and peak.distance_px > _TOLERANCE_PX + 1:
