@@ -28,7 +28,7 @@ _MAX_LINES = 40  # faults that are printed, so that they fit on a screen
 # Errors that only a path, or the permission to use it, can cause.
 _PATH_ERRORS = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP, errno.ENOTDIR, errno.EISDIR),
-    errno.ENXIO,  # a pipe that no process reads
+    errno.ENXIO,  # a pipe that no process reads, or what should be a file and is none
 )
 
 

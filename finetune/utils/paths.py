@@ -141,7 +141,7 @@ def require_regular(path: str | os.PathLike[str]) -> None:
     if kind == stat.S_IFDIR:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if kind != stat.S_IFREG:
-        raise OSError(errno.EINVAL, f"is {_KINDS.get(kind, 'something else')}, not a file", str(path))
+        raise OSError(errno.ENXIO, f"is {_KINDS.get(kind, 'something else')}, not a file", str(path))
 
 
 def missing(path: str | os.PathLike[str], what: str = "file") -> str:

@@ -1,6 +1,7 @@
 """What a run cannot log is one sentence, and no thread of TensorBoard's prints a traceback."""
 
 import errno
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -45,6 +46,12 @@ def test_a_link_in_place_of_the_folder_of_tensorboard(tmp_path: Path) -> None:
     (tmp_path / "tensorboard").symlink_to("tensorboard")
     with pytest.raises(FinetuneError, match=r"tensorboard is a link to a folder that is missing"):
         open_log(tmp_path)
+
+
+def test_a_pipe_in_place_of_the_rows_is_not_waited_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    os.mkfifo(tmp_path / "metrics.csv")
+    assert run_command(lambda: open_log(tmp_path).close()) == 2
+    assert "metrics.csv: is a pipe, not a file. Name another path" in capsys.readouterr().err
 
 
 def test_a_current_folder_that_was_deleted_is_named(
