@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,16 @@ LATER_KEYS_OF_DATA: Mapping[str, object] = {
 }
 # Keys of ``environment.json`` that must not change -> the keys of the recipe they come from.
 RESUME_FIXED = {"base_sha256": "model.checkpoint", "total_batch": "run.batch_size x run.accumulate x processes"}
+
+
+def _require_links_lead(paths: Iterable[Path], fix: str) -> None:
+    """
+    Raises:
+        FinetuneError: one of the paths is a link that leads nowhere.
+    """
+    for path in paths:
+        if is_link(path) and not path_exists(path):
+            raise FinetuneError(f"{path} is a link to a folder that is missing. {fix}.")
 
 
 def _is_that_file(path: Path, descriptor: int) -> bool:
@@ -145,9 +155,7 @@ class RunFolder:
         """
         if path_exists(self.path) and not is_folder(self.path):
             raise FinetuneError(f"{self.path} is a file. {_CHOOSE_ANOTHER}.")
-        for path in (self.path, *self.path.parents):
-            if is_link(path) and not path_exists(path):
-                raise FinetuneError(f"{path} is a link to a folder that is missing. {_CHOOSE_ANOTHER}.")
+        _require_links_lead((self.path, *self.path.parents), _CHOOSE_ANOTHER)
         parent = next(parent for parent in (self.path, *self.path.absolute().parents) if path_exists(parent))
         if not is_folder(parent):
             raise FinetuneError(f"{parent} is a file, so no folder can be made in it. {_CHOOSE_ANOTHER}.")
@@ -162,9 +170,8 @@ class RunFolder:
             # A typing error in output= must not delete somebody's photographs.
             raise FinetuneError(f"{self.path} contains files but no run. {_CHOOSE_ANOTHER}.")
         for inside in (self.tensorboard, self.checkpoints, self.best.parent, self.last.parent):
-            if resume and is_link(inside) and not path_exists(inside):
-                # Resume points on a disk that is not there would be taken for none, and the run begin anew.
-                raise FinetuneError(f"{inside} is a link to a folder that is missing. Restore the folder.")
+            if resume:  # resume points on a disk that is not there would be taken for none, and the run begin anew
+                _require_links_lead((inside,), "Restore the folder")
             if resume and path_exists(inside) and not is_folder(inside):
                 raise FinetuneError(f"{inside} must be a folder. Delete what is there, or move it away.")
         if not resume and not overwrite:
