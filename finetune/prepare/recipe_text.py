@@ -85,6 +85,7 @@ def _describe_recipe(prepared: PreparedFrames, tiny: bool) -> str:
         f"Data: {prepared.output}, written by finetune prepare {kind}; depth from "
         f"{meters(prepared.near_m)} to {meters(prepared.far_m)}, measured at {percent(prepared.labeled_share)} of the "
         "pixels.",
+        "If the folder is moved, add to each call: data.train.0.root=FOLDER data.val.0.root=FOLDER, or write it below.",
     ]
     if tiny:
         height, width = choose_input_size(prepared, tiny=False)

@@ -12,6 +12,7 @@ from finetune.prepare.recording import FrameKey
 from finetune.prepare.split import Split
 from finetune.prepare.summary import PreparedFrames
 from finetune.recipe.load import load_recipe
+from finetune.utils.errors import FinetuneError
 
 
 def prepared_frames(
@@ -97,3 +98,21 @@ def test_the_input_has_the_shape_of_the_images(
 )
 def test_the_farthest_prediction_reaches_the_depth(tmp_path: Path, far_m: float, ceiling_m: float) -> None:
     assert choose_ceiling(prepared_frames(tmp_path, far_m=far_m)) == ceiling_m
+
+
+def test_a_folder_that_was_moved_is_named_and_read_by_two_words(tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    new.mkdir()
+    (new / "recipe.yaml").write_text(format_recipe(prepared_frames(old), intrinsics=None))
+    for name in ("train.txt", "val.txt"):
+        (new / name).write_text("image/0.png depth/0.png\n")
+    recipe = str(new / "recipe.yaml")
+    with pytest.raises(FinetuneError) as caught:
+        load_recipe(recipe, [])
+    said = str(caught.value)
+    # A long path is cut in the sentence.
+    for part in ("train", "val"):
+        assert f"data.{part}.0.root is '{str(old)[:40]}" in said and "expected an existing folder" in said
+    words = [f"data.{part}.0.root={new}" for part in ("train", "val")]
+    assert all(word.split("=")[0] + "=FOLDER" in Path(recipe).read_text() for word in words)
+    assert len(load_recipe(recipe, words).data.train[0].source) == 1
