@@ -30,6 +30,7 @@ from finetune.utils.paths import expand_path, is_file, is_folder
 
 if TYPE_CHECKING:
     from finetune.evaluation.results import Evaluation
+    from finetune.evaluation.risk_coverage import RiskCoverage
     from finetune.recipe.schema import Recipe
     from finetune.reporting.frames import ShownFrames
     from finetune.reporting.verdicts import Verdict
@@ -76,6 +77,12 @@ def make_parser() -> CommandParser:
         action="store_true",
         help="also score the same frames cropped and resized to longer and shorter focal lengths: what a lens costs",
     )
+    parser.add_argument(
+        "--confidence",
+        action="store_true",
+        help="also measure whether the disagreement with the mirrored image, which predict --confidence writes, tells "
+        "where the model is wrong",
+    )
     add_camera_arguments(parser)
     add_device_argument(parser)
     # A table says what a run with this recipe ends with: float32, unless another precision is asked for.
@@ -99,6 +106,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--focal-sweep shows a model other images: name a MODEL instead of --predictions")
     if arguments.predictions and (arguments.compile or arguments.precision != "fp32"):
         parser.error("--precision and --compile are of a network: name a MODEL instead of --predictions")
+    if arguments.confidence and arguments.predictions:
+        parser.error("--confidence shows a model mirrored images: name a MODEL instead of --predictions")
     if arguments.meters_per_unit and not arguments.predictions:
         parser.error("--meters-per-unit needs --predictions; a model predicts meters")
     return run_command(
@@ -141,6 +150,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         from finetune.reporting.verdicts import find_verdicts
         from finetune.training.evaluate import compare_precision, evaluate_model, evaluate_predictions, image_rows
         from finetune.training.focal_sweep import format_sweep, sweep_focal_lengths
+        from finetune.training.measure_confidence import format_confidence, measure_confidence
 
     say: Callable[[str], None] = print
     sweep: list[SweepPoint] = []
@@ -163,6 +173,9 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     say(format_evaluations(evaluations))
     if sweep:
         say(f"\n{format_sweep(sweep)}")
+    curves = measure_confidence(recipe, predictor, cameras) if arguments.confidence else None
+    if curves:
+        say(f"\n{format_confidence(curves)}")
     own = "predictions" if arguments.predictions else "finetuned"
     found = find_verdicts(evaluations[0], own, recipe.evaluation.best)
     for verdict in found:
@@ -174,13 +187,15 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         tables = [evaluation.to_mapping() for evaluation in evaluations]
         if sweep:
             tables[0]["focal_sweep"] = [point.to_mapping() for point in sweep]
+        if curves:
+            tables[0]["confidence"] = curves.to_mapping()
         write_and_say(arguments.json, json.dumps(tables, indent=2) + "\n")
     if arguments.csv:
         write_and_say(
             arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.scored_entries.values()])
         )
     if arguments.html:
-        write_and_say(arguments.html, _make_page(arguments, recipe, evaluations, frames, found, sweep))
+        write_and_say(arguments.html, _make_page(arguments, recipe, evaluations, frames, found, sweep, curves))
 
 
 def _make_page(
@@ -190,6 +205,7 @@ def _make_page(
     frames: ShownFrames,
     found: Sequence[Verdict],
     sweep: Sequence[SweepPoint],
+    confidence: RiskCoverage | None,
 ) -> str:
     """The page of an evaluation."""
     from finetune.reporting.run_report import collect_page_content, render_report_page
@@ -205,6 +221,7 @@ def _make_page(
         model_options=given_model_options(arguments),
         overrides=_list_overrides(arguments),
         focal_sweep=[(point.focal_px, point.zoom, point.abs_rel) for point in sweep],
+        confidence=confidence,
     )
     return render_report_page(content)
 

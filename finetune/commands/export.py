@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from finetune.export.push import Push
     from finetune.inference.predictor import Predictor
 
 
@@ -68,6 +69,7 @@ def make_parser() -> CommandParser:
     parser.add_argument("--half", action="store_true", help="the same as --precision float16")
     _add_graph_arguments(parser)
     parser.add_argument("--force", action="store_true", help="replace an existing file or folder")
+    _add_push_options(parser)
     return parser
 
 
@@ -96,6 +98,17 @@ def _add_graph_arguments(parser: CommandParser) -> None:
     )
 
 
+def _add_push_options(parser: CommandParser) -> None:
+    """Options of the format ``huggingface``."""
+    parser.add_argument(
+        "--push", metavar="USER/NAME", help="huggingface: also put the folder into this repository of the hub, private"
+    )
+    parser.add_argument("--public", action="store_true", help="with --push: make a new repository public")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with --push: export, say what would be sent, and send nothing"
+    )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the call and export; for the exit status see ``runner.run_command``."""
     parser = make_parser()
@@ -112,6 +125,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.recipe and arguments.precision not in ("float16", "mixed"):
         parser.error("--recipe is for --precision float16 and mixed, which are measured on its validation frames")
     _require_int8_options(parser, arguments)
+    _require_push_options(parser, arguments)
     return run_command(lambda: _export(arguments), "Nothing was exported; call again.")
 
 
@@ -135,6 +149,28 @@ def _require_int8_options(parser: CommandParser, arguments: argparse.Namespace) 
             parser.error(f"--{option.replace('_', '-')} is for --precision int8")
 
 
+def _require_push_options(parser: CommandParser, arguments: argparse.Namespace) -> None:
+    if arguments.push and arguments.to != "huggingface":
+        parser.error("--push is for --to huggingface; the hub knows no other format")
+    for name in ("public", "dry_run"):
+        if getattr(arguments, name) and not arguments.push:
+            parser.error(f"--{name.replace('_', '-')} is for --push USER/NAME")
+
+
+def _plan_push(arguments: argparse.Namespace) -> Push | None:
+    """
+    Raises:
+        FinetuneError: no repository can have the name, or nobody is logged in.
+    """
+    if not arguments.push:
+        return None
+    from finetune.export.push import Push, require_login
+
+    push = Push(repository=arguments.push, public=arguments.public, dry_run=arguments.dry_run)
+    require_login(push)
+    return push
+
+
 def _export(arguments: argparse.Namespace) -> None:
     from finetune.data.readers.files import read_image
     from finetune.export.export import export_model, make_exporter
@@ -148,6 +184,7 @@ def _export(arguments: argparse.Namespace) -> None:
         resize=arguments.resize,
     )
     make_exporter(arguments.to, arguments.output, arguments.force, options).require_writable(None)
+    push = _plan_push(arguments)
     if arguments.image and not is_file(arguments.image):
         raise FinetuneError(
             f"{arguments.image}: {missing(arguments.image)}. Name an image with --image, or leave it out."
@@ -159,6 +196,7 @@ def _export(arguments: argparse.Namespace) -> None:
         recipe = load_recipe(arguments.calibration)
     # Only now the imports that take seconds: a wrong call has been refused.
     with import_without_gc():
+        from finetune.export.push import push_folder, require_permission
         from finetune.models.checkpoints.load import license_sentence
 
     predictor = load_predictor(arguments, "cpu")
@@ -178,6 +216,8 @@ def _export(arguments: argparse.Namespace) -> None:
         options = replace(options, frames=frames)
         image = frames[0] if image is None and frames else image
     LOGGER.info("%s: %s", predictor.source, license_sentence(predictor.base.get("license")))
+    for sentence in require_permission(push, predictor) if push else ():
+        LOGGER.info("%s", sentence)
     print(
         export_model(
             predictor,
@@ -189,6 +229,8 @@ def _export(arguments: argparse.Namespace) -> None:
             for_camera_px=arguments.for_camera,
         )
     )
+    if push:
+        print("\n".join(push_folder(push, arguments.output, predictor.base.get("license"))))
 
 
 def _read_frames(arguments: argparse.Namespace, predictor: Predictor) -> list[NDArray[np.uint8]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.evaluation.results import NEAR_RANGE_M, Evaluation
+from finetune.evaluation.risk_coverage import RiskCoverage
 from finetune.recipe.load import recipe_text
 from finetune.recipe.run_dir import ENVIRONMENT_FILE, METRICS_FILE
 from finetune.recipe.schema import Recipe
@@ -56,6 +57,7 @@ class PageContent:
         model_options: arguments of ``load_model`` that a user gave because the file does not say what it holds.
         overrides: ``key=value`` words that change the recipe file.
         focal_sweep: focal length at the network's size (None where unknown), its factor, and AbsRel.
+        confidence: what the disagreement with the mirrored image says about errors; None where it was not measured.
     """
 
     title: str
@@ -74,6 +76,7 @@ class PageContent:
     model_options: Mapping[str, object] = field(default_factory=dict)
     overrides: Sequence[str] = ()
     focal_sweep: Sequence[tuple[float | None, float, float]] = ()
+    confidence: RiskCoverage | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +142,7 @@ def collect_page_content(
     model_options: Mapping[str, object] | None = None,
     overrides: Sequence[str] = (),
     focal_sweep: Sequence[tuple[float | None, float, float]] = (),
+    confidence: RiskCoverage | None = None,
 ) -> PageContent:
     """What the page of a model is made of. A model that is a run folder adds the curves and environment of the run."""
     folder = Path(model) if model and is_folder(model) else None
@@ -168,6 +172,7 @@ def collect_page_content(
         model_options=model_options or {},
         overrides=overrides,
         focal_sweep=focal_sweep,
+        confidence=confidence,
     )
 
 
@@ -195,6 +200,7 @@ def render_report_page(content: PageContent) -> str:
         rows_explained=ROWS_EXPLAINED,
         curves=_draw_run_curves(content),
         sweep=_draw_sweep(content),
+        confidence=_draw_confidence(content),
         distance_charts=[*_draw_errors(content), _draw_depth(content, counts)],
         distance_table=_make_distance_table(content),
         gallery=make_gallery(
@@ -247,6 +253,23 @@ def _make_tables(evaluation: Evaluation, named: bool) -> _ProtocolTables:
             for name, entry in (*evaluation.entries.items(), *evaluation.lenses.items())
         ],
     )
+
+
+def _draw_confidence(content: PageContent) -> Chart | None:
+    """AbsRel by the share of pixels that are left out; None where it was not measured."""
+    found = content.confidence
+    if found is None:
+        return None
+    left_out = [1 - coverage for coverage in found.coverages]
+    lines = [
+        Line(name="by disagreement with the mirrored image", xs=left_out, ys=found.risk, color=0),
+        Line(name="by the errors themselves (oracle)", xs=left_out, ys=found.oracle, color=1, dashed=True),
+        Line(name="at random", xs=left_out, ys=found.random, color=2, dashed=True),
+    ]
+    title = (
+        f"AbsRel of the pixels that are kept; area above the oracle {found.ause:.4f}, at random {found.ause_random:.4f}"
+    )
+    return make_line_chart(title, lines, x_name="share of the pixels that is left out", from_zero=True)
 
 
 def _draw_sweep(content: PageContent) -> Chart | None:

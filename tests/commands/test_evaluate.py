@@ -78,13 +78,20 @@ def test_other_data_is_named_on_the_command_line(run: Path, frames: Path, capsys
 
 
 def test_a_page_has_the_table_and_the_curves_of_the_run(run: Path, tmp_path: Path) -> None:
-    out = tmp_path / "new" / "page.html"
+    out, scores_file = tmp_path / "new" / "page.html", tmp_path / "table.json"
     call = [str(run), "--recipe", str(run / "recipe.yaml"), "data.workers=0", "--html", str(out)]
-    assert evaluate.main(call) == 0
+    assert evaluate.main([*call, "--confidence", "--json", str(scores_file)]) == 0
     page = out.read_text(encoding="utf-8")
     require_valid(page)
     assert all(f"{scores['abs_rel']:.4f}" in page for scores in table(run / "evaluation.json").values())
     assert "training loss" in page
+    confidence = json.loads(scores_file.read_text())[0]["confidence"]
+    # With all pixels kept it is the table's AbsRel, whatever the order; no order is better than that of the errors.
+    expected = table(run / "evaluation.json")["finetuned"]["abs_rel"]
+    assert [confidence[order][0] for order in ("risk", "oracle", "random")] == pytest.approx([expected] * 3, rel=1e-9)
+    pairs = zip(confidence["risk"], confidence["oracle"], strict=True)
+    assert all(risk >= best - 1e-12 for risk, best in pairs)  # where all pixels are kept, they differ by rounding
+    assert f"{confidence['ause']:.4f}, at random {confidence['ause_random']:.4f}" in page
     assert f"finetune evaluate {run} --recipe {run / 'recipe.yaml'} data.workers=0" in page
 
 
@@ -174,6 +181,7 @@ def test_inverse_depth_is_scored_only_if_it_is_accepted(
     [
         (["--predictions", "nowhere"], "nowhere: no such folder"),
         (["--predictions", ".", "--protocol", "plain+flip=true"], "asks for mirrored images"),
+        (["--predictions", ".", "--confidence"], "name a MODEL instead of --predictions"),
         (["--predictions", ".", "model.pth"], "not both"),
         ([], "name a MODEL"),
         (["model.pth", "--meters-per-unit", "0.001"], "--meters-per-unit needs --predictions; a model predicts meters"),
