@@ -65,6 +65,12 @@ def make_parser() -> CommandParser:
         "share the inputs by themselves",
     )
     parser.add_argument("--flip", action="store_true", help="average with the prediction for the mirrored image")
+    parser.add_argument(
+        "--confidence",
+        action="store_true",
+        help="also write <name>_unsure.png, 16 bits: how much the prediction for the mirrored image disagrees, natural "
+        "logarithm times 10,000, so 1000 is 10 %% of depth; next to the preview too; takes about twice the time",
+    )
     parser.add_argument("--skip-existing", action="store_true", help="skip inputs that are done already")
     parser.add_argument(
         "--range",
@@ -192,6 +198,7 @@ def _predict_options(arguments: argparse.Namespace) -> PredictOptions:
         cameras=camera_options(arguments),
         assume_training=assumes_training_camera(arguments),
         batch_size=arguments.batch_size,
+        confidence=arguments.confidence,
     )
 
 

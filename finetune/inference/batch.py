@@ -20,6 +20,7 @@ from tqdm import tqdm
 from finetune.data.camera import Camera, CameraOptions, camera_of
 from finetune.data.readers.exif import guess_camera, has_focal_length
 from finetune.data.readers.files import read_image
+from finetune.inference.confidence import predict_disagreement
 from finetune.inference.inputs import ENDINGS, VIDEO_ENDINGS, Input
 from finetune.inference.network_batches import (
     BatchPredictor,
@@ -94,6 +95,7 @@ class PredictOptions:
         cores: that may be kept busy; None: as many as PyTorch has threads.
         all_inputs: of the whole call, also those of other processes and shards; none: those of this process.
         bar: show a progress bar, if there is a terminal.
+        confidence: also write how much the prediction for the mirrored image disagrees; for images alone.
     """
 
     output: Path
@@ -109,6 +111,7 @@ class PredictOptions:
     cores: int | None = None
     all_inputs: Sequence[Input] = ()
     bar: bool = True
+    confidence: bool = False
 
 
 @dataclass(kw_only=True)
@@ -164,6 +167,9 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: Predi
             "--range auto."
         )
     _require_steps(predictor, options.units_per_meter)
+    video = next((given.path for given in inputs if given.is_video), None)
+    if options.confidence and video is not None:
+        raise FinetuneError(f"{video}: --confidence is for images. Name images alone, or leave it out.")
     _require_cameras(predictor, inputs, options)
     plan = _choose_plan(predictor, inputs, options)
     batch = _Batch(predictor, options, plan)
@@ -280,6 +286,7 @@ class _Batch:
         stem = self._options.output / given.path.stem
         if not given.is_video:
             endings = [self._ending] if self._options.points is None else [self._ending, ".ply"]
+            endings += ["_unsure.png"] if self._options.confidence else []
             return all(path_exists(f"{stem}{ending}") for ending in endings)
         preview = Path(f"{stem}_preview.mp4")
         if not path_exists(preview) or not self._options.frames:
@@ -403,7 +410,15 @@ class _FramePrediction:
         self._notes.check_size(given.path, *image.shape[:2])
         self.check_lens(given, image)
         color_range = self.color_range(given.path, prediction)
-        return lambda: self.write(prediction, stem, color_range, points)
+        disagreement = self._find_disagreement(given, image, prediction) if self._options.confidence else None
+        return lambda: self.write(prediction, stem, color_range, points, disagreement)
+
+    def _find_disagreement(
+        self, given: Input, image: NDArray[np.uint8], prediction: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
+        focal_px = self._find_focal_px(given, image) if self._predictor.canonical else None
+        plain = None if self._options.flip else prediction
+        return predict_disagreement(self._predictor, image, focal_px, plain)
 
     def prepare(self, given: Input, image: NDArray[np.uint8]) -> NetworkInput:
         """
@@ -494,12 +509,17 @@ class _FramePrediction:
         return draw(prediction, color_range)
 
     def write(
-        self, prediction: NDArray[np.float32], stem: Path, color_range: tuple[float, float], points: PointCloud | None
+        self,
+        prediction: NDArray[np.float32],
+        stem: Path,
+        color_range: tuple[float, float],
+        points: PointCloud | None,
+        disagreement: NDArray[np.float32] | None = None,
     ) -> bool:
         """Write all files of a prediction; False if the 16-bit PNG is missing since it cannot hold the depth."""
         if self._files is not None:
-            return self._files.write(prediction, stem, color_range, points)
-        write_inverse(prediction, stem, color_range)
+            return self._files.write(prediction, stem, color_range, points, disagreement)
+        write_inverse(prediction, stem, color_range, disagreement)
         return True
 
 

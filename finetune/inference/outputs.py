@@ -10,12 +10,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.inference.confidence import DISAGREEMENT_UNITS
 from finetune.inference.point_cloud import PointCloud
 from finetune.reporting.images import add_labels, add_legend, colorize
 from finetune.utils.files import explain_write_errors, remove, write_output
 
 MAX_COUNTS = 65535  # the largest 16-bit number
 UNITS_PER_METER = 1000.0
+# Where the colors of a preview of disagreement end: natural logarithm, about a quarter of a depth.
+_MAX_SHOWN = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +37,12 @@ class MeterFiles:
         return MAX_COUNTS / self.units_per_meter
 
     def write(
-        self, depth_m: NDArray[np.float32], stem: Path, range_m: tuple[float, float], points: PointCloud | None = None
+        self,
+        depth_m: NDArray[np.float32],
+        stem: Path,
+        range_m: tuple[float, float],
+        points: PointCloud | None = None,
+        disagreement: NDArray[np.float32] | None = None,
     ) -> bool:
         """
         Write ``<stem>.npy``, ``<stem>.png``, ``<stem>_preview.png`` and, if there are points, ``<stem>.ply``.
@@ -44,6 +52,7 @@ class MeterFiles:
             stem: folder, and name without its ending.
             range_m: ends of the preview's colors, meters.
             points: of this depth.
+            disagreement: (H, W), drawn next to the preview, and written as ``write_disagreement`` does.
 
         Returns:
             False if a depth is beyond ``max_png_m``: then there is no ``<stem>.png``, not even one of an earlier call.
@@ -55,7 +64,7 @@ class MeterFiles:
         if points is not None:
             with explain_write_errors(_add_ending(stem, ".ply")):
                 points.save(_add_ending(stem, ".ply"))
-        write_output(_add_ending(stem, "_preview.png"), _encode_png(meter_preview(depth_m, range_m)[..., ::-1]))
+        _write_preview(stem, meter_preview(depth_m, range_m), disagreement)
         counts_file = _add_ending(stem, ".png")
         if fits:
             write_output(
@@ -92,7 +101,12 @@ def spread_range(values: NDArray[np.float32]) -> tuple[float, float]:
     return low, high
 
 
-def write_inverse(inverse: NDArray[np.float32], stem: Path, ends: tuple[float, float] | None = None) -> None:
+def write_inverse(
+    inverse: NDArray[np.float32],
+    stem: Path,
+    ends: tuple[float, float] | None = None,
+    disagreement: NDArray[np.float32] | None = None,
+) -> None:
     """
     Write ``<stem>_inverse.npy`` and ``<stem>_preview.png``.
 
@@ -100,11 +114,12 @@ def write_inverse(inverse: NDArray[np.float32], stem: Path, ends: tuple[float, f
         inverse: (H, W), inverse depth of unknown scale and shift; larger is nearer.
         stem: folder, and name without its ending.
         ends: inverse depth at the ends of the colors, far and near; None: the smallest and the largest of the image.
+        disagreement: as for ``MeterFiles.write``.
 
     Raises:
         FinetuneError: nothing can be written there.
     """
-    write_output(_add_ending(stem, "_preview.png"), _encode_png(inverse_preview(inverse, ends)[..., ::-1]))
+    _write_preview(stem, inverse_preview(inverse, ends), disagreement)
     write_output(_add_ending(stem, "_inverse.npy"), _encode_npy(inverse))
 
 
@@ -114,6 +129,32 @@ def inverse_preview(inverse: NDArray[np.float32], ends: tuple[float, float] | No
     # Near is blue, as in previews in meters. An image of one value has no range.
     picture = colorize(near - inverse, 0.0, (near - far) or 1.0)
     return add_labels(picture, ("near", "relative, no unit", "far"))
+
+
+def _write_preview(stem: Path, picture: NDArray[np.uint8], disagreement: NDArray[np.float32] | None) -> None:
+    """Write ``<stem>_preview.png``, and what disagreement there is, next to it and as ``<stem>_unsure.png``."""
+    if disagreement is not None:
+        write_disagreement(disagreement, stem)
+        doubt = add_legend(colorize(disagreement, 0.0, _MAX_SHOWN), 0.0, _MAX_SHOWN, "ln")
+        height = max(len(picture), len(doubt))
+        pictures = [np.pad(part, ((0, height - len(part)), (0, 0), (0, 0))) for part in (picture, doubt)]
+        picture = np.hstack(pictures)
+    write_output(_add_ending(stem, "_preview.png"), _encode_png(picture[..., ::-1]))
+
+
+def write_disagreement(disagreement: NDArray[np.float32], stem: Path) -> None:
+    """
+    Write ``<stem>_unsure.png``, 16 bits: natural logarithm times ``DISAGREEMENT_UNITS``; 65535 is that or more.
+
+    Args:
+        disagreement: (H, W), as ``predict_disagreement`` gives it.
+        stem: folder, and name without its ending.
+
+    Raises:
+        FinetuneError: nothing can be written there.
+    """
+    counts = np.minimum(np.rint(disagreement.astype(np.float64) * DISAGREEMENT_UNITS), MAX_COUNTS)
+    write_output(_add_ending(stem, "_unsure.png"), _encode_png(counts.astype(np.uint16)))
 
 
 def _add_ending(stem: Path, ending: str) -> Path:

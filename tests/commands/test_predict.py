@@ -55,6 +55,38 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_confidence_is_the_disagreement_with_the_mirrored_image(
+    metric: str, relative: str, tmp_path: Path, flip: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = write_image(tmp_path / "in" / "a.png")
+    for weights in (metric, relative):
+        out = tmp_path / Path(weights).stem
+        call = [weights, str(image), "--output", str(out), "--device", "cpu", *(["--flip"] if flip else [])]
+        assert main(call) == 0
+        plain = cv2.imread(str(out / "a_preview.png"))
+        # What was done without it is not done yet.
+        assert main([*call, "--confidence", "--skip-existing"]) == 0
+        model, pixels = load_model(weights), read_image(image)
+        one, mirrored = model.predict(pixels), model.predict(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
+        stored = cv2.imread(str(out / "a_unsure.png"), cv2.IMREAD_UNCHANGED)
+        assert stored.dtype == np.uint16 and stored.max() > 10
+        assert np.abs(stored / 10_000 - np.abs(np.log(one) - np.log(mirrored))).max() <= 0.6e-4
+        both = cv2.imread(str(out / "a_preview.png"))
+        assert both.shape[1] == 2 * plain.shape[1]
+        assert (both[: plain.shape[0], : plain.shape[1]] == plain).all()
+        capsys.readouterr()
+        assert main([*call, "--confidence", "--skip-existing"]) == 0
+        assert "1 were there already" in capsys.readouterr().out
+
+
+def test_confidence_is_not_for_videos(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "walk.mp4").write_bytes(b"")
+    call = [metric, str(tmp_path / "walk.mp4"), "--output", str(tmp_path / "out"), "--confidence"]
+    assert main(call) == 2
+    assert "walk.mp4: --confidence is for images. Name images alone, or leave it out" in capsys.readouterr().err
+
+
 def test_metric_files_hold_meters_and_millimeters(metric: str, tmp_path: Path) -> None:
     image, out = write_image(tmp_path / "in" / "a.b.png"), tmp_path / "new" / "out"
     assert main([metric, str(image), "--output", str(out), "--device", "cpu"]) == 0
