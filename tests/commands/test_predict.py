@@ -64,15 +64,15 @@ def test_confidence_is_the_disagreement_with_the_mirrored_image(
         out = tmp_path / Path(weights).stem
         call = [weights, str(image), "--output", str(out), "--device", "cpu", *(["--flip"] if flip else [])]
         assert main(call) == 0
-        plain = cv2.imread(str(out / "a_preview.png"))
+        plain = np.asarray(cv2.imread(str(out / "a_preview.png")))
         # What was done without it is not done yet.
         assert main([*call, "--confidence", "--skip-existing"]) == 0
         model, pixels = load_model(weights), read_image(image)
         one, mirrored = model.predict(pixels), model.predict(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
-        stored = cv2.imread(str(out / "a_unsure.png"), cv2.IMREAD_UNCHANGED)
+        stored = np.asarray(cv2.imread(str(out / "a_unsure.png"), cv2.IMREAD_UNCHANGED))
         assert stored.dtype == np.uint16 and stored.max() > 10
         assert np.abs(stored / 10_000 - np.abs(np.log(one) - np.log(mirrored))).max() <= 0.6e-4
-        both = cv2.imread(str(out / "a_preview.png"))
+        both = np.asarray(cv2.imread(str(out / "a_preview.png")))
         assert both.shape[1] == 2 * plain.shape[1]
         assert (both[: plain.shape[0], : plain.shape[1]] == plain).all()
         capsys.readouterr()
