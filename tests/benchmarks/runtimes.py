@@ -1,13 +1,14 @@
 """What a runtime takes and costs: time, size, and on ``data/room`` the difference in meters and AbsRel.
 
     python -m finetune train recipes/room_tiny.yaml
-    python -m tests.benchmarks.runtimes [--model runs/room_tiny] [--rounds 5] [--threads 2]
+    python -m tests.benchmarks.runtimes [--model runs/room_tiny] [--rounds 5] [--threads 2] [--keep FOLDER]
 
 **Time and size**: vits at 518x686, batch 1, two threads, with drawn weights, which take as long as trained ones. One
 image in turn through each, the fastest of ``--rounds``, relative to PyTorch; the largest ratio of two rounds says how
 busy the machine was. INT8 is quantized by two drawn images, as ranges change no time. **Meters**: the model of
 ``--model``, exported by the same code, on the validation frames of ``recipes/room_tiny.yaml``: the largest and the mean
-difference from PyTorch in float32, and AbsRel. Prints the table as Markdown.
+difference from PyTorch in float32, and AbsRel. Prints the table as Markdown. What is finished in the folder ``--keep``
+is not measured again.
 
 Exits 1 where OpenVINO in float32 is slower than onnxruntime in float32.
 """
@@ -15,10 +16,11 @@ Exits 1 where OpenVINO in float32 is slower than onnxruntime in float32.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SIZE = (518, 686)
 PYTORCH, ONNX, ONNX_INT8 = "PyTorch float32", "onnxruntime float32", "onnxruntime int8"
 OPENVINO, OPENVINO_BF16, OPENVINO_INT8 = "OpenVINO float32", "OpenVINO bfloat16", "OpenVINO int8"
+# Name of the row -> name of the number -> the number.
+Table = dict[str, dict[str, float]]
 Run = Callable[[NDArray[np.float32]], NDArray[np.float32]]
 
 
@@ -64,7 +68,7 @@ def write_runtimes(
     from finetune.export.options import ExportOptions
     from finetune.inference.exported import OPENVINO_FILE, OnnxEngine, import_openvino
 
-    folder.mkdir()
+    folder.mkdir(parents=True)
     exporter = Onnx(ExportOptions(image_size=(images[0].shape[2], images[0].shape[3])))
     exporter.write_graph(predictor, folder / "float32.onnx")
     inputs = [{INPUT: image} for image in images]
@@ -109,8 +113,8 @@ def _megabytes(path: Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
-def time_vits(folder: Path, rounds: int, threads: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Milliseconds and megabytes of each row."""
+def time_vits(folder: Path, rounds: int, threads: int) -> Table:
+    """Of each row: ``ms`` and ``megabytes``."""
     from finetune.data.preprocessing import Preprocessing
     from finetune.export.speed import time_in_turn
     from finetune.inference.predictor import Predictor
@@ -128,24 +132,15 @@ def time_vits(folder: Path, rounds: int, threads: int) -> tuple[dict[str, float]
     pixels = drawn_image(*SIZE).numpy()
     runtimes = write_runtimes(predictor, folder, [pixels, pixels[..., ::-1].copy()], threads)
     times_ms = time_in_turn({name: _call(runtime, pixels) for name, runtime in runtimes.items()}, rounds)
-    return times_ms, {name: runtime.megabytes for name, runtime in runtimes.items()}
+    return {name: {"ms": times_ms[name], "megabytes": runtime.megabytes} for name, runtime in runtimes.items()}
 
 
 def _call(runtime: Runtime, pixels: NDArray[np.float32]) -> Callable[[], object]:
     return lambda: runtime.run(pixels)
 
 
-@dataclass
-class Meters:
-    """Difference from PyTorch in meters, largest and mean, and AbsRel."""
-
-    largest: float
-    mean: float
-    abs_rel: float
-
-
-def compare_meters(model: str, folder: Path, threads: int) -> dict[str, Meters]:
-    """The rows on the validation frames of ``data/room``, each frame at the size of its measured depth."""
+def compare_meters(model: str, folder: Path, threads: int) -> Table:
+    """Of each row, on the frames of ``data/room``: ``largest`` and ``mean`` difference, meters, and ``abs_rel``."""
     import torch
     from accelerate import Accelerator
 
@@ -174,22 +169,30 @@ def compare_meters(model: str, folder: Path, threads: int) -> dict[str, Meters]:
     for name, runtime in runtimes.items():
         off = [np.abs(runtime.run(frame.image.numpy()) - own) for frame, own in zip(frames, expected, strict=True)]
         largest, mean = max(float(one.max()) for one in off), float(np.mean([one.mean() for one in off]))
-        found[name] = Meters(largest, mean, scores.rows[name]["abs_rel"])
+        found[name] = {"largest": largest, "mean": mean, "abs_rel": scores.rows[name]["abs_rel"]}
     return found
 
 
-def format_table(times_ms: Mapping[str, float], megabytes: Mapping[str, float], meters: Mapping[str, Meters]) -> str:
+def recall(path: Path, measure: Callable[[], Table]) -> Table:
+    """What is in a file, or what is measured now and written to it."""
+    if not path.exists():
+        path.write_text(json.dumps(measure()))
+    found: Table = json.loads(path.read_text())
+    return found
+
+
+def format_table(vits: Table, meters: Table) -> str:
     """Markdown."""
     lines = [
         "| runtime | time | MB | largest difference, mm | mean, mm | AbsRel |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
-    for name, time_ms in times_ms.items():
+    for name, row in vits.items():
         off = meters[name]
-        slower = name == OPENVINO and time_ms > times_ms[ONNX]
+        slower = " (slower than onnxruntime)" if name == OPENVINO and row["ms"] > vits[ONNX]["ms"] else ""
         lines.append(
-            f"| {name}{' (slower than onnxruntime)' if slower else ''} | {time_ms / times_ms[PYTORCH]:.2f} | "
-            f"{megabytes[name]:.0f} | {1000 * off.largest:.2g} | {1000 * off.mean:.2g} | {off.abs_rel:.4f} |"
+            f"| {name}{slower} | {row['ms'] / vits[PYTORCH]['ms']:.2f} | {row['megabytes']:.0f} | "
+            f"{1000 * off['largest']:.3g} | {1000 * off['mean']:.2g} | {off['abs_rel']:.4f} |"
         )
     return "\n".join(lines)
 
@@ -200,6 +203,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--model", default="runs/room_tiny")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--keep", type=Path, metavar="FOLDER")
     arguments = parser.parse_args(argv)
     configure_threading()
     import torch
@@ -207,10 +211,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     torch.set_num_threads(arguments.threads)
     model = str(Path(arguments.model).resolve()) if Path(arguments.model).exists() else arguments.model
     with tempfile.TemporaryDirectory() as folder:
-        meters = compare_meters(model, Path(folder, "room"), arguments.threads)
-        times_ms, megabytes = time_vits(Path(folder, "vits"), arguments.rounds, arguments.threads)
+        kept = Path(arguments.keep or folder)
+        kept.mkdir(parents=True, exist_ok=True)
+        meters = recall(kept / "meters.json", lambda: compare_meters(model, Path(folder, "room"), arguments.threads))
+        vits = recall(kept / "vits.json", lambda: time_vits(Path(folder, "vits"), arguments.rounds, arguments.threads))
+    times_ms = {name: row["ms"] for name, row in vits.items()}
     print(f"PyTorch took {times_ms[PYTORCH]:.0f} ms for vits at {SIZE[0]}x{SIZE[1]}, {arguments.threads} threads\n")
-    print(format_table(times_ms, megabytes, meters))
+    print(format_table(vits, meters))
     return int(times_ms[OPENVINO] > times_ms[ONNX])
 
 
