@@ -29,7 +29,7 @@ def make_parser() -> CommandParser:
         "stores and millions of files. The samples of a run stay the same, in the same order. Frames of data.train "
         "become as small as the network sees them; those of data.val stay as they are. A call that was stopped goes "
         "on when it is made again.",
-        example="finetune pack recipes/room_tiny.yaml --output data/room_packed",
+        example="finetune pack recipes/room_tiny.yaml --output packed/room",
     )
     add_recipe_argument(parser)
     parser.add_argument("--output", type=expand_path, required=True, metavar="DIR", help="the folder to make")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from finetune.utils.errors import FileFault
 from finetune.utils.files import write_file
 from finetune.utils.paths import is_file, is_folder, list_folder, path_exists
 
+# A scheme has two letters or more: C:/ is a disk of Windows. pathlib makes one slash of two.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")
 SUMMARY, RECIPE, PREVIEW, INTRINSICS = "prepare.json", "recipe.yaml", "preview.html", "intrinsics.json"
 TRAIN, VAL, POSES, FACTS = "train.txt", "val.txt", "poses", "frames.csv"
 
@@ -33,6 +36,8 @@ def require_output(output: Path, *, overwrite: bool, mark: str = SUMMARY, comman
     Raises:
         FileFault: something is there, and it may not be replaced.
     """
+    if _URL.match(str(output)):
+        raise FileFault(output, "is a URL", "Name a local folder as --output, and copy it where it shall be")
     if not path_exists(output) or (is_folder(output) and not list_folder(output)):
         return
     if not is_folder(output):

@@ -48,6 +48,8 @@ def run_tasks(work: Callable[[_Task], _Done], tasks: Sequence[Callable[[], _Task
         for make in tasks:
             yield work(make())
         return
+    # Each process is to compute on one core, and OpenBLAS reads this when it is loaded.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     pool = ProcessPoolExecutor(workers, get_context("spawn"), partial(_start_worker, work))
     try:
         yield from _keep_busy(pool, tasks, 2 * workers)

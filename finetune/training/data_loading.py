@@ -43,10 +43,10 @@ class Loading:
         own = "the network" if self.device.type == "cpu" else f"the {_name(self.device)}"
         cores = count_noun(self.cores, "core")
         if not self.workers:
-            return f"data: read between the steps (data.workers 0; {cores} for it and {own})"
+            return f"read between the steps (data.workers 0; {cores} for it and {own})"
         pinned = ", pinned memory" if self.pin_memory else ""
         ahead = "1 batch" if self.prefetch == 1 else f"{self.prefetch} batches"
-        return f"data: {count_noun(self.workers, 'worker')}, {ahead} ahead each{pinned} ({cores} for them and {own})"
+        return f"read by {count_noun(self.workers, 'worker')}, {ahead} ahead each{pinned} ({cores} for them and {own})"
 
     def describe_wait(self, waited_s: float, step_s: float) -> str | None:
         """

@@ -19,7 +19,7 @@ from finetune.training.trackers import describe_trackers
 from finetune.utils.paths import is_file
 from finetune.utils.text import count_noun
 
-MAX_LINES = 11  # before the bar, besides the one that says what the run takes
+MAX_LINES = 12  # before the bar, besides the one that says what the run takes
 _WIDTH = 8  # columns for the name of a group
 
 
@@ -62,7 +62,11 @@ def opening_lines(
     groups = {
         "trains": [_what(run), _where_it_runs(record)],
         "from": _origin(startup),
-        "on": [_data(run.recipe), *([str(startup.baselines)] if startup.baselines else [])],
+        "on": [
+            _data(run.recipe),
+            run.waits.loading.describe(),
+            *([str(startup.baselines)] if startup.baselines else []),
+        ],
         "to": _results(run.recipe, run.folder),
     }
     lines = [

@@ -211,7 +211,6 @@ def _say_start(run: Run, startup: Startup, record: Mapping[str, object], remarks
     lines, left_out = opening_lines(run, startup, record, remarks)
     for line in lines:
         (warn if line.startswith("warning") else say)(line)
-    say(run.waits.loading.describe())
     for sentence in (*left_out, *remarks.details):
         detail(sentence)
 

@@ -509,8 +509,8 @@ def test_a_recipe_travels_and_does_not_change(tmp_path: Path) -> None:
         ("      root: .", "      root: .\n      depth_is: ranges", 10,
          "data.train.0.depth_is is 'ranges'; expected one of z, range. Did you mean range?"),
         ("run:", "export: [oficial]\nrun:", 16,
-         "export is ['oficial']; expected a list out of adapter, huggingface, official, onnx, each once; perhaps "
-         "official."),
+         "export is ['oficial']; expected a list out of adapter, huggingface, official, onnx, openvino, each once; "
+         "perhaps official."),
         ("run:", "evaluation: {protocols: plane}\nrun:", 16,
          "evaluation.protocols is 'plane'; expected a list of 1 or more texts, or null."),
         ("run:", "evaluation: {protocols: [plane]}\nrun:", 16,

@@ -39,8 +39,8 @@ def test_what_the_recipe_says_is_taken() -> None:
 
 
 def test_the_choice_is_said() -> None:
-    assert of(8).describe() == "data: 8 workers, 4 batches ahead each, pinned memory (16 cores for them and the GPU)"
-    assert of(0, 1, CPU).describe() == "data: read between the steps (data.workers 0; 1 core for it and the network)"
+    assert of(8).describe() == "read by 8 workers, 4 batches ahead each, pinned memory (16 cores for them and the GPU)"
+    assert of(0, 1, CPU).describe() == "read between the steps (data.workers 0; 1 core for it and the network)"
 
 
 def test_a_wait_says_how_many_workers_would_be_enough() -> None:

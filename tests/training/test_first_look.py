@@ -37,7 +37,7 @@ def test_the_first_lines_of_the_room_are_four_groups(tmp_path: Path, capsys: pyt
     assert launch(recipe, *places, f"data.train.0.root={root}", f"data.val.0.root={root}", *SHORT) == 0
     printed = capsys.readouterr().out
     lines = opening(printed)
-    assert len(lines) == 8
+    assert len(lines) == 9
     found = groups(lines)
     assert list(found) == ["trains", "from", "on", "to"]
     what, where = found["trains"]
@@ -48,7 +48,9 @@ def test_the_first_lines_of_the_room_are_four_groups(tmp_path: Path, capsys: pyt
         f"{weights} (relative, tiny, license Apache-2.0)",
         "loaded: the whole encoder, the decoder but its last layer, which is fitted to your frames",
     ]
-    assert found["on"] == [
+    frames, reading, baselines = found["on"]
+    assert reading.startswith("read by 1 worker, 2 batches ahead each (")
+    assert [frames, baselines] == [
         "50 frames to train and 10 to validate, seen at 126x168 (height x width)",
         "baselines from 50 training frames: constant_median answers 1.720 m everywhere, best_constant 1.319 m; "
         "base_fitted_scale is your checkpoint with one scale and shift",
@@ -111,7 +113,7 @@ def test_the_first_lines_of_a_run_with_warnings_count_those_that_do_not_fit(
     assert list(groups(lines)) == ["trains", "from", "on", "to"]
     environment = tmp_path / "runs" / "small" / "environment.json"
     warnings = [line for line in lines if line.startswith("warning")]
-    assert len(warnings) == MAX_LINES - 8 - 1
+    assert len(warnings) == MAX_LINES - 9 - 1
     kept = json.loads(environment.read_text())["remarks"]["warnings"]
     assert len(kept) > len(warnings)
     assert lines[-1] == f"and {len(kept) - len(warnings)} more: --verbose shows them, {environment} keeps them"
