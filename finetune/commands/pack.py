@@ -74,7 +74,7 @@ def _pack_or_say_what_is_kept(arguments: argparse.Namespace) -> int:
         Interrupted: by a signal; says whether a later call goes on.
         FinetuneError: see ``pack_recipe``.
     """
-    from finetune.prepare.packing.pack_folder import unfinished_folder
+    from finetune.prepare.unfinished_folder import PACKING, unfinished_folder
     from finetune.utils.errors import FinetuneError
     from finetune.utils.signals import Interrupted
 
@@ -83,12 +83,12 @@ def _pack_or_say_what_is_kept(arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt as error:
         number = error.number if isinstance(error, Interrupted) else signal.SIGINT
         kept = "The shards that are whole are kept: call again, with the same words, to go on."
-        if not is_folder(unfinished_folder(arguments.output)):
+        if not is_folder(unfinished_folder(arguments.output, PACKING)):
             kept = "No shard was whole yet, so nothing is kept: call again to begin."
         raise Interrupted(number, kept) from None
     except FinetuneError:
-        if is_folder(unfinished_folder(arguments.output)):
-            LOGGER.info("Shards that are whole are kept in %s.", unfinished_folder(arguments.output))
+        if is_folder(unfinished_folder(arguments.output, PACKING)):
+            LOGGER.info("Shards that are whole are kept in %s.", unfinished_folder(arguments.output, PACKING))
         raise
 
 

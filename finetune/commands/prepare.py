@@ -100,7 +100,7 @@ def _prepare_or_say_what_is_kept(kind: str, module: RecordingKind, arguments: ar
     Raises:
         Interrupted: by a signal; says whether a later call goes on.
     """
-    from finetune.prepare.journal import unfinished_folder
+    from finetune.prepare.unfinished_folder import PREPARING, unfinished_folder
     from finetune.utils.signals import Interrupted
 
     try:
@@ -108,15 +108,15 @@ def _prepare_or_say_what_is_kept(kind: str, module: RecordingKind, arguments: ar
     except KeyboardInterrupt as error:
         number, saved = (error.number, error.saved) if isinstance(error, Interrupted) else (signal.SIGINT, "")
         kept = "The frames that are done are kept: call again, with the same words, to go on."
-        if not is_folder(unfinished_folder(arguments.output)):
+        if not is_folder(unfinished_folder(arguments.output, PREPARING)):
             kept = "No frame was done yet, so nothing is kept: call again to begin."
         raise Interrupted(number, saved or kept) from None
 
 
 def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) -> int:
-    from finetune.prepare.journal import unfinished_folder
     from finetune.prepare.output_folder import require_output
     from finetune.prepare.run_prepare import PrepareOptions, prepare_frames
+    from finetune.prepare.unfinished_folder import PREPARING, unfinished_folder
     from finetune.prepare.workers import default_workers
     from finetune.prepare.writer import DepthLimits
     from finetune.utils.signals import Interrupted, Interrupts
@@ -143,7 +143,7 @@ def _prepare(kind: str, module: RecordingKind, arguments: argparse.Namespace) ->
         with Interrupts(), _options_named():
             prepared = prepare_frames(source, options)
     except FinetuneError as error:
-        kept = unfinished_folder(arguments.output)
+        kept = unfinished_folder(arguments.output, PREPARING)
         if is_folder(kept):
             skip = "; with --skip-bad it leaves out what cannot be read" if isinstance(error, DataError) else ""
             LOGGER.info("The frames that are done are kept in %s: the same call goes on%s.", kept, skip)

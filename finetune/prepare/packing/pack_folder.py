@@ -5,17 +5,14 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Self
 
 from finetune.data.packing.pack_info import PackIndex, shard_name
-from finetune.prepare.file_lock import open_locked
-from finetune.utils.errors import DataError, FileFault
+from finetune.prepare.unfinished_folder import PACKING, UnfinishedFolder
+from finetune.utils.errors import DataError
 from finetune.utils.files import move_into_place, remove, write_file
-from finetune.utils.paths import is_file, make_folder, path_exists
+from finetune.utils.paths import is_file, make_folder
 
 _REQUEST = "request.json"
 _NOTES = "shards"
@@ -51,18 +48,8 @@ class WrittenShard:
     index: PackIndex
 
 
-def unfinished_folder(output: Path) -> Path:
-    """The hidden folder next to the output, in which a call writes until all is done."""
-    return output.with_name(f".{output.name}.packing")
-
-
-class PackFolder:
-    """What ``unfinished_folder`` holds: the request, the folder that becomes the output, and notes of its shards.
-
-    Attributes:
-        folder: the hidden folder.
-        content: the folder in it that becomes the output.
-    """
+class PackFolder(UnfinishedFolder):
+    """The request, and notes of the shards that are written."""
 
     def __init__(self, output: Path, request: Mapping[str, object]) -> None:
         """
@@ -70,12 +57,8 @@ class PackFolder:
             output: the folder that will be made.
             request: what decides the shards, as JSON takes it.
         """
-        self.folder = unfinished_folder(output)
-        self.content = self.folder / output.name
-        self._output = output
-        self._request = json.loads(json.dumps(request))
-        self._made: list[Path] = []  # folders on the way to it, the innermost first
-        self._lock: IO[bytes] | None = None
+        begun = "by a recipe with other data, another size or other options"
+        super().__init__(output, request, doing=PACKING, begun=begun)
 
     def open(self, *, overwrite: bool) -> None:
         """
@@ -88,22 +71,8 @@ class PackFolder:
             FileFault: another request was begun, or another process is at work on it.
             OSError: the folder cannot be made.
         """
-        self._made = [folder for folder in self.folder.parents if not path_exists(folder)]
-        make_folder(self.folder)
-        self._lock = open_locked(self.folder / "lock", self._output, "packing")
-        begun = self._read_request()
-        if begun is not None and begun != self._request:
-            if not overwrite:
-                self.close()  # not of this request: nothing of it may be discarded
-                raise FileFault(
-                    self._output,
-                    "was begun by a recipe with other data, another size or other options; what was done then is in "
-                    f"{self.folder}",
-                    "Call as before to go on, or add --overwrite to begin again",
-                )
-            begun = None
-        if begun is None:
-            remove(self.content)
+        self._lock("lock")
+        if not self._goes_on(self._read_request(), overwrite=overwrite):
             remove(self.folder / _NOTES)
             write_file(self.folder / _REQUEST, json.dumps(self._request))
         make_folder(self.content)
@@ -148,35 +117,8 @@ class PackFolder:
         move_into_place(self.content, self._output)
         self.discard()
 
-    def discard(self) -> None:
-        """Remove all of it, and the folders that were made for it and are empty."""
-        remove(self.folder)
-        self.close()
-        for folder in self._made:
-            with suppress(OSError):  # the output is in it
-                folder.rmdir()
-
-    def discard_if_empty(self) -> None:
-        """``discard`` if no shard is written: then no later call has a use for it."""
-        if self._lock is None or any((self.folder / _NOTES).rglob("*.json")):
-            return
-        # If the disk is gone, this fails too, and must not hide the first error.
-        with suppress(OSError):
-            self.discard()
-
-    def close(self) -> None:
-        """Let another process have it."""
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def _holds_something(self) -> bool:
+        return any((self.folder / _NOTES).rglob("*.json"))
 
     def _read_request(self) -> object:
         """The request that was begun; None where there is none that can be read."""
