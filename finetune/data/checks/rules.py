@@ -153,8 +153,8 @@ def _find_misregistration(entry: Entry) -> Iterator[Finding]:
             key=entry.key,
             evidence=f"depth does not belong to its image: {numbers}, and moved by up to a sixth of the width by no "
             f"more than {_percent(found.rise.best)}, which is chance",
-            fix=f"Check that each line of {entry.key} names the depth of its own image, registered to it "
-            f"({entry.where})",
+            fix=f"Check that each line of {entry.key} names the depth of its own image, registered to it, and that its "
+            f"numbers are distances, not heights or labels ({entry.where})",
         )
 
 
