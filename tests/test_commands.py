@@ -11,7 +11,7 @@ from types import ModuleType
 import pytest
 
 from finetune import __main__
-from finetune.commands import evaluate, predict, train
+from finetune.commands import evaluate, export, predict, train
 from finetune.commands.runner import import_without_gc
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -189,6 +189,8 @@ def test_an_unknown_command_names_those_there_are(capsys: pytest.CaptureFixture[
         (evaluate, ["a", "--recipe", "b", "--protocl=plain"], " Did you mean --protocol?"),
         (predict, ["a", "b", "--output", "c", "--skip_existing", "--what"], " Did you mean --skip-existing?"),
         (predict, ["a", "b", "--output", "c", "--zzz"], ""),
+        # The sentence begins with an option that there is.
+        (export, ["a", "--to", "onnx", "--output", "c", "--resize"], ""),
         (train, [], ""),
     ],
 )

@@ -122,8 +122,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if arguments.resize and arguments.dynamic:
         parser.error("--resize is for images of one size, that of --image: leave out --dynamic")
     arguments.precision = "float16" if arguments.half else arguments.precision or "float32"
-    if arguments.recipe and arguments.precision not in ("float16", "mixed"):
-        parser.error("--recipe is for --precision float16 and mixed, which are measured on its validation frames")
+    if arguments.recipe and (arguments.to != "onnx" or arguments.precision not in ("float16", "mixed")):
+        parser.error("--recipe is for --precision float16 and mixed of onnx, measured on its validation frames")
     _require_int8_options(parser, arguments)
     _require_push_options(parser, arguments)
     return run_command(lambda: _export(arguments), "Nothing was exported; call again.")

@@ -18,7 +18,7 @@ from typing import IO, NoReturn
 
 from finetune.utils.errors import DataError, FileFault, FinetuneError, ProcessError
 from finetune.utils.files import NAME_A_FILE, write_output
-from finetune.utils.signals import Interrupted, ignore_dead_workers
+from finetune.utils.signals import Interrupted, end_workers, ignore_dead_workers
 from finetune.utils.streams import lasting_streams
 from finetune.utils.text import did_you_mean, nearest
 
@@ -91,7 +91,9 @@ class CommandParser(argparse.ArgumentParser):
     def _option_meant(self, words: str) -> str | None:
         """The option that the first of ``words`` is probably meant to be; None if it is not written like an option."""
         word = words.split(" ")[0].partition("=")[0]
-        return nearest(word, list(self._option_string_actions)) if word.startswith("--") else None
+        if not word.startswith("--") or word in self._option_string_actions:
+            return None  # the sentence begins with an option that there is
+        return nearest(word, list(self._option_string_actions))
 
     def _print_message(self, message: str, file: IO[str] | None = None) -> None:  # type: ignore[override]
         to_error = file is None or file is sys.stderr
@@ -139,7 +141,11 @@ def run_command(
         is wrong, 130 interrupted by SIGINT, 143 by SIGTERM.
     """
     with lasting_streams(), _log_to_standard_error(), _quiet_resource_errors():
-        return _run_guarded(action, after_interrupt, of_memory)
+        status = _run_guarded(action, after_interrupt, of_memory)
+        if status and "torch" in sys.modules:
+            # Half-made objects that are freed only at exit would print tracebacks, which are held back only here.
+            gc.collect()
+        return status
 
 
 def _run_guarded(action: Callable[[], int | None], after_interrupt: str, of_memory: str) -> int:
@@ -242,6 +248,7 @@ def _exit_status(error: FinetuneError) -> int:
     """The exit status of ``error``, which is printed."""
     if isinstance(error, ProcessError):
         ignore_dead_workers()
+        end_workers()
     # All processes of a launch find the same fault of a recipe, but only one of them reads a given sample.
     if isinstance(error, DataError | ProcessError) or os.environ.get("LOCAL_RANK", "0") == "0":
         print_error(str(error))

@@ -122,14 +122,14 @@ def main(argv: Any = None) -> int:
     runtime = asked.runtime or RUNTIMES.get(asked.engine.suffix, "openvino")
     try:
         asked.engine.stat()  # a missing file is told by its name
+        pack, faults = np.load(Path(__file__).with_name("check.npz")), []
+        about = json.loads(str(pack["about"]))
         name, run = open_engine(runtime, asked.engine, asked.device)
     except Exception as error:  # noqa: BLE001
         reason = f"cannot be loaded by {runtime}: {error}"
         if isinstance(error, ImportError):
             reason = f"needs the package {error.name}, which is not installed here"
         parser.exit(2, " ".join(f"{asked.engine} {reason}".split()) + "\n")
-    pack, faults = np.load(Path(__file__).with_name("check.npz")), []
-    about = json.loads(str(pack["about"]))
     print(f"{asked.engine}: {name}; expected is {about['model']}, {about['precision']}")
     for i in range(about["images"]):
         inputs, expected, took_s = {name: pack[f"{name}_{i}"] for name in about["inputs"]}, pack[f"expected_{i}"], [0.0]

@@ -142,7 +142,7 @@ def write_check_pack(
     *,
     model: str,
     precision: str,
-    input_type: str = "float32",
+    input_type: str,
     tolerance: float = TOLERANCE,
 ) -> None:
     """

@@ -103,7 +103,15 @@ class Onnx(Exporter):
             own = self.open(output)
             cases = [CheckCase(case.inputs, own.run_inputs(case.inputs)) for case in cases]
         folder = check_folder(output, self.suffix)
-        write_check_pack(folder, cases, predictor, model=output.name, precision=self.options.precision)
+        options = self.options
+        write_check_pack(
+            folder,
+            cases,
+            predictor,
+            model=output.name,
+            precision=options.precision,
+            input_type=options.input_type,
+        )
 
     def judge(self, quantizer: Quantizer, predictor: Predictor) -> None:
         """

@@ -6,6 +6,7 @@ import ctypes
 import importlib.util
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -30,9 +31,11 @@ from finetune.export.options import ExportOptions
 from finetune.export.test_image import draw_dead_leaves
 from finetune.inference.predictor import Predictor, load_model
 from finetune.utils.errors import ResultError
+from tests.conftest import ROOT
 from tests.small_models import write_model
 
 SIZE = (28, 42)
+SCRIPT = ROOT / "finetune" / "export"
 MEAN = np.array([0.485, 0.456, 0.406], np.float32).reshape(3, 1, 1)
 STD = np.array([0.229, 0.224, 0.225], np.float32).reshape(3, 1, 1)
 RUNTIMES = ["onnxruntime", "openvino", "tensorrt"]
@@ -82,7 +85,7 @@ def pack(predictor: Predictor, tmp_path_factory: pytest.TempPathFactory) -> Path
     prepare = Preprocessing(input_size=SIZE)
     images = [prepare(draw_dead_leaves(*SIZE, seed))[None] for seed in range(3)]
     cases = [CheckCase({"image": pixels}, predict(pixels)) for pixels in images]
-    write_check_pack(folder, cases, predictor, model="m.onnx", precision="float32")
+    write_check_pack(folder, cases, predictor, model="m.onnx", precision="float32", input_type="float32")
     return folder
 
 
@@ -276,7 +279,9 @@ def test_the_script_is_short_and_needs_only_numpy(pack: Path) -> None:
 def test_the_pack_says_what_it_holds(predictor: Predictor, tmp_path: Path) -> None:
     options = ExportOptions(image_size=(40, 60), batch=2)
     cases = make_check_cases(predictor, draw_dead_leaves(40, 60), options)
-    write_check_pack(tmp_path / "m.check", cases, predictor, model="m", precision="float16", tolerance=0.01)
+    write_check_pack(
+        tmp_path / "m.check", cases, predictor, model="m", precision="float16", input_type="float32", tolerance=0.01
+    )
     with np.load(tmp_path / "m.check" / "check.npz") as pack:
         about = json.loads(str(pack["about"]))
         assert about["sizes"] == [[2, 3, 28, 42]] * 3
@@ -311,3 +316,27 @@ def test_an_export_that_its_own_pack_calls_wrong_is_refused(pack: Path, tmp_path
 def test_the_pack_is_next_to_its_export(tmp_path: Path) -> None:
     assert check_folder(tmp_path / "room.v2.onnx", ".onnx") == tmp_path / "room.v2.check"
     assert check_folder(tmp_path / "room.v2", "") == tmp_path / "room.v2.check"
+
+
+def test_channels_of_raw_images_are_told_too() -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (1, 4, 6, 3)).astype(np.uint8)
+    expected = (1.0 + frame[..., 2] / 100.0)[:, None].astype(np.float32)
+    about = {"input": "uint8", "unit": "m", "tolerance": 1e-3, "max_depth_m": 10.0}
+    about |= {"mean": MEAN.ravel().tolist(), "std": STD.ravel().tolist()}
+    script = load_script(SCRIPT)
+
+    def swapped(given: dict[str, np.ndarray]) -> np.ndarray:
+        return (1.0 + given["image"][..., 0] / 100.0)[:, None].astype(np.float32)
+
+    assert script.judge_answer(swapped({"image": frame}), expected, about)[1].startswith("more than")
+    assert script.find_cause(swapped, {"image": frame}, expected, about) == ": red and blue are swapped"
+
+
+def test_without_its_numbers_the_script_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    engine = write_engine(tmp_path / "m.onnx")
+    (tmp_path / "alone").mkdir()
+    shutil.copy(SCRIPT / "check_engine.py", tmp_path / "alone")
+    with pytest.raises(SystemExit) as stop:
+        load_script(tmp_path / "alone").main([str(engine)])
+    assert stop.value.code == 2
+    assert "check.npz" in capsys.readouterr().err

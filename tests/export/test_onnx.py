@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -194,6 +195,9 @@ def test_frames_as_they_are_go_in_and_depth_of_their_size_comes_out(
     session = onnxruntime.InferenceSession(str(out))
     (given,) = session.get_inputs()
     assert (given.shape, given.type) == ([2, 60, 90, 3], "tensor(uint8)")
+    # The pack must know what goes in, to name exchanged channels.
+    with np.load(tmp_path / "m.check" / "check.npz") as pack:
+        assert json.loads(str(pack["about"]))["input"] == "uint8"
     model = load_model(weights)
     images = [image(60, 90), image(60, 90)[::-1].copy()]
     (found,) = session.run(None, {"image": np.stack(images)})

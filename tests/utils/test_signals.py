@@ -1,5 +1,6 @@
 """Runs as processes that are asked to end, or killed, and go on as if they had not been."""
 
+import multiprocessing
 import os
 import random
 import signal
@@ -14,7 +15,7 @@ import psutil
 import pytest
 
 from finetune.utils.manifest import verify_manifest
-from finetune.utils.signals import Interrupted, Interrupts
+from finetune.utils.signals import Interrupted, Interrupts, end_workers
 from tests.conftest import ROOT, write_recipe
 from tests.runs import require_same, rows, train_command, without_gpu
 
@@ -272,3 +273,10 @@ def test_an_ignored_signal_stays_ignored() -> None:
         assert interrupts.number == 0
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_processes_that_read_data_are_ended_before_the_last_sentence() -> None:
+    child = multiprocessing.get_context("fork").Process(target=time.sleep, args=(60,))
+    child.start()
+    end_workers()
+    assert child.exitcode == -signal.SIGKILL
