@@ -141,18 +141,14 @@ def run_command(
         is wrong, 130 interrupted by SIGINT, 143 by SIGTERM.
     """
     with lasting_streams(), _log_to_standard_error(), _quiet_resource_errors():
-        status = _run_guarded(action, after_interrupt, of_memory)
-        if status and "torch" in sys.modules:
-            # Half-made objects that are freed only at exit would print tracebacks, which are held back only here.
-            gc.collect()
-        return status
+        return _run_guarded(action, after_interrupt, of_memory)
 
 
 def _run_guarded(action: Callable[[], int | None], after_interrupt: str, of_memory: str) -> int:
     try:
         return action() or 0
     except FinetuneError as error:
-        return _exit_status(error)
+        stopped = error
     except Interrupted as interrupted:
         if os.environ.get("LOCAL_RANK", "0") == "0":
             name = signal.Signals(interrupted.number).name
@@ -163,21 +159,31 @@ def _run_guarded(action: Callable[[], int | None], after_interrupt: str, of_memo
         return 130
     except Exception as error:
         ignore_dead_workers()  # they would raise while this error is explained
-        if _import_ran_out_of_memory(error):
-            return _exit_status(
-                ProcessError(
-                    "Memory ran out while the program was loaded: this process may not have as much as torch alone "
-                    "takes (ulimit -v, a container's limit, or other programs). Raise the limit."
-                )
-            )
-        # Imported here, because torch takes longer to import than most calls that end with an error.
-        from finetune.utils.resource_errors import explain_resource_error
-
-        resource_error = explain_resource_error(error, of_disk="Free space and call again.", of_memory=of_memory)
-        explained = resource_error or _path_error(error)
+        explained = _explain(error, of_memory)
         if explained is None:
             raise
-        return _exit_status(explained)
+        stopped = explained
+    status = _exit_status(stopped)
+    if isinstance(stopped, ProcessError):
+        # A loader that could not be made prints a traceback when it is freed, which is held back only until the command
+        # returns: free it now, with the frames of the error that hold it.
+        stopped.__traceback__ = stopped.__cause__ = stopped.__context__ = None
+        gc.collect()
+    return status
+
+
+def _explain(error: Exception, of_memory: str) -> FinetuneError | None:
+    """The sentence about an error that this machine or a path caused; None for an error of the program."""
+    if _import_ran_out_of_memory(error):
+        return ProcessError(
+            "Memory ran out while the program was loaded: this process may not have as much as torch alone takes "
+            "(ulimit -v, a container's limit, or other programs). Raise the limit."
+        )
+    # Imported here, because torch takes longer to import than most calls that end with an error.
+    from finetune.utils.resource_errors import explain_resource_error
+
+    resource_error = explain_resource_error(error, of_disk="Free space and call again.", of_memory=of_memory)
+    return resource_error or _path_error(error)
 
 
 @contextmanager

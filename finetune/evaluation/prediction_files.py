@@ -22,7 +22,7 @@ from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import DataError
 from finetune.utils.indices import evenly_spread
 from finetune.utils.kinds import Kind
-from finetune.utils.paths import expand_path, if_closed, is_file
+from finetune.utils.paths import expand_path, if_closed, is_file, real_path
 from finetune.utils.text import count_noun, percent
 
 # Number of frames that are read to check what the numbers mean.
@@ -166,27 +166,19 @@ class Predictions:
     def _path(self, number: int) -> Path:
         below = self._below_root(number)
         suffixes = (".npy", "_inverse.npy") if self.meters_per_unit is None else (".png", ".npy")
-        candidates = [self.folder / below.with_name(below.stem + suffix) for suffix in suffixes]
-        for path in candidates:
-            if is_file(path):
-                return path
-        for suffix in suffixes:
-            path = self.folder / (below.stem + suffix)
-            if is_file(path):
-                if self._of_stem[below.stem] == 1:
-                    return path
-                raise DataError(
-                    path,
-                    f"could be of {self._of_stem[below.stem]} frames of data.val, whose images all have this name",
-                    f"Write them into the folders of their images, such as {candidates[0]}",
-                )
+        found = find_prediction_file(
+            self.folder, below, suffixes, self._of_stem, "frames of data.val, whose images all have this name"
+        )
+        if found is not None:
+            return found
+        expected = self.folder / below.with_name(below.stem + suffixes[0])
         fix = "Write a file for each frame of data.val, or name the frames that there are in a list"
         if self.meters_per_unit is None:
             fix += "; for .png give --meters-per-unit"
-        closed = if_closed(candidates[0])
+        closed = if_closed(expected)
         if closed:
-            raise DataError(candidates[0], f"cannot be read{closed}", "Make it a folder that this user may read")
-        raise DataError(candidates[0], "does not exist", fix)
+            raise DataError(expected, f"cannot be read{closed}", "Make it a folder that this user may read")
+        raise DataError(expected, "does not exist", fix)
 
     @cached_property
     def _of_stem(self) -> Counter[str]:
@@ -201,6 +193,47 @@ class Predictions:
         assert files is not None and reader.root is not None, "the command refuses readers without files"
         image, root = Path(files[0]), expand_path(reader.root)
         return image.relative_to(root) if image.is_relative_to(root) else Path(image.name)
+
+
+def find_prediction_file(
+    folder: Path, below: Path, endings: Sequence[str], of_stem: Counter[str], images: str, but: Path | None = None
+) -> Path | None:
+    """
+    Args:
+        folder: of the files.
+        below: the path of an image, below the folder that all images are in.
+        endings: that a file may have after the stem of its image; the first one that exists is taken.
+        of_stem: stem -> how many images have it.
+        images: what they are, for the error.
+        but: a file that is no prediction: the image itself.
+
+    Returns:
+        ``<folder>/<path><ending>``, or ``<folder>/<stem><ending>`` where no other image has the stem; None where there
+        is no such file.
+
+    Raises:
+        DataError: there is a file of that stem, and several images have it.
+    """
+    image = None if but is None else real_path(but)
+
+    def exists(path: Path) -> bool:
+        return is_file(path) and real_path(path) != image
+
+    by_path = [folder / below.with_name(below.stem + ending) for ending in endings]
+    by_stem = [folder / (below.stem + ending) for ending in endings]
+    for path in by_path:
+        if exists(path):
+            return path
+    for path in by_stem:
+        if exists(path):
+            if of_stem[below.stem] == 1:
+                return path
+            raise DataError(
+                path,
+                f"could be of {of_stem[below.stem]} {images}",
+                f"Write them into the folders of their images, such as {by_path[0]}",
+            )
+    return None
 
 
 def require_frame_shape(path: Path, shape: tuple[int, ...], size: tuple[int, int]) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.export.onnx import FOCAL, INPUT
 from finetune.export.options import DEFAULT_TOLERANCE
+from finetune.inference.exported import FOCAL, IMAGE
 from finetune.utils.errors import DataError, FinetuneError, ResultError
 from finetune.utils.indices import evenly_spread
 from finetune.utils.text import count_noun
@@ -185,7 +185,7 @@ class CalibrationInputs:
 
 def make_inputs(pixels: NDArray[np.float32], focal_px: float | None) -> dict[str, NDArray[Any]]:
     """Inputs of a graph by name; ``focal_px`` is None for a model that needs none."""
-    given: dict[str, NDArray[Any]] = {INPUT: pixels}
+    given: dict[str, NDArray[Any]] = {IMAGE: pixels}
     if focal_px is not None:
         given[FOCAL] = np.array([focal_px], dtype=np.float32)
     return given

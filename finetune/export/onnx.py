@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,18 +30,15 @@ from finetune.export.onnx_precision import narrow
 from finetune.export.onnx_tracing import OPSET, trace_network
 from finetune.export.onnx_variants import Variants
 from finetune.export.options import PRECISIONS, Precision
-from finetune.inference.exported import FOCAL, IMAGE, Engine, OnnxEngine, import_onnxruntime
+from finetune.inference.exported import ExportedModel, import_onnxruntime, load
 from finetune.inference.input_form import InputForm
 from finetune.utils.errors import FinetuneError
 from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from finetune.export.int8 import Quantizer
     from finetune.inference.predictor import Predictor
 
-INPUT = IMAGE
 _MAX_BYTES = 2_000_000_000  # protobuf, the format of the file, counts in 31 bits
 
 
@@ -100,8 +98,8 @@ class Onnx(Exporter):
         """The check pack of what is written at ``output``. INT8, which was accepted, is checked against itself."""
         cases = self.make_check(predictor)
         if self.options.precision == "int8":
-            own = self.open(output)
-            cases = [CheckCase(case.inputs, own.run_inputs(case.inputs)) for case in cases]
+            own = self.open(output).engine
+            cases = [CheckCase(case.inputs, own.run(case.inputs)) for case in cases]
         folder = check_folder(output, self.suffix)
         options = self.options
         write_check_pack(
@@ -173,23 +171,24 @@ class Onnx(Exporter):
 
     def read(self, output: Path, device: str) -> PredictImage:
         """Run the file alone in onnxruntime, on the CPU."""
-        return self.open(output)
+        exported = self.open(output)
+        return partial(exported.predict_at, focal_px=exported.canonical.focal_px if exported.canonical else None)
 
-    def open(self, output: Path) -> OnnxPredictor:
+    def open(self, output: Path) -> ExportedModel:
         """What is written at ``output``, as its users load it."""
-        return OnnxPredictor(output)
+        return load(output)
 
     def conclude(
         self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
     ) -> Sequence[str]:
         """Compare all that the file accepts: sizes, batches, lenses; and the frames that it was measured on."""
-        prediction = self.open(output)
+        engine = self.open(output).engine
         folder = check_folder(output, self.suffix)
-        answers = [prediction.run_inputs(inputs) for inputs in read_check_inputs(folder)]
+        answers = [engine.run(inputs) for inputs in read_check_inputs(folder)]
         require_right(folder, answers, comparison.output)
         variants = Variants(
             predictor=predictor,
-            run=prediction.run_inputs,
+            run=engine.run,
             options=self.options,
             allowed=self.allowed,
             name=str(comparison.output),
@@ -225,44 +224,3 @@ class Onnx(Exporter):
 def output_name(kind: Kind) -> str:
     """The name of the output, which says its unit."""
     return "depth_m" if kind == "metric" else "inverse_depth"
-
-
-class OnnxPredictor:
-    """An exported graph in its runtime. It is called with an image, and predicts as ``Predictor.predict`` does."""
-
-    def __init__(self, path: Path, open_engine: Callable[[Path], Engine] = OnnxEngine) -> None:
-        from finetune.data.preprocessing import Preprocessing
-
-        self._engine = open_engine(path)
-        self.metadata = self._engine.metadata
-        self._preprocessing = Preprocessing.from_mapping(self.metadata["preprocessing"])
-        self._form = InputForm.from_metadata(self.metadata)
-
-    def __call__(self, image: NDArray[np.uint8], focal_px: float | None = None) -> NDArray[np.float32]:
-        """
-        (H, W, 3) uint8 RGB -> (H, W) float32; ``focal_px`` at the network's size, None: that of the canonical camera.
-
-        Raises:
-            FinetuneError: the file is for another size.
-        """
-        from finetune.models.resizing import resize_prediction
-
-        size = (image.shape[0], image.shape[1])
-        pixels = self._form.prepare(image, self._preprocessing)
-        self._form.require_size(pixels, "this file")
-        given = {INPUT: self._form.fill_batch(pixels)}
-        if "camera" in self.metadata:
-            seen_px = self.metadata["camera"]["focal_px"] if focal_px is None else focal_px
-            own_px = self._form.focal_px(seen_px, size, self._preprocessing.network_size(*size))
-            given[FOCAL] = self._form.fill_batch(np.array([own_px], dtype=np.float32))
-        return np.asarray(resize_prediction(_to_tensor(self.run_inputs(given)[:1]), size), dtype=np.float32)
-
-    def run_inputs(self, inputs: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-        """The prediction for inputs as the file takes them, by their names."""
-        return self._engine.run(inputs)
-
-
-def _to_tensor(array: NDArray[np.float32]) -> Tensor:
-    import torch
-
-    return torch.from_numpy(array)

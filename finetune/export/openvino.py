@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.export.comparison import Comparison
-from finetune.export.onnx import Onnx, OnnxPredictor
+from finetune.export.onnx import Onnx
 from finetune.export.speed import ROUNDS, time_in_turn
 from finetune.inference.exported import (
     OPENVINO_FILE,
     OPENVINO_SECTION,
-    OpenVinoEngine,
     import_openvino,
+    load,
 )
 from finetune.utils.errors import FinetuneError
 
@@ -84,18 +84,14 @@ class OpenVino(Onnx):
         assert self.image is not None
         pixels = torch.from_numpy(predictor.preprocessing(self.image))[None]
         focal_px = predictor.canonical.focal_px if predictor.canonical else None
-        by_onnx, own = OnnxPredictor(path), self.open(output)
+        by_onnx, own = load(path).engine, self.open(output).engine
         return time_in_turn(
             {
                 "PyTorch": lambda: predictor(pixels, focal_px),
-                "onnxruntime": lambda: by_onnx.run_inputs(inputs),
-                f"OpenVINO {self.options.precision}": lambda: own.run_inputs(inputs),
+                "onnxruntime": lambda: by_onnx.run(inputs),
+                f"OpenVINO {self.options.precision}": lambda: own.run(inputs),
             }
         )
-
-    def open(self, output: Path) -> OnnxPredictor:
-        """The written folder as its users load it: on the CPU, in float32."""
-        return OnnxPredictor(output / OPENVINO_FILE, OpenVinoEngine)
 
     def conclude(
         self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison

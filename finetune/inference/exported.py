@@ -131,8 +131,14 @@ class ExportedModel:
         if self.canonical:
             file = image if isinstance(image, str | os.PathLike) else None
             focal_px = find_focal_px(self, array, camera, file)
-        size = (array.shape[0], array.shape[1])
-        pixels = self.form.prepare(array, self.preprocessing)
+        return self.predict_at(array, focal_px, flip=flip)
+
+    def predict_at(
+        self, image: NDArray[np.uint8], focal_px: float | None = None, *, flip: bool = False
+    ) -> NDArray[np.float32]:
+        """As ``predict``, for a focal length at the network's size, pixels; None for a model that needs none."""
+        size = (image.shape[0], image.shape[1])
+        pixels = self.form.prepare(image, self.preprocessing)
         if focal_px is not None:
             focal_px = self.form.focal_px(focal_px, size, self.preprocessing.network_size(*size))
         prediction = resize_bilinear(self.run(pixels, focal_px)[0, 0], size)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +15,12 @@ from tqdm import tqdm
 
 from finetune.data.readers.files import read_depth, read_image
 from finetune.evaluation.ordinal_pairs import AnnotatedImage, PairResult, score_pairs
-from finetune.evaluation.prediction_files import require_frame_shape
+from finetune.evaluation.prediction_files import find_prediction_file, require_frame_shape
 from finetune.inference.predictor import Predictor
 from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import DataError
 from finetune.utils.kinds import Kind
-from finetune.utils.paths import expand_path, is_file, missing, real_path
+from finetune.utils.paths import expand_path, is_file, missing
 
 # A prediction at the size of an image: (height, width) meters or inverse depth.
 PredictImage = Callable[[AnnotatedImage, Path], NDArray[np.floating]]
@@ -82,6 +84,10 @@ class PredictionFolder:
     kind: Kind
     stems: tuple[str, ...]
 
+    @cached_property
+    def _of_stem(self) -> Counter[str]:
+        return Counter(self.stems)
+
     def __call__(self, image: AnnotatedImage, file: Path) -> NDArray[np.floating]:
         """
         Raises:
@@ -98,21 +104,15 @@ class PredictionFolder:
         return resize_prediction(torch.from_numpy(found.astype(np.float64))[None, None], (height, width))
 
     def _find(self, name: Path, image: Path) -> Path:
-        below = self.folder / name.relative_to(name.anchor)
-        candidates = [below.with_name(below.stem + ending) for ending in _ENDINGS[self.kind]]
-        by_stem = [self.folder / (name.stem + ending) for ending in _ENDINGS[self.kind]]
+        below, endings = name.relative_to(name.anchor), _ENDINGS[self.kind]
         # The folder may be the one that holds the images.
-        image = real_path(image)
-        for path in candidates:
-            if is_file(path) and real_path(path) != image:
-                return path
-        for path in by_stem:
-            if is_file(path) and real_path(path) != image:
-                if self.stems.count(name.stem) == 1:
-                    return path
-                found = f"could be of {self.stems.count(name.stem)} images that are named {name.stem}"
-                raise DataError(path, found, f"Write them as {candidates[0]}")
-        raise DataError(candidates[0], missing(candidates[0]), "Write a file for each annotated image")
+        found = find_prediction_file(
+            self.folder, below, endings, self._of_stem, "images, which all have this name", but=image
+        )
+        if found is None:
+            expected = self.folder / below.with_name(below.stem + endings[0])
+            raise DataError(expected, missing(expected), "Write a file for each annotated image")
+        return found
 
 
 def _find_image(image: AnnotatedImage, root: Path) -> Path:

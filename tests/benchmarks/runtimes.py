@@ -64,14 +64,14 @@ def write_runtimes(
 
     from finetune.export.int8_onnx import OnnxQuantizer, read_modules
     from finetune.export.int8_openvino import OpenVinoQuantizer
-    from finetune.export.onnx import INPUT, Onnx
+    from finetune.export.onnx import Onnx
     from finetune.export.options import ExportOptions
-    from finetune.inference.exported import OPENVINO_FILE, OnnxEngine, import_openvino
+    from finetune.inference.exported import IMAGE, OPENVINO_FILE, OnnxEngine, import_openvino
 
     folder.mkdir(parents=True)
     exporter = Onnx(ExportOptions(image_size=(images[0].shape[2], images[0].shape[3])))
     exporter.write_graph(predictor, folder / "float32.onnx")
-    inputs = [{INPUT: image} for image in images]
+    inputs = [{IMAGE: image} for image in images]
     quantizer = OnnxQuantizer(folder / "float32.onnx", folder / "int8.onnx")
     quantizer.quantize(inputs, ())
     openvino = import_openvino()
@@ -85,7 +85,7 @@ def write_runtimes(
 
     def by_onnx(name: str) -> Runtime:
         engine = OnnxEngine(folder / name, threads)
-        return Runtime(lambda pixels: engine.run({INPUT: pixels}), _megabytes(folder / name))
+        return Runtime(lambda pixels: engine.run({IMAGE: pixels}), _megabytes(folder / name))
 
     def by_openvino(name: str, precision: str) -> Runtime:
         wanted = {
@@ -94,7 +94,7 @@ def write_runtimes(
             "PERFORMANCE_HINT": "LATENCY",
         }
         compiled = core.compile_model(folder / name / OPENVINO_FILE, "CPU", wanted)
-        return Runtime(lambda pixels: np.array(compiled({INPUT: pixels})[0]), _megabytes(folder / name))
+        return Runtime(lambda pixels: np.array(compiled({IMAGE: pixels})[0]), _megabytes(folder / name))
 
     weights = sum(tensor.nbytes for tensor in predictor.network.state_dict().values()) / 1e6
     found = {

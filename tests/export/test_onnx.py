@@ -19,7 +19,6 @@ from onnx.reference import ReferenceEvaluator
 from finetune import runtime
 from finetune.commands import export
 from finetune.data.preprocessing import Preprocessing
-from finetune.export.onnx import OnnxPredictor
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
 from finetune.utils.errors import FinetuneError
@@ -57,7 +56,7 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
     assert [(tensor.name, tensor.shape) for tensor in session.get_outputs()] == [("depth_m", [1, 1, 28, 42])]
     pack = sorted(path.name for path in (tmp_path / "m.check").iterdir())
     assert pack == ["build_engine.sh", "check.npz", "check_engine.py"]
-    exported = OnnxPredictor(out)
+    exported = runtime.load(out)
     assert exported.metadata["max_depth_m"] == 10.0
     assert (exported.metadata["kind"], exported.metadata["opset"], exported.metadata["input_size"]) == (
         "metric",
@@ -66,7 +65,7 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
     )
     assert exported.metadata["license"] == "Apache-2.0"
     with pytest.raises(FinetuneError, match=r"accepts 28x42 \(height x width\) only, and the image becomes 28x84"):
-        exported(image(40, 120))
+        exported.predict(image(40, 120))
 
 
 @pytest.mark.slow
@@ -77,9 +76,9 @@ def test_a_file_of_any_size_is_compared_at_three_more(
     assert export.main([str(weights), "--to", "onnx", "--output", str(out), "--dynamic"]) == 0
     said = capsys.readouterr().out
     assert all(size in said for size in ("as a share of the spread: 112x112", "84x210", "182x126"))
-    model, exported = load_model(weights), OnnxPredictor(out)
+    model, exported = load_model(weights), runtime.load(out)
     for shape in ((40, 60), (120, 40), (50, 50)):
-        ours, theirs = model.predict(image(*shape)), exported(image(*shape))
+        ours, theirs = model.predict(image(*shape)), exported.predict(image(*shape))
         assert np.abs(ours - theirs).max() <= 1e-3 * np.ptp(ours)
 
 
