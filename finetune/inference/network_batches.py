@@ -18,6 +18,7 @@ from torch import Tensor
 
 from finetune.inference.predictor import Predictor
 from finetune.utils.errors import DataError, ResultError
+from finetune.utils.resource_errors import is_out_of_memory
 
 # Images of a batch on a GPU, where nothing else is asked for; fewer where memory runs out.
 AUTO_BATCH = 8
@@ -130,7 +131,7 @@ class BatchPredictor:
                     flip=self._flip,
                 )
             except (MemoryError, RuntimeError) as error:
-                if not _is_out_of_memory(error):
+                if not is_out_of_memory(error):
                     raise
                 if len(part) == 1:
                     found.append(_memory_fault(part[0]))
@@ -139,12 +140,6 @@ class BatchPredictor:
                 continue
             found += [_check_finite(given.path, depth) for given, depth in zip(part, predictions, strict=True)]
         return found
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """PyTorch has no error class of its own for a CPU that runs out of memory."""
-    words = ("can't allocate memory", "out of memory")
-    return isinstance(error, MemoryError) or any(part in str(error) for part in words)
 
 
 def _memory_fault(given: NetworkInput) -> ResultError:

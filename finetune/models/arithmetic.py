@@ -80,6 +80,11 @@ def has_fused_adamw(device: torch.device) -> bool:
     return device.type in _FUSED_ADAMW
 
 
+def has_native_bf16() -> bool:
+    """Whether the GPU calculates in bf16 itself: PyTorch emulates it on older ones, slower than float32."""
+    return torch.cuda.is_bf16_supported(including_emulation=False)
+
+
 def choose_precision(wanted: str, device: torch.device) -> Precision:
     """
     Args:
@@ -90,8 +95,7 @@ def choose_precision(wanted: str, device: torch.device) -> Precision:
         FinetuneError: the device does not calculate in it.
     """
     if wanted == "auto":
-        has_bf16 = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16" if has_bf16 else "fp32"
+        return "bf16" if device.type == "cuda" and has_native_bf16() else "fp32"
     found = next(name for name in get_args(Precision) if name == wanted)
     if found == "fp16" and device.type == "cpu":
         raise FinetuneError("fp16 is for GPUs; a CPU overflows or is slow in it. Write --precision bf16 or fp32.")

@@ -23,7 +23,7 @@ from accelerate.utils import GradientAccumulationPlugin
 
 from finetune.data.reader import Reader, list_sources, try_read
 from finetune.data.sample import DepthSample
-from finetune.models.arithmetic import allow_tf32, describe_arithmetic, prefer_deterministic_kernels
+from finetune.models.arithmetic import allow_tf32, describe_arithmetic, has_native_bf16, prefer_deterministic_kernels
 from finetune.recipe.load import recipe_mapping
 from finetune.recipe.run_dir import digest
 from finetune.recipe.schema import Recipe
@@ -150,13 +150,13 @@ def _precision(recipe: Recipe) -> tuple[str, list[str]]:
     # bf16 on a CPU can be several times slower than fp32; so can it be on a GPU that is older than it.
     if not torch.cuda.is_available():
         return "fp32", []
-    if torch.cuda.is_bf16_supported(including_emulation=False):
+    if has_native_bf16():
         return "bf16", []
     return "fp32", [f"run.precision auto is fp32: {torch.cuda.get_device_name()} has no bf16; fp16 is faster on it"]
 
 
 def _emulated(precision: str) -> list[str]:
-    if precision != "bf16" or not torch.cuda.is_available() or torch.cuda.is_bf16_supported(including_emulation=False):
+    if precision != "bf16" or not torch.cuda.is_available() or has_native_bf16():
         return []
     return [
         f"bf16 is emulated on {torch.cuda.get_device_name()}, which is slower than fp32; run.precision fp16 is faster"

@@ -54,9 +54,9 @@ def explain_resource_error(error: Exception, *, of_disk: str, of_memory: str) ->
     if "can't start new thread" in str(error):
         return ProcessError(_OF_PROCESSES.format("can't start new thread"))
     # An error in a worker keeps its class; its text begins "Caught MemoryError in DataLoader worker process 0".
-    if is_of_a_worker(error) or (" in DataLoader worker process " in message and _is_out_of_memory(error)):
+    if is_of_a_worker(error) or (" in DataLoader worker process " in message and is_out_of_memory(error)):
         return worker_died(message)
-    if _is_out_of_memory(error):
+    if is_out_of_memory(error):
         return ProcessError(f"Memory ran out. {of_memory}")
     return None
 
@@ -126,9 +126,10 @@ def _files_allowed() -> float:
     return math.inf if soft == resource.RLIM_INFINITY else soft
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory ran out, of the machine or of a GPU."""
     # PyTorch has no class for a CPU out of memory, nor for a GPU that is full when a context is made.
-    messages = ("can't allocate memory", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
+    messages = ("can't allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
         isinstance(error, RuntimeError) and any(message in str(error) for message in messages)
     )
