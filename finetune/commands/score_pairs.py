@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from finetune.commands.arguments import add_device_argument, add_model_argument, load_predictor
+from finetune.commands.arguments import add_device_argument, add_model_argument, given_model_options, load_predictor
 from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command, write_and_say
 from finetune.utils.paths import expand_path
 
 if TYPE_CHECKING:
     from finetune.evaluation.ordinal_pairs import AnnotatedImage, PairResult
+    from finetune.inference.exported import ExportedModel
     from finetune.inference.pair_scores import PredictImage
     from finetune.utils.kinds import Kind
 
@@ -27,7 +28,8 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         prog="finetune score-pairs",
         description="Say for annotated pairs of points which one is nearer, by scene and overall: the benchmark DA-2K, "
-        "or pairs of your own in its layout. The direction follows from the kind of the model; ties are wrong.",
+        "or pairs of your own in its layout. The direction follows from the kind of the model; ties are wrong. MODEL "
+        "may also be an .onnx file or a folder of OpenVINO that finetune export wrote.",
         example="finetune score-pairs runs/room_tiny --annotations DA-2K/annotations.json --json pairs.json",
     )
     add_model_argument(parser, optional=True)
@@ -114,9 +116,32 @@ def _load(
         stems = tuple(Path(image.name).stem for image in images)
         folder = PredictionFolder(folder=arguments.predictions, kind=arguments.kind, stems=stems)
         return folder, arguments.kind, str(arguments.predictions), None
+    from finetune.inference.exported import is_exported
+
+    if is_exported(expand_path(arguments.model)):
+        exported = _load_exported(arguments)
+        size = exported.input_size or exported.preprocessing.input_size
+        return predict_by_network(exported), exported.kind, exported.source, size
     predictor = load_predictor(arguments, arguments.device)
     size = predictor.preprocessing.input_size
     return predict_by_network(predictor), predictor.kind, predictor.source, (size[0], size[1])
+
+
+def _load_exported(arguments: argparse.Namespace) -> ExportedModel:
+    """
+    Raises:
+        FinetuneError: it cannot be loaded, or an option contradicts what it says of itself.
+    """
+    from finetune import runtime
+    from finetune.utils.errors import CheckpointError
+
+    given = ", ".join(f"--{name.removesuffix('_m').replace('_', '-')}" for name in given_model_options(arguments))
+    if given:
+        raise CheckpointError(arguments.model, f"says itself what it predicts, and {given} is given", "Leave it out")
+    if arguments.device not in ("auto", "cpu"):
+        found = f"is an exported file, which runs on the CPU here, and --device is {arguments.device}"
+        raise CheckpointError(arguments.model, found, "Leave --device out")
+    return runtime.load(expand_path(arguments.model))
 
 
 def _rows(results: Sequence[PairResult]) -> str:

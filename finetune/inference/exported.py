@@ -29,6 +29,7 @@ from finetune.utils.paths import is_file, is_folder, missing
 IMAGE, FOCAL = "image", "focal_px"
 # What finetune export --to openvino writes into its folder, and the section of the file that holds our metadata.
 OPENVINO_FILE, OPENVINO_SECTION = "model.xml", "finetune"
+_NETWORK_SUFFIXES = (".onnx", ".xml")
 # Without it OpenVINO computes in bfloat16 where a processor can: off by 1 % of depth at the 99.9th percentile.
 PRECISION_HINT = "INFERENCE_PRECISION_HINT"
 _TELEMETRY = "openvino_telemetry"
@@ -170,6 +171,12 @@ class ExportedModel:
         return self.engine.run(inputs)[: len(pixels)]
 
 
+def is_exported(source: str | os.PathLike[str]) -> bool:
+    """Whether ``load`` reads it: an ``.onnx`` file, or a folder of OpenVINO or the ``.xml`` in it, that exists."""
+    path = Path(source)
+    return is_file(path / OPENVINO_FILE) or (is_file(path) and path.suffix.lower() in _NETWORK_SUFFIXES)
+
+
 def load(source: str | os.PathLike[str], *, threads: int | None = None) -> ExportedModel:
     """
     Args:
@@ -188,7 +195,7 @@ def load(source: str | os.PathLike[str], *, threads: int | None = None) -> Expor
     if not (is_file(path) or is_folder(path)):
         raise CheckpointError(source, missing(path), "Name what finetune export --to onnx wrote")
     network = path / OPENVINO_FILE if is_folder(path) else path
-    if not is_file(network) or network.suffix.lower() not in (".onnx", ".xml"):
+    if not is_file(network) or network.suffix.lower() not in _NETWORK_SUFFIXES:
         raise CheckpointError(
             source,
             f"is no .onnx file and no folder with {OPENVINO_FILE}",

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from finetune.data.readers.files import read_depth, read_image
 from finetune.evaluation.ordinal_pairs import AnnotatedImage, PairResult, score_pairs
 from finetune.evaluation.prediction_files import find_prediction_file, require_frame_shape
+from finetune.inference.exported import ExportedModel
 from finetune.inference.predictor import Predictor
 from finetune.models.resizing import resize_prediction
 from finetune.utils.errors import DataError
@@ -50,7 +51,7 @@ def score_annotated_images(
     return results
 
 
-def predict_by_network(predictor: Predictor) -> PredictImage:
+def predict_by_network(predictor: Predictor | ExportedModel) -> PredictImage:
     """
     Images are turned upright, as OpenCV reads them by default.
 

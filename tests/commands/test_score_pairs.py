@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
+from finetune import runtime
 from finetune.commands import score_pairs
+from tests.inference.test_exported import write_graph
 from tests.small_models import write_model
 
 # Of 40x60 pixels: depth grows with the row in one, with the column in the other.
@@ -26,7 +28,8 @@ def write_case(folder: Path) -> Path:
     columns = np.linspace(1, 8, SIZE[1])[None].repeat(SIZE[0], 0)
     for name, depth_m in (("indoor/a", rows), ("outdoor/b", columns)):
         (folder / "images" / name).parent.mkdir(parents=True, exist_ok=True)
-        cv2.imwrite(str(folder / "images" / f"{name}.png"), np.zeros((*SIZE, 3), np.uint8))
+        gray = np.round(30 * depth_m).astype(np.uint8)
+        cv2.imwrite(str(folder / "images" / f"{name}.png"), np.dstack([gray, gray, gray]))
         (folder / "depth" / "images" / name).parent.mkdir(parents=True, exist_ok=True)
         np.save(folder / "depth" / "images" / f"{name}.npy", depth_m)
     # The near point is above, which is right; below, which is wrong; in the same row, which is a tie and wrong.
@@ -88,6 +91,28 @@ def test_a_model_is_scored_and_says_at_which_size(tmp_path: Path, capsys: pytest
     assert said[-1].split()[:3] == ["overall", "2", "30"]
 
 
+def test_exported_files_are_scored_as_what_they_say_they_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Both files predict 111 times the normalized gray of a pixel, and the gray of the images is 30 times their depth.
+    annotations = str(write_case(tmp_path))
+    graph = write_graph(tmp_path / "m.onnx")
+    assert score_pairs.main([str(graph), "--annotations", annotations]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].endswith("nearer is smaller depth, the network at lower bound 28x42")
+    assert said[-1].split()[:4] == ["overall", "2", "30", "21"]
+    inverse = write_graph(tmp_path / "inverse.onnx", changed={"kind": "relative"})
+    assert score_pairs.main([str(inverse), "--annotations", annotations]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:4] == ["overall", "2", "30", "6"]
+    openvino = pytest.importorskip("openvino")
+    model = openvino.Core().read_model(graph)
+    for name, value in runtime.load(graph).metadata.items():
+        model.set_rt_info(json.dumps(value), ["finetune", name])
+    openvino.save_model(model, tmp_path / "m" / "model.xml", compress_to_fp16=False)
+    assert score_pairs.main([str(tmp_path / "m"), "--annotations", annotations]) == 0
+    assert capsys.readouterr().out.splitlines()[-1].split()[:4] == ["overall", "2", "30", "21"]
+
+
 @pytest.mark.parametrize(
     ("words", "status", "said"),
     [
@@ -97,12 +122,16 @@ def test_a_model_is_scored_and_says_at_which_size(tmp_path: Path, capsys: pytest
         (["--annotations", "FILE", "--predictions", "depth"], 2, "--predictions needs --kind"),
         (["--annotations", "FILE", "--images", "elsewhere", "MODEL"], 1, "Give --images"),
         (["--annotations", "FILE", "nothing.pth"], 2, "nothing.pth"),
+        (["--annotations", "FILE", "ONNX", "--max-depth", "5"], 2, "--max-depth is given. Leave it out"),
+        (["--annotations", "FILE", "ONNX", "--device", "cuda"], 2, "runs on the CPU here, and --device is cuda"),
     ],
 )
 def test_a_wrong_call_is_one_sentence(
     words: list[str], status: int, said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names = {"FILE": str(write_case(tmp_path)), "MODEL": str(write_model(tmp_path / "m.safetensors"))}
+    if "ONNX" in words:
+        names["ONNX"] = str(write_graph(tmp_path / "m.onnx"))
     try:
         found = score_pairs.main([names.get(word, word) for word in words])
     except SystemExit as stop:
