@@ -42,7 +42,7 @@ class Augmentation:
                 albumentations.Sequential(_color_changes(color_strength), p=color),
                 _degradation(p=degrade),
             ],
-            additional_targets={"depth_m": "mask", "valid": "mask"},
+            additional_targets={"depth_m": "mask", "valid": "mask", "weight": "mask"},
             # The principal point travels as a keypoint, so the camera moves with whatever the pipeline holds.
             keypoint_params=albumentations.KeypointParams(format="xy", remove_invisible=False),
         )
@@ -65,6 +65,8 @@ class Augmentation:
             "valid": sample.valid,
             "keypoints": np.array(points, dtype=np.float64).reshape(-1, 5),
         }
+        if sample.weight is not None:
+            out["weight"] = sample.weight
         # One by one: called as a whole, the pipeline checks and converts for 0.3 ms, as much as a mirror takes.
         for transform, child in zip(self._pipeline.transforms, children, strict=True):
             if transform.p:
@@ -73,7 +75,9 @@ class Augmentation:
         if camera is not None:
             cx_px, cy_px = (float(value) for value in out["keypoints"][0, :2])
             camera = replace(camera, cx_px=cx_px, cy_px=cy_px)
-        return sample.changed(image=out["image"], depth_m=out["depth_m"], valid=out["valid"], camera=camera)
+        return sample.changed(
+            **{name: out.get(name) for name in ("image", "depth_m", "valid", "weight")}, camera=camera
+        )
 
 
 def _color_changes(strength: float) -> list[albumentations.BasicTransform]:

@@ -26,6 +26,7 @@ from finetune.utils.resource_errors import worker_died
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _BYTES_OF_PIXEL = 8  # float32 depth, bool, three of color
+_BYTES_OF_WEIGHT = 4  # float32
 
 
 class Batch(NamedTuple):
@@ -39,6 +40,8 @@ class Batch(NamedTuple):
         usable_pixels: how many of the pixels are valid.
         sources: (B) names of the samples, for errors.
         skipped: (k, cause) for each frame of sample k that could not be read and was replaced by another.
+        weight: (B, 1, H, W) float32, how much a valid pixel counts in a loss, 1 in samples without weights; None where
+            no sample has any.
     """
 
     image: Tensor
@@ -48,6 +51,7 @@ class Batch(NamedTuple):
     usable_pixels: int
     sources: list[str]
     skipped: Sequence[tuple[int, str]] = ()
+    weight: Tensor | None = None
 
     @property
     def usable(self) -> dict[str, int]:
@@ -113,8 +117,9 @@ class BatchBlock:
     """A batch in one block of memory, as a worker hands it over: three tensors would be three files to map.
 
     Attributes:
-        block: uint8; depth, then ``valid``, then images.
+        block: uint8; depth, then weights where there are any, then ``valid``, then images.
         shape: (B, H, W).
+        weighted: whether it holds weights.
         usable_images, usable_pixels, sources, skipped: as in ``Batch``.
     """
 
@@ -124,6 +129,7 @@ class BatchBlock:
     usable_pixels: int
     sources: list[str]
     skipped: Sequence[tuple[int, str]]
+    weighted: bool = False
 
     @classmethod
     def of_items(cls, items: Sequence[TrainingItem], *, shared: bool = False) -> BatchBlock:
@@ -134,13 +140,17 @@ class BatchBlock:
         """
         samples = [item.sample for item in items]
         shape = (len(samples), *samples[0].valid.shape)
-        block = _new_block(_BYTES_OF_PIXEL * math.prod(shape), shared=shared)
-        depth_m, valid, image = _parts(block, shape)
+        weighted = any(sample.weight is not None for sample in samples)
+        of_pixel = _BYTES_OF_PIXEL + (_BYTES_OF_WEIGHT if weighted else 0)
+        block = _new_block(of_pixel * math.prod(shape), shared=shared)
+        depth_m, weight, valid, image = _parts(block, shape, weighted=weighted)
         for i, sample in enumerate(samples):
             depth_m[i], valid[i], image[i] = (
                 torch.from_numpy(np.ascontiguousarray(values))
                 for values in (sample.depth_m, sample.valid, sample.image)
             )
+            if weight is not None:
+                weight[i] = 1.0 if sample.weight is None else torch.from_numpy(np.ascontiguousarray(sample.weight))
         usable = [int(np.count_nonzero(sample.valid)) for sample in samples]
         return cls(
             block=block,
@@ -149,6 +159,7 @@ class BatchBlock:
             usable_pixels=sum(usable),
             sources=[sample.source for sample in samples],
             skipped=[fault for item in items for fault in item.skipped],
+            weighted=weighted,
         )
 
     def pin_memory(self) -> BatchBlock:
@@ -157,7 +168,7 @@ class BatchBlock:
 
     def unpack(self) -> Batch:
         """The batch; its tensors are views of the block."""
-        depth_m, valid, image = _parts(self.block, self.shape)
+        depth_m, weight, valid, image = _parts(self.block, self.shape, weighted=self.weighted)
         return Batch(
             # Stored as (B, H, W, 3) and viewed as (B, 3, H, W): this is channels last, where convolutions are fast.
             image=image.permute(0, 3, 1, 2),
@@ -167,6 +178,7 @@ class BatchBlock:
             usable_pixels=self.usable_pixels,
             sources=self.sources,
             skipped=self.skipped,
+            weight=None if weight is None else weight.unsqueeze(1),
         )
 
 
@@ -181,11 +193,19 @@ def _new_block(size: int, *, shared: bool) -> Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage)
 
 
-def _parts(block: Tensor, shape: tuple[int, int, int]) -> tuple[Tensor, Tensor, Tensor]:
-    """Depth (B, H, W), valid (B, H, W) and image (B, H, W, 3) in the block of a batch; depth first, in whole words."""
+def _parts(
+    block: Tensor, shape: tuple[int, int, int], *, weighted: bool
+) -> tuple[Tensor, Tensor | None, Tensor, Tensor]:
+    """Depth (B, H, W), weight (B, H, W) or None, valid (B, H, W) and image (B, H, W, 3) in the block of a batch; what
+    is in whole words comes first."""
     pixels = math.prod(shape)
-    depth, valid, image = block.split([4 * pixels, pixels, 3 * pixels])
-    return depth.view(torch.float32).view(shape), valid.view(torch.bool).view(shape), image.view(*shape, 3)
+    depth, weight, valid, image = block.split([4 * pixels, 4 * pixels if weighted else 0, pixels, 3 * pixels])
+    return (
+        depth.view(torch.float32).view(shape),
+        weight.view(torch.float32).view(shape) if weighted else None,
+        valid.view(torch.bool).view(shape),
+        image.view(*shape, 3),
+    )
 
 
 def training_batches(

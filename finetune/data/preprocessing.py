@@ -221,10 +221,17 @@ class Window:
         )
 
     def __call__(self, sample: DepthSample) -> DepthSample:
-        """The window of a sample: image bicubic, depth by selection alone, camera moved along."""
+        """The window of a sample: image bicubic, depth by selection alone, camera moved along.
+
+        Weights are those of the pixels that are selected; where a sparse map shrinks, the smallest of each cell.
+        """
         depth_m, valid = self.depth(sample.depth_m, sample.valid)
         camera = sample.camera and self.camera(sample.camera)
-        return sample.changed(image=self.image(sample.image), depth_m=depth_m, valid=valid, camera=camera)
+        found = sample.changed(image=self.image(sample.image), depth_m=depth_m, valid=valid, camera=camera)
+        if sample.weight is None:
+            return found
+        # In a dense map ``valid`` alone decides which pixel is selected, so this selects the same ones.
+        return found.changed(weight=self.depth(sample.weight, sample.valid)[0])
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 -> (height, width, 3) uint8, bicubic, with the fractional scale and a corner at whole pixels

@@ -126,6 +126,11 @@ class Reader(ABC):
         return [self[index] for index in indices]
 
     @property
+    def has_pseudo_labels(self) -> bool:
+        """Whether depth is what a teacher predicted, and not a measurement. May open files."""
+        return False
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a run prints about the entry before it starts: sentences without a full stop."""
         return ()

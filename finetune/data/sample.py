@@ -26,6 +26,8 @@ class DepthSample:
         valid: (H, W) bool, True where depth was measured. It alone says what was measured; a 0 says nothing.
         source: the depth file, or a name by which a person finds the frame; errors name it.
         camera: intrinsics of the image, when known.
+        weight: (H, W) float32, 0 or more: how much a valid pixel counts in a loss, relative to the others of its image;
+            anything where ``valid`` is False. None: all count the same, as measured ones do.
 
     Raises:
         DataError: shapes or types differ from the above, or a valid depth is not positive.
@@ -36,6 +38,7 @@ class DepthSample:
     valid: NDArray[np.bool_]
     source: str
     camera: Camera | None = None
+    weight: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -69,7 +72,7 @@ class DepthSample:
     def of_valid(cls, **fields: Any) -> DepthSample:
         """A sample of all fields that hold what the checks ask for by the way they were made; it is not checked."""
         sample = object.__new__(cls)
-        sample.__dict__.update({"camera": None, **fields})
+        sample.__dict__.update({"camera": None, "weight": None, **fields})
         return sample
 
     def changed(self, **fields: Any) -> DepthSample:
@@ -88,6 +91,7 @@ class DepthSample:
             image=self.image[rows, columns],
             depth_m=self.depth_m[rows, columns],
             valid=self.valid[rows, columns],
+            weight=None if self.weight is None else self.weight[rows, columns],
             camera=self.camera and self.camera.cropped(top, left),
         )
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # image: the mean over the images that have a valid pixel; pixel: each image weighs as much as it has valid pixels.
 Reduction = Literal["image", "pixel"]
+MIN_WEIGHT = 1e-6  # the weights of an image that add up to less count as nothing valid
 
 
 class LossOfImages:
-    """A loss that is one number for each image, and the mean of these for a batch."""
+    """A loss that is one number for each image, and the mean of these for a batch.
+
+    Attributes:
+        weighs_pixels: ``per_image`` takes a fourth argument, the weight of each pixel. A loss that does not counts all
+            valid pixels the same.
+    """
+
+    weighs_pixels: ClassVar[bool] = False
 
     def per_image(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """
@@ -20,13 +28,22 @@ class LossOfImages:
             pred: predicted depth, meters, > 0, or inverse depth of any unit, float32, (B, 1, H, W).
             target: measured depth, meters, or inverse depth, 1/m, float32, (B, 1, H, W); anything where not valid.
             valid: True where depth was measured, (B, 1, H, W).
+            weight: of losses with ``weighs_pixels``, how much a valid pixel counts in the mean over its image, 0 or
+                more, float32, (B, 1, H, W); None: all count the same.
 
         Returns:
             (B,), anything for an image without a valid pixel, but finite.
         """
         raise NotImplementedError
 
-    def __call__(self, pred: Tensor, target: Tensor, valid: Tensor, reduction: Reduction = "image") -> Tensor:
+    def __call__(
+        self,
+        pred: Tensor,
+        target: Tensor,
+        valid: Tensor,
+        reduction: Reduction = "image",
+        weight: Tensor | None = None,
+    ) -> Tensor:
         """
         Args:
             pred: predicted depth, meters, or inverse depth of any unit, (B, 1, H, W), of any floating type.
@@ -34,6 +51,7 @@ class LossOfImages:
             valid: True where depth was measured, (B, 1, H, W).
             reduction: how images weigh. With ``pixel`` the losses that are a mean over pixels are the mean over all
                 pixels of the batch; the others, such as a root of a mean, are still one number an image.
+            weight: see ``per_image``; how much an image counts among the others does not depend on it.
 
         Returns:
             Scalar; 0 with zero gradient when no pixel is valid, so every process can still call backward. Over
@@ -44,9 +62,10 @@ class LossOfImages:
         """
         require_same_shape(pred=pred, target=target, valid=valid)
         count = valid.flatten(1).sum(1)
-        weight = (count > 0).float() if reduction == "image" else count.float()
-        per_image = self.per_image(pred.float(), target.float(), valid).where(count > 0, 0.0)
-        return (per_image * weight).sum() / weight.sum().clamp_min(1)
+        share = (count > 0).float() if reduction == "image" else count.float()
+        weights = () if weight is None or not self.weighs_pixels else (weight.float(),)
+        per_image = self.per_image(pred.float(), target.float(), valid, *weights).where(count > 0, 0.0)
+        return (per_image * share).sum() / share.sum().clamp_min(1)
 
 
 def require_same_shape(**tensors: Tensor) -> None:
@@ -62,6 +81,12 @@ def require_same_shape(**tensors: Tensor) -> None:
         raise ValueError(f"shapes must be one (B, 1, H, W): {shapes}")
 
 
-def mean_over_valid(values: Tensor, valid: Tensor) -> Tensor:
-    """(B, 1, H, W), 0 where not valid -> (B,): the mean over the valid pixels of each image; 0 where none is."""
-    return values.flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
+def mean_over_valid(values: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:
+    """(B, 1, H, W), 0 where not valid -> (B,): the mean over the valid pixels of each image; 0 where none is.
+
+    With ``weight``, (B, 1, H, W), the sum of what is weighted, divided by the sum of the weights of valid pixels.
+    """
+    if weight is None:
+        return values.flatten(1).sum(1) / valid.flatten(1).sum(1).clamp_min(1)
+    weight = weight.where(valid, 0.0)
+    return (values * weight).flatten(1).sum(1) / weight.flatten(1).sum(1).clamp_min(MIN_WEIGHT)

@@ -19,7 +19,8 @@ class L1(LossOfImages):
     """Mean absolute error over valid pixels, in meters: it teaches metric scale, and far pixels as near ones."""
 
     head: ClassVar[Kind] = "metric"
+    weighs_pixels: ClassVar[bool] = True
 
-    def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
+    def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, 1, H, W) meters -> (B,), meters."""
-        return mean_over_valid((pred_m.where(valid, 0.0) - target_m.where(valid, 0.0)).abs(), valid)
+        return mean_over_valid((pred_m.where(valid, 0.0) - target_m.where(valid, 0.0)).abs(), valid, weight)

@@ -22,9 +22,10 @@ class LogL1(LossOfImages):
     """
 
     head: ClassVar[Kind] = "metric"
+    weighs_pixels: ClassVar[bool] = True
 
-    def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
+    def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, 1, H, W) meters -> (B,), without unit."""
         # Mask before the log: a mask after it lets the NaN of an invalid pixel through in backward.
         log_pred, log_target = (depth_m.where(valid, 1.0).clamp_min(1e-6).log() for depth_m in (pred_m, target_m))
-        return mean_over_valid((log_pred - log_target).abs(), valid)
+        return mean_over_valid((log_pred - log_target).abs(), valid, weight)

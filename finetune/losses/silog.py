@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from finetune.losses.base import LossOfImages
+from finetune.losses.base import LossOfImages, mean_over_valid
 from finetune.utils.errors import RecipeError
 from finetune.utils.kinds import Kind
 
@@ -23,6 +23,7 @@ class SiLog(LossOfImages):
     """
 
     head: ClassVar[Kind] = "metric"
+    weighs_pixels: ClassVar[bool] = True
 
     lam: float = 0.5  # share of the mean log ratio that is forgiven; at 1.0 nothing teaches metric scale
 
@@ -30,12 +31,11 @@ class SiLog(LossOfImages):
         if not 0.0 <= self.lam <= 1.0:
             raise RecipeError("lam", self.lam, "a number from 0 to 1; start with 0.5")
 
-    def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor) -> Tensor:
+    def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, 1, H, W) meters -> (B,), without unit."""
         # Mask before the log: a mask after it lets the NaN of an invalid pixel through in backward.
         log_ratio = pred_m.where(valid, 1.0).clamp_min(1e-6).log() - target_m.where(valid, 1.0).clamp_min(1e-6).log()
-        count = valid.flatten(1).sum(1)
-        mean_of_squares = log_ratio.square().flatten(1).sum(1) / count.clamp_min(1)
-        square_of_mean = (log_ratio.flatten(1).sum(1) / count.clamp_min(1)).square()
+        mean_of_squares = mean_over_valid(log_ratio.square(), valid, weight)
+        square_of_mean = mean_over_valid(log_ratio, valid, weight).square()
         # The slope of sqrt is infinite at 0; the floor keeps a perfect prediction from giving NaN gradients.
         return (mean_of_squares - self.lam * square_of_mean).clamp_min(1e-12).sqrt()

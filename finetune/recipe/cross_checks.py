@@ -182,7 +182,9 @@ def require_labels_of_head(sections: Sections) -> None:
         return
     for part, entries in (("train", data.train), ("val", data.val)):
         for i, entry in enumerate(entries):
-            if entry.source.depth_is == "affine_inverse":
+            if entry.source.depth_is != "affine_inverse":
+                continue
+            if entry.source.has_option("depth_is"):
                 raise Contradiction(
                     f"data.{part}.{i}.depth_is",
                     "affine_inverse",
@@ -190,6 +192,13 @@ def require_labels_of_head(sections: Sections) -> None:
                     other="model.head",
                     other_value=model.head,
                 )
+            raise Contradiction(
+                f"data.{part}.{i}.root",
+                entry.source.root,
+                "labels in meters, which finetune label --anchor makes: these have no unit, which teaches no meters",
+                other="model.head",
+                other_value=model.head,
+            )
 
 
 def require_head_of_camera(sections: Sections) -> None:

@@ -235,7 +235,8 @@ class Trainer:
             target, valid = (tensor.to(device, non_blocking=True) for tensor in (batch.depth_m, batch.valid))
             if self.network.kind == "relative":
                 target = inverse_depth(target, valid)
-            of_batch = [term.loss(pred, target, valid, term.reduction) for term in self.recipe.loss]
+            weight = None if batch.weight is None else batch.weight.to(device, non_blocking=True)
+            of_batch = [term.loss(pred, target, valid, term.reduction, weight) for term in self.recipe.loss]
             shares = {kind: batch.usable[kind] * times / divisor for kind, (times, divisor) in of_counts.items()}
             pairs = zip(of_batch, self.recipe.loss, strict=True)
             share = torch.stack([value * shares[term.reduction] for value, term in pairs])

@@ -11,6 +11,7 @@ READERS = {
     "nyuv2": "finetune.data.readers.nyuv2:NyuV2",
     "packed": "finetune.data.readers.packed:Packed",
     "pairs": "finetune.data.readers.pairs:Pairs",
+    "pseudo": "finetune.data.readers.pseudo:Pseudo",
     "scenes": "finetune.data.readers.scenes:Scenes",
     "tum": "finetune.data.readers.tum:Tum",
     "vkitti2": "finetune.data.readers.vkitti2:Vkitti2",

@@ -133,3 +133,12 @@ def test_its_transforms_are_those_of_the_pipeline_called_as_a_whole() -> None:
         assert np.array_equal(out.image, whole["image"]) and np.array_equal(out.depth_m, whole["depth_m"])
         assert out.camera is not None
         assert [out.camera.cx_px, out.camera.cy_px] == whole["keypoints"][0].tolist()
+
+
+def test_weights_are_mirrored_and_change_no_draw() -> None:
+    sample, augmentation = tilted_plane(), Augmentation(flip=1.0, color=1.0, degrade=1.0)
+    weight = np.arange(sample.valid.size, dtype=np.float32).reshape(sample.valid.shape)
+    plain, weighted = (augmentation(found, (0, 3)) for found in (sample, sample.changed(weight=weight)))
+    assert weighted.weight is not None and plain.weight is None
+    assert np.array_equal(weighted.weight, weight[:, ::-1])
+    assert np.array_equal(weighted.image, plain.image) and np.array_equal(weighted.depth_m, plain.depth_m)

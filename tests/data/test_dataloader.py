@@ -204,3 +204,15 @@ def test_a_worker_whose_parent_was_killed_meanwhile_ends() -> None:
     )
     assert ended.returncode == -signal.SIGKILL
     assert ended.stdout == ""
+
+
+def test_weights_reach_the_batch_and_are_one_where_a_sample_has_none() -> None:
+    plane = tilted_plane()
+    weight = np.arange(plane.valid.size, dtype=np.float32).reshape(plane.valid.shape)
+    assert collate([TrainingItem(plane)]).weight is None
+    plain, mixed = (collate([TrainingItem(plane), TrainingItem(plane.changed(weight=w))]) for w in (None, weight))
+    assert mixed.weight is not None and mixed.weight.shape == mixed.valid.shape
+    assert torch.equal(mixed.weight[0], torch.ones(1, 48, 64))
+    assert torch.equal(mixed.weight[1, 0], torch.from_numpy(weight))
+    for name in ("image", "depth_m", "valid"):
+        assert torch.equal(getattr(mixed, name), getattr(plain, name)), name

@@ -372,3 +372,18 @@ def test_a_real_64_line_scan_keeps_its_returns_at_half_size() -> None:
     root = Path(os.environ["DEPTH_SAMPLES"]) / "kitti_depth"
     sample = Kitti(root=str(root), list="eigen_style_subset.txt")[0]
     require_returns_kept(sample.depth_m, sample.valid)
+
+
+@pytest.mark.parametrize("size", [(28, 42), (84, 112), (56, 70)])
+def test_weights_are_those_of_the_pixels_whose_depth_is_taken(size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    height, width = 56, 75
+    depth_m = (1 + np.arange(height * width, dtype=np.float32)).reshape(height, width)
+    valid = rng.random(depth_m.shape) > 0.1
+    image = np.zeros((height, width, 3), np.uint8)
+    sample = DepthSample(image=image, depth_m=depth_m, valid=valid, source="it", weight=depth_m / np.float32(2))
+    found = Preprocessing(input_size=size).window(height, width, 0.7, 0.2)(sample)
+    assert found.weight is not None and found.valid.any()
+    assert np.array_equal(found.weight[found.valid], found.depth_m[found.valid] / 2)
+    part = sample.window(3, 5, 20, 30)
+    assert part.weight is not None and np.array_equal(part.weight, part.depth_m / 2)

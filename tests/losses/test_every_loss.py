@@ -121,3 +121,19 @@ def test_other_shapes_are_refused(loss: Callable[..., Tensor]) -> None:
     pred_m, target_m, valid = inputs()
     with pytest.raises(ValueError, match="shapes"):
         loss(pred_m, target_m[:, 0], valid)
+
+
+def test_equal_weights_change_nothing_and_a_weight_of_zero_is_as_not_valid(loss: Any) -> None:
+    pred_m, target_m, valid = inputs()
+    plain = loss(pred_m, target_m, valid).item()
+    assert loss(pred_m, target_m, valid, weight=torch.full_like(target_m, 0.3)).item() == pytest.approx(plain, rel=1e-5)
+    kept = torch.rand(valid.shape, generator=torch.Generator().manual_seed(2)) > 0.5
+    weighted = loss(pred_m, target_m, valid, weight=kept.double())
+    gradient_of(weighted, pred_m)
+    without = loss(pred_m, target_m, valid & kept).item()
+    if loss.weighs_pixels and not isinstance(loss, registry.find(registry.LOSSES, "berhu")):  # whose c is of all pixels
+        assert weighted.item() == pytest.approx(without, rel=1e-5)
+    elif not loss.weighs_pixels:
+        assert weighted.item() == plain
+    nothing = loss(pred_m, target_m, valid, weight=torch.zeros_like(target_m))
+    gradient_of(nothing, pred_m)

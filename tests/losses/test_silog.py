@@ -19,3 +19,11 @@ def test_at_lam_one_twice_the_depth_costs_nothing() -> None:
     assert SiLog(lam=1.0)(2 * target_m, target_m, valid).item() == pytest.approx(0.0, abs=1e-3)
     # ln 2 everywhere: sqrt(0.480453 - 0.5 * 0.480453)
     assert SiLog(lam=0.5)(2 * target_m, target_m, valid).item() == pytest.approx(0.490129, abs=1e-6)
+
+
+def test_silog_weighted_by_hand() -> None:
+    # log ratios ln 2 (weight 1) and 0 (weight 3): mean of squares .480453 / 4, mean .693147 / 4;
+    # .120113 - 0.5 * .030028 = .105099
+    valid = torch.tensor([True, True, False]).view(1, 1, 1, 3)
+    value = SiLog(lam=0.5)(row(2.0, 4.0, 9.0), row(1.0, 4.0, 1.0), valid, weight=row(1.0, 3.0, 100.0))
+    assert value.item() == pytest.approx(0.324190, abs=1e-6)

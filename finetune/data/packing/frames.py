@@ -20,7 +20,7 @@ from finetune.utils.errors import DataError, FileFault, ListError
 ImageFormat = Literal["jpeg", "png"]
 _ENDINGS: Mapping[ImageFormat, str] = {"jpeg": "jpg", "png": "png"}
 _CAMERA = ("fx_px", "fy_px", "cx_px", "cy_px")
-_ABOUT, _DEPTH, _VALID = "json", "depth.zst", "valid.zst"
+_ABOUT, _DEPTH, _VALID, _WEIGHT = "json", "depth.zst", "valid.zst", "weight.zst"
 # Other kinds take longer to write and are hardly smaller.
 _PNG_LEVEL = 3
 
@@ -105,6 +105,8 @@ def encode_frame(sample: DepthSample, image: EncodedImage, units: Sequence[float
     # For most readers valid is where depth is above 0; then it needs no bytes of its own.
     if not np.array_equal(sample.valid, sample.depth_m > 0):
         parts[_VALID] = compress(np.packbits(sample.valid).tobytes())
+    if sample.weight is not None:
+        parts[_WEIGHT] = compress(_little_endian(sample.weight))
     return {**parts, _ABOUT: _to_json(about)}
 
 
@@ -138,6 +140,9 @@ def decode_frame(parts: Mapping[str, bytes | memoryview]) -> DepthSample:
             valid = bits.view(np.bool_).reshape(shape)
         else:
             valid = depth_m > 0
+        weight = None
+        if _WEIGHT in parts:
+            weight = np.frombuffer(decompress(parts[_WEIGHT]), "<f4").reshape(shape).astype(np.float32)
         image = _decode_image(parts[next(ending for ending in _ENDINGS.values() if ending in parts)])
         camera = None if about["camera"] is None else Camera(**dict(zip(_CAMERA, about["camera"], strict=True)))
     except (KeyError, TypeError, StopIteration) as error:
@@ -145,7 +150,9 @@ def decode_frame(parts: Mapping[str, bytes | memoryview]) -> DepthSample:
     if image.shape[:2] != shape:
         raise ValueError("the image has another size than its depth")
     # Its types and values were checked when it was packed, and the reader compares its checksum.
-    return _CHECKED.changed(image=image, depth_m=depth_m, valid=valid, source=about["source"], camera=camera)
+    return _CHECKED.changed(
+        image=image, depth_m=depth_m, valid=valid, source=about["source"], camera=camera, weight=weight
+    )
 
 
 _CHECKED = DepthSample(

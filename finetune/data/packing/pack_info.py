@@ -41,6 +41,7 @@ class PackInfo:
         reduced: how many frames are smaller than they were.
         lossy: how many images are not those that were read, at their size.
         image_levels: black and white by which images were read; None: none were set.
+        pseudo_labels: depth is what a teacher predicted.
     """
 
     id: str
@@ -52,6 +53,7 @@ class PackInfo:
     reduced: int
     lossy: int
     image_levels: Mapping[str, object] | None
+    pseudo_labels: bool = False
 
     @property
     def is_whole(self) -> bool:
@@ -60,7 +62,10 @@ class PackInfo:
 
     def to_json(self) -> str:
         """The text of its file."""
-        return json.dumps({"version": _VERSION, **asdict(self)}, indent=1) + "\n"
+        content = {"version": _VERSION, **asdict(self)}
+        if not self.pseudo_labels:
+            del content["pseudo_labels"]  # older versions know no such key
+        return json.dumps(content, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, content: bytes, place: str) -> PackInfo:

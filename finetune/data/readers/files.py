@@ -97,7 +97,7 @@ class DepthCoding:
         for value in self.invalid:
             valid &= raw != value
         if self.affine_inverse:
-            depth_m = _scale_from_1_to_10(scaled, valid)
+            depth_m = scale_from_1_to_10(scaled, valid)
         depth_m[~finite] = 0.0
         return depth_m, valid
 
@@ -109,7 +109,7 @@ def _tables_of(coding: DepthCoding) -> tuple[NDArray[np.float32], NDArray[np.uin
     return meters, measured.view(np.uint8)
 
 
-def _scale_from_1_to_10(inverse: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
+def scale_from_1_to_10(inverse: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
     """(H, W) inverse depth of unknown scale and shift -> (H, W) depth, from 1 for the nearest pixel of the map to 10
     for the farthest, and 0 where nothing is valid. Its inverse is the given one, with another scale and shift."""
     if not valid.any():

@@ -88,6 +88,7 @@ def turn_sample_upright(sample: DepthSample, orientation: int) -> DepthSample:
         image=turn_upright(sample.image, orientation),
         depth_m=turn_upright(sample.depth_m, orientation),
         valid=turn_upright(sample.valid, orientation),
+        weight=None if sample.weight is None else turn_upright(sample.weight, orientation),
         camera=sample.camera and turn_camera_upright(sample.camera, orientation, height, width),
     )
 

@@ -89,6 +89,11 @@ class Packed(Reader):
     def __len__(self) -> int:
         return self._info.frames
 
+    @property
+    def has_pseudo_labels(self) -> bool:
+        """What the first reader said."""
+        return self._info.pseudo_labels
+
     def source(self, index: int) -> str:
         """The name that the frame had before it was packed."""
         return self._index.source(index)

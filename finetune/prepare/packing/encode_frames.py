@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from finetune.data.packing.frames import (
     EncodedImage,
@@ -132,8 +133,15 @@ def _require_same(sample: DepthSample, again: DepthSample) -> float:
     same = (
         np.array_equal(sample.valid, again.valid)
         and np.array_equal(sample.depth_m.view(np.uint32), again.depth_m.view(np.uint32))
+        and _is_same_weight(sample.weight, again.weight)
         and (sample.camera, sample.source, sample.image.shape) == (again.camera, again.source, again.image.shape)
     )
     if not same:
         raise FinetuneError(f"{sample.source}: what was packed is not what was read. Call again.")
     return float(np.abs(sample.image.astype(np.int16) - again.image).mean())
+
+
+def _is_same_weight(weight: NDArray[np.float32] | None, again: NDArray[np.float32] | None) -> bool:
+    if weight is None or again is None:
+        return weight is again
+    return np.array_equal(weight, again)

@@ -17,7 +17,7 @@ from finetune.recipe.validate import plain_values
 
 PackSize = Literal["working", "full"]
 # Keys of an entry that are the run's, not the reader's.
-_OF_RUN = ("weight", "out_of_range")
+_OF_RUN = ("weight", "out_of_range", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)

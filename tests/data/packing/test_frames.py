@@ -74,3 +74,14 @@ def test_a_member_that_is_missing_or_damaged_is_an_error_of_the_bytes(missing: s
         changed = {name: content for name, content in parts.items() if name != missing}
         with pytest.raises(ValueError):
             decode_frame(changed if broken is None else {**changed, missing: broken})
+
+
+def test_weights_come_back_and_take_no_bytes_where_there_are_none() -> None:
+    weighted = sample(weight=np.linspace(0, 1, sample().valid.size, dtype=np.float32).reshape(sample().valid.shape))
+    image = encode_image(weighted.image, "png", 90)
+    again = decode_frame(encode_frame(weighted, image, [None]))
+    assert again.weight is not None and again.weight.dtype == np.float32
+    np.testing.assert_array_equal(again.weight, weighted.weight)
+    parts = encode_frame(sample(), image, [None])
+    assert "weight.zst" not in parts
+    assert decode_frame(parts).weight is None
