@@ -19,6 +19,7 @@ COMMANDS = {
     "evaluate": "score a model on a recipe's data, next to the baselines",
     "score-pairs": "score which of two points is nearer, as DA-2K asks",
     "predict": "turn images and videos into depth in meters",
+    "label": "let a teacher label images, with a confidence, to train a student on",
     "calibrate": "fit one scale to a deployed camera, from a few labeled frames",
     "export": "write the weights in another format, and compare them in meters",
 }

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
 
 
-def add_model_argument(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+def add_model_argument(parser: argparse.ArgumentParser, *, optional: bool = False, metavar: str = "MODEL") -> None:
     """
     Add MODEL, and for files that do not describe themselves ``--kind``, ``--max-depth``, ``--version`` and
     ``--input-size``.
@@ -25,11 +25,12 @@ def add_model_argument(parser: argparse.ArgumentParser, *, optional: bool = Fals
     Args:
         parser: of the command.
         optional: MODEL may be left out.
+        metavar: what it is called in the help.
     """
     parser.add_argument(
         "model",
         nargs="?" if optional else None,
-        metavar="MODEL",
+        metavar=metavar,
         help="a run folder (its best weights), a .safetensors file of this toolkit, an official .pth, a folder written "
         "by transformers, or a hub id such as depth-anything/Depth-Anything-V2-Small",
     )
@@ -98,17 +99,23 @@ def add_network_arguments(parser: argparse.ArgumentParser, *, batch_size: str, p
         metavar="auto|N",
         help=f"images in the network at once; auto, the default: {batch_size}",
     )
-    group.add_argument(
-        "--precision",
-        choices=("auto", "fp32", "bf16", "fp16"),
-        default=precision,
-        help="of products and convolutions; auto: bf16 on a GPU that has it, else fp32; if not fp32, the difference in "
-        f"meters on the first image is printed; default: {precision}",
+    add_precision_argument(
+        group, default=precision, more="; if not fp32, the difference in meters on the first image is printed"
     )
     group.add_argument(
         "--compile",
         action="store_true",
         help="compile the network first, which takes a minute; needs a C++ compiler; for many images of one size",
+    )
+
+
+def add_precision_argument(parser: argparse._ActionsContainer, *, default: str, more: str = "") -> None:
+    """Add ``--precision``; ``more``: what else its help says."""
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "fp32", "bf16", "fp16"),
+        default=default,
+        help=f"of products and convolutions; auto: bf16 on a GPU that has it, else fp32{more}; default: {default}",
     )
 
 
@@ -221,6 +228,11 @@ def load_predictor(arguments: argparse.Namespace, device: str) -> Predictor:
     Raises:
         FinetuneError: there is no such model or device.
     """
+    return load_named_predictor(arguments, device)[0]
+
+
+def load_named_predictor(arguments: argparse.Namespace, device: str) -> tuple[Predictor, str]:
+    """``load_predictor``, with the SHA-256 of the weights file."""
     from finetune.inference.predictor import build_predictor, select_device
     from finetune.models.checkpoints.identity import ArgumentNames
     from finetune.models.checkpoints.load import read_checkpoint
@@ -247,7 +259,7 @@ def load_predictor(arguments: argparse.Namespace, device: str) -> Predictor:
     if os.environ.get("RANK", "0") == "0":  # the others have the same notes
         for note in predictor.notes:
             LOGGER.info("%s", note)
-    return predictor
+    return predictor, checkpoint.sha256
 
 
 def given_model_options(arguments: argparse.Namespace) -> dict[str, object]:

@@ -17,10 +17,11 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from finetune.data.camera import Camera, CameraOptions, camera_of
-from finetune.data.readers.exif import guess_camera, has_focal_length
+from finetune.data.camera import Camera, CameraOptions
+from finetune.data.readers.exif import guess_camera
 from finetune.data.readers.files import read_image
 from finetune.inference.confidence import predict_disagreement
+from finetune.inference.input_cameras import find_input_focal_px, listed_camera, require_cameras
 from finetune.inference.inputs import ENDINGS, VIDEO_ENDINGS, Input
 from finetune.inference.network_batches import (
     BatchPredictor,
@@ -213,15 +214,7 @@ def _require_cameras(predictor: Predictor, inputs: Sequence[Input], options: Pre
         FinetuneError: points are asked for, and the model knows no meters or an image has no camera; or the model needs
             a camera, and an image has none.
     """
-    if predictor.canonical and not options.assume_training and not options.cameras.is_known:
-        without = next((given.path for given in inputs if not (given.intrinsics or has_focal_length(given.path))), None)
-        if without is not None:
-            raise FinetuneError(
-                f"{without}: {predictor.source} predicts meters only with the camera of the image, and its EXIF data "
-                "says no focal length. Give --intrinsics FX,FY,CX,CY in pixels (with --intrinsics-size W,H if they are "
-                "for another image size), --hfov DEGREES, a list with the columns fx, fy, cx, cy, or --camera training "
-                "to assume the camera of the training."
-            )
+    require_cameras(predictor, inputs, options.cameras, assume_training=options.assume_training)
     if options.points is None:
         return
     if predictor.kind == "relative":
@@ -442,39 +435,16 @@ class _FramePrediction:
             self._notes.add_guess(given.path, camera.fx_px if camera else focal_px)
 
     def _find_focal_px(self, given: Input, image: NDArray[np.uint8]) -> float | None:
-        """
-        At the network's size, pixels; None where no camera is known.
-
-        Raises:
-            ResultError: the camera cannot be that of the image, or a canonical model gets none.
-        """
-        canonical = self._predictor.canonical
-        if canonical and self._options.assume_training:
-            return canonical.focal_px
-        height, width = image.shape[:2]
-        camera = self._camera(given, image)
-        if camera is None and not given.is_video:
-            camera = guess_camera(given.path, height, width)
-        if camera is None and canonical:
-            raise ResultError(
-                f"{given.path}: no camera is known, and the model predicts meters only with one. Give --intrinsics "
-                "FX,FY,CX,CY."
-            )
-        return None if camera is None else self._predictor.preprocessing.focal_px(camera, height, width)
+        """As ``find_input_focal_px``."""
+        options, (height, width) = self._options, image.shape[:2]
+        return find_input_focal_px(
+            self._predictor, given, height, width, options.cameras, assume_training=options.assume_training
+        )
 
     def _camera(self, given: Input, image: NDArray[np.uint8]) -> Camera | None:
-        """
-        The camera that a list or an option gives; None where none does.
-
-        Raises:
-            ResultError: it cannot be that of the image.
-        """
+        """As ``listed_camera``."""
         height, width = image.shape[:2]
-        listed, cameras = given.intrinsics, self._options.cameras
-        try:
-            return camera_of(listed, height, width, cameras.size) if listed else cameras.camera(height, width)
-        except FinetuneError as error:
-            raise ResultError(f"{given.path}: {error}") from error
+        return listed_camera(given, height, width, self._options.cameras)
 
     def points(self, given: Input, image: NDArray[np.uint8], prediction: NDArray[np.float32]) -> PointCloud | None:
         """

@@ -47,6 +47,18 @@ class Input:
 
 def find_inputs(paths: Sequence[Path], output: Path) -> list[Input]:
     """
+    ``find_files`` for a command that names its files by the stems of the inputs.
+
+    Raises:
+        FinetuneError: see ``find_files``; or one file would overwrite another.
+    """
+    inputs = find_files(paths, output)
+    _require_own_targets([found.path for found in inputs], output)
+    return inputs
+
+
+def find_files(paths: Sequence[Path], output: Path) -> list[Input]:
+    """
     Args:
         paths: images and videos; folders, which are not searched recursively; patterns such as ``photos/**/*.jpg``;
             ``.txt`` and ``.csv`` lists with an image a line, relative to the list's folder or to the current one, and
@@ -57,7 +69,7 @@ def find_inputs(paths: Sequence[Path], output: Path) -> list[Input]:
         Every file once; those of a folder or a pattern are sorted by name.
 
     Raises:
-        FinetuneError: a path does not exist, no image is found, or one file would overwrite another.
+        FinetuneError: a path does not exist, or no image is found.
     """
     inputs: dict[Path, Input] = {}
     for path in paths:
@@ -68,7 +80,6 @@ def find_inputs(paths: Sequence[Path], output: Path) -> list[Input]:
             f"{', '.join(map(str, paths))}: no image in there. Name a folder that holds some directly "
             f"({', '.join((*_image_suffixes(), *VIDEO_SUFFIXES))}), or the images."
         )
-    _require_own_targets([found.path for found in inputs.values()], output)
     return list(inputs.values())
 
 

@@ -138,7 +138,7 @@ class BatchPredictor:
                 else:
                     self._limit = len(part) // 2  # for all batches to come
                 continue
-            found += [_check_finite(given.path, depth) for given, depth in zip(part, predictions, strict=True)]
+            found += [check_finite(given.path, depth) for given, depth in zip(part, predictions, strict=True)]
         return found
 
 
@@ -147,7 +147,8 @@ def _memory_fault(given: NetworkInput) -> ResultError:
     return ResultError(f"{given.path}: memory ran out at {height}x{width}. Crop it to a less elongated image.")
 
 
-def _check_finite(path: Path, prediction: NDArray[np.float32]) -> NDArray[np.float32] | ResultError:
+def check_finite(path: Path, prediction: NDArray[np.float32]) -> NDArray[np.float32] | ResultError:
+    """The prediction for an image, or the error to raise where it is not a number everywhere."""
     if np.isfinite(prediction).all():
         return prediction
     return ResultError(

@@ -68,7 +68,7 @@ class MeterFiles:
         counts_file = _add_ending(stem, ".png")
         if fits:
             write_output(
-                counts_file, _encode_png(np.rint(depth_m.astype(np.float64) * self.units_per_meter).astype(np.uint16))
+                counts_file, encode_png(np.rint(depth_m.astype(np.float64) * self.units_per_meter).astype(np.uint16))
             )
         else:
             # One of an earlier call would be taken for this prediction.
@@ -139,7 +139,7 @@ def _write_preview(stem: Path, picture: NDArray[np.uint8], disagreement: NDArray
         height = max(len(picture), len(doubt))
         pictures = [np.pad(part, ((0, height - len(part)), (0, 0), (0, 0))) for part in (picture, doubt)]
         picture = np.hstack(pictures)
-    write_output(_add_ending(stem, "_preview.png"), _encode_png(picture[..., ::-1]))
+    write_output(_add_ending(stem, "_preview.png"), encode_png(picture[..., ::-1]))
 
 
 def write_disagreement(disagreement: NDArray[np.float32], stem: Path) -> None:
@@ -153,8 +153,13 @@ def write_disagreement(disagreement: NDArray[np.float32], stem: Path) -> None:
     Raises:
         FinetuneError: nothing can be written there.
     """
+    write_output(_add_ending(stem, "_unsure.png"), encode_disagreement(disagreement))
+
+
+def encode_disagreement(disagreement: NDArray[np.float32]) -> bytes:
+    """(H, W) disagreement -> PNG of 16 bits: natural logarithm times ``DISAGREEMENT_UNITS``; 65535 is that or more."""
     counts = np.minimum(np.rint(disagreement.astype(np.float64) * DISAGREEMENT_UNITS), MAX_COUNTS)
-    write_output(_add_ending(stem, "_unsure.png"), _encode_png(counts.astype(np.uint16)))
+    return encode_png(counts.astype(np.uint16))
 
 
 def _add_ending(stem: Path, ending: str) -> Path:
@@ -167,7 +172,8 @@ def _encode_npy(values: NDArray[np.float32]) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+def encode_png(pixels: NDArray[np.uint8] | NDArray[np.uint16]) -> bytes:
+    """(H, W) or (H, W, 3) BGR -> PNG."""
     encoded, data = cv2.imencode(".png", pixels)
     assert encoded
     return data.tobytes()

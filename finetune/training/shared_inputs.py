@@ -27,12 +27,14 @@ class SharingProcess:
     Attributes:
         rank, count: which it is of how many, on all machines.
         local_rank, local_count: on this machine.
+        again: what to do if another process ended early; ends a sentence.
     """
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
     local_count: int = 1
+    again: str = "call again with --skip-existing"
 
     @property
     def cores(self) -> int:
@@ -70,23 +72,26 @@ class SharingProcess:
             distributed.barrier()
         except RuntimeError as error:
             raise ProcessError(
-                "Another process of this launch ended early. What is done stays; look for its sentence above, and call "
-                "again with --skip-existing."
+                "Another process of this launch ended early. What is done stays; look for its sentence above, and "
+                f"{self.again}."
             ) from error
         return [one for one in found or [] if one is not None]
 
 
 @contextmanager
-def join_launch() -> Iterator[SharingProcess]:
+def join_launch(again: str = SharingProcess.again) -> Iterator[SharingProcess]:
     """
     Find the other processes of this launch, if there are any.
+
+    Args:
+        again: as for ``SharingProcess``.
 
     Raises:
         FinetuneError: what the launcher says makes no sense.
     """
     count = processes_asked_for()
     if count == 1:
-        yield SharingProcess()
+        yield SharingProcess(again=again)
         return
     local_count = int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
     own = SharingProcess(
@@ -94,6 +99,7 @@ def join_launch() -> Iterator[SharingProcess]:
         count=count,
         local_rank=int(os.environ["LOCAL_RANK"]),
         local_count=local_count,
+        again=again,
     )
     # Over the network of the machines, not over GPUs: what is exchanged is a few sentences.
     distributed.init_process_group("gloo", timeout=_PATIENCE)

@@ -1,0 +1,234 @@
+"""``finetune label TEACHER PATH... --output DIR``: images to pseudo-labels, for a student to train on."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from finetune.commands.arguments import (
+    add_camera_arguments,
+    add_device_argument,
+    add_model_argument,
+    add_precision_argument,
+    assumes_training_camera,
+    camera_options,
+    configure_network,
+    line_printer,
+    load_named_predictor,
+    positive_count,
+    require_one_camera,
+)
+from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
+from finetune.utils.errors import ResultError
+from finetune.utils.files import explain_write_errors
+from finetune.utils.paths import expand_path
+
+if TYPE_CHECKING:
+    from finetune.inference.inputs import Input
+    from finetune.inference.pseudo_labels.label_folder import LabelFolder
+    from finetune.inference.pseudo_labels.run_labels import LabelCounts, NamedInput
+    from finetune.inference.pseudo_labels.teacher import Teacher
+    from finetune.training.shared_inputs import SharingProcess
+
+
+def make_parser() -> CommandParser:
+    """The arguments of ``finetune label``."""
+    parser = CommandParser(
+        prog="finetune label",
+        description="Images to pseudo-labels of a teacher: labels/<name>.png, 16 bits with a unit of its own, inverse "
+        "depth of a relative teacher or meters of a metric one; confidence/<name>.png, how much the teacher's "
+        "prediction for the mirrored image disagrees; labels.csv, a line for each image; labels.json, written last. "
+        "A call that was killed goes on where it stopped.",
+        example="finetune label data/tiny_relative.safetensors data/room/train.txt --output pseudo",
+    )
+    add_model_argument(parser, metavar="TEACHER")
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=expand_path,
+        metavar="PATH",
+        help="an image or a video, a folder of them, a pattern in quotes, or a .txt or .csv list with an image a line",
+    )
+    parser.add_argument("--output", type=expand_path, required=True, metavar="DIR", help="the folder to write into")
+    parser.add_argument("--overwrite", action="store_true", help="make a folder of labels again, with other options")
+    add_device_argument(parser)
+    parser.add_argument(
+        "--shard",
+        type=_shard,
+        metavar="I/N",
+        default=(0, 1),
+        help="do part I of N, I from 0 to N-1: for arrays of jobs, each with the same PATHs; accelerate launch "
+        "finetune/label.py and torchrun share the inputs by themselves",
+    )
+    parser.add_argument(
+        "--every", type=positive_count, default=1, metavar="N", help="label every N-th frame of a video; default: 1"
+    )
+    add_precision_argument(parser, default="auto")
+    add_camera_arguments(parser)
+    parser.set_defaults(compile=False)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the call and label; for the exit status see ``runner.run_command``."""
+    parser = make_parser()
+    arguments = parser.parse_args(argv)
+    require_one_camera(parser, arguments)
+    if arguments.overwrite and arguments.shard[1] > 1:
+        parser.error("--overwrite would remove what other shards do: remove the folder, and leave it out")
+    return run_command(
+        lambda: _label(arguments),
+        "Images that are done stay; call again for the others.",
+        of_memory="Call with --device cpu, or close what else holds memory.",
+    )
+
+
+def _label(arguments: argparse.Namespace) -> None:
+    from finetune.inference.inputs import find_files
+    from finetune.inference.pseudo_labels.names import name_inputs
+
+    found = find_files(arguments.paths, arguments.output)
+    names = name_inputs(found, arguments.output)
+    configure_threading()
+    # Only now the imports that take seconds: a wrong call has been refused.
+    with import_without_gc():
+        from finetune.inference.pseudo_labels.run_labels import NamedInput
+        from finetune.training.shared_inputs import join_launch
+
+    inputs = [NamedInput(given=given, name=name) for given, name in zip(found, names, strict=True)]
+    with join_launch("call again") as process:
+        _label_share(arguments, inputs, process)
+
+
+def _label_share(arguments: argparse.Namespace, all_inputs: Sequence[NamedInput], process: SharingProcess) -> None:
+    """Label what this process of a launch has to do; the first one says what became of all."""
+    from finetune.inference.pseudo_labels.run_labels import label_inputs
+
+    part, parts = arguments.shard
+    of_shard = all_inputs[part::parts]
+    teacher = _load_teacher(arguments, process, [named.given for named in all_inputs])
+    folder = _open_folder(arguments, all_inputs, teacher, process)
+    counted = label_inputs(
+        teacher,
+        process.share(of_shard),
+        folder,
+        every=arguments.every,
+        cores=process.cores,
+        bar=process.rank == 0,
+    )
+    counts = process.gather(counted)
+    if not counts:
+        return  # the first process says it
+    for other in counts[1:]:
+        counts[0].add(other)
+    with explain_write_errors(arguments.output):
+        summary = folder.finish([(named.name, named.path, named.given.is_video) for named in all_inputs])
+    _say_counts(_Call(arguments, all_inputs, teacher), counts[0], summary, folder)
+
+
+def _load_teacher(arguments: argparse.Namespace, process: SharingProcess, inputs: Sequence[Input]) -> Teacher:
+    """
+    Raises:
+        FinetuneError: there is no such model or device, or it needs a camera and an image has none.
+    """
+    from finetune.inference.input_cameras import require_cameras
+    from finetune.inference.pseudo_labels.teacher import Teacher
+
+    predictor, digest = load_named_predictor(arguments, process.device(arguments.device))
+    predictor = configure_network(predictor, arguments)
+    cameras, assume_training = camera_options(arguments), assumes_training_camera(arguments)
+    require_cameras(predictor, inputs, cameras, assume_training=assume_training)
+    return Teacher(predictor=predictor, digest=digest, cameras=cameras, assume_training=assume_training)
+
+
+def _open_folder(
+    arguments: argparse.Namespace, inputs: Sequence[NamedInput], teacher: Teacher, process: SharingProcess
+) -> LabelFolder:
+    """
+    Raises:
+        FinetuneError: the folder holds something else, or cannot be made.
+    """
+    from finetune.inference.pseudo_labels.label_folder import LabelFolder
+
+    folder = LabelFolder(folder=arguments.output, request=_describe_request(arguments, inputs, teacher))
+    with explain_write_errors(arguments.output):
+        if arguments.overwrite:
+            if process.rank == 0:
+                folder.discard()
+            process.gather(None)  # the others begin when all is removed
+        folder.open()
+    return folder
+
+
+def _describe_request(
+    arguments: argparse.Namespace, inputs: Sequence[NamedInput], teacher: Teacher
+) -> Mapping[str, object]:
+    """What decides the labels; ``labels.json`` begins with it."""
+    from finetune.inference.pseudo_labels.label_folder import FORMAT
+    from finetune.inference.pseudo_labels.run_labels import CONFIDENCE_RULE
+
+    listed = json.dumps([[named.path, named.given.intrinsics] for named in inputs])
+    predictor, cameras = teacher.predictor, teacher.cameras
+    return {
+        "format": FORMAT,
+        "kind": predictor.kind,
+        "teacher": {"model": arguments.model, "digest": teacher.digest},
+        "anchor": "none",
+        "anchor_model": None,
+        "confidence": CONFIDENCE_RULE,
+        "options": {
+            "every": arguments.every,
+            "precision": predictor.precision,
+            "preprocessing": predictor.preprocessing.to_mapping(),
+            "intrinsics": cameras.intrinsics,
+            "intrinsics_size": cameras.size,
+            "hfov_deg": cameras.hfov_deg,
+            "assume_training_camera": teacher.assume_training,
+        },
+        "inputs": {"count": len(inputs), "digest": hashlib.sha256(listed.encode()).hexdigest()},
+    }
+
+
+@dataclass(frozen=True)
+class _Call:
+    """What is known of a call when all of it is done."""
+
+    arguments: argparse.Namespace
+    inputs: Sequence[NamedInput]
+    teacher: Teacher
+
+
+def _say_counts(call: _Call, counts: LabelCounts, summary: Mapping[str, object] | None, folder: LabelFolder) -> None:
+    """
+    Raises:
+        ResultError: not a single image has a label.
+    """
+    output, (part, parts) = call.arguments.output, call.arguments.shard
+    say = line_printer(call.teacher.predictor, call.arguments)
+    for note in counts.notes:
+        say(note)
+    for reason in counts.reasons:
+        say(f"refused: {reason}")
+    if counts.refused > len(counts.reasons):
+        say(f"refused: {counts.refused - len(counts.reasons)} more; labels.csv has a line for each")
+    of = "" if parts == 1 else f"shard {part}/{parts}: "
+    kept = f", {counts.skipped} were there already" if counts.skipped else ""
+    say(f"{of}{counts.labeled} labeled, {counts.refused} refused{kept}")
+    if summary is None:
+        left = sum(not folder.has(named.name) for named in call.inputs)
+        say(f"{output}: {left} of {len(call.inputs)} inputs are left; the shard that ends last completes the folder")
+        return
+    say(f"{output}: complete, {summary['labels']} labels, {summary['refused']} refused")
+    if not summary["labels"]:
+        raise ResultError(f"{output}: no image has a label. See why in {output / 'labels.csv'}.")
+
+
+def _shard(text: str) -> tuple[int, int]:
+    part, separator, parts = text.partition("/")
+    if not (separator and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 0 to N-1, such as 0/8")
+    return int(part), int(parts)
