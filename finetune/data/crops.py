@@ -36,7 +36,7 @@ def crop_middle(sample: DepthSample, zoom: float) -> DepthSample:
     """
     if zoom <= 1.0:
         return sample
-    height, width = sample.depth_m.shape
+    height, width = sample.valid.shape
     rows, columns = max(1, round(height / zoom)), max(1, round(width / zoom))
     return sample.window((height - rows) // 2, (width - columns) // 2, rows, columns)
 
@@ -53,9 +53,9 @@ def crop_kb(sample: DepthSample, fix: str) -> DepthSample:
     Raises:
         DataError: the frame is smaller than the crop.
     """
-    corner = kb_corner(*sample.depth_m.shape)
+    corner = kb_corner(*sample.valid.shape)
     if corner is None:
-        height, width = sample.depth_m.shape
+        height, width = sample.valid.shape
         found = f"is {height}x{width}; the KB crop of KITTI cuts {KB_HEIGHT}x{KB_WIDTH} out of larger frames"
         raise DataError(sample.source, found, fix)
     return sample.window(*corner, KB_HEIGHT, KB_WIDTH)

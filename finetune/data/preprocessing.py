@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from functools import reduce
-from typing import Literal, TypeVar
+from typing import Literal, TypeAlias, TypeVar, cast
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.camera import Camera
+from finetune.data.coded_depth import NUMBERS, look_up
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.sample import DepthSample, is_sparse
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH
@@ -27,6 +27,7 @@ MAX_ELONGATED = 4.0
 _MAX_RESIZED = 8
 # More than the bits of any depth, as a whole number.
 _UNMEASURED = np.iinfo(np.int32).max
+_Value = TypeVar("_Value", bound=np.generic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -225,13 +226,26 @@ class Window:
 
         Weights are those of the pixels that are selected; where a sparse map shrinks, the smallest of each cell.
         """
-        depth_m, valid = self.depth(sample.depth_m, sample.valid)
+        depth_m, valid = self.depth(sample.depth_m, sample.valid) if sample.coded is None else self._decode(sample)
         camera = sample.camera and self.camera(sample.camera)
         found = sample.changed(image=self.image(sample.image), depth_m=depth_m, valid=valid, camera=camera)
         if sample.weight is None:
             return found
         # In a dense map ``valid`` alone decides which pixel is selected, so this selects the same ones.
         return found.changed(weight=self.depth(sample.weight, sample.valid)[0])
+
+    def _decode(self, sample: DepthSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """``depth`` of a sample that has it as it is stored: pixels are chosen first, and only they become meters."""
+        assert sample.coded is not None
+        numbers, table = sample.coded.numbers, sample.coded.table
+        if (self._keeps_size and not self.single_points) or not is_sparse(sample.valid):
+            chosen, valid = self._choose(numbers, sample.valid, _select_nearest)
+            depth_m = look_up(chosen, table.measured_m)  # of 0 where nothing was measured
+            return _keep(depth_m, valid) if table.measured[0] else depth_m, valid
+        if table.ranks is None or self.single_points or max(self.pixels_down, self.pixels_across) <= 1:
+            return self.depth(sample.depth_m, sample.valid)
+        chosen, valid = self._choose(look_up(numbers, table.ranks), sample.valid, _select_lowest)
+        return look_up(chosen, table.measured_m), valid
 
     def image(self, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """(H, W, 3) uint8 -> (height, width, 3) uint8, bicubic, with the fractional scale and a corner at whole pixels
@@ -287,24 +301,34 @@ class Window:
             smallest depth of each cell: every return is kept, and where a LiDAR, which is next to the camera, saw past
             a near thing, the near thing is kept.
         """
-        if self.single_points and is_sparse(valid):
-            return self._scatter_points(depth_m, valid)
-        top, height = _clip_stretch(self.top, self.height, round(depth_m.shape[0] / self.pixels_down))
-        left, width = _clip_stretch(self.left, self.width, round(depth_m.shape[1] / self.pixels_across))
+        if (self.single_points or max(self.pixels_down, self.pixels_across) > 1) and is_sparse(valid):
+            if self.single_points:
+                return self._scatter_points(depth_m, valid)
+            return self._choose(depth_m, valid, _select_smallest)
+        return self._choose(depth_m, valid, _select_nearest)
+
+    def _choose(
+        self, values: NDArray[_Value], valid: NDArray[np.bool_], select: _Select[_Value]
+    ) -> tuple[NDArray[_Value], NDArray[np.bool_]]:
+        """A value of each cell of the window, 0 where there is none, and where there is one."""
+        top, height = _clip_stretch(self.top, self.height, round(values.shape[0] / self.pixels_down))
+        left, width = _clip_stretch(self.left, self.width, round(values.shape[1] / self.pixels_across))
         if self._keeps_size:
             kept = np.ascontiguousarray(valid[top : top + height, left : left + width])
-            found_m = _keep(np.ascontiguousarray(depth_m[top : top + height, left : left + width]), kept)
-            return self._pad(found_m, kept, top, left)
-        cells = (
-            _cell_edges(top, height, self.pixels_down, depth_m.shape[0]),
-            _cell_edges(left, width, self.pixels_across, depth_m.shape[1]),
+            found = _keep(np.ascontiguousarray(values[top : top + height, left : left + width]), kept)
+            return self._pad(found, kept, top, left)
+        down, across = (
+            Cells(
+                edges=_cell_edges(first, count, pixels, limit),
+                centers=_cell_centers(first, count, pixels),
+            )
+            for first, count, pixels, limit in (
+                (top, height, self.pixels_down, values.shape[0]),
+                (left, width, self.pixels_across, values.shape[1]),
+            )
         )
-        if max(self.pixels_down, self.pixels_across) > 1 and is_sparse(valid):
-            found_m, kept = _select_smallest(depth_m, valid, cells)
-        else:
-            centers = _cell_centers(top, height, self.pixels_down), _cell_centers(left, width, self.pixels_across)
-            found_m, kept = _select_nearest(depth_m, valid, cells, centers)
-        return self._pad(found_m, kept, top, left)
+        found, kept = select(values, valid, down, across)
+        return self._pad(found, kept, top, left)
 
     @property
     def _keeps_size(self) -> bool:
@@ -312,17 +336,17 @@ class Window:
         return self.pixels_down == self.pixels_across == 1.0
 
     def _pad(
-        self, found_m: NDArray[np.float32], kept: NDArray[np.bool_], top: int, left: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        self, found: NDArray[_Value], kept: NDArray[np.bool_], top: int, left: int
+    ) -> tuple[NDArray[_Value], NDArray[np.bool_]]:
         """The part of a window that is within the image, from ``top`` and ``left`` on, with nothing around it."""
-        if found_m.shape == (self.height, self.width):
-            return found_m, kept
-        height, width = found_m.shape
+        if found.shape == (self.height, self.width):
+            return found, kept
+        height, width = found.shape
         around = (
             (top - self.top, self.top + self.height - top - height),
             (left - self.left, self.left + self.width - left - width),
         )
-        return np.pad(found_m, around), np.pad(kept, around)
+        return np.pad(found, around), np.pad(kept, around)
 
     def _scatter_points(
         self, depth_m: NDArray[np.float32], valid: NDArray[np.bool_]
@@ -377,80 +401,134 @@ def _clip_stretch(first: int, count: int, limit: int) -> tuple[int, int]:
     return begin, min(first + count, limit) - begin
 
 
-def _keep(depth_m: NDArray[np.float32], kept: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Depth where ``kept``, and 0 elsewhere, whatever was there."""
+def _keep(values: NDArray[_Value], kept: NDArray[np.bool_]) -> NDArray[_Value]:
+    """Values where ``kept``, and 0 elsewhere, whatever was there."""
     # OpenCV copies many times as fast as numpy selects.
-    return np.asarray(cv2.copyTo(depth_m, kept.view(np.uint8)), dtype=np.float32)
+    return cast(NDArray[_Value], cv2.copyTo(values, kept.view(np.uint8)))
 
 
-def _cell_pixels(edges: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """The first source index of each cell, the second, and so on; a cell that has fewer repeats its last one."""
-    # Where the resize enlarges, several cells start at one pixel, and each of them is that pixel.
-    first, last = edges[:-1], np.maximum(edges[1:], edges[:-1] + 1) - 1
-    return [np.minimum(first + i, last) for i in range(int((last - first).max(initial=0)) + 1)]
+@dataclass(frozen=True, kw_only=True)
+class Cells:
+    """The stretches of source pixels that become the rows, or the columns, of a window.
+
+    Attributes:
+        edges: first source index of each cell, and one past the last source index.
+        centers: in source pixels; the center of pixel 0 is 0.
+    """
+
+    edges: NDArray[np.intp]
+    centers: NDArray[np.float64]
+
+    @property
+    def first(self) -> NDArray[np.intp]:
+        """The first source index of each cell."""
+        return self.edges[:-1]
+
+    @property
+    def ends(self) -> NDArray[np.intp]:
+        """One past the last source index of each cell."""
+        # Where the resize enlarges, several cells start at one pixel, and each of them is that pixel.
+        return np.maximum(self.edges[1:], self.edges[:-1] + 1)
+
+    @property
+    def reach(self) -> slice:
+        """All source pixels of the cells."""
+        return slice(self.edges[0], self.ends[-1])
 
 
-_Bits = TypeVar("_Bits", bound=np.generic)
+# Values (H, W), where they are valid, rows and columns of the window -> a value of each cell, and where there is one.
+_Select: TypeAlias = Callable[
+    [NDArray[_Value], NDArray[np.bool_], Cells, Cells], tuple[NDArray[_Value], NDArray[np.bool_]]
+]
 
 
 def _pool(
-    values: NDArray[_Bits],
-    cells: tuple[NDArray[np.intp], NDArray[np.intp]],
-    choose: Callable[[NDArray[_Bits], NDArray[_Bits]], NDArray[_Bits]],
-) -> NDArray[_Bits]:
+    values: NDArray[_Value],
+    down: Cells,
+    across: Cells,
+    choose: Callable[[NDArray[_Value], NDArray[_Value]], NDArray[_Value]],
+) -> NDArray[_Value]:
     """The value of each cell that ``choose`` prefers. Rows are gathered whole, which is many times as fast as
     ``reduceat``."""
-    rows, columns = cells
-    of_rows = reduce(choose, (values[pixels] for pixels in _cell_pixels(rows)))
-    return reduce(choose, (of_rows.take(pixels, axis=1) for pixels in _cell_pixels(columns)))
+    for axis, cells in enumerate((down, across)):
+        last = cells.ends - 1
+        pooled = values.take(cells.first, axis=axis)
+        for i in range(1, int((cells.ends - cells.first).max(initial=1))):
+            larger = np.flatnonzero(cells.first + i <= last)
+            if 4 * len(larger) > len(last):  # a smaller cell repeats its last pixel
+                pooled = choose(pooled, values.take(np.minimum(cells.first + i, last), axis=axis))
+            else:
+                at = (larger, slice(None)) if axis == 0 else (slice(None), larger)
+                pooled[at] = choose(pooled[at], values.take(cells.first[larger] + i, axis=axis))
+        values = pooled
+    return values
 
 
 def _select_smallest(
-    depth_m: NDArray[np.float32], valid: NDArray[np.bool_], cells: tuple[NDArray[np.intp], NDArray[np.intp]]
+    depth_m: NDArray[np.float32], valid: NDArray[np.bool_], down: Cells, across: Cells
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """The smallest measured depth of each cell."""
-    rows, columns = cells
-    inside = np.s_[rows[0] : rows[-1], columns[0] : columns[-1]]
-    depth_m, valid = np.ascontiguousarray(depth_m[inside]), valid[inside]
     # Depths above 0 are in the order of their bits as whole numbers, infinity behind them.
     bits = np.full(depth_m.shape, _UNMEASURED, np.int32)
-    cv2.copyTo(depth_m.view(np.int32), valid.view(np.uint8), bits)
-    chosen = _pool(bits, (rows - rows[0], columns - columns[0]), np.minimum)
+    cv2.copyTo(np.ascontiguousarray(depth_m).view(np.int32), valid.view(np.uint8), bits)
+    chosen = _pool(bits, down, across, np.minimum)
     kept = chosen != _UNMEASURED
     return _keep(chosen.view(np.float32), kept), kept
 
 
+def _select_lowest(
+    ranks: NDArray[np.uint16], valid: NDArray[np.bool_], down: Cells, across: Cells
+) -> tuple[NDArray[np.uint16], NDArray[np.bool_]]:
+    """The lowest number of each cell; the largest one stands for no measurement."""
+    chosen = _pool(ranks, down, across, np.minimum)
+    return chosen, chosen != NUMBERS - 1
+
+
 def _select_nearest(
-    depth_m: NDArray[np.float32],
-    valid: NDArray[np.bool_],
-    cells: tuple[NDArray[np.intp], NDArray[np.intp]],
-    centers: tuple[NDArray[np.float64], NDArray[np.float64]],
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    values: NDArray[_Value], valid: NDArray[np.bool_], down: Cells, across: Cells
+) -> tuple[NDArray[_Value], NDArray[np.bool_]]:
     """The measured pixel nearest to the center of each cell; of equally near ones the lowest, then the rightmost."""
-    # Where the resize enlarges, several cells start at one pixel, and each of them is that pixel.
-    (rows, row_ends), (columns, column_ends) = ((edges[:-1], np.maximum(edges[1:], edges[:-1] + 1)) for edges in cells)
-    middle_rows, middle_columns = centers
     center_rows, center_columns = (
-        np.clip(np.floor(middles + 0.5).astype(np.intp), first, ends - 1)
-        for middles, first, ends in ((middle_rows, rows, row_ends), (middle_columns, columns, column_ends))
+        np.clip(np.floor(cells.centers + 0.5).astype(np.intp), cells.first, cells.ends - 1) for cells in (down, across)
     )
-    across_all = slice(columns[0], column_ends[-1])  # of the rows, only what the window needs is gathered
-    kept = valid[center_rows, across_all].take(center_columns - columns[0], axis=1)
-    chosen_m = _keep(depth_m[center_rows, across_all].take(center_columns - columns[0], axis=1), kept)
-    if max((row_ends - rows).max(), (column_ends - columns).max()) == 1:
-        return chosen_m, kept
-    # In a hole or at its rim, look at the other pixels of the cell. Few cells have any that was measured.
-    found = _pool(valid[:, across_all], (cells[0], cells[1] - columns[0]), np.logical_or)
-    down, across = np.nonzero(found & ~kept)
-    least = np.full(down.shape, np.inf)
-    heights, widths = (row_ends - rows)[down], (column_ends - columns)[across]
-    for below in reversed(range(int(heights.max(initial=1)))):
-        for right in reversed(range(int(widths.max(initial=1)))):
+    left = across.edges[0]  # of the rows, only what the window needs is gathered
+    kept = valid[center_rows, across.reach].take(center_columns - left, axis=1)
+    chosen = _keep(values[center_rows, across.reach].take(center_columns - left, axis=1), kept)
+    if max((cells.ends - cells.first).max() for cells in (down, across)) == 1:
+        return chosen, kept
+    # At the rim of a hole, look at the other pixels of the cell; nowhere else is one that was measured so near.
+    reach = [
+        2 * int(np.maximum(middle - cells.first, cells.ends - 1 - middle).max()) + 1
+        for middle, cells in ((center_rows, down), (center_columns, across))
+    ]
+    near = cv2.dilate(valid.view(np.uint8), np.ones(reach, np.uint8))
+    near = near[center_rows, across.reach].take(center_columns - left, axis=1)
+    rims = np.flatnonzero(near > kept.view(np.uint8))
+    pixels, is_measured = _find_nearest(valid, down, across, *np.divmod(rims, len(center_columns)))
+    kept.reshape(-1)[rims] = is_measured
+    chosen.reshape(-1)[rims[is_measured]] = values.reshape(-1).take(pixels[is_measured])
+    return chosen, kept
+
+
+def _find_nearest(
+    valid: NDArray[np.bool_], down: Cells, across: Cells, row_cells: NDArray[np.intp], column_cells: NDArray[np.intp]
+) -> tuple[NDArray[np.intp], NDArray[np.bool_]]:
+    """For some cells the index of the measured pixel nearest to their center, and whether they have one."""
+    rows, columns = (
+        [
             # A cell smaller than the largest one repeats its last pixel, which cannot be nearer than itself.
-            row = rows[down] + np.minimum(below, heights - 1)
-            column = columns[across] + np.minimum(right, widths - 1)
-            distance = (row - middle_rows[down]) ** 2 + (column - middle_columns[across]) ** 2
-            nearer = valid[row, column] & (distance < least)
-            least[nearer] = distance[nearer]
-            chosen_m[down[nearer], across[nearer]] = depth_m[row[nearer], column[nearer]]
-    return chosen_m, found
+            (found := np.minimum(cells.first[own] + i, cells.ends[own] - 1), (found - cells.centers[own]) ** 2)
+            for i in reversed(range(int((cells.ends - cells.first)[own].max(initial=1))))
+        ]
+        for cells, own in ((down, row_cells), (across, column_cells))
+    )
+    measured = valid.reshape(-1)
+    nearest, least = np.zeros(len(row_cells), np.intp), np.full(len(row_cells), np.inf)
+    for row, row_distance in rows:
+        starts = row * valid.shape[1]
+        for column, column_distance in columns:
+            pixels, distance = starts + column, row_distance + column_distance
+            nearer = measured.take(pixels) & (distance < least)
+            np.copyto(least, distance, where=nearer)
+            np.copyto(nearest, pixels, where=nearer)
+    return nearest, least < np.inf

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.camera import Camera
+from finetune.data.coded_depth import CodedDepth
 from finetune.utils.errors import DataError
 
 # Aerial images show 1,400 m. No camera measures beyond this, so a larger number is a typing error.
 MAX_DEPTH_M = 100_000
+# Fields that depth has no part in.
+_KEPT = ("image", "source", "camera", "weight")
+_CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -39,6 +44,7 @@ class DepthSample:
     source: str
     camera: Camera | None = None
     weight: NDArray[np.float32] | None = None
+    coded: ClassVar[CodedDepth | None] = None  # depth as it is stored, where a ``CodedSample`` still has it
 
     def __post_init__(self) -> None:
         if self.image.ndim != 3 or self.image.shape[2] != 3 or self.image.dtype != np.uint8:
@@ -69,7 +75,7 @@ class DepthSample:
             )
 
     @classmethod
-    def of_valid(cls, **fields: Any) -> DepthSample:
+    def of_valid(cls, **fields: Any) -> Self:
         """A sample of all fields that hold what the checks ask for by the way they were made; it is not checked."""
         sample = object.__new__(cls)
         sample.__dict__.update({"camera": None, "weight": None, **fields})
@@ -96,6 +102,47 @@ class DepthSample:
         )
 
 
+class CodedSample(DepthSample):
+    """A sample whose depth is as its file stores it. It becomes meters when it is asked for, and a window of it first.
+
+    It is made by ``of_valid``, with ``coded`` in place of ``depth_m`` and ``valid``.
+    """
+
+    @cached_property
+    def depth_m(self) -> NDArray[np.float32]:
+        """As in ``DepthSample``."""
+        assert self.coded is not None
+        return self.coded.depth_m()
+
+    @cached_property
+    def valid(self) -> NDArray[np.bool_]:
+        """As in ``DepthSample``."""
+        assert self.coded is not None
+        return self.coded.valid()
+
+    def changed(self, **fields: Any) -> DepthSample:
+        """As in ``DepthSample``; with another ``depth_m`` or ``valid``, it is stored no more."""
+        if not {"depth_m", "valid"} & fields.keys():
+            return super().changed(**fields)
+        own = {name: getattr(self, name) for name in ("depth_m", "valid", *_KEPT) if name not in fields}
+        return DepthSample.of_valid(**own, **fields)
+
+    def recoded(self, coded: CodedDepth, **fields: Any) -> CodedSample:
+        """A copy with other stored depth, and other values in some fields."""
+        kept = {name: getattr(self, name) for name in _KEPT}
+        return self.of_valid(**{**kept, **fields}, coded=coded)
+
+    def window(self, top: int, left: int, height: int, width: int) -> DepthSample:
+        """As in ``DepthSample``."""
+        if self.coded is None:
+            return super().window(top, left, height, width)
+        rows, columns = slice(top, top + height), slice(left, left + width)
+        camera = self.camera and self.camera.cropped(top, left)
+        weight = None if self.weight is None else self.weight[rows, columns]
+        coded = self.coded.window(rows, columns)
+        return self.recoded(coded, image=self.image[rows, columns], camera=camera, weight=weight)
+
+
 def is_sparse(valid: NDArray[np.bool_]) -> bool:
     """
     Whether a depth map is scattered points, such as LiDAR's, and not a surface with holes.
@@ -106,6 +153,10 @@ def is_sparse(valid: NDArray[np.bool_]) -> bool:
     Args:
         valid: (H, W), True where depth was measured, at the size at which it was measured.
     """
-    inner = valid[1:-1, 1:-1]
-    surrounded = inner & valid[:-2, 1:-1] & valid[2:, 1:-1] & valid[1:-1, :-2] & valid[1:-1, 2:]
-    return bool(2 * np.count_nonzero(surrounded) < np.count_nonzero(inner))
+    import cv2
+
+    inside = np.s_[1:-1, 1:-1]
+    valid = np.ascontiguousarray(valid)
+    # OpenCV's erosion by a cross leaves what has neighbors on all sides, in half the time that numpy takes.
+    surrounded = cv2.erode(valid.view(np.uint8), _CROSS)[inside]
+    return bool(2 * np.count_nonzero(surrounded) < np.count_nonzero(valid[inside]))

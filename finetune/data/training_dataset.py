@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from finetune.data.coded_depth import DepthTable
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader, read_frames, try_read
-from finetune.data.sample import DepthSample
+from finetune.data.sample import CodedSample, DepthSample
 from finetune.data.samplers import AUGMENT, STAND_IN, WINDOW, ZOOM, WeightedMixSampler
 from finetune.utils.errors import DataError, FileFault
 
@@ -46,10 +49,24 @@ class DepthRangePolicy:
 
     def __call__(self, sample: DepthSample) -> DepthSample:
         """The sample with valid depth within the range, or at the ceiling where there is one."""
-        within = sample.depth_m <= (np.finfo(np.float32).max if self.max_depth_m is None else self.max_depth_m)
+        if isinstance(sample, CodedSample) and sample.coded is not None:
+            return sample.recoded(replace(sample.coded, table=_limit_table(sample.coded.table, self)))
+        depth_m, valid = self.limit(sample.depth_m, sample.valid)
+        return sample.changed(depth_m=depth_m, valid=valid)
+
+    def limit(
+        self, depth_m: NDArray[np.float32], valid: NDArray[np.bool_]
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Meters, and where they are valid, of any shape."""
+        within = depth_m <= (np.finfo(np.float32).max if self.max_depth_m is None else self.max_depth_m)
         if self.ceiling_m is None:
-            return sample.changed(valid=sample.valid & within)
-        return sample.changed(depth_m=np.where(sample.valid & ~within, np.float32(self.ceiling_m), sample.depth_m))
+            return depth_m, valid & within
+        return np.where(valid & ~within, np.float32(self.ceiling_m), depth_m), valid
+
+
+@lru_cache(maxsize=16)
+def _limit_table(table: DepthTable, limits: DepthRangePolicy) -> DepthTable:
+    return table.changed(limits.limit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,7 +115,7 @@ class Zoom:
     def draw(self, preprocessing: Preprocessing, sample: DepthSample, draw: np.random.Generator) -> float:
         """The factor for a sample; below 1 only as far as the frame fills the window."""
         factor = math.exp(draw.uniform(math.log(self.least), math.log(self.most)))
-        return max(factor, preprocessing.least_zoom(*sample.depth_m.shape))
+        return max(factor, preprocessing.least_zoom(*sample.valid.shape))
 
 
 class TrainingSamples(Dataset[TrainingItem]):
@@ -206,7 +223,7 @@ def crop_with_valid_depth(
         draw: chooses where the window is; the same generator gives the same window.
         zoom: multiplies the focal length at the network's size.
     """
-    height, width = sample.depth_m.shape
+    height, width = sample.valid.shape
     for _ in range(_WINDOW_DRAWS):
         across, down = draw.random(2)
         found = preprocessing.window(height, width, across, down, zoom)(sample)

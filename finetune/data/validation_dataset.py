@@ -94,14 +94,14 @@ class ValidationSamples(Dataset[ValidationSample]):
         reader, frame = self.locate(index)
         sample = self._readers[reader][frame]
         if sample.camera is None:
-            sample = sample.changed(camera=self._cameras.camera(*sample.depth_m.shape))
+            sample = sample.changed(camera=self._cameras.camera(*sample.valid.shape))
         views, focals_px = {}, {}
         for crop in self._image_crops:
             view = crop_middle(crop_for_protocol(crop, sample), self._zoom)
             image = self._preprocessing(view.image, shrink=min(1.0, self._zoom))
             views[crop] = torch.from_numpy(image)[None], view
             if view.camera is not None:
-                height, width = view.depth_m.shape
+                height, width = view.valid.shape
                 scales = image.shape[1] / height, image.shape[2] / width
                 focals_px[crop] = view.camera.resized(*scales).focal_px
         return ValidationSample(index, views, focals_px)

@@ -37,13 +37,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
-from finetune.data import training_dataset
+from finetune.data import coded_depth, preprocessing, training_dataset
 from finetune.data.augmentation import Augmentation
 from finetune.data.dataloader import collate, keep_freed_memory, training_batches
 from finetune.data.preprocessing import Preprocessing, Window
 from finetune.data.reader import Reader
 from finetune.data.readers import files as frame_files
-from finetune.data.readers.files import DepthCoding
 from finetune.data.readers.packed import Packed
 from finetune.data.readers.pairs import Pairs
 from finetune.data.samplers import DistributedBatchSampler
@@ -325,7 +324,8 @@ class StageClock:
         places = (
             (frame_files, "_read_content", "read"),
             (frame_files, "decode_pixels", "decode"),
-            (DepthCoding, "to_meters", "to meters"),
+            (coded_depth, "look_up", "to meters"),
+            (preprocessing, "look_up", "to meters"),
             (Window, "__call__", "window"),
             (Augmentation, "__call__", "augment"),
             (training_dataset.TrainingSamples, "__getitems__", "other"),

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.camera import Camera
+from finetune.data.coded_depth import NUMBERS, CodedDepth, DepthTable
 from finetune.data.readers.arrays import ARRAY_SUFFIXES, is_array_file, load_array, reading_error, unnamed_error
 from finetune.data.readers.bits import Bits, decode_bits, has_16_bits
 from finetune.data.readers.channels import DepthChannels, one_channel
@@ -23,7 +24,7 @@ from finetune.data.readers.jpeg import decode_with_warnings, jpeg_is_cut
 from finetune.data.readers.orientation import UPRIGHT, ExifTurns, Turn, orientation_of, turn_like_depth, turn_upright
 from finetune.data.readers.pfm import PFM_SIGNATURES, decode_pfm
 from finetune.data.readers.tiff import explain_undecoded, tiff_as_stored, tiff_is_short
-from finetune.data.sample import DepthSample
+from finetune.data.sample import CodedSample, DepthSample
 from finetune.utils.errors import DataError, RecipeError
 from finetune.utils.paths import read_bytes
 
@@ -70,14 +71,15 @@ class DepthCoding:
         Returns:
             (H, W) float32 meters, 0 where the raw value is NaN or infinite, and (H, W) bool, True where measured.
         """
-        import cv2
+        coded = self.coded(raw)
+        return self._convert(raw) if coded is None else (coded.depth_m(), coded.valid())
 
-        if raw.dtype == np.uint16 and not self.affine_inverse:
-            # Each of the 65,536 numbers is converted once, and looked up from then on.
-            meters, measured = _tables_of(self)
-            raw = np.ascontiguousarray(raw)
-            return cv2.LUT(raw, meters), cv2.LUT(raw, measured).view(np.bool_)
-        return self._convert(raw)
+    def coded(self, raw: NDArray[np.number]) -> CodedDepth | None:
+        """``raw`` with what each of its numbers means, where it has 16 bits and no map has a unit of its own."""
+        if raw.dtype != np.uint16 or self.affine_inverse:
+            return None
+        # Each of the 65,536 numbers is converted once, and looked up from then on.
+        return CodedDepth(numbers=cast(NDArray[np.uint16], raw), table=_table_of(self))
 
     def _convert(self, raw: NDArray[np.number]) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """``to_meters``, number by number."""
@@ -103,10 +105,9 @@ class DepthCoding:
 
 
 @lru_cache(maxsize=16)
-def _tables_of(coding: DepthCoding) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Meters, and 1 where measured, of each number of 16 bits."""
-    meters, measured = coding._convert(np.arange(1 << 16, dtype=np.uint16).reshape(1, -1))
-    return meters, measured.view(np.uint8)
+def _table_of(coding: DepthCoding) -> DepthTable:
+    meters, measured = coding._convert(np.arange(NUMBERS, dtype=np.uint16).reshape(1, -1))
+    return DepthTable(meters=meters[0], measured=measured[0])
 
 
 def scale_from_1_to_10(inverse: NDArray[np.float64], valid: NDArray[np.bool_]) -> NDArray[np.float32]:
@@ -225,16 +226,18 @@ def combine_frame(
             f"{image.shape[0]}x{image.shape[1]}",
             _fix_of_sizes(image.shape[:2], raw.shape, reduce_image),
         )
-    depth_m, valid = coding.to_meters(raw)
     lens = intrinsics.lens if intrinsics else None
+    fields = {"image": image, "source": depth_path, "camera": None if lens else camera}
+    # Sizes were compared, and what is valid is above 0 by its conversion: neither sample needs to be checked.
+    coded = None if along_rays else coding.coded(raw)
+    if coded is not None:
+        return CodedSample.of_valid(**fields, coded=coded), turn
+    depth_m, valid = coding.to_meters(raw)
     if along_rays:
         assert camera is not None, "the reader refuses range without intrinsics"
         depth_m = lens.depth_from_ray(depth_m, camera) if lens else camera.depth_from_ray(depth_m)
         valid &= depth_m > 0  # a fisheye also sees what is next to the camera and behind it
-    if lens is not None:
-        camera = None
-    # Sizes were compared, and what is valid is above 0 by its conversion.
-    return DepthSample.of_valid(image=image, depth_m=depth_m, valid=valid, source=depth_path, camera=camera), turn
+    return DepthSample.of_valid(**fields, depth_m=depth_m, valid=valid), turn
 
 
 def _require_bits(raw: NDArray[np.number], coding: DepthCoding, path: str) -> None:

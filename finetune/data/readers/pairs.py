@@ -179,6 +179,8 @@ class Pairs(ListedFrames):
         Raises:
             DataError: a mask is missing or has another size, or too little is left.
         """
+        if mask is None and sky_mask is None and not (self.edge_erosion_px or self.min_valid_share):
+            return sample  # whose depth may not have become meters yet
         depth_m, valid = sample.depth_m, sample.valid
         if self.edge_erosion_px:
             valid = erode_edges(valid, depth_m, self.edge_erosion_px)
