@@ -5,8 +5,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from finetune.commands.arguments import (
@@ -25,24 +27,40 @@ from finetune.commands.arguments import (
 from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
 from finetune.utils.errors import ResultError
 from finetune.utils.files import explain_write_errors
+from finetune.utils.number_arguments import number
 from finetune.utils.paths import expand_path
 
 if TYPE_CHECKING:
     from finetune.inference.inputs import Input
     from finetune.inference.pseudo_labels.label_folder import LabelFolder
     from finetune.inference.pseudo_labels.run_labels import LabelCounts, NamedInput
-    from finetune.inference.pseudo_labels.teacher import Teacher
+    from finetune.inference.pseudo_labels.teacher import Anchor, Teacher
+    from finetune.recipe.schema import Recipe
     from finetune.training.shared_inputs import SharingProcess
+
+
+class _LabelParser(CommandParser):
+    """Takes the two words of ``--anchor metric MODEL`` as one value, so that PATHs may follow them."""
+
+    def parse_known_args(  # type: ignore[override]
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """As ``argparse.ArgumentParser.parse_known_args``."""
+        words = list(sys.argv[1:] if args is None else args)
+        for i in range(len(words) - 2, 0, -1):
+            if words[i - 1 : i + 1] == ["--anchor", "metric"] and not words[i + 1].startswith("--"):
+                words[i : i + 2] = [f"metric {words[i + 1]}"]
+        return super().parse_known_args(words, namespace)
 
 
 def make_parser() -> CommandParser:
     """The arguments of ``finetune label``."""
-    parser = CommandParser(
+    parser = _LabelParser(
         prog="finetune label",
         description="Images to pseudo-labels of a teacher: labels/<name>.png, 16 bits with a unit of its own, inverse "
-        "depth of a relative teacher or meters of a metric one; confidence/<name>.png, how much the teacher's "
-        "prediction for the mirrored image disagrees; labels.csv, a line for each image; labels.json, written last. "
-        "A call that was killed goes on where it stopped.",
+        "depth of a relative teacher, meters of a metric one or with --anchor; confidence/<name>.png, how much the "
+        "teacher's prediction for the mirrored image disagrees; labels.csv, a line for each image; labels.json, "
+        "written last. A call that was killed goes on where it stopped.",
         example="finetune label data/tiny_relative.safetensors data/room/train.txt --output pseudo",
     )
     add_model_argument(parser, metavar="TEACHER")
@@ -69,8 +87,43 @@ def make_parser() -> CommandParser:
     )
     add_precision_argument(parser, default="auto")
     add_camera_arguments(parser)
+    _add_anchoring_arguments(parser)
     parser.set_defaults(compile=False)
     return parser
+
+
+def _add_anchoring_arguments(parser: CommandParser) -> None:
+    group = parser.add_argument_group(
+        "anchoring", "bring the labels to meters, by a scale and a shift in inverse depth"
+    )
+    group.add_argument(
+        "--anchor",
+        type=_anchor,
+        default=("none", ""),
+        metavar="none|sparse|metric MODEL",
+        help="none, the default: labels are what TEACHER predicts; sparse: to what is measured in each image, with "
+        "--recipe, then by a smooth field of scales; metric MODEL: to what a metric model predicts for it; an image "
+        "whose points or pixels contradict TEACHER is refused",
+    )
+    group.add_argument(
+        "--recipe",
+        metavar="FILE",
+        help="for --anchor sparse: the images are found among the frames of its data.train, whose depth counts",
+    )
+    share = number("a share between 0 and 1, such as 0.1", lambda found: 0 < found < 1)
+    group.add_argument(
+        "--agree-within",
+        type=share,
+        metavar="SHARE",
+        help="up to which share near measured points may disagree about the scale, and pixels of the metric model with "
+        "the label; default: 0.1",
+    )
+    group.add_argument(
+        "--min-inliers",
+        type=share,
+        metavar="SHARE",
+        help="an image is refused where a smaller share of the points or pixels agrees; default: 0.5",
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,11 +133,24 @@ def main(argv: Sequence[str] | None = None) -> int:
     require_one_camera(parser, arguments)
     if arguments.overwrite and arguments.shard[1] > 1:
         parser.error("--overwrite would remove what other shards do: remove the folder, and leave it out")
+    _require_anchoring(parser, arguments)
     return run_command(
         lambda: _label(arguments),
         "Images that are done stay; call again for the others.",
         of_memory="Call with --device cpu, or close what else holds memory.",
     )
+
+
+def _require_anchoring(parser: CommandParser, arguments: argparse.Namespace) -> None:
+    """End with a usage error where the options of anchoring contradict each other."""
+    kind, _ = arguments.anchor
+    if kind == "sparse" and not arguments.recipe:
+        parser.error("--anchor sparse needs the measured depth: name the recipe whose data.train has it with --recipe")
+    if kind != "sparse" and arguments.recipe:
+        parser.error("--recipe says where measured depth is: add --anchor sparse, or leave it out")
+    given = [name for name in ("agree_within", "min_inliers") if getattr(arguments, name)]
+    if kind == "none" and given:
+        parser.error(f"--{given[0].replace('_', '-')} is for anchoring: add --anchor sparse or --anchor metric MODEL")
 
 
 def _label(arguments: argparse.Namespace) -> None:
@@ -93,7 +159,14 @@ def _label(arguments: argparse.Namespace) -> None:
 
     found = find_files(arguments.paths, arguments.output)
     names = name_inputs(found, arguments.output)
+    recipe = None
+    if arguments.recipe:
+        from finetune.recipe.load import load_recipe
+
+        recipe = load_recipe(arguments.recipe)
     configure_threading()
+    # Anchoring multiplies matrices, and another number of threads may add in another order.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     # Only now the imports that take seconds: a wrong call has been refused.
     with import_without_gc():
         from finetune.inference.pseudo_labels.run_labels import NamedInput
@@ -101,17 +174,19 @@ def _label(arguments: argparse.Namespace) -> None:
 
     inputs = [NamedInput(given=given, name=name) for given, name in zip(found, names, strict=True)]
     with join_launch("call again") as process:
-        _label_share(arguments, inputs, process)
+        _label_share(arguments, inputs, process, recipe)
 
 
-def _label_share(arguments: argparse.Namespace, all_inputs: Sequence[NamedInput], process: SharingProcess) -> None:
+def _label_share(
+    arguments: argparse.Namespace, all_inputs: Sequence[NamedInput], process: SharingProcess, recipe: Recipe | None
+) -> None:
     """Label what this process of a launch has to do; the first one says what became of all."""
     from finetune.inference.pseudo_labels.run_labels import label_inputs
 
     part, parts = arguments.shard
     of_shard = all_inputs[part::parts]
-    teacher = _load_teacher(arguments, process, [named.given for named in all_inputs])
-    folder = _open_folder(arguments, all_inputs, teacher, process)
+    teacher = _load_teacher(arguments, process, [named.given for named in all_inputs], recipe)
+    folder = _open_folder(arguments, all_inputs, teacher, process, recipe)
     counted = label_inputs(
         teacher,
         process.share(of_shard),
@@ -130,10 +205,13 @@ def _label_share(arguments: argparse.Namespace, all_inputs: Sequence[NamedInput]
     _say_counts(_Call(arguments, all_inputs, teacher), counts[0], summary, folder)
 
 
-def _load_teacher(arguments: argparse.Namespace, process: SharingProcess, inputs: Sequence[Input]) -> Teacher:
+def _load_teacher(
+    arguments: argparse.Namespace, process: SharingProcess, inputs: Sequence[Input], recipe: Recipe | None
+) -> Teacher:
     """
     Raises:
-        FinetuneError: there is no such model or device, or it needs a camera and an image has none.
+        FinetuneError: there is no such model or device, or it needs a camera and an image has none; or the labels
+            cannot be anchored to the model or the recipe that is named.
     """
     from finetune.inference.input_cameras import require_cameras
     from finetune.inference.pseudo_labels.teacher import Teacher
@@ -142,11 +220,47 @@ def _load_teacher(arguments: argparse.Namespace, process: SharingProcess, inputs
     predictor = configure_network(predictor, arguments)
     cameras, assume_training = camera_options(arguments), assumes_training_camera(arguments)
     require_cameras(predictor, inputs, cameras, assume_training=assume_training)
-    return Teacher(predictor=predictor, digest=digest, cameras=cameras, assume_training=assume_training)
+    teacher = Teacher(predictor=predictor, digest=digest, cameras=cameras, assume_training=assume_training)
+    return replace(teacher, anchor=_make_anchor(arguments, teacher, inputs, recipe))
+
+
+def _make_anchor(
+    arguments: argparse.Namespace, teacher: Teacher, inputs: Sequence[Input], recipe: Recipe | None
+) -> Anchor | None:
+    """
+    Raises:
+        FinetuneError: see ``_load_teacher``.
+    """
+    from finetune.data.reader import set_image_levels
+    from finetune.inference.anchoring import AnchoringOptions
+    from finetune.inference.input_cameras import require_cameras
+    from finetune.inference.pseudo_labels.anchors import MeasuredFrames, MetricAnchor, SparseAnchor, load_metric_model
+
+    kind, model = arguments.anchor
+    defaults = AnchoringOptions()
+    options = AnchoringOptions(
+        tolerance=arguments.agree_within or defaults.tolerance,
+        min_inlier_share=arguments.min_inliers or defaults.min_inlier_share,
+    )
+    if recipe is not None:
+        readers = [entry.source for entry in recipe.data.train]
+        set_image_levels(readers, teacher.predictor.preprocessing.image_levels)
+        frames = MeasuredFrames.index(readers, f"data.train of {arguments.recipe}")
+        frames.require_some([given.path for given in inputs])
+        return SparseAnchor(frames=frames, options=options)
+    if kind == "none":
+        return None
+    predictor, digest = load_metric_model(model, teacher.predictor.device, teacher.predictor.precision)
+    require_cameras(predictor, inputs, teacher.cameras, assume_training=teacher.assume_training)
+    return MetricAnchor(model=replace(teacher, predictor=predictor, digest=digest), options=options)
 
 
 def _open_folder(
-    arguments: argparse.Namespace, inputs: Sequence[NamedInput], teacher: Teacher, process: SharingProcess
+    arguments: argparse.Namespace,
+    inputs: Sequence[NamedInput],
+    teacher: Teacher,
+    process: SharingProcess,
+    recipe: Recipe | None,
 ) -> LabelFolder:
     """
     Raises:
@@ -154,7 +268,7 @@ def _open_folder(
     """
     from finetune.inference.pseudo_labels.label_folder import LabelFolder
 
-    folder = LabelFolder(folder=arguments.output, request=_describe_request(arguments, inputs, teacher))
+    folder = LabelFolder(folder=arguments.output, request=_describe_request(arguments, inputs, teacher, recipe))
     with explain_write_errors(arguments.output):
         if arguments.overwrite:
             if process.rank == 0:
@@ -165,20 +279,32 @@ def _open_folder(
 
 
 def _describe_request(
-    arguments: argparse.Namespace, inputs: Sequence[NamedInput], teacher: Teacher
+    arguments: argparse.Namespace, inputs: Sequence[NamedInput], teacher: Teacher, recipe: Recipe | None
 ) -> Mapping[str, object]:
     """What decides the labels; ``labels.json`` begins with it."""
+    from finetune.inference.pseudo_labels.anchors import MetricAnchor, SparseAnchor
     from finetune.inference.pseudo_labels.label_folder import FORMAT
     from finetune.inference.pseudo_labels.run_labels import CONFIDENCE_RULE
+    from finetune.recipe.validate import plain_values
 
     listed = json.dumps([[named.path, named.given.intrinsics] for named in inputs])
     predictor, cameras = teacher.predictor, teacher.cameras
+    kind, name = arguments.anchor
+    model: Mapping[str, str] | None = None
+    anchoring: dict[str, object] = {}
+    if isinstance(teacher.anchor, SparseAnchor | MetricAnchor):
+        options = teacher.anchor.options
+        anchoring = {"agree_within": options.tolerance, "min_inliers": options.min_inlier_share}
+    if isinstance(teacher.anchor, MetricAnchor):
+        model = {"model": name, "digest": teacher.anchor.model.digest}
+    if recipe is not None:
+        anchoring["measured"] = plain_values(recipe.data)["train"]
     return {
         "format": FORMAT,
-        "kind": predictor.kind,
+        "kind": predictor.kind if teacher.anchor is None else "metric",
         "teacher": {"model": arguments.model, "digest": teacher.digest},
-        "anchor": "none",
-        "anchor_model": None,
+        "anchor": kind,
+        "anchor_model": model,
         "confidence": CONFIDENCE_RULE,
         "options": {
             "every": arguments.every,
@@ -188,6 +314,7 @@ def _describe_request(
             "intrinsics_size": cameras.size,
             "hfov_deg": cameras.hfov_deg,
             "assume_training_camera": teacher.assume_training,
+            **anchoring,
         },
         "inputs": {"count": len(inputs), "digest": hashlib.sha256(listed.encode()).hexdigest()},
     }
@@ -225,6 +352,15 @@ def _say_counts(call: _Call, counts: LabelCounts, summary: Mapping[str, object] 
     say(f"{output}: complete, {summary['labels']} labels, {summary['refused']} refused")
     if not summary["labels"]:
         raise ResultError(f"{output}: no image has a label. See why in {output / 'labels.csv'}.")
+
+
+def _anchor(text: str) -> tuple[str, str]:
+    kind, _, model = text.partition(" ")
+    if kind == "metric" and not model:
+        raise argparse.ArgumentTypeError("metric needs a metric model: write --anchor metric MODEL")
+    if kind not in ("none", "sparse", "metric") or (model and kind != "metric"):
+        raise argparse.ArgumentTypeError(f"{text} is not none, sparse, or metric MODEL")
+    return kind, model
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -25,7 +25,7 @@ MIN_POINTS = 30
 _MIN_SPREAD = 0.02
 _FIT_POINTS = 20_000  # the scale and shift are fitted to about this many, evenly spread
 # The map reaches this far, in natural logarithms, beyond the 5 % of the points that are nearest and farthest.
-_BEYOND = 0.3
+BEYOND_NEAREST_AND_FARTHEST = 0.3
 # The scale field: nodes for each distance between points, its most nodes, how it is smoothed, where a residual begins
 # to count less (natural logarithm), and the step of the relative map at which it may bend.
 _NODE_SPACINGS, _MAX_NODES, _STIFFNESS, _SMALL_RESIDUAL, _STEP = 1.0, 10_000, 0.1, 0.03, 0.1
@@ -111,7 +111,7 @@ def anchor_depth(
     """
     options = options or AnchoringOptions()
     target = np.log(points_m.astype(np.float64))
-    _require_points(target)
+    require_points(target)
     fit, log_map = _fit_map(relative, rows, columns, target)
     points = np.stack([rows, columns], axis=1).astype(np.float64)
     first = _anchor(points, target, log_map, options.tolerance)
@@ -166,7 +166,7 @@ def _anchor(
     return _Anchored(field=field, residual=residual, kept=find_agreeing(points, residual, tolerance))
 
 
-def _require_points(target: NDArray[np.float64]) -> None:
+def require_points(target: NDArray[np.float64]) -> None:
     """
     Raises:
         AnchoringRefused: the points hold no scale and shift.
@@ -192,7 +192,7 @@ def _fit_map(
         AnchoringRefused: the points contradict the map.
     """
     low, high = (float(end) for end in np.quantile(target, (0.05, 0.95)))
-    limits = low - _BEYOND, high + _BEYOND
+    limits = low - BEYOND_NEAREST_AND_FARTHEST, high + BEYOND_NEAREST_AND_FARTHEST
     fit = fit_inverse_log(relative[rows, columns], target, limits)
     if fit.scale <= 0:
         raise AnchoringRefused("its points are not nearer where the model sees something nearer")
@@ -201,7 +201,7 @@ def _fit_map(
 
 def _limits(target: NDArray[np.float64]) -> tuple[float, float]:
     """Natural logarithms of the nearest and the farthest depth that is filled in."""
-    return float(target.min()) - _BEYOND, float(target.max()) + _BEYOND
+    return float(target.min()) - BEYOND_NEAREST_AND_FARTHEST, float(target.max()) + BEYOND_NEAREST_AND_FARTHEST
 
 
 def fit_inverse_log(

@@ -13,10 +13,13 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from finetune.commands.label import main
+from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.files import read_image
 from finetune.inference.predictor import load_model
+from finetune.models.checkpoints.save import save_native
 from tests.small_models import make_overflow, small_model, write_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -135,9 +138,6 @@ def test_what_cannot_be_labeled_has_a_line_that_says_why(
 
 
 def test_a_folder_without_a_single_label_is_an_error(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from finetune.data.preprocessing import Preprocessing
-    from finetune.models.checkpoints.save import save_native
-
     broken = small_model(None)
     make_overflow(broken)
     weights, out = tmp_path / "broken.safetensors", tmp_path / "out"
@@ -167,6 +167,11 @@ def test_other_options_are_refused_and_overwrite_makes_the_folder_again(
     [
         (["--shard", "3/3"], "argument --shard: 3/3 is not I/N with I from 0 to N-1, such as 0/8."),
         (["--shard", "0/2", "--overwrite"], "--overwrite would remove what other shards do"),
+        (["--anchor", "metric"], "argument --anchor: metric needs a metric model: write --anchor metric MODEL."),
+        (["--anchor", "dense"], "argument --anchor: dense is not none, sparse, or metric MODEL. "),
+        (["--anchor", "sparse"], "--anchor sparse needs the measured depth: name the recipe whose data.train has it"),
+        (["--recipe", "a.yaml"], "--recipe says where measured depth is: add --anchor sparse, or leave it out"),
+        (["--min-inliers", "0.3"], "--min-inliers is for anchoring: add --anchor sparse or --anchor metric MODEL"),
     ],
 )
 def test_a_wrong_call_is_one_sentence(options: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -174,6 +179,97 @@ def test_a_wrong_call_is_one_sentence(options: list[str], said: str, capsys: pyt
         main(["teacher", "images", "--output", "out", *options])
     assert stop.value.code == 2
     assert said in capsys.readouterr().err
+
+
+def write_varied_model(path: Path, max_depth_m: float | None) -> str:
+    """A small model whose prediction varies by a factor of two and more over an image."""
+    network = small_model(max_depth_m)
+    with torch.no_grad():
+        network.state_dict()["head.last.weight"].mul_(40)
+    save_native(path, network, {"preprocessing": Preprocessing(input_size=(28, 42)).to_mapping()})
+    return str(path)
+
+
+def write_recipe(folder: Path, depth_m: dict[str, np.ndarray]) -> Path:
+    """A recipe whose data.train has this depth for images of ``folder / "in"``; 0 is not measured."""
+    for name, values in depth_m.items():
+        (folder / "depth").mkdir(exist_ok=True)
+        assert cv2.imwrite(str(folder / "depth" / f"{name}.png"), np.rint(1e4 * values).astype(np.uint16))
+    (folder / "list.txt").write_text("".join(f"in/{name}.png depth/{name}.png\n" for name in depth_m))
+    entry = f"{{reader: pairs, root: {folder}, list: list.txt, meters_per_unit: 0.0001}}"
+    recipe = folder / "measured.yaml"
+    recipe.write_text(
+        f"""model: {{checkpoint: {ROOT / "data/tiny_relative.safetensors"}, max_depth_m: 10.0}}
+data:
+  input_size: [56, 70]
+  train: [{entry}]
+  val: [{entry}]
+run: {{steps: 1}}
+"""
+    )
+    return recipe
+
+
+def test_labels_are_anchored_to_what_is_measured_and_frames_with_too_little_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher, out = write_varied_model(tmp_path / "teacher.safetensors", None), tmp_path / "out"
+    images = write_images(tmp_path / "in", 3, (60, 88))
+    model, rng = load_model(teacher), np.random.default_rng(0)
+    whole = {name: 1 / (0.3 * model.predict(images / f"{name}.png") - 0.2) for name in ("000", "001")}
+    measured = {name: np.where(rng.random((60, 88)) < 0.06, values, 0) for name, values in whole.items()}
+    measured["001"][:, 8:] = 0  # about 30 points on the left margin are left, fewer than 30 after the next line
+    measured["001"][20:] = 0
+    recipe = write_recipe(tmp_path, measured)
+    call = [teacher, "--anchor", "sparse", str(images), "--recipe", str(recipe), "--output", str(out)]
+    assert main([*call, "--device", "cpu"]) == 0
+    said = capsys.readouterr().out
+    points = np.count_nonzero(measured["001"])
+    assert f"refused: {images / '001.png'}: cannot be anchored: it has {points} points, and 30 are the least" in said
+    assert f"002.png: cannot be anchored: no frame of data.train of {recipe} has this image" in said
+    about = json.loads((out / "labels.json").read_text())
+    assert (about["kind"], about["anchor"], about["labels"], about["refused"]) == ("metric", "sparse", 1, 2)
+    row, *others = read_rows(out)
+    assert float(row["scale"]) == pytest.approx(0.3, rel=0.01) and float(row["shift"]) == pytest.approx(-0.2, rel=0.01)
+    assert float(row["inlier_share"]) > 0.97 and float(row["residual"]) < 0.005
+    assert not any(other["label"] or other["scale"] for other in others)
+    label_m = read_numbers(out / row["label"]) * float(row["unit"])
+    labeled = label_m > 0
+    assert labeled.mean() > 0.6 and np.abs(label_m / whole["000"] - 1)[labeled].mean() < 0.01
+    # The confidence compares depths: those of scale and shift, for both predictions.
+    pixels = read_image(images / "000.png")
+    one, mirrored = model.predict(pixels), model.predict(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
+    scale, shift = float(row["scale"]), float(row["shift"])
+    least = 1e-3 * float((scale * np.maximum(one, mirrored) + shift).max())
+    logs = [np.log(np.maximum(scale * x.astype(np.float64) + shift, least)) for x in (one, mirrored)]
+    stored = read_numbers(out / row["confidence"])
+    assert np.abs(stored / 10_000 - np.minimum(np.abs(logs[0] - logs[1]), 6.5535)).max() <= 0.6e-4
+
+
+def test_labels_are_anchored_to_a_metric_model_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    metric = write_varied_model(tmp_path / "metric.safetensors", 10.0)
+    images, out = write_images(tmp_path / "in", 1, (60, 88)), tmp_path / "out"
+    # To itself: nothing changes.
+    assert main([metric, "--output", str(out), "--anchor", "metric", metric, str(images)]) == 0
+    (row,) = read_rows(out)
+    assert float(row["scale"]) == pytest.approx(1, abs=1e-3) and float(row["shift"]) == pytest.approx(0, abs=0.01)
+    assert float(row["inlier_share"]) == 1 and float(row["residual"]) < 1e-3
+    depth_m = load_model(metric).predict(images / "000.png")
+    assert np.abs(read_numbers(out / row["label"]) * float(row["unit"]) / depth_m - 1).max() < 2e-3
+    about = json.loads((out / "labels.json").read_text())
+    assert (about["anchor"], about["anchor_model"]) == (
+        "metric",
+        {"model": metric, "digest": about["teacher"]["digest"]},
+    )
+    capsys.readouterr()
+    # A map of one depth is no anchor.
+    flat = str(write_model(tmp_path / "flat.safetensors"))
+    assert main([metric, str(images), "--output", str(tmp_path / "no"), "--anchor", "metric", flat]) == 1
+    assert "000.png: cannot be anchored: " in (said := capsys.readouterr()).out
+    assert "no image has a label" in said.err
+    relative = str(write_model(tmp_path / "relative.safetensors", None))
+    assert main([metric, str(images), "--output", str(tmp_path / "no2"), "--anchor", "metric", relative]) == 2
+    assert f"{relative}: is a relative model, which knows no meters" in capsys.readouterr().err
 
 
 @pytest.mark.slow

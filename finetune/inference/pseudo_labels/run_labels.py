@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 import numpy as np
@@ -28,10 +28,17 @@ from finetune.inference.pseudo_labels.label_folder import (
 )
 from finetune.inference.pseudo_labels.label_table import LabelRow
 from finetune.inference.pseudo_labels.names import absolute_path
-from finetune.inference.pseudo_labels.teacher import Teacher, count_label, label_as_predicted
+from finetune.inference.pseudo_labels.teacher import (
+    Anchored,
+    Label,
+    Teacher,
+    count_label,
+    label_anchored,
+    label_as_predicted,
+)
 from finetune.inference.video import CUT_OFF_SHARE, VideoFrames
 from finetune.models.arithmetic import without_tf32
-from finetune.utils.errors import DataError, ResultError
+from finetune.utils.errors import DataError, FileFault, ResultError
 from finetune.utils.files import explain_write_errors
 
 # Images in the network at the same time. Each holds its own activations, so they are few: for more cores, start more
@@ -224,17 +231,43 @@ def _label_frame(teacher: Teacher, frame: _Frame, folder: LabelFolder) -> LabelR
     try:
         levels = teacher.predictor.preprocessing.image_levels
         image = frame.image if frame.image is not None else read_image(frame.given.path, upright=True, levels=levels)
-        prediction, mirrored = teacher.predict_both(frame.given, image)
-        label = label_as_predicted(frame.given.path, prediction, mirrored)
-    except (DataError, ResultError) as fault:
+        label = _make_label(teacher, frame.given, image)
+    except (FileFault, ResultError) as fault:
         row = LabelRow(image=name, refused=str(fault))
     else:
         numbers, unit = count_label(label.values, label.valid)
         row = LabelRow(
-            image=name, label=f"{LABELS}/{frame.name}.png", confidence=f"{CONFIDENCE}/{frame.name}.png", unit=unit
+            image=name,
+            label=f"{LABELS}/{frame.name}.png",
+            confidence=f"{CONFIDENCE}/{frame.name}.png",
+            unit=unit,
         )
+        if label.anchored is not None:
+            row = _add_anchoring(row, label.anchored)
         files = {row.label: encode_png(numbers), row.confidence: encode_disagreement(label.disagreement)}
     if frame.image is not None:
         files[name] = encode_png(np.ascontiguousarray(frame.image[..., ::-1]))
     folder.add(frame.name, row, files)
     return row
+
+
+def _make_label(teacher: Teacher, given: Input, image: NDArray[np.uint8]) -> Label:
+    """
+    Raises:
+        FileFault, ResultError: there is no label for the image.
+    """
+    predictions = teacher.predict_both(given, image)
+    if teacher.anchor is None:
+        return label_as_predicted(given.path, *predictions)
+    is_metric = teacher.predictor.kind == "metric"
+    return label_anchored(given, image, predictions, teacher.anchor, is_metric=is_metric)
+
+
+def _add_anchoring(row: LabelRow, anchored: Anchored) -> LabelRow:
+    return replace(
+        row,
+        scale=anchored.fit.scale,
+        shift=anchored.fit.shift,
+        inlier_share=anchored.inlier_share,
+        residual=anchored.residual,
+    )
