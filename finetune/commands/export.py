@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from finetune.commands.arguments import add_model_argument, load_predictor, positive_number
 from finetune.commands.runner import LOGGER, CommandParser, import_without_gc, run_command
-from finetune.export.options import ANY_BATCH, DEFAULT_TOLERANCE, MAX_BATCH, PRECISIONS, InputType
+from finetune.export.options import ANY_BATCH, DEFAULT_TOLERANCE, MAX_BATCH, PRECISIONS, ExportOptions, InputType
 from finetune.utils.errors import FinetuneError
 from finetune.utils.number_arguments import number
 from finetune.utils.paths import expand_path, is_file, missing
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
     from finetune.export.push import Push
     from finetune.inference.predictor import Predictor
+
+
+# Formats that describe the computation, and not the weights alone.
+_COMPUTED = ("onnx", "openvino")
 
 
 def make_parser() -> CommandParser:
@@ -39,8 +43,8 @@ def make_parser() -> CommandParser:
         "--image",
         type=expand_path,
         metavar="FILE",
-        help="compare on this image of your camera; huggingface and onnx are made for its size; default: an image of "
-        "data/room, 320x240",
+        help="compare on this image of your camera; huggingface, onnx and openvino are made for its size; default: an "
+        "image of data/room, 320x240",
     )
     parser.add_argument(
         "--for-camera",
@@ -78,23 +82,28 @@ def _add_graph_arguments(parser: CommandParser) -> None:
     parser.add_argument(
         "--recipe",
         metavar="RECIPE",
-        help="for float16 and mixed in onnx: its validation frames show the range of values and what float16 costs; "
-        "default: the recipe of a run folder",
+        help="onnx, openvino, for float16 and mixed: its validation frames show the range of values and what float16 "
+        "costs; default: the recipe of a run folder",
     )
-    parser.add_argument("--dynamic", action="store_true", help="onnx: take inputs of any size, multiples of 14")
+    graphs = ", ".join(_COMPUTED)
+    parser.add_argument("--dynamic", action="store_true", help=f"{graphs}: take inputs of any size, multiples of 14")
     parser.add_argument(
-        "--batch", type=_read_batch, default=1, metavar="N", help="onnx: take N images at a time, or any; default: 1"
+        "--batch",
+        type=_read_batch,
+        default=1,
+        metavar="N",
+        help=f"{graphs}: take N images at a time, or any; default: 1",
     )
     parser.add_argument(
         "--input",
         choices=get_args(InputType),
         default="float32",
-        help="onnx: uint8: RGB images, normalized inside",
+        help=f"{graphs}: uint8: RGB images, normalized inside; images that are resized before are rounded to 8 bits",
     )
     parser.add_argument(
         "--resize",
         action="store_true",
-        help="onnx, with --input uint8: images of the size of --image, resized inside",
+        help=f"{graphs}, with --input uint8: images of the size of --image, resized inside, which rounds nothing",
     )
 
 
@@ -117,13 +126,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error("--for-camera is in pixels of one image size: give --image, an image of this camera")
     if arguments.half and arguments.precision not in (None, "float16"):
         parser.error(f"--half is --precision float16, and --precision is {arguments.precision}: give one of them")
+    arguments.precision = "float16" if arguments.half else arguments.precision or "float32"
+    # First: what another option would need does not matter to a format that takes neither.
+    status = run_command(lambda: _require_taken(arguments))
+    if status:
+        return status
     if arguments.resize and arguments.input != "uint8":
         parser.error("--resize is for images as they are: give --input uint8 as well")
     if arguments.resize and arguments.dynamic:
         parser.error("--resize is for images of one size, that of --image: leave out --dynamic")
-    arguments.precision = "float16" if arguments.half else arguments.precision or "float32"
-    if arguments.recipe and (arguments.to != "onnx" or arguments.precision not in ("float16", "mixed")):
-        parser.error("--recipe is for --precision float16 and mixed of onnx, measured on its validation frames")
+    if arguments.recipe and (arguments.to not in _COMPUTED or arguments.precision not in ("float16", "mixed")):
+        parser.error(
+            "--recipe is for --precision float16 and mixed of onnx and openvino, measured on its validation frames"
+        )
     _require_int8_options(parser, arguments)
     _require_push_options(parser, arguments)
     return run_command(lambda: _export(arguments), "Nothing was exported; call again.")
@@ -171,18 +186,27 @@ def _plan_push(arguments: argparse.Namespace) -> Push | None:
     return push
 
 
-def _export(arguments: argparse.Namespace) -> None:
-    from finetune.data.readers.files import read_image
-    from finetune.export.export import export_model, make_exporter
-    from finetune.export.options import ExportOptions
+def _require_taken(arguments: argparse.Namespace) -> None:
+    from finetune.export.export import require_taken
 
-    options = ExportOptions(
+    require_taken(arguments.to, _make_options(arguments))
+
+
+def _make_options(arguments: argparse.Namespace) -> ExportOptions:
+    return ExportOptions(
         precision=arguments.precision,
         dynamic=arguments.dynamic,
         batch=arguments.batch,
         input_type=arguments.input,
         resize=arguments.resize,
     )
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    from finetune.data.readers.files import read_image
+    from finetune.export.export import export_model, make_exporter
+
+    options = _make_options(arguments)
     make_exporter(arguments.to, arguments.output, arguments.force, options).require_writable(None)
     push = _plan_push(arguments)
     if arguments.image and not is_file(arguments.image):
@@ -211,7 +235,7 @@ def _export(arguments: argparse.Namespace) -> None:
         options = replace(options, int8=data)
         # A file of one size is made for that of the recipe's frames.
         image = data.val[0].sample.image if image is None else image
-    if options.precision in ("float16", "mixed") and arguments.to == "onnx":
+    if options.precision in ("float16", "mixed") and arguments.to in _COMPUTED:
         frames = _read_frames(arguments, predictor)
         options = replace(options, frames=frames)
         image = frames[0] if image is None and frames else image

@@ -80,13 +80,16 @@ class Preprocessing:
         Returns:
             (3, h, w) float32, normalized and not clipped, ``network_size(H, W)`` large.
         """
+        normalized = (self.resize(image, shrink=shrink) - np.array(self.mean)) / np.array(self.std)
+        return np.ascontiguousarray(normalized.transpose(2, 0, 1), dtype=np.float32)
+
+    def resize(self, image: NDArray[np.uint8], *, shrink: float = 1.0) -> NDArray[np.float64]:
+        """As ``__call__``, before the normalization: (H, W, 3) uint8 -> (h, w, 3), 0 to 1 and a little beyond."""
         height, width = self.network_size(*image.shape[:2])
         if shrink != 1.0:
             height, width = (_to_patches(shrink * side, PATCH) for side in (height, width))
         # float64, as in the original: float32 is up to 4e-4 off after the division by std.
-        resized = cv2.resize(image / 255.0, (width, height), interpolation=cv2.INTER_CUBIC)
-        normalized = (resized - np.array(self.mean)) / np.array(self.std)
-        return np.ascontiguousarray(normalized.transpose(2, 0, 1), dtype=np.float32)
+        return np.asarray(cv2.resize(image / 255.0, (width, height), interpolation=cv2.INTER_CUBIC), np.float64)
 
     def focal_px(self, camera: Camera, height: int, width: int) -> float:
         """

@@ -22,10 +22,8 @@ RUNTIMES = {".onnx": "onnxruntime", ".xml": "openvino", ".engine": "tensorrt", "
 DOUBTFUL = "10.3 (JetPack 6.2) is known to answer wrong for this network, 10.14 to answer right"
 
 
-def call_gpu(name: str, *arguments: Any) -> None:
-    """Call the GPU's driver: no package for CUDA is needed."""
-    code = getattr(ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1"), name)(*arguments)
-    if code:
+def call_gpu(name: str, *arguments: Any) -> None:  # of its driver: no package for CUDA is needed
+    if code := getattr(ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1"), name)(*arguments):
         raise RuntimeError(f"{name} of the GPU's driver failed with code {code}")
 
 
@@ -60,20 +58,23 @@ def open_tensorrt(path: Path) -> Any:
 
 def open_engine(runtime: str, path: Path, device: str) -> Any:
     """Runtime and version in words, and what turns inputs by name into the answer."""
-    if runtime == "tensorrt":
+    if runtime == "tensorrt" and device == "auto":
         return open_tensorrt(path)
+    if runtime == "tensorrt":
+        raise RuntimeError(f"it has no --device {device}; choose the GPU by CUDA_VISIBLE_DEVICES")
     if runtime == "onnxruntime":
         os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import
         ort = importlib.import_module("onnxruntime")
-        wanted = ["CUDAExecutionProvider", "CPUExecutionProvider"] if device == "auto" else [device]
-        session = ort.InferenceSession(str(path), providers=[i for i in wanted if i in ort.get_available_providers()])
+        known, wanted = ort.get_available_providers(), [device, "CUDAExecutionProvider", "CPUExecutionProvider"]
+        session = ort.InferenceSession(str(path), providers=[i for i in dict.fromkeys(wanted) if i in known])
+        if device not in ("auto", session.get_providers()[0]):  # it takes the next one and says nothing
+            raise RuntimeError(f"--device {device} does not work here; onnxruntime knows {', '.join(known)}")
         return f"onnxruntime {ort.__version__}, {session.get_providers()[0]}", lambda given: session.run(None, given)[0]
-    openvino = importlib.import_module("openvino")
-    # By default it computes in bfloat16 where the processor has it, and says nothing.
-    hint, device = "INFERENCE_PRECISION_HINT", "CPU" if device == "auto" else device
-    model = openvino.Core().compile_model(str(path), device, {hint: "f32"})
-    name = f"openvino {openvino.__version__}, {device}, precision {model.get_property(hint).to_string()}"
-    return name, lambda given: model(given)[model.output(0)]
+    openvino, hint = importlib.import_module("openvino"), "INFERENCE_PRECISION_HINT"  # else bfloat16, in silence
+    model = openvino.Core().compile_model(str(path), "CPU" if device == "auto" else device, {hint: "f32"})
+    name = ", ".join((f"openvino {openvino.__version__}", *model.get_property("EXECUTION_DEVICES")))
+    said = model.get_property(hint).to_string() if hint in model.get_property("SUPPORTED_PROPERTIES") else "unknown"
+    return f"{name}, precision {said}", lambda given: model(given)[model.output(0)]
 
 
 def judge_answer(answer: Any, expected: Any, about: Any) -> Any:
@@ -93,11 +94,11 @@ def judge_answer(answer: Any, expected: Any, about: Any) -> Any:
         return words, ""
     ratio = answer / np.where(expected > 0, expected, 1)
     if np.percentile(np.abs(ratio / (np.median(ratio) or 1) - 1), 95) <= 0.01:
-        return words, f"all of it is {np.median(ratio):.4g} times what is expected: is its max depth another one?"
+        return words, f"all of it is {np.median(ratio):.4g} times what is expected: {about['if_scaled']}"
     if np.mean(answer >= top) > np.mean(expected >= top) + 0.2:
         return words, f"{np.mean(answer >= top):.0%} of it is at the max depth or beyond: it is saturated"
     if np.corrcoef(answer.ravel(), expected.ravel())[0, 1] < -0.3:
-        return words, "what is near is far in it: inverse depth was taken for depth"
+        return words, f"what is near is far in it: {about['if_inverted']}"
     return words, f"more than {allowed:.4g} {unit} off, or more than a tenth of that in the median"
 
 
@@ -126,9 +127,8 @@ def main(argv: Any = None) -> int:
         about = json.loads(str(pack["about"]))
         name, run = open_engine(runtime, asked.engine, asked.device)
     except Exception as error:  # noqa: BLE001
-        reason = f"cannot be loaded by {runtime}: {error}"
-        if isinstance(error, ImportError):
-            reason = f"needs the package {error.name}, which is not installed here"
+        absent = isinstance(error, ImportError) and f"needs the package {error.name}, which is not installed here"
+        reason = absent or f"cannot be loaded by {runtime}: {error}"
         parser.exit(2, " ".join(f"{asked.engine} {reason}".split()) + "\n")
     print(f"{asked.engine}: {name}; expected is {about['model']}, {about['precision']}")
     for i in range(about["images"]):

@@ -155,12 +155,16 @@ def write_check_pack(
         input_type: ``float32`` (normalized, (B, 3, H, W)) or ``uint8`` ((B, H, W, 3)).
         tolerance: the largest difference allowed, as a share of the prediction's spread.
     """
+    is_metric, is_canonical = predictor.kind == "metric", predictor.canonical is not None
+    scaled = "is its max depth another one?" if is_metric else "is it another model?"
     about = {
         "model": model,
         "precision": precision,
         "kind": predictor.kind,
-        "unit": "m" if predictor.kind == "metric" else "of inverse depth",
-        "max_depth_m": predictor.max_depth_m if predictor.canonical is None else None,
+        "unit": "m" if is_metric else "of inverse depth",
+        "max_depth_m": None if is_canonical else predictor.max_depth_m,
+        "if_scaled": "is its max depth another one, or focal_px not used?" if is_canonical else scaled,
+        "if_inverted": "inverse depth was taken for depth" if is_metric else "depth was taken for inverse depth",
         "tolerance": tolerance,
         "input": input_type,
         "mean": list(predictor.preprocessing.mean),

@@ -114,7 +114,7 @@ def _choose_camera(predictor: Predictor, exporter: Exporter, to: str, for_camera
     if to == "huggingface" and not folded.max_depth_m.is_integer():
         raise FinetuneError(
             f"format huggingface: for a camera of {for_camera_px:g} px the max depth is {folded.max_depth_m:.6g} m, "
-            "and transformers takes whole meters only. Export to official or onnx."
+            "and transformers takes whole meters only. Export to official, onnx or openvino."
         )
     return folded
 
@@ -159,8 +159,8 @@ def make_exporter(
     """
     if to not in registry.EXPORTERS:
         raise FinetuneError(f"{to} is not an export format; expected one of {', '.join(registry.EXPORTERS)}.")
+    require_taken(to, options)
     exporter: Exporter = registry.find(registry.EXPORTERS, to)(options, image)
-    _require_taken(exporter, to)
     if exporter.suffix and (output.suffix != exporter.suffix or is_folder(output)):
         example = output / f"model{exporter.suffix}" if is_folder(output) else Path(f"{output}{exporter.suffix}")
         raise FinetuneError(
@@ -172,12 +172,16 @@ def make_exporter(
     return exporter
 
 
-def _require_taken(exporter: Exporter, to: str) -> None:
+def require_taken(to: str, options: ExportOptions) -> None:
     """
+    Args:
+        to: a key of ``registry.EXPORTERS``.
+        options: what else is asked for.
+
     Raises:
         FinetuneError: an option means nothing to this format.
     """
-    options = exporter.options
+    exporter: type[Exporter] = registry.find(registry.EXPORTERS, to)
     if options.precision not in exporter.precisions:
         raise FinetuneError(
             f"format {to} is written in {' or '.join(exporter.precisions)}, not in {options.precision}. Choose another "
@@ -185,7 +189,9 @@ def _require_taken(exporter: Exporter, to: str) -> None:
         )
     for name, option in OPTIONS_OF_FORMATS.items():
         if getattr(options, name) != getattr(DEFAULTS, name) and name not in exporter.takes:
-            raise FinetuneError(f"{option} is not for format {to}, but for onnx. Leave it out.")
+            formats = [key for key in registry.EXPORTERS if name in registry.find(registry.EXPORTERS, key).takes]
+            takers = " and ".join(formats)
+            raise FinetuneError(f"{option} is not for format {to}, but for {takers}. Leave it out.")
 
 
 def _compare(

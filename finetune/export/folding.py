@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-import torch
-
-from finetune.inference.predictor import Predictor
-from finetune.models.depth_model import DepthModel
 from finetune.models.training_camera import TrainingCamera
+
+if TYPE_CHECKING:
+    from finetune.inference.predictor import Predictor
 
 FOR_CAMERA = "for_camera"
 
@@ -24,6 +24,10 @@ def fold_camera(predictor: Predictor, focal_px: float, image_size: tuple[int, in
     Returns:
         The model that predicts the meters of this camera, and of no other.
     """
+    import torch
+
+    from finetune.models.depth_model import DepthModel
+
     canonical = predictor.canonical
     assert canonical is not None and predictor.max_depth_m is not None
     height, width = image_size

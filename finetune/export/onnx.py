@@ -18,6 +18,7 @@ from finetune.export.build_script import EngineBuild
 from finetune.export.check_pack import (
     CheckCase,
     check_folder,
+    choose_check_images,
     make_check_cases,
     make_frame_cases,
     read_check_inputs,
@@ -26,7 +27,7 @@ from finetune.export.check_pack import (
 )
 from finetune.export.comparison import Comparison
 from finetune.export.folding import FOR_CAMERA
-from finetune.export.onnx_precision import narrow
+from finetune.export.onnx_precision import describe_largest, narrow
 from finetune.export.onnx_tracing import OPSET, trace_network
 from finetune.export.onnx_variants import Variants
 from finetune.export.options import PRECISIONS, Precision
@@ -39,6 +40,10 @@ if TYPE_CHECKING:
     from finetune.export.int8 import Quantizer
     from finetune.inference.predictor import Predictor
 
+NO_ENGINE = (
+    "there is no build_engine.sh: TensorRT takes INT8 with zero points of 0 alone, which these are not. Build an "
+    "engine of an export in float16 or mixed"
+)
 _MAX_BYTES = 2_000_000_000  # protobuf, the format of the file, counts in 31 bits
 
 
@@ -60,6 +65,11 @@ class Onnx(Exporter):
     takes = frozenset({"dynamic", "batch", "input_type", "resize"})
     # Whether the graph says float16 itself; else it is a matter of storage, and the runtime chooses.
     types_graph = True
+    # What no comparison of float16 on this runtime shows.
+    caution = (
+        "onnxruntime's CPU computes float16 in float32, so that overflow would show in the largest value alone, and "
+        "a device rounds more"
+    )
     _judged: Sequence[str] = ()
     _wide: Sequence[str] = ()
 
@@ -82,12 +92,22 @@ class Onnx(Exporter):
         if self.options.precision == "int8":
             self._quantize_file(predictor, output)
         self.write_check(predictor, output)
+        if self.options.precision == "int8":
+            self._judged = [*self._judged, NO_ENGINE]
+            return
         build = EngineBuild(self.options, self._wide, has_focal=predictor.canonical is not None)
         build.write_script(check_folder(output, self.suffix), output.name, self._network_size(predictor))
 
     @property
     def _is_narrow(self) -> bool:
-        return self.types_graph and self.options.precision in ("float16", "mixed")
+        return self.options.precision in ("float16", "mixed")
+
+    @property
+    def _form(self) -> InputForm:
+        return InputForm(
+            is_uint8=self.options.input_type == "uint8",
+            frame_size=self.options.image_size if self.options.resize else None,
+        )
 
     def make_check(self, predictor: Predictor) -> list[CheckCase]:
         """The cases of the check pack."""
@@ -154,7 +174,10 @@ class Onnx(Exporter):
         if self._is_narrow:
             cases = make_frame_cases(predictor, self.options) or self.make_check(predictor)
             inputs = [case.inputs for case in cases]
-            model, self._wide, said = narrow(model, self.options.precision, inputs, output.name)
+            if self.types_graph:
+                model, self._wide, said = narrow(model, self.options.precision, inputs, output.name)
+            else:
+                said = describe_largest(model, inputs)
             self._judged = [said]
         onnx.helper.set_model_props(
             model, {name: json.dumps(value) for name, value in self._make_metadata(predictor).items()}
@@ -163,11 +186,7 @@ class Onnx(Exporter):
 
     def choose_compared(self, predictor: Predictor, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """For uint8 that is resized before, and so rounded: the resized image."""
-        form = InputForm(
-            is_uint8=self.options.input_type == "uint8",
-            frame_size=self.options.image_size if self.options.resize else None,
-        )
-        return form.at_network_size(image, predictor.preprocessing)
+        return self._form.at_network_size(image, predictor.preprocessing)
 
     def read(self, output: Path, device: str) -> PredictImage:
         """Run the file alone in onnxruntime, on the CPU."""
@@ -182,7 +201,8 @@ class Onnx(Exporter):
         self, predictor: Predictor, output: Path, image: NDArray[np.uint8], comparison: Comparison
     ) -> Sequence[str]:
         """Compare all that the file accepts: sizes, batches, lenses; and the frames that it was measured on."""
-        engine = self.open(output).engine
+        exported = self.open(output)
+        engine = exported.engine
         folder = check_folder(output, self.suffix)
         answers = [engine.run(inputs) for inputs in read_check_inputs(folder)]
         require_right(folder, answers, comparison.output)
@@ -193,8 +213,10 @@ class Onnx(Exporter):
             allowed=self.allowed,
             name=str(comparison.output),
         )
-        of_frames = variants.compare_frames() if self._is_narrow else []
+        of_frames = variants.compare_frames(image, self.caution) if self._is_narrow else []
         judged = [f"{comparison.output}: {sentence}" for sentence in self._judged]
+        if self._form.rounds:
+            judged.append(f"{comparison.output}: {describe_rounding(predictor, exported, image)}")
         return [*variants.compare(image), *judged, *of_frames]
 
     def _network_size(self, predictor: Predictor) -> tuple[int, int]:
@@ -219,6 +241,34 @@ class Onnx(Exporter):
             **({"camera": predictor.canonical.to_mapping()} if predictor.canonical else {}),
             **({FOR_CAMERA: predictor.metadata[FOR_CAMERA]} if FOR_CAMERA in predictor.metadata else {}),
         }
+
+
+def describe_rounding(predictor: Predictor, exported: ExportedModel, image: NDArray[np.uint8]) -> str:
+    """
+    Args:
+        predictor: the model that was exported.
+        exported: takes 8 bits at the network's size.
+        image: of a size that it accepts.
+
+    Returns:
+        A sentence: how far predictions are from the model's own since images are rounded before the network sees them.
+    """
+    height, width = image.shape[:2]
+    rounded = "an image of another size is resized before it, to 8 bits again, which rounds by up to half of a level"
+    if predictor.preprocessing.network_size(height, width) == (height, width):
+        return f"{rounded}; one of {height}x{width} is not"
+    focal_px = predictor.canonical.focal_px if predictor.canonical else None
+    images = choose_check_images(image)
+    own = np.stack([predictor.predict_at(one, focal_px) for one in images])
+    off = np.abs(np.stack([exported.predict_at(one, focal_px) for one in images]) - own)
+    largest, mean = f"{1000 * off.max():.2g} mm", f"{1000 * off.mean():.2g} mm on average"
+    if predictor.kind == "relative":
+        spread = max(float(np.ptp(own)), 1e-12)
+        largest, mean = f"{off.max() / spread:.2g} of the spread", f"{off.mean() / spread:.2g} on average"
+    return (
+        f"{rounded}: on {len(images)} images of {height}x{width} predictions are at most {largest}, {mean}, from the "
+        "model's own. --resize, or --input float32, rounds nothing"
+    )
 
 
 def output_name(kind: Kind) -> str:

@@ -171,6 +171,24 @@ def narrow(
     return to_float16(model, wide), wide, said
 
 
+def describe_largest(model: ModelProto, inputs: Iterable[Mapping[str, NDArray[Any]]]) -> str:
+    """
+    Args:
+        model: in float32.
+        inputs: over which ranges are measured.
+
+    Returns:
+        A sentence for a runtime that chooses types itself: how near values come to the end of float16.
+    """
+    given = list(inputs)
+    found = range_nodes(model.graph, measure_ranges(model, given))
+    largest = max(found, key=lambda found: (found.largest != found.largest, found.largest))
+    said = f"the largest value over {count_noun(len(given), 'image')} is {largest}"
+    if largest.largest <= RANGE_LIMIT:
+        return f"{said}, less than a quarter of what float16 holds"
+    return f"{said}, more than a quarter of what float16 holds: compute it in float32 (INFERENCE_PRECISION_HINT f32)"
+
+
 def to_float16(model: ModelProto, wide: Collection[str]) -> ModelProto:
     """
     Args:

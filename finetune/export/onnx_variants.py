@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.export.check_pack import CheckCase, choose_check_images, make_case, make_frame_cases
+from finetune.export.check_pack import (
+    CheckCase,
+    choose_check_images,
+    make_case,
+    make_check_cases,
+    make_frame_cases,
+)
 from finetune.export.options import ANY_BATCH, ExportOptions
 from finetune.models.encoder_specs import PATCH
 from finetune.utils.errors import ResultError
@@ -23,7 +29,8 @@ _OTHER_LENS = 1.5
 # Sizes in patches at which a file for any size is compared as well as at that of the image.
 _SIZES = ((8, 8), (6, 15), (13, 9))
 _BATCHES = (1, 3)
-# float16 may cost 0.3 % of depth at the 99.9th percentile of all pixels of the frames.
+# float16 may cost 0.3 % of depth at the 99.9th percentile of all pixels of the frames; of a relative model, whose
+# inverse depth is 0 at the sky and means nothing without a scale and a shift, 0.3 % of the spread.
 FRAME_LIMIT, _PERCENTILE = 0.003, 99.9
 
 Run = Callable[[Mapping[str, NDArray[Any]]], NDArray[np.float32]]
@@ -114,24 +121,32 @@ class Variants:
         spread = max(float(np.ptp(case.expected)), 1e-12)
         return float(np.abs(self.run(case.inputs) - case.expected).max()) / spread
 
-    def compare_frames(self) -> list[str]:
+    def compare_frames(self, image: NDArray[np.uint8], caution: str) -> list[str]:
         """
+        Args:
+            image: of ``options.image_size``; without frames the images of the check pack are compared.
+            caution: what this comparison cannot show.
+
         Returns:
             A sentence: how far float16 is off on the frames, as a share of depth.
 
         Raises:
             ResultError: it is more than ``FRAME_LIMIT``.
         """
-        cases = make_frame_cases(self.predictor, self.options)
-        if not cases or self.predictor.kind != "metric":
-            return []
-        shares = [np.abs(self.run(case.inputs) - case.expected) / case.expected for case in cases]
-        share = float(np.percentile(np.concatenate([found.ravel() for found in shares]), _PERCENTILE))
+        frames = make_frame_cases(self.predictor, self.options)
+        cases = frames or make_check_cases(self.predictor, image, self.options)
+        compared = count_noun(len(cases), "frame" if frames else "image")
+        is_metric = self.predictor.kind == "metric"
+        shares = []
+        for case in cases:
+            whole = case.expected if is_metric else max(float(np.ptp(case.expected)), 1e-12)
+            shares.append((np.abs(self.run(case.inputs) - case.expected) / whole).ravel())
+        share = float(np.percentile(np.concatenate(shares), _PERCENTILE))
         said = (
-            f"on {count_noun(len(cases), 'frame')} {_PERCENTILE} % of pixels are at most {share:.2%} of their depth "
-            f"off ({FRAME_LIMIT:.1%} allowed); onnxruntime's CPU computes float16 in float32, so that overflow would "
-            "show in the largest value alone"
+            f"on {compared} {_PERCENTILE} % of pixels are at most {share:.2%} of "
+            f"{'their depth' if is_metric else 'the spread'} off ({FRAME_LIMIT:.1%} allowed); {caution}"
         )
         if not share <= FRAME_LIMIT:
-            raise ResultError(f"{self.name}: {said}. It was not kept; export it with --precision mixed or float32.")
+            others = "mixed or float32" if self.options.precision == "float16" else "float32"
+            raise ResultError(f"{self.name}: {said}. It was not kept; export it with --precision {others}.")
         return [f"{self.name}: {said}"]

@@ -36,6 +36,7 @@ class OpenVino(Onnx):
     suffix = ""
     precisions = ("float32", "float16", "int8")
     types_graph = False
+    caution = "OpenVINO's CPU computed in float32; a GPU computes in float16, where it rounds more and may overflow"
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:
         """

@@ -39,6 +39,7 @@ from finetune.inference.outputs import (
     MeterFiles,
     inverse_preview,
     meter_preview,
+    remove_later_frames,
     spread_range,
     write_inverse,
 )
@@ -363,6 +364,7 @@ class _Batch:
         if with_frames:
             rows = [f"{number},{seconds:.6f}" for number, seconds in enumerate(times)]
             write_output(folder / FRAME_TIMES_FILE, "\n".join(["frame,seconds", *rows]) + "\n")
+            remove_later_frames(folder, len(times))
         if beyond:
             self.outcome.beyond.append(given.path)
         if video.is_cut_off(times):

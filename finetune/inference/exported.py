@@ -151,17 +151,18 @@ class ExportedModel:
     def run(self, pixels: NDArray[Any], focal_px: float | None = None) -> NDArray[np.float32]:
         """
         Args:
-            pixels: (B, 3, H, W), normalized, as ``preprocessing`` gives them; (B, H, W, 3) for a file that takes uint8.
-                One is repeated for a file that takes several at a time.
+            pixels: (B, 3, H, W), normalized, as ``preprocessing`` gives them; (B, H, W, 3) uint8 RGB for a file that
+                takes these. B is what the file takes at a time; one is repeated for a file that takes several.
             focal_px: (fx + fy) / 2 of the camera at H x W, pixels; for a canonical model.
 
         Returns:
             (B, 1, H, W), in the unit of ``predict``; one for each that is given.
 
         Raises:
-            FinetuneError: the file is for another size.
+            FinetuneError: the file is for another size, number or type of images.
         """
-        self.form.require_size(pixels, self.source)
+        pixels = np.asarray(pixels)
+        self.form.require_pixels(pixels, self.source)
         batch = self.form.fill_batch(np.asarray(pixels, np.uint8 if self.form.is_uint8 else np.float32))
         inputs: dict[str, NDArray[np.generic]] = {IMAGE: batch}
         if self.canonical:
@@ -193,13 +194,13 @@ def load(source: str | os.PathLike[str], *, threads: int | None = None) -> Expor
     """
     path = Path(source)
     if not (is_file(path) or is_folder(path)):
-        raise CheckpointError(source, missing(path), "Name what finetune export --to onnx wrote")
+        raise CheckpointError(source, missing(path), "Name what finetune export --to onnx or openvino wrote")
     network = path / OPENVINO_FILE if is_folder(path) else path
     if not is_file(network) or network.suffix.lower() not in _NETWORK_SUFFIXES:
         raise CheckpointError(
             source,
             f"is no .onnx file and no folder with {OPENVINO_FILE}",
-            "Export it with finetune export --to onnx; finetune.load_model reads other formats",
+            "Export it with finetune export --to onnx or openvino; finetune.load_model reads other formats",
         )
     engine = OnnxEngine(network, threads) if network.suffix.lower() == ".onnx" else OpenVinoEngine(network, threads)
     return _describe(engine, str(source))

@@ -9,12 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.preprocessing import Preprocessing
+from finetune.models.encoder_specs import PATCH
 from finetune.utils.errors import FinetuneError
+from finetune.utils.text import count_noun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,10 +53,13 @@ class InputForm:
             return preprocessing(image)[None]
         if self.frame_size is not None:
             return image[None]
-        height, width = preprocessing.network_size(*image.shape[:2])
-        if (height, width) != image.shape[:2]:
-            image = np.asarray(cv2.resize(image, (width, height), interpolation=cv2.INTER_CUBIC), np.uint8)
-        return image[None]
+        # Resized as for the model, and rounded once.
+        return np.clip(np.rint(255 * preprocessing.resize(image)), 0, 255).astype(np.uint8)[None]
+
+    @property
+    def rounds(self) -> bool:
+        """Whether an image that is resized before the graph gets it is rounded to 8 bits."""
+        return self.is_uint8 and self.frame_size is None
 
     def mirror(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """The images, left and right swapped."""
@@ -71,6 +75,28 @@ class InputForm:
         """As many images, or focal lengths, as the graph takes at a time: one is repeated."""
         return array if self.batch is None or len(array) == self.batch else np.repeat(array, self.batch, axis=0)
 
+    def require_pixels(self, pixels: NDArray[Any], source: str) -> None:
+        """
+        Raises:
+            FinetuneError: this is not what the graph takes: another type or layout, number or size of images.
+        """
+        shape, kind = ("(B, H, W, 3)", np.uint8) if self.is_uint8 else ("(B, 3, H, W)", np.floating)
+        is_laid_out = pixels.ndim == 4 and pixels.shape[3 if self.is_uint8 else 1] == 3
+        if not is_laid_out or not np.issubdtype(pixels.dtype, kind):
+            said = "uint8, RGB" if self.is_uint8 else "floating, normalized"
+            raise FinetuneError(
+                f"{source} takes {shape} {said}, and was given {pixels.shape} {pixels.dtype}. Give it that; predict "
+                "prepares an image by itself."
+            )
+        if not len(pixels):
+            raise FinetuneError(f"{source} was given no image. Give it one.")
+        if self.batch is not None and len(pixels) not in (1, self.batch):
+            raise FinetuneError(
+                f"{source} takes {count_noun(self.batch, 'image')} at a time, and was given {len(pixels)}. Give it as "
+                "many, or one, which is repeated; or export it with --batch any."
+            )
+        self.require_size(pixels, source)
+
     def require_size(self, pixels: NDArray[Any], source: str) -> None:
         """
         Raises:
@@ -84,9 +110,14 @@ class InputForm:
                 f"{source} accepts {expected[0]}x{expected[1]} (height x width) only, and the image {becomes} "
                 f"{size[0]}x{size[1]}. Export it with --image of that shape, or with --dynamic."
             )
+        if expected is None and any(side % PATCH for side in size):
+            raise FinetuneError(
+                f"{source} accepts multiples of {PATCH}, and was given {size[0]}x{size[1]}. Resize it; predict does so "
+                "by itself."
+            )
 
     def at_network_size(self, image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[np.uint8]:
         """What is compared instead of an image: where it is resized before, and rounded, that is no longer the same."""
-        if not self.is_uint8 or self.frame_size is not None:
+        if not self.rounds:
             return image
         return np.asarray(self.prepare(image, preprocessing)[0], np.uint8)

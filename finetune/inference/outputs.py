@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.inference.confidence import DISAGREEMENT_UNITS
+from finetune.inference.inputs import ENDINGS
 from finetune.inference.point_cloud import PointCloud
 from finetune.reporting.images import add_labels, add_legend, colorize
 from finetune.utils.files import explain_write_errors, remove, write_output
@@ -45,7 +46,8 @@ class MeterFiles:
         disagreement: NDArray[np.float32] | None = None,
     ) -> bool:
         """
-        Write ``<stem>.npy``, ``<stem>.png``, ``<stem>_preview.png`` and, if there are points, ``<stem>.ply``.
+        Write ``<stem>.npy``, ``<stem>.png``, ``<stem>_preview.png`` and, if there are points, ``<stem>.ply``. What this
+        call does not write and an earlier one did, points and disagreement, is removed.
 
         Args:
             depth_m: (H, W), meters.
@@ -64,6 +66,8 @@ class MeterFiles:
         if points is not None:
             with explain_write_errors(_add_ending(stem, ".ply")):
                 points.save(_add_ending(stem, ".ply"))
+        else:
+            _remove_stale(stem, ".ply")
         _write_preview(stem, meter_preview(depth_m, range_m), disagreement)
         counts_file = _add_ending(stem, ".png")
         if fits:
@@ -71,9 +75,7 @@ class MeterFiles:
                 counts_file, encode_png(np.rint(depth_m.astype(np.float64) * self.units_per_meter).astype(np.uint16))
             )
         else:
-            # One of an earlier call would be taken for this prediction.
-            with explain_write_errors(counts_file):
-                remove(counts_file)
+            _remove_stale(stem, ".png")
         # Write .npy last: where it is, the other files are complete.
         write_output(_add_ending(stem, ".npy"), _encode_npy(depth_m))
         return fits
@@ -108,7 +110,7 @@ def write_inverse(
     disagreement: NDArray[np.float32] | None = None,
 ) -> None:
     """
-    Write ``<stem>_inverse.npy`` and ``<stem>_preview.png``.
+    Write ``<stem>_inverse.npy`` and ``<stem>_preview.png``; the disagreement of an earlier call is removed.
 
     Args:
         inverse: (H, W), inverse depth of unknown scale and shift; larger is nearer.
@@ -139,6 +141,8 @@ def _write_preview(stem: Path, picture: NDArray[np.uint8], disagreement: NDArray
         height = max(len(picture), len(doubt))
         pictures = [np.pad(part, ((0, height - len(part)), (0, 0), (0, 0))) for part in (picture, doubt)]
         picture = np.hstack(pictures)
+    else:
+        _remove_stale(stem, "_unsure.png")
     write_output(_add_ending(stem, "_preview.png"), encode_png(picture[..., ::-1]))
 
 
@@ -160,6 +164,23 @@ def encode_disagreement(disagreement: NDArray[np.float32]) -> bytes:
     """(H, W) disagreement -> PNG of 16 bits: natural logarithm times ``DISAGREEMENT_UNITS``; 65535 is that or more."""
     counts = np.minimum(np.rint(disagreement.astype(np.float64) * DISAGREEMENT_UNITS), MAX_COUNTS)
     return encode_png(counts.astype(np.uint16))
+
+
+def _remove_stale(stem: Path, ending: str) -> None:
+    """Remove a file of an earlier call, which would be taken for one of this prediction."""
+    path = _add_ending(stem, ending)
+    with explain_write_errors(path):
+        remove(path)
+
+
+def remove_later_frames(folder: Path, count: int) -> None:
+    """Remove the files of frames from number ``count`` on, which an earlier call left of a longer video."""
+    for ending in ENDINGS:
+        for path in folder.glob(f"[0-9]*{ending}"):
+            number = path.name.removesuffix(ending)
+            if number.isdecimal() and int(number) >= count:
+                with explain_write_errors(path):
+                    remove(path)
 
 
 def _add_ending(stem: Path, ending: str) -> Path:

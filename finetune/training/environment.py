@@ -35,7 +35,7 @@ from finetune.training.launchers import (
     usable_cores,
     wait_for_main_machine,
 )
-from finetune.training.trackers import other_trackers
+from finetune.training.trackers import installed_trackers
 from finetune.utils.errors import FinetuneError, first_line
 from finetune.utils.indices import evenly_spread
 from finetune.utils.text import count_noun
@@ -84,7 +84,7 @@ def make_accelerator(recipe: Recipe, *, trains: bool = True) -> tuple[Accelerato
         accelerator = Accelerator(
             cpu=not has_device,
             mixed_precision={"fp32": "no"}.get(precision, precision),
-            log_with=(other_trackers(recipe) or None) if trains else None,
+            log_with=(installed_trackers(recipe) or None) if trains else None,
             dynamo_backend="no",  # else that of the launcher, whatever run.compile says
             # The loader is endless. With sync_with_dataloader Accelerate would take some batch for the last one and
             # skip optimizer steps.

@@ -47,13 +47,23 @@ def other_trackers(recipe: Recipe) -> list[str]:
     return [name for name in recipe.run.trackers if name in (WANDB, MLFLOW)]
 
 
+def installed_trackers(recipe: Recipe) -> list[str]:
+    """As ``other_trackers``, but for those that are not installed: of them Accelerate warns in words of its own."""
+    return [name for name in other_trackers(recipe) if _is_installed(name)]
+
+
+def _is_installed(name: str) -> bool:
+    # A folder of that name in the current one, such as wandb makes, is found too, as a package without a file.
+    spec = find_spec(name)
+    return spec is not None and spec.origin is not None
+
+
 def require_trackers(recipe: Recipe) -> None:
     """
     Raises:
         FinetuneError: a tracker is not installed; every one of them.
     """
-    # A folder of that name in the current one, such as wandb makes, is found too, as a package without a file.
-    missing = [name for name in other_trackers(recipe) if (spec := find_spec(name)) is None or spec.origin is None]
+    missing = [name for name in other_trackers(recipe) if not _is_installed(name)]
     if missing:
         raise FinetuneError(
             "\n".join(

@@ -30,9 +30,11 @@ from finetune.export.check_pack import (
 from finetune.export.options import ExportOptions
 from finetune.export.test_image import draw_dead_leaves
 from finetune.inference.predictor import Predictor, load_model
+from finetune.models.checkpoints.save import save_native
+from finetune.models.training_camera import TrainingCamera
 from finetune.utils.errors import ResultError
 from tests.conftest import ROOT
-from tests.small_models import write_model
+from tests.small_models import BASE, small_model, write_model
 
 SIZE = (28, 42)
 SCRIPT = ROOT / "finetune" / "export"
@@ -267,6 +269,55 @@ def test_what_cannot_run_is_one_sentence(
     monkeypatch.setitem(__import__("sys").modules, "onnxruntime", None)
     engine = write_engine(tmp_path / "m.onnx")
     assert check(engine, "onnxruntime") == (2, f"{engine} needs the package onnxruntime, which is not installed here\n")
+
+
+def test_a_device_that_is_not_used_is_an_error(pack: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino")
+    engine = str(write_engine(tmp_path / "m.onnx"))
+    for arguments, sentence in (
+        # onnxruntime takes the CPU instead, and says nothing.
+        (["--device", "XExecutionProvider"], "--device XExecutionProvider does not work here; onnxruntime knows "),
+        (["--device", "cpu"], "--device cpu does not work here; onnxruntime knows "),
+        (["--runtime", "openvino", "--device", "X"], "cannot be loaded by openvino: "),
+        (["--runtime", "tensorrt", "--device", "1"], "it has no --device 1; choose the GPU by CUDA_VISIBLE_DEVICES"),
+    ):
+        with pytest.raises(SystemExit) as stopped:
+            load_script(pack).main([engine, *arguments])
+        said = capsys.readouterr().err
+        assert (stopped.value.code, said.count("\n")) == (2, 1)
+        assert sentence in said
+    assert load_script(pack).main([engine, "--device", "CPUExecutionProvider"]) == 0
+    assert load_script(pack).main([engine, "--runtime", "openvino", "--device", "AUTO"]) == 0
+    # The device that it runs on, and not the one that was asked for.
+    assert re.search(r": openvino [^,]+, \(?CPU\)?, precision \w+; expected is", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    ("kind", "scaled", "inverted"),
+    [
+        ("metric", "is its max depth another one?", "inverse depth was taken for depth"),
+        ("canonical", "is its max depth another one, or focal_px not used?", "inverse depth was taken for depth"),
+        ("relative", "is it another model?", "depth was taken for inverse depth"),
+    ],
+)
+def test_each_kind_of_model_has_hints_of_its_own(kind: str, scaled: str, inverted: str, tmp_path: Path) -> None:
+    network = small_model(None if kind == "relative" else 10.0)
+    if kind == "canonical":
+        network.camera = TrainingCamera(mode="canonical", focal_px=40.0, seen_px=(30.0, 60.0), max_depth_m=10.0)
+    metadata = {"preprocessing": Preprocessing(input_size=SIZE).to_mapping(), "base": BASE}
+    save_native(tmp_path / "m.safetensors", network, metadata)
+    expected = predict(Preprocessing(input_size=SIZE)(draw_dead_leaves(*SIZE))[None])
+    cases = [CheckCase({"image": np.zeros((1, 3, *SIZE), np.float32)}, expected)]
+    folder, model = tmp_path / "m.check", load_model(tmp_path / "m.safetensors")
+    write_check_pack(folder, cases, model, model="m", precision="float32", input_type="float32")
+    with np.load(folder / "check.npz") as written:
+        about = json.loads(str(written["about"]))
+    script = load_script(folder)
+    words, fault = script.judge_answer(8 * expected, expected, about)
+    assert fault == f"all of it is 8 times what is expected: {scaled}"
+    assert words.endswith(" of inverse depth" if kind == "relative" else " m")
+    assert script.judge_answer(5 / expected, expected, about)[1] == f"what is near is far in it: {inverted}"
+    assert script.judge_answer(expected, expected, about)[1] == ""
 
 
 def test_the_script_is_short_and_needs_only_numpy(pack: Path) -> None:

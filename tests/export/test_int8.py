@@ -11,12 +11,14 @@ import torch
 
 from finetune import runtime
 from finetune.commands import export
+from finetune.data.preprocessing import Preprocessing
 from finetune.export.int8 import _find_nodes, name_layer
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
+from finetune.models.training_camera import TrainingCamera
 from finetune.utils.errors import FinetuneError
 from tests.conftest import ROOT
-from tests.small_models import BASE, write_model
+from tests.small_models import BASE, small_model, write_model
 
 ROOM = ROOT / "recipes" / "room_tiny.yaml"
 
@@ -127,8 +129,51 @@ def test_a_layer_that_int8_breaks_is_named_and_can_be_kept(
     said = capsys.readouterr().out
     assert "quantized by 8 training images; AbsRel on 3 validation frames" in said
     assert "in float32 stay decoder.project.3, decoder.resize.3" in said
+    # TensorRT takes no zero points, which onnxruntime's rounding has.
+    pack = sorted(path.name for path in (output.parent / "m.check").iterdir())
+    assert pack == ["check.npz", "check_engine.py"]
+    assert ("there is no build_engine.sh: TensorRT takes INT8 with zero points of 0 alone" in said) == (to == "onnx")
     ours, theirs = (one.predict("data/room/color/0000.jpg") for one in (load_model(weights), runtime.load(output)))
     # Rounded, and no more than that; a broken channel costs several times as much.
     assert 1e-4 < float(np.abs(theirs - ours).mean() / ours.mean()) < 0.05
     size = sum(path.stat().st_size for path in ([output] if to == "onnx" else output.iterdir()))
     assert size < 0.4 * weights.stat().st_size
+
+
+CANONICAL = """\
+name: canonical
+model: {{checkpoint: data/tiny_relative.safetensors, max_depth_m: 10.0}}
+data:
+  input_size: [126, 168]
+  camera: {{mode: canonical}}
+  train: [&room {{reader: pairs, root: data/room, list: {folder}/train.txt, meters_per_unit: 0.001, invalid: [0],
+    intrinsics: {intrinsics}}}]
+  val: [*room]
+loss: [{{kind: silog, weight: 1.0}}]
+evaluation: {{max_depth_m: 10.0}}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("to", "name"), [("onnx", "m.onnx"), ("openvino", "m")])
+def test_a_canonical_model_is_quantized_with_the_cameras_of_the_frames(
+    to: str, name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    write_relative_recipe(tmp_path)
+    network = small_model(10.0)
+    network.camera = TrainingCamera(mode="canonical", focal_px=150.0, seen_px=(100.0, 200.0), max_depth_m=10.0)
+    preprocessing = Preprocessing(input_size=(126, 168)).to_mapping()
+    weights, output = tmp_path / "w.safetensors", tmp_path / name
+    save_native(weights, network, {"preprocessing": preprocessing, "base": BASE})
+    call = [str(weights), "--to", to, "--output", str(output), "--precision", "int8", "--calibration"]
+    (tmp_path / "blind.yaml").write_text(CANONICAL.format(folder=tmp_path, intrinsics="null"))
+    assert export.main([*call, str(tmp_path / "blind.yaml")]) != 0
+    assert "has no camera, and the model predicts meters only with one" in capsys.readouterr().err
+    (tmp_path / "canonical.yaml").write_text(CANONICAL.format(folder=tmp_path, intrinsics="intrinsics.json"))
+    assert export.main([*call, str(tmp_path / "canonical.yaml"), "--tolerance", "0.05"]) == 0
+    assert "quantized by 8 training images; AbsRel on 8 validation frames" in capsys.readouterr().out
+    ours, theirs = load_model(weights), runtime.load(output)
+    camera = (288.0, 288.0, 161.25, 118.5)
+    own, found = (model.predict("data/room/color/0000.jpg", camera=camera) for model in (ours, theirs))
+    assert 0 < float(np.abs(found - own).mean() / own.mean()) < 0.05

@@ -21,6 +21,7 @@ from finetune.commands import export
 from finetune.data.preprocessing import Preprocessing
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
+from finetune.models.training_camera import TrainingCamera
 from finetune.utils.errors import FinetuneError
 from tests.small_models import BASE, INPUT_SIZE, small_model, write_model
 
@@ -54,6 +55,7 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
     session = onnxruntime.InferenceSession(str(out))
     assert [(tensor.name, tensor.shape) for tensor in session.get_inputs()] == [("image", [1, 3, 28, 42])]
     assert [(tensor.name, tensor.shape) for tensor in session.get_outputs()] == [("depth_m", [1, 1, 28, 42])]
+    assert "rounds" not in said
     pack = sorted(path.name for path in (tmp_path / "m.check").iterdir())
     assert pack == ["build_engine.sh", "check.npz", "check_engine.py"]
     exported = runtime.load(out)
@@ -90,9 +92,13 @@ def test_what_it_cannot_is_one_sentence(
     assert export.main([*official, "--precision", "mixed"]) == 2
     assert "format official is written in float32 or float16, not in mixed" in capsys.readouterr().err
     for options, sentence in {
-        ("--batch", "3"): "--batch is not for format official, but for onnx",
+        ("--batch", "3"): "--batch is not for format official, but for onnx and openvino. Leave it out",
         ("--input", "uint8"): "--input is not for format official, but for onnx",
         ("--input", "uint8", "--resize"): "is not for format official, but for onnx",
+        # What the option would need is not said first.
+        ("--resize",): "--resize is not for format official, but for onnx and openvino",
+        ("--precision", "int8"): "format official is written in float32 or float16, not in int8",
+        ("--precision", "int8", "--batch", "2"): "format official is written in float32 or float16, not in int8",
     }.items():
         assert export.main([*official, *options]) == 2
         assert sentence in capsys.readouterr().err
@@ -137,6 +143,9 @@ def test_mixed_of_any_size_and_batch_is_right_in_true_float16(
     assert export.main(call) == 0
     said = capsys.readouterr().out
     assert "stored as mixed" in said
+    assert re.search(
+        r"on 3 images 99\.9 % of pixels are at most 0\.[0-9]+% of their depth off .* float16 in float32", said
+    )
     assert re.search(r"the largest value over 3 images is [0-9]+ in \S+ of network\.", said)
     assert "takes any number of images at a time" in said
     graph = onnx.load(str(out)).graph
@@ -210,3 +219,57 @@ def test_frames_as_they_are_go_in_and_depth_of_their_size_comes_out(
     assert np.abs(exported.predict(images[0], flip=True) - flipped).max() <= 1e-3 * np.ptp(own)
     with pytest.raises(FinetuneError, match=r"accepts 60x90 \(height x width\) only, and the image is 40x60"):
         exported.predict(image(40, 60))
+
+
+def differs_mm(said: str) -> tuple[float, float]:
+    """The largest and the mean difference that rounding to 8 bits makes, as the export says it."""
+    found = re.search(r"on 3 images of \d+x\d+ predictions are at most (\S+) mm, (\S+) mm on average, from", said)
+    assert found, said
+    return float(found[1]), float(found[2])
+
+
+@pytest.fixture(scope="module")
+def canonical(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a model that needs the focal length of an image."""
+    network = small_model(10.0)
+    network.camera = TrainingCamera(mode="canonical", focal_px=40.0, seen_px=(30.0, 80.0), max_depth_m=10.0)
+    path = tmp_path_factory.mktemp("canonical") / "m.safetensors"
+    save_native(path, network, {"preprocessing": Preprocessing(input_size=INPUT_SIZE).to_mapping(), "base": BASE})
+    return path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("options", "allowed"),
+    [
+        (["--precision", "mixed", "--dynamic", "--batch", "any", "--input", "uint8"], 0.02),
+        (["--input", "uint8", "--resize", "--batch", "2"], 1e-3),
+        (["--input", "uint8", "--resize", "--precision", "float16", "--for-camera", "100"], 0.02),
+        (["--to", "openvino", "--input", "uint8", "--batch", "3"], 0.02),
+    ],
+    ids=lambda value: "_".join(value).replace("--", "") if isinstance(value, list) else "",
+)
+def test_options_go_together_for_a_model_that_needs_the_camera(
+    canonical: Path, options: list[str], allowed: float, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frame, out = tmp_path / "frame.png", tmp_path / ("m" if "openvino" in options else "m.onnx")
+    cv2.imwrite(str(frame), image(60, 90)[..., ::-1])
+    assert export.main([str(canonical), "--to", "onnx", "--output", str(out), "--image", str(frame), *options]) == 0
+    said = capsys.readouterr().out
+    exported, model = runtime.load(out), load_model(canonical)
+    one_camera = "--for-camera" in options
+    for focal_px in (100.0,) if one_camera else (100.0, 150.0):
+        camera = (focal_px, focal_px, 44.5, 29.5)
+        own = model.predict(image(60, 90), camera=camera)
+        found = exported.predict(image(60, 90), camera=None if one_camera else camera)
+        assert np.abs(found - own).max() <= allowed * np.ptp(own)
+    if "--resize" in options:
+        assert "rounds" not in said
+        return
+    # The image is one of the three that the export predicted, at the canonical focal length: 40 px at 28x42.
+    at_canonical = (40.0 / (28 / 60 + 42 / 90) * 2,) * 2
+    camera = (*at_canonical, 44.5, 29.5)
+    off_mm = 1000 * np.abs(exported.predict(image(60, 90), camera=camera) - model.predict(image(60, 90), camera=camera))
+    largest_mm, mean_mm = differs_mm(said)
+    assert 0 < off_mm.max() <= 1.05 * largest_mm
+    assert mean_mm <= largest_mm

@@ -15,6 +15,7 @@ from onnx.reference import ReferenceEvaluator
 from finetune.export.onnx_precision import (
     RANGE_LIMIT,
     choose_wide_nodes,
+    describe_largest,
     find_types,
     layer_of,
     measure_ranges,
@@ -173,6 +174,19 @@ def test_shape_and_scales_keep_their_types() -> None:
         np.float32,
         [[0, 0, 2, 2], [0, 0, 2, 2], [4, 4, 6, 6], [4, 4, 6, 6]],
     )
+
+
+def test_where_the_runtime_chooses_the_type_the_largest_value_is_said() -> None:
+    # 300 * 1 squared.
+    assert describe_largest(make_graph(), [{"x": X}]) == (
+        "the largest value over 1 image is 90,000 in square of network.encoder.blocks.3, more than a quarter of what "
+        "float16 holds: compute it in float32 (INFERENCE_PRECISION_HINT f32)"
+    )
+    assert describe_largest(make_graph(100.0), [{"x": X}, {"x": X}]) == (
+        "the largest value over 2 images is 10,000 in square of network.encoder.blocks.3, less than a quarter of what "
+        "float16 holds"
+    )
+    assert "is nan in" in describe_largest(make_graph(1.0), [{"x": X * np.float32(np.nan)}])
 
 
 def test_a_node_without_scopes_has_no_layer(tmp_path: Path) -> None:

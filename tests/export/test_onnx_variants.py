@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -79,14 +80,32 @@ def test_float16_may_cost_3_thousandths_of_depth_at_999_of_1000_pixels(predictor
 
         return change
 
-    (said,) = make_variants(predictor, options, off(0.0029, 1176))[0].compare_frames()
-    assert "on 2 frames 99.9 % of pixels are at most 0.29% of their depth off (0.3% allowed)" in said
-    with pytest.raises(ResultError, match=r"are at most 0\.31% .* --precision mixed or float32"):
-        make_variants(predictor, options, off(0.0031, 1176))[0].compare_frames()
+    (said,) = make_variants(predictor, options, off(0.0029, 1176))[0].compare_frames(IMAGE, "a caution")
+    assert said == (
+        "m.onnx: on 2 frames 99.9 % of pixels are at most 0.29% of their depth off (0.3% allowed); a caution"
+    )
+    with pytest.raises(ResultError, match=r"are at most 0\.31% .* --precision float32\."):
+        make_variants(predictor, options, off(0.0031, 1176))[0].compare_frames(IMAGE, "a caution")
     # One of the 1176 pixels of each frame is less than 1 of 1000, two are more.
-    make_variants(predictor, options, off(0.5, 1))[0].compare_frames()
+    make_variants(predictor, options, off(0.5, 1))[0].compare_frames(IMAGE, "a caution")
     with pytest.raises(ResultError):
-        make_variants(predictor, options, off(0.5, 2))[0].compare_frames()
+        make_variants(predictor, options, off(0.5, 2))[0].compare_frames(IMAGE, "a caution")
+
+
+@pytest.mark.parametrize("kind", ["metric", "relative"])
+def test_without_frames_the_images_of_the_pack_are_held_to_it(kind: str, predictor: Predictor, tmp_path: Path) -> None:
+    options = ExportOptions(image_size=(40, 60), precision="float16")
+    model = predictor if kind == "metric" else load_model(write_model(tmp_path / "r.safetensors", None))
+    of_what = "their depth" if kind == "metric" else "the spread"
+
+    def off(share: float) -> Callable[[np.ndarray], np.ndarray]:
+        # Of depth, or of the spread, which is what inverse depth has instead of a scale.
+        return lambda found: found + share * (found if kind == "metric" else np.ptp(found))
+
+    (said,) = make_variants(model, options, off(0.0029))[0].compare_frames(IMAGE, "a caution")
+    assert f"on 3 images 99.9 % of pixels are at most 0.29% of {of_what} off (0.3% allowed); a caution" in said
+    with pytest.raises(ResultError, match=rf"0\.31% of {of_what} .* --precision mixed or float32\."):
+        make_variants(model, options, off(0.0031))[0].compare_frames(IMAGE, "a caution")
 
 
 def test_frames_are_evenly_spread_over_the_validation_data() -> None:

@@ -622,6 +622,30 @@ def test_frames_of_a_video_that_are_missing_are_made(
     assert len(list((out / "v").glob("*.npy"))) == 3
 
 
+def test_files_of_an_earlier_call_do_not_stay_next_to_another_prediction(
+    metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    relative = str(write_model(tmp_path / "relative.safetensors", None))
+    image, out = str(write_image(tmp_path / "a.png")), tmp_path / "out"
+    for weights, prediction in ((metric, ["a.npy", "a.png"]), (relative, ["a_inverse.npy"])):
+        call = [weights, image, "--output", str(out / Path(weights).stem)]
+        points = ["--points", "--intrinsics", "40,40,21.5,14.5"] if weights == metric else []
+        assert main([*call, "--confidence", *points]) == 0
+        both = {"a_unsure.png", *(["a.ply"] if points else [])}
+        assert both <= set(names(Path(call[-1])))
+        assert main(call) == 0
+        assert names(Path(call[-1])) == sorted([*prediction, "a_preview.png"])
+    # Of a longer video, which had this name before.
+    assert main([metric, str(write_video(tmp_path / "v.mp4", 4)), "--output", str(out), "--frames"]) == 0
+    assert len(list((out / "v").iterdir())) == 4 * 3 + 1
+    (out / "v" / "000009_mine.png").touch()
+    call = [metric, str(write_video(tmp_path / "v.mp4", 2)), "--output", str(out), "--frames"]
+    assert main(call) == 0
+    assert len(list((out / "v").iterdir())) == 2 * 3 + 2
+    assert main([*call, "--skip-existing"]) == 0
+    assert "1 were there already" in capsys.readouterr().out
+
+
 def test_cameras_of_a_field_of_view() -> None:
     camera = CameraOptions(hfov_deg=90.0).camera(100, 200)
     assert isinstance(camera, Camera)

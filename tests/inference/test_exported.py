@@ -101,6 +101,18 @@ def test_a_canonical_file_takes_the_camera(tmp_path: Path) -> None:
         model.predict(image)
 
 
+def test_images_that_the_file_does_not_take_are_one_sentence(tmp_path: Path) -> None:
+    model = runtime.load(write_graph(tmp_path / "m.onnx"))
+    pixels = PREPROCESSING(color_image())[None]
+    np.testing.assert_allclose(model.run(pixels), 108.4, rtol=1e-5)
+    with pytest.raises(
+        FinetuneError, match=r"m\.onnx takes 1 image at a time, and was given 2\. Give it as many, or one"
+    ):
+        model.run(np.repeat(pixels, 2, axis=0))
+    with pytest.raises(FinetuneError, match=r"m\.onnx takes \(B, 3, H, W\) floating, normalized, and was given"):
+        model.run(color_image()[None])
+
+
 def test_a_folder_of_openvino_in_float32(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     openvino = pytest.importorskip("openvino")
     core = openvino.Core()

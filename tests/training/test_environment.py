@@ -123,6 +123,16 @@ def test_what_the_launcher_says_wrongly_is_one_sentence(recipe: Path, monkeypatc
         make_accelerator(load_recipe(recipe))
 
 
+def test_a_tracker_that_is_missing_is_not_named_by_accelerate(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    # `require_trackers` says it in one sentence; `check` makes an accelerator before.
+    monkeypatch.setattr("finetune.training.trackers.find_spec", lambda name: None)
+    accelerator, _ = make_accelerator(load_recipe(recipe, ["run.trackers=[wandb, mlflow]"]))
+    assert accelerator.log_with == []
+    assert not [str(found.message) for found in recwarn.list if "log_with" in str(found.message)]
+
+
 def test_processes_that_train_apart_stop(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     accelerator, _ = make_accelerator(load_recipe(recipe))
     assert accelerator.num_processes == 1
