@@ -205,7 +205,7 @@ class Onnx(Exporter):
         engine = exported.engine
         folder = check_folder(output, self.suffix)
         answers = [engine.run(inputs) for inputs in read_check_inputs(folder)]
-        require_right(folder, answers, comparison.output)
+        require_right(folder, answers, comparison.output, self.options.precision)
         variants = Variants(
             predictor=predictor,
             run=engine.run,

@@ -360,8 +360,10 @@ def test_uint8_and_other_sizes_are_prepared_as_the_network_needs(predictor: Pred
 def test_an_export_that_its_own_pack_calls_wrong_is_refused(pack: Path, tmp_path: Path) -> None:
     answers = [predict(inputs["image"]) for inputs in read_check_inputs(pack)]
     require_right(pack, answers, tmp_path / "m.onnx")
-    with pytest.raises(ResultError, match="on image 2 of its check pack it is wrong: all of it is 8 times"):
-        require_right(pack, [answers[0], 8 * answers[1], answers[2]], tmp_path / "m.onnx")
+    wrong = [answers[0], 8 * answers[1], answers[2]]
+    for precision, fix in (("float32", "report it with this line"), ("float16", "export it with --precision mixed")):
+        with pytest.raises(ResultError, match=rf"on image 2 of its check pack it is wrong: all of it is 8 .*; {fix}\."):
+            require_right(pack, wrong, tmp_path / "m.onnx", precision)
 
 
 def test_the_pack_is_next_to_its_export(tmp_path: Path) -> None:

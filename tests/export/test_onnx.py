@@ -244,7 +244,7 @@ def canonical(tmp_path_factory: pytest.TempPathFactory) -> Path:
     [
         (["--precision", "mixed", "--dynamic", "--batch", "any", "--input", "uint8"], 0.02),
         (["--input", "uint8", "--resize", "--batch", "2"], 1e-3),
-        (["--input", "uint8", "--resize", "--precision", "float16", "--for-camera", "100"], 0.02),
+        (["--input", "uint8", "--resize", "--precision", "mixed", "--for-camera", "100"], 0.02),
         (["--to", "openvino", "--input", "uint8", "--batch", "3"], 0.02),
     ],
     ids=lambda value: "_".join(value).replace("--", "") if isinstance(value, list) else "",
