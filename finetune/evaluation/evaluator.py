@@ -365,8 +365,9 @@ def _require_finite_prediction(row: str, prediction: NDArray[np.floating], sourc
     wrong = 1 - np.mean(np.isfinite(prediction))
     if wrong:
         raise ResultError(
-            f"{source}: {row} predicts NaN or infinity at {percent(wrong, 1)} of the pixels that count. Its weights "
-            "are broken or overflow at this size; train again from weights that predict numbers, at a lower lr."
+            f"{source}: {row} predicts NaN or infinity at {percent(wrong, 1)} of the pixels that count. Weights that "
+            "do so are broken or overflow at this size: train again from weights that predict numbers, at a lower lr. "
+            "A file needs a depth wherever depth was measured."
         )
 
 

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from finetune.data.crops import KB_HEIGHT, KB_WIDTH, kb_corner
@@ -18,12 +17,12 @@ from finetune.data.readers.files import read_depth
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.alignment import rank_correlation
 from finetune.evaluation.evaluator import PredictionRequest
-from finetune.models.resizing import resize_prediction
+from finetune.models.resizing import resize_finite
 from finetune.utils.errors import DataError
 from finetune.utils.indices import evenly_spread
 from finetune.utils.kinds import Kind
 from finetune.utils.paths import expand_path, if_closed, is_file, real_path
-from finetune.utils.text import count_noun, percent
+from finetune.utils.text import count_noun
 
 # Number of frames that are read to check what the numbers mean.
 _PROBED_FRAMES = 8
@@ -63,8 +62,8 @@ class Predictions:
     def __call__(self, requests: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
         """
         Raises:
-            DataError: the file of a frame is missing, cannot be read, has values that are no numbers, or a shape that
-                is not that of its frame.
+            DataError: the file of a frame is missing, cannot be read, holds no finite number, or has another shape than
+                its frame.
         """
         return [self._predict(request) for request in requests]
 
@@ -84,7 +83,7 @@ class Predictions:
             valid = sample.valid & np.isfinite(sample.depth_m) & (sample.depth_m > 0)
             if valid.any():
                 _, found = self._read(number)
-                ratios.append(float(np.median(found) / np.median(sample.depth_m[valid])))
+                ratios.append(float(np.median(found[np.isfinite(found)]) / np.median(sample.depth_m[valid])))
         ratio = float(np.median(ratios)) if ratios else 1.0
         unit = self.meters_per_unit or 1.0
         for times, within in _UNITS:
@@ -136,7 +135,8 @@ class Predictions:
         rows, columns = rows[::step], columns[::step]
         height, width = valid.shape
         predicted = found[rows * found.shape[0] // height, columns * found.shape[1] // width]
-        return rank_correlation(predicted, sample.depth_m[rows, columns])
+        finite = np.isfinite(predicted)
+        return rank_correlation(predicted[finite], sample.depth_m[rows, columns][finite]) if finite.any() else None
 
     def _read(self, number: int) -> tuple[Path, NDArray[np.float64]]:
         """The file of a frame and its content, (height, width), meters."""
@@ -144,9 +144,10 @@ class Predictions:
         found = read_depth(path).astype(np.float64) * (self.meters_per_unit or 1.0)
         if found.ndim != 2 or not found.size:
             raise DataError(path, f"is of shape {found.shape}", "Write one number a pixel, height x width")
-        if not np.isfinite(found).all():
-            share = float(np.mean(~np.isfinite(found)))
-            raise DataError(path, f"{percent(share, 1)} of it is no finite number", "Write a depth for every pixel")
+        # Where nothing was measured, other programs write NaN or infinity, of the sky for one; the evaluation refuses
+        # them at pixels that count.
+        if not np.isfinite(found).any():
+            raise DataError(path, "holds no finite number", "Write a depth wherever depth was measured")
         return path, found
 
     def _predict(self, request: PredictionRequest) -> NDArray[np.floating]:
@@ -160,8 +161,7 @@ class Predictions:
             top, left = corner
             found = found[top : top + KB_HEIGHT, left : left + KB_WIDTH]
         require_frame_shape(path, found.shape, request.size)
-        depth_m = torch.from_numpy(found)[None, None]
-        return resize_prediction(depth_m, request.size, align_corners=request.align_corners)
+        return resize_finite(found, request.size, align_corners=request.align_corners)
 
     def _path(self, number: int) -> Path:
         below = self._below_root(number)

@@ -9,7 +9,6 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -18,7 +17,7 @@ from finetune.evaluation.ordinal_pairs import AnnotatedImage, PairResult, score_
 from finetune.evaluation.prediction_files import find_prediction_file, require_frame_shape
 from finetune.inference.exported import ExportedModel
 from finetune.inference.predictor import Predictor
-from finetune.models.resizing import resize_prediction
+from finetune.models.resizing import resize_finite
 from finetune.utils.errors import DataError
 from finetune.utils.kinds import Kind
 from finetune.utils.paths import expand_path, is_file, missing
@@ -92,17 +91,19 @@ class PredictionFolder:
     def __call__(self, image: AnnotatedImage, file: Path) -> NDArray[np.floating]:
         """
         Raises:
-            DataError: the file is missing, cannot be read, has 8 bits, is not finite, or not of the image's aspect.
+            DataError: the file is missing, cannot be read, has 8 bits, holds no finite number, or has another
+                aspect than the image.
         """
         path = self._find(Path(image.name), file)
         found = read_depth(path)
         if found.dtype.itemsize == 1:
             raise DataError(path, "has 8 bits, where near depths become equal", "Write .npy, or a PNG of 16 bits")
-        if not np.isfinite(found).all():
-            raise DataError(path, "holds values that are no finite numbers", "Write a number for every pixel")
+        # Other programs write infinity for the sky; at a point of a pair it is refused.
+        if not np.isfinite(found).any():
+            raise DataError(path, "holds no finite number", "Write a number for every pixel")
         height, width = read_image(file, upright=True).shape[:2]
         require_frame_shape(path, found.shape, (height, width))
-        return resize_prediction(torch.from_numpy(found.astype(np.float64))[None, None], (height, width))
+        return resize_finite(found, (height, width))
 
     def _find(self, name: Path, image: Path) -> Path:
         below, endings = name.relative_to(name.anchor), _ENDINGS[self.kind]

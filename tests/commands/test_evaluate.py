@@ -145,7 +145,11 @@ def constant(run: Path) -> dict[str, float]:
     ("spoil", "said"),
     [
         (lambda path: path.unlink(), "does not exist. Write a file for each frame"),
-        (lambda path: np.save(path, np.full((48, 64), np.nan)), "100.0% of it is no finite number"),
+        (lambda path: np.save(path, np.full((48, 64), np.nan)), "11.npy: holds no finite number"),
+        (
+            lambda path: np.save(path, np.full((48, 64), [2.0] * 63 + [np.inf])),
+            "11.png: predictions predicts NaN or inf",
+        ),
         (lambda path: np.save(path, np.arange(48 * 64 * 3.0).reshape(48, 64, 3)), "3 channels of floats"),
         (lambda path: path.write_text("no array"), "11.npy"),
     ],

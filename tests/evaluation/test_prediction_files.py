@@ -10,10 +10,12 @@ import torch
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.pairs import Pairs
 from finetune.data.validation_dataset import ValidationSamples
-from finetune.evaluation.evaluator import PredictionRequest
+from finetune.evaluation.evaluator import PredictionRequest, evaluate
 from finetune.evaluation.prediction_files import Predictions
-from finetune.utils.errors import DataError
+from finetune.evaluation.protocols import Protocol
+from finetune.utils.errors import DataError, ResultError
 from finetune.utils.kinds import Kind
+from tests.evaluation.test_evaluator import one_process
 
 
 def predictions(root: Path, folder: Path, names: list[str], meters_per_unit: float | None = None) -> Predictions:
@@ -185,3 +187,31 @@ def test_inverse_depth_is_not_scored_as_depth(tmp_path: Path, head: Kind, stored
     with pytest.raises(DataError, match=r"data\.accept=\[depth_is\]") as caught:
         found.require_direction(head)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("nothing", [np.nan, np.inf, -np.inf])
+def test_no_number_where_nothing_was_measured_is_left_to_what_counts(tmp_path: Path, nothing: float) -> None:
+    found = predictions(tmp_path / "data", tmp_path / "depth", ["0"])
+    np.save(tmp_path / "data" / "0.npy", np.float32([[0] * 6, *[[1, 1, 2, 2, 3, 3]] * 3]))
+    stored = np.float32([[nothing] * 6, *[[1, 1, 2, 2, 3, 3]] * 3])
+    np.save(tmp_path / "depth" / "0.npy", stored)
+    found.require_unit()
+    found.require_direction("metric")
+    np.testing.assert_array_equal(one(found, asked((4, 6)))[1:], stored[1:])
+    assert not np.isfinite(one(found, asked((4, 6)))[0]).any()
+    # Rows 1 and 2 of 8 are between rows 0 and 1 of 4, where there is nothing to take a mean of.
+    larger = one(found, asked((8, 12)))
+    assert not np.isfinite(larger[:3]).any()
+    row = np.interp(np.arange(12) * 5 / 11, np.arange(6), [1, 1, 2, 2, 3, 3])
+    np.testing.assert_allclose(larger[3:], [row] * 5, rtol=1e-6)
+    protocol = Protocol(name="plain", min_depth_m=0.1, max_depth_m=10.0)
+    (table,) = evaluate(one_process(), found.samples, {"predictions": found}, [protocol], workers=0)
+    assert table.rows["predictions"]["abs_rel"] == 0.0
+    # 18 pixels count, and one of them has no number.
+    stored[1, 0] = nothing
+    np.save(tmp_path / "depth" / "0.npy", stored)
+    with pytest.raises(ResultError, match=r"0\.npy: predictions predicts NaN or infinity at 5\.6% of the pix"):
+        evaluate(one_process(), found.samples, {"predictions": found}, [protocol], workers=0)
+    np.save(tmp_path / "depth" / "0.npy", np.full((4, 6), nothing))
+    with pytest.raises(DataError, match=r"0\.npy: holds no finite number\. Write a depth wherever depth was measured"):
+        one(found, asked((4, 6)))

@@ -76,11 +76,21 @@ def test_a_smaller_prediction_is_resized_bilinearly(tmp_path: Path) -> None:
     np.testing.assert_allclose(found, np.tile(np.linspace(1, 7, 60), (40, 1)), rtol=1e-6)
 
 
+def test_a_sky_without_a_number_is_left_to_the_points(tmp_path: Path) -> None:
+    images = annotated(tmp_path)
+    content = np.ones((40, 60), np.float32)
+    content[:3] = np.inf
+    np.save(tmp_path / "a.npy", content)
+    folder = PredictionFolder(folder=tmp_path, kind="metric", stems=("a", "b", "c"))
+    found = folder(images[0], tmp_path / images[0].name)
+    assert np.isnan(found[:3]).all() and (found[3:] == 1.0).all()
+
+
 @pytest.mark.parametrize(
     ("content", "found"),
     [
         (np.zeros((40, 60), np.uint8), "has 8 bits"),
-        (np.full((40, 60), np.nan, np.float32), "no finite numbers"),
+        (np.full((40, 60), np.nan, np.float32), "holds no finite number"),
         (np.ones((60, 40), np.float32), "turned on its side"),
         (None, "no such file"),
     ],
