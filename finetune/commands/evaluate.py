@@ -30,6 +30,7 @@ from finetune.utils.paths import expand_path, is_file, is_folder
 
 if TYPE_CHECKING:
     from finetune.evaluation.results import Evaluation
+    from finetune.evaluation.retention import Retention
     from finetune.evaluation.risk_coverage import RiskCoverage
     from finetune.recipe.schema import Recipe
     from finetune.reporting.frames import ShownFrames
@@ -151,6 +152,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
         from finetune.training.evaluate import compare_precision, evaluate_model, evaluate_predictions, image_rows
         from finetune.training.focal_sweep import format_sweep, sweep_focal_lengths
         from finetune.training.measure_confidence import format_confidence, measure_confidence
+        from finetune.training.retention import measure_kept_by
 
     say: Callable[[str], None] = print
     sweep: list[SweepPoint] = []
@@ -176,26 +178,42 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     curves = measure_confidence(recipe, predictor, cameras) if arguments.confidence else None
     if curves:
         say(f"\n{format_confidence(curves)}")
+    kept = [] if arguments.predictions else measure_kept_by(recipe, predictor, say)
+    for line in map(str, kept):
+        say(line)
     own = "predictions" if arguments.predictions else "finetuned"
     found = find_verdicts(evaluations[0], own, recipe.evaluation.best)
-    for verdict in found:
-        say(str(verdict))
+    for sentence in (*map(str, found), *(retention.warning() for retention in kept)):
+        if sentence:
+            say(sentence)
     if not arguments.predictions and not cameras.assume_training:
         for sentence in lens_warnings(predictor.network, evaluations[0].images):
             say(sentence)
     if arguments.json:
-        tables = [evaluation.to_mapping() for evaluation in evaluations]
-        if sweep:
-            tables[0]["focal_sweep"] = [point.to_mapping() for point in sweep]
-        if curves:
-            tables[0]["confidence"] = curves.to_mapping()
-        write_and_say(arguments.json, json.dumps(tables, indent=2) + "\n")
+        write_and_say(arguments.json, _write_tables(evaluations, sweep, curves, kept))
     if arguments.csv:
         write_and_say(
             arguments.csv, image_rows(evaluations, [entry.source for entry in recipe.scored_entries.values()])
         )
     if arguments.html:
-        write_and_say(arguments.html, _make_page(arguments, recipe, evaluations, frames, found, sweep, curves))
+        write_and_say(arguments.html, _make_page(arguments, recipe, evaluations, frames, found, sweep, curves, kept))
+
+
+def _write_tables(
+    evaluations: Sequence[Evaluation],
+    sweep: Sequence[SweepPoint],
+    confidence: RiskCoverage | None,
+    kept: Sequence[Retention],
+) -> str:
+    """JSON, like a run's ``evaluation.json``; what is about no protocol is in the first table."""
+    tables = [evaluation.to_mapping() for evaluation in evaluations]
+    if sweep:
+        tables[0]["focal_sweep"] = [point.to_mapping() for point in sweep]
+    if confidence:
+        tables[0]["confidence"] = confidence.to_mapping()
+    if kept:
+        tables[0]["retention"] = [retention.to_mapping() for retention in kept]
+    return json.dumps(tables, indent=2) + "\n"
 
 
 def _make_page(
@@ -206,6 +224,7 @@ def _make_page(
     found: Sequence[Verdict],
     sweep: Sequence[SweepPoint],
     confidence: RiskCoverage | None,
+    kept: Sequence[Retention],
 ) -> str:
     """The page of an evaluation."""
     from finetune.reporting.run_report import collect_page_content, render_report_page
@@ -222,6 +241,7 @@ def _make_page(
         overrides=_list_overrides(arguments),
         focal_sweep=[(point.focal_px, point.zoom, point.abs_rel) for point in sweep],
         confidence=confidence,
+        kept=kept,
     )
     return render_report_page(content)
 

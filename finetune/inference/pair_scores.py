@@ -43,7 +43,7 @@ def score_annotated_images(
     Raises:
         DataError: an image is missing or cannot be read, or a point is outside of it.
     """
-    files = [_find_image(image, root) for image in images]
+    files = [find_annotated_image(image, root) for image in images]
     results: list[PairResult] = []
     for image, file in zip(images, tqdm(files, unit="image", dynamic_ncols=True, disable=None), strict=True):
         results.extend(score_pairs(image, predict(image, file), kind))
@@ -117,8 +117,12 @@ class PredictionFolder:
         return found
 
 
-def _find_image(image: AnnotatedImage, root: Path) -> Path:
+def find_annotated_image(image: AnnotatedImage, root: Path) -> Path:
     """
+    Args:
+        image: as ``read_annotations`` gives it.
+        root: the folder that its name starts from.
+
     Raises:
         DataError: there is no such image.
     """

@@ -217,6 +217,22 @@ def require_head_of_camera(sections: Sections) -> None:
         )
 
 
+def require_base_of_retention(sections: Sections) -> None:
+    """
+    Raises:
+        RecipeError: there is no base of which anything could be kept.
+    """
+    model, evaluation = sections.get("model"), sections.get("evaluation")
+    if model is not None and evaluation is not None and evaluation.retention.is_on and model.checkpoint is None:
+        raise Contradiction(
+            "evaluation.retention",
+            None,
+            "null, since random weights have nothing to forget",
+            other="model.checkpoint",
+            other_value=None,
+        )
+
+
 PROTOCOL_OF_HEAD: Mapping[Kind, str] = {"metric": "plain", "relative": "plain+align=scale_shift_inverse"}
 _LOSSES_OF_HEAD: Mapping[Kind, Mapping[str, str]] = {
     "metric": {"kind": "a loss of depth in meters, such as silog", "of": "log"},
@@ -233,4 +249,5 @@ CROSS_CHECKS: tuple[Callable[[Sections], None], ...] = (
     require_losses_of_head,
     require_labels_of_head,
     require_head_of_camera,
+    require_base_of_retention,
 )

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
+from finetune.data.drawn_frames import MAX_DRAWN_FRAMES
 from finetune.recipe.cross_checks import CROSS_CHECKS, Sections
 from finetune.recipe.schema import DEFAULT_LOSS, DEFAULT_STEPS, Recipe, require_folder_name
 from finetune.recipe.validate import Checker, plain_values
-from finetune.recipe.yaml_source import WRONG, Document, dotted, read_document, spelled, yaml_text
+from finetune.recipe.yaml_source import WRONG, Document, Value, dotted, read_document, spelled, yaml_text
 from finetune.utils.errors import RecipeError, RecipeFaults
 from finetune.utils.paths import expand_path
 from finetune.utils.plain import PlainValue
@@ -64,19 +65,34 @@ def _put_defaults(document: Document, path: Path) -> None:
     if isinstance(camera, dict) and camera.get("mode") == "canonical":
         # The default, official, holds no camera; export writes it for one.
         document.values.setdefault("export", [])
+    evaluation = document.values.get("evaluation")
+    if isinstance(evaluation, dict) and "retention" in evaluation:
+        _spell_out_retention(evaluation)
     run = document.values.setdefault("run", {})
     if isinstance(run, dict) and run.get("steps") is None and run.get("epochs") is None:
         run["steps"] = DEFAULT_STEPS
 
 
+def _spell_out_retention(evaluation: dict[str, Value]) -> None:
+    """Replace the two words that may stand for the keys of ``evaluation.retention``."""
+    if evaluation["retention"] is None:
+        evaluation["retention"] = {}
+    elif evaluation["retention"] == "default":
+        evaluation["retention"] = {"drawn": MAX_DRAWN_FRAMES}
+
+
 def _check_detail(recipe: Recipe, checker: Checker) -> None:
     """Add as faults the entries whose frames have less detail than the recipe needs."""
-    for part, entries in (("train", recipe.data.train), ("val", recipe.data.val)):
+    for path, entries in (
+        (("data", "train"), recipe.data.train),
+        (("data", "val"), recipe.data.val),
+        (("evaluation", "retention", "entries"), recipe.evaluation.retention.entries),
+    ):
         for i, entry in enumerate(entries):
             try:
-                entry.source.check_detail(recipe.data.input_size, recipe.augment.zoom[1], trains=part == "train")
+                entry.source.check_detail(recipe.data.input_size, recipe.augment.zoom[1], trains="train" in path)
             except RecipeError as error:
-                checker.report(error, ("data", part, i), set())
+                checker.report(error, (*path, i), set())
 
 
 def _can_name_a_run(name: str) -> bool:

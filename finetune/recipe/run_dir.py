@@ -41,6 +41,7 @@ RESUME_MUTABLE = (
     "data.prefetch",
     "data.pin_memory",
     "data.on_bad_sample",
+    "evaluation.retention",
 )
 # Keys that name files and folders. They may change too: the content is compared instead.
 PATH_KEYS = ("name", "output", "model.checkpoint")

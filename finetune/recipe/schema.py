@@ -16,6 +16,7 @@ from pydantic import AfterValidator, ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
 
 from finetune.data.checks.findings import Accepted
+from finetune.data.drawn_frames import MAX_DRAWN_FRAMES
 from finetune.data.reader import Reader, set_image_levels
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.sample import MAX_DEPTH_M
@@ -29,7 +30,7 @@ from finetune.recipe.validate import Contradiction, Names, OnDisk
 from finetune.recipe.yaml_source import nearest_path
 from finetune.utils.errors import RecipeError
 from finetune.utils.kinds import Kind, KindOption
-from finetune.utils.paths import MAX_NAME_BYTES, expand_path, if_closed, is_possible, path_exists
+from finetune.utils.paths import MAX_NAME_BYTES, expand_path, if_closed, is_file, is_possible, path_exists
 from finetune.utils.registry import EXPORTERS, LOSSES, READERS
 from finetune.utils.text import nearest
 
@@ -65,6 +66,16 @@ def require_checkpoint(checkpoint: str | None) -> None:
         near = nearest_path(path)
         perhaps = if_closed(path) or ("" if near is None else f"; perhaps {near}")
         raise RecipeError("checkpoint", checkpoint, f"a file that exists, or a hub id {HUB_ID_EXAMPLE}{perhaps}")
+
+
+def _require_annotations(annotations: str | None) -> None:
+    """
+    Raises:
+        RecipeError: there is no such file.
+    """
+    if annotations is not None and not is_file(path := expand_path(annotations)):
+        expected = f"a JSON file in the layout of DA-2K's annotations.json{if_closed(path)}"
+        raise RecipeError("annotations", annotations, expected)
 
 
 def _whole_patches(size: tuple[int, int]) -> tuple[int, int]:
@@ -125,6 +136,10 @@ def _exporters(names: tuple[str, ...]) -> tuple[str, ...]:
 Checkpoint = Annotated[
     Annotated[str, Field(min_length=1)] | None,
     OnDisk(require_checkpoint, f"a file, a hub id {HUB_ID_EXAMPLE}, or null"),
+]
+Annotations = Annotated[
+    Annotated[str, Field(min_length=1)] | None,
+    OnDisk(_require_annotations, "a JSON file in the layout of DA-2K's annotations.json, or null"),
 ]
 Size = Annotated[tuple[int, int], AfterValidator(_whole_patches)]
 FolderName = Annotated[str, Field(min_length=1), AfterValidator(require_folder_name)]
@@ -446,6 +461,35 @@ class RunOptions:
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class RetentionOptions:
+    """``evaluation.retention``: general data on which base and fine-tuned weights are compared at the end of a run.
+
+    Where nothing is named, nothing is compared. ``retention: default`` stands for ``drawn: 200``.
+    """
+
+    # How many of the 200 general frames of 112x154 pixels, drawn once into the user's cache; 0: none.
+    drawn: Annotated[int, Field(ge=0, le=MAX_DRAWN_FRAMES)] = 0
+    annotations: Annotations = None  # pairs of points as in DA-2K's annotations.json
+    images: Annotated[str, Field(min_length=1)] | None = None  # the folder that its paths start from; null: the file's
+    entries: tuple[DataEntry, ...] = ()  # frames with measured depth, as in data.val
+
+    def __post_init__(self) -> None:
+        if self.images is not None and self.annotations is None:
+            raise Contradiction(
+                "images",
+                self.images,
+                "null, since it is the folder of annotations",
+                other="annotations",
+                other_value=None,
+            )
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is compared."""
+        return bool(self.drawn or self.annotations or self.entries)
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class EvaluationOptions:
     """``evaluation``: how the model is scored, and which score chooses ``best/``."""
 
@@ -462,6 +506,7 @@ class EvaluationOptions:
     best: Literal["abs_rel", "sq_rel", "rmse", "rmse_log", "log10", "silog", "delta1", "delta2", "delta3"] = "abs_rel"
     min_depth_m: Meters = 0.001  # meters; nearer measurements are not scored, unless a protocol has its own range
     max_depth_m: Meters | None = None  # meters; farther measurements are not scored; null: model.max_depth_m
+    retention: RetentionOptions = RetentionOptions()  # what the end of a run says about general data; default: nothing
 
     def __post_init__(self) -> None:
         if self.choose_on is not None and not re.fullmatch(r"data\.val\.\d{1,3}", self.choose_on):

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from finetune.evaluation.results import NEAR_RANGE_M, Evaluation
+from finetune.evaluation.retention import Retention
 from finetune.evaluation.risk_coverage import RiskCoverage
 from finetune.recipe.load import recipe_text
 from finetune.recipe.run_dir import ENVIRONMENT_FILE, METRICS_FILE
@@ -58,6 +59,7 @@ class PageContent:
         overrides: ``key=value`` words that change the recipe file.
         focal_sweep: focal length at the network's size (None where unknown), its factor, and AbsRel.
         confidence: what the disagreement with the mirrored image says about errors; None where it was not measured.
+        kept: what the model kept of its base on general data; empty where it was not measured.
     """
 
     title: str
@@ -77,6 +79,7 @@ class PageContent:
     overrides: Sequence[str] = ()
     focal_sweep: Sequence[tuple[float | None, float, float]] = ()
     confidence: RiskCoverage | None = None
+    kept: Sequence[Retention] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,6 +146,7 @@ def collect_page_content(
     overrides: Sequence[str] = (),
     focal_sweep: Sequence[tuple[float | None, float, float]] = (),
     confidence: RiskCoverage | None = None,
+    kept: Sequence[Retention] = (),
 ) -> PageContent:
     """What the page of a model is made of. A model that is a run folder adds the curves and environment of the run."""
     folder = Path(model) if model and is_folder(model) else None
@@ -173,6 +177,7 @@ def collect_page_content(
         overrides=overrides,
         focal_sweep=focal_sweep,
         confidence=confidence,
+        kept=kept,
     )
 
 
@@ -201,6 +206,7 @@ def render_report_page(content: PageContent) -> str:
         curves=_draw_run_curves(content),
         sweep=_draw_sweep(content),
         confidence=_draw_confidence(content),
+        retention=_make_retention_table(content),
         distance_charts=[*_draw_errors(content), _draw_depth(content, counts)],
         distance_table=_make_distance_table(content),
         gallery=make_gallery(
@@ -270,6 +276,23 @@ def _draw_confidence(content: PageContent) -> Chart | None:
         f"AbsRel of the pixels that are kept; area above the oracle {found.ause:.4f}, at random {found.ause_random:.4f}"
     )
     return make_line_chart(title, lines, x_name="share of the pixels that is left out", from_zero=True)
+
+
+def _make_retention_table(content: PageContent) -> Table | None:
+    """Base and model on general data; None where that was not measured."""
+    if not content.kept:
+        return None
+    rows = [
+        [
+            Cell(text=row, code=True),
+            Cell(text=f"{100 * score.pairs.accuracy:.1f}"),
+            Cell(text="–" if score.abs_rel is None else f"{score.abs_rel:.4f}"),
+            Cell(text=found.describe_data()),
+        ]
+        for found in content.kept
+        for row, score in (("base", found.base), (_get_own_row(content), found.finetuned))
+    ]
+    return Table(heads=["", "general ordering, % ↑", "AbsRel after alignment ↓", "measured on"], rows=rows)
 
 
 def _draw_sweep(content: PageContent) -> Chart | None:

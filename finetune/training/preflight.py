@@ -219,13 +219,13 @@ def find_missing_files(reader: Reader, *, may_skip: bool) -> list[FileFault]:
 def require_apart(recipe: Recipe) -> None:
     """Refuse frames in both train and val, whose score says nothing about other frames."""
     held_out = {
-        _real_place(source): (f"data.val.{i}", source)
+        find_real_place(source): (f"data.val.{i}", source)
         for i, entry in enumerate(recipe.data.val)
         for source in list_sources(entry.source)
     }
     for i, entry in enumerate(recipe.data.train):
         shared = dict.fromkeys(
-            found for source in list_sources(entry.source) if (found := held_out.get(_real_place(source)))
+            found for source in list_sources(entry.source) if (found := held_out.get(find_real_place(source)))
         )
         if not shared:
             continue
@@ -239,7 +239,7 @@ def require_apart(recipe: Recipe) -> None:
         )
 
 
-def _real_place(source: str) -> tuple[str, str]:
+def find_real_place(source: str) -> tuple[str, str]:
     """The real folder of a source, which a recipe may name in several ways, and its name in that folder."""
     folder, name = os.path.split(source)
     if name in _links_in(folder):

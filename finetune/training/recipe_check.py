@@ -36,6 +36,7 @@ from finetune.training.data_loading import choose_loading
 from finetune.training.environment import make_accelerator, try_compiler
 from finetune.training.preflight import EntryDepth, find_missing_files, judge_entry, make_entry, require_apart
 from finetune.training.promises import require_exports, require_protocols
+from finetune.training.retention import KEY, require_retention
 from finetune.training.startup import Startup, prepare_startup
 from finetune.training.step_cost import cost_sentence, peak_memory_bytes
 from finetune.training.trackers import require_trackers
@@ -74,6 +75,8 @@ def check_recipe(recipe: Recipe, path: str, *, samples: int = SAMPLES, step: boo
     if not any(finding.severity == "stop" for finding in checked.findings):
         checked.findings += _find_refusals("evaluation", "evaluation.protocols", lambda: require_protocols(recipe))
         startup = _try_model(recipe, step, checked)
+        base = startup.checkpoint if startup else None
+        checked.findings += _find_refusals("evaluation", KEY, lambda: require_retention(recipe, base))
     checked.findings += _find_refusals("export", "export", lambda: require_exports(recipe, startup))
     checked.findings += _find_refusals("run", "run.trackers", lambda: require_trackers(recipe))
     checked.findings += _find_taken_folder(recipe)

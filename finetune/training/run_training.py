@@ -16,6 +16,7 @@ from torch._dynamo.exc import TorchDynamoException
 
 from finetune.evaluation.metrics import TITLES
 from finetune.evaluation.results import Chosen, Evaluation
+from finetune.evaluation.retention import Retention
 from finetune.export.export import export_model
 from finetune.inference.predictor import load_model
 from finetune.recipe.load import default_notes, recipe_mapping, recipe_text
@@ -42,6 +43,7 @@ from finetune.training.overfit_check import require_overfit
 from finetune.training.preflight import beyond_range_notes, inspect_before_training, quick_warnings, skipped_notes
 from finetune.training.promises import require_exports, require_protocols
 from finetune.training.rehearsal import rehearse
+from finetune.training.retention import KEY, GeneralData, load_general_data, measure_kept
 from finetune.training.run import Run
 from finetune.training.startup import Startup, prepare_startup, readers_of
 from finetune.training.trackers import require_trackers
@@ -90,6 +92,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
         try_compiler(accelerator.device)
     startup = prepare_startup(recipe, accelerator)
     require_exports(recipe, startup)
+    general = load_general_data(recipe, startup.checkpoint, say) if accelerator.is_main_process else []
     record = environment_record(startup.recipe, accelerator, startup.base["sha256"], startup.total_steps)
     if resume and path_exists(folder.recipe):
         require_same_run(folder, recipe_mapping(startup.recipe), record, recipe.places)
@@ -105,7 +108,7 @@ def _train(recipe: Recipe, folder: RunFolder, interrupts: Interrupts, *, resume:
         ),
         details=(*default_notes(recipe), *startup.details, *run.details, *describe_environment(record)),
     )
-    _train_and_evaluate(run, startup, record, remarks)
+    _train_and_evaluate(run, startup, record, remarks, general)
     accelerator.end_training()
 
 
@@ -170,7 +173,13 @@ def _claim_folder(folder: RunFolder, *, resume: bool, overwrite: bool) -> str | 
     return None
 
 
-def _train_and_evaluate(run: Run, startup: Startup, record: Mapping[str, object], remarks: Remarks) -> None:
+def _train_and_evaluate(
+    run: Run,
+    startup: Startup,
+    record: Mapping[str, object],
+    remarks: Remarks,
+    general: Sequence[GeneralData],
+) -> None:
     try:
         if run.log:
             _say_start(run, startup, record, remarks)
@@ -191,7 +200,7 @@ def _train_and_evaluate(run: Run, startup: Startup, record: Mapping[str, object]
         run.trainer.give_memory_back()
         evaluations, frames = evaluate_with_baselines(startup, run.folder.best, run.folder.last)
         if run.log:
-            _write_results(run, evaluations, frames)
+            _write_results(run, evaluations, frames, _measure_kept(run, startup, general))
     finally:
         if run.log:
             # Also after a fault, so that the bar has ended before the sentence about it.
@@ -215,10 +224,19 @@ def _say_start(run: Run, startup: Startup, record: Mapping[str, object], remarks
         detail(sentence)
 
 
-def _write_results(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames) -> None:
+def _measure_kept(run: Run, startup: Startup, general: Sequence[GeneralData]) -> list[Retention]:
+    """What was kept of the base; a fault in that must not cost anything else of the run."""
+    try:
+        return measure_kept(startup, run.folder.best, general)
+    except FinetuneError as error:
+        warn(f"{KEY} is not measured ({first_line(error)}); all else is")
+        return []
+
+
+def _write_results(run: Run, evaluations: Sequence[Evaluation], frames: ShownFrames, kept: Sequence[Retention]) -> None:
     """The tables, the page, and the exports that the recipe asks for."""
     assert run.log is not None
-    warnings = run.monitors.sentences()
+    warnings = [*run.monitors.sentences(), *(sentence for found in kept if (sentence := found.warning()))]
     metric = run.recipe.evaluation.best
     evaluations = [replace(evaluation, chosen=_describe_choice(run)) for evaluation in evaluations]
     found = find_verdicts(
@@ -230,8 +248,10 @@ def _write_results(run: Run, evaluations: Sequence[Evaluation], frames: ShownFra
     )
     said = [str(verdict) for verdict in found]
     contents = [evaluation.to_mapping() | {"alarms": warnings, "verdicts": said} for evaluation in evaluations]
+    if kept:
+        contents[0]["retention"] = [retention.to_mapping() for retention in kept]
     run.folder.write_json(EVALUATION_FILE, contents)
-    table = "\n".join([format_evaluations(evaluations), *said, *warnings])
+    table = "\n".join([format_evaluations(evaluations), *map(str, kept), *said, *warnings])
     # One step beyond the last: a finished run that is resumed drops it and writes it again.
     run.log.log_text("evaluation", table, run.total_steps + 1)
     run.log.log_tables(evaluations, run.total_steps + 1)
@@ -244,7 +264,7 @@ def _write_results(run: Run, evaluations: Sequence[Evaluation], frames: ShownFra
         print(
             f"no evaluation beat the start ({TITLES[metric]} {run.best.value:.4f}): best/ holds the weights of step 0"
         )
-    _write_page(run, evaluations, frames, warnings, found)
+    _write_page(run, evaluations, frames, warnings, found, kept)
     sample = run.validator.samples[0].sample
     for name, target in _find_export_targets(run).items():
         # Forced, because a resumed run ends a second time and finds its own exports.
@@ -276,6 +296,7 @@ def _write_page(
     frames: ShownFrames,
     warnings: Sequence[str],
     found: Sequence[Verdict],
+    kept: Sequence[Retention],
 ) -> None:
     """Write ``report.html``; a fault in it must not cost anything else of the run."""
     folder = run.folder
@@ -293,6 +314,7 @@ def _write_page(
             monitors=warnings,
             found=found,
             files=files,
+            kept=kept,
         )
         folder.write_text(REPORT_FILE, render_report_page(content))
     except Exception as error:  # noqa: BLE001  whatever it is, after hours of training the exports must still be written

@@ -93,7 +93,7 @@ def prepare_startup(recipe: Recipe, accelerator: Accelerator, *, trains: bool = 
         DataError: no training pixel is usable.
         FinetuneError: labels are to be canonical, and an entry has no intrinsics or reaches beyond a head that is kept.
     """
-    checkpoint = _read_base(recipe)
+    checkpoint = read_base(recipe)
     preprocessing = _choose_preprocessing(recipe, checkpoint)
     camera = make_run_camera(recipe, preprocessing, checkpoint, trains=trains)
     model, origin = make_model(recipe, checkpoint, camera)
@@ -167,7 +167,8 @@ def _is_kind_in_doubt(checkpoint: Checkpoint | None) -> bool:
     return checkpoint is not None and checkpoint.has_head and checkpoint.format != "native"
 
 
-def _read_base(recipe: Recipe) -> Checkpoint | None:
+def read_base(recipe: Recipe) -> Checkpoint | None:
+    """The recipe's checkpoint; None where every weight is drawn."""
     options = recipe.model
     if options.checkpoint is None:
         return None

@@ -25,6 +25,7 @@ from finetune.recipe.schema import (
     ModelOptions,
     OptimOptions,
     Recipe,
+    RetentionOptions,
     RunOptions,
 )
 from finetune.recipe.validate import option_fields
@@ -236,6 +237,7 @@ def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> 
         "best": "abs_rel",
         "min_depth_m": 0.001,
         "max_depth_m": None,
+        "retention": {"drawn": 0, "annotations": None, "images": None, "entries": []},
     }
     assert json.loads(json.dumps(mapping)) == mapping
     assert (
@@ -767,6 +769,7 @@ SECTIONS: dict[str, type] = {
     "optim.": OptimOptions,
     "run.": RunOptions,
     "evaluation.": EvaluationOptions,
+    "evaluation.retention.": RetentionOptions,
 }
 KEYS = [prefix + name for prefix, section in SECTIONS.items() for name in option_fields(section)]
 KEYS += ["loss.0.kind", "loss.0.weight", "loss.0.lam", "data.val.0.reader", "data.val.0.weight", "data.val.0.invalid"]
