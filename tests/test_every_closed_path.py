@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.commands import calibrate, check, compare, evaluate, export, pack, predict, train
+from finetune.commands import calibrate, check, compare, evaluate, export, label, pack, predict, train
 from tests.conftest import CHECKPOINT, write_recipe
 from tests.normal_user import as_normal_user, closed_folder
 from tests.small_models import write_model
@@ -16,6 +16,7 @@ MAINS = {
     "evaluate": evaluate.main,
     "pack": pack.main,
     "predict": predict.main,
+    "label": label.main,
     "export": export.main,
     "calibrate": calibrate.main,
     "compare": compare.main,
@@ -43,6 +44,11 @@ CALLS = [
     "predict MODEL CLOSED --output OUTPUT",
     "predict MODEL CLOSED/*.jpg --output OUTPUT",
     "predict MODEL IMAGE --output CLOSED",
+    "label CLOSED IMAGE --output OUTPUT",
+    "label MODEL CLOSED --output OUTPUT",
+    "label MODEL IMAGE --output CLOSED",
+    "label MODEL IMAGE --output OUTPUT --anchor metric CLOSED",
+    "label MODEL IMAGE --output OUTPUT --anchor sparse --recipe CLOSED",
     "export CLOSED --to official --output OUTPUT/a.pth",
     "export MODEL --to official --output CLOSED",
     "export MODEL --to official --output CLOSED/a.pth",

@@ -8,7 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from finetune.commands.arguments import (
@@ -155,10 +155,13 @@ def _require_anchoring(parser: CommandParser, arguments: argparse.Namespace) -> 
 
 def _label(arguments: argparse.Namespace) -> None:
     from finetune.inference.inputs import find_files
+    from finetune.inference.pseudo_labels.label_folder import require_output
     from finetune.inference.pseudo_labels.names import name_inputs
 
     found = find_files(arguments.paths, arguments.output)
     names = name_inputs(found, arguments.output)
+    with explain_write_errors(arguments.output):
+        require_output(arguments.output)
     recipe = None
     if arguments.recipe:
         from finetune.recipe.load import load_recipe
@@ -200,9 +203,14 @@ def _label_share(
         return  # the first process says it
     for other in counts[1:]:
         counts[0].add(other)
+    _say_counts(arguments, teacher, counts[0])
+    listed = [(named.name, named.path, named.given.is_video) for named in all_inputs]
     with explain_write_errors(arguments.output):
-        summary = folder.finish([(named.name, named.path, named.given.is_video) for named in all_inputs])
-    _say_counts(_Call(arguments, all_inputs, teacher), counts[0], summary, folder)
+        summary = folder.finish(listed)
+        left = folder.count_left(named.name for named in all_inputs) if summary is None else 0
+        if summary is None and not left:  # another shard ended meanwhile
+            summary = folder.finish(listed)
+    _say_whole(arguments, summary, left, len(all_inputs))
 
 
 def _load_teacher(
@@ -320,22 +328,10 @@ def _describe_request(
     }
 
 
-@dataclass(frozen=True)
-class _Call:
-    """What is known of a call when all of it is done."""
-
-    arguments: argparse.Namespace
-    inputs: Sequence[NamedInput]
-    teacher: Teacher
-
-
-def _say_counts(call: _Call, counts: LabelCounts, summary: Mapping[str, object] | None, folder: LabelFolder) -> None:
-    """
-    Raises:
-        ResultError: not a single image has a label.
-    """
-    output, (part, parts) = call.arguments.output, call.arguments.shard
-    say = line_printer(call.teacher.predictor, call.arguments)
+def _say_counts(arguments: argparse.Namespace, teacher: Teacher, counts: LabelCounts) -> None:
+    """What this call did."""
+    part, parts = arguments.shard
+    say = line_printer(teacher.predictor, arguments)
     for note in counts.notes:
         say(note)
     for reason in counts.reasons:
@@ -345,11 +341,19 @@ def _say_counts(call: _Call, counts: LabelCounts, summary: Mapping[str, object] 
     of = "" if parts == 1 else f"shard {part}/{parts}: "
     kept = f", {counts.skipped} were there already" if counts.skipped else ""
     say(f"{of}{counts.labeled} labeled, {counts.refused} refused{kept}")
+
+
+def _say_whole(arguments: argparse.Namespace, summary: Mapping[str, object] | None, left: int, inputs: int) -> None:
+    """What has been done by all calls.
+
+    Raises:
+        ResultError: not a single image has a label.
+    """
+    output = arguments.output
     if summary is None:
-        left = sum(not folder.has(named.name) for named in call.inputs)
-        say(f"{output}: {left} of {len(call.inputs)} inputs are left; the shard that ends last completes the folder")
+        print(f"{output}: {left} of {inputs} inputs are left; the shard that ends last completes the folder")
         return
-    say(f"{output}: complete, {summary['labels']} labels, {summary['refused']} refused")
+    print(f"{output}: complete, {summary['labels']} labels, {summary['refused']} refused")
     if not summary["labels"]:
         raise ResultError(f"{output}: no image has a label. See why in {output / 'labels.csv'}.")
 

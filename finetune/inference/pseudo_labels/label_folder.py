@@ -72,7 +72,7 @@ class LabelFolder:
             if begun != self._plain_request():
                 raise FileFault(self.folder, f"was begun {self._name_difference(begun)}", fix)
         else:
-            self._require_free()
+            require_output(self.folder)
             self._write(self._hidden / "request.json", json.dumps(self.request, indent=1) + "\n")
 
     def discard(self) -> None:
@@ -83,8 +83,7 @@ class LabelFolder:
             FileFault: the folder holds something else.
             OSError: it cannot be removed.
         """
-        if not is_file(self.folder / SUMMARY) and not path_exists(self._hidden):
-            self._require_free()
+        require_output(self.folder)
         for name in (SUMMARY, TABLE, LABELS, CONFIDENCE, IMAGES, _AT_WORK):
             remove(self.folder / name)
 
@@ -111,6 +110,13 @@ class LabelFolder:
             OSError: it cannot be written.
         """
         self._write(self._row_file(name), json.dumps({"numbers": done.numbers, "refused": done.refused}) + "\n")
+
+    def count_left(self, names: Iterable[str]) -> int:
+        """How many of these inputs are not done."""
+        left = sum(not self.has(name) for name in names)
+        # Another process may have completed it while this one counted, and removed what it looks at.
+        self.is_complete = self.is_complete or is_file(self.folder / SUMMARY)
+        return 0 if self.is_complete else left
 
     def finish(self, inputs: Sequence[tuple[str, str, bool]]) -> Mapping[str, object] | None:
         """
@@ -217,18 +223,23 @@ class LabelFolder:
         names = [name for name, value in self._plain_request().items() if found.get(name) != value]
         return f"with another {' and another '.join(names)}"
 
-    def _require_free(self) -> None:
-        """
-        Raises:
-            FileFault: something is there that ``finetune label`` did not write.
-        """
-        if not path_exists(self.folder):
-            return
-        if not is_folder(self.folder):
-            raise FileFault(self.folder, "is a file", "Name a folder as --output")
-        if any(path.name != _AT_WORK for path in list_folder(self.folder)):
-            found = "exists and holds files that finetune label did not write"
-            raise FileFault(self.folder, found, "Name another folder as --output")
+
+def require_output(folder: Path) -> None:
+    """
+    Args:
+        folder: where the labels go.
+
+    Raises:
+        FileFault: something is there that ``finetune label`` did not write.
+    """
+    if not path_exists(folder) or is_file(folder / SUMMARY):
+        return
+    if not is_folder(folder):
+        raise FileFault(folder, "is a file", "Name a folder as --output")
+    ours = (SUMMARY, TABLE, LABELS, CONFIDENCE, IMAGES) if path_exists(folder / _AT_WORK) else ()
+    if any(path.name not in (_AT_WORK, *ours) for path in list_folder(folder)):
+        found = "exists and holds files that finetune label did not write"
+        raise FileFault(folder, found, "Name another folder as --output")
 
 
 def frame_name(video: str, number: int) -> str:

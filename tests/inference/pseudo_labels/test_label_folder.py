@@ -31,7 +31,7 @@ def test_the_call_that_ends_last_completes_the_folder_and_nothing_else_is_left(t
     first, second = opened(tmp_path / "out"), opened(tmp_path / "out")
     add(first, "b")
     assert first.finish(INPUTS) is None and not (tmp_path / "out" / "labels.csv").exists()
-    assert second.has("b") and not second.has("a")
+    assert second.has("b") and not second.has("a") and second.count_left(["a", "b"]) == 1
     add(second, "a")
     # What a kill leaves is no file of the folder.
     (tmp_path / "out" / ".labeling" / "unfinished" / "half").write_bytes(b"half")
@@ -40,7 +40,9 @@ def test_the_call_that_ends_last_completes_the_folder_and_nothing_else_is_left(t
     assert names(tmp_path / "out") == ["labels.csv", "labels.json", "labels/a.png", "labels/b.png"]
     lines = (tmp_path / "out" / "labels.csv").read_text().splitlines()
     assert [line.split(",")[0] for line in lines] == ["image", "/in/a.png", "/in/b.png"]
-    # The first looks again: it is complete for it too.
+    # The first counts what is left when the lines are gone already, and looks again: it is complete for it too.
+    assert not (tmp_path / "out" / ".labeling").exists()
+    assert not first.is_complete and first.count_left(["a", "b"]) == 0
     assert first.finish(INPUTS) == summary
     third = opened(tmp_path / "out")
     assert third.is_complete and third.has("anything") and third.finish(INPUTS) == summary
