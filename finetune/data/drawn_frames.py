@@ -83,6 +83,8 @@ def load_drawn_frames(count: int, say: Callable[[str], None] = lambda sentence: 
     path = find_cache() / f"drawn_frames_{_VERSION}_{count}.npz"
     found = _read(path, count)
     if found is None:
+        with explain_write_errors(path, _FIX):
+            make_folder(path.parent)
         begun = time.monotonic()
         samples = scenes.batch(range(count))
         found = np.stack([sample.image for sample in samples]), np.stack([sample.depth_m for sample in samples])
@@ -104,7 +106,6 @@ def _read(path: Path, count: int) -> tuple[NDArray[np.uint8], NDArray[np.float32
 
 def _write(path: Path, image: NDArray[np.uint8], depth_m: NDArray[np.float32]) -> None:
     with explain_write_errors(path, _FIX):
-        make_folder(path.parent)
         # A name of its own: another run may draw the same frames at the same time.
         descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}.", suffix=".writing")
         unfinished = Path(name)
