@@ -20,7 +20,8 @@ from finetune.inference.predictor import Predictor
 from finetune.models.depth_model import DepthModel
 from finetune.models.encoder_specs import PATCH
 from finetune.models.lora import add_adapters, lora_config
-from finetune.training.trainer import Trainer, inverse_depth
+from finetune.training.batch_losses import inverse_depth
+from finetune.training.trainer import Trainer
 from finetune.utils import registry
 from tests.small_models import small_model
 

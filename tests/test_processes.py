@@ -257,3 +257,23 @@ def test_adapters_train_alike_on_two_processes(runs: Path) -> None:
         largest = max(float(tensor.abs().max()) for tensor in one.values())
         assert max(float((tensor - two[name]).abs().max()) for name, tensor in one.items()) <= 1e-5 * largest
     assert any(".lora_B." in name and tensor.any() for name, tensor in one.items())
+
+
+@pytest.mark.slow
+def test_entries_with_their_own_losses_give_the_same_weights(runs: Path) -> None:
+    frames = f"{{reader: pairs, root: {runs}, list: train.txt, meters_per_unit: 0.001"
+    entries = f"data.train=[{frames}}}, {frames}, weight: 2, loss: [{{kind: log_l1}}, {{kind: l1, weight: 0.1}}]}}]"
+    arguments = (*ARGUMENTS, entries, "run.steps=8", "data.accept=[few_points]")
+    for name, size, processes in (("own_one", 2, 1), ("own_two", 1, 2)):
+        command = train_command(
+            runs / "small.yaml", *arguments, f"name={name}", f"run.batch_size={size}", processes=processes
+        )
+        ended = run(command)
+        assert ended.returncode == 0, ended.stderr
+    names = ("loss", "loss_silog", "loss_l1", "loss_log_l1_train_1", "loss_l1_train_1")
+    found, other = (np.array(columns(runs / name, *names)) for name in ("own_one", "own_two"))
+    np.testing.assert_allclose(found, other, rtol=1e-4, atol=1e-6)
+    assert (found > 0).any(0).all()
+    one, two = (load_file(runs / name / "last" / "model.safetensors") for name in ("own_one", "own_two"))
+    largest = max(float(tensor.abs().max()) for tensor in one.values())
+    assert max(float((tensor - two[name]).abs().max()) for name, tensor in one.items()) <= 1e-5 * largest

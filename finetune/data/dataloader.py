@@ -42,6 +42,9 @@ class Batch(NamedTuple):
         skipped: (k, cause) for each frame of sample k that could not be read and was replaced by another.
         weight: (B, 1, H, W) float32, how much a valid pixel counts in a loss, 1 in samples without weights; None where
             no sample has any.
+        entries: (B) the number in ``data.train`` of the entry that each sample is from.
+        valid_pixels: (B) how many pixels of each sample are valid.
+        pasted: (B) top, left, height and width of the box that shows a part of another frame, or None.
     """
 
     image: Tensor
@@ -52,6 +55,15 @@ class Batch(NamedTuple):
     sources: list[str]
     skipped: Sequence[tuple[int, str]] = ()
     weight: Tensor | None = None
+    entries: Sequence[int] = ()
+    valid_pixels: Sequence[int] = ()
+    pasted: Sequence[tuple[int, int, int, int] | None] = ()
+
+    def usable_of(self, entries: frozenset[int]) -> dict[str, int]:
+        """As ``usable``, but of the samples that are from these entries."""
+        pairs = zip(self.entries, self.valid_pixels, strict=True)
+        counts = [count for entry, count in pairs if entry in entries]
+        return {"image": sum(map(bool, counts)), "pixel": sum(counts)}
 
     @property
     def usable(self) -> dict[str, int]:
@@ -120,7 +132,7 @@ class BatchBlock:
         block: uint8; depth, then weights where there are any, then ``valid``, then images.
         shape: (B, H, W).
         weighted: whether it holds weights.
-        usable_images, usable_pixels, sources, skipped: as in ``Batch``.
+        usable_images, usable_pixels, sources, skipped, entries, valid_pixels, pasted: as in ``Batch``.
     """
 
     block: Tensor
@@ -130,6 +142,9 @@ class BatchBlock:
     sources: list[str]
     skipped: Sequence[tuple[int, str]]
     weighted: bool = False
+    entries: Sequence[int] = ()
+    valid_pixels: Sequence[int] = ()
+    pasted: Sequence[tuple[int, int, int, int] | None] = ()
 
     @classmethod
     def of_items(cls, items: Sequence[TrainingItem], *, shared: bool = False) -> BatchBlock:
@@ -160,6 +175,9 @@ class BatchBlock:
             sources=[sample.source for sample in samples],
             skipped=[fault for item in items for fault in item.skipped],
             weighted=weighted,
+            entries=[item.entry for item in items],
+            valid_pixels=usable,
+            pasted=[item.pasted for item in items],
         )
 
     def pin_memory(self) -> BatchBlock:
@@ -179,6 +197,9 @@ class BatchBlock:
             sources=self.sources,
             skipped=self.skipped,
             weight=None if weight is None else weight.unsqueeze(1),
+            entries=self.entries,
+            valid_pixels=self.valid_pixels,
+            pasted=self.pasted,
         )
 
 

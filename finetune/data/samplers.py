@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Sampler
 
 # What a random draw is for. It is part of the seed, so that no two purposes share their numbers.
-ORDER, MIX, WINDOW, AUGMENT, STAND_IN, ZOOM = range(6)
+ORDER, MIX, WINDOW, AUGMENT, STAND_IN, ZOOM, STRONG = range(7)
 _MIX_BLOCK = 1000
 
 

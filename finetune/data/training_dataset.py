@@ -16,23 +16,35 @@ from finetune.data.coded_depth import DepthTable
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader, read_frames, try_read
 from finetune.data.sample import CodedSample, DepthSample
-from finetune.data.samplers import AUGMENT, STAND_IN, WINDOW, ZOOM, WeightedMixSampler
+from finetune.data.samplers import AUGMENT, STAND_IN, STRONG, WINDOW, ZOOM, WeightedMixSampler
 from finetune.utils.errors import DataError, FileFault
 
 if TYPE_CHECKING:
     from finetune.data.augmentation import Augmentation
+    from finetune.data.strong_augmentation import Box, StrongAugmentation
 
 # Random windows to try before placing one around a measured pixel.
 _WINDOW_DRAWS = 4
 # Frames that are tried in place of an unreadable one: with one bad frame in ten, all of them fail once in 1e10.
 _MAX_STAND_INS = 10
+# What the draws for a frame that is pasted into sample k have in their seeds besides k.
+OTHER = (1,)
 
 
 class TrainingItem(NamedTuple):
-    """Sample k of a run, and what was wrong with each frame that it replaces, as (k, cause)."""
+    """Sample k of a run.
+
+    Attributes:
+        sample: as the network sees it.
+        skipped: (k, cause): what was wrong with each frame that it replaces.
+        entry: number of its entry in ``data.train``.
+        pasted: the box that shows a part of another frame; None where none does.
+    """
 
     sample: DepthSample
     skipped: tuple[tuple[int, str], ...] = ()
+    entry: int = 0
+    pasted: Box | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,6 +130,21 @@ class Zoom:
         return max(factor, preprocessing.least_zoom(*sample.valid.shape))
 
 
+@dataclass(frozen=True, kw_only=True)
+class StrongChanges:
+    """What becomes of samples that a teacher labeled, after all else.
+
+    Attributes:
+        change: of the image alone.
+        cutmix: probability of pasting a box of another frame of the same entry.
+        entries: numbers of the entries that a teacher labeled.
+    """
+
+    change: StrongAugmentation
+    cutmix: float
+    entries: frozenset[int]
+
+
 class TrainingSamples(Dataset[TrainingItem]):
     """Sample k of a run, cut, resized and augmented."""
 
@@ -133,6 +160,7 @@ class TrainingSamples(Dataset[TrainingItem]):
         skip_bad: bool = False,
         zoom: Zoom | None = None,
         labels: CanonicalLabels | None = None,
+        strong: StrongChanges | None = None,
     ) -> None:
         """
         Args:
@@ -141,6 +169,7 @@ class TrainingSamples(Dataset[TrainingItem]):
             skip_bad: another frame of the same entry replaces one that cannot be read.
             zoom: None: frames are as large as in evaluation.
             labels: None: labels are the meters that were measured.
+            strong: None: labels of a teacher are trained on as measured depth is.
         """
         self.readers = readers
         self.mix = WeightedMixSampler(sizes=tuple(len(reader) for reader in readers), weights=tuple(weights), seed=seed)
@@ -151,6 +180,7 @@ class TrainingSamples(Dataset[TrainingItem]):
         self._skip_bad = skip_bad
         self._zoom = zoom
         self._labels = labels
+        self._strong = strong
 
     def __getitem__(self, k: int) -> TrainingItem:
         return self.__getitems__([k])[0]
@@ -168,10 +198,32 @@ class TrainingSamples(Dataset[TrainingItem]):
             turns = [turn for turn, (of, _) in enumerate(drawn) if of == number]
             frames = [drawn[turn][1] for turn in turns]
             found.update(zip(turns, self._read_frames(reader, [ks[turn] for turn in turns], frames), strict=True))
-        return [
-            found[turn]._replace(sample=self._crop_and_augment(k, self._ranges[drawn[turn][0]], found[turn].sample))
-            for turn, k in enumerate(ks)
-        ]
+        items = []
+        for turn, k in enumerate(ks):
+            entry, item = drawn[turn][0], found[turn]
+            sample = self._crop_and_augment(k, self._ranges[entry], item.sample)
+            item = item._replace(sample=sample, entry=entry)
+            items.append(item if self._strong is None else self._change_strongly(k, item, self._strong))
+        return items
+
+    def _change_strongly(self, k: int, item: TrainingItem, strong: StrongChanges) -> TrainingItem:
+        """An item whose entry a teacher labeled, as its student sees it."""
+        if item.entry not in strong.entries:
+            return item
+        from finetune.data.strong_augmentation import draw_box, paste_box
+
+        draw = np.random.default_rng((self._seed, STRONG, k))
+        sample = strong.change(item.sample, (self._seed, STRONG, k, 0))
+        if draw.random() >= strong.cutmix:
+            return item._replace(sample=sample)
+        reader = self.readers[item.entry]
+        (found,) = self._read_frames(reader, [k], [int(draw.integers(len(reader)))])
+        other = self._crop_and_augment(k, self._ranges[item.entry], found.sample, OTHER)
+        other = strong.change(other, (self._seed, STRONG, k, 1))
+        height, width = sample.valid.shape
+        box = draw_box(height, width, draw)
+        skipped = (*item.skipped, *found.skipped)
+        return item._replace(sample=paste_box(sample, other, box), skipped=skipped, pasted=box)
 
     def _read_frames(self, reader: Reader, ks: Sequence[int], frames: Sequence[int]) -> list[TrainingItem]:
         """The frames of one reader, as they are on disk."""
@@ -199,15 +251,18 @@ class TrainingSamples(Dataset[TrainingItem]):
             first.fix,
         )
 
-    def _crop_and_augment(self, k: int, in_range: DepthRangePolicy, sample: DepthSample) -> DepthSample:
+    def _crop_and_augment(
+        self, k: int, in_range: DepthRangePolicy, sample: DepthSample, turn: tuple[int, ...] = ()
+    ) -> DepthSample:
+        """``turn`` is part of every seed; () for the frame of sample k itself."""
         zoom = 1.0
         if self._zoom is not None:
-            zoom = self._zoom.draw(self._preprocessing, sample, np.random.default_rng((self._seed, ZOOM, k)))
+            zoom = self._zoom.draw(self._preprocessing, sample, np.random.default_rng((self._seed, ZOOM, k, *turn)))
             if self._zoom.divides_depth:
                 sample = sample.changed(depth_m=sample.depth_m / np.float32(zoom))
-        draw = np.random.default_rng((self._seed, WINDOW, k))
+        draw = np.random.default_rng((self._seed, WINDOW, k, *turn))
         window = crop_with_valid_depth(self._preprocessing, in_range(sample), draw, zoom)
-        augmented = self._augmentation(window, (self._seed, AUGMENT, k))
+        augmented = self._augmentation(window, (self._seed, AUGMENT, k, *turn))
         return augmented if self._labels is None else self._labels(augmented)
 
 

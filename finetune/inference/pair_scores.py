@@ -103,7 +103,7 @@ class PredictionFolder:
             raise DataError(path, "holds no finite number", "Write a number for every pixel")
         height, width = read_image(file, upright=True).shape[:2]
         require_frame_shape(path, found.shape, (height, width))
-        return resize_finite(found, (height, width))
+        return resize_finite(found.astype(np.float64), (height, width))
 
     def _find(self, name: Path, image: Path) -> Path:
         below, endings = name.relative_to(name.anchor), _ENDINGS[self.kind]

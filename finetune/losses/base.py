@@ -18,9 +18,12 @@ class LossOfImages:
     Attributes:
         weighs_pixels: ``per_image`` takes a fourth argument, the weight of each pixel. A loss that does not counts all
             valid pixels the same.
+        of_features: ``pred`` and ``target`` are features, (B, C, h, w), of the encoder and of the one that the run
+            started from, in place of depth.
     """
 
     weighs_pixels: ClassVar[bool] = False
+    of_features: ClassVar[bool] = False
 
     def per_image(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """
@@ -43,6 +46,7 @@ class LossOfImages:
         valid: Tensor,
         reduction: Reduction = "image",
         weight: Tensor | None = None,
+        pasted: Tensor | None = None,
     ) -> Tensor:
         """
         Args:
@@ -52,6 +56,8 @@ class LossOfImages:
             reduction: how images weigh. With ``pixel`` the losses that are a mean over pixels are the mean over all
                 pixels of the batch; the others, such as a root of a mean, are still one number an image.
             weight: see ``per_image``; how much an image counts among the others does not depend on it.
+            pasted: (B, 1, H, W) bool, True at the pixels of another image. Both parts of an image are then images of
+                their own for ``per_image``, and each counts by its share of the valid pixels; None: there are none.
 
         Returns:
             Scalar; 0 with zero gradient when no pixel is valid, so every process can still call backward. Over
@@ -60,12 +66,31 @@ class LossOfImages:
         Raises:
             ValueError: the shapes differ; (B, H, W) against (B, 1, H, W) would broadcast without a word.
         """
-        require_same_shape(pred=pred, target=target, valid=valid)
+        self.require_shapes(pred, target, valid)
         count = valid.flatten(1).sum(1)
         share = (count > 0).float() if reduction == "image" else count.float()
         weights = () if weight is None or not self.weighs_pixels else (weight.float(),)
-        per_image = self.per_image(pred.float(), target.float(), valid, *weights).where(count > 0, 0.0)
+        pred, target = pred.float(), target.float()
+        if pasted is None or self.of_features:
+            per_image = self.per_image(pred, target, valid, *weights).where(count > 0, 0.0)
+        else:
+            parts = [valid & ~pasted, valid & pasted]
+            per_image = sum(
+                (
+                    self.per_image(pred, target, part, *weights).where(part.flatten(1).any(1), 0.0)
+                    * (part.flatten(1).sum(1) / count.clamp_min(1))
+                    for part in parts
+                ),
+                start=pred.new_zeros(len(pred)),
+            )
         return (per_image * share).sum() / share.sum().clamp_min(1)
+
+    def require_shapes(self, pred: Tensor, target: Tensor, valid: Tensor) -> None:
+        """
+        Raises:
+            ValueError: the shapes differ.
+        """
+        require_same_shape(pred=pred, target=target, valid=valid)
 
 
 def require_same_shape(**tensors: Tensor) -> None:

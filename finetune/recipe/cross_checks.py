@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, TypedDict
 
 from finetune.evaluation.protocol_settings import protocol_settings
@@ -161,15 +161,69 @@ def require_losses_of_head(sections: Sections) -> None:
     Raises:
         RecipeError: a loss is for another kind of prediction, such as inverse depth instead of meters.
     """
-    model, terms = sections.get("model"), sections.get("loss")
-    if model is None or terms is None:
+    model = sections.get("model")
+    if model is None:
         return
-    for i, term in enumerate(terms):
-        if term.loss.head != model.head:
+    for place, term in _losses(sections):
+        if term.loss.head not in (None, model.head):
             # Gradient matching serves both heads.
             key, found = ("of", term.loss.of) if hasattr(term.loss, "of") else ("kind", term.kind)
             right = _LOSSES_OF_HEAD[model.head][key]
-            raise Contradiction(f"loss.{i}.{key}", found, right, other="model.head", other_value=model.head)
+            raise Contradiction(f"{place}.{key}", found, right, other="model.head", other_value=model.head)
+
+
+def require_encoder_of_features(sections: Sections) -> None:
+    """
+    Raises:
+        RecipeError: features are compared, but the run starts from no encoder, or does not change it.
+    """
+    model, run = sections.get("model"), sections.get("run")
+    for place, term in _losses(sections):
+        if term.kind != "feature":
+            continue
+        if model is not None and model.checkpoint is None:
+            other, value, why = "model.checkpoint", None, "which has no encoder to stay near to"
+        elif model is not None and model.train == "decoder":
+            other, value, why = "model.train", "decoder", "which does not change the encoder"
+        elif run is not None and run.compile:
+            other, value, why = "run.compile", "true", "which hides the features"
+        else:
+            continue
+        raise Contradiction(
+            f"{place}.kind",
+            term.kind,
+            f"no loss feature with it, {why}; remove one of them",
+            other=other,
+            other_value=value,
+        )
+
+
+def require_losses_of_training(sections: Sections) -> None:
+    """
+    Raises:
+        RecipeError: an entry that is scored, and not trained on, has losses.
+    """
+    data, evaluation = sections.get("data"), sections.get("evaluation")
+    scored = {
+        "data.val": data.val if data is not None else (),
+        "evaluation.retention.entries": evaluation.retention.entries if evaluation is not None else (),
+    }
+    for place, entries in scored.items():
+        for i, entry in enumerate(entries):
+            if entry.loss is not None:
+                kinds = [term.kind for term in entry.loss]
+                nothing = f"nothing, since entries of {place} are scored and not trained on; leave it out"
+                raise RecipeError(f"{place}.{i}.loss", kinds, nothing)
+
+
+def _losses(sections: Sections) -> Iterator[tuple[str, LossTerm]]:
+    """The dotted key of each loss, and the loss: those of the recipe, then those of entries."""
+    for i, term in enumerate(sections.get("loss", ())):
+        yield f"loss.{i}", term
+    data = sections.get("data")
+    for number, entry in enumerate(data.train if data is not None else ()):
+        for i, term in enumerate(entry.loss or ()):
+            yield f"data.train.{number}.loss.{i}", term
 
 
 def require_labels_of_head(sections: Sections) -> None:
@@ -247,6 +301,8 @@ CROSS_CHECKS: tuple[Callable[[Sections], None], ...] = (
     require_protocols_of_head,
     require_entry_to_choose_on,
     require_losses_of_head,
+    require_encoder_of_features,
+    require_losses_of_training,
     require_labels_of_head,
     require_head_of_camera,
     require_base_of_retention,

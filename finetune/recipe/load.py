@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
 from finetune.data.drawn_frames import MAX_DRAWN_FRAMES
 from finetune.recipe.cross_checks import CROSS_CHECKS, Sections
-from finetune.recipe.schema import DEFAULT_LOSS, DEFAULT_STEPS, Recipe, require_folder_name
+from finetune.recipe.schema import (
+    DEFAULT_LOSS,
+    DEFAULT_STEPS,
+    LOSS_OF_RELATIVE_LABELS,
+    LossTerm,
+    Recipe,
+    require_folder_name,
+)
 from finetune.recipe.validate import Checker, plain_values
 from finetune.recipe.yaml_source import WRONG, Document, Value, dotted, read_document, spelled, yaml_text
 from finetune.utils.errors import RecipeError, RecipeFaults
@@ -58,9 +66,10 @@ def _put_defaults(document: Document, path: Path) -> None:
             document.fault(("name",), f"name is missing, and would be {after_file}; expected name: and a word.")
     model = document.values.get("model")
     head = model.get("head", "metric") if isinstance(model, dict) else "metric"
-    if isinstance(head, str) and head in DEFAULT_LOSS:
-        document.values.setdefault("loss", [dict(term) for term in DEFAULT_LOSS[head]])
     data = document.values.get("data")
+    if isinstance(head, str) and head in DEFAULT_LOSS:
+        _put_losses_of_labels(data, document.values.get("loss"), head)
+        document.values.setdefault("loss", [dict(term) for term in DEFAULT_LOSS[head]])
     camera = data.get("camera") if isinstance(data, dict) else None
     if isinstance(camera, dict) and camera.get("mode") == "canonical":
         # The default, official, holds no camera; export writes it for one.
@@ -81,8 +90,32 @@ def _spell_out_retention(evaluation: dict[str, Value]) -> None:
         evaluation["retention"] = {"drawn": MAX_DRAWN_FRAMES}
 
 
+def _put_losses_of_labels(data: Value, of_recipe: Value, head: str) -> None:
+    """
+    Fill in the losses of entries with a teacher's labels that name none.
+
+    Gradient matching sharpens on exact labels and gives nothing on a teacher's, and the pixels where such a label is
+    most off are left out: Yang et al. 2024, arXiv:2406.09414, sections 5 and 7.
+    """
+    entries = data.get("train") if isinstance(data, dict) else None
+    terms: Sequence[Value] | None = of_recipe if isinstance(of_recipe, list) else None
+    if of_recipe is None and head == "relative":
+        wanted: list[Value] = [dict(term) for term in LOSS_OF_RELATIVE_LABELS]
+    else:
+        wanted = [term for term in terms or () if not (isinstance(term, dict) and term.get("kind") == "gradient")]
+        if len(wanted) in (0, len(terms or ())):
+            return
+    for entry in entries if isinstance(entries, list) else ():
+        if isinstance(entry, dict) and entry.get("reader") == "pseudo" and entry.get("loss") is None:
+            entry["loss"] = copy.deepcopy(wanted)
+
+
 def _check_detail(recipe: Recipe, checker: Checker) -> None:
-    """Add as faults the entries whose frames have less detail than the recipe needs."""
+    """Add as faults the entries whose frames have less detail than the recipe needs, and keys that are for entries with
+    a teacher's labels where there is none."""
+    if recipe.augment.strong.is_on and not any(entry.source.has_pseudo_labels for entry in recipe.data.train):
+        nobody = "0 for color, blur and cutmix, since no entry of data.train has a teacher's labels (reader pseudo)"
+        checker.report(RecipeError("augment.strong", plain_values(recipe.augment.strong), nobody), (), set())
     for path, entries in (
         (("data", "train"), recipe.data.train),
         (("data", "val"), recipe.data.val),
@@ -108,10 +141,18 @@ def default_notes(recipe: Recipe) -> list[str]:
     if not recipe.places.keys() & {"run.steps", "run.epochs"}:
         taken.append(f"run.steps: {recipe.run.steps}")
     if "loss" not in recipe.places:
-        taken.append(f"loss: {' + '.join(f'{term.weight:g} {term.kind}' for term in recipe.loss)}")
+        taken.append(f"loss: {sum_in_words(recipe.loss)}")
+    for i, entry in enumerate(recipe.data.train):
+        if entry.loss is not None and not any(place.startswith(f"data.train.{i}.loss") for place in recipe.places):
+            taken.append(f"data.train.{i}.loss: {sum_in_words(entry.loss)}, since a teacher labeled it")
     if "export" not in recipe.places and not recipe.export:
         taken.append("export: [], since finetune export needs the camera: --for-camera FX")
     return [f"by default, since the recipe says nothing else: {', '.join(taken)}"] if taken else []
+
+
+def sum_in_words(terms: Sequence[LossTerm]) -> str:
+    """Losses with their weights, such as ``1 silog + 0.1 l1``."""
+    return " + ".join(f"{term.weight:g} {term.kind}" for term in terms)
 
 
 def recipe_mapping(recipe: Recipe) -> dict[str, PlainValue]:

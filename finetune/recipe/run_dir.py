@@ -65,10 +65,12 @@ PATH_KEYS_OF_DATA = (
 LATER_KEYS: Mapping[tuple[str, str], object] = {
     ("data", "camera"): {"mode": "none", "focal_px": "auto"},
     ("augment", "zoom"): [1.0, 1.0],
+    ("augment", "strong"): {"color": 0.0, "blur": 0.0, "cutmix": 0.0},
 }
 # The same for an entry of ``data.train`` and ``data.val``.
 LATER_KEYS_OF_DATA: Mapping[str, object] = {
     "depth_key": None,
+    "loss": None,
     "z_near_m": None,
     "z_far_m": None,
     "z_buffer_range": None,

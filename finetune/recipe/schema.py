@@ -8,9 +8,9 @@ means. ``data.train``, ``data.val`` and ``loss`` hold entries: ``reader`` or ``k
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import field
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, NamedTuple, cast
 
 from pydantic import AfterValidator, ConfigDict, Field, SkipValidation
 from pydantic.dataclasses import dataclass
@@ -42,6 +42,8 @@ DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, str | float], ...]] = {
     "metric": ({"kind": "silog"}, {"kind": "l1", "weight": 0.1}),
     "relative": ({"kind": "ssi"}, {"kind": "gradient", "weight": 2.0, "of": "aligned"}),
 }
+# Losses of an entry with a teacher's labels of unknown scale and shift, where neither it nor the recipe names any.
+LOSS_OF_RELATIVE_LABELS: tuple[Mapping[str, str | float], ...] = ({"kind": "ssi", "trim": 0.1},)
 MIN_PATCHES, MAX_PATCHES = 4, 300  # a side of the input
 MIN_ZOOM, MAX_ZOOM = 0.25, 4.0  # of augment.zoom
 Count = Annotated[int, Field(ge=1)]
@@ -260,6 +262,18 @@ class ModelOptions:
             raise Contradiction("checkpoint_kind", self.checkpoint_kind, relative, other="head", other_value=self.head)
 
 
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class LossTerm:
+    """One entry of ``loss``, or of the ``loss`` of a data entry; its other keys are the options of that loss."""
+
+    kind: Annotated[str, Names(LOSSES, into="loss")]  # a name in registry.LOSSES
+    weight: Positive = 1.0  # the term is multiplied by it before the terms are added
+    # image: mean over images, however few valid pixels one has; pixel: an image weighs as much as it has valid pixels.
+    # Both over all micro-batches and processes of a step.
+    reduction: Reduction = "image"
+    loss: Any  # the loss itself, a LossOfImages, whose ``head`` is metric or relative
+
+
 @dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid", arbitrary_types_allowed=True))
 class DataEntry:
     """One entry of ``data.train`` or ``data.val``; its other keys are the options of the reader."""
@@ -270,6 +284,8 @@ class DataEntry:
     # What depth beyond model.max_depth_m, and sky, count as in training. ignore: not measured; ceiling: as far as the
     # head can predict, which is max_depth_m for a metric one and an inverse depth of 0 for a relative one.
     out_of_range: Literal["ignore", "ceiling"] = "ignore"
+    # The losses of its samples, in place of the recipe's ``loss``; null: those. Only in data.train.
+    loss: tuple[LossTerm, ...] | None = None
 
     def __post_init__(self) -> None:
         # Checked here, because pydantic's own message does not say what to write.
@@ -278,6 +294,8 @@ class DataEntry:
             parent = f"{Reader.__module__}.{Reader.__name__}"
             expected = f"a reader that inherits {parent}: {cls.__module__}.{cls.__qualname__} does not"
             raise RecipeError("reader", self.reader, expected)
+        if self.loss == ():
+            raise RecipeError("loss", [], "one or more losses, or null for those of the recipe")
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -368,6 +386,21 @@ class DataOptions:
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
+class StrongOptions:
+    """``augment.strong``: changes of images that a teacher labeled, who saw them clean; probabilities."""
+
+    color: Share = 0.0  # brightness, contrast and saturation by half, hue by a quarter of its circle
+    blur: Share = 0.0  # Gaussian, 0.1 to 2 pixels
+    # CutMix: a box of another frame of the entry is pasted; the losses are taken for both parts, each as an image.
+    cutmix: Share = 0.0
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anything is changed."""
+        return bool(self.color or self.blur or self.cutmix)
+
+
+@dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class AugmentOptions:
     """``augment``: random changes of a training sample; flip, color and degrade are probabilities."""
 
@@ -378,18 +411,7 @@ class AugmentOptions:
     # Least and most by which a frame is enlarged before its window is cut; below 1 only where the frame fills the
     # window. Depth is divided by the zoom; with data.camera.mode canonical the focal length is multiplied by it.
     zoom: Annotated[tuple[float, float], AfterValidator(_zoom)] = (1.0, 1.0)
-
-
-@dataclass(frozen=True, kw_only=True, config=OPTIONS)
-class LossTerm:
-    """One entry of ``loss``; its other keys are the options of that loss."""
-
-    kind: Annotated[str, Names(LOSSES, into="loss")]  # a name in registry.LOSSES
-    weight: Positive = 1.0  # the term is multiplied by it before the terms are added
-    # image: mean over images, however few valid pixels one has; pixel: an image weighs as much as it has valid pixels.
-    # Both over all micro-batches and processes of a step.
-    reduction: Reduction = "image"
-    loss: Any  # the loss itself, a LossOfImages, whose ``head`` is metric or relative
+    strong: StrongOptions = StrongOptions()  # for entries with a teacher's labels
 
 
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
@@ -521,6 +543,33 @@ class EvaluationOptions:
             )
 
 
+class TrainingTerm(NamedTuple):
+    """A loss of a step.
+
+    Attributes:
+        name: its own among the losses of the step; a kind that is there twice is numbered.
+        entries: numbers of the entries of ``data.train`` whose samples it is for; None: all samples.
+    """
+
+    name: str
+    weight: float
+    reduction: Reduction
+    loss: Any
+    entries: frozenset[int] | None
+
+
+def _number_terms(terms: Sequence[LossTerm], ending: str, entries: frozenset[int] | None) -> list[TrainingTerm]:
+    kinds = [term.kind for term in terms]
+    names = [
+        f"{kind}{ending}" if kinds.count(kind) == 1 else f"{kind}{ending}_{kinds[: i + 1].count(kind)}"
+        for i, kind in enumerate(kinds)
+    ]
+    return [
+        TrainingTerm(name=name, weight=term.weight, reduction=term.reduction, loss=term.loss, entries=entries)
+        for name, term in zip(names, terms, strict=True)
+    ]
+
+
 @dataclass(frozen=True, kw_only=True, config=OPTIONS)
 class Recipe:
     """Everything that defines a run. Read it with ``load_recipe``."""
@@ -557,6 +606,21 @@ class Recipe:
     def protocols(self) -> tuple[str, ...]:
         """Names of the protocols it is scored by."""
         return self.evaluation.protocols or (PROTOCOL_OF_HEAD[self.model.head],)
+
+    @property
+    def training_terms(self) -> tuple[TrainingTerm, ...]:
+        """The losses of a step: those of ``loss``, then those of the entries of ``data.train`` that have their own.
+
+        A recipe whose entries have none has the terms of ``loss``, for all samples.
+        """
+        own = {i: entry.loss for i, entry in enumerate(self.data.train) if entry.loss is not None}
+        shared = frozenset(range(len(self.data.train))) - own.keys()
+        found: list[TrainingTerm] = []
+        if shared:
+            found += _number_terms(self.loss, "", frozenset(shared) if own else None)
+        for i, terms in own.items():
+            found += _number_terms(terms, f"_train_{i}", frozenset({i}))
+        return tuple(found)
 
     @property
     def choosing_entries(self) -> dict[str, DataEntry]:

@@ -102,7 +102,7 @@ def plain_values(options: object) -> dict[str, PlainValue]:
             values |= plain_values(value)
         elif is_options(type(value)):
             values[name] = plain_values(value)
-        elif _entry_class(field.annotation) is not None:
+        elif value is not None and _entry_class(field.annotation) is not None:
             values[name] = [plain_values(entry) for entry in value]
         else:
             values[name] = _adapter(field).dump_python(value, mode="json")
@@ -292,7 +292,7 @@ class Checker:
 
     def _value(self, field: FieldInfo, value: Value, path: KeyPath) -> object:
         entry_class = _entry_class(field.annotation)
-        if entry_class is not None and value is not WRONG:
+        if entry_class is not None and value is not WRONG and not (value is None and _may_be_null(field.annotation)):
             return self._entries(entry_class, field, value, path)
         if _holds_wrong(value):
             return WRONG
@@ -498,12 +498,18 @@ def _names(field: FieldInfo) -> Names | None:
 
 
 def _entry_class(annotation: object) -> type | None:
-    """The options class if a field holds a tuple of its objects; None for any other field."""
+    """The options class if a field holds a tuple of its objects, or null; None for any other field."""
     args = get_args(annotation)
+    if _may_be_null(annotation):
+        return next((found for part in args if (found := _entry_class(part)) is not None), None)
     if get_origin(annotation) is tuple and len(args) == 2 and args[1] is Ellipsis and is_options(args[0]):
         entry_class: type = args[0]
         return entry_class
     return None
+
+
+def _may_be_null(annotation: object) -> bool:
+    return get_origin(annotation) in (Union, UnionType) and NoneType in get_args(annotation)
 
 
 def _parts(key: str) -> KeyPath:

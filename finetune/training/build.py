@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Generator
 from typing import TYPE_CHECKING
 
 import torch
 from accelerate import Accelerator
+from torch import nn
 
 from finetune.data.dataloader import Batch, training_batches
 from finetune.data.samplers import DistributedBatchSampler
-from finetune.data.training_dataset import CanonicalLabels, DepthRangePolicy, TrainingSamples, Zoom
+from finetune.data.training_dataset import CanonicalLabels, DepthRangePolicy, StrongChanges, TrainingSamples, Zoom
 from finetune.data.validation_dataset import ValidationSamples
 from finetune.evaluation.evaluator import predict_one, predict_with_network
 from finetune.evaluation.metrics import METRICS
@@ -100,6 +102,7 @@ def make_trainer(startup: Startup, interrupts: Interrupts) -> tuple[Trainer, str
     """
     recipe, accelerator, network = startup.recipe, startup.accelerator, startup.model
     network.set_gradient_checkpointing(recipe.run.gradient_checkpointing)
+    frozen = _freeze_start(network, recipe, accelerator.device)
     trained = _choose_trained(network, recipe)
     network.to(accelerator.device)
     network.to(memory_format=torch.channels_last)
@@ -124,9 +127,19 @@ def make_trainer(startup: Startup, interrupts: Interrupts) -> tuple[Trainer, str
         bad_samples=BadSampleWatch(
             accelerator, skips=recipe.data.on_bad_sample == "skip", samples_of_a_step=samples_of_a_step
         ),
+        frozen=frozen,
         average=average,
     )
     return trainer, trained
+
+
+def _freeze_start(network: DepthModel, recipe: Recipe, device: torch.device) -> nn.Module | None:
+    """A copy of the encoder as the run starts, where a loss compares features with it, also in a run that goes on."""
+    if not any(term.loss.of_features for term in recipe.training_terms):
+        return None
+    encoder = copy.deepcopy(network.encoder).requires_grad_(False).eval()
+    encoder.set_grad_checkpointing(False)
+    return encoder.to(device).to(memory_format=torch.channels_last)
 
 
 def _make_validator(startup: Startup, trainer: Trainer, weights: WeightsWriter, folder: RunFolder) -> Validator:
@@ -212,19 +225,28 @@ def _watch_movement(trainer: Trainer, samples: ValidationSamples) -> Movement:
     return movement
 
 
-def make_augmentation(recipe: Recipe) -> Augmentation:
+def make_augmentation(recipe: Recipe) -> tuple[Augmentation, StrongChanges | None]:
     """
+    Returns:
+        What becomes of every sample; and, where the recipe asks for it, of those that a teacher labeled.
+
     Raises:
         FinetuneError: the library that is installed cannot do it.
     """
     # albumentations takes seconds to import, and only what trains needs it.
     try:
         from finetune.data.augmentation import Augmentation
+        from finetune.data.strong_augmentation import StrongAugmentation
 
-        wanted = recipe.augment
-        return Augmentation(
+        wanted, strong = recipe.augment, recipe.augment.strong
+        augmentation = Augmentation(
             flip=wanted.flip, color=wanted.color, color_strength=wanted.color_strength, degrade=wanted.degrade
         )
+        if not strong.is_on:
+            return augmentation, None
+        labeled = [i for i, reader in enumerate(readers_of(recipe.data.train)) if reader.has_pseudo_labels]
+        change = StrongAugmentation(color=strong.color, blur=strong.blur)
+        return augmentation, StrongChanges(change=change, cutmix=strong.cutmix, entries=frozenset(labeled))
     except (TypeError, ValueError, AttributeError, ImportError) as error:
         # AlbumentationsX is another library that is imported by the same name, with other arguments.
         raise FinetuneError(
@@ -236,16 +258,18 @@ def make_augmentation(recipe: Recipe) -> Augmentation:
 def make_batches(startup: Startup, first_step: int) -> Generator[Batch, None, None]:
     """This process's training batches, without end, from ``first_step`` on."""
     recipe, accelerator = startup.recipe, startup.accelerator
+    augmentation, strong = make_augmentation(recipe)
     samples = TrainingSamples(
         readers_of(recipe.data.train),
         [entry.weight for entry in recipe.data.train],
         preprocessing=startup.preprocessing,
-        augmentation=make_augmentation(recipe),
+        augmentation=augmentation,
         ranges=[_choose_range(recipe.model, entry.out_of_range) for entry in recipe.data.train],
         seed=recipe.seed,
         skip_bad=recipe.data.on_bad_sample == "skip",
         zoom=_choose_zoom(recipe),
         labels=_choose_labels(startup.camera),
+        strong=strong,
     )
     batches = DistributedBatchSampler(
         first_step=first_step,

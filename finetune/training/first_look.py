@@ -112,7 +112,7 @@ def _what(run: Run) -> str:
     }
     network = run.trainer.network
     count = sum(parameter.numel() for parameter in network.parameters() if parameter.requires_grad)
-    loss = " + ".join(f"{term.weight:g} {term.kind}" for term in recipe.loss)
+    loss = " + ".join(f"{term.weight:g} {term.name}" for term in recipe.training_terms)
     steps, images = run.total_steps, run.trainer.bad_samples.samples_of_a_step
     resumed = f"; resumed at step {run.step} of {run.total_steps}" if run.step else ""
     return (

@@ -25,6 +25,9 @@ MIN_OF_RANGE = 0.2
 # Weights that changed by less than this share of their norm, or predictions by less than this share of their spread,
 # did not move.
 MIN_WEIGHT_CHANGE, MIN_ANSWER_CHANGE = 1e-6, 1e-4
+# The output of a relative network is averaged over so many steps, and has drifted once a mean is so many spreads away
+# from the first one.
+DRIFT_STEPS, DRIFT_SPREADS = 50, 2.0
 _VALUES_A_TENSOR = 4096  # how many values of each weight are kept to see whether it moves
 
 
@@ -115,6 +118,8 @@ class MonitorState:
         standing, history, constant_score, base_score: as in ``Monitors``; older versions kept no ``base_score``.
         since: sum of the loss and number of steps since the last evaluation, and the largest gradient norm of the head
             since the last logged step.
+        output, outputs: ``first_output``, and the sums of mean and spread and the number of steps of the window that
+            has begun; older versions kept neither.
     """
 
     standing: dict[str, str]
@@ -122,6 +127,8 @@ class MonitorState:
     constant_score: float | None
     since: tuple[float, int, float]
     base_score: float | None = None
+    output: tuple[float, float] | None = None
+    outputs: tuple[float, float, int] = (0.0, 0.0, 0)
 
 
 @dataclass(kw_only=True)
@@ -138,6 +145,8 @@ class Monitors:
         history: of all evaluations of the run.
         constant_score: of ``constant_median``, once it is known.
         base_score: of the base with one scale and shift, once it is known; None without a base.
+        first_output: mean and spread of the output over the first window after the warm-up, once it is known; None for
+            a metric head.
     """
 
     metric: str
@@ -149,12 +158,24 @@ class Monitors:
     history: list[Evaluated] = field(default_factory=list)
     constant_score: float | None = None
     base_score: float | None = None
+    first_output: tuple[float, float] | None = None
+    _outputs: tuple[float, float, int] = field(default=(0.0, 0.0, 0), init=False)  # sums, and number of steps
     _loss: float = field(default=0.0, init=False)
     _steps: int = field(default=0, init=False)
     _head_gradient: float = field(default=0.0, init=False)  # the largest norm since the last logged step
 
-    def note_step(self, loss: float, head_gradient: float) -> None:
-        """Take note of a step."""
+    def note_step(self, loss: float, head_gradient: float, output: tuple[float, float] | None = None) -> None:
+        """
+        Take note of a step.
+
+        Args:
+            loss: weighted sum of all terms.
+            head_gradient: norm of the gradient of the head.
+            output: mean, and spread within an image, of what a relative network predicts; None for a metric one.
+        """
+        if output is not None:
+            mean, spread, steps = self._outputs
+            self._outputs = (mean + output[0], spread + output[1], steps + 1)
         self._loss += loss
         self._steps += 1
         self._head_gradient = max(self._head_gradient, head_gradient)
@@ -168,7 +189,7 @@ class Monitors:
             "sigmoid or ReLU is saturated, or no pixel of the batches is valid. Look at the panels and at "
             "data.train, and start with another model.decoder_init"
         )
-        return self._update(step, {"head gradient": sentence if dead else None})
+        return self._update(step, {"head gradient": sentence if dead else None, **self._judge_drift(step)})
 
     def note_evaluation(
         self, step: int, network: DepthModel, value: float, spreads: Sequence[PredictionSpread]
@@ -195,6 +216,32 @@ class Monitors:
             advice = "Raise optim.lr and optim.lr_decoder, and check model.train"
             found["no movement"] = f"after {count_noun(step, 'step')} {faults}. {advice}" if faults else None
         return self._update(step, found)
+
+    def _judge_drift(self, step: int) -> dict[str, str | None]:
+        """Whether the output has left its range over the window that ends here; nothing within a window."""
+        if step <= self.warmup_steps:
+            self._outputs = (0.0, 0.0, 0)
+        mean, spread, steps = self._outputs
+        if steps < DRIFT_STEPS:
+            return {}
+        self._outputs = (0.0, 0.0, 0)
+        mean, spread = mean / steps, spread / steps
+        if self.first_output is None:
+            self.first_output = (mean, spread)
+            return {}
+        first, reach = self.first_output[0], DRIFT_SPREADS * self.first_output[1]
+        # Where the first mean is near 0, a tenth of it is the least: at 0 the ReLU of the last layer is closed.
+        low, high = max(first / 10, first - reach), first + reach
+        if low <= mean <= high:
+            return {"drifting output": None}
+        return {
+            "drifting output": (
+                f"over the last {count_noun(steps, 'step')} the mean of the last layer's output is {mean:.4g}, and "
+                f"varies by {spread:.4g} within an image; it began at {first:.4g}, varying by "
+                f"{self.first_output[1]:.4g}, so that {low:.4g} to {high:.4g} is its range. Losses that ignore scale "
+                "and shift do not hold it: lower optim.lr_decoder"
+            )
+        }
 
     def _judge_spreads(self, spreads: Sequence[PredictionSpread]) -> dict[str, str | None]:
         images = count_noun(len(spreads), "validation image")
@@ -281,6 +328,8 @@ class Monitors:
             constant_score=self.constant_score,
             since=(self._loss, self._steps, self._head_gradient),
             base_score=self.base_score,
+            output=self.first_output,
+            outputs=self._outputs,
         )
 
     def restore(self, state: MonitorState) -> None:
@@ -290,3 +339,4 @@ class Monitors:
         self.constant_score = state.constant_score
         self.base_score = state.base_score
         self._loss, self._steps, self._head_gradient = state.since
+        self.first_output, self._outputs = state.output, state.outputs

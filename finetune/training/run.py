@@ -190,12 +190,12 @@ class Run:
 
     def _log_step(self, values: StepValues, seconds: float) -> None:
         """Move the bar; at a logged step, write the means since the last one."""
-        total = sum(term.weight * value for term, value in zip(self.recipe.loss, values.terms, strict=True))
+        total = sum(term.weight * value for term, value in zip(self.trainer.terms, values.terms, strict=True))
         names = self.trainer.loss_names
         losses = {f"loss_{name}": value for name, value in zip(names, values.terms, strict=True)}
         now = {"loss": total, **losses, "grad_norm": values.grad_norm, "seconds": seconds, "steps": 1}
         self.unlogged = {name: self.unlogged.get(name, 0.0) + value for name, value in now.items()}
-        self.monitors.note_step(total, values.head_gradient_norm)
+        self.monitors.note_step(total, values.head_gradient_norm, values.output)
         images = self.trainer.bad_samples.samples_of_a_step
         self.waits.add_step(self.trainer.waited_s, seconds)
         if self.log:

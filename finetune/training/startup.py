@@ -114,7 +114,7 @@ def prepare_startup(recipe: Recipe, accelerator: Accelerator, *, trains: bool = 
         model=model,
         baselines=baselines,
         loaded=origin.loaded,
-        notes=(*origin.notes, *camera.notes),
+        notes=(*origin.notes, *camera.notes, *_note_frozen_encoder(recipe, model)),
         warnings=warnings,
         details=origin.details,
         solved=solved,
@@ -222,6 +222,17 @@ def make_model(recipe: Recipe, checkpoint: Checkpoint | None, camera: RunCamera)
         loaded=LOADED[decoder_init],
         notes=(*checkpoint.notes, *rescaled, *_note_other_size(recipe, checkpoint, decoder_init)),
         details=(described,),
+    )
+
+
+def _note_frozen_encoder(recipe: Recipe, model: DepthModel) -> tuple[str, ...]:
+    """What a loss that compares features costs, where there is one."""
+    if not any(term.loss.of_features for term in recipe.training_terms):
+        return ()
+    values = sum(parameter.numel() for parameter in model.encoder_parameters())
+    return (
+        f"loss feature: each step also runs the encoder that the run starts from, a second forward of "
+        f"{model.encoder_name} without gradients; its {values:,} values take another {values * 4 / 1e6:,.0f} MB",
     )
 
 

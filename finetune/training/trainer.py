@@ -19,6 +19,7 @@ from finetune.models.depth_model import DepthModel
 from finetune.models.dropout import SampleDropout
 from finetune.recipe.schema import Recipe
 from finetune.training.bad_samples import BadSampleWatch
+from finetune.training.batch_losses import BatchLosses, measure_output
 from finetune.training.ema import AverageWeights
 from finetune.training.optimizer import rate_factor, warmup_within
 from finetune.training.stop_signals import StopSignals
@@ -28,24 +29,21 @@ from finetune.utils.errors import ResultError
 MAX_SKIPPED_STEPS = 20
 
 
-def inverse_depth(depth_m: Tensor, valid: Tensor) -> Tensor:
-    """(B, 1, H, W) meters -> float32, 1/m: 0 where it is infinitely far, 1 where ``valid`` is False."""
-    # Nearer than a micrometer is no distance, and would be infinity.
-    return depth_m.float().where(valid, 1.0).clamp_min(1e-6).reciprocal()
-
-
 class StepValues(NamedTuple):
     """Numbers of one step, means over all processes.
 
     Attributes:
-        terms: each loss of the recipe, unweighted.
+        terms: each loss of the recipe, unweighted. One of a single entry of ``data.train`` is its part of the mean over
+            all samples: those of other entries count as 0.
         grad_norm: before clipping.
         head_gradient_norm: after clipping; 0 exactly where no gradient reaches the head.
+        output: mean and spread of what a relative network predicts; None for a metric one.
     """
 
     terms: list[float]
     grad_norm: float
     head_gradient_norm: float
+    output: tuple[float, float] | None = None
 
 
 @dataclass(kw_only=True)
@@ -82,6 +80,7 @@ class Trainer:
         total_steps: of the whole run.
         signals: end a step between two micro-batches.
         bad_samples: counts the training samples that cannot be read.
+        frozen: the encoder that the run started from, for a loss of features; None where there is no such loss.
         average: of the weights over the steps, which then is what is evaluated and saved; None without one.
         batches: endless, from the current step on.
         step: optimizer steps taken.
@@ -97,6 +96,7 @@ class Trainer:
     total_steps: int
     signals: StopSignals
     bad_samples: BadSampleWatch
+    frozen: nn.Module | None = None
     average: AverageWeights | None = None
     batches: Iterator[Batch] = field(default_factory=lambda: iter(()))
     step: int = 0
@@ -108,9 +108,15 @@ class Trainer:
         # Moved to the device once: in each step it would be another transfer.
         self._mean = torch.tensor(self.preprocessing.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(self.preprocessing.std, device=device).view(1, 3, 1, 1)
-        self._weights = torch.tensor([term.weight for term in self.recipe.loss], device=device)
+        self.terms = self.recipe.training_terms
+        self._weights = torch.tensor([term.weight for term in self.terms], device=device)
+        self._losses = BatchLosses(
+            terms=self.terms, accelerator=self.accelerator, network=self.network, frozen=self.frozen
+        )
         # With one micro-batch a step, or two kinds of counts, all are counted before the first backward.
-        kinds = {term.reduction for term in self.recipe.loss}
+        kinds = {term.reduction for term in self.terms}
+        # Sums over the micro-batches of a step.
+        self._output = torch.zeros(2, device=device)
         self._counts_first = self.recipe.run.accumulate == 1 or len(kinds) > 1
         self._dropouts = [module for module in self.network.modules() if isinstance(module, SampleDropout)]
 
@@ -154,7 +160,9 @@ class Trainer:
         """
         Backward of every micro-batch of the step.
 
-        A loss is a mean over the images that have a valid pixel, or over pixels. Over micro-batches and processes the
+        A loss is a mean over the images that have a valid pixel, or over pixels. One of a single entry is the sum over
+        the images, or pixels, of that entry, divided by the count of all, so that an entry weighs as much as it has
+        samples, whatever its losses. Over micro-batches and processes the
         divisor is the count of the whole step, so each mean is scaled by its batch's share of that count. Where all
         losses use one kind of count, the micro-batches are taken one by one, and the gradients are scaled at the end.
         Gradients of two kinds cannot be separated at the end, so all micro-batches are counted first.
@@ -166,7 +174,8 @@ class Trainer:
             StopAsked: a signal came before one of them.
         """
         samples = StepSamples()
-        terms = torch.zeros(len(self.recipe.loss), device=self.accelerator.device)
+        self._output.zero_()
+        terms = torch.zeros(len(self.terms), device=self.accelerator.device)
         parts = self.recipe.run.accumulate * self.accelerator.num_processes
         if self._counts_first:
             batches = list(self._micro_batches(samples))
@@ -175,7 +184,7 @@ class Trainer:
                 self.signals.require_none()
                 terms += self._backward(number, batch, {kind: (parts, total) for kind, total in totals.items()})
             return terms, samples
-        kind = self.recipe.loss[0].reduction
+        kind = self.terms[0].reduction
         for number, batch in enumerate(self._micro_batches(samples)):
             terms += self._backward(number, batch, {kind: (1, batch.asked[kind])})
         # So far the divisor was the count of all images, or pixels; where all of them are usable, this is 1.
@@ -228,18 +237,12 @@ class Trainer:
         Returns:
             The loss terms of the micro-batch, scaled in this way, as its part of the step's mean.
         """
-        device = self.accelerator.device
         self._set_dropout_samples(number)
         with self.accelerator.accumulate(self.model):
-            pred = self.model(self.normalize(batch.image))
-            target, valid = (tensor.to(device, non_blocking=True) for tensor in (batch.depth_m, batch.valid))
+            pred, features = self._losses.predict(self.model, self.normalize(batch.image))
+            share = self._losses(batch, pred, features, of_counts)
             if self.network.kind == "relative":
-                target = inverse_depth(target, valid)
-            weight = None if batch.weight is None else batch.weight.to(device, non_blocking=True)
-            of_batch = [term.loss(pred, target, valid, term.reduction, weight) for term in self.recipe.loss]
-            shares = {kind: batch.usable[kind] * times / divisor for kind, (times, divisor) in of_counts.items()}
-            pairs = zip(of_batch, self.recipe.loss, strict=True)
-            share = torch.stack([value * shares[term.reduction] for value, term in pairs])
+                self._output += measure_output(pred)
             self.accelerator.backward((share * self._weights).sum())
         return share.detach() / self.recipe.run.accumulate
 
@@ -268,10 +271,18 @@ class Trainer:
         """
         # Every process must stop after the same step, so the signal is reduced together with these numbers.
         interrupted = terms.new_full((1,), float(self.signals.interrupts.number > 0))
-        of_step = torch.cat([terms, grad_norm.reshape(1).to(terms), self._head_gradient_norm(terms), interrupted])
-        *values, head_gradient_norm, interrupted_share = self.accelerator.reduce(of_step, "mean").tolist()
+        output = self._output.to(terms) / self.recipe.run.accumulate
+        of_step = torch.cat(
+            [terms, grad_norm.reshape(1).to(terms), self._head_gradient_norm(terms), interrupted, output]
+        )
+        *values, head_gradient_norm, interrupted_share, mean, spread = self.accelerator.reduce(of_step, "mean").tolist()
         self.signals.note_share(interrupted_share)
-        found = StepValues(terms=values[:-1], grad_norm=values[-1], head_gradient_norm=head_gradient_norm)
+        found = StepValues(
+            terms=values[:-1],
+            grad_norm=values[-1],
+            head_gradient_norm=head_gradient_norm,
+            output=(mean, spread) if self.network.kind == "relative" else None,
+        )
         if all(map(math.isfinite, values)):
             self._skipped = 0
             return found
@@ -295,11 +306,8 @@ class Trainer:
 
     @property
     def loss_names(self) -> list[str]:
-        """One name for each loss of the recipe; a kind that is there twice is numbered."""
-        kinds = [term.kind for term in self.recipe.loss]
-        return [
-            kind if kinds.count(kind) == 1 else f"{kind}_{kinds[: i + 1].count(kind)}" for i, kind in enumerate(kinds)
-        ]
+        """One name for each loss of a step."""
+        return [term.name for term in self.terms]
 
     def _set_learning_rates(self) -> None:
         optim = self.recipe.optim

@@ -20,6 +20,7 @@ READERS = {
 
 LOSSES = {
     "berhu": "finetune.losses.berhu:BerHu",
+    "feature": "finetune.losses.feature:Feature",
     "gradient": "finetune.losses.gradient:Gradient",
     "l1": "finetune.losses.l1:L1",
     "l2": "finetune.losses.l2:L2",

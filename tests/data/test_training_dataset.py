@@ -113,7 +113,7 @@ def test_a_bad_sample_is_replaced_by_a_frame_of_its_reader_and_noted() -> None:
     training = holed([Holed(6, bad={2, 3}), Planes(5, "sound")])
     for k in range(40):
         reader, frame = training.mix(k)
-        sample, skipped = training[k]
+        sample, skipped, *_ = training[k]
         assert sample.source.startswith(("plane#", "sound#")[reader])
         if reader == 0 and frame in (2, 3):
             # Also a stand-in may be bad; each is named.

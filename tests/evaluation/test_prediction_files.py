@@ -192,8 +192,8 @@ def test_inverse_depth_is_not_scored_as_depth(tmp_path: Path, head: Kind, stored
 @pytest.mark.parametrize("nothing", [np.nan, np.inf, -np.inf])
 def test_no_number_where_nothing_was_measured_is_left_to_what_counts(tmp_path: Path, nothing: float) -> None:
     found = predictions(tmp_path / "data", tmp_path / "depth", ["0"])
-    np.save(tmp_path / "data" / "0.npy", np.float32([[0] * 6, *[[1, 1, 2, 2, 3, 3]] * 3]))
-    stored = np.float32([[nothing] * 6, *[[1, 1, 2, 2, 3, 3]] * 3])
+    np.save(tmp_path / "data" / "0.npy", np.array([[0] * 6, *[[1, 1, 2, 2, 3, 3]] * 3], np.float32))
+    stored = np.array([[nothing] * 6, *[[1, 1, 2, 2, 3, 3]] * 3], np.float32)
     np.save(tmp_path / "depth" / "0.npy", stored)
     found.require_unit()
     found.require_direction("metric")

@@ -13,7 +13,8 @@ from finetune.utils import registry
 
 # As they are without options, and with each option that takes another way through the code.
 LOSSES = [
-    *((name, {}) for name in sorted(registry.LOSSES)),
+    # A loss of features has another input; its own test holds it to the same.
+    *((name, {}) for name in sorted(registry.LOSSES) if not registry.find(registry.LOSSES, name).of_features),
     ("gradient", {"of": "aligned"}),
     ("ssi", {"trim": 0.2}),
 ]
@@ -137,3 +138,19 @@ def test_equal_weights_change_nothing_and_a_weight_of_zero_is_as_not_valid(loss:
         assert weighted.item() == plain
     nothing = loss(pred_m, target_m, valid, weight=torch.zeros_like(target_m))
     gradient_of(nothing, pred_m)
+
+
+def test_the_two_parts_of_a_sample_are_images_of_their_own(loss: Any) -> None:
+    pred_m, target_m, valid = inputs()
+    pasted = torch.zeros_like(valid)
+    pasted[0, :, 2:9, 3:12] = True  # the second image has no part of another
+    inside, outside = (loss(pred_m[:1], target_m[:1], valid[:1] & part).item() for part in (pasted[:1], ~pasted[:1]))
+    counts = [int((valid[:1] & part).sum()) for part in (pasted[:1], ~pasted[:1])]
+    first = (inside * counts[0] + outside * counts[1]) / sum(counts)
+    second = loss(pred_m[1:], target_m[1:], valid[1:]).item()
+    value = loss(pred_m, target_m, valid, pasted=pasted)
+    assert value.item() == pytest.approx((first + second) / 2, rel=1e-5)
+    gradient_of(value, pred_m)
+    nothing = loss(pred_m, target_m, torch.zeros_like(valid), pasted=pasted)
+    assert nothing.item() == 0.0
+    assert not gradient_of(nothing, pred_m).any()

@@ -419,3 +419,9 @@ def test_keys_that_were_added_since_do_not_change_the_digest_of_a_resume_point(n
     # As runs before these keys wrote them. A new key belongs into LATER_KEYS or LATER_KEYS_OF_DATA.
     recipe = load_recipe(conftest.ROOT / "recipes" / f"{name}.yaml")
     assert lasting_digest(recipe_mapping(recipe)) == known
+
+
+def test_losses_of_an_entry_change_the_digest_of_a_resume_point() -> None:
+    path = conftest.ROOT / "recipes" / "room_tiny.yaml"
+    plain, own = (load_recipe(path, lines) for lines in ((), ("data.train.0.loss=[{kind: l1}]",)))
+    assert lasting_digest(recipe_mapping(plain)) != lasting_digest(recipe_mapping(own))

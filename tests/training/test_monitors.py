@@ -17,7 +17,14 @@ from finetune.data.preprocessing import Preprocessing
 from finetune.evaluation.metrics import TITLES
 from finetune.models.checkpoints.save import save_native
 from finetune.models.depth_model import DepthModel
-from finetune.training.monitors import Monitors, MonitorState, Movement, PredictionSpread, measure_spread
+from finetune.training.monitors import (
+    DRIFT_STEPS,
+    Monitors,
+    MonitorState,
+    Movement,
+    PredictionSpread,
+    measure_spread,
+)
 from tests.conftest import write_frame
 from tests.small_models import BASE, set_last_bias, small_model
 
@@ -235,3 +242,52 @@ def test_depth_beyond_the_range_of_the_head_is_named_before_the_first_step(
     ceiling = ("name=ceiling", "data.train.0.out_of_range=ceiling", "evaluation.max_depth_m=20")
     assert train.main([str(recipe), "model.max_depth_m=5", "run.steps=2", "export=[]", *ceiling]) == 0
     assert "range of the data" not in capsys.readouterr().out
+
+
+def drift(of: Monitors, *outputs: tuple[float, float], steps: int = DRIFT_STEPS, first: int = 0) -> list[str]:
+    """What is said while the output has each of the means and spreads for so many steps, logged every tenth."""
+    said = []
+    for number, output in enumerate(outputs):
+        for step in range(1, steps + 1):
+            of.note_step(1.0, 1.0, output)
+            if step % 10 == 0:
+                said += of.note_logged_step(first + number * steps + step)
+    return said
+
+
+def test_an_output_that_leaves_its_range_is_named_until_it_is_back() -> None:
+    of = monitors(max_depth_m=None)
+    # The first window after the warm-up is the range: 5, and twice 1.5 to both sides.
+    assert drift(of, (5.0, 1.5), (7.9, 9.0), (2.1, 0.1)) == []
+    (said,) = drift(of, (8.1, 1.5), first=300)
+    assert said.startswith("warning at step 350, drifting output: over the last 50 steps the mean of the last layer's")
+    assert "is 8.1, and varies by 1.5 within an image; it began at 5, varying by 1.5, so that 2 to 8 is its" in said
+    assert drift(of, (8.2, 1.5), first=400) == []  # it is said once
+    assert drift(of, (5.0, 1.5), first=500) == ["step 550: no longer: drifting output."]
+    assert not of.sentences()
+
+
+def test_an_output_that_goes_to_zero_has_drifted_and_a_metric_one_is_not_watched() -> None:
+    of = monitors(max_depth_m=None)
+    assert drift(of, (1.0, 0.9), (0.11, 0.1)) == []
+    (said,) = drift(of, (0.09, 0.1), first=200)
+    assert "0.1 to 2.8 is its range" in said
+    metric = monitors()
+    for step in range(1, 201):
+        metric.note_step(1.0, 1.0)
+        assert not metric.note_logged_step(step)
+
+
+def test_a_window_goes_on_after_a_resume_and_older_states_have_none() -> None:
+    adapter = TypeAdapter(MonitorState)
+    one, two = monitors(max_depth_m=None), monitors(max_depth_m=None)
+    drift(one, (5.0, 1.5), (8.2, 1.0), steps=DRIFT_STEPS)
+    del one.standing["drifting output"]
+    drift(one, (9.0, 1.0), steps=20)
+    state = json.loads(adapter.dump_json(one.state()))
+    two.restore(adapter.validate_python(state))
+    assert drift(two, (9.0, 1.0), steps=30, first=120) == drift(one, (9.0, 1.0), steps=30, first=120) != []
+    for key in ("output", "outputs"):
+        del state[key]
+    two.restore(adapter.validate_python(state))
+    assert two.first_output is None

@@ -17,7 +17,7 @@ from finetune.recipe.validate import plain_values
 
 PackSize = Literal["working", "full"]
 # Keys of an entry that are the run's, not the reader's.
-_OF_RUN = ("weight", "out_of_range", "loss")
+OF_RUN = ("weight", "out_of_range", "loss")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -103,7 +103,7 @@ def _describe_entry(recipe: Recipe, entry: DataEntry, form: PackFormat) -> dict[
         del described["quality"]
     return {
         "version": finetune.__version__,
-        "entry": {name: value for name, value in plain_values(entry).items() if name not in _OF_RUN},
+        "entry": {name: value for name, value in plain_values(entry).items() if name not in OF_RUN},
         "frames": len(entry.source),
         "names": _digest(list_sources(entry.source)),
         "image_levels": None if levels is None else levels.to_mapping(),

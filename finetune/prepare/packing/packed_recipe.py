@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from finetune.prepare.packing.pack_plan import PlannedEntry
+from finetune.prepare.packing.pack_plan import OF_RUN, PlannedEntry
 from finetune.recipe.load import recipe_mapping
 from finetune.recipe.schema import DataEntry, Recipe
+from finetune.recipe.validate import plain_values
 from finetune.recipe.yaml_source import yaml_text
 from finetune.utils.plain import PlainValue
 
@@ -46,7 +47,8 @@ def packed_entries(recipe: Recipe, planned: Sequence[PlannedEntry], output: Path
 
 
 def _describe_entry(entry: DataEntry, root: str) -> dict[str, PlainValue]:
-    of_run: dict[str, PlainValue] = {"weight": entry.weight, "out_of_range": entry.out_of_range}
-    defaults = {"weight": 1.0, "out_of_range": "ignore"}
+    plain = plain_values(entry)
+    of_run: dict[str, PlainValue] = {name: plain[name] for name in OF_RUN}
+    defaults = {"weight": 1.0, "out_of_range": "ignore", "loss": None}
     changed = {name: value for name, value in of_run.items() if value != defaults[name]}
     return {"reader": "packed", "root": root, **changed}

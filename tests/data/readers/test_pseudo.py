@@ -14,7 +14,7 @@ import pytest
 
 from finetune.data.readers.pseudo import DISAGREEMENT_UNITS, Pseudo
 from finetune.inference import confidence as written
-from finetune.recipe.load import load_recipe
+from finetune.recipe.load import load_recipe, recipe_text
 from finetune.utils.errors import DataError, ListError, RecipeError, RecipeFaults
 from tests.prepare.packing.small_packs import assert_same_frames, pack, recipe_of
 
@@ -198,3 +198,45 @@ def test_packed_labels_keep_their_weights_and_that_they_are_labels_of_a_teacher(
     assert weights[0] is not None and weights[1] is not None
     np.testing.assert_array_equal(*weights)
     assert load_recipe(tmp_path / "packed/recipe.yaml").data.train[0].source == packed
+
+
+RELATIVE = ("model.head=relative", "evaluation.max_depth_m=10")
+TRIMMED = [("ssi", 0.1)]
+
+
+def losses_of(folder: Path, *overrides: str, **data: Any) -> list[tuple[str, float | None]] | None:
+    """Kind and ``trim`` of the losses of an entry with a teacher's labels, as the recipe has them when it is read."""
+    kind = "relative" if RELATIVE[0] in overrides else "metric"
+    root = write_labels(folder / kind, kind=kind, anchor="none")
+    scenes = {"reader": "scenes", "count": 2, "size": [56, 70]}
+    recipe = recipe_of(folder, {"reader": "pseudo", "root": str(root)}, scenes, *overrides, **data)
+    again = folder / "again.yaml"
+    again.write_text(recipe_text(recipe))
+    assert load_recipe(again) == recipe
+    terms = recipe.data.train[0].loss
+    return None if terms is None else [(term.kind, getattr(term.loss, "trim", None)) for term in terms]
+
+
+def test_gradient_is_off_for_a_teachers_labels_unless_asked_for(tmp_path: Path) -> None:
+    assert losses_of(tmp_path) is None  # silog and l1, as for all
+    assert losses_of(tmp_path, "loss=[{kind: silog}, {kind: gradient}]") == [("silog", None)]
+    assert losses_of(tmp_path, *RELATIVE) == TRIMMED
+    both = "loss=[{kind: ssi, trim: 0.2}, {kind: gradient, of: aligned}]"
+    assert losses_of(tmp_path, *RELATIVE, both) == [("ssi", 0.2)]
+    asked = "data.train.0.loss=[{kind: ssi}, {kind: gradient, of: aligned}]"
+    assert losses_of(tmp_path, *RELATIVE, asked) == [("ssi", 0.0), ("gradient", None)]
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("data.train.0.loss=[{kind: silog, lamda: 1}]", r"loss\.0\.lamda is not an option of silog\. Did you mean lam"),
+        ("data.train.0.loss=[]", r"data\.train\.0\.loss is \[\]; expected one or more losses, or null"),
+        ("data.train.0.loss=silog", r"data\.train\.0\.loss is 'silog'; expected a list of mappings, or null"),
+        ("data.train.0.loss=[{kind: ssi}]", r"data\.train\.0\.loss\.0\.kind is 'ssi' and model\.head is 'metric'"),
+        ("data.val.0.loss=[{kind: l1}]", r"data\.val\.0\.loss is .*; expected nothing, since entries of data\.val are"),
+    ],
+)
+def test_wrong_losses_of_an_entry_are_named(tmp_path: Path, line: str, said: str) -> None:
+    with pytest.raises(RecipeFaults, match=said):
+        losses_of(tmp_path, line)
