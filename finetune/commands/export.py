@@ -161,7 +161,7 @@ def _require_int8_options(parser: CommandParser, arguments: argparse.Namespace) 
         return
     for option in ("calibration", "tolerance", "float_layers"):
         if getattr(arguments, option) is not None:
-            parser.error(f"--{option.replace('_', '-')} is for --precision int8")
+            parser.error(f"--{option.replace('_', '-')} is for --precision int8 of {' and '.join(_COMPUTED)}")
 
 
 def _require_push_options(parser: CommandParser, arguments: argparse.Namespace) -> None:

@@ -43,7 +43,7 @@ def test_layers_are_found_by_how_they_start() -> None:
     ("options", "sentence"),
     [
         (["--precision", "int8"], "--precision int8 needs --calibration RECIPE"),
-        (["--calibration", str(ROOM)], "--calibration is for --precision int8"),
+        (["--calibration", str(ROOM)], "--calibration is for --precision int8 of onnx and openvino"),
         (["--tolerance", "0.1"], "--tolerance is for --precision int8"),
         (["--float-layers", "head"], "--float-layers is for --precision int8"),
         (["--precision", "int8", "--calibration", str(ROOM), "--tolerance", "-1"], "a number, 0 or more"),
@@ -146,9 +146,8 @@ model: {{checkpoint: data/tiny_relative.safetensors, max_depth_m: 10.0}}
 data:
   input_size: [126, 168]
   camera: {{mode: canonical}}
-  train: [&room {{reader: pairs, root: data/room, list: {folder}/train.txt, meters_per_unit: 0.001, invalid: [0],
-    intrinsics: {intrinsics}}}]
-  val: [*room]
+  train: [{{reader: pairs, root: data/room, list: {folder}/train.txt, meters_per_unit: 0.001, intrinsics: {camera}}}]
+  val: [{{reader: pairs, root: data/room, list: {folder}/val.txt, meters_per_unit: 0.001, intrinsics: {camera}}}]
 loss: [{{kind: silog, weight: 1.0}}]
 evaluation: {{max_depth_m: 10.0}}
 """
@@ -167,12 +166,12 @@ def test_a_canonical_model_is_quantized_with_the_cameras_of_the_frames(
     weights, output = tmp_path / "w.safetensors", tmp_path / name
     save_native(weights, network, {"preprocessing": preprocessing, "base": BASE})
     call = [str(weights), "--to", to, "--output", str(output), "--precision", "int8", "--calibration"]
-    (tmp_path / "blind.yaml").write_text(CANONICAL.format(folder=tmp_path, intrinsics="null"))
+    (tmp_path / "blind.yaml").write_text(CANONICAL.format(folder=tmp_path, camera="null"))
     assert export.main([*call, str(tmp_path / "blind.yaml")]) != 0
     assert "has no camera, and the model predicts meters only with one" in capsys.readouterr().err
-    (tmp_path / "canonical.yaml").write_text(CANONICAL.format(folder=tmp_path, intrinsics="intrinsics.json"))
+    (tmp_path / "canonical.yaml").write_text(CANONICAL.format(folder=tmp_path, camera="intrinsics.json"))
     assert export.main([*call, str(tmp_path / "canonical.yaml"), "--tolerance", "0.05"]) == 0
-    assert "quantized by 8 training images; AbsRel on 8 validation frames" in capsys.readouterr().out
+    assert "quantized by 8 training images; AbsRel on 3 validation frames" in capsys.readouterr().out
     ours, theirs = load_model(weights), runtime.load(output)
     camera = (288.0, 288.0, 161.25, 118.5)
     own, found = (model.predict("data/room/color/0000.jpg", camera=camera) for model in (ours, theirs))

@@ -6,6 +6,8 @@ import json
 import re
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,6 +21,7 @@ from onnx.reference import ReferenceEvaluator
 from finetune import runtime
 from finetune.commands import export
 from finetune.data.preprocessing import Preprocessing
+from finetune.export.onnx import describe_rounding
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
 from finetune.models.training_camera import TrainingCamera
@@ -55,7 +58,7 @@ def test_a_file_of_one_size_says_what_it_takes_and_gives(
     session = onnxruntime.InferenceSession(str(out))
     assert [(tensor.name, tensor.shape) for tensor in session.get_inputs()] == [("image", [1, 3, 28, 42])]
     assert [(tensor.name, tensor.shape) for tensor in session.get_outputs()] == [("depth_m", [1, 1, 28, 42])]
-    assert "rounds" not in said
+    assert "half of a level" not in said
     pack = sorted(path.name for path in (tmp_path / "m.check").iterdir())
     assert pack == ["build_engine.sh", "check.npz", "check_engine.py"]
     exported = runtime.load(out)
@@ -264,7 +267,7 @@ def test_options_go_together_for_a_model_that_needs_the_camera(
         found = exported.predict(image(60, 90), camera=None if one_camera else camera)
         assert np.abs(found - own).max() <= allowed * np.ptp(own)
     if "--resize" in options:
-        assert "rounds" not in said
+        assert "half of a level" not in said
         return
     # The image is one of the three that the export predicted, at the canonical focal length: 40 px at 28x42.
     at_canonical = (40.0 / (28 / 60 + 42 / 90) * 2,) * 2
@@ -273,3 +276,29 @@ def test_options_go_together_for_a_model_that_needs_the_camera(
     largest_mm, mean_mm = differs_mm(said)
     assert 0 < off_mm.max() <= 1.05 * largest_mm
     assert mean_mm <= largest_mm
+
+
+def test_what_rounding_costs_is_said_in_the_unit_of_the_model() -> None:
+    frame = image(60, 90)
+
+    def ramp(picture: np.ndarray, focal_px: float | None) -> np.ndarray:
+        return np.linspace(1.0, 5.0, 60 * 90, dtype=np.float32).reshape(60, 90)
+
+    def off(picture: np.ndarray, focal_px: float | None) -> np.ndarray:
+        found = ramp(picture, focal_px) + np.float32(0.002)
+        found[0, 0] += np.float32(0.018)
+        return found
+
+    model: Any = SimpleNamespace(
+        kind="metric", canonical=None, preprocessing=Preprocessing(input_size=INPUT_SIZE), predict_at=ramp
+    )
+    exported: Any = SimpleNamespace(predict_at=off)
+    said = describe_rounding(model, exported, frame)
+    assert "on 3 images of 60x90 predictions are at most 20 mm, 2 mm on average, from the model's own" in said
+    model.kind = "relative"
+    # 0.02 and 0.002 of a spread of 4.
+    said = describe_rounding(model, exported, frame)
+    assert "at most 0.005 of the spread, 0.0005 on average" in said
+    # The network's own size is not resized.
+    said = describe_rounding(model, exported, image(28, 42))
+    assert said.endswith("; one of 28x42 is not") and "predictions" not in said
