@@ -15,9 +15,10 @@ from finetune.recipe.schema import (
     LOSS_OF_RELATIVE_LABELS,
     LossTerm,
     Recipe,
+    RetentionOptions,
     require_folder_name,
 )
-from finetune.recipe.validate import Checker, plain_values
+from finetune.recipe.validate import Checker, option_fields, plain_values
 from finetune.recipe.yaml_source import WRONG, Document, Value, dotted, read_document, spelled, yaml_text
 from finetune.utils.errors import RecipeError, RecipeFaults
 from finetune.utils.paths import expand_path
@@ -76,18 +77,24 @@ def _put_defaults(document: Document, path: Path) -> None:
         document.values.setdefault("export", [])
     evaluation = document.values.get("evaluation")
     if isinstance(evaluation, dict) and "retention" in evaluation:
-        _spell_out_retention(evaluation)
+        _spell_out_retention(document, evaluation)
     run = document.values.setdefault("run", {})
     if isinstance(run, dict) and run.get("steps") is None and run.get("epochs") is None:
         run["steps"] = DEFAULT_STEPS
 
 
-def _spell_out_retention(evaluation: dict[str, Value]) -> None:
+def _spell_out_retention(document: Document, evaluation: dict[str, Value]) -> None:
     """Replace the two words that may stand for the keys of ``evaluation.retention``."""
-    if evaluation["retention"] is None:
+    found = evaluation["retention"]
+    if found is None:
         evaluation["retention"] = {}
-    elif evaluation["retention"] == "default":
+    elif found == "default":
         evaluation["retention"] = {"drawn": MAX_DRAWN_FRAMES}
+    elif found is not WRONG and not isinstance(found, dict):
+        keys = ", ".join(option_fields(RetentionOptions))
+        expected = f"default, null, or a mapping with the keys {keys}"
+        document.fault(("evaluation", "retention"), f"evaluation.retention is {spelled(found)}; expected {expected}.")
+        evaluation["retention"] = WRONG
 
 
 def _put_losses_of_labels(data: Value, of_recipe: Value, head: str) -> None:

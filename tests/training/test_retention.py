@@ -54,6 +54,9 @@ def test_a_run_says_what_it_kept(
     ]
     (table,) = json.loads((run / "evaluation.json").read_text())
     drawn, annotated, entries = table["retention"]
+    warned = [sentence for sentence in table["alarms"] if sentence.startswith("warning, retention: ")]
+    assert len(warned) == sum(found["lost_points"] > 2 for found in table["retention"])
+    assert all(sentence in printed for sentence in warned)
     assert (drawn["base"]["ordering"]["images"], drawn["max_depth_m"]) == (2, 10.0)
     assert (annotated["finetuned"]["ordering"]["pairs"], annotated["finetuned"]["abs_rel"]) == (1, None)
     assert entries["base"]["abs_rel"] > 0 and entries["base"]["ordering"]["pairs"] == 80
@@ -127,7 +130,7 @@ def test_short_words_and_wrong_values(recipe: Path, tmp_path: Path) -> None:
     assert not load_recipe(recipe, ["evaluation.retention=null"]).evaluation.retention.is_on
     assert not load_recipe(recipe).evaluation.retention.is_on
     wrong = {
-        "evaluation.retention=yes": "a mapping with the keys drawn, annotations, images, entries",
+        "evaluation.retention=defaults": "'defaults'; expected default, null, or a mapping with the keys drawn, annot",
         "evaluation.retention.drawn=201": "from 0 to 200",
         "evaluation.retention.annotations=none.json": "a JSON file in the layout of DA-2K's annotations.json",
         f"evaluation.retention.images={tmp_path}": "null, since it is the folder of annotations",
