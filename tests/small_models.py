@@ -11,14 +11,15 @@ from finetune.data.preprocessing import Preprocessing
 from finetune.models.checkpoints.save import save_adapter, save_native
 from finetune.models.depth_model import DepthModel
 from finetune.models.lora import adapter_tensors, add_adapters, lora_config, merge_adapters
+from finetune.utils.kinds import Activation
 
 INPUT_SIZE = (28, 42)
 BASE = {"source": "base.pth", "sha256": "0" * 64, "license": "Apache-2.0"}
 
 
-def small_model(max_depth_m: float | None, seed: int = 0) -> DepthModel:
+def small_model(max_depth_m: float | None, seed: int = 0, activation: Activation | None = None) -> DepthModel:
     """A tiny network drawn by seed; a relative one predicts above 0."""
-    model = DepthModel("tiny", max_depth_m)
+    model = DepthModel("tiny", max_depth_m, activation=activation)
     model.initialise(seed)
     if max_depth_m is None:
         set_last_bias(model, 1.0)
@@ -44,10 +45,12 @@ def make_overflow(model: DepthModel) -> None:
         weights["head.last.weight"].copy_(torch.tensor([1.0, -1.0]).repeat(16).view(1, 32, 1, 1))
 
 
-def write_model(path: Path, max_depth_m: float | None = 10.0, seed: int = 0) -> Path:
+def write_model(
+    path: Path, max_depth_m: float | None = 10.0, seed: int = 0, activation: Activation | None = None
+) -> Path:
     """Our own weights file of ``small_model``."""
     metadata = {"preprocessing": Preprocessing(input_size=INPUT_SIZE).to_mapping(), "base": BASE, "name": "small"}
-    save_native(path, small_model(max_depth_m, seed), metadata)
+    save_native(path, small_model(max_depth_m, seed, activation), metadata)
     return path
 
 

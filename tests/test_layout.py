@@ -103,7 +103,17 @@ def test_no_module_name_is_another_one_with_ing() -> None:
 
 
 def test_tests_mirror_the_package() -> None:
-    whole = {"layout", "commands", "recipes", "readme", "parity", "processes", "resuming", "lora_runs"}
+    whole = {
+        "layout",
+        "commands",
+        "recipes",
+        "readme",
+        "parity",
+        "processes",
+        "resuming",
+        "lora_runs",
+        "depth_anything_3_runs",
+    }
     for test in (ROOT / "tests").rglob("test_*.py"):
         relative = test.relative_to(ROOT / "tests")
         name = relative.name.removeprefix("test_")

@@ -89,7 +89,7 @@ def _calibrate(arguments: argparse.Namespace) -> None:
         from finetune.inference.frame_cameras import FrameCameras
 
     predictor = load_predictor(arguments, arguments.device)
-    if predictor.max_depth_m is None:
+    if predictor.kind != "metric":
         raise FinetuneError(f"{predictor.source} is relative: it has no scale to correct. Fine-tune it first.")
     if arguments.undo:
         print(f"{output}: max depth {write_uncalibrated(predictor, output):g} m, as before the calibration")

@@ -25,8 +25,9 @@ from finetune.commands.arguments import (
     require_one_camera,
 )
 from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
-from finetune.utils.errors import ResultError
+from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.files import explain_write_errors
+from finetune.utils.kinds import IN_WORDS
 from finetune.utils.number_arguments import number
 from finetune.utils.paths import expand_path
 
@@ -218,13 +219,18 @@ def _load_teacher(
 ) -> Teacher:
     """
     Raises:
-        FinetuneError: there is no such model or device, or it needs a camera and an image has none; or the labels
-            cannot be anchored to the model or the recipe that is named.
+        FinetuneError: there is no such model or device, it predicts relative depth, or it needs a camera and an image
+            has none; or the labels cannot be anchored to the model or the recipe that is named.
     """
     from finetune.inference.input_cameras import require_cameras
     from finetune.inference.pseudo_labels.teacher import Teacher
 
     predictor, digest = load_named_predictor(arguments, process.device(arguments.device))
+    if predictor.kind == "relative_depth":
+        raise FinetuneError(
+            f"{arguments.model} predicts {IN_WORDS[predictor.kind]} without a unit, and labels are meters or inverse "
+            "depth. Name another teacher, or fine-tune this one with model.head: metric."
+        )
     predictor = configure_network(predictor, arguments)
     cameras, assume_training = camera_options(arguments), assumes_training_camera(arguments)
     require_cameras(predictor, inputs, cameras, assume_training=assume_training)

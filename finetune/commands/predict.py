@@ -27,6 +27,7 @@ from finetune.commands.arguments import (
 from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command
 from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.files import write_fault
+from finetune.utils.kinds import IN_WORDS
 from finetune.utils.paths import expand_path, make_folder
 
 if TYPE_CHECKING:
@@ -36,14 +37,20 @@ if TYPE_CHECKING:
     from finetune.training.shared_inputs import SharingProcess
 
 
+_DESCRIPTION = (
+    "Images to depth: <name>.npy in meters (float32), <name>.png in millimeters (16 bit) and "
+    "<name>_preview.png in color. A relative model knows no meters: it writes <name>_inverse.npy, larger is "
+    "nearer, or, where it predicts depth without a unit, <name>_relative.npy, and the preview. Videos to "
+    "<name>_preview.mp4, at their frame rate and with one range of colors, at most 640 px wide and high; "
+    "videos of phones are turned upright. pip install -e '.[video]' for mirrored videos and exact times in AVI."
+)
+
+
 def make_parser() -> CommandParser:
     """The arguments of ``finetune predict``."""
     parser = CommandParser(
         prog="finetune predict",
-        description="Images to depth: <name>.npy in meters (float32), <name>.png in millimeters (16 bit) and "
-        "<name>_preview.png in color. A relative model knows no meters: it writes <name>_inverse.npy and the preview. "
-        "Videos to <name>_preview.mp4, at their frame rate and with one range of colors, at most 640 px wide and high; "
-        "videos of phones are turned upright. pip install -e '.[video]' for mirrored videos and exact times in AVI.",
+        description=_DESCRIPTION,
         example="finetune predict runs/room_tiny data/room/color/0001.jpg --output depth/",
     )
     add_model_argument(parser)
@@ -161,8 +168,10 @@ def _predict_share(arguments: argparse.Namespace, all_inputs: Sequence[Input], p
     _require_use_of_camera(predictor, arguments)
     predictor = configure_network(predictor, arguments)
     say = line_printer(predictor, arguments) if is_first else lambda text: None
-    if predictor.kind == "relative":
-        say(f"{arguments.model} is relative: inverse depth without a unit, no meters and no millimeter PNG")
+    if predictor.kind != "metric":
+        say(
+            f"{arguments.model} is relative: {IN_WORDS[predictor.kind]} without a unit, no meters and no millimeter PNG"
+        )
     options = replace(_predict_options(arguments), all_inputs=all_inputs, cores=process.cores, bar=is_first)
     if is_first and (difference := compare_precision(predictor, inputs, options)):
         say(difference)

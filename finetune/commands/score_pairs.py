@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from finetune.commands.arguments import add_device_argument, add_model_argument, given_model_options, load_predictor
 from finetune.commands.runner import CommandParser, configure_threading, import_without_gc, run_command, write_and_say
+from finetune.utils.kinds import rises_with_distance
 from finetune.utils.paths import expand_path
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def _score(arguments: argparse.Namespace) -> None:
     root: Path = arguments.images or arguments.annotations.parent
     results = score_annotated_images(images, root, predict, kind)
     overall, scenes = summarize_pairs(results)
-    nearer = "smaller depth" if kind == "metric" else "larger inverse depth"
+    nearer = "smaller depth" if rises_with_distance(kind) else "larger inverse depth"
     network = f", the network at lower bound {size[0]}x{size[1]}" if size else ""
     print(f"{source}: {explain_counts(images)}; nearer is {nearer}{network}")
     print(format_pair_scores(overall, scenes))

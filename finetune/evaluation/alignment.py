@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 import numpy as np
 import scipy.optimize
@@ -34,6 +35,30 @@ class InverseFit:
         """
         inverse = self.scale * relative.astype(np.float64) + self.shift
         return 1.0 / np.clip(inverse, 1.0 / max_depth_m, 1.0 / min_depth_m)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DepthFit:
+    """depth = scale * relative depth + shift.
+
+    Attributes:
+        scale: meters for one unit of the relative prediction.
+        shift: meters.
+    """
+
+    scale: float
+    shift: float
+
+    def depth_m(self, relative: NDArray[np.floating], min_depth_m: float, max_depth_m: float) -> NDArray[np.float64]:
+        """
+        Args:
+            relative: depth of unknown scale and shift, any shape.
+            min_depth_m, max_depth_m: range the depth is clamped to.
+
+        Returns:
+            Depth in meters, same shape.
+        """
+        return np.clip(self.scale * relative.astype(np.float64) + self.shift, min_depth_m, max_depth_m)
 
 
 def fit_inverse_least_squares(relative: NDArray[np.floating], target_m: NDArray[np.floating]) -> InverseFit:
@@ -68,10 +93,6 @@ def fit_inverse_abs_rel(
     The scale, not below 0, and the shift whose depth, clamped to the range, has the least weighted mean of
     |pred - target| / target.
 
-    The error has kinks and can have several valleys, so the search uses no slopes (Nelder and Mead 1965,
-    doi:10.1093/comjnl/7.4.308) and starts from several lines. It varies the values of the line at two points rather
-    than its coefficients, and starts again from its end until it gains nothing more.
-
     Args:
         relative: (N,) inverse depth of unknown scale and shift.
         target_m: (N,) measured depth, meters, > 0.
@@ -81,33 +102,81 @@ def fit_inverse_abs_rel(
     Raises:
         ValueError: there is no pixel.
     """
-    constant = 1.0 / fit_constant_abs_rel(target_m, weight)
-    x, target = relative.astype(np.float64), target_m.astype(np.float64)
-    if _is_constant(x):
-        return InverseFit(scale=0.0, shift=constant)
-    low, high = (float(end) for end in np.percentile(x, (10, 90)))
-    if high - low <= 1e-9 * max(1.0, abs(high)):
-        low, high = float(x.min()), float(x.max())
+    search = _LineSearch(InverseFit, relative, target_m, weight, min_depth_m, max_depth_m)
+    return search.find(1.0 / fit_constant_abs_rel(target_m, weight), 1.0 / target_m.astype(np.float64))
 
-    def fit_of(ends: NDArray[np.float64]) -> InverseFit:
-        scale = max(0.0, float(ends[1] - ends[0]) / (high - low))
-        return InverseFit(scale=scale * constant, shift=float(ends[0] - scale * low) * constant)
 
-    def error_of_every(nth: int) -> Callable[[NDArray[np.float64]], float]:
-        some_x, some_target, share = x[::nth], target[::nth], (weight / target)[::nth]
+def fit_depth_abs_rel(
+    relative: NDArray[np.floating],
+    target_m: NDArray[np.floating],
+    weight: NDArray[np.floating],
+    *,
+    min_depth_m: float,
+    max_depth_m: float,
+) -> DepthFit:
+    """As ``fit_inverse_abs_rel``, of depth of unknown scale and shift."""
+    search = _LineSearch(DepthFit, relative, target_m, weight, min_depth_m, max_depth_m)
+    return search.find(fit_constant_abs_rel(target_m, weight), target_m.astype(np.float64))
 
-        def error(ends: NDArray[np.float64]) -> float:
-            return _abs_rel(fit_of(ends).depth_m(some_x, min_depth_m, max_depth_m), some_target, share)
 
-        return error
+_Fit = TypeVar("_Fit", InverseFit, DepthFit)
 
-    # Values of the line at the two points, as multiples of the best constant.
-    squares = fit_inverse_least_squares(relative, target_m)
-    starts = [np.array([squares.scale * end + squares.shift for end in (low, high)]) / constant]
-    starts += [np.array(ends) for ends in ((1.0, 1.0), (0.5, 1.5), (0.8, 3.0))]
-    coarse = error_of_every(max(1, x.size // _COARSE_PIXELS))
-    ends = min((_search_minimum(coarse, start, width=0.3, gain=1e-3) for start in starts), key=coarse)
-    return fit_of(_search_minimum(error_of_every(1), ends, width=0.03, gain=1e-8))
+
+class _LineSearch(Generic[_Fit]):
+    """
+    The line, not falling, whose depth has the least error.
+
+    The error has kinks and can have several valleys, so the search uses no slopes (Nelder and Mead 1965,
+    doi:10.1093/comjnl/7.4.308) and starts from several lines. It varies the values of the line at two points rather
+    than its coefficients, and starts again from its end until it gains nothing more.
+    """
+
+    def __init__(
+        self,
+        fit: type[_Fit],
+        relative: NDArray[np.floating],
+        target_m: NDArray[np.floating],
+        weight: NDArray[np.floating],
+        min_depth_m: float,
+        max_depth_m: float,
+    ) -> None:
+        self._fit: type[_Fit] = fit
+        self._x, self._target = relative.astype(np.float64), target_m.astype(np.float64)
+        self._share = weight / self._target
+        self._range_m = (min_depth_m, max_depth_m)
+
+    def find(self, constant: float, y: NDArray[np.float64]) -> _Fit:
+        """
+        Args:
+            constant: the best line without a slope.
+            y: (N,), what the line is to give.
+        """
+        x = self._x
+        if _is_constant(x):
+            return self._fit(scale=0.0, shift=constant)
+        low, high = (float(end) for end in np.percentile(x, (10, 90)))
+        if high - low <= 1e-9 * max(1.0, abs(high)):
+            low, high = float(x.min()), float(x.max())
+
+        def fit_of(ends: NDArray[np.float64]) -> _Fit:
+            scale = max(0.0, float(ends[1] - ends[0]) / (high - low))
+            return self._fit(scale=scale * constant, shift=float(ends[0] - scale * low) * constant)
+
+        def error_of_every(nth: int) -> Callable[[NDArray[np.float64]], float]:
+            some_x, some_target, share = x[::nth], self._target[::nth], self._share[::nth]
+
+            def error(ends: NDArray[np.float64]) -> float:
+                return _abs_rel(fit_of(ends).depth_m(some_x, *self._range_m), some_target, share)
+
+            return error
+
+        # Values of the line at the two points, as multiples of the best constant.
+        slope, intercept = _line(x, y)
+        starts = [np.array([slope * end + intercept for end in (low, high)]) / constant]
+        starts += [np.array(ends) for ends in ((1.0, 1.0), (0.5, 1.5), (0.8, 3.0))]
+        coarse = error_of_every(max(1, x.size // _COARSE_PIXELS))
+        ends = min((_search_minimum(coarse, start, width=0.3, gain=1e-3) for start in starts), key=coarse)
+        return fit_of(_search_minimum(error_of_every(1), ends, width=0.03, gain=1e-8))
 
 
 # Each start is searched over about this many of the pixels, and the best of them over all pixels.

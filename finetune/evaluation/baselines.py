@@ -20,8 +20,10 @@ from finetune.data.reader import Reader, too_many_bad, try_read
 from finetune.data.sample import DepthSample
 from finetune.data.training_dataset import DepthRangePolicy
 from finetune.evaluation.alignment import (
+    DepthFit,
     InverseFit,
     fit_constant_abs_rel,
+    fit_depth_abs_rel,
     fit_inverse_abs_rel,
     fit_scale_abs_rel,
     rank_correlation,
@@ -45,7 +47,7 @@ class LabeledPixels:
 
     Attributes:
         depth_m: (N,) measured depth, meters.
-        prediction: (N,) of the base model: inverse depth, or meters.
+        prediction: (N,) of the base model: inverse depth, relative depth, or meters.
         image: (N,) the image of each pixel, counted from 0.
         features: (M, 32) inputs of the base's last layer for the first M pixels; M is as asked for.
         skipped: what is wrong with the images that cannot be read.
@@ -67,20 +69,21 @@ class Baselines:
     Attributes:
         median_m: the depth that ``constant_median`` predicts everywhere, meters.
         best_m: the depth that ``best_constant`` predicts everywhere, meters.
-        base: makes meters of the base's prediction: an inverse fit, or one factor for a metric base; None: no base.
+        base: makes meters of the base's prediction: a fit of inverse depth or of relative depth, or one factor for a
+            metric base; None: no base.
         images: number of training images that they were fitted to.
         min_depth_m, max_depth_m: range that they were fitted in, meters.
     """
 
     median_m: float
     best_m: float
-    base: InverseFit | float | None
+    base: InverseFit | DepthFit | float | None
     images: int
     min_depth_m: float
     max_depth_m: float
 
     def __str__(self) -> str:
-        fit = "one scale and shift" if isinstance(self.base, InverseFit) else "one scale"
+        fit = "one scale" if isinstance(self.base, float) else "one scale and shift"
         base = "" if self.base is None else f"; base_fitted_scale is your checkpoint with {fit}"
         return (
             f"baselines from {count_noun(self.images, 'training frame')}: constant_median answers "
@@ -92,9 +95,9 @@ class Baselines:
     ) -> NDArray[np.floating]:
         """The base model's prediction in meters, within the range; same shape."""
         assert self.base is not None
-        if isinstance(self.base, InverseFit):
-            return self.base.depth_m(prediction, min_depth_m, max_depth_m)
-        return np.clip(prediction * self.base, min_depth_m, max_depth_m)
+        if isinstance(self.base, float):
+            return np.clip(prediction * self.base, min_depth_m, max_depth_m)
+        return self.base.depth_m(prediction, min_depth_m, max_depth_m)
 
 
 def collect_labeled_pixels(
@@ -212,9 +215,11 @@ def fit_baselines(
     numbers, inverse, counts = np.unique(pixels.image[scored], return_inverse=True, return_counts=True)
     weight = 1.0 / (counts[inverse] * len(numbers))
     ends = {"min_depth_m": min_depth_m, "max_depth_m": max_depth_m}
-    base: InverseFit | float | None = None
+    base: InverseFit | DepthFit | float | None = None
     if kind == "relative":
         base = fit_inverse_abs_rel(prediction, target_m, weight, **ends)
+    elif kind == "relative_depth":
+        base = fit_depth_abs_rel(prediction, target_m, weight, **ends)
     elif kind == "metric":
         base = fit_scale_abs_rel(np.maximum(prediction, 1e-6), target_m, weight, **ends)
     return Baselines(
@@ -228,7 +233,7 @@ def fit_baselines(
 
 def require_kind(pixels: LabeledPixels, kind: CheckpointKind, source: str, where: str) -> None:
     """
-    A relative prediction rises with 1 / depth, a metric one with depth; the wrong sign stops the run.
+    Inverse depth rises with 1 / depth, the others with depth; the wrong sign stops the run.
 
     Args:
         kind: what the checkpoint is taken for.

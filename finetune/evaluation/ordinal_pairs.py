@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.utils.errors import DataError, ListError, first_line, shown
-from finetune.utils.kinds import Kind
+from finetune.utils.kinds import Kind, rises_with_distance
 from finetune.utils.paths import read_bytes
 from finetune.utils.text import count_noun
 
@@ -181,8 +181,8 @@ def score_pairs(image: AnnotatedImage, prediction: NDArray[np.floating], kind: K
     """
     Args:
         image: its pairs.
-        prediction: (height, width) of the image: meters for a metric model, inverse depth for a relative one.
-        kind: which of both; the other direction is never tried.
+        prediction: (height, width) of the image: meters, inverse depth or relative depth.
+        kind: which of them; the other direction is never tried.
 
     Returns:
         One result a pair. The nearer point has the smaller depth, or the larger inverse depth; a tie is wrong.
@@ -197,7 +197,7 @@ def score_pairs(image: AnnotatedImage, prediction: NDArray[np.floating], kind: K
         if not (math.isfinite(near) and math.isfinite(far)):
             found = f"{image.name}: the prediction at pair {pair.place} is no finite number"
             raise DataError(image.source, found, "Take other weights, or write finite predictions")
-        is_right = near < far if kind == "metric" else near > far
+        is_right = near < far if rises_with_distance(kind) else near > far
         results.append(
             PairResult(
                 image=image.name, scene=image.scene, pair=pair, near_value=near, far_value=far, is_right=is_right

@@ -20,7 +20,7 @@ from finetune.evaluation.evaluator import PredictionRequest
 from finetune.models.resizing import resize_finite
 from finetune.utils.errors import DataError
 from finetune.utils.indices import evenly_spread
-from finetune.utils.kinds import Kind
+from finetune.utils.kinds import Kind, rises_with_distance
 from finetune.utils.paths import expand_path, if_closed, is_file, real_path
 from finetune.utils.text import count_noun
 
@@ -99,7 +99,7 @@ class Predictions:
 
     def require_direction(self, head: Kind) -> None:
         """
-        Check on a few frames that the files hold depth for a metric head, and inverse depth for a relative one.
+        Check on a few frames that the files hold inverse depth for a relative head, and depth for the others.
 
         Raises:
             DataError: the numbers fall where they should grow with distance, or the other way round; or as for a call.
@@ -108,14 +108,14 @@ class Predictions:
         ranks = [rank for rank in found if rank is not None]
         rank = float(np.median(ranks)) if ranks else 0.0
         of_frames = f"(rank correlation {rank:.2f} in the median of {count_noun(len(ranks), 'frame')})"
-        if head == "metric" and rank < _OPPOSED:
+        if rises_with_distance(head) and rank < _OPPOSED:
             raise DataError(
                 self.folder,
                 f"the numbers fall where the measured depth grows {of_frames}, as inverse depth and disparity do",
                 "Write meters, or score inverse depth of unknown scale by a recipe with model.head: relative; if the "
                 "predictions are so far off, set data.accept=[depth_is]",
             )
-        if head == "relative" and -rank < _OPPOSED:
+        if not rises_with_distance(head) and -rank < _OPPOSED:
             raise DataError(
                 self.folder,
                 f"the numbers grow with the measured depth {of_frames}, and model.head is relative",

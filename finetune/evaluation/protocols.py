@@ -19,7 +19,7 @@ from finetune.evaluation.alignment import (
 from finetune.evaluation.metrics import Compared, TargetDepth, pooled
 from finetune.evaluation.protocol_settings import ProtocolSettings, protocol_settings
 from finetune.utils.errors import DataError
-from finetune.utils.kinds import Kind
+from finetune.utils.kinds import IN_WORDS, Kind
 
 # Where pixels are scored: top, bottom, left, right, as shares of height and width.
 CROPS = {
@@ -46,12 +46,13 @@ class Protocol:
     is in the range, averaged over images; no crop, no alignment, no flip averaging.
 
     ``plain+align=scale_shift_inverse``, for a relative model: the same after a scale and a shift are fitted to each
-    image in inverse depth. It measures the shape and says nothing about meters.
+    image in inverse depth. It measures the shape and says nothing about meters. ``plain+align=scale_shift`` fits them
+    in depth, for a model of relative depth.
 
     Attributes:
         name: as ``protocol_settings`` takes it.
         min_depth_m, max_depth_m: the range, meters.
-        kind: of predictions: meters of a ``metric`` model, inverse depth of a ``relative`` one.
+        kind: of predictions: meters of a ``metric`` model, inverse depth of a ``relative`` one, or relative depth.
     """
 
     name: str = "plain"
@@ -79,7 +80,7 @@ class Protocol:
         corners = "true" if settings.align_corners else "false"
         return {
             "name": self.name,
-            "answers": "meters" if self.kind == "metric" else "inverse depth",
+            "answers": "meters" if self.kind == "metric" else IN_WORDS[self.kind],
             "min_depth_m": self.min_depth_m,
             "max_depth_m": self.max_depth_m,
             "valid_depth": f"min_depth_m {less} depth {less} max_depth_m",
@@ -150,7 +151,7 @@ class Protocol:
     ) -> NDArray[np.floating]:
         """
         Args:
-            prediction: (H, W), meters, or inverse depth of a relative model.
+            prediction: (H, W), meters, inverse depth or relative depth.
             target_m: (H, W), meters.
             usable: (H, W), of ``usable``; at least one pixel.
 

@@ -24,6 +24,7 @@ class Adapter(Exporter):
     suffix = ""
     limit = 1e-4
     holds_camera = True
+    holds_exponential = True
     precisions = ("float32",)
 
     def require_writable(self, max_depth_m: float | None, *, adapters: bool | None = None) -> None:

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 
 from finetune.export.comparison import Comparison
 from finetune.export.options import DEFAULTS, HALF_LIMIT, ExportOptions, Precision
+from finetune.utils.errors import FinetuneError
+from finetune.utils.kinds import Activation
 
 if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
@@ -30,6 +32,7 @@ class Exporter(Protocol):
     Attributes:
         suffix: the end of the output's name, such as ``.pth``; "" for a folder.
         limit: the largest difference allowed from our own prediction, as a share of its spread (max - min).
+        holds_exponential: whether the format can hold a head whose last activation is an exponential.
         holds_camera: whether whoever loads the export can say the camera of an image, as a canonical model needs.
         precisions: those that it can be written in.
         takes: names of the other fields of ``ExportOptions`` that mean something to this format.
@@ -40,6 +43,7 @@ class Exporter(Protocol):
     suffix: str
     limit: float
     holds_camera: bool = False
+    holds_exponential: bool = False
     precisions: tuple[Precision, ...] = ("float32", "float16")
     takes: frozenset[str] = frozenset()
     options: ExportOptions
@@ -66,6 +70,21 @@ class Exporter(Protocol):
             FinetuneError: the format cannot hold such a model, or a library that writes it is not installed.
         """
         return
+
+    def require_activation(self, name: str, activation: Activation) -> None:
+        """
+        Args:
+            name: of the format.
+            activation: of the model's head.
+
+        Raises:
+            FinetuneError: the format cannot hold such a head.
+        """
+        if activation == "exp" and not self.holds_exponential:
+            raise FinetuneError(
+                f"format {name}: its network ends in a sigmoid or a ReLU, and this model in an exponential. Export to "
+                "onnx or openvino, or train with model.head: metric and model.activation: sigmoid."
+            )
 
     def require_positions(self, source: str, position_offset: float, network_size: tuple[int, int]) -> None:
         """

@@ -19,6 +19,7 @@ from finetune.export.check_engine import judge_answer
 from finetune.export.options import ExportOptions
 from finetune.models.encoder_specs import PATCH
 from finetune.utils.errors import ResultError
+from finetune.utils.kinds import IN_WORDS
 from finetune.utils.paths import is_file
 
 if TYPE_CHECKING:
@@ -161,10 +162,12 @@ def write_check_pack(
         "model": model,
         "precision": precision,
         "kind": predictor.kind,
-        "unit": "m" if is_metric else "of inverse depth",
+        "unit": "m" if is_metric else f"of {IN_WORDS[predictor.kind]}",
         "max_depth_m": None if is_canonical else predictor.max_depth_m,
         "if_scaled": "is its max depth another one, or focal_px not used?" if is_canonical else scaled,
-        "if_inverted": "inverse depth was taken for depth" if is_metric else "depth was taken for inverse depth",
+        "if_inverted": "depth was taken for inverse depth"
+        if predictor.kind == "relative"
+        else "inverse depth was taken for depth",
         "tolerance": tolerance,
         "input": input_type,
         "mean": list(predictor.preprocessing.mean),

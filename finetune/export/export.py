@@ -26,6 +26,7 @@ from finetune.export.test_image import default_test_image
 from finetune.utils import registry
 from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.files import explain_write_errors, move_into_place, remove, sync
+from finetune.utils.kinds import rises_with_distance, unit_of
 from finetune.utils.paths import is_file, is_folder, is_link, make_folder, path_exists
 from finetune.utils.signals import Interrupted
 
@@ -69,6 +70,7 @@ def export_model(
     """
     image = default_test_image() if image is None else image
     exporter = make_exporter(to, output, force, replace(options, image_size=(image.shape[0], image.shape[1])), image)
+    exporter.require_activation(to, predictor.network.activation)
     predictor = _choose_camera(predictor, exporter, to, for_camera_px)
     exporter.require_writable(predictor.max_depth_m)
     with explain_write_errors(output), _hidden_folder(_nearest_folder(output)) as hidden:
@@ -212,7 +214,7 @@ def _compare(
     other = reloaded(image)
     assert other.shape == own.shape
     difference = np.abs(other - own)
-    farness = own if predictor.kind == "metric" else -own
+    farness = own if rises_with_distance(predictor.kind) else -own
     near = farness <= np.median(farness)
     comparison = Comparison(
         output=output,
@@ -224,7 +226,7 @@ def _compare(
         far=_largest_and_mean(difference[~near]),
         spread=spread,
         limit=exporter.allowed,
-        unit="m" if predictor.kind == "metric" else "inverse depth",
+        unit=unit_of(predictor.kind),
         stored_as=exporter.options.precision,
     )
     if not comparison.acceptable:

@@ -45,6 +45,7 @@ def fold_camera(predictor: Predictor, focal_px: float, image_size: tuple[int, in
         camera=TrainingCamera(
             mode="none", focal_px=seen_px, seen_px=(seen_px, seen_px), max_depth_m=canonical.max_depth_m
         ),
+        activation=network.activation,
     )
     folded.load_state_dict(network.state_dict())
     folded.to(predictor.device).to(memory_format=torch.channels_last)

@@ -61,6 +61,7 @@ class Onnx(Exporter):
     suffix = ".onnx"
     limit = 1e-3
     holds_camera = True
+    holds_exponential = True
     precisions: tuple[Precision, ...] = PRECISIONS
     takes = frozenset({"dynamic", "batch", "input_type", "resize"})
     # Whether the graph says float16 itself; else it is a matter of storage, and the runtime chooses.
@@ -227,6 +228,7 @@ class Onnx(Exporter):
         return {
             "kind": predictor.kind,
             "max_depth_m": predictor.max_depth_m,
+            "activation": predictor.network.activation,
             "input_size": "any" if self.options.dynamic else list(self._network_size(predictor)),
             "input_type": self.options.input_type,
             "batch": self.options.batch,
@@ -262,7 +264,7 @@ def describe_rounding(predictor: Predictor, exported: ExportedModel, image: NDAr
     own = np.stack([predictor.predict_at(one, focal_px) for one in images])
     off = np.abs(np.stack([exported.predict_at(one, focal_px) for one in images]) - own)
     largest, mean = f"{1000 * off.max():.2g} mm", f"{1000 * off.mean():.2g} mm on average"
-    if predictor.kind == "relative":
+    if predictor.kind != "metric":
         spread = max(float(np.ptp(own)), 1e-12)
         largest, mean = f"{off.max() / spread:.2g} of the spread", f"{off.mean() / spread:.2g} on average"
     return (
@@ -273,4 +275,4 @@ def describe_rounding(predictor: Predictor, exported: ExportedModel, image: NDAr
 
 def output_name(kind: Kind) -> str:
     """The name of the output, which says its unit."""
-    return "depth_m" if kind == "metric" else "inverse_depth"
+    return {"metric": "depth_m", "relative": "inverse_depth", "relative_depth": "relative_depth"}[kind]

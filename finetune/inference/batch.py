@@ -35,13 +35,14 @@ from finetune.inference.network_batches import (
 )
 from finetune.inference.notes import BatchNotes
 from finetune.inference.outputs import (
+    PREDICTION_ENDINGS,
     UNITS_PER_METER,
     MeterFiles,
-    inverse_preview,
     meter_preview,
+    relative_preview,
     remove_later_frames,
     spread_range,
-    write_inverse,
+    write_relative,
 )
 from finetune.inference.point_cloud import PointCloud, point_cloud
 from finetune.inference.predictor import Predictor
@@ -49,6 +50,7 @@ from finetune.inference.video import Frame, VideoFrames, open_video_writer
 from finetune.models.arithmetic import FULL_PRECISION, describe_difference, without_tf32
 from finetune.utils.errors import DataError, FinetuneError, ResultError
 from finetune.utils.files import explain_write_errors, write_output
+from finetune.utils.kinds import unit_of
 from finetune.utils.paths import MAX_NAME_BYTES, path_exists
 
 # The number of images that may wait to be written.
@@ -163,7 +165,7 @@ def predict_inputs(predictor: Predictor, inputs: Sequence[Input], options: Predi
         FinetuneError: points are asked for and no camera is known, a range in meters of a model that knows none, a
             PNG would have hardly a step, or nothing can be written there.
     """
-    if predictor.kind == "relative" and options.range_m not in (None, AUTO):
+    if predictor.kind != "metric" and options.range_m not in (None, AUTO):
         raise FinetuneError(
             f"{predictor.source} is relative: it knows no meters, so no --range in meters. Leave it out, or write "
             "--range auto."
@@ -218,7 +220,7 @@ def _require_cameras(predictor: Predictor, inputs: Sequence[Input], options: Pre
     require_cameras(predictor, inputs, options.cameras, assume_training=options.assume_training)
     if options.points is None:
         return
-    if predictor.kind == "relative":
+    if predictor.kind != "metric":
         raise FinetuneError(f"{predictor.source} is relative: it knows no meters, so no points. Leave out --points.")
     if not options.cameras.is_known:
         without_camera = next((given.path for given in inputs if given.intrinsics is None), None)
@@ -250,14 +252,14 @@ class _Batch:
     """One call: which inputs are left to do, in which order they are done, and what became of them."""
 
     def __init__(self, predictor: Predictor, options: PredictOptions, plan: Plan) -> None:
-        self.notes = BatchNotes(predictor.preprocessing, predictor.range_m)
+        self.notes = BatchNotes(predictor.preprocessing, predictor.range_m, unit_of(predictor.kind))
         self.outcome = Outcome(seen=self.notes)
         self._predictor = predictor
         self._options = options
         self._plan = plan
         self._network = BatchPredictor(predictor, batch_size=plan.batch_size, flip=options.flip)
         self._levels = predictor.preprocessing.image_levels
-        self._ending = "_inverse.npy" if predictor.max_depth_m is None else ".npy"
+        self._ending = PREDICTION_ENDINGS[predictor.kind]
         self._frame = _FramePrediction(predictor, options, self.notes)
 
     def refuse_long_names(self, inputs: Sequence[Input]) -> list[Input]:
@@ -324,7 +326,7 @@ class _Batch:
         ready = self._prepare(given)
         exact = BatchPredictor(replace(self._predictor, precision=FULL_PRECISION), batch_size=1, flip=False)
         own, full = (require_prediction(network.predict([ready])[0]) for network in (self._network, exact))
-        return describe_difference(self._predictor.precision, own, full, metric=self._predictor.kind == "metric")
+        return describe_difference(self._predictor.precision, own, full, self._predictor.kind)
 
     def predict_video(self, given: Input) -> None:
         """Predict a video. The next frame is decoded and the last one encoded while the network works on this one."""
@@ -477,8 +479,9 @@ class _FramePrediction:
 
     def preview(self, prediction: NDArray[np.float32], color_range: tuple[float, float]) -> NDArray[np.uint8]:
         """(H + legend, W, 3) uint8, RGB."""
-        draw = inverse_preview if self._files is None else meter_preview
-        return draw(prediction, color_range)
+        if self._files is None:
+            return relative_preview(prediction, self._predictor.kind, color_range)
+        return meter_preview(prediction, color_range)
 
     def write(
         self,
@@ -491,7 +494,7 @@ class _FramePrediction:
         """Write all files of a prediction; False if the 16-bit PNG is missing since it cannot hold the depth."""
         if self._files is not None:
             return self._files.write(prediction, stem, color_range, points, disagreement)
-        write_inverse(prediction, stem, color_range, disagreement)
+        write_relative(prediction, stem, self._predictor.kind, color_range, disagreement)
         return True
 
 

@@ -194,8 +194,7 @@ def _compare_pixels(
     focal_px: float | None,
 ) -> LabeledFrame:
     """The pixels whose prediction and measurement say something about the scale."""
-    assert predictor.max_depth_m is not None
-    end_m = predictor.max_depth_m
+    end_m = math.inf if predictor.network.end_m is None else predictor.network.end_m
     if predictor.canonical and focal_px is not None:
         end_m *= predictor.canonical.meters_factor(focal_px)
     kept = (pred_m > 0) & (pred_m < _AT_END * end_m) & np.isfinite(target_m)
@@ -357,6 +356,7 @@ def _save_scaled(predictor: Predictor, max_depth_m: float, metadata: Mapping[str
         version=network.version,
         position_offset=network.position_offset,
         camera=network.camera,
+        activation=network.activation,
     )
     scaled.load_state_dict(network.state_dict())
     described = {"preprocessing": predictor.preprocessing.to_mapping(), "base": dict(predictor.base)} | dict(metadata)

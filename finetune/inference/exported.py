@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Protocol
+from typing import Any, Protocol, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from finetune.inference.image_input import CameraLike, ImageLike, find_focal_px,
 from finetune.inference.input_form import InputForm
 from finetune.models.training_camera import TrainingCamera
 from finetune.utils.errors import CheckpointError, FinetuneError, first_line
-from finetune.utils.kinds import Kind
+from finetune.utils.kinds import Activation, Kind
 from finetune.utils.paths import is_file, is_folder, missing
 
 IMAGE, FOCAL = "image", "focal_px"
@@ -58,10 +58,17 @@ class ExportedLenses:
     Attributes:
         camera: the canonical camera; None for a file that needs none.
         max_depth_m: of the head, meters; None for a relative model.
+        activation: of the head.
     """
 
     camera: TrainingCamera | None
     max_depth_m: float | None
+    activation: Activation
+
+    @property
+    def end_m(self) -> float | None:
+        """The largest depth that it can predict, meters; None where there is no end."""
+        return self.max_depth_m if self.activation == "sigmoid" else None
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -71,7 +78,8 @@ class ExportedModel:
     Attributes:
         engine: runs the network.
         source: the path of the file.
-        kind: ``metric`` (predicts meters) or ``relative`` (predicts inverse depth without a unit; larger is nearer).
+        kind: ``metric`` (predicts meters), ``relative`` (predicts inverse depth without a unit; larger is nearer), or
+            ``relative_depth`` (predicts depth without a unit; larger is farther).
         preprocessing: turns an image into the network's input.
         network: the lenses of the training.
         form: how the file takes images, and of which size.
@@ -97,7 +105,7 @@ class ExportedModel:
 
     @property
     def max_depth_m(self) -> float | None:
-        """The largest depth that a metric model can predict, meters; None for a relative one."""
+        """The max depth of a metric model, which ends there unless its head is exponential; None for others."""
         return self.network.max_depth_m
 
     @property
@@ -120,7 +128,8 @@ class ExportedModel:
             flip: average with the prediction for the mirrored image, mirrored back. This takes twice the time.
 
         Returns:
-            (H, W): meters along the optical axis for a metric model, inverse depth >= 0 for a relative one.
+            (H, W): meters along the optical axis for a metric model, inverse depth >= 0 for a relative one, and depth
+            without a unit for one of relative depth.
 
         Raises:
             ValueError: the image is none of these, or the model is canonical and no camera is known.
@@ -214,8 +223,12 @@ def _describe(engine: Engine, source: str) -> ExportedModel:
     metadata = engine.metadata
     try:
         camera, kind = metadata.get("camera"), metadata["kind"]
-        if kind not in ("metric", "relative"):
+        if kind not in get_args(Kind):
             raise ValueError(f"kind is {kind!r}")
+        # Files from before there was a choice do not say it.
+        activation = metadata.get("activation", "sigmoid" if kind == "metric" else "relu")
+        if activation not in get_args(Activation):
+            raise ValueError(f"activation is {activation!r}")
         return ExportedModel(
             engine=engine,
             source=source,
@@ -223,7 +236,8 @@ def _describe(engine: Engine, source: str) -> ExportedModel:
             preprocessing=Preprocessing.from_mapping(metadata["preprocessing"]),
             network=ExportedLenses(
                 camera=None if camera is None else TrainingCamera.from_mapping(camera),
-                max_depth_m=None if kind == "relative" else float(metadata["max_depth_m"]),
+                max_depth_m=float(metadata["max_depth_m"]) if kind == "metric" else None,
+                activation=activation,
             ),
             form=InputForm.from_metadata(metadata),
         )

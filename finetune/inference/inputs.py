@@ -22,7 +22,7 @@ from finetune.utils.paths import (
 )
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v")
-ENDINGS = (".npy", ".png", "_preview.png", "_inverse.npy", "_unsure.png", ".ply")
+ENDINGS = (".npy", ".png", "_preview.png", "_inverse.npy", "_relative.npy", "_unsure.png", ".ply")
 VIDEO_ENDINGS = ("_preview.mp4",)
 LIST_SUFFIXES = (".txt", ".csv")
 

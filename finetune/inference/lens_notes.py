@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +29,11 @@ class LensModel(Protocol):
         """Of the head; None for a relative model."""
         ...
 
+    @property
+    def end_m(self) -> float | None:
+        """The largest depth that it can predict, meters; None where there is no end."""
+        ...
+
 
 def explain_lens(network: LensModel, focal_px: float) -> Iterator[str]:
     """
@@ -47,12 +53,14 @@ def explain_lens(network: LensModel, focal_px: float) -> Iterator[str]:
                 f"is {focal_px:.0f} px at the network's size, more than 25 % outside of the {camera.seen} of the "
                 "training: expect larger errors"
             )
-        end_m = network.max_depth_m * camera.meters_factor(focal_px)
+        end_m = math.inf if network.end_m is None else network.end_m * camera.meters_factor(focal_px)
         if camera.max_depth_m is not None and end_m < camera.max_depth_m * (1 - _ROUNDING):
             yield (
                 f"is {focal_px:.0f} px at the network's size, where predictions end at {end_m:.3g} m, nearer than the "
                 f"max_depth_m {camera.max_depth_m:g} of the recipe: what is farther comes out too near"
             )
+        return
+    if camera.seen_px is None:
         return
     least_px, most_px = camera.seen_px
     if least_px / MIXED <= focal_px <= most_px * MIXED:

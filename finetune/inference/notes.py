@@ -17,14 +17,16 @@ FLAT_SHARE = 0.2
 class BatchNotes:
     """Collects what is worth a note while images are predicted, and says it once, with a count."""
 
-    def __init__(self, preprocessing: Preprocessing, max_depth_m: float | None) -> None:
+    def __init__(self, preprocessing: Preprocessing, max_depth_m: float | None, unit: str) -> None:
         """
         Args:
             preprocessing: of the model.
-            max_depth_m: at the end of the preview's colors, meters; None for a relative model.
+            max_depth_m: at the end of the preview's colors, meters; None for a relative model, or without such an end.
+            unit: of predictions, as ``unit_of`` says it.
         """
         self._preprocessing = preprocessing
         self._max_depth_m = max_depth_m
+        self._unit = "m" if unit == "m" else "relative"
         self._elongated: list[Path] = []
         self._far: list[tuple[Path, str]] = []
         self._flat: list[tuple[Path, tuple[float, float]]] = []
@@ -105,12 +107,11 @@ class BatchNotes:
 
     def _sentences_on_colors(self, inputs: int) -> list[str]:
         if self._auto:
-            unit = "relative" if self._max_depth_m is None else "m"
             path, (low, high) = self._auto[0]
             others = "" if len(self._auto) == 1 else "; the others have their own legends, so colors do not compare"
             return [
-                f"{path}: the preview's colors go from {low:.4g} to {high:.4g} {unit}, the 2nd to the 98th percentile"
-                f"{others}"
+                f"{path}: the preview's colors go from {low:.4g} to {high:.4g} {self._unit}, the 2nd to the 98th "
+                f"percentile{others}"
             ]
         if self._flat:
             path, (low, high) = self._flat[0]

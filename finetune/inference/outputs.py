@@ -15,7 +15,10 @@ from finetune.inference.inputs import ENDINGS
 from finetune.inference.point_cloud import PointCloud
 from finetune.reporting.images import add_labels, add_legend, colorize
 from finetune.utils.files import explain_write_errors, remove, write_output
+from finetune.utils.kinds import Kind, rises_with_distance
 
+# What follows the name of an image in that of its prediction.
+PREDICTION_ENDINGS: dict[Kind, str] = {"metric": ".npy", "relative": "_inverse.npy", "relative_depth": "_relative.npy"}
 MAX_COUNTS = 65535  # the largest 16-bit number
 UNITS_PER_METER = 1000.0
 # Where the colors of a preview of disagreement end: natural logarithm, about a quarter of a depth.
@@ -103,33 +106,39 @@ def spread_range(values: NDArray[np.float32]) -> tuple[float, float]:
     return low, high
 
 
-def write_inverse(
-    inverse: NDArray[np.float32],
+def write_relative(
+    prediction: NDArray[np.float32],
     stem: Path,
+    kind: Kind,
     ends: tuple[float, float] | None = None,
     disagreement: NDArray[np.float32] | None = None,
 ) -> None:
     """
-    Write ``<stem>_inverse.npy`` and ``<stem>_preview.png``; the disagreement of an earlier call is removed.
+    Write ``<stem>_inverse.npy``, or ``<stem>_relative.npy`` of relative depth, and ``<stem>_preview.png``; the
+    disagreement of an earlier call is removed.
 
     Args:
-        inverse: (H, W), inverse depth of unknown scale and shift; larger is nearer.
+        prediction: (H, W), inverse depth or depth of unknown scale and shift.
         stem: folder, and name without its ending.
-        ends: inverse depth at the ends of the colors, far and near; None: the smallest and the largest of the image.
+        kind: which of both.
+        ends: the numbers at the ends of the colors, rising; None: the smallest and the largest of the image.
         disagreement: as for ``MeterFiles.write``.
 
     Raises:
         FinetuneError: nothing can be written there.
     """
-    _write_preview(stem, inverse_preview(inverse, ends), disagreement)
-    write_output(_add_ending(stem, "_inverse.npy"), _encode_npy(inverse))
+    _write_preview(stem, relative_preview(prediction, kind, ends), disagreement)
+    write_output(_add_ending(stem, PREDICTION_ENDINGS[kind]), _encode_npy(prediction))
 
 
-def inverse_preview(inverse: NDArray[np.float32], ends: tuple[float, float] | None = None) -> NDArray[np.uint8]:
-    """(H, W) inverse depth -> (H + legend, W, 3) uint8, RGB; ``ends`` as for ``write_inverse``."""
-    far, near = ends or (float(inverse.min()), float(inverse.max()))
+def relative_preview(
+    prediction: NDArray[np.float32], kind: Kind, ends: tuple[float, float] | None = None
+) -> NDArray[np.uint8]:
+    """(H, W) inverse depth or relative depth -> (H + legend, W, 3) uint8, RGB; arguments as for ``write_relative``."""
+    low, high = ends or (float(prediction.min()), float(prediction.max()))
     # Near is blue, as in previews in meters. An image of one value has no range.
-    picture = colorize(near - inverse, 0.0, (near - far) or 1.0)
+    distance = prediction - low if rises_with_distance(kind) else high - prediction
+    picture = colorize(distance, 0.0, (high - low) or 1.0)
     return add_labels(picture, ("near", "relative, no unit", "far"))
 
 

@@ -16,15 +16,18 @@ from finetune.data.readers.files import read_depth, read_image
 from finetune.evaluation.ordinal_pairs import AnnotatedImage, PairResult, score_pairs
 from finetune.evaluation.prediction_files import find_prediction_file, require_frame_shape
 from finetune.inference.exported import ExportedModel
+from finetune.inference.outputs import PREDICTION_ENDINGS
 from finetune.inference.predictor import Predictor
 from finetune.models.resizing import resize_finite
 from finetune.utils.errors import DataError
 from finetune.utils.kinds import Kind
 from finetune.utils.paths import expand_path, is_file, missing
 
-# A prediction at the size of an image: (height, width) meters or inverse depth.
+# A prediction at the size of an image: (height, width) meters, inverse depth or relative depth.
 PredictImage = Callable[[AnnotatedImage, Path], NDArray[np.floating]]
-_ENDINGS: dict[Kind, tuple[str, ...]] = {"metric": (".npy", ".png"), "relative": ("_inverse.npy", ".npy", ".png")}
+_ENDINGS: dict[Kind, tuple[str, ...]] = {
+    kind: tuple(dict.fromkeys((ending, ".npy", ".png"))) for kind, ending in PREDICTION_ENDINGS.items()
+}
 
 
 def score_annotated_images(

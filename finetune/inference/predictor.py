@@ -66,7 +66,7 @@ class Predictor:
     def __repr__(self) -> str:
         """One line, without the layers of the network."""
         height, width = self.preprocessing.input_size
-        depth = "" if self.max_depth_m is None else f"max_depth_m={self.max_depth_m:g}, "
+        depth = "" if self.network.end_m is None else f"max_depth_m={self.network.end_m:g}, "
         return (
             f"Predictor({self.source!r}, {self.kind}, {self.network.encoder_name}, {depth}input_size={height}x{width}, "
             f"device={self.device})"
@@ -74,12 +74,15 @@ class Predictor:
 
     @property
     def kind(self) -> Kind:
-        """``metric`` (predicts meters) or ``relative`` (predicts inverse depth without a unit; larger is nearer)."""
+        """
+        ``metric`` (predicts meters), ``relative`` (predicts inverse depth without a unit; larger is nearer), or
+        ``relative_depth`` (predicts depth without a unit; larger is farther).
+        """
         return self.network.kind
 
     @property
     def max_depth_m(self) -> float | None:
-        """The largest depth that a metric model can predict, meters; None for a relative one."""
+        """The max depth of a metric model, which ends there unless its head is exponential; None for others."""
         return self.network.max_depth_m
 
     @property
@@ -100,8 +103,10 @@ class Predictor:
 
     @property
     def range_m(self) -> float | None:
-        """Up to which depth pictures are drawn, meters; None for a relative model."""
-        return self.canonical.max_depth_m or self.max_depth_m if self.canonical else self.max_depth_m
+        """Up to which depth pictures are drawn, meters; None for a relative model, or where no range is known."""
+        if self.canonical is None:
+            return self.max_depth_m
+        return self.canonical.max_depth_m or self.network.end_m
 
     def predict(self, image: ImageLike, *, camera: CameraLike | None = None, flip: bool = False) -> NDArray[np.float32]:
         """
@@ -114,7 +119,8 @@ class Predictor:
             flip: average with the prediction for the mirrored image, mirrored back. This takes twice the time.
 
         Returns:
-            (H, W): meters along the optical axis for a metric model, inverse depth >= 0 for a relative one.
+            (H, W): meters along the optical axis for a metric model, inverse depth >= 0 for a relative one, and depth
+            without a unit for one of relative depth.
 
         Raises:
             ValueError: the image is none of these, or the model is canonical and no camera is known.
@@ -189,7 +195,7 @@ class Predictor:
             ValueError: the image is none of those, or the model is relative and knows no meters.
             FinetuneError: the intrinsics cannot be those of the image.
         """
-        if self.kind == "relative":
+        if self.kind != "metric":
             raise ValueError(f"{self.source} is relative: it knows no meters, so there are no points")
         image = to_image_array(image, self.preprocessing.image_levels)
         height, width = image.shape[:2]
@@ -257,7 +263,7 @@ def load_model(
         ValueError: an argument is not one of the above.
     """
     if kind not in get_args(KindOption):
-        raise ValueError(f"kind is {kind!r}; expected auto, relative or metric")
+        raise ValueError(f"kind is {kind!r}; expected one of {', '.join(get_args(KindOption))}")
     if max_depth_m is not None and not 0 < max_depth_m < math.inf:
         raise ValueError(f"max_depth_m is {max_depth_m}; expected a positive number of meters")
     if version not in ("auto", *VERSIONS):

@@ -1,4 +1,4 @@
-"""Comparison of inverse depths without scale and shift: each map is normalized by its own median and spread."""
+"""Comparison of inverse or relative depths without scale and shift: each map is normalized by its median and spread."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-MIN_SPREAD = 1e-6  # an inverse depth map that varies less than this, in its own unit, is taken for one number
+MIN_SPREAD = 1e-6  # a map that varies less than this, in its own unit, is taken for one number
 
 
 def aligned_residual(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -18,8 +18,8 @@ def aligned_residual(pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     valid pixels alone; of an even count the median is the lower of the two in the middle, PyTorch's.
 
     Args:
-        pred: predicted inverse depth, any unit, (B, 1, H, W).
-        target: measured inverse depth, 1/m, (B, 1, H, W); anything where ``valid`` is False.
+        pred: predicted inverse depth, or depth, of any unit, (B, 1, H, W).
+        target: measured inverse depth, 1/m, or depth, meters, (B, 1, H, W); anything where ``valid`` is False.
         valid: True where depth was measured, (B, 1, H, W).
 
     Returns:

@@ -29,7 +29,7 @@ class Gradient(LossOfImages):
     of valid differences of each scale.
     """
 
-    of: Literal["log", "aligned"] = "log"  # log: of depth, for head metric; aligned: as ssi does, for head relative
+    of: Literal["log", "aligned"] = "log"  # log: of depth, for head metric; aligned: as ssi does, for the others
     scales: int = 4  # strides 1, 2, 4, ...
 
     def __post_init__(self) -> None:
@@ -38,11 +38,11 @@ class Gradient(LossOfImages):
 
     @property
     def head(self) -> Kind:
-        """Which head it can train."""
+        """Which head it can train; ``relative`` is that of relative depth too."""
         return "metric" if self.of == "log" else "relative"
 
     def per_image(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
-        """(B, 1, H, W) depth, meters, or inverse depth where it is ``aligned`` -> (B,), without unit."""
+        """(B, 1, H, W) depth, meters, or inverse or relative depth where it is ``aligned`` -> (B,), without unit."""
         if self.of == "log":
             error = pred.where(valid, 1.0).clamp_min(1e-6).log() - target.where(valid, 1.0).clamp_min(1e-6).log()
         else:

@@ -1,4 +1,4 @@
-"""Scale-and-shift-invariant error in inverse depth, the loss of relative models."""
+"""Scale-and-shift-invariant error in inverse depth, or in depth for relative depth: the loss of relative models."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 class Ssi(LossOfImages):
     """Mean absolute difference of inverse depths, each moved by its median and divided by its spread, without unit.
 
-    A prediction that is the target times a positive number plus any number has error 0. Weigh it 1 to 2 against
-    ``gradient`` with ``of: aligned``, as Depth Anything V2 does.
+    For a head of relative depth both are depth. A prediction that is the target times a positive number plus any number
+    has error 0. Weigh it 1 to 2 against ``gradient`` with ``of: aligned``, as Depth Anything V2 does.
 
     Source: Ranftl et al. 2020 (MiDaS), arXiv:1907.01341, equations 5 to 8, without the factor 1/2 and, where it is
     trimmed, as the mean over what is kept, so that ``trim`` leaves the size of the loss alone.
@@ -37,7 +37,7 @@ class Ssi(LossOfImages):
 
     def per_image(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """
-        (B, 1, H, W) inverse depth, ``target`` >= 0 -> (B,), without unit.
+        (B, 1, H, W) inverse depth, or depth for relative depth, ``target`` >= 0 -> (B,), without unit.
 
         An image whose target is one number counts as 0; one whose prediction is, as 1 without gradient.
         """

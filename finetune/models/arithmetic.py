@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from finetune.utils.errors import FinetuneError
+from finetune.utils.kinds import IN_WORDS, Kind
 
 # Of predictions; see ``choose_precision``.
 Precision = Literal["fp32", "bf16", "fp16"]
@@ -109,20 +110,20 @@ def autocast_to(precision: Precision, device: torch.device) -> torch.autocast:
 
 
 def describe_difference(
-    precision: Precision, found: NDArray[np.floating], full: NDArray[np.floating], *, metric: bool
+    precision: Precision, found: NDArray[np.floating], full: NDArray[np.floating], kind: Kind
 ) -> str:
     """
     Args:
         precision: of ``found``.
         found, full: (H, W), a prediction in that precision and in float32.
-        metric: they are meters.
+        kind: what they are.
     """
     difference = np.abs(found - full)
     median, most = float(np.median(difference)), float(difference.max())
-    if metric:
+    if kind == "metric":
         return f"{precision} differs from float32 by {median:.2g} m in the median and by {most:.2g} m at most"
     share = most / max(float(full.max()), 1e-12)
-    return f"{precision} differs from float32 by at most {share:.2g} of the largest inverse depth"
+    return f"{precision} differs from float32 by at most {share:.2g} of the largest {IN_WORDS[kind]}"
 
 
 def describe_arithmetic(device: torch.device, *, tf32: bool, deterministic: bool = False) -> str:

@@ -11,16 +11,16 @@ from torch import Tensor, nn
 from finetune.models.dpt_decoder import DptDecoder
 from finetune.models.encoder import Encoder
 from finetune.models.encoder_specs import ENCODERS, ORIGINAL_OFFSET, PATCH, VERSIONS
-from finetune.models.heads import MetricHead, RelativeHead
+from finetune.models.heads import make_head
 from finetune.models.training_camera import TrainingCamera
-from finetune.utils.kinds import Kind
+from finetune.utils.kinds import Activation, Kind
 
 # The deepest fusion block is called without a second map, so its first unit never runs and never gets a gradient.
 # Because it is frozen, DistributedDataParallel needs no find_unused_parameters. Official files have it, so we keep it.
 UNUSED_UNIT = "decoder.fuse.3.skip_unit"
-# An adapter's file describes its network by two numbers: the max depth in meters, 0 for a relative one, and the version
-# of Depth Anything.
-MAX_DEPTH, VERSION = "max_depth_m", "checkpoint_version"
+# An adapter's file describes its network by three numbers: the max depth in meters, 0 for a relative one, the version
+# of Depth Anything, and whether the last activation is an exponential.
+MAX_DEPTH, VERSION, EXPONENTIAL = "max_depth_m", "checkpoint_version", "exponential"
 
 
 class DepthModel(nn.Module):
@@ -38,6 +38,7 @@ class DepthModel(nn.Module):
         version: str = "v2",
         position_offset: float = ORIGINAL_OFFSET,
         camera: TrainingCamera | None = None,
+        activation: Activation | None = None,
     ) -> None:
         """
         Args:
@@ -48,9 +49,12 @@ class DepthModel(nn.Module):
                 transformers; see ``models.position_embedding``.
             camera: what it was trained with, if that is known. It changes nothing of ``forward``: whoever asks for
                 meters multiplies by ``camera.meters_factor``.
+            activation: of the head: ``sigmoid`` or ``exp`` for a metric one, whose ``max_depth_m`` is then no end;
+                ``relu`` for inverse depth, ``exp`` for relative depth. None: ``sigmoid`` or ``relu``.
 
         Raises:
-            ValueError: there is no such encoder or version, or ``max_depth_m`` is not positive.
+            ValueError: there is no such encoder or version, or no such activation of this head, or ``max_depth_m`` is
+                not positive.
         """
         super().__init__()
         if encoder not in ENCODERS:
@@ -59,7 +63,11 @@ class DepthModel(nn.Module):
             raise ValueError(f"max_depth_m is {max_depth_m}; expected a positive number of meters")
         if version not in VERSIONS:
             raise ValueError(f"version is {version!r}; expected one of {', '.join(VERSIONS)}")
+        bounded: Activation = "relu" if max_depth_m is None else "sigmoid"
+        if activation not in (None, bounded, "exp"):
+            raise ValueError(f"activation is {activation!r}; expected {bounded} or exp")
         spec = ENCODERS[encoder]
+        self.activation: Activation = activation or bounded
         self.encoder_name = encoder
         self.version = version
         self.max_depth_m = max_depth_m
@@ -68,7 +76,7 @@ class DepthModel(nn.Module):
         with torch.device("meta"):
             self.encoder = Encoder(spec, version, position_offset)
             self.decoder = DptDecoder(spec)
-            self.head = RelativeHead(spec.features) if max_depth_m is None else MetricHead(spec.features, max_depth_m)
+            self.head = make_head(spec.features, max_depth_m, self.activation)
         self.to_empty(device="cpu")
         with torch.no_grad():
             for tensor in self.state_dict().values():
@@ -77,8 +85,15 @@ class DepthModel(nn.Module):
 
     @property
     def kind(self) -> Kind:
-        """``relative`` (inverse depth) or ``metric`` (meters)."""
-        return "relative" if self.max_depth_m is None else "metric"
+        """``relative`` (inverse depth), ``relative_depth``, or ``metric`` (meters)."""
+        if self.max_depth_m is not None:
+            return "metric"
+        return "relative_depth" if self.activation == "exp" else "relative"
+
+    @property
+    def end_m(self) -> float | None:
+        """The largest depth that it can predict, meters; None where there is no end, as for all but a sigmoid."""
+        return self.max_depth_m if self.activation == "sigmoid" else None
 
     @property
     def position_offset(self) -> float:
@@ -91,8 +106,8 @@ class DepthModel(nn.Module):
             image: normalized, (B, 3, H, W), H and W multiples of 14.
 
         Returns:
-            (B, 1, H, W) float32: meters in (0, max_depth_m), those of the canonical camera if ``camera`` is canonical;
-            or inverse depth >= 0 for a relative head.
+            (B, 1, H, W) float32: meters in (0, max_depth_m), without the upper end where ``activation`` is ``exp``,
+            those of the canonical camera if ``camera`` is canonical; or inverse depth >= 0, or relative depth > 0.
 
         Raises:
             ValueError: the image is not (B, 3, H, W), or a side is not a multiple of 14.
@@ -123,6 +138,7 @@ class DepthModel(nn.Module):
         return {
             MAX_DEPTH: torch.tensor([self.max_depth_m or 0.0]),
             VERSION: torch.tensor([float(self.version.removeprefix("v"))]),
+            EXPONENTIAL: torch.tensor([float(self.activation == "exp")]),
         }
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *arguments: Any) -> None:
@@ -130,13 +146,14 @@ class DepthModel(nn.Module):
         Called whenever weights are loaded, also by peft, which does not know about meters and would load silently.
 
         Raises:
-            ValueError: the weights belong to a network with another head, max depth or version.
+            ValueError: the weights belong to a network with another head, max depth, version or activation.
         """
         for name, own in self.meaning().items():
             stated = state_dict.pop(f"{prefix}{name}", None)
             if stated is not None and not torch.equal(stated.cpu().float(), own):
+                nothing = " (0: relative)" if name == MAX_DEPTH else ""
                 raise ValueError(
-                    f"the adapter belongs to a network with {name} {stated.item():g} (0: relative), this one has "
+                    f"the adapter belongs to a network with {name} {stated.item():g}{nothing}, this one has "
                     f"{own.item():g}: make the network by finetune.adapter_base(folder)"
                 )
         super()._load_from_state_dict(state_dict, prefix, *arguments)

@@ -1,10 +1,12 @@
-"""Heads, which turn decoder features into one number for each pixel: inverse depth of unknown scale, or meters."""
+"""Heads, which turn decoder features into one number for each pixel: meters, or depth or its inverse without a unit."""
 
 from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from finetune.utils.kinds import Activation
 
 FEATURES = 32  # channels that the last layer reads, in all sizes
 
@@ -45,15 +47,35 @@ class RelativeHead(nn.Module):
         return F.relu(x)
 
 
-class MetricHead(RelativeHead):
-    """Meters along the optical axis, between 0 and ``max_depth_m``; bigger is farther.
+class RelativeDepthHead(RelativeHead):
+    """Depth, > 0, of unknown scale and shift; bigger is farther. The layers are those of ``RelativeHead``.
 
-    The layers are those of ``RelativeHead``; only the activation differs.
+    Source: Depth Anything 3, arXiv:2511.10647, and its package: the last activation is an exponential.
     """
 
-    def __init__(self, channels: int, max_depth_m: float) -> None:
+    def activate(self, x: Tensor) -> Tensor:
+        return x.exp()
+
+
+class MetricHead(RelativeHead):
+    """Meters along the optical axis; bigger is farther.
+
+    With a sigmoid they are between 0 and ``max_depth_m``. With an exponential they have no upper end, and
+    ``max_depth_m`` is the depth that an output of 0 of the last layer stands for. The layers are those of
+    ``RelativeHead``.
+    """
+
+    def __init__(self, channels: int, max_depth_m: float, activation: Activation = "sigmoid") -> None:
         super().__init__(channels)
         self.max_depth_m = max_depth_m
+        self.activation = activation
 
     def activate(self, x: Tensor) -> Tensor:
-        return self.max_depth_m * torch.sigmoid(x)
+        return self.max_depth_m * (x.exp() if self.activation == "exp" else torch.sigmoid(x))
+
+
+def make_head(channels: int, max_depth_m: float | None, activation: Activation) -> RelativeHead:
+    """The head of a metric network, or without ``max_depth_m`` that of a relative one."""
+    if max_depth_m is not None:
+        return MetricHead(channels, max_depth_m, activation)
+    return RelativeDepthHead(channels) if activation == "exp" else RelativeHead(channels)

@@ -92,6 +92,7 @@ def merge_adapters(network: DepthModel) -> DepthModel:
         version=network.version,
         position_offset=network.position_offset,
         camera=network.camera,
+        activation=network.activation,
     )
     state = {
         name.replace(".base_layer.", "."): tensor

@@ -25,14 +25,15 @@ class TrainingCamera:
     Attributes:
         mode: ``canonical``, or ``none``: predictions are right for the training cameras alone.
         focal_px: of the canonical camera; of mode ``none`` the median of the training.
-        seen_px: least and most in training; in canonical mode with the zoom.
+        seen_px: least and most in training; in canonical mode with the zoom. None for weights of others, where it is
+            not known.
         zoom: least and most of ``augment.zoom``.
-        max_depth_m: of the recipe: meters of the user's cameras; None where there was none.
+        max_depth_m: of the recipe: meters of the user's cameras; None where there was none, or where it is not known.
     """
 
     mode: CameraMode
     focal_px: float
-    seen_px: tuple[float, float]
+    seen_px: tuple[float, float] | None
     zoom: tuple[float, float] = (1.0, 1.0)
     max_depth_m: float | None = None
 
@@ -46,12 +47,16 @@ class TrainingCamera:
         return focal_px / self.focal_px if self.is_canonical else 1.0
 
     def is_far(self, focal_px: float) -> bool:
-        """Whether a focal length is more than 25 % outside those of the training."""
+        """Whether a focal length is more than 25 % outside those of the training, as far as they are known."""
+        if self.seen_px is None:
+            return False
         return not self.seen_px[0] / FAR <= focal_px <= self.seen_px[1] * FAR
 
     @property
     def seen(self) -> str:
         """The range of focal lengths in words: ``210 to 336 px``."""
+        if self.seen_px is None:
+            return "unknown focal lengths"
         least, most = (f"{focal_px:.0f}" for focal_px in self.seen_px)
         return f"{least} px" if least == most else f"{least} to {most} px"
 
@@ -69,11 +74,11 @@ class TrainingCamera:
         """
         if not is_camera_mapping(mapping):
             raise ValueError(f"camera is {shown(mapping)}; expected {', '.join(_NAMES)}")
-        (least_px, most_px), (least, most) = mapping["seen_px"], mapping["zoom"]
+        seen_px, (least, most) = mapping["seen_px"], mapping["zoom"]
         return cls(
             mode=mapping["mode"],
             focal_px=mapping["focal_px"],
-            seen_px=(least_px, most_px),
+            seen_px=None if seen_px is None else (seen_px[0], seen_px[1]),
             zoom=(least, most),
             max_depth_m=mapping["max_depth_m"],
         )
@@ -87,7 +92,7 @@ def is_camera_mapping(value: object) -> TypeGuard[Mapping[str, Any]]:
     if not isinstance(value, Mapping) or set(value) != set(_NAMES) or value["mode"] not in ("none", "canonical"):
         return False
     depth_m = value["max_depth_m"]
-    pairs = (value["seen_px"], value["zoom"])
+    pairs = [value["zoom"], *([] if value["seen_px"] is None else [value["seen_px"]])]
     return (
         _is_positive(value["focal_px"])
         and (depth_m is None or _is_positive(depth_m))

@@ -17,6 +17,7 @@ from finetune.models.checkpoints.load import read_checkpoint
 from finetune.prepare.recipe_text import MEASURED
 from finetune.prepare.recording import FrameKey, FrameSource, RecordedFrame
 from finetune.utils.errors import FinetuneError
+from finetune.utils.kinds import IN_WORDS
 
 _NAMES = ArgumentNames(
     source="name",
@@ -58,7 +59,8 @@ def load_relative_model(choice: ModelChoice) -> Predictor:
     predictor = build_predictor(checkpoint, device, _NAMES)
     if predictor.kind != "relative":
         raise FinetuneError(
-            f"{choice.source}: is a metric model. Name a relative one, such as the one it was fine-tuned from."
+            f"{choice.source}: predicts {IN_WORDS[predictor.kind]}. Name a relative model, which predicts inverse "
+            "depth, such as the one that a metric model was fine-tuned from."
         )
     return predictor
 

@@ -144,12 +144,15 @@ def require_protocols_of_head(sections: Sections) -> None:
     if model is None or evaluation is None or evaluation.protocols is None:
         return
     found = [protocol_settings(name) for name in evaluation.protocols]
-    if model.head == "relative":
+    if model.head == "metric":
+        wrong = found[0].align != "none"
+        right = "a first protocol, by which best/ is chosen, that does not align, such as [plain, ...]"
+    elif model.head == "relative":
         wrong = any(protocol.align != "scale_shift_inverse" for protocol in found)
         right = "protocols that align inverse depth, such as [plain+align=scale_shift_inverse]"
     else:
-        wrong = found[0].align != "none"
-        right = "a first protocol, by which best/ is chosen, that does not align, such as [plain, ...]"
+        wrong = any(protocol.align == "none" for protocol in found)
+        right = "protocols that align, such as [plain+align=scale_shift]"
     if wrong:
         raise Contradiction(
             "evaluation.protocols", list(evaluation.protocols), right, other="model.head", other_value=model.head
@@ -164,9 +167,11 @@ def require_losses_of_head(sections: Sections) -> None:
     model = sections.get("model")
     if model is None:
         return
+    # Losses that know no scale and shift serve inverse depth and relative depth alike.
+    head = "metric" if model.head == "metric" else "relative"
     for place, term in _losses(sections):
-        if term.loss.head not in (None, model.head):
-            # Gradient matching serves both heads.
+        if term.loss.head not in (None, head):
+            # Gradient matching serves all heads.
             key, found = ("of", term.loss.of) if hasattr(term.loss, "of") else ("kind", term.kind)
             right = _LOSSES_OF_HEAD[model.head][key]
             raise Contradiction(f"{place}.{key}", found, right, other="model.head", other_value=model.head)
@@ -229,9 +234,17 @@ def _losses(sections: Sections) -> Iterator[tuple[str, LossTerm]]:
 def require_labels_of_head(sections: Sections) -> None:
     """
     Raises:
-        RecipeError: labels without a unit would teach, or score, meters.
+        RecipeError: inverse depth without a unit would teach, or score, meters or relative depth; or nothing says what
+            depth out of range becomes.
     """
     model, data = sections.get("model"), sections.get("data")
+    if model is not None and data is not None and model.head == "relative_depth" and model.max_depth_m is None:
+        for i, entry in enumerate(data.train):
+            if entry.out_of_range == "ceiling":
+                at = "a number of meters: the depth that what is out of range becomes"
+                raise Contradiction(
+                    "model.max_depth_m", None, at, other=f"data.train.{i}.out_of_range", other_value="ceiling"
+                )
     if model is None or data is None or model.head == "relative":
         return
     for part, entries in (("train", data.train), ("val", data.val)):
@@ -242,7 +255,7 @@ def require_labels_of_head(sections: Sections) -> None:
                 raise Contradiction(
                     f"data.{part}.{i}.depth_is",
                     "affine_inverse",
-                    "labels in meters, or inverse with inverse_per_unit: numbers without a unit teach no meters",
+                    _LABELS_OF_HEAD[model.head],
                     other="model.head",
                     other_value=model.head,
                 )
@@ -258,14 +271,14 @@ def require_labels_of_head(sections: Sections) -> None:
 def require_head_of_camera(sections: Sections) -> None:
     """
     Raises:
-        RecipeError: inverse depth of unknown scale would be scaled to a canonical camera.
+        RecipeError: depth or inverse depth of unknown scale would be scaled to a canonical camera.
     """
     model, data = sections.get("model"), sections.get("data")
-    if model is not None and data is not None and model.head == "relative" and data.camera.mode == "canonical":
+    if model is not None and data is not None and model.head != "metric" and data.camera.mode == "canonical":
         raise Contradiction(
             "data.camera.mode",
             "canonical",
-            "none, since inverse depth of unknown scale is the same for every lens",
+            "none, since what is of unknown scale is the same for every lens",
             other="model.head",
             other_value=model.head,
         )
@@ -287,10 +300,19 @@ def require_base_of_retention(sections: Sections) -> None:
         )
 
 
-PROTOCOL_OF_HEAD: Mapping[Kind, str] = {"metric": "plain", "relative": "plain+align=scale_shift_inverse"}
+PROTOCOL_OF_HEAD: Mapping[Kind, str] = {
+    "metric": "plain",
+    "relative": "plain+align=scale_shift_inverse",
+    "relative_depth": "plain+align=scale_shift",
+}
+_LABELS_OF_HEAD: Mapping[Kind, str] = {
+    "metric": "labels in meters, or inverse with inverse_per_unit: numbers without a unit teach no meters",
+    "relative_depth": "labels in meters, or inverse with inverse_per_unit: a shift of inverse depth is none of depth",
+}
 _LOSSES_OF_HEAD: Mapping[Kind, Mapping[str, str]] = {
     "metric": {"kind": "a loss of depth in meters, such as silog", "of": "log"},
     "relative": {"kind": "a loss of inverse depth, such as ssi", "of": "aligned"},
+    "relative_depth": {"kind": "a loss without scale and shift, such as ssi", "of": "aligned"},
 }
 CROSS_CHECKS: tuple[Callable[[Sections], None], ...] = (
     require_warmup_within_run,

@@ -29,7 +29,7 @@ from finetune.recipe.cross_checks import CROSS_CHECKS, PROTOCOL_OF_HEAD, Section
 from finetune.recipe.validate import Contradiction, Names, OnDisk
 from finetune.recipe.yaml_source import nearest_path
 from finetune.utils.errors import RecipeError
-from finetune.utils.kinds import Kind, KindOption
+from finetune.utils.kinds import Activation, Kind, KindOption
 from finetune.utils.paths import MAX_NAME_BYTES, expand_path, if_closed, is_file, is_possible, path_exists
 from finetune.utils.registry import EXPORTERS, LOSSES, READERS
 from finetune.utils.text import nearest
@@ -37,10 +37,11 @@ from finetune.utils.text import nearest
 OPTIONS = ConfigDict(extra="forbid")
 HUB_ID_EXAMPLE = "such as depth-anything/Depth-Anything-V2-Small"
 DEFAULT_STEPS = 2000
-# Head -> losses of a recipe that names none. Those of a relative head are those of Depth Anything V2.
+# Head -> losses of a recipe that names none. Those of the relative heads are those of Depth Anything V2.
 DEFAULT_LOSS: Mapping[str, tuple[Mapping[str, str | float], ...]] = {
     "metric": ({"kind": "silog"}, {"kind": "l1", "weight": 0.1}),
     "relative": ({"kind": "ssi"}, {"kind": "gradient", "weight": 2.0, "of": "aligned"}),
+    "relative_depth": ({"kind": "ssi"}, {"kind": "gradient", "weight": 2.0, "of": "aligned"}),
 }
 # Losses of an entry with a teacher's labels of unknown scale and shift, where neither it nor the recipe names any.
 LOSS_OF_RELATIVE_LABELS: tuple[Mapping[str, str | float], ...] = ({"kind": "ssi", "trim": 0.1},)
@@ -180,14 +181,18 @@ class ModelOptions:
     # Height and width in pixels that a .pth without a .json, or a folder without its processor, was trained at.
     checkpoint_input_size: Size | None = None
     encoder: Literal["auto", "tiny", "vits", "vitb", "vitl", "vitg"] = "auto"  # auto: as in the checkpoint
-    # metric: predicts meters; relative: inverse depth of unknown scale and shift.
+    # metric: predicts meters; relative: inverse depth of unknown scale and shift; relative_depth: depth of unknown
+    # scale and shift, as Depth Anything 3 predicts it.
     head: Kind = "metric"
-    # Meters; the farthest depth that the metric head can predict. For a relative head, depth beyond it is out of range;
-    # null: only what is infinitely far is.
+    # Of a metric head. sigmoid: from 0 to max_depth_m; exp: no upper end, as in Depth Anything 3, so that max_depth_m
+    # only says which depth is out of range. Of the exports only onnx, openvino and adapter can hold exp.
+    activation: Literal["sigmoid", "exp"] = "sigmoid"
+    # Meters; the farthest depth that the metric head can predict. For a relative head, and for activation exp, depth
+    # beyond it is out of range; null, for a relative head: only what is infinitely far is.
     max_depth_m: Meters | None = None
     # What is taken from the checkpoint. scratch: only the encoder; pretrained: everything but the last layer, which
     # starts small; calibrated: as pretrained, with the last layer fitted to the training data; keep: every weight.
-    # auto: keep for a checkpoint of this head's kind, calibrated for a metric head on a relative checkpoint, scratch
+    # auto: keep for a checkpoint of this head's kind and activation, calibrated for a metric head on any other, scratch
     # without a checkpoint.
     decoder_init: Literal["auto", "scratch", "pretrained", "calibrated", "keep"] = "auto"
     # When every weight of a metric checkpoint is kept and its max depth differs from this one. refuse: the run stops
@@ -198,7 +203,7 @@ class ModelOptions:
     lora: LoraOptions = LoraOptions()  # for train: lora
 
     def __post_init__(self) -> None:
-        if self.checkpoint_kind == "relative" and self.checkpoint_max_depth_m is not None:
+        if self.checkpoint_kind in ("relative", "relative_depth") and self.checkpoint_max_depth_m is not None:
             raise Contradiction(
                 "checkpoint_max_depth_m",
                 self.checkpoint_max_depth_m,
@@ -210,9 +215,12 @@ class ModelOptions:
             found = self.on_max_depth
             kept = "refuse, since only a last layer that is kept has predictions to scale"
             raise Contradiction("on_max_depth", found, kept, other="decoder_init", other_value=self.decoder_init)
+        if self.activation == "exp" and self.on_max_depth == "rescale":
+            unbounded = "refuse, since an exponential has no max depth that could scale its predictions"
+            raise Contradiction("on_max_depth", self.on_max_depth, unbounded, other="activation", other_value="exp")
         if self.checkpoint is None:
             self._require_drawn()
-        if self.head == "relative":
+        if self.head != "metric":
             self._require_relative()
         elif self.max_depth_m is None:
             raise RecipeError(
@@ -222,9 +230,15 @@ class ModelOptions:
             )
 
     @property
+    def head_activation(self) -> Activation:
+        """The activation of the head, of whatever kind."""
+        of_head: dict[Kind, Activation] = {"metric": self.activation, "relative": "relu", "relative_depth": "exp"}
+        return of_head[self.head]
+
+    @property
     def head_max_depth_m(self) -> float | None:
-        """The farthest depth that the head can predict, meters; None for a relative head."""
-        return None if self.head == "relative" else self.max_depth_m
+        """The max depth of the head, meters; None for a relative head."""
+        return self.max_depth_m if self.head == "metric" else None
 
     def _require_drawn(self) -> None:
         """Check a model without a checkpoint: nothing else names the encoder, and there are no weights to keep."""
@@ -251,14 +265,19 @@ class ModelOptions:
 
     def _require_relative(self) -> None:
         """Check a relative head: some keys need a metric one."""
+        if self.activation == "exp":
+            only = "sigmoid, its default: only a metric head has a choice"
+            raise Contradiction("activation", self.activation, only, other="head", other_value=self.head)
         if self.decoder_init == "calibrated":
             others = "auto, keep, pretrained or scratch; calibrated solves for meters"
             raise Contradiction("decoder_init", self.decoder_init, others, other="head", other_value=self.head)
         if self.on_max_depth == "rescale":
-            meters = "refuse, since inverse depth has no max depth"
+            meters = "refuse, since a relative head has no max depth"
             raise Contradiction("on_max_depth", self.on_max_depth, meters, other="head", other_value=self.head)
-        if self.checkpoint_kind == "metric":
-            relative = "a relative checkpoint, since bigger is nearer to this head and farther to a metric one"
+        if self.checkpoint_kind not in ("auto", self.head):
+            farther = f"since bigger is nearer to this head and farther to a {self.checkpoint_kind} one"
+            of_depth = "auto or relative_depth, which is what this head predicts"
+            relative = f"a relative checkpoint, {farther}" if self.head == "relative" else of_depth
             raise Contradiction("checkpoint_kind", self.checkpoint_kind, relative, other="head", other_value=self.head)
 
 
@@ -281,8 +300,8 @@ class DataEntry:
     reader: Annotated[str, Names(READERS, into="source")]  # a name in registry.READERS
     source: Annotated[Reader, SkipValidation]  # the reader itself, made of the other keys
     weight: Positive = 1.0  # how often its samples are drawn, relative to the other entries
-    # What depth beyond model.max_depth_m, and sky, count as in training. ignore: not measured; ceiling: as far as the
-    # head can predict, which is max_depth_m for a metric one and an inverse depth of 0 for a relative one.
+    # What depth beyond model.max_depth_m, and sky, count as in training. ignore: not measured; ceiling: as max_depth_m,
+    # and for a head of inverse depth as infinitely far, which is 0.
     out_of_range: Literal["ignore", "ceiling"] = "ignore"
     # The losses of its samples, in place of the recipe's ``loss``; null: those. Only in data.train.
     loss: tuple[LossTerm, ...] | None = None

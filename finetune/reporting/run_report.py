@@ -32,6 +32,7 @@ from finetune.reporting.tables import (
     read_metrics,
 )
 from finetune.reporting.verdicts import Verdict
+from finetune.utils.kinds import IN_WORDS, Kind
 from finetune.utils.paths import is_folder
 
 _BINS = 60  # bars in the histogram of depth
@@ -47,7 +48,7 @@ class PageContent:
         recipe: as it ran, in YAML.
         recipe_file: its path, as a user types it.
         metric: frames are ranked by it.
-        kind: of the model, ``metric`` or ``relative``.
+        kind: of the model.
         evaluations: one for each protocol; the frames are those of the first.
         frames: of ``data.val``.
         monitors: sentences of the monitors that were active at the end of a run; None where nothing ran.
@@ -67,7 +68,7 @@ class PageContent:
     recipe: str
     recipe_file: str
     metric: str
-    kind: str
+    kind: Kind
     evaluations: Sequence[Evaluation]
     frames: ShownFrames
     monitors: Sequence[str] | None = None
@@ -386,7 +387,7 @@ def _write_use(content: PageContent) -> _Use | None:
     """None where there are only predictions and no model."""
     if content.model is None:
         return None
-    unit = "depth in meters" if content.kind == "metric" else "inverse depth"
+    unit = IN_WORDS[content.kind]
     path = Path(content.model)
     exported = path / "export" / f"{path.name}.onnx" if is_folder(path) else f"{path.stem}.onnx"
     model_options = [

@@ -174,7 +174,7 @@ def _row_meanings(evaluations: Sequence[Evaluation]) -> Iterator[str]:
     """One line for each row whose meaning is known."""
     rows = list(dict.fromkeys(row for evaluation in evaluations for row in evaluation.rows))
     meanings = dict(ROW_MEANINGS)
-    if evaluations[0].protocol.kind == "relative":
+    if evaluations[0].protocol.kind != "metric":
         meanings["base_fitted_scale"] = meanings["base"]  # left to the protocol to align
     elif "base" in rows:  # a metric checkpoint
         meanings["base_fitted_scale"] = "that checkpoint with one scale fitted to the training frames"

@@ -152,7 +152,7 @@ def _make_validator(startup: Startup, trainer: Trainer, weights: WeightsWriter, 
     )
     monitors = Monitors(
         metric=recipe.evaluation.best,
-        max_depth_m=trainer.network.max_depth_m,
+        max_depth_m=trainer.network.end_m,
         warmup_steps=warmup_within(recipe.optim.warmup_steps, trainer.total_steps),
         movement=_watch_movement(trainer, samples) if startup.accelerator.is_main_process else None,
     )

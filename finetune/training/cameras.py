@@ -85,9 +85,7 @@ def make_run_camera(
             the range of an entry.
         CheckpointError: weights that are all kept are of another mode or canonical camera than the recipe's.
     """
-    kind = checkpoint.kind if checkpoint else None
-    keeps = resolve_decoder_init(recipe.model.decoder_init, recipe.model.head, kind) == "keep"
-    kept = checkpoint if keeps else None
+    kept = checkpoint if resolve_decoder_init(recipe.model, checkpoint) == "keep" else None
     if kept is not None:
         _require_camera_of_base(recipe, kept)
     if recipe.data.camera.mode == "canonical":
@@ -215,15 +213,19 @@ def _make_canonical(recipe: Recipe, lenses: Mapping[str, EntryLens], kept: Check
         max(max(lens.focals_px) for lens in trained) * max(1.0, recipe.augment.zoom[1]),
     )
     head_max_depth_m = max_depth_m * wanted / min(nearest_px.values())
-    if kept is not None and kept.max_depth_m is not None and recipe.model.on_max_depth != "rescale":
+    if kept is not None and kept.activation == "sigmoid" and recipe.model.on_max_depth != "rescale":
         head_max_depth_m = _keep_head(recipe, kept, wanted, nearest_px)
     camera = TrainingCamera(
         mode="canonical", focal_px=wanted, seen_px=seen_px, zoom=recipe.augment.zoom, max_depth_m=max_depth_m
     )
+    ends = (
+        f"the head ends at {head_max_depth_m:.4g} m of the canonical lens"
+        if recipe.model.activation == "sigmoid"
+        else f"which is {head_max_depth_m:.4g} m of the canonical lens"
+    )
     note = (
         f"data.camera canonical: labels are scaled to one lens of {wanted:.0f} px at the network's size, and "
-        f"{camera.seen} are seen; model.max_depth_m {max_depth_m:g} is in meters of your cameras, the head ends at "
-        f"{head_max_depth_m:.4g} m of the canonical lens"
+        f"{camera.seen} are seen; model.max_depth_m {max_depth_m:g} is in meters of your cameras, {ends}"
     )
     return RunCamera(
         camera=camera,
@@ -288,7 +290,7 @@ def _warn_of_zoom(recipe: Recipe, lenses: Iterable[EntryLens]) -> Iterator[str]:
 
 
 def _warn_of_one_lens(recipe: Recipe, camera: TrainingCamera) -> Iterator[str]:
-    if camera.seen_px[1] < MIXED * camera.seen_px[0]:
+    if camera.seen_px is not None and camera.seen_px[1] < MIXED * camera.seen_px[0]:
         yield (
             f"data.camera canonical with one lens ({camera.seen}) and no zoom: one lens cannot teach how depth changes "
             "with it, and predictions for another get worse (a trial went from AbsRel .175 to .326). Set augment.zoom: "

@@ -198,7 +198,7 @@ def compare_precision(predictor: Predictor, frames: ShownFrames, cameras: FrameC
         )
         for precision in (predictor.precision, FULL_PRECISION)
     )
-    return f"{sample.source}: {describe_difference(predictor.precision, own, full, metric=predictor.kind == 'metric')}"
+    return f"{sample.source}: {describe_difference(predictor.precision, own, full, predictor.kind)}"
 
 
 def predict_with_last(
@@ -291,7 +291,9 @@ def baseline_rows(startup: Startup, assume_training_camera: bool = False) -> dic
         rows["best_constant"] = predict_everywhere(baselines.best_m)
     if checkpoint and checkpoint.has_head:
         network = whole_network(checkpoint).to(startup.accelerator.device)
-        base = predict_with_network(network, assume_training_camera=assume_training_camera)
+        # Where no frame has a camera, one scale is fitted to what a canonical base predicts for its own lens.
+        assume = assume_training_camera or startup.camera.camera is None
+        base = predict_with_network(network, assume_training_camera=assume)
         if checkpoint.kind == "metric":
             rows["base"] = base
         # In a relative run there is no fit; the protocol aligns the base.

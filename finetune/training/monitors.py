@@ -48,8 +48,8 @@ class PredictionSpread(NamedTuple):
 def measure_spread(prediction: NDArray[np.floating], max_depth_m: float | None) -> PredictionSpread:
     """
     Args:
-        prediction: of any shape: meters, or inverse depth where ``max_depth_m`` is None, which then has no upper end.
-        max_depth_m: the largest depth the head can predict.
+        prediction: of any shape.
+        max_depth_m: the largest depth the head can predict, meters; None where it has no upper end.
     """
     low, high = np.percentile(prediction, (1, 99))
     at_zero = np.mean(prediction <= AT_END_SHARE * (max_depth_m or 0.0))
@@ -63,7 +63,7 @@ def watch_predictions(predict: PredictFunction, network: DepthModel, seen: list[
     def watching(asked: Sequence[PredictionRequest]) -> list[NDArray[np.floating]]:
         predictions = predict(asked)
         for request, prediction in zip(asked, predictions, strict=True):
-            max_depth_m = network.max_depth_m
+            max_depth_m = network.end_m
             if max_depth_m and network.camera is not None and network.camera.is_canonical and request.focal_px:
                 max_depth_m *= network.camera.meters_factor(request.focal_px)
             seen.append(measure_spread(prediction, max_depth_m))
@@ -137,7 +137,7 @@ class Monitors:
 
     Attributes:
         metric: by which ``best/`` is chosen.
-        max_depth_m: the end of the head's range, meters; None for a relative head.
+        max_depth_m: the end of the head's range, meters; None for a head without an end.
         warmup_steps: before them the rate is too small to ask whether weights move.
         movement: of the main process; None in the others.
         lasting: sentences about the data, without a full stop, that hold for the whole run.

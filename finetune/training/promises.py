@@ -31,6 +31,7 @@ def require_exports(recipe: Recipe, startup: Startup | None = None) -> None:
                     f"format {name} cannot hold the camera that a model of data.camera.mode canonical needs. Remove "
                     f"it, and write it for one camera afterwards: finetune export RUN --to {name} --for-camera FX."
                 )
+            exporter.require_activation(name, recipe.model.head_activation)
             exporter.require_writable(recipe.model.head_max_depth_m, adapters=recipe.model.train == "lora")
             if startup:
                 # The run exports for images of the size of the first validation frame.

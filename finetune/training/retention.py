@@ -199,8 +199,7 @@ def measure_kept_by(
 def _compare(checkpoint: Checkpoint, device: torch.device) -> ComparedNetwork:
     network = whole_network(checkpoint).to(device)
     # One focal length scales a whole prediction, which changes no order and is aligned away.
-    kind: Kind = "relative" if network.max_depth_m is None else "metric"
-    return ComparedNetwork(predict_with_network(network, assume_training_camera=True), kind)
+    return ComparedNetwork(predict_with_network(network, assume_training_camera=True), network.kind)
 
 
 def _measure(

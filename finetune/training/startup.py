@@ -195,9 +195,15 @@ def make_model(recipe: Recipe, checkpoint: Checkpoint | None, camera: RunCamera)
     """The model before its last layer is solved for, and where its weights come from."""
     options = recipe.model
     if checkpoint is None:
-        model = draw_model(options.encoder, camera.head_max_depth_m, recipe.seed, camera=camera.camera)
+        model = draw_model(
+            options.encoder,
+            camera.head_max_depth_m,
+            recipe.seed,
+            camera=camera.camera,
+            activation=options.head_activation,
+        )
         return model, Origin(details=(f"{options.encoder}: every weight drawn from seed {recipe.seed}",))
-    decoder_init = resolve_decoder_init(options.decoder_init, options.head, checkpoint.kind)
+    decoder_init = resolve_decoder_init(options, checkpoint)
     if options.on_max_depth == "rescale" and decoder_init != "keep":
         raise FinetuneError(
             f"{recipe.where('model.on_max_depth')}: model.on_max_depth is rescale, but {checkpoint.source} is "
@@ -211,6 +217,7 @@ def make_model(recipe: Recipe, checkpoint: Checkpoint | None, camera: RunCamera)
         seed=recipe.seed,
         where=recipe.where("model.max_depth_m" if options.head == "metric" else "model.head"),
         rescale=options.on_max_depth == "rescale",
+        activation=options.head_activation,
     )
     model.camera = camera.camera
     described = (
@@ -220,7 +227,12 @@ def make_model(recipe: Recipe, checkpoint: Checkpoint | None, camera: RunCamera)
     rescaled = _note_rescaling(checkpoint, decoder_init, camera.head_max_depth_m)
     return model, Origin(
         loaded=LOADED[decoder_init],
-        notes=(*checkpoint.notes, *rescaled, *_note_other_size(recipe, checkpoint, decoder_init)),
+        notes=(
+            *checkpoint.notes,
+            *rescaled,
+            *_note_missing_lens(checkpoint, camera),
+            *_note_other_size(recipe, checkpoint, decoder_init),
+        ),
         details=(described,),
     )
 
@@ -236,9 +248,21 @@ def _note_frozen_encoder(recipe: Recipe, model: DepthModel) -> tuple[str, ...]:
     )
 
 
+def _note_missing_lens(checkpoint: Checkpoint, camera: RunCamera) -> tuple[str, ...]:
+    """A note on the rows of a base that predicts meters of its own lens, if no training frame has a camera."""
+    if checkpoint.camera is None or not checkpoint.camera.is_canonical or camera.camera is not None:
+        return ()
+    return (
+        f"{checkpoint.source} predicts meters of a lens of {checkpoint.camera.focal_px:.4g} px, and data.train has no "
+        "intrinsics: the rows base and base_fitted_scale take every frame for one of that lens",
+    )
+
+
 def _note_rescaling(checkpoint: Checkpoint, decoder_init: str, max_depth_m: float | None) -> tuple[str, ...]:
     """A note that a metric base's predictions are scaled, if they are."""
-    if decoder_init != "keep" or not checkpoint.max_depth_m or max_depth_m in (None, checkpoint.max_depth_m):
+    if checkpoint.activation == "exp" or decoder_init != "keep":
+        return ()
+    if not checkpoint.max_depth_m or max_depth_m in (None, checkpoint.max_depth_m):
         return ()
     assert max_depth_m is not None
     return (
@@ -275,12 +299,12 @@ def _fit_to_pixels(
     kind = checkpoint.kind if checkpoint and checkpoint.has_head else None
     if checkpoint and _is_kind_in_doubt(checkpoint) and "checkpoint_kind" not in recipe.data.accept:
         require_kind(pixels, checkpoint.kind, checkpoint.source, recipe.where("model.checkpoint_kind"))
-    if options.head == "relative":
+    if options.head != "metric":
         return None, None, pixels.skipped
     assert model.max_depth_m is not None
     solved = None
-    if resolve_decoder_init(options.decoder_init, options.head, kind) == "calibrated":
-        solve_last_layer(model.head.last, pixels, model.max_depth_m)
+    if resolve_decoder_init(options, checkpoint) == "calibrated":
+        solve_last_layer(model.head.last, pixels, model.max_depth_m, model.activation)
         solved = {name: tensor.clone() for name, tensor in model.head.last.state_dict().items()}
     # The range of the first protocol, which also chooses best/.
     protocol, *_ = make_protocols(recipe)
@@ -292,10 +316,7 @@ def with_auto_resolved(
     recipe: Recipe, checkpoint: Checkpoint | None, mixed_precision: str, camera: RunCamera
 ) -> Recipe:
     """The recipe as it runs: what each ``auto`` came to is written out."""
-    kind = checkpoint.kind if checkpoint else None
-    of_model: dict[str, Any] = {
-        "decoder_init": resolve_decoder_init(recipe.model.decoder_init, recipe.model.head, kind)
-    }
+    of_model: dict[str, Any] = {"decoder_init": resolve_decoder_init(recipe.model, checkpoint)}
     if checkpoint:
         of_model |= {"checkpoint_version": checkpoint.version, "encoder": checkpoint.encoder}
     if checkpoint and checkpoint.has_head:

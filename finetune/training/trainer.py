@@ -241,7 +241,7 @@ class Trainer:
         with self.accelerator.accumulate(self.model):
             pred, features = self._losses.predict(self.model, self.normalize(batch.image))
             share = self._losses(batch, pred, features, of_counts)
-            if self.network.kind == "relative":
+            if self.network.kind != "metric":
                 self._output += measure_output(pred)
             self.accelerator.backward((share * self._weights).sum())
         return share.detach() / self.recipe.run.accumulate
@@ -281,7 +281,7 @@ class Trainer:
             terms=values[:-1],
             grad_norm=values[-1],
             head_gradient_norm=head_gradient_norm,
-            output=(mean, spread) if self.network.kind == "relative" else None,
+            output=(mean, spread) if self.network.kind != "metric" else None,
         )
         if all(map(math.isfinite, values)):
             self._skipped = 0

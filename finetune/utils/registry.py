@@ -32,6 +32,7 @@ LOSSES = {
 CHECKPOINTS = {
     "native": "finetune.models.checkpoints.native:Native",
     "official": "finetune.models.checkpoints.official:Official",
+    "depth_anything_3": "finetune.models.checkpoints.depth_anything_3:DepthAnything3",
     "huggingface": "finetune.models.checkpoints.huggingface:HuggingFace",
     "dinov2": "finetune.models.checkpoints.dinov2:DinoV2",
     "dinov2_transformers": "finetune.models.checkpoints.dinov2_transformers:DinoV2Transformers",

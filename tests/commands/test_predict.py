@@ -121,9 +121,14 @@ def test_a_relative_model_writes_no_meters(relative: str, tmp_path: Path, capsys
 
 
 def test_near_is_blue_in_a_relative_preview_as_in_a_metric_one(tmp_path: Path) -> None:
-    from finetune.inference.outputs import write_inverse
+    from finetune.inference.outputs import write_relative
 
-    write_inverse(np.array([[1.0, 3.0]], np.float32).repeat(40, 0).repeat(20, 1), tmp_path / "a")
+    prediction = np.array([[1.0, 3.0]], np.float32).repeat(40, 0).repeat(20, 1)
+    write_relative(prediction, tmp_path / "a", "relative")
+    # The same numbers are the other way round where they are depth.
+    write_relative(prediction[:, ::-1], tmp_path / "b", "relative_depth")
+    assert (tmp_path / "a_preview.png").read_bytes() == (tmp_path / "b_preview.png").read_bytes()
+    assert {path.name for path in tmp_path.glob("*.npy")} == {"a_inverse.npy", "b_relative.npy"}
     preview = cv2.cvtColor(cv2.imread(str(tmp_path / "a_preview.png")), cv2.COLOR_BGR2RGB)
     blue, red = colorize(np.array([[0.0, 1.0]]), 0.0, 1.0)[0]
     assert preview[0, 0].tolist() == red.tolist()

@@ -4,6 +4,7 @@ import pytest
 from finetune.evaluation.alignment import (
     InverseFit,
     fit_constant_abs_rel,
+    fit_depth_abs_rel,
     fit_depth_least_squares,
     fit_inverse_abs_rel,
     fit_inverse_least_squares,
@@ -24,6 +25,19 @@ def test_an_exact_line_comes_back() -> None:
     relative = np.linspace(0.1, 5, 50)
     fit = fit_inverse_abs_rel(relative, 1 / (0.2 * relative + 0.15), np.ones(50), **RANGE_M)
     assert (fit.scale, fit.shift) == pytest.approx((0.2, 0.15), rel=1e-6)
+
+
+def test_an_exact_line_of_depth_comes_back_although_a_fifth_is_wrong() -> None:
+    relative = np.linspace(0.1, 5, 500)
+    target_m = 1.5 * relative + 0.4
+    exact = fit_depth_abs_rel(relative, target_m, np.ones(500), **RANGE_M)
+    assert (exact.scale, exact.shift) == pytest.approx((1.5, 0.4), rel=1e-5)
+    target_m[::5] = 8.0
+    fit = fit_depth_abs_rel(relative, target_m, np.ones(500), **RANGE_M)
+    assert (fit.scale, fit.shift) == pytest.approx((1.5, 0.4), rel=1e-3)
+    # 1.5 * 2 + 0.4, and both ends of the range
+    assert fit.depth_m(np.array([2.0, -9.0, 90.0]), 0.1, 10.0) == pytest.approx([3.4, 0.1, 10.0], rel=1e-3)
+    assert fit_depth_abs_rel(np.ones(3), np.array([1.0, 2.0, 8.0]), np.ones(3), **RANGE_M).scale == 0.0
 
 
 def test_a_fifth_of_wrong_pixels_does_not_tilt_the_line() -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from finetune.data.preprocessing import Preprocessing
-from finetune.evaluation.alignment import InverseFit
+from finetune.evaluation.alignment import DepthFit, InverseFit
 from finetune.evaluation.baselines import LabeledPixels, collect_labeled_pixels, fit_baselines, require_kind
 from finetune.models.depth_model import DepthModel
 from finetune.utils.errors import CheckpointError, DataError
@@ -29,6 +29,14 @@ def test_relative_base_gets_one_line_in_inverse_depth_and_the_constant_is_the_me
     assert baselines.median_m == pytest.approx(np.median(DEPTH_M), rel=1e-6)
     assert baselines.base_depth_m(3 / DEPTH_M + 1, 0.1, 10.0) == pytest.approx(DEPTH_M, rel=1e-4)
     assert baselines.base_depth_m(np.array([-50.0]), 0.1, 10.0) == pytest.approx([10.0])
+
+
+def test_a_base_of_relative_depth_gets_one_line_in_depth() -> None:
+    baselines = fit_baselines(labeled(0.2 * DEPTH_M + 1, DEPTH_M), "relative_depth", **RANGE_M)
+    assert isinstance(baselines.base, DepthFit)
+    assert (baselines.base.scale, baselines.base.shift) == pytest.approx((5.0, -5.0), rel=1e-3)
+    assert baselines.base_depth_m(0.2 * DEPTH_M + 1, 0.1, 10.0) == pytest.approx(DEPTH_M, rel=1e-3)
+    assert "with one scale and shift" in str(baselines)
 
 
 def test_each_image_counts_once_however_few_pixels_it_has() -> None:
@@ -60,7 +68,9 @@ def test_metric_base_gets_one_factor() -> None:
     assert baselines.base_depth_m(np.array([1.0, 100.0]), 0.1, 10.0) == pytest.approx([2.0, 10.0])
 
 
-@pytest.mark.parametrize(("kind", "other"), [("relative", "metric"), ("metric", "relative")])
+@pytest.mark.parametrize(
+    ("kind", "other"), [("relative", "metric"), ("metric", "relative"), ("relative_depth", "relative")]
+)
 def test_the_wrong_sign_stops_and_names_the_other_kind(kind: Kind, other: str) -> None:
     right = labeled(1 / DEPTH_M if kind == "relative" else DEPTH_M, DEPTH_M)
     wrong = labeled(DEPTH_M if kind == "relative" else 1 / DEPTH_M, DEPTH_M)

@@ -105,6 +105,16 @@ def test_a_prediction_that_is_turned_around_is_scored_as_a_constant() -> None:
     assert constant == pytest.approx(np.full((1, 3), 12 / 7))  # the mean inverse is 7/12
 
 
+def test_relative_depth_gets_its_scale_and_shift_in_depth() -> None:
+    protocol = Protocol(name="plain+align=scale_shift", min_depth_m=0.1, max_depth_m=10.0, kind="relative_depth")
+    target_m = np.array([[1.0, 2.0, 4.0]], np.float32)
+    for scale, shift in ((1.0, 0.0), (30.0, 5.0), (0.01, -2.0)):
+        assert protocol.depth_m(scale * target_m + shift, target_m, EVERYWHERE) == pytest.approx(target_m, rel=1e-4)
+    # Turned around it is scored as a constant, the mean.
+    assert protocol.depth_m(1 / target_m, target_m, EVERYWHERE) == pytest.approx(np.full((1, 3), 7 / 3))
+    assert protocol.to_mapping()["answers"] == "relative depth"
+
+
 def test_the_record_says_what_is_fitted() -> None:
     assert PLAIN.to_mapping()["alignment"] == "none"
     assert "inverse depth" in ALIGNED.to_mapping()["alignment"]

@@ -19,12 +19,13 @@ from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.files import read_depth, read_image
 from finetune.data.readers.scenes import Scenes
 from finetune.inference.inputs import find_inputs
-from finetune.inference.outputs import inverse_preview, spread_range
+from finetune.inference.outputs import relative_preview, spread_range
 from finetune.inference.point_cloud import point_cloud
 from finetune.inference.predictor import load_model
 from finetune.inference.video import CODEC
 from finetune.reporting.images import colorize
 from finetune.utils.errors import FinetuneError
+from finetune.utils.kinds import Kind
 from tests.commands.test_predict import names, picture, write_image
 from tests.conftest import ROOT
 from tests.small_models import write_model
@@ -219,7 +220,7 @@ def test_a_relative_model_takes_the_range_of_each_image(tmp_path: Path, capsys: 
     assert main([relative, str(write_image(tmp_path / "a.png")), "--output", str(out), "--range", "auto"]) == 0
     inverse = np.load(out / "a_inverse.npy")
     far, near = np.percentile(inverse, (2, 98)).tolist()
-    assert (read_image(out / "a_preview.png")[:30] == inverse_preview(inverse, (far, near))[:30]).all()
+    assert (read_image(out / "a_preview.png")[:30] == relative_preview(inverse, "relative", (far, near))[:30]).all()
     assert f"go from {far:.4g} to {near:.4g} relative" in capsys.readouterr().out
 
 
@@ -573,11 +574,11 @@ def test_a_relative_video_is_a_preview_in_the_range_of_its_first_frame(
     video = write_video(tmp_path / "v.mp4", 3)
     seen: list[tuple[np.ndarray, Any]] = []
 
-    def watched(inverse: np.ndarray, ends: Any = None) -> np.ndarray:
+    def watched(inverse: np.ndarray, kind: Kind, ends: Any = None) -> np.ndarray:
         seen.append((inverse, ends))
-        return inverse_preview(inverse, ends)
+        return relative_preview(inverse, kind, ends)
 
-    monkeypatch.setattr("finetune.inference.batch.inverse_preview", watched)
+    monkeypatch.setattr("finetune.inference.batch.relative_preview", watched)
     assert main([relative, str(video), "--output", str(tmp_path / "out")]) == 0
     assert len(frames_of(tmp_path / "out" / "v_preview.mp4")[0]) == len(seen) == 3
     ends = [(float(inverse.min()), float(inverse.max())) for inverse, _ in seen]
@@ -587,8 +588,8 @@ def test_a_relative_video_is_a_preview_in_the_range_of_its_first_frame(
 
 def test_a_relative_preview_keeps_to_the_ends_it_is_given() -> None:
     inverse = np.array([[1.0, 2.0], [3.0, 4.0]], np.float32).repeat(20, 0).repeat(20, 1)
-    assert (inverse_preview(inverse) == inverse_preview(inverse, (1.0, 4.0))).all()
-    assert (inverse_preview(inverse)[:40] != inverse_preview(inverse, (0.0, 8.0))[:40]).any()
+    assert (relative_preview(inverse, "relative") == relative_preview(inverse, "relative", (1.0, 4.0))).all()
+    assert (relative_preview(inverse, "relative")[:40] != relative_preview(inverse, "relative", (0.0, 8.0))[:40]).any()
 
 
 def test_a_relative_model_has_no_range_in_meters(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -134,7 +134,7 @@ def test_a_wrong_image_names_the_fix(tmp_path: Path, image: Any, fix: str) -> No
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"kind": "meters"}, ValueError, "expected auto, relative or metric"),
+        ({"kind": "meters"}, ValueError, "expected one of auto, relative, metric, relative_depth"),
         ({"max_depth_m": -1.0}, ValueError, "a positive number"),
         ({"max_depth_m": 5.0}, CheckpointError, "has max depth 10 m, max_depth_m says 5. Leave max_depth_m out"),
         ({"kind": "relative"}, CheckpointError, "is metric, kind says relative. Set kind to auto"),

@@ -86,9 +86,9 @@ def test_a_precision_is_that_of_products_whatever_is_around_it() -> None:
 def test_a_difference_is_said_in_meters_or_as_a_share() -> None:
     full = np.array([[1.0, 2.0, 4.0]])
     found = np.array([[1.0, 2.25, 5.0]])
-    assert describe_difference("bf16", found, full, metric=True) == (
+    assert describe_difference("bf16", found, full, "metric") == (
         "bf16 differs from float32 by 0.25 m in the median and by 1 m at most"
     )
-    assert describe_difference("fp16", found, full, metric=False) == (
+    assert describe_difference("fp16", found, full, "relative") == (
         "fp16 differs from float32 by at most 0.25 of the largest inverse depth"
     )

@@ -344,6 +344,43 @@ def test_what_a_relative_head_cannot_start_from(tmp_path: Path, override: str, e
     assert found == f"command line: {expected}"
 
 
+RELATIVE_DEPTH = RELATIVE.replace("head: relative", "head: relative_depth")
+
+
+def test_a_recipe_of_relative_depth(tmp_path: Path) -> None:
+    recipe = load(tmp_path, RELATIVE_DEPTH)
+    assert recipe.protocols == ("plain+align=scale_shift",)
+    assert (recipe.model.head_max_depth_m, recipe.model.head_activation) == (None, "exp")
+    assert load(tmp_path, recipe_text(recipe)) == recipe
+    losses = load(tmp_path, MINIMAL, "model.head=relative_depth").loss
+    assert [term.kind for term in losses] == ["ssi", "gradient"]
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("loss.0.kind=l1", "loss.0.kind is 'l1' and model.head is 'relative_depth' (x.yaml:3); expected a loss wit"),
+        ("evaluation.protocols=[plain]", "evaluation.protocols is ['plain'] and model.head is 'relative_depth' "
+         "(x.yaml:3); expected protocols that align, such as [plain+align=scale_shift]."),
+        ("data.train.0.out_of_range=ceiling", "model.max_depth_m is null and data.train.0.out_of_range is 'ceiling'"),
+        ("data.camera.mode=canonical", "data.camera.mode is 'canonical' and model.head is 'relative_depth'"),
+        ("model.activation=exp", "model.activation is 'exp' and model.head is 'relative_depth' (x.yaml:3); expected "
+         "sigmoid, its default"),
+    ],
+)  # fmt: skip
+def test_what_a_run_of_relative_depth_cannot_have(tmp_path: Path, override: str, expected: str) -> None:
+    found = faults(tmp_path, RELATIVE_DEPTH, override)
+    assert len(found) == 1
+    assert expected in found[0]
+
+
+def test_an_exponential_has_no_max_depth_to_rescale(tmp_path: Path) -> None:
+    recipe = load(tmp_path, SMALL, "model.activation=exp")
+    assert (recipe.model.head_activation, recipe.model.head_max_depth_m) == ("exp", 10.0)
+    (found,) = faults(tmp_path, SMALL, "model.activation=exp", "model.on_max_depth=rescale")
+    assert "model.on_max_depth is 'rescale' and model.activation is 'exp'" in found
+
+
 def test_epochs_instead_of_steps(tmp_path: Path) -> None:
     recipe = load(tmp_path, SMALL, "run.steps=null", "run.epochs=5")
     assert (recipe.run.steps, recipe.run.epochs) == (None, 5)

@@ -1,4 +1,6 @@
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from finetune.models.checkpoints.fill import whole_network
 from finetune.models.checkpoints.load import Checkpoint, read_checkpoint
 from finetune.models.checkpoints.save import save_native
 from finetune.models.depth_model import DepthModel
+from finetune.recipe.schema import ModelOptions
 from finetune.training.head_init import (
     draw_model,
     resolve_decoder_init,
@@ -18,24 +21,34 @@ from finetune.training.head_init import (
     weighted_ridge,
 )
 from finetune.utils.errors import CheckpointError
+from finetune.utils.kinds import Activation, Kind
 from tests.conftest import CHECKPOINT
 
 
-def checkpoint_of(max_depth_m: float | None, path: Path) -> Checkpoint:
-    model = DepthModel("tiny", max_depth_m)
+def checkpoint_of(max_depth_m: float | None, path: Path, **variant: Any) -> Checkpoint:
+    model = DepthModel("tiny", max_depth_m, **variant)
     model.initialise(7)
     save_native(path, model, {})
     return read_checkpoint(str(path))
 
 
-def test_auto_follows_the_head_and_the_kind_of_the_base() -> None:
-    assert resolve_decoder_init("auto", "metric", "relative") == "calibrated"
-    assert resolve_decoder_init("auto", "metric", "metric") == "keep"
-    assert resolve_decoder_init("auto", "relative", "relative") == "keep"
-    assert resolve_decoder_init("auto", "metric", None) == "scratch"
-    assert resolve_decoder_init("auto", "relative", None) == "scratch"
-    assert resolve_decoder_init("auto", "metric", "encoder") == "scratch"
-    assert resolve_decoder_init("scratch", "metric", "relative") == "scratch"
+def resolve(head: Kind, base: Checkpoint | None, **options: Any) -> str:
+    return resolve_decoder_init(ModelOptions(checkpoint=str(CHECKPOINT), head=head, max_depth_m=5.0, **options), base)
+
+
+def test_auto_follows_the_head_and_the_base(tmp_path: Path) -> None:
+    relative = checkpoint_of(None, tmp_path / "relative.safetensors")
+    metric = checkpoint_of(5.0, tmp_path / "metric.safetensors")
+    relative_depth = checkpoint_of(None, tmp_path / "relative_depth.safetensors", activation="exp")
+    exponential = checkpoint_of(1.0, tmp_path / "exponential.safetensors", activation="exp")
+    assert (relative_depth.kind, exponential.kind) == ("relative_depth", "metric")
+    assert resolve("metric", relative) == resolve("metric", relative_depth) == "calibrated"
+    assert resolve("metric", metric) == resolve("metric", exponential, activation="exp") == "keep"
+    assert resolve("metric", exponential) == resolve("metric", metric, activation="exp") == "calibrated"
+    assert resolve("relative", relative) == resolve("relative_depth", relative_depth) == "keep"
+    assert resolve("metric", None) == resolve("relative", None) == "scratch"
+    assert resolve("metric", replace(metric, kind="encoder")) == "scratch"
+    assert resolve("metric", relative, decoder_init="scratch") == "scratch"
 
 
 @pytest.mark.parametrize(
@@ -74,6 +87,24 @@ def test_rescaled_to_twice_the_max_depth_it_answers_exactly_twice_the_depth(tmp_
     image = torch.rand(1, 3, 56, 70, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         assert torch.equal(model.eval()(image), 2 * whole_network(checkpoint)(image))
+
+
+def test_an_exponential_base_keeps_its_predictions_at_any_max_depth(tmp_path: Path) -> None:
+    checkpoint = checkpoint_of(1.0, tmp_path / "base.safetensors", activation="exp")
+    model, _ = start_model(checkpoint, "keep", max_depth_m=10.0, seed=0, where="", activation="exp")
+    image = torch.rand(1, 3, 56, 70, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(model.eval()(image), whole_network(checkpoint)(image), rtol=1e-5, atol=0.0)
+    # ln(1 / 10), the unit of the logarithm
+    moved = model.state_dict()["head.last.bias"] - checkpoint.tensors["head.last.bias"]
+    assert moved.item() == pytest.approx(-2.302585, abs=1e-5)
+
+
+@pytest.mark.parametrize(("own", "other"), [("exp", "sigmoid"), ("sigmoid", "exp")])
+def test_a_last_layer_is_not_kept_for_another_activation(tmp_path: Path, own: Activation, other: Activation) -> None:
+    checkpoint = checkpoint_of(5.0, tmp_path / "base.safetensors", activation=own)
+    with pytest.raises(CheckpointError, match=f"last activation is {own}, model.activation is {other}"):
+        start_model(checkpoint, "keep", max_depth_m=5.0, seed=0, where="", activation=other)
 
 
 def encoder_alone(path: Path) -> Checkpoint:
@@ -140,6 +171,21 @@ def test_a_relative_head_on_a_metric_base_is_refused(tmp_path: Path, decoder_ini
         start_model(checkpoint, decoder_init, max_depth_m=None, seed=0, where="recipe.yaml:4")
 
 
+@pytest.mark.parametrize(("base", "head"), [("relative", "relative_depth"), ("relative_depth", "relative")])
+def test_inverse_depth_and_depth_do_not_start_each_other(tmp_path: Path, base: Kind, head: Kind) -> None:
+    activations: dict[Kind, Activation] = {"relative": "relu", "relative_depth": "exp"}
+    checkpoint = checkpoint_of(None, tmp_path / "base.safetensors", activation=activations[base])
+    found = rf"is {base}, and model\.head is {head}.*Set model\.head: {base} \(recipe\.yaml:4\), or metric"
+    with pytest.raises(CheckpointError, match=found):
+        start_model(checkpoint, "keep", max_depth_m=None, seed=0, where="recipe.yaml:4", activation=activations[head])
+
+
+def test_a_drawn_exponential_starts_at_half_of_max_depth() -> None:
+    image = torch.rand(1, 3, 56, 70, generator=torch.Generator().manual_seed(0))
+    depth_m = draw_model("tiny", 10.0, 0, activation="exp")(image)
+    assert 3.0 < depth_m.min() < depth_m.max() < 8.0
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_drawn_relative_model_is_alive_everywhere(seed: int) -> None:
     image = torch.rand(1, 3, 56, 70, generator=torch.Generator().manual_seed(seed))
@@ -179,3 +225,19 @@ def test_the_last_layer_is_solved_for_depth() -> None:
         -1
     )
     assert np.mean(np.abs(pred_m - depth_m) / depth_m) < 1e-3
+
+
+def test_the_last_layer_of_an_exponential_is_solved_for_log_depth() -> None:
+    generator = np.random.default_rng(0)
+    features = generator.uniform(0, 1, (4000, 32)).astype(np.float32)
+    logits = features @ generator.normal(size=32) * 0.5
+    # Up to 5 times max depth, which a sigmoid could not reach.
+    depth_m = (8.0 * np.exp(logits - logits.max() + np.log(5.0))).astype(np.float32)
+    pixels = LabeledPixels(
+        depth_m=depth_m, prediction=np.zeros(4000, np.float32), image=np.zeros(4000, np.intp), features=features
+    )
+    last = torch.nn.Conv2d(32, 1, 1)
+    solve_last_layer(last, pixels, 8.0, "exp")
+    found = last(torch.from_numpy(features).T.reshape(1, 32, 40, 100)).detach().numpy().reshape(-1)
+    assert np.mean(np.abs(8.0 * np.exp(found) - depth_m) / depth_m) < 1e-3
+    assert depth_m.max() == pytest.approx(40.0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from finetune.models.checkpoints.format import Description, Format
 from finetune.models.checkpoints.sidecar import read_json
-from finetune.models.depth_model import MAX_DEPTH, VERSION
+from finetune.models.depth_model import EXPONENTIAL, MAX_DEPTH, VERSION
 from finetune.utils.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class Adapter(Format):
     @staticmethod
     def to_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors, unchanged; ``merge_into_base`` makes a whole network of them."""
-        return {name: tensor for name, tensor in tensors.items() if name not in (MAX_DEPTH, VERSION)}
+        return {name: tensor for name, tensor in tensors.items() if name not in (MAX_DEPTH, VERSION, EXPONENTIAL)}
 
     @staticmethod
     def from_ours(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

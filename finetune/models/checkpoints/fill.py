@@ -53,6 +53,7 @@ def whole_network(checkpoint: Checkpoint) -> DepthModel:
         version=checkpoint.version,
         position_offset=checkpoint.position_offset,
         camera=checkpoint.camera,
+        activation=checkpoint.activation,
     )
     fill(network, checkpoint, "all")
     # As in training: some processors round convolutions differently in another layout, and the table of a run would

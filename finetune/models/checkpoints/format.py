@@ -16,9 +16,9 @@ class Description:
     """What a weights file, or the files next to it, say about it.
 
     Attributes:
-        says: plain values by the names of our own metadata: ``kind`` (``relative``, ``metric`` or ``encoder``),
-            ``max_depth_m``, ``checkpoint_version``, ``position_offset``, ``preprocessing``, ``base``, ...; empty where
-            there are none.
+        says: plain values by the names of our own metadata: ``kind`` (``relative``, ``relative_depth``, ``metric`` or
+            ``encoder``), ``max_depth_m``, ``activation``, ``checkpoint_version``, ``position_offset``,
+            ``preprocessing``, ``base``, ...; empty where there are none.
         file: the file that has, or would have, these values, as the user can open it.
         tensors: by our names, instead of the file's own.
         notes: sentences to print.

@@ -48,7 +48,7 @@ class HubFile:
         kind: ``encoder`` is one without a decoder.
         encoder: a key of ``ENCODERS``.
         version: ``v1`` or ``v2`` of Depth Anything; None for a bare encoder.
-        max_depth_m: of a metric one, meters.
+        max_depth_m: of a metric one, meters; of an exponential one what an output of 0 stands for.
         license: as its model card has it; None where the card has none.
         caveat: what else is known about its license, to follow the license in a sentence.
         alias: name of the same weights outside of the hub.
@@ -124,6 +124,23 @@ def _metric() -> list[HubFile]:
     return files
 
 
+def _depth_anything_3() -> list[HubFile]:
+    """The two monocular ones of Depth Anything 3, whose network is that of V2; the others are for several views."""
+    kinds: tuple[tuple[str, Kind, float | None], ...] = (("MONO", "relative_depth", None), ("METRIC", "metric", 1.0))
+    return [
+        HubFile(
+            repository=f"depth-anything/DA3{name}-LARGE",
+            files=("config.json", "model.safetensors"),
+            kind=kind,
+            encoder="vitl",
+            version="v2",
+            max_depth_m=max_depth_m,
+            license="Apache-2.0",
+        )
+        for name, kind, max_depth_m in kinds
+    ]
+
+
 def _encoders() -> list[HubFile]:
     """DINOv2 alone, as timm publishes it."""
     sizes = (("small", "vits"), ("base", "vitb"), ("large", "vitl"), ("giant", "vitg"))
@@ -141,7 +158,7 @@ def _encoders() -> list[HubFile]:
     ]
 
 
-HUB_FILES = {entry.repository: entry for entry in (*_relative(), *_metric(), *_encoders())}
+HUB_FILES = {entry.repository: entry for entry in (*_relative(), *_metric(), *_depth_anything_3(), *_encoders())}
 
 
 def published(file_name: str) -> HubFile | None:

@@ -76,14 +76,14 @@ def claim_identity(says: Mapping[str, object], entry: HubFile | None, file: str)
         )
     if kind == "encoder" and max_depth_m is None:
         return CheckpointIdentity(kind="encoder")
-    if kind == "relative" and max_depth_m is None:
-        return CheckpointIdentity(kind="relative", version=version)
+    if kind in ("relative", "relative_depth") and max_depth_m is None:
+        return CheckpointIdentity(kind="relative" if kind == "relative" else "relative_depth", version=version)
     if kind == "metric" and is_depth(max_depth_m):
         return CheckpointIdentity(kind="metric", max_depth_m=float(max_depth_m), version=version)
     raise CheckpointError(
         file,
         f"says kind {shown(kind)} and max_depth_m {shown(max_depth_m)}; expected metric and {MIN_DEPTH_M:g} to "
-        f"{MAX_DEPTH_M:g} meters, or relative and none",
+        f"{MAX_DEPTH_M:g} meters, or relative or relative_depth and none",
         "Export it again from its run folder",
     )
 

@@ -42,7 +42,7 @@ from finetune.models.encoder_specs import ENCODERS, ORIGINAL_OFFSET, TRANSFORMER
 from finetune.models.training_camera import TrainingCamera
 from finetune.utils import registry
 from finetune.utils.errors import CheckpointError, first_line, shown
-from finetune.utils.kinds import KindOption
+from finetune.utils.kinds import Activation, KindOption
 from finetune.utils.paths import expand_path, path_exists
 from finetune.utils.text import count_noun
 
@@ -55,11 +55,13 @@ class Checkpoint:
         source: what the user wrote: a path or a hub id.
         path: the file itself.
         format: a key of ``registry.CHECKPOINTS``.
-        kind: ``relative``, ``metric``, or ``encoder`` for one without a decoder.
+        kind: ``relative``, ``relative_depth``, ``metric``, or ``encoder`` for one without a decoder.
         kind_assumed: nothing says whether it is relative or metric, so ``relative`` is assumed.
         version_assumed: nothing says whether it is V1 or V2, so V2 is assumed.
         encoder: a key of ``ENCODERS``, found by the shapes.
         max_depth_m: of a metric one, meters; None for the others.
+        activation: of the head; ``exp`` of a metric one has no end, and ``max_depth_m`` is what an output of 0 stands
+            for. None for an encoder.
         version: ``v1`` or ``v2`` of Depth Anything.
         position_offset: patches; how its network samples the position embedding.
         input_size: height and width in pixels that it was trained at; None where nothing says it.
@@ -80,6 +82,7 @@ class Checkpoint:
     version_assumed: bool
     encoder: str
     max_depth_m: float | None
+    activation: Activation | None
     version: str
     position_offset: float
     input_size: tuple[int, int] | None
@@ -205,6 +208,7 @@ def _identified(path: Path, contents: _Contents, entry: HubFile | None, caller: 
         version_assumed=assumed.version is not None,
         encoder=encoder,
         max_depth_m=max_depth_m,
+        activation=_activation_in(described, kind),
         version=version,
         position_offset=_offset_in(described),
         input_size=resolve_input_size(described.says, caller.input_size, entry, source, in_brackets, wording),
@@ -338,6 +342,28 @@ def _offset_in(described: Description) -> float:
             "Export it again from its run folder",
         )
     return float(offset)
+
+
+def _activation_in(described: Description, kind: CheckpointKind) -> Activation | None:
+    """
+    Raises:
+        CheckpointError: the file says one that a head of this kind cannot have.
+    """
+    usual: dict[CheckpointKind, tuple[Activation, ...]] = {
+        "encoder": (),
+        "relative": ("relu",),
+        "relative_depth": ("exp",),
+        "metric": ("sigmoid", "exp"),
+    }
+    known = usual[kind]
+    said = described.says.get("activation")
+    # Files from before there was a choice, and those of others, do not say it.
+    found = next((name for name in known if said in (None, name)), None)
+    if found is None and known:
+        raise CheckpointError(
+            described.file, f"says activation {shown(said)}; expected {' or '.join(known)}", "Export it again"
+        )
+    return found
 
 
 def _require_merged(tensors: Mapping[str, Tensor], source: str) -> None:

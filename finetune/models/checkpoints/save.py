@@ -72,6 +72,7 @@ def _described(model: DepthModel, metadata: Mapping[str, object], format_name: s
         "kind": model.kind,
         "encoder": model.encoder_name,
         "max_depth_m": model.max_depth_m,
+        "activation": model.activation,
         "checkpoint_version": model.version,
         "position_offset": model.position_offset,
     }

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from finetune.models.checkpoints.depth_anything_3 import OF_SEVERAL_VIEWS
 from finetune.models.checkpoints.native import FORMAT, VERSION
 from finetune.models.checkpoints.unwrap import (
     Content,
@@ -41,6 +42,13 @@ def select_network(
     Raises:
         CheckpointError: there is none, or several and nothing says which is meant.
     """
+
+    if any(name.endswith(OF_SEVERAL_VIEWS) for name in tensors.by_name):
+        raise CheckpointError(
+            source,
+            "is a Depth Anything 3 for several views, whose network is another one",
+            "Use depth-anything/DA3MONO-LARGE or depth-anything/DA3METRIC-LARGE",
+        )
 
     def format_of(names: Iterable[str]) -> str | None:
         names = list(names)

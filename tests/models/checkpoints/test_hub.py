@@ -110,6 +110,8 @@ def fetched(repository: str, endpoint: str, cache: Path, **environment: str) -> 
         (f"{METRIC}-Outdoor-Large-hf", "model.safetensors", "metric", "vitl", "v2", 80.0, "Apache-2.0"),
         ("LiheYoung/depth-anything-base-hf", "model.safetensors", "relative", "vitb", "v1", None, "Apache-2.0"),
         ("LiheYoung/depth_anything_vitl14", "pytorch_model.bin", "relative", "vitl", "v1", None, None),
+        ("depth-anything/DA3MONO-LARGE", "model.safetensors", "relative_depth", "vitl", "v2", None, "Apache-2.0"),
+        ("depth-anything/DA3METRIC-LARGE", "model.safetensors", "metric", "vitl", "v2", 1.0, "Apache-2.0"),
         ("timm/vit_small_patch14_dinov2.lvd142m", "model.safetensors", "encoder", "vits", None, None, "Apache-2.0"),
     ],
 )
@@ -128,11 +130,11 @@ def test_an_id_of_each_kind(
 
 
 def test_every_id_once_and_with_what_its_kind_needs() -> None:
-    assert len(HUB_FILES) == 28
+    assert len(HUB_FILES) == 30
     for entry in HUB_FILES.values():
         assert is_hub_id(entry.repository)
         assert (entry.max_depth_m is not None) == (entry.kind == "metric")
-        assert ("config.json" in entry.files) == entry.repository.endswith("-hf")
+        assert ("config.json" in entry.files) == (entry.repository.endswith("-hf") or "/DA3" in entry.repository)
     # A metric release says Apache-2.0 even where the relative model below it does not.
     assert "CC-BY-NC-4.0" in HUB_FILES[f"{METRIC}-Hypersim-Large"].caveat
     assert not HUB_FILES[f"{METRIC}-Hypersim-Small"].caveat

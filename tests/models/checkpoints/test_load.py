@@ -131,7 +131,8 @@ def test_max_depth_that_is_none(official: str, kind: str, value: str) -> None:
 @pytest.mark.parametrize("says", ['{"kind": "metric", "max_depth_m": null}', '{"kind": "meters"}', '{"kind": [1]}'])
 def test_kind_and_max_depth_that_do_not_go_together(official: str, says: str) -> None:
     Path(official).with_suffix(".json").write_text(says)
-    assert "expected metric and 0.001 to 100000 meters, or relative and none. Export it again" in refusal(official)
+    expected = "expected metric and 0.001 to 100000 meters, or relative or relative_depth and none. Export it again"
+    assert expected in refusal(official)
 
 
 ROWS = {"protocol": {"name": "plain"}, "rows": {"finetuned": {"abs_rel": 0.1, "rmse": None}}}
@@ -465,6 +466,7 @@ def test_own_file_comes_back_bit_for_bit(tmp_path: Path) -> None:
         "kind": "metric",
         "encoder": "tiny",
         "max_depth_m": 10.0,
+        "activation": "sigmoid",
         "checkpoint_version": "v2",
         "position_offset": 0.1,
         "stored_as": "float32",
