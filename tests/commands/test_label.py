@@ -2,9 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import psutil
 import pytest
 import torch
 
@@ -302,15 +301,16 @@ def test_killed_five_times_a_folder_is_that_of_one_call(relative: str, tmp_path:
     rng = random.Random(processes)
     for _ in range(5):
         done = len(list(out.rglob("rows/**/*.json")))
-        process = subprocess.Popen(
-            launch, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-        )
+        process = psutil.Popen(launch, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         until = done + rng.randint(1, 8)
         while len(list(out.rglob("rows/**/*.json"))) < until:
             assert process.poll() is None
             time.sleep(0.005)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        # torchrun's workers are in process groups of their own.
+        killed = [process, *process.children(recursive=True)]
+        for one in killed:
+            one.kill()
+        psutil.wait_procs(killed)
         assert not (out / "labels.json").exists()
     ended = subprocess.run(launch, cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stderr
