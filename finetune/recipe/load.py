@@ -106,7 +106,7 @@ def _put_losses_of_labels(data: Value, of_recipe: Value, head: str) -> None:
     """
     entries = data.get("train") if isinstance(data, dict) else None
     terms: Sequence[Value] | None = of_recipe if isinstance(of_recipe, list) else None
-    if of_recipe is None and head == "relative":
+    if of_recipe is None and head != "metric":
         wanted: list[Value] = [dict(term) for term in LOSS_OF_RELATIVE_LABELS]
     else:
         wanted = [term for term in terms or () if not (isinstance(term, dict) and term.get("kind") == "gradient")]

@@ -221,6 +221,7 @@ def test_gradient_is_off_for_a_teachers_labels_unless_asked_for(tmp_path: Path) 
     assert losses_of(tmp_path) is None  # silog and l1, as for all
     assert losses_of(tmp_path, "loss=[{kind: silog}, {kind: gradient}]") == [("silog", None)]
     assert losses_of(tmp_path, *RELATIVE) == TRIMMED
+    assert losses_of(tmp_path, "model.head=relative_depth") == TRIMMED
     both = "loss=[{kind: ssi, trim: 0.2}, {kind: gradient, of: aligned}]"
     assert losses_of(tmp_path, *RELATIVE, both) == [("ssi", 0.2)]
     asked = "data.train.0.loss=[{kind: ssi}, {kind: gradient, of: aligned}]"
