@@ -2,9 +2,10 @@
 
     DEPTH_SAMPLES=/path/to/samples python -m tests.benchmarks.lenses --results runs/lenses.jsonl [--seeds 0 1 2]
 
-**Drawn**: rooms of varied size, cameras at 0.4 to 1.8 m, ``--frames`` frames a lens at three focal lengths, drawn as
-they are asked for; tested on other rooms at 0.75 and 1.35 times the median focal length. **Real**: the frames of
-``realsense_lab_seq``, split by place as in ``real_frames.py``; tested as they are and zoomed 1.4 times.
+**Drawn**: rooms of varied size by the script of ``data/room``, one view of each, cameras at 0.4 to 1.8 m, ``--frames``
+frames a lens at three focal lengths; tested on other rooms at 0.75 and 1.35 times the median focal length. The frames
+are drawn once, next to ``--results``. **Real**: the frames of ``realsense_lab_seq``, split by place as in
+``real_frames.py``; tested as they are and zoomed 1.4 times.
 
 Each is trained by a plain recipe and by one with ``data.camera.mode: canonical`` and ``augment.zoom: [1.0, 1.6]``, in
 equal steps. A finished run is a line of ``--results``, and is not run again. Prints AbsRel and |median log ratio| of
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib.util
 import json
 import math
 import os
@@ -27,6 +29,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from finetune.commands.runner import configure_threading
 from tests.benchmarks.real_frames import ROOT, write_lab_recipe
@@ -34,7 +37,12 @@ from tests.benchmarks.real_frames import ROOT, write_lab_recipe
 INPUT_SIZE = (112, 154)
 FOCALS = (0.85, 1.0, 1.2)  # times the median, of the lenses that are trained on
 TESTS = (0.75, 1.35)
+TEST_FRAMES = 40
+# A zoom of 1.6 of such a frame is about as sharp as the network's size.
+FRAME_SIZE = (180, 240)
 MEDIAN_HFOV_DEG = 60.0
+CAMERA_HEIGHT_M, CAMERA_HEIGHT_VARIES_M = 1.1, 0.7
+FIRST_ROOM = 1000  # far from those of data/room
 REAL_ZOOM = 1.4
 ARMS = {"plain": (), "canonical": ("data.camera.mode=canonical", "augment.zoom=[1.0, 1.6]")}
 DRAWN = """\
@@ -52,29 +60,53 @@ export: []
 """
 
 
-def hfov_deg(factor: float) -> float:
-    """Horizontal field of view of a lens so many times as long as the median."""
-    return math.degrees(2 * math.atan(math.tan(math.radians(MEDIAN_HFOV_DEG) / 2) / factor))
+def draw_lens(folder: Path, factor: float, rooms: range) -> None:
+    """Write one view of each room through a lens so many times as long as the median, as ``data/room/make.py`` does."""
+    if (folder / "list.txt").is_file():
+        return
+    spec = importlib.util.spec_from_file_location("make_room", ROOT / "data" / "room" / "make.py")
+    assert spec is not None and spec.loader is not None
+    script: Any = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    height, width = FRAME_SIZE
+    focal_px = factor * width / 2 / math.tan(math.radians(MEDIAN_HFOV_DEG) / 2)
+    script.HEIGHT, script.WIDTH = height, width
+    script.HEIGHT_M, script.HEIGHT_VARIES_M = CAMERA_HEIGHT_M, CAMERA_HEIGHT_VARIES_M
+    script.INTRINSICS = {
+        "width": width,
+        "height": height,
+        "fx": focal_px,
+        "fy": focal_px,
+        "cx": (width - 1) / 2,
+        "cy": (height - 1) / 2,
+    }
+    for name in ("color", "depth"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    lines = [script.write_frame(folder, i, *script.draw_frame(room, 0)) for i, room in enumerate(rooms)]
+    (folder / "intrinsics.json").write_text(json.dumps(script.INTRINSICS))
+    (folder / "list.txt").write_text("".join(lines))
 
 
 def write_drawn_recipe(folder: Path, frames: int) -> Path:
-    """The recipe for drawn rooms; its validation frames are of the two lenses that are not trained on."""
-
-    def entry(seed: int, factor: float, count: int) -> str:
-        degrees = hfov_deg(factor)
-        return (
-            f"{{reader: scenes, seed: {seed}, count: {count}, size: [{INPUT_SIZE[0]}, {INPUT_SIZE[1]}], hfov_deg: "
-            f"[{degrees:.4f}, {degrees:.4f}], camera_height_m: [0.4, 1.8], max_depth_m: 12.0, noise: 0.02}}"
-        )
-
+    """The recipe for drawn rooms, and its frames; validation frames are of the two lenses that are not trained on."""
+    entries: dict[str, list[str]] = {"train": [], "val": []}
+    room = FIRST_ROOM
+    for part, factors, count in (("train", FOCALS, frames), ("val", TESTS, TEST_FRAMES)):
+        for factor in factors:
+            root = folder / f"rooms_{part}_{factor}_{count}"
+            draw_lens(root, factor, range(room, room + count))
+            room += count
+            entries[part].append(
+                f"{{reader: pairs, root: {root}, list: list.txt, meters_per_unit: 0.001, intrinsics: intrinsics.json}}"
+            )
     height, width = INPUT_SIZE
     text = DRAWN.format(
         output=folder / "runs",
         checkpoint=ROOT / "data" / "tiny_relative.safetensors",
         height=height,
         width=width,
-        train=", ".join(entry(100 + i, factor, frames) for i, factor in enumerate(FOCALS)),
-        val=", ".join(entry(200 + i, factor, 40) for i, factor in enumerate(TESTS)),
+        train=", ".join(entries["train"]),
+        val=", ".join(entries["val"]),
     )
     path = folder / "drawn.yaml"
     path.write_text(text)
@@ -103,7 +135,7 @@ def score_drawn(folder: Path, path: Path) -> dict[str, dict[str, float]]:
     (table, *_), _ = evaluate_model(load_recipe(path), load_model(folder / "last"))
     found = {}
     for i, factor in enumerate(TESTS):
-        logs = [image.mean_logs["finetuned"] for image in table.images if image.number // 40 == i]
+        logs = [image.mean_logs["finetuned"] for image in table.images if image.number // TEST_FRAMES == i]
         abs_rel = table.entries[f"data.val.{i}"].rows["finetuned"]["abs_rel"]
         found[f"drawn at {factor} f"] = {"abs_rel": abs_rel, "log_ratio": abs(statistics.median(logs))}
     return found
