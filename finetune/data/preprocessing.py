@@ -13,13 +13,14 @@ from numpy.typing import NDArray
 
 from finetune.data.camera import Camera
 from finetune.data.coded_depth import NUMBERS, look_up
-from finetune.data.readers.image_levels import ImageLevels
+from finetune.data.readers.image_levels import Decode, ImageLevels
 from finetune.data.sample import DepthSample, is_sparse
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH
 from finetune.utils.errors import shown
 
 _LEVELS = "image_levels"
 _ORIENTATION = "orientation"
+_DECODE = "decode"
 _MAX_COLOR = 1000  # largest mean and std; beyond it all images would look the same
 # Images more than this many times as elongated as the input size have their longer side bounded; see network_size.
 MAX_ELONGATED = 4.0
@@ -44,6 +45,7 @@ class Preprocessing:
         orientation: how the images of training lay: ``upright``, turned as their EXIF tag says, or ``stored``, which is
             said of weights that were written before training turned images. Images without a tag are the same in both.
             Every command turns images upright, whatever the weights say.
+        decode: how JPEG files are decoded: ``full``, or ``reduced``, by ``image_scale``. Arrays are as they are.
     """
 
     input_size: tuple[int, int]
@@ -51,6 +53,7 @@ class Preprocessing:
     std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     image_levels: ImageLevels | None = None
     orientation: Literal["upright", "stored"] = "upright"
+    decode: Decode = "full"
 
     def network_size(self, height: int, width: int) -> tuple[int, int]:
         """
@@ -71,25 +74,50 @@ class Preprocessing:
         down, across = height / self.input_size[0], width / self.input_size[1]
         return max(down, across) / min(down, across)
 
-    def __call__(self, image: NDArray[np.uint8], *, shrink: float = 1.0) -> NDArray[np.float32]:
+    def image_scale(self, height: int, width: int) -> int:
+        """
+        1, 2 or 4: by how much a JPEG file of ``height`` x ``width`` pixels is reduced as it is decoded. What is left is
+        at least as large as the network sees it.
+        """
+        if self.decode == "full":
+            return 1
+        rows, columns = self.network_size(height, width)
+        return next((scale for scale in (4, 2) if height >= scale * rows and width >= scale * columns), 1)
+
+    def __call__(
+        self, image: NDArray[np.uint8], *, shrink: float = 1.0, size: tuple[int, ...] | None = None
+    ) -> NDArray[np.float32]:
         """
         Args:
             image: (H, W, 3) uint8, RGB.
             shrink: at most 1: how many times as large as usual both sides become, to the nearest patch.
+            size: (H, W) of the file of an image that was reduced as it was decoded; None: that of ``image``.
 
         Returns:
             (3, h, w) float32, normalized and not clipped, ``network_size(H, W)`` large.
         """
-        normalized = (self.resize(image, shrink=shrink) - np.array(self.mean)) / np.array(self.std)
+        resized = self.resize(image, shrink=shrink, size=size)
+        normalized = (resized - np.array(self.mean)) / np.array(self.std)
         return np.ascontiguousarray(normalized.transpose(2, 0, 1), dtype=np.float32)
 
-    def resize(self, image: NDArray[np.uint8], *, shrink: float = 1.0) -> NDArray[np.float64]:
+    def resize(
+        self, image: NDArray[np.uint8], *, shrink: float = 1.0, size: tuple[int, ...] | None = None
+    ) -> NDArray[np.float64]:
         """As ``__call__``, before the normalization: (H, W, 3) uint8 -> (h, w, 3), 0 to 1 and a little beyond."""
-        height, width = self.network_size(*image.shape[:2])
+        full_height, full_width = size or image.shape[:2]
+        height, width = self.network_size(full_height, full_width)
         if shrink != 1.0:
             height, width = (_to_patches(shrink * side, PATCH) for side in (height, width))
         # float64, as in the original: float32 is up to 4e-4 off after the division by std.
-        return np.asarray(cv2.resize(image / 255.0, (width, height), interpolation=cv2.INTER_CUBIC), np.float64)
+        pixels = image / 255.0
+        if (full_height, full_width) == image.shape[:2]:
+            return np.asarray(cv2.resize(pixels, (width, height), interpolation=cv2.INTER_CUBIC), np.float64)
+        # By factors: the last row and column may be of pixels that the file does not have.
+        scale = round(full_height / image.shape[0])
+        factors = {"fx": scale * width / full_width, "fy": scale * height / full_height}
+        return np.asarray(cv2.resize(pixels, None, **factors, interpolation=cv2.INTER_CUBIC), np.float64)[
+            :height, :width
+        ]
 
     def focal_px(self, camera: Camera, height: int, width: int) -> float:
         """
@@ -149,6 +177,8 @@ class Preprocessing:
             saved[_LEVELS] = self.image_levels.to_mapping()
         if self.orientation != "stored":
             saved[_ORIENTATION] = self.orientation
+        if self.decode != "full":
+            saved[_DECODE] = self.decode
         return saved
 
     @classmethod
@@ -159,18 +189,21 @@ class Preprocessing:
         Raises:
             ValueError: ``to_mapping`` gives no such mapping.
         """
-        if not isinstance(mapping, Mapping) or set(mapping) - {_LEVELS, _ORIENTATION} != set(_SAVED):
+        if not isinstance(mapping, Mapping) or set(mapping) - {_LEVELS, _ORIENTATION, _DECODE} != set(_SAVED):
             raise ValueError(f"preprocessing is {shown(mapping)}; expected {', '.join(_SAVED)} and nothing else")
         orientation = mapping.get(_ORIENTATION, "stored")
         if orientation not in ("upright", "stored"):
             raise ValueError(f"preprocessing.orientation is {shown(orientation)}; expected upright or stored")
+        decode = mapping.get(_DECODE, "full")
+        if decode not in ("full", "reduced"):
+            raise ValueError(f"preprocessing.decode is {shown(decode)}; expected full or reduced")
         for name, (count, expected, holds) in _SAVED.items():
             values = mapping[name]
             if not isinstance(values, list | tuple) or len(values) != count or not all(map(holds, values)):
                 raise ValueError(f"preprocessing.{name} is {shown(values)}; expected {expected}")
         levels = ImageLevels.from_mapping(mapping[_LEVELS]) if _LEVELS in mapping else None
         saved = {name: tuple(mapping[name]) for name in _SAVED}
-        return cls(**saved, image_levels=levels, orientation=orientation)
+        return cls(**saved, image_levels=levels, orientation=orientation, decode=decode)
 
 
 def _is_color(value: object, least: float = -_MAX_COLOR) -> bool:
@@ -231,11 +264,18 @@ class Window:
         """
         depth_m, valid = self.depth(sample.depth_m, sample.valid) if sample.coded is None else self._decode(sample)
         camera = sample.camera and self.camera(sample.camera)
-        found = sample.changed(image=self.image(sample.image), depth_m=depth_m, valid=valid, camera=camera)
+        image = self._of_image(sample.image_scale).image(sample.image)
+        found = sample.changed(image=image, depth_m=depth_m, valid=valid, camera=camera, image_scale=1)
         if sample.weight is None:
             return found
         # In a dense map ``valid`` alone decides which pixel is selected, so this selects the same ones.
         return found.changed(weight=self.depth(sample.weight, sample.valid)[0])
+
+    def _of_image(self, scale: int) -> Window:
+        """The window in pixels of an image that is so many times smaller."""
+        if scale == 1:
+            return self
+        return replace(self, pixels_down=self.pixels_down / scale, pixels_across=self.pixels_across / scale)
 
     def _decode(self, sample: DepthSample) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
         """``depth`` of a sample that has it as it is stored: pixels are chosen first, and only they become meters."""

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
 
 from finetune.data.readers.bits import Bits
 from finetune.data.readers.channels import DepthChannels
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import FileFault
+
+if TYPE_CHECKING:
+    from finetune.data.preprocessing import Preprocessing
 
 DepthIs = Literal["z", "range", "disparity", "inverse", "affine_inverse", "z_buffer"]
 
@@ -45,6 +49,8 @@ class Reader(ABC):
         disparity_offset_px: added to a stored disparity, pixels; None: nothing is.
         image_levels: black and white of images of more than 8 bits. The run sets it, by ``set_image_levels``; it is no
             option of an entry, since a model sees one kind of image.
+        network: what the network will see of images, which says whether their files are reduced as they are decoded;
+            None: they are not. See ``decoded_for``.
     """
 
     root: str | None = None
@@ -58,6 +64,7 @@ class Reader(ABC):
     depth_key: str | None = None
     disparity_offset_px: float | None = None
     image_levels: ClassVar[ImageLevels | None] = None
+    network: ClassVar[Preprocessing | None] = None
 
     def __init_subclass__(cls, **arguments: object) -> None:
         super().__init_subclass__(**arguments)
@@ -120,6 +127,21 @@ class Reader(ABC):
         Raises:
             RecipeError: the frames are kept with less detail than that needs, which packed ones may be.
         """
+
+    def decoded_for(self, network: Preprocessing) -> Self:
+        """
+        This reader, for frames that a network sees: images are decoded as ``network.decode`` says. Frames that a person
+        or a check looks at are decoded in full.
+
+        Raises:
+            RecipeError: the frames were packed for another kind of decoding.
+        """
+        if network.decode == "full":
+            return self
+        reader = copy.copy(self)
+        # Readers are frozen, and this is no option of theirs, as with their levels.
+        object.__setattr__(reader, "network", network)
+        return reader
 
     def batch(self, indices: Sequence[int]) -> list[DepthSample]:
         """Several frames, in the order asked for, equal to one by one; for readers that are quicker at several."""

@@ -16,7 +16,7 @@ from finetune.utils.errors import DataError
 # Aerial images show 1,400 m. No camera measures beyond this, so a larger number is a typing error.
 MAX_DEPTH_M = 100_000
 # Fields that depth has no part in.
-_KEPT = ("image", "source", "camera", "weight")
+_KEPT = ("image", "source", "camera", "weight", "image_scale")
 _CROSS = np.array([[0, 1, 0], [1, 1, 1], [0, 1, 0]], np.uint8)
 
 
@@ -30,9 +30,11 @@ class DepthSample:
             ``valid`` is True means farther than any measurement, such as sky.
         valid: (H, W) bool, True where depth was measured. It alone says what was measured; a 0 says nothing.
         source: the depth file, or a name by which a person finds the frame; errors name it.
-        camera: intrinsics of the image, when known.
+        camera: intrinsics of the frame, when known, in pixels of its depth map.
         weight: (H, W) float32, 0 or more: how much a valid pixel counts in a loss, relative to the others of its image;
             anything where ``valid`` is False. None: all count the same, as measured ones do.
+        image_scale: 1, 2 or 4: how many pixels of the depth map a pixel of the image is wide and high. Above 1 the
+            image was decoded at a half or a quarter of its size, and is (ceil(H / scale), ceil(W / scale), 3).
 
     Raises:
         DataError: shapes or types differ from the above, or a valid depth is not positive.
@@ -44,6 +46,7 @@ class DepthSample:
     source: str
     camera: Camera | None = None
     weight: NDArray[np.float32] | None = None
+    image_scale: int = 1
     coded: ClassVar[CodedDepth | None] = None  # depth as it is stored, where a ``CodedSample`` still has it
 
     def __post_init__(self) -> None:
@@ -54,6 +57,9 @@ class DepthSample:
                 "Write images as 8-bit color, height x width x 3",
             )
         height, width = self.image.shape[:2]
+        if self.image_scale != 1 and self.depth_m.ndim == 2:
+            of_depth = tuple(-(-side // self.image_scale) for side in self.depth_m.shape)
+            height, width = self.depth_m.shape if of_depth == (height, width) else (height, width)
         if self.depth_m.shape != (height, width) or self.valid.shape != (height, width):
             raise DataError(
                 self.source,
@@ -78,7 +84,7 @@ class DepthSample:
     def of_valid(cls, **fields: Any) -> Self:
         """A sample of all fields that hold what the checks ask for by the way they were made; it is not checked."""
         sample = object.__new__(cls)
-        sample.__dict__.update({"camera": None, "weight": None, **fields})
+        sample.__dict__.update({"camera": None, "weight": None, "image_scale": 1, **fields})
         return sample
 
     def changed(self, **fields: Any) -> DepthSample:
@@ -94,12 +100,27 @@ class DepthSample:
         """The pixels of a window, from row ``top`` and column ``left``; the camera moves along."""
         rows, columns = slice(top, top + height), slice(left, left + width)
         return self.changed(
-            image=self.image[rows, columns],
+            **self._image_window(top, left, height, width),
             depth_m=self.depth_m[rows, columns],
             valid=self.valid[rows, columns],
             weight=None if self.weight is None else self.weight[rows, columns],
-            camera=self.camera and self.camera.cropped(top, left),
         )
+
+    def _image_window(self, top: int, left: int, height: int, width: int) -> dict[str, Any]:
+        """Image and camera of a window. A reduced image is enlarged first if a pixel of it would have to be cut."""
+        scale, image = self.image_scale, self.image
+        if top % scale or left % scale:
+            scale, image = 1, self.full_image()
+        ends = -(-(top + height) // scale), -(-(left + width) // scale)
+        return {
+            "image": image[top // scale : ends[0], left // scale : ends[1]],
+            "image_scale": scale,
+            "camera": self.camera and self.camera.cropped(top, left),
+        }
+
+    def full_image(self) -> NDArray[np.uint8]:
+        """(H, W, 3), the image at the size of the depth map; one that was reduced is enlarged."""
+        return enlarge_image(self.image, self.valid.shape, self.image_scale)
 
 
 class CodedSample(DepthSample):
@@ -137,10 +158,27 @@ class CodedSample(DepthSample):
         if self.coded is None:
             return super().window(top, left, height, width)
         rows, columns = slice(top, top + height), slice(left, left + width)
-        camera = self.camera and self.camera.cropped(top, left)
         weight = None if self.weight is None else self.weight[rows, columns]
         coded = self.coded.window(rows, columns)
-        return self.recoded(coded, image=self.image[rows, columns], camera=camera, weight=weight)
+        return self.recoded(coded, **self._image_window(top, left, height, width), weight=weight)
+
+
+def enlarge_image(image: NDArray[np.uint8], size: tuple[int, ...], scale: int) -> NDArray[np.uint8]:
+    """
+    Args:
+        image: (h, w, 3), decoded at 1 / ``scale`` of its size.
+        size: (height, width) of its file.
+
+    Returns:
+        (height, width, 3), bicubic; the image itself at a scale of 1.
+    """
+    if scale == 1:
+        return image
+    import cv2
+
+    # By factors: the last row and column may be of pixels that the file does not have.
+    enlarged = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    return np.ascontiguousarray(enlarged[: size[0], : size[1]], dtype=np.uint8)
 
 
 def is_sparse(valid: NDArray[np.bool_]) -> bool:

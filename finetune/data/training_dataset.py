@@ -171,7 +171,7 @@ class TrainingSamples(Dataset[TrainingItem]):
             labels: None: labels are the meters that were measured.
             strong: None: labels of a teacher are trained on as measured depth is.
         """
-        self.readers = readers
+        self.readers = [reader.decoded_for(preprocessing) for reader in readers]
         self.mix = WeightedMixSampler(sizes=tuple(len(reader) for reader in readers), weights=tuple(weights), seed=seed)
         self._preprocessing = preprocessing
         self._augmentation = augmentation

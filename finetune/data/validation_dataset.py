@@ -70,7 +70,8 @@ class ValidationSamples(Dataset[ValidationSample]):
                 as long; below 1 all of it, smaller. Measured meters stay.
         """
         self.names = names or [f"data.val.{i}" for i in range(len(readers))]
-        self._readers = readers
+        # The middle of a frame alone has fewer pixels than the rule of reduced decoding counts on.
+        self._readers = readers if zoom > 1.0 else [reader.decoded_for(preprocessing) for reader in readers]
         self._preprocessing = preprocessing
         self._image_crops = tuple(dict.fromkeys(image_crops))
         self._cameras = cameras or CameraOptions()
@@ -98,7 +99,7 @@ class ValidationSamples(Dataset[ValidationSample]):
         views, focals_px = {}, {}
         for crop in self._image_crops:
             view = crop_middle(crop_for_protocol(crop, sample), self._zoom)
-            image = self._preprocessing(view.image, shrink=min(1.0, self._zoom))
+            image = self._preprocessing(view.image, shrink=min(1.0, self._zoom), size=view.valid.shape)
             views[crop] = torch.from_numpy(image)[None], view
             if view.camera is not None:
                 height, width = view.valid.shape

@@ -132,13 +132,13 @@ def collect_labeled_pixels(
     ordered = list(dict.fromkeys([*with_features, *frames]))
     depths, predictions, numbers, features, factors, skipped = [], [], [], [], [], list[str]()
     in_range = DepthRangePolicy(max_depth_m=max_depth_m)
-    for number, found in _readable(readers, ordered, skip_bad=skip_bad, skipped=skipped):
+    for number, found in _readable(readers, ordered, network=preprocessing, skip_bad=skip_bad, skipped=skipped):
         sample = in_range(found)
-        depth_m, valid = preprocessing.whole(*sample.image.shape[:2]).depth(sample.depth_m, sample.valid)
-        pixels = np.flatnonzero(valid)
-        chosen = np.random.default_rng((number,)).permutation(pixels)[:PIXELS_PER_IMAGE]
+        depth_m, valid = preprocessing.whole(*sample.valid.shape).depth(sample.depth_m, sample.valid)
+        chosen = np.random.default_rng((number,)).permutation(np.flatnonzero(valid))[:PIXELS_PER_IMAGE]
+        image = torch.from_numpy(preprocessing(sample.image, size=sample.valid.shape))
         with torch.inference_mode():
-            inputs = base.last_features(torch.from_numpy(preprocessing(sample.image))[None].to(device))
+            inputs = base.last_features(image[None].to(device))
             prediction = base.head(inputs)
         to_meters, to_canonical = _scale_by_lens(base, sample, preprocessing, canonical_px)
         factors.append(np.full(len(chosen), to_canonical, dtype=np.float32))
@@ -174,11 +174,17 @@ def _scale_by_lens(
 
 
 def _readable(
-    readers: Sequence[Reader], frames: Sequence[tuple[int, int]], *, skip_bad: bool, skipped: list[str]
+    readers: Sequence[Reader],
+    frames: Sequence[tuple[int, int]],
+    *,
+    network: Preprocessing,
+    skip_bad: bool,
+    skipped: list[str],
 ) -> Iterator[tuple[int, DepthSample]]:
     """
     Args:
         frames: (reader, frame) pairs.
+        network: what the network sees of an image, and how its file is decoded.
         skip_bad: leave out frames that cannot be read, while they are few.
         skipped: what is wrong with a frame that is left out is added to it.
 
@@ -188,8 +194,9 @@ def _readable(
     Raises:
         FileFault: a frame cannot be read, and may not be skipped or too many were.
     """
+    decoded = [reader.decoded_for(network) for reader in readers]
     for number, (reader, frame) in enumerate(frames):
-        found = try_read(readers[reader], frame)
+        found = try_read(decoded[reader], frame)
         if isinstance(found, DepthSample):
             yield number, found
             continue

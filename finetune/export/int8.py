@@ -174,13 +174,16 @@ class CalibrationInputs:
                 if sample.camera is None:
                     raise _no_camera(sample.source)
                 focal_px = prepare.focal_px(sample.camera, *sample.depth_m.shape)
-            pixels, focal_px = _fit(torch.from_numpy(prepare(sample.image))[None], focal_px, self.size)
+            pixels, focal_px = _fit(
+                torch.from_numpy(prepare(sample.image, size=sample.valid.shape))[None], focal_px, self.size
+            )
             yield make_inputs(pixels.numpy(), focal_px)
 
     @cached_property
     def _frames(self) -> list[tuple[Reader, int]]:
         share = max(1, MAX_IMAGES // len(self.data.train))
-        return [(reader, frame) for reader in self.data.train for frame in evenly_spread(len(reader), share)]
+        readers = [reader.decoded_for(self.predictor.preprocessing) for reader in self.data.train]
+        return [(reader, frame) for reader in readers for frame in evenly_spread(len(reader), share)]
 
 
 def make_inputs(pixels: NDArray[np.float32], focal_px: float | None) -> dict[str, NDArray[Any]]:

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from finetune.data.camera import Camera, CameraOptions
 from finetune.data.readers.exif import guess_camera
-from finetune.data.readers.files import read_image
+from finetune.data.readers.files import ImageFile, read_network_image
 from finetune.inference.confidence import predict_disagreement
 from finetune.inference.input_cameras import find_input_focal_px, listed_camera, require_cameras
 from finetune.inference.inputs import ENDINGS, VIDEO_ENDINGS, Input
@@ -258,7 +258,6 @@ class _Batch:
         self._options = options
         self._plan = plan
         self._network = BatchPredictor(predictor, batch_size=plan.batch_size, flip=options.flip)
-        self._levels = predictor.preprocessing.image_levels
         self._ending = PREDICTION_ENDINGS[predictor.kind]
         self._frame = _FramePrediction(predictor, options, self.notes)
 
@@ -310,7 +309,8 @@ class _Batch:
                 self._finish(*written.popleft(), bar)
 
     def _prepare(self, given: Input) -> NetworkInput:
-        return self._frame.prepare(given, read_image(given.path, upright=True, levels=self._levels))
+        found = read_network_image(given.path, self._predictor.preprocessing)
+        return self._frame.prepare(given, found.full(), found)
 
     def _finish(self, given: Input, written: Future[bool], bar: tqdm) -> None:
         if not written.result():
@@ -417,13 +417,16 @@ class _FramePrediction:
         plain = None if self._options.flip else prediction
         return predict_disagreement(self._predictor, image, focal_px, plain)
 
-    def prepare(self, given: Input, image: NDArray[np.uint8]) -> NetworkInput:
+    def prepare(self, given: Input, image: NDArray[np.uint8], file: ImageFile | None = None) -> NetworkInput:
         """
+        ``file``: what the image was read from, as the network sees it; None: the network sees the image.
+
         Raises:
             ResultError: the camera cannot be that of the image.
         """
         focal_px = self._find_focal_px(given, image) if self._predictor.canonical else None
-        pixels = torch.from_numpy(self._predictor.preprocessing(image))
+        seen = image if file is None else file.pixels
+        pixels = torch.from_numpy(self._predictor.preprocessing(seen, size=image.shape[:2]))
         return NetworkInput(path=given.path, image=image, pixels=pixels, focal_px=focal_px)
 
     def check_lens(self, given: Input, image: NDArray[np.uint8]) -> None:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune.data.reader import set_image_levels
 from finetune.data.readers.exif import guess_camera
-from finetune.data.readers.files import read_image
+from finetune.data.readers.files import read_network_image
 from finetune.data.readers.list_lines import read_rows
 from finetune.evaluation.alignment import fit_log_scale
 from finetune.inference.frame_cameras import UNKNOWN_CAMERAS, FrameCameras
@@ -119,11 +119,11 @@ def predict_labeled_frames(
     set_image_levels([entry.source for entry in entries], predictor.preprocessing.image_levels)
     found = []
     for entry in entries:
-        reader = entry.source
+        reader = entry.source.decoded_for(predictor.preprocessing)
         for frame in evenly_spread(len(reader), max(1, frames // len(entries))):
             sample = reader[frame]
             focal_px = cameras.focal_px(predictor, sample.source, sample.camera, *sample.depth_m.shape)
-            pred_m = predictor.predict_at(sample.image, focal_px)[sample.valid]
+            pred_m = predictor.predict_at(sample.image, focal_px, size=sample.valid.shape)[sample.valid]
             found.append(_compare_pixels(predictor, sample.source, pred_m, sample.depth_m[sample.valid], focal_px))
     return [labeled for labeled in found if labeled.pred_m.size]
 
@@ -159,8 +159,8 @@ def read_known_distances(
         raise FinetuneError(f"{path}: has no distances. Write `image, x, y, meters`, one a line.")
     found = []
     for image_file, of_image in points.items():
-        image = read_image(image_file, upright=True, levels=predictor.preprocessing.image_levels)
-        height, width = image.shape[:2]
+        image = read_network_image(image_file, predictor.preprocessing)
+        height, width = image.size
         for x, y, _, number in of_image:
             if not (0 <= x < width and 0 <= y < height):
                 raise FinetuneError(
@@ -169,7 +169,7 @@ def read_known_distances(
         guessed = None if cameras.options.is_known else guess_camera(image_file, height, width)
         focal_px = cameras.focal_px(predictor, str(image_file), guessed, height, width)
         columns, rows, target_m, _ = zip(*of_image, strict=True)
-        pred_m = predictor.predict_at(image, focal_px)[list(rows), list(columns)]
+        pred_m = predictor.predict_at(image.pixels, focal_px, size=image.size)[list(rows), list(columns)]
         found.append(_compare_pixels(predictor, str(image_file), pred_m, np.array(target_m), focal_px))
     return [labeled for labeled in found if labeled.pred_m.size]
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.preprocessing import Preprocessing
-from finetune.inference.image_input import CameraLike, ImageLike, find_focal_px, to_image_array
+from finetune.inference.image_input import CameraLike, ImageLike, find_focal_px, to_network_image
 from finetune.inference.input_form import InputForm
 from finetune.models.training_camera import TrainingCamera
 from finetune.utils.errors import CheckpointError, FinetuneError, first_line
@@ -136,19 +136,26 @@ class ExportedModel:
             DataError: there is no such file, or it is no image.
             FinetuneError: the camera cannot be that of the image, or the file is for images of another shape.
         """
-        array = to_image_array(image, self.preprocessing.image_levels)
+        found = to_network_image(image, self.preprocessing)
         focal_px = None
         if self.canonical:
             file = image if isinstance(image, str | os.PathLike) else None
-            focal_px = find_focal_px(self, array, camera, file)
-        return self.predict_at(array, focal_px, flip=flip)
+            focal_px = find_focal_px(self, found.size, camera, file)
+        return self.predict_at(found.pixels, focal_px, flip=flip, size=found.size)
 
     def predict_at(
-        self, image: NDArray[np.uint8], focal_px: float | None = None, *, flip: bool = False
+        self,
+        image: NDArray[np.uint8],
+        focal_px: float | None = None,
+        *,
+        flip: bool = False,
+        size: tuple[int, ...] | None = None,
     ) -> NDArray[np.float32]:
-        """As ``predict``, for a focal length at the network's size, pixels; None for a model that needs none."""
-        size = (image.shape[0], image.shape[1])
-        pixels = self.form.prepare(image, self.preprocessing)
+        """As ``predict``, for a focal length at the network's size, pixels; None for a model that needs none. ``size``
+        is the height and width of the file of an image that was reduced as it was decoded."""
+        height, width = size or image.shape[:2]
+        size = height, width
+        pixels = self.form.prepare(image, self.preprocessing, size=size)
         if focal_px is not None:
             focal_px = self.form.focal_px(focal_px, size, self.preprocessing.network_size(*size))
         prediction = resize_bilinear(self.run(pixels, focal_px)[0, 0], size)

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from finetune.data.camera import Camera, camera_of
 from finetune.data.readers.exif import guess_camera
-from finetune.data.readers.files import read_image
+from finetune.data.readers.files import ImageFile, read_image, read_network_image
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.inference.lens_notes import LensModel, explain_lens
 from finetune.models.training_camera import TrainingCamera
@@ -55,12 +55,12 @@ class CameraModel(Protocol):
 
 
 def find_focal_px(
-    model: CameraModel, image: NDArray[np.uint8], camera: CameraLike | None, file: str | os.PathLike[str] | None
+    model: CameraModel, size: tuple[int, int], camera: CameraLike | None, file: str | os.PathLike[str] | None
 ) -> float:
     """
     Args:
         model: a canonical one.
-        image: (H, W, 3).
+        size: height and width of an image, pixels.
         camera: of the image, as for ``Predictor.predict``.
         file: which the image was read from; None if it was not.
 
@@ -73,7 +73,7 @@ def find_focal_px(
         FinetuneError: the camera cannot be that of the image.
     """
     assert model.canonical is not None
-    height, width = image.shape[:2]
+    height, width = size
     if camera is None and file is not None:
         camera = guess_camera(file, height, width)
         if camera is not None:
@@ -104,6 +104,24 @@ def warn_of_lens(model: CameraModel, focal_px: float, stacklevel: int = 3) -> No
     """Warn of a focal length at the network's size that is unlike those of the training."""
     for clause in explain_lens(model.network, focal_px):
         warnings.warn(f"{model.source}: the focal length {clause}", stacklevel=stacklevel)
+
+
+def to_network_image(image: ImageLike, network: Preprocessing) -> ImageFile:
+    """
+    Args:
+        image: as for ``to_image_array``.
+        network: what a network sees of it, and how files are decoded for it; an array is taken as it is.
+
+    Returns:
+        The image, upright.
+
+    Raises:
+        ValueError, DataError: as for ``to_image_array``.
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_network_image(image, network)
+    array = to_image_array(image)
+    return ImageFile(array, (array.shape[0], array.shape[1]))
 
 
 def to_image_array(image: ImageLike, levels: ImageLevels | None = None) -> NDArray[np.uint8]:

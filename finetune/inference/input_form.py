@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.preprocessing import Preprocessing
+from finetune.data.sample import enlarge_image
 from finetune.models.encoder_specs import PATCH
 from finetune.utils.errors import FinetuneError
 from finetune.utils.text import count_noun
@@ -47,14 +48,17 @@ class InputForm:
             frame_size=None if frame is None else (int(frame[0]), int(frame[1])),
         )
 
-    def prepare(self, image: NDArray[np.uint8], preprocessing: Preprocessing) -> NDArray[Any]:
-        """(H, W, 3) uint8 RGB -> one image as the graph takes it, (1, 3, h, w) or (1, h, w, 3)."""
+    def prepare(
+        self, image: NDArray[np.uint8], preprocessing: Preprocessing, *, size: tuple[int, int] | None = None
+    ) -> NDArray[Any]:
+        """(H, W, 3) uint8 RGB -> one image as the graph takes it, (1, 3, h, w) or (1, h, w, 3). ``size`` is that of the
+        file of an image that was reduced as it was decoded."""
         if not self.is_uint8:
-            return preprocessing(image)[None]
+            return preprocessing(image, size=size)[None]
         if self.frame_size is not None:
-            return image[None]
+            return (image if size is None else enlarge_image(image, size, round(size[0] / image.shape[0])))[None]
         # Resized as for the model, and rounded once.
-        return np.clip(np.rint(255 * preprocessing.resize(image)), 0, 255).astype(np.uint8)[None]
+        return np.clip(np.rint(255 * preprocessing.resize(image, size=size)), 0, 255).astype(np.uint8)[None]
 
     @property
     def rounds(self) -> bool:

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from finetune.data.readers.files import read_depth, read_image
+from finetune.data.readers.files import read_depth, read_image, read_network_image
 from finetune.evaluation.ordinal_pairs import AnnotatedImage, PairResult, score_pairs
 from finetune.evaluation.prediction_files import find_prediction_file, require_frame_shape
 from finetune.inference.exported import ExportedModel
@@ -63,10 +63,10 @@ def predict_by_network(predictor: Predictor | ExportedModel) -> PredictImage:
     focal_px = predictor.canonical.focal_px if predictor.canonical else None
 
     def predict(image: AnnotatedImage, file: Path) -> NDArray[np.floating]:
-        pixels = read_image(file, upright=True, levels=predictor.preprocessing.image_levels)
+        found = read_network_image(file, predictor.preprocessing)
         # Before the network takes its time.
-        image.require_inside(*pixels.shape[:2])
-        return predictor.predict_at(pixels, focal_px)
+        image.require_inside(*found.size)
+        return predictor.predict_at(found.pixels, focal_px, size=found.size)
 
     return predict
 

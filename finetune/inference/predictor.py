@@ -16,7 +16,7 @@ from torch import Tensor
 
 from finetune.data.camera import Camera, camera_of
 from finetune.data.preprocessing import Preprocessing
-from finetune.inference.image_input import CameraLike, ImageLike, find_focal_px, to_image_array, warn_of_lens
+from finetune.inference.image_input import CameraLike, ImageLike, find_focal_px, to_network_image, warn_of_lens
 from finetune.inference.point_cloud import PointCloud, point_cloud
 from finetune.models.arithmetic import Precision, autocast_to, without_tf32
 from finetune.models.checkpoints.fill import whole_network
@@ -127,19 +127,26 @@ class Predictor:
             DataError: there is no such file, or it is no image.
             FinetuneError: the camera cannot be that of the image.
         """
-        array = to_image_array(image, self.preprocessing.image_levels)
+        found = to_network_image(image, self.preprocessing)
         focal_px = None
         if self.canonical:
             file = image if isinstance(image, str | os.PathLike) else None
-            focal_px = find_focal_px(self, array, camera, file)
-        return self.predict_at(array, focal_px, flip=flip)
+            focal_px = find_focal_px(self, found.size, camera, file)
+        return self.predict_at(found.pixels, focal_px, flip=flip, size=found.size)
 
     def predict_at(
-        self, image: NDArray[np.uint8], focal_px: float | None, *, flip: bool = False
+        self,
+        image: NDArray[np.uint8],
+        focal_px: float | None,
+        *,
+        flip: bool = False,
+        size: tuple[int, ...] | None = None,
     ) -> NDArray[np.float32]:
-        """As ``predict``, for a focal length at the network's size, pixels; None for a model that needs none."""
-        pixels = torch.from_numpy(self.preprocessing(image))[None]
-        (prediction,) = self.predict_batch(pixels, [(image.shape[0], image.shape[1])], [focal_px], flip=flip)
+        """As ``predict``, for a focal length at the network's size, pixels; None for a model that needs none. ``size``
+        is the height and width of the file of an image that was reduced as it was decoded."""
+        height, width = size or image.shape[:2]
+        pixels = torch.from_numpy(self.preprocessing(image, size=(height, width)))[None]
+        (prediction,) = self.predict_batch(pixels, [(height, width)], [focal_px], flip=flip)
         return prediction
 
     def predict_batch(
@@ -197,13 +204,13 @@ class Predictor:
         """
         if self.kind != "metric":
             raise ValueError(f"{self.source} is relative: it knows no meters, so there are no points")
-        image = to_image_array(image, self.preprocessing.image_levels)
-        height, width = image.shape[:2]
+        found = to_network_image(image, self.preprocessing)
+        height, width = found.size
         camera = camera_of(intrinsics, height, width)
         focal_px = self.preprocessing.focal_px(camera, height, width)
         warn_of_lens(self, focal_px)
-        depth_m = self.predict_at(image, focal_px)
-        return point_cloud(depth_m, image, camera, edge_ratio=edge_ratio, max_points=max_points)
+        depth_m = self.predict_at(found.pixels, focal_px, size=found.size)
+        return point_cloud(depth_m, found.full(), camera, edge_ratio=edge_ratio, max_points=max_points)
 
     def __call__(self, batch: Tensor, focal_px: float | None = None) -> Tensor:
         """

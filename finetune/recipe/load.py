@@ -123,6 +123,9 @@ def _check_detail(recipe: Recipe, checker: Checker) -> None:
     if recipe.augment.strong.is_on and not any(entry.source.has_pseudo_labels for entry in recipe.data.train):
         nobody = "0 for color, blur and cutmix, since no entry of data.train has a teacher's labels (reader pseudo)"
         checker.report(RecipeError("augment.strong", plain_values(recipe.augment.strong), nobody), (), set())
+    from finetune.data.preprocessing import Preprocessing
+
+    network = Preprocessing(input_size=recipe.data.input_size, decode=recipe.data.decode)
     for path, entries in (
         (("data", "train"), recipe.data.train),
         (("data", "val"), recipe.data.val),
@@ -130,6 +133,7 @@ def _check_detail(recipe: Recipe, checker: Checker) -> None:
     ):
         for i, entry in enumerate(entries):
             try:
+                entry.source.decoded_for(network)
                 entry.source.check_detail(recipe.data.input_size, recipe.augment.zoom[1], trains="train" in path)
             except RecipeError as error:
                 checker.report(error, (*path, i), set())

@@ -64,6 +64,7 @@ PATH_KEYS_OF_DATA = (
 # resume point, so that runs of those versions go on.
 LATER_KEYS: Mapping[tuple[str, str], object] = {
     ("data", "camera"): {"mode": "none", "focal_px": "auto"},
+    ("data", "decode"): "full",
     ("augment", "zoom"): [1.0, 1.0],
     ("augment", "strong"): {"color": 0.0, "blur": 0.0, "cutmix": 0.0},
 }

@@ -18,7 +18,7 @@ from pydantic.dataclasses import dataclass
 from finetune.data.checks.findings import Accepted
 from finetune.data.drawn_frames import MAX_DRAWN_FRAMES
 from finetune.data.reader import Reader, set_image_levels
-from finetune.data.readers.image_levels import ImageLevels
+from finetune.data.readers.image_levels import Decode, ImageLevels
 from finetune.data.sample import MAX_DEPTH_M
 from finetune.evaluation.protocol_settings import protocol_settings
 from finetune.losses.base import Reduction
@@ -369,6 +369,10 @@ class DataOptions:
     image_black: float | None = None
     image_white: float | None = None
     image_percentiles: tuple[Percent, Percent] | None = None  # instead of the two, such as [1, 99]
+    # How image files are decoded. reduced: a JPEG that is at least two or four times as large as the network sees it is
+    # decoded at a half or a quarter of its size, which is quicker. It is saved in the weights, and evaluation and
+    # predict read files the same way. An image that Python gives as an array is as it is.
+    decode: Decode = "full"
 
     def __post_init__(self) -> None:
         if self.image_percentiles is not None:

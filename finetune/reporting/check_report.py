@@ -157,9 +157,10 @@ def draw_edges(sample: DepthSample) -> NDArray[np.uint8]:
         (h, w, 3), RGB: the image in gray with jumps of depth in red. Where depth has no edges, measured pixels are
         tinted instead.
     """
-    edges = find_edges(sample.image, sample.depth_m, sample.valid)
-    size = (_WIDTH_PX, max(1, round(sample.image.shape[0] * _WIDTH_PX / sample.image.shape[1])))
-    picture = cv2.resize(sample.image, size, interpolation=cv2.INTER_AREA)
+    image = sample.full_image()
+    edges = find_edges(image, sample.depth_m, sample.valid)
+    size = (_WIDTH_PX, max(1, round(image.shape[0] * _WIDTH_PX / image.shape[1])))
+    picture = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     gray = cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
     picture = np.repeat((gray * 0.8 + 40).clip(0, 255).astype(np.uint8)[..., None], 3, axis=2)
     if edges is None:

@@ -62,7 +62,7 @@ class ShownFrames:
         measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
         return ShownFrame(
             source=sample.source,
-            image=sample.image,
+            image=sample.full_image(),
             target_m=np.where(measured, sample.depth_m, np.float32(0.0)),
             measured=measured,
             usable=usable,

@@ -140,7 +140,7 @@ class RunLog:
             pred_m = evaluation.protocol.depth_m(prediction, sample.depth_m, usable)
             measured = sample.valid & np.isfinite(sample.depth_m)  # sky has no error in meters
             target_m = np.where(measured, sample.depth_m, np.float32(0.0))
-            picture = make_panel(sample.image, target_m, measured, pred_m, self._max_depth_m)
+            picture = make_panel(sample.full_image(), target_m, measured, pred_m, self._max_depth_m)
             self._panels[f"validation/{number}"] = picture
             if self._writer:
                 self._writer.add_image(f"validation/{number}", picture, step, dataformats="HWC")

@@ -268,7 +268,7 @@ def _write_results(run: Run, evaluations: Sequence[Evaluation], frames: ShownFra
     sample = run.validator.samples[0].sample
     for name, target in _find_export_targets(run).items():
         # Forced, because a resumed run ends a second time and finds its own exports.
-        print(export_model(load_model(str(run.folder.path)), name, target, sample.image, force=True))
+        print(export_model(load_model(str(run.folder.path)), name, target, sample.full_image(), force=True))
     print(f"weights: {run.folder.best} (step {run.best.step if run.best else run.step})")
     if warnings:
         print(f"{count_noun(len(warnings), 'warning')}, above")

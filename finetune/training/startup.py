@@ -135,7 +135,9 @@ def warn_without_unit(recipe: Recipe) -> tuple[str, ...]:
 
 def _choose_preprocessing(recipe: Recipe, checkpoint: Checkpoint | None) -> Preprocessing:
     """The preprocessing of the run: the recipe's size, and the colors that the checkpoint was trained with."""
-    wanted = Preprocessing(input_size=recipe.data.input_size, image_levels=recipe.data.image_levels)
+    wanted = Preprocessing(
+        input_size=recipe.data.input_size, image_levels=recipe.data.image_levels, decode=recipe.data.decode
+    )
     said = checkpoint.metadata.get("preprocessing") if checkpoint else None
     if checkpoint is None or said is None:
         return wanted

@@ -225,7 +225,7 @@ def test_text_has_every_default_in_the_order_of_the_sections(tmp_path: Path) -> 
         "accept",
         "val_may_repeat_train",
     ]
-    assert list(mapping["data"]) == [*keys, "image_black", "image_white", "image_percentiles"]
+    assert list(mapping["data"]) == [*keys, "image_black", "image_white", "image_percentiles", "decode"]
     entry = {"root": ".", "list": None, "meters_per_unit": 0.001, "invalid": [0.0], "depth_is": "z", "count": 5}
     assert mapping["data"]["train"] == [
         {"reader": "pairs", **entry, "weight": 1.0, "out_of_range": "ignore", "loss": None}

@@ -98,7 +98,7 @@ def collect_facts(sample: DepthSample, meters_per_unit: float | None = None) -> 
         next_m=next_m,
         constant=measured.size > 1 and not below.size,
         sparse=is_sparse(surface),
-        edges=find_edges(sample.image, sample.depth_m, surface),
+        edges=find_edges(sample.full_image(), sample.depth_m, surface),
         plane=largest_plane(sample.depth_m, surface, sample.camera),
         numbers=recognize_numbers(sample.depth_m, sample.valid, meters_per_unit),
         image_levels=int(np.count_nonzero(np.bincount(sample.image.reshape(-1), minlength=256))),

@@ -9,6 +9,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from finetune.data.coded_depth import CodedDepth, DepthTable
+
 # Units that depth files usually have, meters.
 _USUAL_UNITS = (0.001, 1 / 256, 0.0001, 0.0002, 0.00025, 0.01)
 _MOST = 65535
@@ -31,12 +33,15 @@ class DepthBlock:
 
     def depth_m(self) -> NDArray[np.float32]:
         """(H, W) meters."""
-        if self.meters_per_unit is None:
-            return np.array(self.numbers, dtype=np.float32)
-        import cv2
+        coded = self.coded()
+        return np.array(self.numbers, dtype=np.float32) if coded is None else coded.depth_m()
 
-        # A table of all whole numbers is rounded once, as the reader rounded each pixel, and is the quickest way.
-        return np.asarray(cv2.LUT(self.numbers, _table(self.meters_per_unit, self.has_infinity)), dtype=np.float32)
+    def coded(self) -> CodedDepth | None:
+        """The whole numbers as they are, valid where depth is above 0; None for floats."""
+        if self.meters_per_unit is None:
+            return None
+        numbers = self.numbers.astype(np.uint16, copy=False)
+        return CodedDepth(numbers=numbers, table=_table(self.meters_per_unit, self.has_infinity))
 
 
 def make_depth_block(depth_m: NDArray[np.float32], units: Sequence[float | None]) -> DepthBlock:
@@ -74,9 +79,9 @@ def _as_whole_numbers(depth_m: NDArray[np.float32], unit: float) -> DepthBlock |
 
 
 @lru_cache(maxsize=8)
-def _table(unit: float, has_infinity: bool) -> NDArray[np.float32]:
-    """(1, 65536) meters of each whole number, rounded as ``DepthCoding.to_meters`` does."""
+def _table(unit: float, has_infinity: bool) -> DepthTable:
+    """What each whole number means, rounded once, as ``DepthCoding.to_meters`` does."""
     table = np.multiply(np.arange(_MOST + 1), unit, dtype=np.float64).astype(np.float32)
     if has_infinity:
         table[_MOST] = np.inf
-    return table.reshape(1, -1)
+    return DepthTable(meters=table, measured=table > 0)

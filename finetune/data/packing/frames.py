@@ -14,12 +14,13 @@ from finetune.data.camera import Camera
 from finetune.data.packing.depth_blocks import DepthBlock, make_depth_block
 from finetune.data.packing.zstd import compress, decompress
 from finetune.data.readers.formats import JPEG_SIGNATURE, PNG_SIGNATURE
-from finetune.data.sample import DepthSample
+from finetune.data.sample import CodedSample, DepthSample
 from finetune.utils.errors import DataError, FileFault, ListError
 
 ImageFormat = Literal["jpeg", "png"]
 _ENDINGS: Mapping[ImageFormat, str] = {"jpeg": "jpg", "png": "png"}
 _CAMERA = ("fx_px", "fy_px", "cx_px", "cy_px")
+_SCALE = "image_scale"
 _ABOUT, _DEPTH, _VALID, _WEIGHT = "json", "depth.zst", "valid.zst", "weight.zst"
 # Other kinds take longer to write and are hardly smaller.
 _PNG_LEVEL = 3
@@ -101,6 +102,8 @@ def encode_frame(sample: DepthSample, image: EncodedImage, units: Sequence[float
     }
     if block.has_infinity:
         about["infinity"] = True
+    if sample.image_scale != 1:
+        about[_SCALE] = sample.image_scale
     parts = {_ABOUT: b"", _ENDINGS[image.kind]: image.content, _DEPTH: compress(_little_endian(block.numbers))}
     # For most readers valid is where depth is above 0; then it needs no bytes of its own.
     if not np.array_equal(sample.valid, sample.depth_m > 0):
@@ -134,12 +137,7 @@ def decode_frame(parts: Mapping[str, bytes | memoryview]) -> DepthSample:
             meters_per_unit=about["meters_per_unit"],
             has_infinity="infinity" in about,
         )
-        depth_m = block.depth_m()
-        if _VALID in parts:
-            bits = np.unpackbits(np.frombuffer(decompress(parts[_VALID]), np.uint8), count=depth_m.size)
-            valid = bits.view(np.bool_).reshape(shape)
-        else:
-            valid = depth_m > 0
+        coded = None if _VALID in parts else block.coded()
         weight = None
         if _WEIGHT in parts:
             weight = np.frombuffer(decompress(parts[_WEIGHT]), "<f4").reshape(shape).astype(np.float32)
@@ -147,17 +145,22 @@ def decode_frame(parts: Mapping[str, bytes | memoryview]) -> DepthSample:
         camera = None if about["camera"] is None else Camera(**dict(zip(_CAMERA, about["camera"], strict=True)))
     except (KeyError, TypeError, StopIteration) as error:
         raise ValueError(f"a member is missing: {error}") from error
-    if image.shape[:2] != shape:
+    scale = about.get(_SCALE, 1)
+    if image.shape[:2] != tuple(-(-side // scale) for side in shape):
         raise ValueError("the image has another size than its depth")
+    fields = {"image": image, "source": about["source"], "camera": camera, "weight": weight, "image_scale": scale}
     # Its types and values were checked when it was packed, and the reader compares its checksum.
-    return _CHECKED.changed(
-        image=image, depth_m=depth_m, valid=valid, source=about["source"], camera=camera, weight=weight
-    )
+    if coded is not None:
+        return CodedSample.of_valid(**fields, coded=coded)
+    depth_m = block.depth_m()
+    return DepthSample.of_valid(**fields, depth_m=depth_m, valid=_decode_valid(parts, depth_m))
 
 
-_CHECKED = DepthSample(
-    image=np.zeros((1, 1, 3), np.uint8), depth_m=np.ones((1, 1), np.float32), valid=np.ones((1, 1), np.bool_), source=""
-)
+def _decode_valid(parts: Mapping[str, bytes | memoryview], depth_m: NDArray[np.float32]) -> NDArray[np.bool_]:
+    if _VALID not in parts:
+        return depth_m > 0
+    bits = np.unpackbits(np.frombuffer(decompress(parts[_VALID]), np.uint8), count=depth_m.size)
+    return bits.view(np.bool_).reshape(depth_m.shape)
 
 
 def _decode_image(content: bytes | memoryview) -> NDArray[np.uint8]:

@@ -42,6 +42,7 @@ class PackInfo:
         lossy: how many images are not those that were read, at their size.
         image_levels: black and white by which images were read; None: none were set.
         pseudo_labels: depth is what a teacher predicted.
+        decode: ``data.decode`` of the recipe.
     """
 
     id: str
@@ -54,6 +55,7 @@ class PackInfo:
     lossy: int
     image_levels: Mapping[str, object] | None
     pseudo_labels: bool = False
+    decode: str = "full"
 
     @property
     def is_whole(self) -> bool:
@@ -62,10 +64,13 @@ class PackInfo:
 
     def to_json(self) -> str:
         """The text of its file."""
-        content = {"version": _VERSION, **asdict(self)}
+        values = {"version": _VERSION, **asdict(self)}
+        # Earlier versions do not know these keys.
         if not self.pseudo_labels:
-            del content["pseudo_labels"]  # older versions know no such key
-        return json.dumps(content, indent=1) + "\n"
+            del values["pseudo_labels"]
+        if self.decode == "full":
+            del values["decode"]
+        return json.dumps(values, indent=1) + "\n"
 
     @classmethod
     def from_json(cls, content: bytes, place: str) -> PackInfo:

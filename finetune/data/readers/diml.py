@@ -107,7 +107,9 @@ class Diml(ListedFrames):
         coding = DepthCoding(
             meters_per_unit=_METERS_PER_UNIT, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m
         )
-        sample = read_frame(image_path, depth_path, coding, self._intrinsics, levels=self.image_levels)
+        sample = read_frame(
+            image_path, depth_path, coding, self._intrinsics, levels=self.image_levels, network=self.network
+        )
         if self.scene == "indoor" or self.confidence is None:
             return sample
         confidence = self._read_confidence(Path(depth_path), sample.valid.shape)

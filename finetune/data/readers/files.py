@@ -6,7 +6,7 @@ import math
 import os
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,24 @@ from finetune.data.readers.exr import read_exr
 from finetune.data.readers.formats import EXR_SIGNATURE, JPEG_SIGNATURE, explain_fault
 from finetune.data.readers.image_levels import ImageLevels
 from finetune.data.readers.intrinsics import Intrinsics
-from finetune.data.readers.jpeg import decode_with_warnings, jpeg_is_cut
-from finetune.data.readers.orientation import UPRIGHT, ExifTurns, Turn, orientation_of, turn_like_depth, turn_upright
+from finetune.data.readers.jpeg import decode_with_warnings, jpeg_is_cut, jpeg_size
+from finetune.data.readers.orientation import (
+    TRANSPOSING,
+    UPRIGHT,
+    ExifTurns,
+    Turn,
+    orientation_of,
+    turn_like_depth,
+    turn_upright,
+)
 from finetune.data.readers.pfm import PFM_SIGNATURES, decode_pfm
 from finetune.data.readers.tiff import explain_undecoded, tiff_as_stored, tiff_is_short
-from finetune.data.sample import CodedSample, DepthSample
+from finetune.data.sample import CodedSample, DepthSample, enlarge_image
 from finetune.utils.errors import DataError, RecipeError
 from finetune.utils.paths import read_bytes
+
+if TYPE_CHECKING:
+    from finetune.data.preprocessing import Preprocessing
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm", *ARRAY_SUFFIXES)
 DEPTH_SUFFIXES = (".png", ".tif", ".tiff", ".pgm", ".pfm", ".exr", *ARRAY_SUFFIXES)
@@ -138,9 +149,10 @@ def read_frame(
     intrinsics: Intrinsics | None,
     *,
     levels: ImageLevels | None = None,
+    network: Preprocessing | None = None,
 ) -> DepthSample:
     """The frame in two files, upright. Arguments and errors are those of ``read_stored_frame``."""
-    sample, turn = read_stored_frame(image_path, depth_path, coding, intrinsics, levels=levels)
+    sample, turn = read_stored_frame(image_path, depth_path, coding, intrinsics, levels=levels, network=network)
     return turn.apply(sample)
 
 
@@ -154,6 +166,7 @@ def read_stored_frame(
     along_rays: bool = False,
     levels: ImageLevels | None = None,
     exif_turns: ExifTurns | None = None,
+    network: Preprocessing | None = None,
 ) -> tuple[DepthSample, Turn]:
     """
     Args:
@@ -165,6 +178,7 @@ def read_stored_frame(
             intrinsics. Limits of ``coding`` apply to the distances.
         levels: see ``read_image``.
         exif_turns: what the EXIF tag of an image turns, where sizes do not tell.
+        network: see ``read_image_file``. An image that is brought to the size of its depth map is decoded in full.
 
     Returns:
         The sample as its depth map is stored, and the turn that makes it upright. It has no camera if the lens bends
@@ -173,8 +187,9 @@ def read_stored_frame(
     Raises:
         DataError: a file cannot be decoded, depth has 8 bits, or image, depth and intrinsics differ in size.
     """
+    image = read_image_file(image_path, levels=levels, network=None if reduce_image else network)
     return combine_frame(
-        read_stored_image(image_path, levels=levels),
+        (image.pixels, image.orientation),
         read_depth(depth_path, coding.channels, coding.key),
         image_path,
         depth_path,
@@ -183,6 +198,8 @@ def read_stored_frame(
         reduce_image=reduce_image,
         along_rays=along_rays,
         exif_turns=exif_turns,
+        image_scale=image.scale,
+        image_size=image.size,
     )
 
 
@@ -197,6 +214,8 @@ def combine_frame(
     reduce_image: bool = False,
     along_rays: bool = False,
     exif_turns: ExifTurns | None = None,
+    image_scale: int = 1,
+    image_size: tuple[int, int] | None = None,
 ) -> tuple[DepthSample, Turn]:
     """
     ``read_stored_frame`` for a frame that is decoded already.
@@ -206,28 +225,33 @@ def combine_frame(
         raw: (h, w), as ``read_depth`` gives it.
         image_path, depth_path: where the two come from; errors name them.
         coding, intrinsics, reduce_image, along_rays, exif_turns: see ``read_stored_frame``.
+        image_scale, image_size: see ``ImageFile``; None: the size of the pixels.
 
     Raises:
         DataError: depth has 8 bits, or image, depth and intrinsics differ in size.
     """
     image, orientation = stored_image
+    size = image_size or (image.shape[0], image.shape[1])
     if intrinsics and intrinsics.height is None:
-        intrinsics = replace(intrinsics, height=image.shape[0], width=image.shape[1])
+        intrinsics = replace(intrinsics, height=size[0], width=size[1])
     _require_bits(raw, coding, depth_path)
     image, turn = turn_like_depth(image, orientation, raw.shape, exif_turns, image_path)
-    intrinsics = turn.intrinsics(intrinsics, image.shape[:2])
-    camera = intrinsics.camera_of(image, image_path) if intrinsics else None
+    if turn.done and orientation in TRANSPOSING:
+        size = size[::-1]
+    intrinsics = turn.intrinsics(intrinsics, size)
+    camera = intrinsics.camera_of(size, image_path) if intrinsics else None
     if reduce_image and raw.ndim == 2:
         image, camera = _reduce_image(image, camera, raw.shape)
-    if raw.shape != image.shape[:2]:
+        size = (image.shape[0], image.shape[1])
+    if raw.shape != size:
         raise DataError(
             depth_path,
-            f"depth is {raw.shape[0]}x{raw.shape[1]} (height x width), its image {image_path} is "
-            f"{image.shape[0]}x{image.shape[1]}",
-            _fix_of_sizes(image.shape[:2], raw.shape, reduce_image),
+            f"depth is {raw.shape[0]}x{raw.shape[1]} (height x width), its image {image_path} is {size[0]}x{size[1]}",
+            _fix_of_sizes(size, raw.shape, reduce_image),
         )
     lens = intrinsics.lens if intrinsics else None
-    fields = {"image": image, "source": depth_path, "camera": None if lens else camera}
+    fields: dict[str, Any] = {"image": image, "source": depth_path, "image_scale": image_scale}
+    fields["camera"] = None if lens else camera
     # Sizes were compared, and what is valid is above 0 by its conversion: neither sample needs to be checked.
     coded = None if along_rays else coding.coded(raw)
     if coded is not None:
@@ -316,17 +340,63 @@ def read_stored_image(
     Raises:
         DataError: the file is missing, damaged, or holds something else.
     """
+    found = read_image_file(path, levels=levels)
+    return found.pixels, found.orientation
+
+
+class ImageFile(NamedTuple):
+    """What an image file holds.
+
+    Attributes:
+        pixels: (H, W, 3) uint8, RGB; (ceil(H / scale), ceil(W / scale), 3) where it was reduced.
+        size: (H, W), of the file.
+        orientation: of its EXIF tag; the pixels are not turned.
+        scale: 1, or 2 or 4 where it was decoded at a half or a quarter of its size.
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+    orientation: int = UPRIGHT
+    scale: int = 1
+
+    def turned_upright(self) -> ImageFile:
+        """The image as viewers show it."""
+        size = self.size[::-1] if self.orientation in TRANSPOSING else self.size
+        return ImageFile(turn_upright(self.pixels, self.orientation), size, UPRIGHT, self.scale)
+
+    def full(self) -> NDArray[np.uint8]:
+        """(H, W, 3), the image at the size of its file; one that was reduced is enlarged."""
+        return enlarge_image(self.pixels, self.size, self.scale)
+
+
+def read_image_file(
+    path: str | os.PathLike[str], *, levels: ImageLevels | None = None, network: Preprocessing | None = None
+) -> ImageFile:
+    """
+    Args:
+        path, levels: as for ``read_image``.
+        network: what the network will see of the image, which says whether a JPEG is reduced as it is decoded; None: it
+            is not.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds something else.
+    """
     import cv2
 
-    orientation = UPRIGHT
+    orientation, scale, size = UPRIGHT, 1, None
     if is_array_file(path):
-        pixels = load_array(path, ("rgb", "image"))
+        pixels: NDArray[Any] = load_array(path, ("rgb", "image"))
         if pixels.ndim == 3 and pixels.shape[0] == 3 and pixels.shape[2] not in (1, 3, 4):
             pixels = np.moveaxis(pixels, 0, 2)  # as PyTorch and MATLAB order them
     else:
         data = _read_content(path)
-        pixels = decode_pixels(path, data, cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION)
         orientation = orientation_of(data)
+        flags = cv2.IMREAD_COLOR_RGB | cv2.IMREAD_ANYDEPTH | cv2.IMREAD_IGNORE_ORIENTATION
+        size = jpeg_size(data) if network is not None else None
+        if network is not None and size is not None:
+            scale = _scale_of(network, size, orientation)
+            flags |= {1: 0, 2: cv2.IMREAD_REDUCED_GRAYSCALE_2, 4: cv2.IMREAD_REDUCED_GRAYSCALE_4}[scale]
+        pixels = decode_pixels(path, data, flags)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     known = pixels.dtype in (np.uint8, np.uint16) or (levels is not None and pixels.dtype.kind in "uif")
@@ -342,7 +412,26 @@ def read_stored_image(
     elif pixels.dtype == np.uint16:
         pixels = (pixels.astype(np.uint32) + 128) // 257
     color = np.repeat(pixels, 3, axis=2) if pixels.shape[2] == 1 else pixels[..., :3]
-    return np.ascontiguousarray(color, dtype=np.uint8), orientation
+    content: NDArray[np.uint8] = np.ascontiguousarray(color, dtype=np.uint8)
+    return ImageFile(content, size if scale > 1 and size else (content.shape[0], content.shape[1]), orientation, scale)
+
+
+def read_network_image(path: str | os.PathLike[str], network: Preprocessing) -> ImageFile:
+    """
+    The image in a file, upright, as training and evaluation read it for this network.
+
+    Raises:
+        DataError: the file is missing, damaged, or holds something else.
+    """
+    return read_image_file(path, levels=network.image_levels, network=network).turned_upright()
+
+
+def _scale_of(network: Preprocessing, size: tuple[int, int], orientation: int) -> int:
+    """By how much a JPEG of ``size``, as stored, is reduced for a network."""
+    scale = network.image_scale(*(size[::-1] if orientation in TRANSPOSING else size))
+    # Turned, the last pixels of a side, which are of fewer pixels of the file, might become the first.
+    is_turned = orientation != UPRIGHT
+    return next(part for part in (scale, scale // 2, 1) if part and not (is_turned and any(s % part for s in size)))
 
 
 def read_depth(

@@ -12,7 +12,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.data.camera import Camera
-from finetune.data.readers.files import DepthCoding, read_image, require_depth_range
+from finetune.data.readers.files import DepthCoding, read_image_file, require_depth_range
 from finetune.data.readers.intrinsics import Intrinsics
 from finetune.data.readers.list_lines import read_rows
 from finetune.data.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
@@ -73,17 +73,23 @@ class Hypersim(ListedFrames):
             DataError: a file of this frame cannot be decoded, or is not of the size published.
         """
         image_path, depth_path = self._listing.files(index)
-        image, ray_m = read_image(image_path, levels=self.image_levels), _read_hdf5(depth_path)
-        camera = _INTRINSICS.camera_of(image, image_path)
-        if ray_m.shape != image.shape[:2]:
-            raise DataError(
-                depth_path, f"has {ray_m.shape} distances, its image {image.shape[:2]} pixels", _INTRINSICS.fix
-            )
+        image = read_image_file(image_path, levels=self.image_levels, network=self.network)
+        ray_m = _read_hdf5(depth_path)
+        camera = _INTRINSICS.camera_of(image.size, image_path)
+        if ray_m.shape != image.size:
+            raise DataError(depth_path, f"has {ray_m.shape} distances, its image {image.size} pixels", _INTRINSICS.fix)
         known = np.isfinite(ray_m)
         depth_m = camera.depth_from_ray(np.where(known, ray_m, 0.0).astype(np.float32))
         coding = DepthCoding(meters_per_unit=1.0, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m)
         depth_m, valid = coding.to_meters(depth_m)
-        return DepthSample(image=image, depth_m=depth_m, valid=valid & known, source=depth_path, camera=camera)
+        return DepthSample(
+            image=image.pixels,
+            depth_m=depth_m,
+            valid=valid & known,
+            source=depth_path,
+            camera=camera,
+            image_scale=image.scale,
+        )
 
     @cached_property
     def _listing(self) -> Listing:

@@ -1,13 +1,17 @@
-"""Images of more than 8 bits: which of their numbers become black and which white."""
+"""How image files are read: which numbers of more than 8 bits become black and white, and whether JPEG is reduced."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+# Whether a JPEG that is much larger than the network sees it is decoded at its size, or at a part of it.
+Decode = Literal["full", "reduced"]
 
 
 @dataclass(frozen=True, kw_only=True)

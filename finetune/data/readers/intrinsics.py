@@ -126,16 +126,16 @@ class Intrinsics:
     fix: str = ""
     lens: Lens | None = None
 
-    def camera_of(self, image: NDArray[np.uint8], path: str) -> Camera:
+    def camera_of(self, size: tuple[int, int], path: str) -> Camera:
         """
         Args:
-            image: (H, W, 3).
+            size: height and width of an image, pixels.
             path: its file, named in the error.
 
         Raises:
             DataError: the image has another size, so these focal lengths are not those of its camera.
         """
-        height, width = image.shape[:2]
+        height, width = size
         if (height, width) == (self.height, self.width):
             return self.camera
         assert self.height and self.width, "filled in when the image was read"

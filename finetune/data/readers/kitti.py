@@ -104,7 +104,7 @@ class Kitti(ListedFrames):
             meters_per_unit=_METERS_PER_UNIT, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m
         )
         intrinsics = self._intrinsics_of(index, image_path)
-        sample = read_frame(image_path, depth_path, coding, intrinsics, levels=self.image_levels)
+        sample = read_frame(image_path, depth_path, coding, intrinsics, levels=self.image_levels, network=self.network)
         return sample if self.crop == "none" else crop_kb(sample, fix="Set crop: none, or take larger frames")
 
     def _intrinsics_of(self, index: int, image_path: str) -> Intrinsics | None:

@@ -99,13 +99,15 @@ class NyuV2(ListedFrames):
             return self._apply_border(self._read_labeled(index))
         image_path, depth_path = self._listing.files(index)
         coding = DepthCoding(meters_per_unit=0.001, min_depth_m=self.min_depth_m, max_depth_m=self.max_depth_m)
-        return self._apply_border(read_frame(image_path, depth_path, coding, _INTRINSICS, levels=self.image_levels))
+        return self._apply_border(
+            read_frame(image_path, depth_path, coding, _INTRINSICS, levels=self.image_levels, network=self.network)
+        )
 
     def _read_labeled(self, index: int) -> DepthSample:
         image, depth_m = self._labeled_file.read(self._labeled_frames[index])
         most_m = np.inf if self.max_depth_m is None else self.max_depth_m
         valid = np.isfinite(depth_m) & (depth_m > self.min_depth_m) & (depth_m <= most_m)
-        camera = _INTRINSICS.camera_of(image, self.source(index))
+        camera = _INTRINSICS.camera_of((image.shape[0], image.shape[1]), self.source(index))
         return DepthSample(image=image, depth_m=depth_m, valid=valid, source=self.source(index), camera=camera)
 
     def _apply_border(self, sample: DepthSample) -> DepthSample:

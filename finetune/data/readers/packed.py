@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import zlib
 from functools import cached_property
+from typing import TYPE_CHECKING, Self
 
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
@@ -18,6 +19,9 @@ from finetune.data.packing.zstd import require_zstandard
 from finetune.data.reader import Reader
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import DataError, FinetuneError, ListError, RecipeError
+
+if TYPE_CHECKING:
+    from finetune.data.preprocessing import Preprocessing
 
 _AGAIN = "Copy the shard again, or pack again"
 
@@ -85,6 +89,25 @@ class Packed(Reader):
             )
         if self.image_levels is not None or info.image_levels is not None:
             self._require_levels()
+
+    def decoded_for(self, network: Preprocessing) -> Self:
+        """
+        This reader.
+
+        Raises:
+            RecipeError: images were packed as another ``data.decode`` reads them, or for another size.
+        """
+        info = self._info
+        if (info.decode, info.input_size) == (network.decode, network.input_size) or (
+            info.decode == network.decode == "full"
+        ):
+            return self
+        asked, packed = (
+            f"data.decode: {decode}" + ("" if decode == "full" else f" at data.input_size {size[0]}x{size[1]}")
+            for decode, size in ((network.decode, network.input_size), (info.decode, info.input_size))
+        )
+        expected = f"frames that were packed with {asked}: these were with {packed}; pack again, or change the key"
+        raise RecipeError("root", self.root, expected)
 
     def __len__(self) -> int:
         return self._info.frames

@@ -155,6 +155,7 @@ class Pairs(ListedFrames):
             reduce_image=self.reduce_image,
             along_rays=self.depth_is == "range",
             levels=self.image_levels,
+            network=self.network,
             exif_turns=self.exif_turns,
         )
         return turn.apply(self._apply_masks(self._numbers.to_axis(sample), turn, mask, sky_mask))

@@ -18,7 +18,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.data.reader import DepthIs
-from finetune.data.readers.files import read_depth, read_image, require_depth_range, scale_from_1_to_10
+from finetune.data.readers.files import read_depth, read_image_file, require_depth_range, scale_from_1_to_10
 from finetune.data.readers.intrinsics import Intrinsics, read_intrinsics
 from finetune.data.readers.listing import ListedFrames, Listing, locate, require_file, require_folder
 from finetune.data.sample import DepthSample
@@ -157,8 +157,8 @@ class Pseudo(ListedFrames):
             DataError: a file of this frame cannot be decoded, or sizes differ.
         """
         image_path, label_path = self._listing.files(index)
-        image = read_image(image_path, upright=True, levels=self.image_levels)
-        numbers = _read_map(label_path, image.shape[:2], image_path)
+        image = read_image_file(image_path, levels=self.image_levels, network=self.network).turned_upright()
+        numbers = _read_map(label_path, image.size, image_path)
         valid = numbers != 0
         values = np.multiply(numbers, self._labels.units[index], dtype=np.float64)
         if self._info["kind"] == "relative":
@@ -170,13 +170,21 @@ class Pseudo(ListedFrames):
                 valid &= depth_m <= self.max_depth_m
         weight = None
         if self.min_confidence > 0 or self.confidence_power > 0:
-            disagreement = self._read_disagreement(index, image_path, image.shape[:2])
+            disagreement = self._read_disagreement(index, image_path, image.size)
             if self.min_confidence > 0:
                 valid &= disagreement <= -DISAGREEMENT_UNITS * math.log(self.min_confidence)
             if self.confidence_power > 0:
                 weight = _weights_of(self.confidence_power)[disagreement]
-        camera = None if self._intrinsics is None else self._intrinsics.camera_of(image, image_path)
-        return DepthSample(image=image, depth_m=depth_m, valid=valid, source=label_path, camera=camera, weight=weight)
+        camera = None if self._intrinsics is None else self._intrinsics.camera_of(image.size, image_path)
+        return DepthSample(
+            image=image.pixels,
+            depth_m=depth_m,
+            valid=valid,
+            source=label_path,
+            camera=camera,
+            weight=weight,
+            image_scale=image.scale,
+        )
 
     def _read_disagreement(self, index: int, image_path: str, shape: tuple[int, ...]) -> NDArray[np.uint16]:
         name = self._labels.confidences[index]

@@ -119,7 +119,9 @@ class Tum(ListedFrames):
             max_depth_m=self.max_depth_m,
             bits="rotated" if self._layout.rotated else None,
         )
-        return read_frame(image_path, depth_path, coding, self._intrinsics, levels=self.image_levels)
+        return read_frame(
+            image_path, depth_path, coding, self._intrinsics, levels=self.image_levels, network=self.network
+        )
 
     @property
     def _layout(self) -> RecordingLayout:

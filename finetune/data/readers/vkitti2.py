@@ -79,7 +79,9 @@ class Vkitti2(ListedFrames):
             DataError: a file of this frame cannot be decoded, or sizes differ.
         """
         image_path, depth_path = self._listing.files(index)
-        sample = read_frame(image_path, depth_path, _CODING, self._intrinsics, levels=self.image_levels)
+        sample = read_frame(
+            image_path, depth_path, _CODING, self._intrinsics, levels=self.image_levels, network=self.network
+        )
         return replace(sample, depth_m=np.where(sample.depth_m >= _SKY_M, np.float32(np.inf), sample.depth_m))
 
     @property

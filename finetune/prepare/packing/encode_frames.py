@@ -20,6 +20,7 @@ from finetune.data.packing.frames import (
 )
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader, try_read
+from finetune.data.readers.image_levels import Decode
 from finetune.data.sample import DepthSample
 from finetune.utils.errors import FileFault, FinetuneError
 from finetune.utils.paths import is_file, read_bytes
@@ -36,6 +37,7 @@ class PackFormat:
         images: what images become where their own file cannot be kept.
         quality: of JPEG.
         keeps_faults: a frame that cannot be read is packed as such; else it stops.
+        decode: ``data.decode`` of the recipe.
     """
 
     input_size: tuple[int, int]
@@ -44,13 +46,19 @@ class PackFormat:
     images: ImageFormat
     quality: int
     keeps_faults: bool
+    decode: Decode = "full"
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """What of frames the network of the recipe sees."""
+        return Preprocessing(input_size=self.input_size, decode=self.decode)
 
     def reduce(self, sample: DepthSample) -> DepthSample:
         """The frame as the network sees it at most, or the frame itself where that is no smaller."""
         if not self.reduces:
             return sample
-        height, width = sample.depth_m.shape
-        window = Preprocessing(input_size=self.input_size).whole(height, width)
+        height, width = sample.valid.shape
+        window = self.preprocessing.whole(height, width)
         if self.zoom > 1.0:
             # Selection as in a frame that is not enlarged: this one is smaller than its original.
             window = replace(window.zoomed(self.zoom), single_points=False)
@@ -94,7 +102,7 @@ class FrameEncoder:
         Raises:
             FileFault: the frame cannot be read, and may not be packed as such.
         """
-        found = try_read(self.reader, index)
+        found = try_read(self.reader.decoded_for(self.form.preprocessing), index)
         if isinstance(found, FileFault):
             if not self.form.keeps_faults:
                 raise found
@@ -120,6 +128,10 @@ class FrameEncoder:
         return keep_file(read_bytes(path), sample.image, self.form.images) if is_file(path) else None
 
 
+def _describe(sample: DepthSample) -> tuple[object, ...]:
+    return sample.camera, sample.source, sample.image.shape, sample.image_scale
+
+
 def _require_same(sample: DepthSample, again: DepthSample) -> float:
     """
     Compare a frame with what will be read.
@@ -134,7 +146,7 @@ def _require_same(sample: DepthSample, again: DepthSample) -> float:
         np.array_equal(sample.valid, again.valid)
         and np.array_equal(sample.depth_m.view(np.uint32), again.depth_m.view(np.uint32))
         and _is_same_weight(sample.weight, again.weight)
-        and (sample.camera, sample.source, sample.image.shape) == (again.camera, again.source, again.image.shape)
+        and _describe(sample) == _describe(again)
     )
     if not same:
         raise FinetuneError(f"{sample.source}: what was packed is not what was read. Call again.")

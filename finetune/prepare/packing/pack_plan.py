@@ -90,15 +90,20 @@ def _choose_form(recipe: Recipe, choice: PackChoice, *, trains: bool) -> PackFor
         images=choice.images if trains else "png",
         quality=choice.quality,
         keeps_faults=trains and recipe.data.on_bad_sample == "skip",
+        decode=recipe.data.decode,
     )
 
 
 def _describe_entry(recipe: Recipe, entry: DataEntry, form: PackFormat) -> dict[str, object]:
     levels = recipe.data.image_levels
     described = asdict(form)
+    if form.decode == "full":
+        del described["decode"]  # packs of earlier versions have no such key
     if not form.reduces:
-        # Frames that keep their size are the same for every recipe.
-        del described["input_size"], described["zoom"]
+        # Frames that keep their size are the same for every recipe, unless it says which of them are decoded smaller.
+        del described["zoom"]
+        if form.decode == "full":
+            del described["input_size"]
     if form.images == "png":
         del described["quality"]
     return {

@@ -127,6 +127,7 @@ def _finish_entry(entry: PlannedEntry, shards: Sequence[WrittenShard], folder: P
         lossy=sum(note.lossy for note in notes),
         image_levels=None if levels is None else levels.to_mapping(),
         pseudo_labels=entry.reader.has_pseudo_labels,
+        decode=entry.form.decode,
     )
     write_file(folder / INDEX, content)
     write_file(folder / INFO, info.to_json())

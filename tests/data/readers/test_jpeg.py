@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from finetune.data.readers.files import read_image
-from finetune.data.readers.jpeg import decode_with_warnings, jpeg_is_cut
+from finetune.data.readers.jpeg import decode_with_warnings, jpeg_is_cut, jpeg_size
 from finetune.utils.errors import DataError
 
 SAMPLES = Path(os.environ.get("DEPTH_SAMPLES", "no samples"))
@@ -110,3 +110,17 @@ def test_every_sound_sample_passes() -> None:
     assert paths
     for path in paths[::8]:
         read_image(path)
+
+
+@pytest.mark.parametrize("progressive", [0, 1])
+def test_the_size_is_that_of_the_frame_and_not_of_a_thumbnail(progressive: int) -> None:
+    pixels = np.zeros((30, 41, 3), np.uint8)
+    done, content = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_PROGRESSIVE, progressive])
+    _, thumbnail = cv2.imencode(".jpg", pixels[:8, :8])
+    data = content.tobytes()
+    assert done and jpeg_size(data) == (30, 41)
+    block = b"Exif\0\0" + thumbnail.tobytes()
+    with_thumbnail = data[:2] + b"\xff\xe1" + (len(block) + 2).to_bytes(2, "big") + block + data[2:]
+    assert jpeg_size(with_thumbnail) == (30, 41)
+    assert jpeg_size(data[: data.index(b"\xff\xda")][:60]) is None  # cut before the frame's header
+    assert jpeg_size(b"") is None and jpeg_size(b"\x89PNG\r\n\x1a\n") is None
