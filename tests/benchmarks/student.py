@@ -106,7 +106,7 @@ class Lab:
         folder = self._folder / "sparse"
         folder.mkdir(exist_ok=True)
         for number, line in enumerate(self._others):
-            depth = cv2.imread(str(self._root / line.split()[1]), cv2.IMREAD_UNCHANGED)
+            depth = _read_numbers(self._root / line.split()[1])
             measured = np.flatnonzero(depth)
             kept = np.random.default_rng((self._seed, number)).choice(measured, POINTS, replace=False)
             sparse = np.zeros_like(depth)
@@ -172,11 +172,17 @@ class Lab:
             (row,) = [row for row in csv.DictReader(file) if Path(row["image"]).stem == stem]
         if row["refused"]:
             return np.zeros(_read_depth_m(self._root / "depth" / f"{stem}.png").shape)
-        return np.asarray(cv2.imread(str(folder / row["label"]), cv2.IMREAD_UNCHANGED) * float(row["unit"]))
+        return _read_numbers(folder / row["label"]).astype(np.float64) * float(row["unit"])
 
 
 def _read_depth_m(path: Path) -> NDArray[np.float64]:
-    return np.asarray(cv2.imread(str(path), cv2.IMREAD_UNCHANGED) * METERS_PER_UNIT)
+    return _read_numbers(path).astype(np.float64) * METERS_PER_UNIT
+
+
+def _read_numbers(path: Path) -> NDArray[np.uint16]:
+    numbers = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    assert numbers is not None, path
+    return numbers.astype(np.uint16)
 
 
 def mean_of(results: Sequence[dict[str, Any]], row: str, measure: str = "abs_rel") -> float:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ KEPT = {"measured_10": 0.100, "pseudo": 0.102, "anchored": 0.091, "sparse": 0.09
 LABELS = {"pseudo": 0.20, "anchored": 0.169}
 
 
-def results_of(rows=KEPT, labels=LABELS):
+def results_of(rows: Mapping[str, float] = KEPT, labels: Mapping[str, float] = LABELS) -> list[dict[str, Any]]:
     """Two seeds, 0.001 on either side of the means."""
     return [
         {"row": row, "seed": seed, "abs_rel": rows[row] + change}
@@ -24,7 +26,7 @@ def results_of(rows=KEPT, labels=LABELS):
     ]
 
 
-def test_kept_bounds_are_no_misses():
+def test_kept_bounds_are_no_misses() -> None:
     assert list(find_misses(results_of())) == []
 
 
@@ -39,16 +41,16 @@ def test_kept_bounds_are_no_misses():
         ({"pseudo": math.nan}, {}, "pseudo nan is above"),
     ],
 )
-def test_each_bound_is_missed_alone(rows, labels, found):
+def test_each_bound_is_missed_alone(rows: dict[str, float], labels: dict[str, float], found: str) -> None:
     (miss,) = find_misses(results_of(KEPT | rows, LABELS | labels))
     assert found in miss
 
 
-def test_nothing_measured_misses_every_bound():
+def test_nothing_measured_misses_every_bound() -> None:
     assert len(list(find_misses([]))) == 4
 
 
-def test_two_frames_of_each_place_are_measured():
+def test_two_frames_of_each_place_are_measured() -> None:
     measured, others = choose_measured([str(i) for i in range(41)])
     assert measured == ["1", "6", "9", "14", "17", "22", "25", "30", "33", "38"]
     assert len(others) == 31 and not set(measured) & set(others)

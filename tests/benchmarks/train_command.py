@@ -108,6 +108,7 @@ def train_stub(recipe: Path) -> int:
 
     def forward(self: DepthModel, image: Tensor) -> Tensor:
         last = self.head.last  # three of its weights, and its bias
+        assert self.max_depth_m is not None
         return self.max_depth_m * torch.sigmoid(torch.nn.functional.conv2d(image, last.weight[:, :3], last.bias))
 
     DepthModel.forward = forward  # type: ignore[method-assign]

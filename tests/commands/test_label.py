@@ -18,6 +18,7 @@ from finetune.commands.label import main
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.readers.files import read_image
 from finetune.data.readers.pseudo import Pseudo
+from finetune.inference.network_batches import limit_threads
 from finetune.inference.predictor import load_model
 from finetune.models.checkpoints.save import save_native
 from tests.small_models import make_overflow, small_model, write_model
@@ -82,7 +83,8 @@ def test_a_label_is_what_the_teacher_predicts(
         assert row["image"] == str(images / f"{name}.png") and row["teacher"] == about["teacher"]["digest"]
         assert (row["label"], row["confidence"]) == (f"labels/{name}.png", f"confidence/{name}.png")
         pixels = read_image(images / f"{name}.png")
-        one, mirrored = model.predict(pixels), model.predict(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
+        with limit_threads(1):  # as the command does; two threads add in another order
+            one, mirrored = model.predict(pixels), model.predict(np.ascontiguousarray(pixels[:, ::-1]))[:, ::-1]
         unit = float(row["unit"])
         assert unit == float(one.max()) / 65535
         assert np.abs(read_numbers(out / row["label"]) * unit - one).max() <= unit / 2 * 1.001
@@ -250,7 +252,9 @@ def test_labels_are_anchored_to_what_is_measured_and_frames_with_too_little_are_
     labeled = label_m > 0
     assert labeled.mean() > 0.6 and np.abs(label_m / whole["000"] - 1)[labeled].mean() < 0.01
     # The reader reads what was written, and leaves out what was refused.
-    (sample,) = (reader := Pseudo(root=str(out)))
+    reader = Pseudo(root=str(out))
+    assert len(reader) == 1
+    sample = reader[0]
     assert (sample.valid == labeled).all() and np.abs(sample.depth_m - label_m)[labeled].max() < 1e-5
     assert reader.depth_is == "z" and "2 whose label was refused" in reader.notes[0]
     # The confidence compares depths: those of scale and shift, for both predictions.

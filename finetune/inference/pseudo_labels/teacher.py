@@ -183,10 +183,10 @@ def _invert(depth_m: NDArray[np.float32]) -> NDArray[np.float64]:
     return np.asarray(1.0 / np.maximum(depth_m.astype(np.float64), np.finfo(np.float32).tiny))
 
 
-def count_label(values: NDArray[np.float64], valid: NDArray[np.bool_]) -> tuple[NDArray[np.uint16], float]:
+def count_label(values: NDArray[np.floating], valid: NDArray[np.bool_]) -> tuple[NDArray[np.uint16], float]:
     """
     Args:
-        values: (H, W) >= 0, and somewhere above it.
+        values: (H, W) float32 or float64, >= 0, and somewhere above it.
         valid: (H, W) where there is a label.
 
     Returns:
@@ -195,5 +195,6 @@ def count_label(values: NDArray[np.float64], valid: NDArray[np.bool_]) -> tuple[
         of sky, is 1, since 0 means something else.
     """
     unit = float(values[valid].max()) / MAX_COUNTS
-    numbers = np.clip(np.rint(np.where(valid, values, unit) / unit), 1, MAX_COUNTS)
+    # float32 holds the quotient to 1/256 of a unit alone, so that some numbers would be those of their neighbors.
+    numbers = np.clip(np.rint(np.where(valid, values.astype(np.float64), unit) / unit), 1, MAX_COUNTS)
     return np.where(valid, numbers, 0).astype(np.uint16), unit
