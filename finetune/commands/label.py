@@ -28,7 +28,7 @@ from finetune.commands.runner import CommandParser, configure_threading, import_
 from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.files import explain_write_errors
 from finetune.utils.kinds import IN_WORDS
-from finetune.utils.number_arguments import number
+from finetune.utils.number_arguments import number, shard
 from finetune.utils.paths import expand_path
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def make_parser() -> CommandParser:
     add_device_argument(parser)
     parser.add_argument(
         "--shard",
-        type=_shard,
+        type=shard,
         metavar="I/N",
         default=(0, 1),
         help="do part I of N, I from 0 to N-1: for arrays of jobs, each with the same PATHs; accelerate launch "
@@ -371,10 +371,3 @@ def _anchor(text: str) -> tuple[str, str]:
     if kind not in ("none", "sparse", "metric") or (model and kind != "metric"):
         raise argparse.ArgumentTypeError(f"{text} is not none, sparse, or metric MODEL")
     return kind, model
-
-
-def _shard(text: str) -> tuple[int, int]:
-    part, separator, parts = text.partition("/")
-    if not (separator and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
-        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 0 to N-1, such as 0/8")
-    return int(part), int(parts)

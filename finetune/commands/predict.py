@@ -28,6 +28,7 @@ from finetune.commands.runner import CommandParser, configure_threading, import_
 from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.files import write_fault
 from finetune.utils.kinds import IN_WORDS
+from finetune.utils.number_arguments import shard
 from finetune.utils.paths import expand_path, make_folder
 
 if TYPE_CHECKING:
@@ -65,10 +66,10 @@ def make_parser() -> CommandParser:
     add_device_argument(parser)
     parser.add_argument(
         "--shard",
-        type=_shard,
+        type=shard,
         metavar="I/N",
-        default=(1, 1),
-        help="do the I-th of N parts, I from 1: for arrays of jobs; accelerate launch finetune/predict.py and torchrun "
+        default=(0, 1),
+        help="do part I of N, I from 0 to N-1: for arrays of jobs; accelerate launch finetune/predict.py and torchrun "
         "share the inputs by themselves",
     )
     parser.add_argument("--flip", action="store_true", help="average with the prediction for the mirrored image")
@@ -161,7 +162,7 @@ def _predict_share(arguments: argparse.Namespace, all_inputs: Sequence[Input], p
     from finetune.inference.batch import compare_precision, predict_inputs
 
     part, parts = arguments.shard
-    of_shard = all_inputs[part - 1 :: parts]
+    of_shard = all_inputs[part::parts]
     inputs = process.share(of_shard)
     is_first = process.rank == 0
     predictor = load_predictor(arguments, process.device(arguments.device))
@@ -243,10 +244,3 @@ def _range(text: str) -> tuple[float, ...] | str:
         return text
     expected = "NEAR,FAR in meters, NEAR below FAR, or auto"
     return numbers(2, expected, lambda ends: 0 <= ends[0] < ends[1])(text)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    part, separator, parts = text.partition("/")
-    if not (separator and part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 1 to N, such as 3/8")
-    return int(part), int(parts)

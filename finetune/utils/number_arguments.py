@@ -87,3 +87,17 @@ def height_and_width(multiple: int, most: int) -> Callable[[str], tuple[int, int
         return sides[0], sides[1]
 
     return parse
+
+
+def shard(text: str) -> tuple[int, int]:
+    """
+    Args:
+        text: I/N, with I from 0 to N-1, as arrays of jobs and ranks are counted.
+
+    Returns:
+        Part and parts, for argparse.
+    """
+    part, separator, parts = text.partition("/")
+    if not (separator and part.isdecimal() and parts.isdecimal() and int(part) < int(parts)):
+        raise argparse.ArgumentTypeError(f"{text} is not I/N with I from 0 to N-1, such as 0/8")
+    return int(part), int(parts)

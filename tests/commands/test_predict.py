@@ -369,21 +369,21 @@ def contents(folder: Path) -> dict[str, bytes]:
 def test_shards_write_what_one_call_writes(metric: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     images = str(write_folder(tmp_path / "in", 5))
     assert main([metric, images, "--output", str(tmp_path / "one")]) == 0
-    for shard in ("1/2", "2/2"):
+    for shard in ("0/2", "1/2"):
         assert main([metric, images, "--output", str(tmp_path / "parts"), "--shard", shard]) == 0
-    assert "3 of 3 images of shard 1/2 done" in (said := capsys.readouterr().out)
-    assert "2 of 2 images of shard 2/2 done" in said
+    assert "3 of 3 images of shard 0/2 done" in (said := capsys.readouterr().out)
+    assert "2 of 2 images of shard 1/2 done" in said
     assert contents(tmp_path / "parts") == contents(tmp_path / "one")
     # More shards than images: some have nothing to do.
     assert main([metric, images, "--output", str(tmp_path / "more"), "--shard", "7/9"]) == 0
     assert "0 of 0 images of shard 7/9 done" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("shard", ["0/2", "3/2", "1", "1/", "a/b", "-1/2"])
+@pytest.mark.parametrize("shard", ["2/2", "3/2", "1", "1/", "a/b", "-1/2", "0/0"])
 def test_a_shard_that_there_is_not_is_refused(shard: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["model", "image.png", "--output", "out", f"--shard={shard}"])
-    assert f"{shard} is not I/N with I from 1 to N, such as 3/8" in capsys.readouterr().err
+    assert f"{shard} is not I/N with I from 0 to N-1, such as 0/8" in capsys.readouterr().err
 
 
 def test_batches_write_what_images_alone_do(metric: str, tmp_path: Path) -> None:
