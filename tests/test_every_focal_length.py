@@ -42,6 +42,7 @@ FRAMES = {
     "lidar": (1080, 1920, 1100.0, 616),
     "realsense": (480, 640, 615.0, 518),
     "room": (240, 320, 300.0, 168),
+    "student": (480, 640, 615.0, 686),
     "scenes_tiny_relative": (84, 112, 100.0, 112),
     "scenes_tiny_relative_bare": (112, 154, 100.0, 154),
     "scenes_tiny_relative_finer": (112, 154, 100.0, 154),

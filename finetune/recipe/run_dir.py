@@ -63,6 +63,7 @@ PATH_KEYS_OF_DATA = (
 # Keys that recipes of earlier versions did not have -> what they meant. Such a value is no part of the digest of a
 # resume point, so that runs of those versions go on.
 LATER_KEYS: Mapping[tuple[str, str], object] = {
+    ("model", "activation"): "sigmoid",
     ("data", "camera"): {"mode": "none", "focal_px": "auto"},
     ("data", "decode"): "full",
     ("augment", "zoom"): [1.0, 1.0],

@@ -14,6 +14,7 @@ import pytest
 from finetune.commands import evaluate, export
 from finetune.commands.calibrate import main
 from finetune.data.preprocessing import Preprocessing
+from finetune.data.reader import Reader
 from finetune.data.readers.files import read_image
 from finetune.data.sample import DepthSample
 from finetune.evaluation.alignment import fit_log_scale
@@ -38,7 +39,19 @@ optim: {{warmup_steps: 1}}
 run: {{steps: 2, batch_size: 1, threads: 1}}
 """
 
-AS_STORED = SimpleNamespace(image_levels=None)  # what of a preprocessing is asked before an image is read
+# What is asked of a preprocessing before an image is read, and of a network.
+AS_STORED, UP_TO_10_M = SimpleNamespace(image_levels=None, decode="full"), SimpleNamespace(end_m=10.0)
+
+
+class OneFrame(Reader):
+    def __init__(self, sample: DepthSample) -> None:
+        self._sample = sample
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, _: int) -> DepthSample:
+        return self._sample
 
 
 @pytest.fixture(scope="module")
@@ -183,9 +196,13 @@ def test_only_pixels_that_tell_of_scale_are_compared() -> None:
     valid = np.array([[True, False, True, True, True, True, True, True]])
     sample = DepthSample(image=np.zeros((1, 8, 3), np.uint8), depth_m=depth_m, valid=valid, source="frame")
     predictor: Any = SimpleNamespace(
-        max_depth_m=10.0, canonical=None, predict_at=lambda image, focal_px: prediction, preprocessing=AS_STORED
+        network=UP_TO_10_M,
+        max_depth_m=10.0,
+        canonical=None,
+        predict_at=lambda image, focal_px, size: prediction,
+        preprocessing=AS_STORED,
     )
-    recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[sample])]))
+    recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=OneFrame(sample))]))
     (found,) = predict_labeled_frames(predictor, recipe, 20)
     assert found.pred_m.tolist() == pytest.approx([2.0, 9.4, 5.0])
     assert found.target_m.tolist() == pytest.approx([3.0, 14.1, 7.5])
@@ -200,12 +217,13 @@ def test_frames_without_a_pixel_to_compare_are_left_out_and_none_at_all_is_an_er
         source="",
     )
     predictor: Any = SimpleNamespace(
+        network=UP_TO_10_M,
         max_depth_m=10.0,
         canonical=None,
-        predict_at=lambda image, focal_px: np.ones((1, 2), np.float32),
+        predict_at=lambda image, focal_px, size: np.ones((1, 2), np.float32),
         preprocessing=AS_STORED,
     )
-    recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=[nothing])]))
+    recipe: Any = SimpleNamespace(data=SimpleNamespace(train=[SimpleNamespace(source=OneFrame(nothing))]))
     assert predict_labeled_frames(predictor, recipe, 20) == []
     with pytest.raises(DataError, match="no pixel has both a measured depth and a prediction"):
         fit_calibration([])
