@@ -1,10 +1,14 @@
-"""Packed frames are drawn as the files were: on one, two and three processes, and from the step of a resume on."""
+"""Packed frames are drawn as the files were: on one, two and three processes, and from the step of a resume on.
+Whole runs on them are those on the files."""
 
+import shutil
+import subprocess
 from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from finetune.commands import pack
 from finetune.data.augmentation import Augmentation
@@ -16,6 +20,7 @@ from finetune.data.readers.pairs import Pairs
 from finetune.data.samplers import DistributedBatchSampler
 from finetune.data.training_dataset import DepthRangePolicy, TrainingSamples
 from tests.conftest import write_recipe
+from tests.runs import launch, rows, train_command, without_gpu
 
 TOTAL, STEPS = 6, 4  # images a step, which one, two and three processes share; steps
 
@@ -63,3 +68,52 @@ def test_samples_are_those_of_the_files_on_any_number_of_processes_and_from_any_
                 assert torch.equal(torch.cat([getattr(batch, name) for batch in found]), wanted), name
             names = [source for batch in expected[first_step:] for source in batch.sources]
             assert [source for batch in found for source in batch.sources] == names
+
+
+@pytest.fixture(scope="module")
+def runs(packed: Path) -> Path:
+    """Runs ``files``, and on packed frames ``packed_1``, ``_2`` and ``_3``, of so many processes each."""
+    entries = {part: f"data.{part}=[{{reader: packed, root: {packed}/packed/{part}_0}}]" for part in ("train", "val")}
+    given = {"files": (1, ()), **{f"packed_{count}": (count, tuple(entries.values())) for count in (1, 2, 3)}}
+    for name, (processes, overrides) in given.items():
+        call = train_command(
+            packed / "small.yaml",
+            *overrides,
+            f"name={name}",
+            f"run.batch_size={TOTAL // processes}",
+            processes=processes,
+        )
+        ended = subprocess.run(call, env=without_gpu(), capture_output=True, text=True, timeout=240, check=False)
+        assert ended.returncode == 0, ended.stderr
+    return packed / "runs"
+
+
+def weights_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "last" / "model.safetensors")
+
+
+@pytest.mark.slow
+def test_a_run_on_packed_frames_is_that_on_the_files_bit_by_bit(runs: Path) -> None:
+    files, found = weights_of(runs / "files"), weights_of(runs / "packed_1")
+    assert all(torch.equal(tensor, found[name]) for name, tensor in files.items())
+    assert rows(runs / "packed_1") == rows(runs / "files")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [2, 3])
+def test_several_processes_train_the_same_weights(runs: Path, processes: int) -> None:
+    one, several = weights_of(runs / "packed_1"), weights_of(runs / f"packed_{processes}")
+    largest = max(float(tensor.abs().max()) for tensor in one.values())
+    assert max(float((tensor - several[name]).abs().max()) for name, tensor in one.items()) <= 1e-5 * largest
+
+
+@pytest.mark.slow
+def test_a_run_on_packed_frames_resumes_bit_by_bit(runs: Path) -> None:
+    run = runs / "packed_1"
+    weights, table, logged = weights_of(run), (run / "evaluation.json").read_text(), rows(run)
+    shutil.rmtree(run / "checkpoints" / "step_00000006")
+    shutil.rmtree(run / "last")
+    (run / "evaluation.json").unlink()
+    assert launch(run / "recipe.yaml", "--resume") == 0
+    assert all(torch.equal(tensor, weights_of(run)[name]) for name, tensor in weights.items())
+    assert ((run / "evaluation.json").read_text(), rows(run)) == (table, logged)
