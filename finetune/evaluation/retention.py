@@ -128,14 +128,15 @@ class Retention:
         before, after = (score.pairs.accuracy for score in (self.base, self.finetuned))
         aligned = [f"{score.abs_rel:.4f}" for score in (self.base, self.finetuned) if score.abs_rel is not None]
         depth = f"; AbsRel after alignment {' -> '.join(aligned)}" if aligned else ""
-        return f"general ordering {100 * before:.1f} -> {100 * after:.1f} %{depth} ({self.describe_data()})"
+        of_both = f"general ordering {100 * before:.1f} -> {100 * after:.1f} %{depth}"
+        return f"{of_both} (base -> finetuned, {self.describe_data()})"
 
     def describe_data(self) -> str:
-        """What was measured on, and that the base comes first."""
+        """What was measured on."""
         pairs = self.base.pairs
         until = "" if self.max_depth_m is None else f" up to {self.max_depth_m:g} m"
         counts = f"{count_noun(pairs.pairs, 'pair')} of points{until} in {count_noun(len(pairs.images), 'image')}"
-        return f"base -> finetuned, {self.data}, {counts}"
+        return f"{self.data}, {counts}"
 
     def warning(self) -> str | None:
         """A sentence where more is lost than ``MAX_LOST_POINTS``; the order of annotated points is noisy below that."""

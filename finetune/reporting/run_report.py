@@ -207,7 +207,7 @@ def render_report_page(content: PageContent) -> str:
         curves=_draw_run_curves(content),
         sweep=_draw_sweep(content),
         confidence=_draw_confidence(content),
-        retention=_make_retention_table(content),
+        retention=_make_retention_tables(content),
         distance_charts=[*_draw_errors(content), _draw_depth(content, counts)],
         distance_table=_make_distance_table(content),
         gallery=make_gallery(
@@ -279,21 +279,21 @@ def _draw_confidence(content: PageContent) -> Chart | None:
     return make_line_chart(title, lines, x_name="share of the pixels that is left out", from_zero=True)
 
 
-def _make_retention_table(content: PageContent) -> Table | None:
-    """Base and model on general data; None where that was not measured."""
-    if not content.kept:
-        return None
-    rows = [
-        [
-            Cell(text=row, code=True),
-            Cell(text=f"{100 * score.pairs.accuracy:.1f}"),
-            Cell(text="–" if score.abs_rel is None else f"{score.abs_rel:.4f}"),
-            Cell(text=found.describe_data()),
+def _make_retention_tables(content: PageContent) -> list[tuple[str, Table]]:
+    """What was measured on, and base and model on it, for each kind of general data."""
+    heads = ["", "general ordering, % ↑", "AbsRel after alignment ↓"]
+    found = []
+    for kept in content.kept or ():
+        rows = [
+            [
+                Cell(text=row, code=True),
+                Cell(text=f"{100 * score.pairs.accuracy:.1f}"),
+                Cell(text="–" if score.abs_rel is None else f"{score.abs_rel:.4f}"),
+            ]
+            for row, score in (("base", kept.base), (_get_own_row(content), kept.finetuned))
         ]
-        for found in content.kept
-        for row, score in (("base", found.base), (_get_own_row(content), found.finetuned))
-    ]
-    return Table(heads=["", "general ordering, % ↑", "AbsRel after alignment ↓", "measured on"], rows=rows)
+        found.append((kept.describe_data(), Table(heads=heads, rows=rows)))
+    return found
 
 
 def _draw_sweep(content: PageContent) -> Chart | None:
