@@ -19,6 +19,9 @@ from tests.conftest import CHECKPOINT, RECIPE, ROOT, write_frame
 from tests.runs import train_command, without_gpu
 
 STEPS = 20
+# Weights are compared after these. Later a rounding may decide on which side of 0 a channel of ReLU is that was silent
+# so far, and Adam takes its first gradient, however small, for a whole step: 2e-4 in the fifth step on one processor.
+ALIKE_STEPS = 4
 # Threads alike: they change the order in which numbers are added.
 ARGUMENTS = (
     "run.threads=1",
@@ -28,7 +31,13 @@ ARGUMENTS = (
     "loss=[{kind: silog}, {kind: l1, weight: 0.1, reduction: pixel}]",
     "export=[]",
 )
-LONG = (*ARGUMENTS, f"run.steps={STEPS}", f"run.evaluate_every_steps={STEPS}")
+LONG = (
+    *ARGUMENTS,
+    f"run.steps={STEPS}",
+    f"run.evaluate_every_steps={STEPS}",
+    f"run.save_every_steps={ALIKE_STEPS}",
+    f"run.keep_checkpoints={STEPS // ALIKE_STEPS}",
+)
 
 
 def run(command: list[str]) -> subprocess.CompletedProcess[str]:
@@ -78,16 +87,22 @@ def test_the_learning_rates_are_equal_at_every_step(runs: Path) -> None:
 
 @pytest.mark.slow
 def test_the_weights_are_equal_though_a_process_may_have_nothing_measured(runs: Path) -> None:
-    one, two = (load_file(runs / name / "last" / "model.safetensors") for name in ("one", "two"))
-    largest = max(float(tensor.abs().max()) for tensor in one.values())
-    assert max(float((tensor - two[name]).abs().max()) for name, tensor in one.items()) <= 1e-5 * largest
+    point = Path("checkpoints") / f"step_{ALIKE_STEPS:08}"
+    for file in ("average.safetensors", "model.safetensors"):
+        one, two = (load_file(runs / name / point / file) for name in ("one", "two"))
+        largest = max(float(tensor.abs().max()) for tensor in one.values())
+        assert max(float((tensor - two[name]).abs().max()) for name, tensor in one.items()) <= 1e-5 * largest
     start = load_file(CHECKPOINT)
     assert max(float((tensor - start[name].float()).abs().max()) for name, tensor in one.items()) > 1e-3 * largest
+    names = ("loss", "loss_silog", "loss_l1", "grad_norm")
+    found, other = (np.array(columns(runs / name, *names))[:ALIKE_STEPS] for name in ("one", "two"))
+    np.testing.assert_allclose(found, other, rtol=1e-5)
     # With four of nine frames without a measurement, a step of two has none, one or two; losses stay numbers.
-    losses = [row[0] for row in columns(runs / "two", "loss")]
+    losses, alone = ([row[0] for row in columns(runs / name, "loss")] for name in ("two", "one"))
     assert np.isfinite(losses).all()
     assert 0.0 in losses
-    np.testing.assert_allclose(losses, [row[0] for row in columns(runs / "one", "loss")], rtol=1e-4, atol=1e-6)
+    assert [loss == 0.0 for loss in losses] == [loss == 0.0 for loss in alone]
+    np.testing.assert_allclose(losses, alone, rtol=0.02)
 
 
 @pytest.mark.slow
