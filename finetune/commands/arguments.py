@@ -11,6 +11,7 @@ from finetune.commands.runner import LOGGER, CommandParser
 from finetune.models.encoder_specs import MAX_SIDE_PX, PATCH, VERSIONS
 from finetune.utils.kinds import KindOption
 from finetune.utils.number_arguments import height_and_width, number, numbers, whole_number
+from finetune.utils.paths import expand_path
 
 if TYPE_CHECKING:
     from finetune.data.camera import CameraOptions
@@ -71,6 +72,18 @@ def add_overrides(parser: argparse.ArgumentParser, *, example: str) -> None:
     """Add ``key=value``, any number of them."""
     help_text = f"change any key of the recipe, such as {example}"
     parser.add_argument("overrides", nargs="*", default=[], metavar="key=value", help=help_text)
+
+
+def add_input_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add PATHs, the images and videos of a command, and ``--output``."""
+    parser.add_argument(
+        "paths",
+        nargs="+",
+        type=expand_path,
+        metavar="PATH",
+        help="an image or a video, a folder of them, a pattern in quotes, or a .txt or .csv list with an image a line",
+    )
+    parser.add_argument("--output", type=expand_path, required=True, metavar="DIR", help="the folder to write into")
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

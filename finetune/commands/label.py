@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from finetune.commands.arguments import (
     add_camera_arguments,
     add_device_argument,
+    add_input_arguments,
     add_model_argument,
     add_precision_argument,
     assumes_training_camera,
@@ -29,7 +30,6 @@ from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.files import explain_write_errors
 from finetune.utils.kinds import IN_WORDS
 from finetune.utils.number_arguments import number, shard
-from finetune.utils.paths import expand_path
 
 if TYPE_CHECKING:
     from finetune.inference.inputs import Input
@@ -65,14 +65,7 @@ def make_parser() -> CommandParser:
         example="finetune label data/tiny_relative.safetensors data/room/train.txt --output pseudo",
     )
     add_model_argument(parser, metavar="TEACHER")
-    parser.add_argument(
-        "paths",
-        nargs="+",
-        type=expand_path,
-        metavar="PATH",
-        help="an image or a video, a folder of them, a pattern in quotes, or a .txt or .csv list with an image a line",
-    )
-    parser.add_argument("--output", type=expand_path, required=True, metavar="DIR", help="the folder to write into")
+    add_input_arguments(parser)
     parser.add_argument("--overwrite", action="store_true", help="make a folder of labels again, with other options")
     add_device_argument(parser)
     parser.add_argument(

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from finetune.commands.arguments import (
     add_camera_arguments,
     add_device_argument,
+    add_input_arguments,
     add_model_argument,
     add_network_arguments,
     assumes_training_camera,
@@ -29,7 +30,7 @@ from finetune.utils.errors import FinetuneError, ResultError
 from finetune.utils.files import write_fault
 from finetune.utils.kinds import IN_WORDS
 from finetune.utils.number_arguments import shard
-from finetune.utils.paths import expand_path, make_folder
+from finetune.utils.paths import make_folder
 
 if TYPE_CHECKING:
     from finetune.inference.batch import PredictOptions
@@ -55,14 +56,7 @@ def make_parser() -> CommandParser:
         example="finetune predict runs/room_tiny data/room/color/0001.jpg --output depth/",
     )
     add_model_argument(parser)
-    parser.add_argument(
-        "paths",
-        nargs="+",
-        type=expand_path,
-        metavar="PATH",
-        help="an image or a video, a folder of them, a pattern in quotes, or a .txt or .csv list with an image a line",
-    )
-    parser.add_argument("--output", type=expand_path, required=True, metavar="DIR", help="the folder to write into")
+    add_input_arguments(parser)
     add_device_argument(parser)
     parser.add_argument(
         "--shard",

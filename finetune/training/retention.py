@@ -115,21 +115,31 @@ def require_retention(recipe: Recipe, checkpoint: Checkpoint | None = None) -> N
         FinetuneError: annotations, an image or a frame cannot be read, no frame has a pair, a frame is trained on, or
             the base predicts no depth.
     """
+    _list_own_data(recipe, checkpoint)
+
+
+def _list_own_data(
+    recipe: Recipe, checkpoint: Checkpoint | None
+) -> tuple[list[Reader], list[tuple[AnnotatedImage, Path]]]:
+    """The readers of ``evaluation.retention.entries``, and the annotated images; raises as ``require_retention``."""
     options = recipe.evaluation.retention
     if not options.is_on:
-        return
+        return [], []
     if checkpoint is not None and not checkpoint.has_head:
         found = f"is an encoder without a decoder, and {KEY} asks what was kept of its depth"
         raise CheckpointError(checkpoint.source, found, f"Remove {KEY} ({recipe.where(KEY)})")
     readers = readers_of(options.entries)
     for reader in readers:
         find_missing_files(reader, may_skip=False)
-    _require_untrained(recipe, [describe_scenes(options.drawn)] if options.drawn else [], readers)
+    annotated = _list_annotated(recipe)
+    drawn = [describe_scenes(options.drawn)] if options.drawn else []
+    _require_untrained(recipe, [*drawn, *readers], [str(file) for _, file in annotated])
     if readers:
         protocol = _make_protocol(recipe, "metric")
         looked_at = ((reader, i) for reader in readers for i in evenly_spread(len(reader), _LOOKED_AT))
         if not any(_read_frame(reader, i, 0, protocol).named.pairs for reader, i in looked_at):
             raise _refuse_without_pairs(recipe, f"{KEY}.entries")
+    return readers, annotated
 
 
 def load_general_data(
@@ -144,7 +154,7 @@ def load_general_data(
     Raises:
         FinetuneError: as of ``require_retention``; or the cache cannot be written.
     """
-    require_retention(recipe, checkpoint)
+    readers, annotated = _list_own_data(recipe, checkpoint)
     options, found = recipe.evaluation.retention, []
     if options.drawn:
         drawn = load_drawn_frames(options.drawn, say)
@@ -153,9 +163,9 @@ def load_general_data(
             raise _refuse_without_pairs(recipe, f"{KEY}.drawn")
         found.append(GeneralData(name="drawn rooms and ground", readers=[drawn]))
     if options.annotations:
-        found.append(GeneralData(name=options.annotations, annotated=_list_annotated(recipe)))
-    if options.entries:
-        found.append(GeneralData(name=f"{KEY}.entries", readers=readers_of(options.entries)))
+        found.append(GeneralData(name=options.annotations, annotated=annotated))
+    if readers:
+        found.append(GeneralData(name=f"{KEY}.entries", readers=readers))
     return found
 
 
@@ -255,13 +265,12 @@ def _list_annotated(recipe: Recipe) -> list[tuple[AnnotatedImage, Path]]:
     return [(image, find_annotated_image(image, root)) for image in read_annotations(file)]
 
 
-def _require_untrained(recipe: Recipe, drawn: Sequence[Reader], readers: Sequence[Reader]) -> None:
+def _require_untrained(recipe: Recipe, readers: Sequence[Reader], images: Sequence[str]) -> None:
     """
     Raises:
         ListError: a frame is one of ``data.train``, so it says nothing about what was forgotten.
     """
-    sources = [source for reader in (*drawn, *readers) for source in list_sources(reader)]
-    images = [str(file) for _, file in _list_annotated(recipe)]
+    sources = [source for reader in readers for source in list_sources(reader)]
     held_out = {find_real_place(source): source for source in (*sources, *images)}
     for i, entry in enumerate(recipe.data.train):
         trained: Iterable[str] = list_sources(entry.source)

@@ -26,6 +26,7 @@ from typing import NamedTuple
 
 from finetune.commands.runner import configure_threading
 from tests.benchmarks.decoder_init import Source, cell, sources
+from tests.benchmarks.result_lines import add_result_line, read_result_lines
 
 ACTIVATIONS = ("sigmoid", "exp")
 # Row of evaluation.json, metric.
@@ -79,13 +80,11 @@ def train(case: Case, source: Source, arguments: argparse.Namespace, folder: Pat
 
 
 def read_results(path: Path, settings: str) -> dict[Case, list[float]]:
-    """The finished runs with these settings; half a line of a call that was killed is none."""
+    """The finished runs with these settings."""
     found: dict[Case, list[float]] = {}
-    for line in path.read_text().splitlines() if path.exists() else ():
-        with contextlib.suppress(json.JSONDecodeError):
-            row = json.loads(line)
-            if row["settings"] == settings:
-                found[Case(*row["case"])] = row["numbers"]
+    for row in read_result_lines(path):
+        if row["settings"] == settings:
+            found[Case(*row["case"])] = row["numbers"]
     return found
 
 
@@ -117,15 +116,13 @@ def main() -> int:
     configure_threading()
     settings = json.dumps([arguments.steps, arguments.input_size, arguments.batch_size, str(arguments.checkpoint)])
     results = read_results(arguments.results, settings)
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as name:
         found = sources(arguments.data, Path(name))
         for case in (Case(*parts) for parts in product(arguments.data, ACTIVATIONS, arguments.seeds)):
             if case not in results:
                 results[case] = train(case, found[case.data], arguments, Path(name) / "runs")
                 row = {"case": list(case), "settings": settings, "numbers": results[case]}
-                with arguments.results.open("a") as file:
-                    file.write(json.dumps(row) + "\n")
+                add_result_line(arguments.results, row)
             print(*case, *(f"{number:.4f}" for number in results[case]), flush=True)
     print(format_table(results, arguments.data, arguments.seeds))
     ends = {

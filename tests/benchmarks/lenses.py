@@ -33,6 +33,7 @@ from typing import Any
 
 from finetune.commands.runner import configure_threading
 from tests.benchmarks.real_frames import ROOT, write_lab_recipe
+from tests.benchmarks.result_lines import add_result_line, read_result_lines
 
 INPUT_SIZE = (112, 154)
 FOCALS = (0.85, 1.0, 1.2)  # times the median, of the lenses that are trained on
@@ -218,7 +219,7 @@ def main() -> int:
     given = parser.parse_args()
     configure_threading()
     given.results.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.is_file() else []
+    done = read_result_lines(given.results)
     for data in given.data:
         for seed in given.seeds:
             for arm in ARMS:
@@ -226,8 +227,7 @@ def main() -> int:
                 if any(all(result[name] == value for name, value in key.items()) for result in done):
                     continue
                 done.append(run_one(data, arm, seed, given.steps, given.frames, given.results.parent.absolute()))
-                with given.results.open("a") as file:
-                    file.write(json.dumps(done[-1]) + "\n")
+                add_result_line(given.results, done[-1])
     for test, arm, measure, values in summarize(done):
         spread = f"{min(values):.4f} to {max(values):.4f}"
         print(f"{test:16} {arm:10} {measure:10} {statistics.mean(values):.4f} ({spread}, {len(values)} seeds)")

@@ -29,6 +29,7 @@ import yaml
 
 from finetune.commands.runner import configure_threading
 from tests.benchmarks.real_frames import write_lab_recipe
+from tests.benchmarks.result_lines import add_result_line, read_result_lines
 
 # Samples of drawn worlds among all of a run.
 MIXED_SHARE = 0.1
@@ -79,9 +80,7 @@ def train(path: Path) -> dict[str, float]:
 
 def read_results(path: Path) -> dict[tuple[str, int, int], dict[str, float]]:
     """Finished runs by way, seed and steps."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return {(row["way"], row["seed"], row["steps"]): row["found"] for row in rows}
+    return {(row["way"], row["seed"], row["steps"]): row["found"] for row in read_result_lines(path)}
 
 
 def cell(values: Sequence[float], digits: int) -> str:
@@ -116,7 +115,6 @@ def main() -> int:
     arguments = parser.parse_args()
     configure_threading()
     found = read_results(arguments.results)
-    arguments.results.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
         lab = write_lab_recipe(Path(os.environ["DEPTH_SAMPLES"]).resolve(), Path(folder))
         for seed, way in product(arguments.seeds, WAYS):
@@ -125,8 +123,7 @@ def main() -> int:
             begun = time.monotonic()
             row = train(write_variant(lab, way, seed, arguments.steps))
             found[way, seed, arguments.steps] = row
-            with arguments.results.open("a") as file:
-                file.write(json.dumps({"way": way, "seed": seed, "steps": arguments.steps, "found": row}) + "\n")
+            add_result_line(arguments.results, {"way": way, "seed": seed, "steps": arguments.steps, "found": row})
             print(f"{way}, seed {seed}: {row} ({time.monotonic() - begun:.0f} s)", flush=True)
     print(table(found, arguments.seeds, arguments.steps))
     return 0

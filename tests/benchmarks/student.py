@@ -40,6 +40,7 @@ from numpy.typing import NDArray
 
 from finetune.commands.runner import configure_threading
 from tests.benchmarks.real_frames import write_lab_recipe, write_recipe
+from tests.benchmarks.result_lines import add_result_line, read_result_lines
 
 INPUT_SIZE = "[84, 112]"  # all of a frame of 240x320, in six by eight patches
 ROWS = ("measured_10", "pseudo", "anchored", "sparse", "measured_41")
@@ -216,7 +217,7 @@ def main() -> int:
     given = parser.parse_args()
     configure_threading()
     given.results.parent.mkdir(parents=True, exist_ok=True)
-    done = [json.loads(line) for line in given.results.read_text().splitlines()] if given.results.is_file() else []
+    done = read_result_lines(given.results)
     done = [result for result in done if result["steps"] == given.steps and result["seed"] in given.seeds]
     samples, folder = Path(os.environ["DEPTH_SAMPLES"]).resolve(), given.results.parent.absolute()
     for seed in given.seeds:
@@ -225,8 +226,7 @@ def main() -> int:
             if any(result["seed"] == seed and result["row"] == row for result in done):
                 continue
             done.append({"row": row, "seed": seed, "steps": given.steps, **lab.run_row(row)})
-            with given.results.open("a") as file:
-                file.write(json.dumps(done[-1]) + "\n")
+            add_result_line(given.results, done[-1])
     for row in ROWS:
         values = [result["abs_rel"] for result in done if result["row"] == row]
         spread = f"{min(values):.4f} to {max(values):.4f}, {len(values)} seeds"
