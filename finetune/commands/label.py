@@ -289,8 +289,8 @@ def _describe_request(
     arguments: argparse.Namespace, inputs: Sequence[NamedInput], teacher: Teacher, recipe: Recipe | None
 ) -> Mapping[str, object]:
     """What decides the labels; ``labels.json`` begins with it."""
+    from finetune.data.label_files import FORMAT
     from finetune.inference.pseudo_labels.anchors import MetricAnchor, SparseAnchor
-    from finetune.inference.pseudo_labels.label_folder import FORMAT
     from finetune.inference.pseudo_labels.run_labels import CONFIDENCE_RULE
     from finetune.recipe.validate import plain_values
 

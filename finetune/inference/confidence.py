@@ -16,8 +16,6 @@ from numpy.typing import NDArray
 if TYPE_CHECKING:
     from finetune.inference.predictor import Predictor
 
-# Of the 16-bit PNG: a stored 1 is 1e-4 of the natural logarithm, 0.01 % of depth; 65535 is 6.55 or more.
-DISAGREEMENT_UNITS = 10_000.0
 # A prediction below this share of the image's largest one counts as so much: the logarithm of 0 says nothing.
 _LEAST_SHARE = 1e-3
 

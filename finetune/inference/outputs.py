@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from finetune.inference.confidence import DISAGREEMENT_UNITS
+from finetune.data.label_files import DISAGREEMENT_UNITS
 from finetune.inference.inputs import ENDINGS
 from finetune.inference.point_cloud import PointCloud
 from finetune.reporting.images import add_labels, add_legend, colorize

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
+from finetune.data.label_files import DISAGREEMENT_UNITS, FORMAT, SUMMARY, TABLE
 from finetune.data.reader import DepthIs
 from finetune.data.readers.files import read_depth, read_image_file, require_depth_range, scale_from_1_to_10
 from finetune.data.readers.intrinsics import Intrinsics, read_intrinsics
@@ -26,10 +27,6 @@ from finetune.utils.errors import DataError, ListError, RecipeError
 from finetune.utils.paths import expand_path, is_file, path_exists, read_bytes
 from finetune.utils.text import count_noun
 
-INFO, TABLE = "labels.json", "labels.csv"
-FORMAT = 1
-# Of the confidence maps: a stored 1 is 1e-4 of the natural logarithm.
-DISAGREEMENT_UNITS = 10_000.0
 _COLUMNS = ("image", "label", "confidence", "unit", "inlier_share", "refused")
 _AGAIN = "Call finetune label again; it goes on where it stopped"
 
@@ -93,8 +90,8 @@ class Pseudo(ListedFrames):
             RecipeError: the folder is missing or not whole, or has labels for which an option makes no sense.
         """
         require_folder("root", self.root)
-        if not is_file(self._root / INFO):
-            hint = f"a folder that finetune label has finished: this one has no {INFO}"
+        if not is_file(self._root / SUMMARY):
+            hint = f"a folder that finetune label has finished: this one has no {SUMMARY}"
             raise RecipeError("root", self.root, hint)
         if self.intrinsics is not None:
             require_file("intrinsics", self.root, self.intrinsics)
@@ -206,7 +203,7 @@ class Pseudo(ListedFrames):
 
     @cached_property
     def _info(self) -> dict[str, Any]:
-        path = self._root / INFO
+        path = self._root / SUMMARY
         try:
             found = json.loads(read_bytes(path))
             kind, version = found["kind"], found["format"]

@@ -15,13 +15,12 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from finetune.data.label_files import SUMMARY, TABLE
 from finetune.inference.pseudo_labels.label_table import LabelRow, format_table
 from finetune.utils.errors import FileFault
 from finetune.utils.files import move_into_place, remove
 from finetune.utils.paths import is_file, is_folder, list_folder, path_exists
 
-FORMAT = 1
-SUMMARY, TABLE = "labels.json", "labels.csv"
 LABELS, CONFIDENCE, IMAGES = "labels", "confidence", "images"
 _AT_WORK = ".labeling"  # in the folder, until it is complete
 

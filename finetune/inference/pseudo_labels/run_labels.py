@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from finetune.data.label_files import DISAGREEMENT_UNITS
 from finetune.data.readers.files import read_image
-from finetune.inference.confidence import DISAGREEMENT_UNITS
 from finetune.inference.inputs import Input
 from finetune.inference.network_batches import limit_threads
 from finetune.inference.outputs import encode_disagreement, encode_png

@@ -12,8 +12,9 @@ import cv2
 import numpy as np
 import pytest
 
-from finetune.data.readers.pseudo import DISAGREEMENT_UNITS, Pseudo
-from finetune.inference import confidence as written
+from finetune.data.label_files import DISAGREEMENT_UNITS
+from finetune.data.readers.pseudo import Pseudo
+from finetune.inference.outputs import encode_disagreement
 from finetune.recipe.load import load_recipe, recipe_text
 from finetune.utils.errors import DataError, ListError, RecipeError, RecipeFaults
 from tests.prepare.packing.small_packs import assert_same_frames, pack, recipe_of
@@ -63,7 +64,9 @@ def example(folder: Path) -> dict[str, object]:
 
 
 def test_units_are_the_ones_of_the_command_that_writes() -> None:
-    assert DISAGREEMENT_UNITS == written.DISAGREEMENT_UNITS
+    png = encode_disagreement(np.ones((2, 3), np.float32))  # the natural logarithm of a ratio of e
+    written = cv2.imdecode(np.frombuffer(png, np.uint8), cv2.IMREAD_UNCHANGED)
+    assert written is not None and (written == DISAGREEMENT_UNITS).all()
 
 
 def test_meters_are_numbers_times_the_unit_of_the_label(tmp_path: Path) -> None:
