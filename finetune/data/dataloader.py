@@ -320,5 +320,7 @@ def _exit_worker(error: BaseException, _: object) -> NoReturn:
     rank = int(os.environ.get("RANK") or 0)  # as the console's log has it: the main process is not named
     process = f"[process {rank}] " if rank > 0 else ""
     message = f"{process}A process that reads data could not hand it over: {first_line(error)}"
-    print(message, file=sys.stderr, flush=True)
+    # In one piece: where two threads fail at once, the end of one would cut the other's line, and what the main process
+    # prints next would stand behind it.
+    print(f"{message}\n", end="", file=sys.stderr, flush=True)
     os._exit(1)

@@ -255,8 +255,9 @@ def test_few_files_end_a_training_in_a_sentence(limit: int, tmp_path: Path) -> N
     # How many files a worker holds is a race: where the limit is just not met, the training is done.
     if ran.returncode:
         assert ran.returncode == 1
-        (stopped,) = [line for line in ran.stderr.splitlines() if line.startswith("finetune stopped: ")]
-        assert "may not open more files" in stopped and ran.stderr.splitlines()[-1] == stopped
+        stopped = ran.stderr.splitlines()[-1]
+        assert stopped.startswith("finetune stopped: ") and "may not open more files" in stopped, ran.stderr
+        assert ran.stderr.count("finetune stopped: ") == 1, ran.stderr
 
 
 @pytest.mark.slow
