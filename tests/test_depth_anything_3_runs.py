@@ -111,6 +111,7 @@ def test_onnx_holds_an_exponential(tmp_path: Path, image: Path) -> None:
         assert np.abs(exported.predict(read_image(image)) - own).max() <= 1e-3 * np.ptp(own)
 
 
+@pytest.mark.slow
 def test_a_run_on_mono_of_relative_depth(mono: Path, frames: Path, tmp_path: Path) -> None:
     run = (
         ended_run(

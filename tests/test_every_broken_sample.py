@@ -223,6 +223,7 @@ def state_of(run: Path, step: int) -> dict[str, object]:
 SKIP = "data.on_bad_sample=skip"
 
 
+@pytest.mark.slow
 def test_skipped_samples_are_named_and_counted_alike_with_workers_and_after_a_resume(
     recipe: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

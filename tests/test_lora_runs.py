@@ -70,6 +70,7 @@ def test_the_adapter_gives_the_table_of_the_run(finished: Path, tmp_path: Path) 
         assert found["finetuned"][name] == pytest.approx(value, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_resumed_it_ends_in_the_same_bits(finished: Path, tmp_path: Path) -> None:
     folder = moved_run(finished.parent, tmp_path / "runs")
     before = load_file(folder / "last" / "model.safetensors")

@@ -439,6 +439,7 @@ def run_contract(tests: ModuleType, given: Mapping[str, Any]) -> int:
     return len(fitting)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("addition", [("Add a loss", registry.LOSSES)], ids=["loss"], indirect=True)
 def test_a_loss_that_the_readme_adds_trains(addition: Addition, frames: Path, tmp_path: Path) -> None:
     options = {key: value for key, value in addition.entry.items() if key not in ("kind", "weight")}
@@ -463,6 +464,7 @@ def write_raw(folder: Path, frames: Path, names: range) -> None:
         (millimeters.astype(np.float32) / 1000).tofile(folder / "depth" / f"{number:02}.bin")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("addition", [("Add a reader in 40 lines", registry.READERS)], ids=["reader"], indirect=True)
 def test_a_reader_that_the_readme_adds_reads_and_trains(
     addition: Addition, frames: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -125,6 +125,7 @@ def test_a_resume_point_that_may_not_be_read_is_not_called_damaged(
     assert f"step_00000006 is left out: it cannot be read (no permission to read {MANIFEST_FILE})" in said
 
 
+@pytest.mark.slow
 def test_a_resume_point_of_another_recipe_is_left_out(averaged: Path, capsys: pytest.CaptureFixture[str]) -> None:
     newest = averaged / "checkpoints" / "step_00000006"
     state = verify_manifest(newest)
@@ -198,6 +199,7 @@ def as_an_older_version_left_it(run: Path) -> None:
         (point / MANIFEST_FILE).write_text(json.dumps({**content, "recipe_sha256": "0" * 64, "bytes": sizes}))
 
 
+@pytest.mark.slow
 def test_a_run_of_an_older_version_goes_on_and_its_points_are_said_to_be_known_by_size_alone(
     averaged: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -315,6 +317,7 @@ def test_a_signal_within_the_first_step_leaves_nothing_to_go_on_from(
     assert not (tmp_path / "runs" / "small" / "checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_no_older_resume_point(
     averaged: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -373,6 +376,7 @@ def test_resuming_on_another_file_list_is_refused(
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_moved_with_its_data_and_with_a_cut_best_a_run_goes_on(
     averaged: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

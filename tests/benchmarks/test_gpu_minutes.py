@@ -85,6 +85,7 @@ def test_every_combination_of_a_step_is_there() -> None:
     assert len(combinations) == len(steps) == 3 * 2 * 2 * 2
 
 
+@pytest.mark.slow
 def test_without_a_gpu_it_says_how_to_rehearse(tmp_path: Path) -> None:
     ended = call_script("--output", str(tmp_path))
     assert ended.returncode == 1

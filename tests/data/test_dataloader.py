@@ -198,6 +198,7 @@ os.kill(parent, signal.SIGKILL)
 """
 
 
+@pytest.mark.slow
 def test_a_worker_whose_parent_was_killed_meanwhile_ends() -> None:
     ended = subprocess.run(
         [sys.executable, "-c", KILLED_PARENT], capture_output=True, text=True, timeout=60, check=False

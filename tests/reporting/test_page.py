@@ -71,6 +71,7 @@ def test_a_value_that_is_missing_raises(name: str) -> None:
         fill_page("{{ nothing }}", title="x")
 
 
+@pytest.mark.slow
 def test_the_template_engine_is_imported_for_a_page_only() -> None:
     # A command that prints text, or only its help, must not wait for it.
     modules = [f"finetune.reporting.{name}_report" for name in ("check", "compare", "run")]

@@ -62,6 +62,7 @@ def table_of(run: Path) -> dict[str, dict[str, float]]:
     return rows
 
 
+@pytest.mark.slow
 def test_a_relative_run_from_nothing(relative: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert launch(relative) == 0
     run = tmp_path / "runs" / "relative"
@@ -110,6 +111,7 @@ def test_a_relative_run_learns_the_shape(relative: Path, tmp_path: Path) -> None
     assert rows["finetuned"]["abs_rel"] < 0.7 * rows["constant_median"]["abs_rel"]
 
 
+@pytest.mark.slow
 def test_a_resumed_relative_run_equals_one_that_never_stopped(relative: Path, tmp_path: Path) -> None:
     assert launch(relative) == 0
     run = tmp_path / "runs" / "relative"
@@ -244,6 +246,7 @@ def test_panels_of_a_relative_run_are_in_meters_and_an_image_of_sky_has_none(
         assert max_depth_m == 10.0
 
 
+@pytest.mark.slow
 def test_a_run_from_an_encoder_alone_stands_beside_the_constant(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -265,6 +268,7 @@ def test_a_run_from_an_encoder_alone_stands_beside_the_constant(
     assert launch(run / "recipe.yaml", "name=again") == 0
 
 
+@pytest.mark.slow
 def test_a_run_from_v1_and_another_max_depth_says_and_keeps_both(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ def groups(lines: list[str]) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.slow
 def test_the_first_lines_of_the_room_are_four_groups(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = ROOT / "recipes" / "room_tiny.yaml"
     root, weights = ROOT / "data" / "room", ROOT / "data" / "tiny_relative.safetensors"
@@ -101,6 +102,7 @@ def test_the_first_lines_of_a_resumed_run(finished: Path, capsys: pytest.Capture
     assert lines[-1].startswith(f"warning: {finished}/checkpoints/step_00000006 is left out: it is damaged (")
 
 
+@pytest.mark.slow
 def test_the_first_lines_of_a_run_with_warnings_count_those_that_do_not_fit(
     recipe: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -177,6 +177,7 @@ def tensorboard_texts(run: Path) -> str:
     return " ".join(value.tensor_proto.string_val[0].decode() for tag in tags for value in events.Tensors(tag))
 
 
+@pytest.mark.slow
 def test_a_run_that_stands_still_says_so_everywhere(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -215,6 +216,7 @@ def test_rates_that_move_nothing_are_named(recipe: Path, tmp_path: Path, capsys:
     assert "no movement" not in capsys.readouterr().out  # what is not trained need not move
 
 
+@pytest.mark.slow
 def test_overfitting_is_named(recipe: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     # The frames held out are three times as far as images like theirs say: what is learned makes them worse.
     folder = shutil.copytree(frames, tmp_path / "copy")

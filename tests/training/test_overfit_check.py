@@ -34,6 +34,7 @@ def test_a_sound_run_overfits_its_batch(recipe: Path, tmp_path: Path, capsys: py
     assert float(rows(tmp_path / "runs" / "small")[-1]["loss"]) < 0.1
 
 
+@pytest.mark.slow
 def test_a_loss_that_forgives_scale_cannot_and_the_worst_frames_are_named(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -40,13 +40,10 @@ def prepare(recipe: Path, *overrides: str) -> tuple[Startup, Trainer]:
     return startup, make_run(startup, RunFolder(recipe.parent / "unused"), log=False).trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "overrides",
-    [
-        (*ADAPTERS, *MICRO_BATCHES),
-        pytest.param(("run.precision=bf16",), marks=pytest.mark.slow),
-        pytest.param((), marks=pytest.mark.slow),
-    ],
+    [(*ADAPTERS, *MICRO_BATCHES), ("run.precision=bf16",), ()],
     ids=["lora", "bf16", "all"],
 )
 def test_a_run_ends_bit_for_bit_as_without_a_rehearsal(

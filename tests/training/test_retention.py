@@ -35,6 +35,7 @@ def write_annotations(folder: Path, image: str) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_run_says_what_it_kept(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

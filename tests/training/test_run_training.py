@@ -63,6 +63,7 @@ def test_what_a_run_leaves_behind(recipe: Path, tmp_path: Path, capsys: pytest.C
     assert sorted(path.name for path in (finished / "checkpoints").iterdir()) == ["step_00000003", "step_00000006"]
 
 
+@pytest.mark.slow
 def test_an_entry_that_chooses_is_not_scored(
     recipe: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +84,7 @@ def test_an_entry_that_chooses_is_not_scored(
     assert json.loads(again.read_text())[0].items() <= table.items()
 
 
+@pytest.mark.slow
 def test_the_resolved_recipe_repeats_the_run_to_the_last_digit(finished: Path) -> None:
     assert launch(finished / "recipe.yaml", "name=again") == 0
     again = finished.parent / "again"
@@ -102,6 +104,7 @@ def test_a_full_disk_elsewhere_is_one_sentence(
     assert said.startswith("finetune stopped: The disk is full") and "--resume" in said
 
 
+@pytest.mark.slow
 def test_evaluation_while_training_in_bf16_is_that_of_the_table(recipe: Path, tmp_path: Path) -> None:
     assert launch(recipe, "run.precision=bf16", "run.steps=2") == 0
     run = tmp_path / "runs" / "small"

@@ -172,6 +172,7 @@ def test_a_part_of_another_frame_is_an_image_of_its_own(tmp_path: Path) -> None:
     assert gradients_of(tmp_path, cut, loss)[1] == pytest.approx([0.0], abs=2e-6)
 
 
+@pytest.mark.slow
 def test_a_loss_of_features_holds_the_encoder_near_its_start(
     recipe: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
 ) -> None:
