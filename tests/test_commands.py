@@ -92,6 +92,7 @@ def test_a_wrong_recipe_is_answered_before_anything_heavy_is_imported(recipe: Pa
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_what_takes_seconds_to_import_waits_for_who_needs_it_and_is_never_looked_for_garbage() -> None:
     program = (
         "import gc, sys; from finetune.commands.runner import import_without_gc\n"

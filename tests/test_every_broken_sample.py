@@ -146,6 +146,7 @@ def test_what_is_broken_is_named_with_its_fix_before_anything_is_written(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_frames_without_a_usable_number_among_good_ones_do_no_harm(recipe: Path, folder: Path) -> None:
     raw = 1 / np.linspace(1.0, 0.25, 48 * 64, dtype=np.float32).reshape(48, 64)
     some = raw.copy()
@@ -158,7 +159,7 @@ def test_frames_without_a_usable_number_among_good_ones_do_no_harm(recipe: Path,
     assert launch(recipe, folder, "data.train.0.meters_per_unit=1.0", "run.steps=4", "export=[]") == 0
 
 
-@pytest.mark.parametrize("name", ["my room", "küche 室"])
+@pytest.mark.parametrize("name", [pytest.param("my room", marks=pytest.mark.slow), "küche 室"])
 def test_paths_with_spaces_and_other_letters_work(recipe: Path, folder: Path, tmp_path: Path, name: str) -> None:
     place = tmp_path / name
     folder.rename(place)
@@ -199,6 +200,7 @@ def test_frames_in_both_train_and_val_are_refused_by_whatever_list_and_path(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.slow
 def test_frames_in_both_train_and_val_work_when_it_is_said(recipe: Path, folder: Path) -> None:
     overrides = ["data.val.0.list=train.txt", "data.val_may_repeat_train=true"]
     assert launch(recipe, folder, *overrides, "run.steps=2", "export=[]") == 0
@@ -293,6 +295,7 @@ def test_a_validation_sample_that_nothing_looked_at_before_ends_a_run_that_skips
     assert "11.jpg: is empty" in stopped(capfd.readouterr())
 
 
+@pytest.mark.slow
 def test_a_run_that_a_bad_sample_stopped_may_go_on_without_it(
     recipe: Path, folder: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -321,7 +324,10 @@ def test_two_processes_count_and_name_what_one_does(recipe: Path, folder: Path, 
     assert ended.stdout.count("skipped a sample that cannot be read") == 3
 
 
-@pytest.mark.parametrize(("part", "death"), [("train", "killed"), ("train", "exit"), ("val", "killed")])
+@pytest.mark.parametrize(
+    ("part", "death"),
+    [("train", "killed"), pytest.param("train", "exit", marks=pytest.mark.slow), ("val", "killed")],
+)
 def test_a_worker_that_dies_ends_the_run_in_one_sentence(
     recipe: Path,
     tmp_path: Path,

@@ -61,7 +61,7 @@ def test_resumed_equals_never_stopped(request: pytest.FixtureRequest, ended: str
     ("damaged", "how"),
     [
         ("model.safetensors", "half zeros"),
-        ("optimizer.bin", "one bit"),
+        pytest.param("optimizer.bin", "one bit", marks=pytest.mark.slow),
         pytest.param("random_states_0.pkl", "half zeros", marks=pytest.mark.slow),
     ],
 )
@@ -345,6 +345,7 @@ def test_a_full_disk_loses_no_older_resume_point(
     assert launch(averaged / "recipe.yaml", "--resume") == 0
 
 
+@pytest.mark.slow
 def test_a_run_killed_before_its_first_resume_point_adds_nothing_twice(finished: Path) -> None:
     before = rows(finished)
     shutil.rmtree(finished / "checkpoints")
@@ -363,6 +364,7 @@ def test_resuming_a_finished_run_ends_as_it_did_and_a_lost_best_comes_back(finis
     assert launch(finished / "recipe.yaml", "--resume", "run.steps=5") == 2
 
 
+@pytest.mark.slow
 def test_resuming_on_another_file_list_is_refused(
     recipe: Path, frames: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -144,6 +144,7 @@ def test_one_run_is_a_wrong_call(tmp_path: Path) -> None:
     assert stopped.value.code == 2
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_page_that_a_browser_likes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     long = "a_run_with_a_name_as_long_as_some_people_make_them_lr_5e-6_batch_16"
     names = [long, long + "_again", "c"]

@@ -345,6 +345,7 @@ def test_a_run_ends_with_its_page(recipe: Path, tmp_path: Path, capsys: pytest.C
     assert page.count('<article class="frame">') == 3  # of three validation images, each once
 
 
+@pytest.mark.slow
 def test_a_page_that_cannot_be_made_loses_nothing_of_a_run(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -104,6 +104,7 @@ def test_scores_of_labels_without_a_unit_are_said_to_be_no_meters(relative: Path
     assert note.startswith("data.val.1: labels of unknown scale and shift") and note.endswith("are no meters")
 
 
+@pytest.mark.slow
 def test_a_relative_run_learns_the_shape(relative: Path, tmp_path: Path) -> None:
     arguments = ("data.train.0.count=16", "run.steps=12", "run.evaluate_every_steps=3", "export=[]")
     assert launch(relative, *arguments) == 0

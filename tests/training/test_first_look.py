@@ -72,6 +72,7 @@ def test_the_first_lines_of_the_room_are_four_groups(tmp_path: Path, capsys: pyt
         assert unreadable not in printed
 
 
+@pytest.mark.slow
 def test_the_first_lines_with_adapters_and_without_a_checkpoint(
     recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -90,6 +91,7 @@ def test_the_first_lines_with_adapters_and_without_a_checkpoint(
     assert not found["on"][1].endswith("scale and shift")
 
 
+@pytest.mark.slow
 def test_the_first_lines_of_a_resumed_run(finished: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in (finished / "checkpoints" / "step_00000006").iterdir():
         path.write_bytes(b"")

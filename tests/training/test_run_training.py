@@ -299,11 +299,13 @@ def test_every_trained_parameter_gets_a_gradient(recipe: Path, monkeypatch: pyte
     assert not missing
 
 
+@pytest.mark.slow
 def test_epochs_count_what_a_step_shows(recipe: Path, tmp_path: Path) -> None:
     assert launch(recipe, "run.steps=null", "run.epochs=1", "optim.warmup_steps=0") == 0
     assert rows(tmp_path / "runs" / "small")[-1]["step"] == "3"  # 10 frames, 4 a step
 
 
+@pytest.mark.slow
 def test_frames_without_any_measured_pixel_neither_stop_nor_spoil_a_run(
     recipe: Path, frames: Path, tmp_path: Path
 ) -> None:
