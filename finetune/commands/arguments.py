@@ -132,8 +132,11 @@ def add_precision_argument(parser: argparse._ActionsContainer, *, default: str, 
     )
 
 
-def configure_network(predictor: Predictor, arguments: argparse.Namespace) -> Predictor:
+def configure_network(predictor: Predictor, arguments: argparse.Namespace, *, tf32: bool = False) -> Predictor:
     """
+    Args:
+        tf32: ``run.tf32`` of the recipe that an evaluation follows; predictions never round.
+
     Returns:
         The predictor with the precision of ``add_network_arguments``, compiled where that is asked for.
 
@@ -150,7 +153,7 @@ def configure_network(predictor: Predictor, arguments: argparse.Namespace) -> Pr
         try_compiler(predictor.device, "--compile is given", "leave out --compile")
         predictor.network.compile()
     if predictor.device.type != "cpu":
-        LOGGER.info("%s, %s", precision, describe_arithmetic(predictor.device, tf32=False))
+        LOGGER.info("%s, %s", precision, describe_arithmetic(predictor.device, tf32=tf32))
     return replace(predictor, precision=precision)
 
 

@@ -162,7 +162,7 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     else:
         run = RunFolder(Path(arguments.model)) if is_folder(Path(arguments.model)) else None
         run = run if run and is_file(run.best) else None
-        predictor = configure_network(load_predictor(arguments, arguments.device), arguments)
+        predictor = configure_network(load_predictor(arguments, arguments.device), arguments, tf32=recipe.run.tf32)
         cameras = FrameCameras(options=camera_options(arguments), assume_training=assumes_training_camera(arguments))
         evaluations, frames = evaluate_model(recipe, predictor, run, cameras)
         say = line_printer(predictor, arguments)

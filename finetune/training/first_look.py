@@ -124,7 +124,8 @@ def _what(run: Run) -> str:
 def _where_it_runs(record: Mapping[str, object]) -> str:
     processes = f", {record['processes']} processes" if record["processes"] != 1 else ""
     machines = f" on {record['machines']} machines" if record["machines"] != 1 else ""
-    return f"on {record['device']} in {record['precision']}{processes}{machines}"
+    rounding = " with TF32" if record["cuda"] and record["tf32"] else ""
+    return f"on {record['device']} in {record['precision']}{rounding}{processes}{machines}"
 
 
 def _origin(startup: Startup) -> list[str]:

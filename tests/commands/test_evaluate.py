@@ -6,12 +6,17 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from finetune.commands import evaluate, export, predict
+from finetune.inference.predictor import Predictor
+from finetune.models.arithmetic import allow_tf32
+from finetune.models.depth_model import DepthModel
 from tests.browser import require_valid
 from tests.conftest import CHECKPOINT, ROOT, ended_run
 
@@ -52,6 +57,27 @@ def test_batches_and_another_precision_change_little_and_that_is_said(
     # The baselines stay in float32; they too are predicted three at once.
     assert found["base_fitted_scale"] == pytest.approx(before["base_fitted_scale"], rel=1e-5)
     assert "bf16 differs from float32 by" in capsys.readouterr().out
+
+
+def test_on_a_gpu_the_rounding_that_is_said_is_the_one_of_the_evaluation(
+    run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Predictor, "device", torch.device("cuda"))  # what it says of a GPU; it computes on the CPU
+    used = []
+    forward = DepthModel.forward
+
+    def watched_forward(*given: Any, **named: Any) -> torch.Tensor:
+        used.append(torch.backends.cudnn.allow_tf32)
+        return forward(*given, **named)
+
+    monkeypatch.setattr(DepthModel, "forward", watched_forward)
+    try:
+        call = [str(run), "--recipe", str(run / "recipe.yaml"), "data.workers=0", "run.tf32=true"]
+        assert evaluate.main(call) == 0
+    finally:
+        allow_tf32(False)
+    assert "fp32, with TF32," in capsys.readouterr().err
+    assert set(used) == {True}
 
 
 def test_images_by_themselves_add_up_to_the_table(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from finetune.training.first_look import MAX_LINES, Remarks
+from finetune.training.first_look import MAX_LINES, Remarks, _where_it_runs
 from tests.conftest import ROOT
 from tests.runs import launch
 
@@ -126,6 +126,14 @@ def test_the_first_lines_of_a_run_with_warnings_count_those_that_do_not_fit(
     assert sum(line.startswith("warning") for line in verbose) == len(kept)
     assert any("python " in line and "torch " in line for line in verbose)
     assert printed.splitlines()[-2].endswith(" warnings, above")
+
+
+@pytest.mark.parametrize(
+    ("cuda", "tf32", "said"), [("13.0", True, " with TF32"), ("13.0", False, ""), (None, True, "")]
+)
+def test_that_a_gpu_rounds_is_said_in_the_first_lines(cuda: str | None, tf32: bool, said: str) -> None:
+    record = {"device": "a GPU", "precision": "fp32", "processes": 1, "machines": 1, "cuda": cuda, "tf32": tf32}
+    assert _where_it_runs(record) == f"on a GPU in fp32{said}"
 
 
 def test_remarks_say_what_they_are() -> None:
