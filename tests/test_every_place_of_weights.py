@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -162,6 +163,15 @@ def test_what_is_no_file_is_not_suggested_for_itself(tmp_path: Path) -> None:
     path.symlink_to(path)
     with pytest.raises(CheckpointError, match=r"links lead in a circle\. Check the path"):
         read_checkpoint(str(path))
+
+
+def test_a_pipe_is_named_and_neither_suggested_nor_taken_for_a_misspelling(tmp_path: Path) -> None:
+    for name in ("a.pth", "b.pth"):
+        os.mkfifo(tmp_path / name)
+    with pytest.raises(CheckpointError, match=r"a\.pth: is a pipe, not a file\. Name a run folder, or a weights file"):
+        read_checkpoint(str(tmp_path / "a.pth"))
+    with pytest.raises(CheckpointError, match=r"c\.pth: no such file\. Check the path"):
+        read_checkpoint(str(tmp_path / "c.pth"))
 
 
 @pytest.mark.parametrize("source", ["runs/desc", "weights/desc"])

@@ -165,8 +165,9 @@ def require_file(key: str, root: str, name: str) -> None:
     Raises:
         RecipeError: the value of ``key`` is not an existing file, below ``root`` or from the current directory.
     """
-    if not is_file(locate(root, name)):
-        raise RecipeError(key, name, f"an existing file, {describe_places(root, name)}")
+    if not is_file(found := locate(root, name)):
+        other = f"; {found} {missing(found)}" if path_exists(found) else ""
+        raise RecipeError(key, name, f"an existing file, {describe_places(root, name)}{other}")
 
 
 def require_folder_below(key: str, root: str, name: str) -> None:

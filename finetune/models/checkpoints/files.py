@@ -18,7 +18,7 @@ from finetune.models.checkpoints.hub import HUB_FILES, closest_id
 from finetune.models.checkpoints.unwrap import Content
 from finetune.utils import registry
 from finetune.utils.errors import CheckpointError, first_line
-from finetune.utils.paths import expand_path, if_closed, is_file, is_folder, list_folder, missing
+from finetune.utils.paths import expand_path, if_closed, is_file, is_folder, list_folder, missing, path_exists
 
 # First bytes of archives that weights are sent in, which we do not unpack.
 _ARCHIVES = {
@@ -81,7 +81,9 @@ def find_file(source: str) -> Path:
     if is_file(path):
         return path
     closest, near = closest_id(source), _nearest_path(path)
-    if closest:
+    if path_exists(path):
+        fix = "Name a run folder, or a weights file"
+    elif closest:
         fix = f"Did you mean the hub id {closest}"
     elif near:
         fix = f"Did you mean {near}"
@@ -93,7 +95,7 @@ def find_file(source: str) -> Path:
 def _nearest_path(path: Path) -> Path | None:
     """A neighbor of a path that does not exist, with a similar name."""
     try:
-        by_name = {found.name: found for found in list_folder(path.parent) if found.name != path.name}
+        by_name = {found.name: found for found in list_folder(path.parent) if is_file(found) or is_folder(found)}
     except OSError:
         return None
     names = get_close_matches(path.name, by_name, n=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -125,6 +126,10 @@ def test_a_file_is_looked_for_below_root_and_then_from_here(tmp_path: Path, monk
         require_folder("root", "list.txt")
     with pytest.raises(RecipeError, match=r"list is 'other.txt'; expected an existing file, below root or from"):
         require_file("list", "root", "other.txt")
+    os.mkfifo("root/pipe.txt")
+    for name, said in (("pipe.txt", r"root/pipe\.txt is a pipe"), (".", "root is a folder")):
+        with pytest.raises(RecipeError, match=rf"expected an existing file, .*; {said}, not a file"):
+            require_file("list", "root", name)
 
 
 def test_200_000_lines_are_listed_in_less_than_two_seconds_without_a_look_at_the_frames(tmp_path: Path) -> None:
