@@ -450,11 +450,21 @@ def read_depth(
     Raises:
         DataError: the file is missing, damaged, lossy, in color, or holds no numbers.
     """
-    raw = load_array(path, ("depth",), key) if is_array_file(path) else _decode_depth(path, key)
-    raw = one_channel(raw, channels, path)
-    if raw.dtype.kind not in "uif":
+    raw = read_values(path, channels, key)
+    if raw.dtype.kind == "b":
         raise DataError(path, f"holds values of type {raw.dtype}", "Write depth as integers or floats")
     return cast(NDArray[np.number], raw)
+
+
+def read_values(
+    path: str | os.PathLike[str], channels: DepthChannels | None = None, key: str | None = None
+) -> NDArray[np.number | np.bool_]:
+    """As ``read_depth``, but also yes and no of type bool, which a mask may hold."""
+    raw = load_array(path, ("depth",), key) if is_array_file(path) else _decode_depth(path, key)
+    raw = one_channel(raw, channels, path)
+    if raw.dtype.kind not in "buif":
+        raise DataError(path, f"holds values of type {raw.dtype}", "Write depth as integers or floats")
+    return cast(NDArray[np.number | np.bool_], raw)
 
 
 def _decode_depth(path: str | os.PathLike[str], key: str | None) -> NDArray[np.generic]:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from finetune.data.depth_edges import find_depth_edges
-from finetune.data.readers.files import read_depth
+from finetune.data.readers.files import read_values
 from finetune.data.readers.listing import locate, same_file
 from finetune.data.readers.matching import frame_key
 from finetune.data.readers.orientation import Turn
@@ -47,7 +47,7 @@ def read_mask(
 ) -> NDArray[np.bool_]:
     """
     Args:
-        path: gray image or array of the frame's size.
+        path: gray image or array of the frame's size; an array may be of bools.
         shape: height and width of the frame.
         turn: of the frame.
         at_least, at_most: limits of the values, such as a confidence; None for no limit.
@@ -58,7 +58,7 @@ def read_mask(
     Raises:
         DataError: the mask cannot be read, or has another size.
     """
-    values = turn.like_depth(read_depth(path), shape)
+    values = turn.like_depth(read_values(path), shape)
     if values.shape != shape:
         sizes = f"{'x'.join(map(str, values.shape))}, its frame {shape[0]}x{shape[1]}"
         raise DataError(path, f"the mask is {sizes}", "Write masks as one gray value a pixel, at the size of the frame")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 from pathlib import Path
 from typing import Any, get_args
 
@@ -328,12 +327,14 @@ def test_what_a_mask_covers_is_not_valid(tmp_path: Path) -> None:
         ((0.2, np.nan, np.inf), {"mask_at_most": 0.5}, (True, False, False)),
         ((0.0, np.nan, 1.0), {}, (False, False, True)),
         ((10, 20, 30), {"mask_at_least": 20, "mask_at_most": 20}, (False, True, False)),
+        ((True, False, True), {}, (True, False, True)),  # as numpy saves a comparison
     ],
 )
 def test_levels_of_confidence(
     tmp_path: Path, values: tuple[float, ...], options: dict[str, Any], kept: tuple[bool, ...]
 ) -> None:
-    confidence = np.zeros((12, 16), np.float32 if any(map(math.isnan, values)) or 0.2 in values else np.uint8)
+    stored = np.asarray(values).dtype
+    confidence = np.zeros((12, 16), np.uint8 if stored.kind == "i" else stored)
     for row, value in enumerate(values):
         confidence[row + 1] = value
     np.save(tmp_path / "confidence.npy", confidence)
