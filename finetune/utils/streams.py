@@ -18,7 +18,7 @@ def lasting_streams() -> Iterator[None]:
 
     ``finetune train ... | head -1`` closes the pipe after a line, but the training goes on for hours. A name that is
     not UTF-8, or not in the locale, is printed as ``\\udcff``. If standard error is closed, its text goes to standard
-    output.
+    output. What a full disk kept of standard output is named at the end: nobody chose to be without it.
     """
     before = sys.stdout, sys.stderr
     nowhere = None
@@ -30,11 +30,14 @@ def lasting_streams() -> Iterator[None]:
     for stream in (out, error):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
-    sys.stdout, sys.stderr = _Lasting(out), _Lasting(error)
+    lasting = _Lasting(out)
+    sys.stdout, sys.stderr = lasting, _Lasting(error)
     try:
         yield
     finally:
         sys.stdout.flush()
+        if lasting.lost_to:
+            print(f"standard output is incomplete: it could not be written ({lasting.lost_to})", file=sys.stderr)
         sys.stderr.flush()
         sys.stdout, sys.stderr = before
         if nowhere is not None:
@@ -46,6 +49,7 @@ class _Lasting:
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
+        self.lost_to = ""  # why text was lost that somebody waits for
 
     def write(self, text: str) -> int:
         """Write as much as can be written."""
@@ -67,7 +71,9 @@ class _Lasting:
     def _give_up(self, error: OSError) -> None:
         # On a full disk, later lines may fit again. But a pipe without a reader stays broken, and Python would try to
         # write what is left in the buffer, and fail, once more at exit.
-        if error.errno in (errno.EPIPE, errno.EIO, errno.EBADF):
+        if error.errno not in (errno.EPIPE, errno.EIO, errno.EBADF):
+            self.lost_to = error.strerror or str(error)
+        else:
             with suppress(OSError, ValueError):
                 nowhere = os.open(os.devnull, os.O_WRONLY)
                 os.dup2(nowhere, self._stream.fileno())

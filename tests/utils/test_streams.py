@@ -38,6 +38,7 @@ def run(folder: Path, last: str, redirected: str, **variables: str) -> subproces
     )
 
 
+LOST = "standard output is incomplete: it could not be written (No space left on device)\n"
 FAULT = 'raise FinetuneError("x.yaml: a fault. A fix.")'
 
 
@@ -49,7 +50,8 @@ FAULT = 'raise FinetuneError("x.yaml: a fault. A fix.")'
         ("2>&- > /dev/null", "", 0, "", ""),
         ("2>&- | tail -1; exit ${PIPESTATUS[0]}", FAULT, 2, "finetune stopped: x.yaml: a fault. A fix.\n", ""),
         (">&- 2>&-", FAULT, 2, "", ""),
-        ("2>&1 >/dev/full | cat; exit ${PIPESTATUS[0]}", "", 0, "a note\n", ""),
+        ("2>&1 >/dev/full | cat; exit ${PIPESTATUS[0]}", "", 0, f"a note\n{LOST}", ""),
+        (">/dev/full 2>/dev/full", "", 0, "", ""),
     ],
 )
 def test_a_stream_that_is_closed_ends_nothing(
