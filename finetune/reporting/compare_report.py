@@ -171,9 +171,12 @@ def render_comparison(runs: Sequence[EndedRun]) -> str:
 def _group_tables(runs: Sequence[EndedRun]) -> Iterator[_Group]:
     """The tables of all runs, those of the same protocol and images in one group."""
     groups: dict[str, list[tuple[EndedRun, EvaluationRecord]]] = {}
-    for run in runs:
-        frames = run.environment.get("frames") or {}
-        data = {key: entry for key, entry in frames.items() if key.startswith("data.val")}
+    scored = [_get_scored_frames(run) for run in runs]
+    # By content, wherever the files lie; runs of older versions know only the digest of their lists.
+    has_content = all("content_sha256" in entry for frames in scored for entry in frames.values())
+    digest = "content_sha256" if has_content else "sha256"
+    for run, frames in zip(runs, scored, strict=True):
+        data = {key: [entry.get("count"), entry.get(digest)] for key, entry in frames.items()}
         for evaluation in run.evaluations:
             counts = [evaluation["images_used"], evaluation["images_skipped"], evaluation["pixels_used"]]
             same = json.dumps([evaluation["protocol"], counts, data], sort_keys=True)
@@ -182,6 +185,16 @@ def _group_tables(runs: Sequence[EndedRun]) -> Iterator[_Group]:
         evaluation = members[0][1]
         title = f"protocol {evaluation['protocol']['name']}, {evaluation['images_used']:,} images"
         yield _Group(title=title, members=members)
+
+
+def _get_scored_frames(run: EndedRun) -> dict[str, Mapping[str, object]]:
+    """What the record of a run says of each entry of ``data.val``."""
+    frames = run.environment.get("frames") or {}
+    return {
+        key: entry if isinstance(entry, Mapping) else {"sha256": entry}
+        for key, entry in frames.items()
+        if key.startswith("data.val")
+    }
 
 
 def _get_own_row(evaluation: EvaluationRecord) -> str:

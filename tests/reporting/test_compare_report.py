@@ -81,6 +81,17 @@ def test_what_was_measured_otherwise_stands_apart(tmp_path: Path, changed: dict[
     assert "so their numbers cannot be compared" in page
 
 
+def test_a_run_of_an_older_version_is_compared_by_what_its_record_has(tmp_path: Path) -> None:
+    paths = [written(tmp_path / "old", 0.25), written(tmp_path / "new", 0.125), written(tmp_path / "moved", 0.5)]
+    for path, listed in zip(paths[1:], ("ab", "ef"), strict=True):
+        record = json.loads((path / "environment.json").read_text())
+        record["frames"]["data.val.0"] |= {"sha256": listed, "content_sha256": "cd"}
+        (path / "environment.json").write_text(json.dumps(record))
+    for together in (paths[:2], paths[1:]):  # the same list; the same frames at another place
+        assert format_comparison(read_runs(together)).count("protocol plain") == 1
+        assert "so their numbers cannot be compared" not in render_comparison(read_runs(together))
+
+
 def test_of_an_aligned_table_the_row_of_the_weights_counts(tmp_path: Path) -> None:
     paths = [written(tmp_path / "a", 0.25), written(tmp_path / "b", 0.125)]
     for path in paths:
