@@ -27,6 +27,7 @@ from finetune.utils.resource_errors import worker_died
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _BYTES_OF_PIXEL = 8  # float32 depth, bool, three of color
 _BYTES_OF_WEIGHT = 4  # float32
+PARENT_LOOK_S = 5.0  # how often a worker looks whether its parent is there; PyTorch's own watch does it as often
 
 
 class Batch(NamedTuple):
@@ -302,15 +303,22 @@ def keep_freed_memory() -> None:
 
 
 def _obey_only_parent_sigterm() -> None:
-    """Obey SIGTERM from the process that started this one, and no other: a scheduler sends one to each process."""
-    if not hasattr(signal, "sigwaitinfo"):  # only Linux says who sent it
+    """
+    Obey SIGTERM from the process that started this one, and no other: a scheduler sends one to each process.
+
+    End also when that process is gone. PyTorch's own watch leaves the loop then, but waits for what is still to be
+    handed over: forever, if it is more than a pipe holds, since nobody reads it any more.
+    """
+    if not hasattr(signal, "sigtimedwait"):  # only Linux says who sent it
         return
     parent = os.getppid()
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
     def wait() -> None:
-        while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
-            pass
+        while os.getppid() == parent:
+            told = signal.sigtimedwait({signal.SIGTERM}, PARENT_LOOK_S)
+            if told is not None and told.si_pid == parent:
+                break
         os._exit(0)
 
     threading.Thread(target=wait, daemon=True).start()

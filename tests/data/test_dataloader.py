@@ -1,11 +1,13 @@
 """Batches of a loader, and what becomes of its workers."""
 
+import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from itertools import islice
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +20,7 @@ from finetune.data.preprocessing import Preprocessing
 from finetune.data.samplers import DistributedBatchSampler
 from finetune.data.training_dataset import DepthRangePolicy, TrainingItem, TrainingSamples
 from finetune.utils.errors import ProcessError
+from tests.conftest import ROOT
 from tests.synthetic import Planes, Skies, tilted_plane
 
 
@@ -205,6 +208,40 @@ def test_a_worker_whose_parent_was_killed_meanwhile_ends() -> None:
     )
     assert ended.returncode == -signal.SIGKILL
     assert ended.stdout == ""
+
+
+HANDING_OVER = """
+import os, signal, sys, time
+from torch.utils.data import DataLoader
+from finetune.data import dataloader
+dataloader.PARENT_LOOK_S = 0.1
+class Large:
+    def __len__(self):
+        return 100
+    def __getitem__(self, index):
+        return bytes(1 << 20)  # more than a pipe holds
+loader = DataLoader(
+    Large(), batch_size=None, num_workers=1, worker_init_fn=dataloader.init_worker, multiprocessing_context="fork"
+)
+iterator = iter(loader)
+next(iterator)
+open("worker", "w").write(str(iterator._workers[0].pid))
+time.sleep(0.5)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_that_hands_over_more_than_a_pipe_holds_ends_with_its_parent(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", HANDING_OVER], cwd=tmp_path, env=environment, timeout=60, check=False)
+    worker = int((tmp_path / "worker").read_text())
+    end = time.monotonic() + 20
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < end:
+        time.sleep(0.1)
+    is_left = Path(f"/proc/{worker}").exists()
+    if is_left:
+        os.kill(worker, signal.SIGKILL)
+    assert not is_left
 
 
 def test_weights_reach_the_batch_and_are_one_where_a_sample_has_none() -> None:
