@@ -19,7 +19,7 @@ from finetune.training.ema import AverageWeights
 from finetune.training.monitors import MonitorState
 from finetune.training.run_log import LogEntry
 from finetune.utils.errors import FinetuneError, ProcessError, first_line
-from finetune.utils.files import write_fault
+from finetune.utils.files import write_error_reason, write_fault
 from finetune.utils.manifest import has_checksums, verify_manifest, write_manifest
 from finetune.utils.resource_errors import is_of_a_worker, is_of_another_process
 
@@ -97,11 +97,13 @@ class ResumePoints:
                 raise
             if self.accelerator.is_main_process:
                 self.folder.drop_unfinished()
-            fix = (
-                "Free space on the disk, or fix what else is wrong with it, and go on with --resume: the earlier "
-                "resume points are whole"
+            fix = "Free space on the disk, or fix what else is wrong with it, and go on with --resume: " + (
+                "the earlier resume points are whole"
+                if self.folder.newest_first()
+                else "there is no earlier resume point, so that the run begins again"
             )
-            fault = write_fault(self.folder.checkpoint(state.step), first_line(error), fix)
+            reason = write_error_reason(error) or first_line(error)
+            fault = write_fault(self.folder.checkpoint(state.step), reason, fix)
             raise ProcessError(str(fault)) from error
 
     def _write(self, state: ResumeState) -> None:
