@@ -174,7 +174,7 @@ def test_a_part_of_another_frame_is_an_image_of_its_own(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_loss_of_features_holds_the_encoder_near_its_start(
-    recipe: Path, caplog: pytest.LogCaptureFixture, tmp_path: Path
+    recipe: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     # With a tolerance of 1 every position counts. The first step starts at the frozen encoder, so that its loss is 0.
     rates = ("optim.lr=1e-3", "optim.schedule=constant", "run.log_every_steps=1", "export=[]", "run.steps=4")
@@ -183,7 +183,7 @@ def test_a_loss_of_features_holds_the_encoder_near_its_start(
         loss = f"loss=[{{kind: silog}}, {{kind: feature, weight: {weight}, tolerance: 1.0}}]"
         assert launch(recipe, *rates, loss, f"name={name}") == 0
         distances.append([float(row["loss_feature"]) for row in rows(tmp_path / "runs" / name) if row["loss_feature"]])
-    assert "a second forward of tiny without gradients" in caplog.text
+    assert "a second forward of tiny without gradients" in capsys.readouterr().out
     free, held = distances
     assert free[0] == pytest.approx(0.0, abs=1e-6) and held[0] == pytest.approx(0.0, abs=1e-6)
     assert free[-1] > 1e-4
