@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -320,18 +320,23 @@ def test_frames_without_any_measured_pixel_neither_stop_nor_spoil_a_run(
 
 
 def test_only_a_file_that_cannot_be_written_is_called_one(tmp_path: Path) -> None:
-    def stand_in(fault: Exception) -> Any:
+    def stand_in(fault: Exception, points: Sequence[Path] = ()) -> Any:
         def write(state: object) -> None:
             raise fault
 
-        folder = SimpleNamespace(drop_unfinished=lambda: None, checkpoint=lambda step: tmp_path / str(step))
+        folder = SimpleNamespace(
+            drop_unfinished=lambda: None, checkpoint=lambda step: tmp_path / str(step), newest_first=lambda: points
+        )
         accelerator = SimpleNamespace(is_main_process=True)
         return SimpleNamespace(_write=write, folder=folder, accelerator=accelerator)
 
     state: Any = SimpleNamespace(step=3)
     for fault in (RuntimeError("PytorchStreamWriter failed writing file"), OSError(28, "No space left on device")):
-        with pytest.raises(ProcessError, match="3: cannot be written"):
+        full = r"3: cannot be written \(No space left on device\)\. Free space"
+        with pytest.raises(ProcessError, match=full + ".*there is no earlier resume point, so that the run"):
             ResumePoints.save(stand_in(fault), state)
+        with pytest.raises(ProcessError, match=full + ".*the earlier resume points are whole"):
+            ResumePoints.save(stand_in(fault, [tmp_path / "2"]), state)
     gone = RuntimeError("[gloo/transport/tcp/pair.cc:561] Connection closed by peer")
     killed = RuntimeError("DataLoader worker (pid 7) is killed")
     for other in (torch.OutOfMemoryError("CUDA out of memory"), killed, gone):
