@@ -450,19 +450,16 @@ def read_depth(
     Raises:
         DataError: the file is missing, damaged, lossy, in color, or holds no numbers.
     """
-    raw = read_values(path, channels, key)
-    if raw.dtype.kind == "b":
-        raise DataError(path, f"holds values of type {raw.dtype}", "Write depth as integers or floats")
-    return cast(NDArray[np.number], raw)
+    return cast(NDArray[np.number], read_values(path, channels, key, kinds="uif"))
 
 
 def read_values(
-    path: str | os.PathLike[str], channels: DepthChannels | None = None, key: str | None = None
+    path: str | os.PathLike[str], channels: DepthChannels | None = None, key: str | None = None, *, kinds: str = "buif"
 ) -> NDArray[np.number | np.bool_]:
-    """As ``read_depth``, but also yes and no of type bool, which a mask may hold."""
+    """As ``read_depth``, but of every kind of type in ``kinds``; a mask may also hold yes and no of type bool."""
     raw = load_array(path, ("depth",), key) if is_array_file(path) else _decode_depth(path, key)
     raw = one_channel(raw, channels, path)
-    if raw.dtype.kind not in "buif":
+    if raw.dtype.kind not in kinds:
         raise DataError(path, f"holds values of type {raw.dtype}", "Write depth as integers or floats")
     return cast(NDArray[np.number | np.bool_], raw)
 
