@@ -2,10 +2,11 @@
 
     DEPTH_SAMPLES=/path/to/samples python -m tests.benchmarks.lenses --results runs/lenses.jsonl [--seeds 0 1 2]
 
-**Drawn**: rooms of varied size by the script of ``data/room``, one view of each, cameras at 0.4 to 1.8 m, ``--frames``
-frames a lens at three focal lengths; tested on other rooms at 0.75 and 1.35 times the median focal length. The frames
-are drawn once, next to ``--results``. **Real**: the frames of ``realsense_lab_seq``, split by place as in
-``real_frames.py``; tested as they are and zoomed 1.4 times.
+**Drawn**: rooms of varied size by the script of ``data/room``, of each the first view with nothing nearer than 0.4 m
+and something farther than 2.5 m, as there; cameras at 0.4 to 1.8 m, ``--frames`` frames a lens at three focal lengths;
+tested on other rooms at 0.75 and 1.35 times the median focal length. The frames are drawn once, next to ``--results``.
+**Real**: the frames of ``realsense_lab_seq``, split by place as in ``real_frames.py``; tested as they are and zoomed
+1.4 times.
 
 Each is trained by a plain recipe and by one with ``data.camera.mode: canonical`` and ``augment.zoom: [1.0, 1.6]``, in
 equal steps. A finished run is a line of ``--results``, and is not run again. Prints AbsRel and |median log ratio| of
@@ -31,6 +32,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from finetune.commands.runner import configure_threading
 from tests.benchmarks.real_frames import ROOT, write_lab_recipe
 from tests.benchmarks.result_lines import add_result_line, read_result_lines
@@ -44,6 +48,8 @@ FRAME_SIZE = (180, 240)
 MEDIAN_HFOV_DEG = 60.0
 CAMERA_HEIGHT_M, CAMERA_HEIGHT_VARIES_M = 1.1, 0.7
 FIRST_ROOM = 1000  # far from those of data/room
+NEAREST_MM, FARTHEST_MM = 400, 2500  # a frame has nothing nearer, and something farther
+VIEWS = 50  # one of which has to be so, in each room
 REAL_ZOOM = 1.4
 ARMS = {"plain": (), "canonical": ("data.camera.mode=canonical", "augment.zoom=[1.0, 1.6]")}
 DRAWN = """\
@@ -59,6 +65,16 @@ optim: {{lr: 1.0e-4, lr_decoder: 3.0e-4, warmup_steps: 20, ema_decay: 0.98}}
 run: {{batch_size: 4, log_every_steps: 10, evaluate_every_steps: 100000, save_every_steps: 100000}}
 export: []
 """
+
+
+def draw_view(script: Any, room: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    """The first view of a room that shows more than what is right before the camera."""
+    for view in range(VIEWS):
+        image, counts = script.draw_frame(room, view)
+        measured = counts[counts > 0]
+        if measured.size and measured.min() >= NEAREST_MM and measured.max() > FARTHEST_MM:
+            return image, counts
+    raise SystemExit(f"room {room}: none of {VIEWS} views has nothing nearer than 0.4 m and something beyond 2.5 m")
 
 
 def draw_lens(folder: Path, factor: float, rooms: range) -> None:
@@ -83,7 +99,7 @@ def draw_lens(folder: Path, factor: float, rooms: range) -> None:
     }
     for name in ("color", "depth"):
         (folder / name).mkdir(parents=True, exist_ok=True)
-    lines = [script.write_frame(folder, i, *script.draw_frame(room, 0)) for i, room in enumerate(rooms)]
+    lines = [script.write_frame(folder, i, *draw_view(script, room)) for i, room in enumerate(rooms)]
     (folder / "intrinsics.json").write_text(json.dumps(script.INTRINSICS))
     (folder / "list.txt").write_text("".join(lines))
 

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy.interpolate import LinearNDInterpolator
 
 from finetune.inference.anchoring import (
     MIN_POINTS,
@@ -92,6 +93,7 @@ def test_points_between_nearer_ones_are_dropped_and_what_is_around_them_is_not_f
     points_m[behind] = 9.0
     anchored = anchor_depth(make_relative(depth_m), rows, columns, points_m)
     assert not anchored.kept[behind].any() and anchored.kept[~behind].mean() > 0.99
+    assert anchored.confidence[46, 54] == 0 and np.isinf(anchored.guess_spread[46, 54])
     assert anchored.depth_m[46, 54] == pytest.approx(3.0, rel=0.02)
 
 
@@ -107,6 +109,34 @@ def test_far_from_the_points_and_between_points_that_contradict_nothing_is_fille
     assert anchored.depth_m[70, 100] / anchored.depth_m[70, 20] == pytest.approx(
         1.3 * depth_m[70, 100] / depth_m[70, 20], rel=0.02
     )
+
+
+def test_a_guess_at_an_edge_takes_after_the_points_of_its_own_side() -> None:
+    depth_m = draw_depth()
+    rows, columns = (axis.ravel() for axis in np.mgrid[2:94:6, 2:126:6])
+    # The map sees the box where it is, at 3 m, and it is at 2 m: no smooth field explains that.
+    nearer_m = depth_m.copy()
+    nearer_m[30:60, 40:70] = 2.0
+    anchored = anchor_depth(make_relative(depth_m), rows, columns, nearer_m[rows, columns])
+    guessed = (anchored.confidence == 0) & np.isfinite(anchored.guess_spread)
+    assert (anchored.guess_spread[guessed] >= 0.1).all() and not anchored.guess_spread[anchored.confidence > 0].any()
+    around_box = np.zeros(SHAPE, bool)
+    around_box[24:66, 34:76] = True
+    error = np.abs(anchored.depth_m / nearer_m - 1)[guessed & around_box]
+    # The points alone make a ramp of the edge; the map alone is half too far on the box.
+    ramp_m = LinearNDInterpolator(np.stack([rows, columns], 1), nearer_m[rows, columns])(*np.indices(SHAPE))
+    assert error.size > 200
+    assert error.mean() < 0.6 * np.abs(ramp_m / nearer_m - 1)[guessed & around_box].mean()
+
+
+def test_where_no_point_is_near_there_is_no_guess() -> None:
+    depth_m = draw_depth()
+    rows, columns = (axis.ravel() for axis in np.mgrid[50:94:3, 2:126:3])
+    anchored = anchor_depth(make_relative(depth_m), rows, columns, depth_m[rows, columns])
+    # A point has 96 x 128 / 630 = 19.5 pixels for itself; two spaces of 4.42 px between points are 8.8 px, and the
+    # first row of points is 50.
+    assert np.isinf(anchored.guess_spread[:42]).all() and np.isfinite(anchored.guess_spread[42:]).all()
+    assert (anchored.guess_spread[42:50] == np.float32(0.1)).mean() > 0.9
 
 
 @pytest.mark.parametrize(

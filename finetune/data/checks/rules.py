@@ -121,11 +121,14 @@ def _find_misregistration(entry: Entry) -> Iterator[Finding]:
         return
     if found.verdict == "unknown":
         return
-    sure = found.frames >= MIN_FRAMES
     numbers = (
         f"over {count_noun(found.frames, 'frame')} the color at depth edges changes by "
         f"{_percent(found.rise.in_place)} of its range more than around them"
     )
+    if entry.reader.has_pseudo_labels:
+        yield _warn_of_faint_edges(entry, numbers)
+        return
+    sure = found.frames >= MIN_FRAMES
     mirrored = fit_edges([frame.edges for frame in entry.facts if frame.edges], mirrored=True)
     if mirrored and mirrored.fits and found.rise.in_place < 0.5 * mirrored.rise.in_place:
         yield Finding(
@@ -156,6 +159,18 @@ def _find_misregistration(entry: Entry) -> Iterator[Finding]:
             fix=f"Check that each line of {entry.key} names the depth of its own image, registered to it, and that its "
             f"numbers are distances, not heights or labels ({entry.where})",
         )
+
+
+def _warn_of_faint_edges(entry: Entry, numbers: str) -> Finding:
+    """A teacher makes a label from its image. One that sees edges badly looks like wrong pairs, so nothing stops."""
+    return Finding(
+        severity="warn",
+        name="registration",
+        key=entry.key,
+        evidence=f"the edges of the teacher's labels are not where the color changes: {numbers}",
+        fix="Label again if the images are not those that were labeled; else the teacher sees edges badly, as finetune "
+        f"check --html shows ({entry.where})",
+    )
 
 
 def _note_sparse(entry: Entry) -> Finding:

@@ -59,7 +59,8 @@ class Pseudo(ListedFrames):
     head and a loss that ignores scale and shift. ``labels.json`` says which.
 
     The confidence of a pixel is the smaller of the teacher's predictions for the image and for its mirror image,
-    divided by the larger one: 1 where both are the same, 0.9 where they differ by a tenth. A pixel below
+    divided by the larger one: 1 where both are the same, 0.9 where they differ by a tenth. Where points that a label
+    was anchored to contradict each other by more than that, their disagreement counts. A pixel below
     ``min_confidence`` is not valid. A valid one counts as its confidence to the power of ``confidence_power`` in the
     losses silog, l1, l2, log_l1 and berhu; ssi and gradient count all valid pixels the same, and ssi has ``trim``.
 

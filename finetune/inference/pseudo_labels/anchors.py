@@ -130,14 +130,15 @@ class SparseAnchor:
     options: AnchoringOptions
 
     def anchor(self, given: Input, image: NDArray[np.uint8], inverse: NDArray[np.float64]) -> Anchored:
-        """See ``Anchor`` and ``anchor_depth``. There is no label where measured points say nothing about it."""
+        """See ``Anchor`` and ``anchor_depth``. There is no label where no measured point is near."""
         if given.is_video:
             raise AnchoringRefused("frames of videos have no measured depth")
         rows, columns, points_m = self.frames.points(given.path, inverse.shape)
         found = anchor_depth(inverse, rows, columns, points_m, self.options)
         return Anchored(
             depth_m=found.depth_m.astype(np.float64),
-            valid=found.confidence > 0,
+            valid=np.isfinite(found.guess_spread),
+            doubt=found.guess_spread,
             fit=found.fit,
             inlier_share=found.inlier_share,
             residual=found.residual,
@@ -218,5 +219,10 @@ def anchor_to_map(
         raise AnchoringRefused(f"teacher and metric model agree in {percent(inlier_share)} of its pixels")
     inside = (depth_m > math.exp(limits[0]) * (1 + 1e-9)) & (depth_m < math.exp(limits[1]) * (1 - 1e-9))
     return Anchored(
-        depth_m=depth_m, valid=inside, fit=fit, inlier_share=inlier_share, residual=float(np.median(difference))
+        depth_m=depth_m,
+        valid=inside,
+        doubt=np.zeros(depth_m.shape, dtype=np.float32),
+        fit=fit,
+        inlier_share=inlier_share,
+        residual=float(np.median(difference)),
     )

@@ -45,6 +45,8 @@ class Anchored:
     Attributes:
         depth_m: (H, W) float64, meters; anything where ``valid`` is False.
         valid: (H, W) bool, where what it was anchored to supports it.
+        doubt: (H, W) float32, natural logarithm: how much what it was anchored to contradicts itself there; 0: it does
+            not.
         fit: from the teacher's inverse depth to 1 / meters, for the whole frame.
         inlier_share: share of what it was anchored to that agrees, 0 to 1.
         residual: median of |ln(anchored depth / depth it was anchored to)|.
@@ -52,6 +54,7 @@ class Anchored:
 
     depth_m: NDArray[np.float64]
     valid: NDArray[np.bool_]
+    doubt: NDArray[np.float32]
     fit: InverseFit
     inlier_share: float
     residual: float
@@ -64,7 +67,8 @@ class Label:
     Attributes:
         values: (H, W) float64, > 0: meters, or inverse depth of unknown scale and shift.
         valid: (H, W) bool, where there is a label.
-        disagreement: (H, W) float32, as ``measure_disagreement``; of the depths, where values are meters.
+        disagreement: (H, W) float32, as ``measure_disagreement``; of the depths, where values are meters, or what it
+            was anchored to, if that is more.
         anchored: how it was brought to meters; None where it was not.
     """
 
@@ -170,11 +174,12 @@ def label_anchored(
     if not anchored.valid.any():
         raise DataError(given.path, "cannot be anchored: nothing supports a depth, in any pixel", fix)
     fit = anchored.fit
+    # The shift changes the logarithm, so the mirrored prediction gets it too.
+    disagreement = measure_disagreement(fit.scale * inverse + fit.shift, fit.scale * mirrored + fit.shift)
     return Label(
         values=anchored.depth_m,
         valid=anchored.valid,
-        # The shift changes the logarithm, so the mirrored prediction gets it too.
-        disagreement=measure_disagreement(fit.scale * inverse + fit.shift, fit.scale * mirrored + fit.shift),
+        disagreement=np.maximum(disagreement, anchored.doubt),
         anchored=anchored,
     )
 

@@ -20,6 +20,7 @@ from finetune.data.checks.registration import find_edges, fit_edges
 from finetune.data.checks.rules import find_problems, find_shared_scenes
 from finetune.data.checks.units import suggest_max_depth_m
 from finetune.data.readers.files import read_depth, read_image
+from finetune.data.readers.pseudo import Pseudo
 from finetune.data.sample import DepthSample, is_sparse
 from tests.synthetic import reader_with, tilted_plane
 
@@ -167,11 +168,16 @@ def each(change: Callable[[Pair], Any], pairs: list[Pair]) -> list[Any]:
     return [changed[id(pair)] for pair in pairs]
 
 
+def entry_of(pairs: list[Pair]) -> Entry:
+    base = plane()
+    return entry(
+        each(lambda pair: dataclasses.replace(base, edges=find_edges(*pair), sparse=is_sparse(pair[2])), pairs)
+    )
+
+
 def judged(pairs: list[Pair]) -> list[str]:
     """``stop registration`` and the like, of what is no note."""
-    base = plane()
-    facts = each(lambda pair: dataclasses.replace(base, edges=find_edges(*pair), sparse=is_sparse(pair[2])), pairs)
-    found = [one for one in find_problems(entry(facts)) if one.name in ("registration", "mirrored")]
+    found = [one for one in find_problems(entry_of(pairs)) if one.name in ("registration", "mirrored")]
     return [f"{one.severity} {one.name}" for one in found if one.severity != "note"]
 
 
@@ -198,6 +204,11 @@ def test_depth_of_another_frame_of_the_room_is_told() -> None:
     pairs = room_pairs()[::4]
     other = [(image, *pairs[(place + 6) % len(pairs)][1:]) for place, (image, _, _) in enumerate(pairs)]
     assert judged(other) == ["stop registration"]
+    # A teacher makes labels from the images themselves, and a weak one has no edges where the color changes.
+    labels = Pseudo(root="labels")
+    (warning,) = named(dataclasses.replace(entry_of(other), reader=labels), "registration")
+    assert warning.startswith("warn data.train.0: the edges of the teacher's labels are not where the color changes:")
+    assert not named(dataclasses.replace(entry_of(pairs), reader=labels), "registration")
 
 
 def test_sparse_depth_is_not_judged_and_that_is_said() -> None:

@@ -86,21 +86,16 @@ def test_scale_shift_field_and_wrong_points_of_a_drawn_scene_come_back(index: in
     scene = draw_scene(index)
     inverse = teach(scene.depth_m, smooth_field(scene.depth_m.shape))
     found = anchor_first(measure(scene, count, 0.1), inverse)
-    error = np.abs(found.depth_m / scene.depth_m - 1)[found.valid]
+    error = np.abs(found.depth_m / scene.depth_m - 1)
     unanchored = np.abs(scene.depth_m * np.median(1 / scene.depth_m / inverse) * inverse - 1)
     assert unanchored.mean() > 0.05
-    print(
-        index,
-        count,
-        found.valid.mean(),
-        error.mean(),
-        np.median(error),
-        np.quantile(error, (0.8, 0.9)),
-        found.inlier_share,
-        found.residual,
-    )
-    assert found.valid.mean() > 0.5
-    assert error.mean() < 0.01
+    sure = found.valid & (found.doubt == 0)
+    assert sure.mean() > 0.5
+    assert error[sure].mean() < 0.01
+    # Elsewhere the label is a guess, and is no farther off than it says.
+    guessed = found.valid & ~sure
+    assert guessed.any() and (found.doubt[guessed] >= 0.1).all()
+    assert error[guessed].mean() < found.doubt[guessed].mean()
     assert found.inlier_share == pytest.approx(0.9, abs=0.03) and found.residual < 0.01
 
 

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from finetune.inference.pseudo_labels.teacher import count_label, label_as_predicted
+from finetune.evaluation.alignment import InverseFit
+from finetune.inference.inputs import Input
+from finetune.inference.pseudo_labels.teacher import Anchored, count_label, label_anchored, label_as_predicted
 from finetune.utils.errors import DataError
 
 
@@ -30,6 +33,29 @@ def test_the_label_is_the_prediction_with_the_log_of_the_disagreement() -> None:
     label = label_as_predicted(Path("a.png"), prediction, mirrored)
     assert label.values.tolist() == [[1.0, 2.0]] and label.valid.all()
     assert label.disagreement.tolist() == [[0.0, pytest.approx(math.log(1.5), rel=1e-6)]]
+
+
+class Half:
+    """Anchors to 1 / (2 x), and doubts its second pixel by 0.1 and its third by 0.5."""
+
+    def anchor(self, given: Input, image: NDArray[np.uint8], inverse: NDArray[np.float64]) -> Anchored:
+        return Anchored(
+            depth_m=1 / (2 * inverse),
+            valid=np.ones(inverse.shape, bool),
+            doubt=np.array([[0.0, 0.1, 0.5]], np.float32),
+            fit=InverseFit(scale=2.0, shift=0.0),
+            inlier_share=1.0,
+            residual=0.0,
+        )
+
+
+def test_an_anchored_label_is_as_unsure_as_the_mirror_image_or_its_anchor() -> None:
+    both = np.array([[1.0, 1.0, 1.0]], np.float32), np.array([[1.0, 1.2, 1.2]], np.float32)
+    given = Input(path=Path("a.png"))
+    label = label_anchored(given, np.zeros((1, 3, 3), np.uint8), both, Half(), is_metric=False)
+    assert label.values.tolist() == [[0.5, 0.5, 0.5]] and label.valid.all()
+    # ln 1.2 = 0.182
+    assert label.disagreement.tolist() == [[0.0, pytest.approx(math.log(1.2), rel=1e-6), 0.5]]
 
 
 def test_an_image_in_which_the_teacher_sees_nothing_is_refused() -> None:
