@@ -145,7 +145,7 @@ class Retention:
         return (
             f"warning, retention: general ordering fell by {self.lost_points:.1f} points on {self.data}, more than "
             f"{MAX_LOST_POINTS:g}: the network forgets what its base knew of other places. If you need that, mix "
-            "general frames into data.train, set model.train to lora or decoder, or lower optim.lr."
+            "general frames into data.train, a tenth of the samples to begin with, or lower optim.lr."
         )
 
     def to_mapping(self) -> dict[str, Any]:

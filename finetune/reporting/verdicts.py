@@ -70,8 +70,8 @@ def find_verdicts(
         found.append(
             Verdict(
                 found=f"{training_frames} training frames are few",
-                try_next="record more, at other places and distances; until then keep what the base knows: set "
-                "model.train to decoder or lora, and use augment",
+                try_next="record more, at other places and distances; until then train fewer weights, by model.train: "
+                "decoder or lora, and use augment",
             )
         )
     return found
