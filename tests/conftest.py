@@ -27,6 +27,15 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
+# Files whose slow tests take longest. The worker that gets one last is waited for by the others.
+LONGEST = (
+    "utils/test_signals.py",
+    "test_readme.py",
+    "test_resuming.py",
+    "test_processes.py",
+    "test_every_protocol.py",
+    "training/test_run_training.py",
+)
 CHECKPOINT = ROOT / "data" / "tiny_relative.safetensors"
 
 RECIPE = """\
@@ -73,6 +82,13 @@ def moved_run(output: Path, to: Path) -> Path:
     recipe = run / "recipe.yaml"
     recipe.write_text(recipe.read_text().replace(str(output), str(to)))
     return run
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files where several workers share them; ``--no-loadscope-reorder`` keeps it so."""
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        places = {ROOT / "tests" / name: place for place, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: places.get(item.path, len(places)))
 
 
 @pytest.fixture(scope="session")

@@ -76,7 +76,7 @@ def tables(frames: Frames, names: Sequence[str], most_m: float = 10.0) -> list[E
 @pytest.mark.parametrize("base", PROTOCOLS)
 def test_two_hundred_pairs_agree_with_plain_numpy(base: str) -> None:
     large = base in protocols_in_numpy.RANGES
-    # Where a protocol takes frames of one size alone, these are large: two here, 200 in the slow test below.
+    # Where a protocol takes frames of one size alone, these are large: two here, 60 in the slow test below.
     sizes = [(24 + n % 5, 32 + n % 7) for n in range(200)]
     if large:
         sizes = [SIZES.get(base, KITTI[n % len(KITTI)]) for n in range(2)]
@@ -95,8 +95,8 @@ def test_two_hundred_pairs_agree_with_plain_numpy(base: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("base", sorted(protocols_in_numpy.RANGES))
-def test_two_hundred_whole_frames_agree_with_plain_numpy(base: str) -> None:
-    sizes = [SIZES.get(base, KITTI[n % len(KITTI)]) for n in range(200)]
+def test_sixty_whole_frames_agree_with_plain_numpy(base: str) -> None:
+    sizes = [SIZES.get(base, KITTI[n % len(KITTI)]) for n in range(60)]
     frames = Frames(sizes, 10.0 if base == "nyu_eigen" else 80.0, seed=7)
     averages = ("image", "pixel", "image", "pixel", "image")
     kinds = list(zip(ALIGNMENTS, averages, strict=True))
