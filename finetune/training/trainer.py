@@ -209,7 +209,8 @@ class Trainer:
     def normalize(self, image: Tensor) -> Tensor:
         """(B, 3, H, W) uint8 -> float32 on the device, by the arithmetic of ``Preprocessing`` on the host."""
         image = image.to(self.accelerator.device, non_blocking=True)
-        return (image.float() / 255.0 - self._mean) / self._std
+        # In place: a new tensor for each of the three takes longer than the arithmetic.
+        return image.float().div_(255.0).sub_(self._mean).div_(self._std)
 
     def _micro_batches(self, samples: StepSamples) -> Iterator[Batch]:
         """
