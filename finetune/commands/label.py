@@ -291,7 +291,7 @@ def _describe_request(
     """What decides the labels; ``labels.json`` begins with it."""
     from finetune.data.label_files import FORMAT
     from finetune.inference.pseudo_labels.anchors import MetricAnchor, SparseAnchor
-    from finetune.inference.pseudo_labels.run_labels import CONFIDENCE_RULE
+    from finetune.inference.pseudo_labels.run_labels import CONFIDENCE_RULE, GUESS_RULE
     from finetune.recipe.validate import plain_values
 
     listed = json.dumps([[named.path, named.given.intrinsics] for named in inputs])
@@ -312,7 +312,7 @@ def _describe_request(
         "teacher": {"model": arguments.model, "digest": teacher.digest},
         "anchor": kind,
         "anchor_model": model,
-        "confidence": CONFIDENCE_RULE,
+        "confidence": CONFIDENCE_RULE + (GUESS_RULE if isinstance(teacher.anchor, SparseAnchor) else ""),
         "options": {
             "every": arguments.every,
             "precision": predictor.precision,

@@ -115,7 +115,7 @@ def anchor_depth(
         options: None for the defaults.
 
     Raises:
-        AnchoringRefused: there are too few points, they have one depth, or they contradict the map or each other.
+        AnchoringRefused: the points are too few, of one depth or on one line, or contradict the map or each other.
     """
     options = options or AnchoringOptions()
     target = np.log(points_m.astype(np.float64))
@@ -134,6 +134,8 @@ def anchor_depth(
         raise AnchoringRefused(
             f"{percent(inlier_share)} of its {len(target)} points agree with the model and with each other"
         )
+    if np.linalg.matrix_rank(points[kept] - points[kept][0]) < 2:
+        raise AnchoringRefused("its points are on one line of the image, and hold no surface")
     smooth = log_map + anchored.field.on_pixels()
     log_depth, confidence, guess_spread = _fill(points, target, anchored, smooth, options.tolerance)
     return AnchoredDepth(

@@ -20,6 +20,7 @@ from finetune.data.readers.files import read_image
 from finetune.data.readers.pseudo import Pseudo
 from finetune.inference.network_batches import limit_threads
 from finetune.inference.predictor import load_model
+from finetune.inference.pseudo_labels.run_labels import CONFIDENCE_RULE, GUESS_RULE
 from finetune.models.checkpoints.save import save_native
 from tests.small_models import make_overflow, small_model, write_model
 
@@ -267,6 +268,11 @@ def test_labels_are_anchored_to_what_is_measured_and_frames_with_too_little_are_
     is_mirrors = np.abs(stored / 10_000 - np.minimum(np.abs(logs[0] - logs[1]), 6.5535)) <= 0.6e-4
     # Outside of the points, the label is a guess and is as unsure as points may differ.
     assert is_mirrors.mean() > 0.7 and (stored[~is_mirrors] >= 1000).all()
+    # A folder from before labels had guesses does not go on with them.
+    assert about["confidence"] == CONFIDENCE_RULE + GUESS_RULE
+    (out / "labels.json").write_text(json.dumps(about | {"confidence": CONFIDENCE_RULE}))
+    assert main([*call, "--device", "cpu"]) == 2
+    assert "out: was made with another confidence. " in capsys.readouterr().err
 
 
 def test_labels_are_anchored_to_a_metric_model_or_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -149,6 +149,17 @@ def test_too_few_points_are_refused(count: int, reason: str) -> None:
         anchor(make_relative(depth_m), depth_m, count)
 
 
+@pytest.mark.parametrize(
+    ("down", "across"), [(0, 1), (1, 0), (1, 1), (2, 1)], ids=["a row", "a column", "a diagonal", "a line"]
+)
+def test_points_on_one_line_are_refused(down: int, across: int) -> None:
+    depth_m = draw_depth()
+    along = np.arange(40)
+    rows, columns = 10 + down * along, 10 + across * along
+    with pytest.raises(AnchoringRefused, match="its points are on one line of the image"):
+        anchor_depth(make_relative(depth_m), rows, columns, depth_m[rows, columns])
+
+
 def test_points_of_one_depth_are_refused() -> None:
     depth_m = draw_depth()
     with pytest.raises(AnchoringRefused, match="one depth"):

@@ -49,6 +49,10 @@ CONFIDENCE_RULE = (
     "disagreement of the depths of the image and of its mirror image, abs(ln d - ln m), natural logarithm, times "
     f"{DISAGREEMENT_UNITS:g}; after Poggi et al. 2020, arXiv:2005.06209"
 )
+GUESS_RULE = (
+    "; where a label is a guess, since measured points near it contradict each other, their weighted mean distance "
+    "from it, natural logarithm, at least agree_within, if that is more"
+)
 
 
 @dataclass(frozen=True, kw_only=True)
