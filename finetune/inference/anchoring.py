@@ -68,9 +68,10 @@ class AnchoredDepth:
     Attributes:
         depth_m: (H, W) float32, meters: the map at every pixel, corrected where near points say how.
         confidence: (H, W) float32, 0 to 1: 1 at points that agree with their neighbors, 0 where near points contradict
-            each other, are too far away, or are on one side only. Depth of confidence 0 is a guess.
+            each other, are too far away, or are on one side only. Depth of confidence 0 is a guess at best.
         guess_spread: (H, W) float32, natural logarithm: how much the points differ that a guess is made of, at least
-            the tolerance. 0 where the confidence is above 0, inf where no point is near.
+            the tolerance. 0 where the confidence is above 0, inf where there is no guess: no point is near, or none was
+            asked for.
         kept: (N,) bool, the points that agree with their neighbors; others are wrong or shine through.
         fit: scale and shift of the map, from relative units to 1 / meters, before the field.
         relief: share of the map's relief that the points confirm, 0 to 1; see ``measure_relief``.
@@ -94,25 +95,25 @@ def anchor_depth(
     columns: NDArray[np.integer],
     points_m: NDArray[np.floating],
     options: AnchoringOptions | None = None,
+    *,
+    with_guesses: bool = True,
 ) -> AnchoredDepth:
     """
-    Bring inverse depth of unknown scale and shift to meters by measured points.
-
-    First one scale and one shift for the frame, with the least mean |ln(depth / measured)|. Then a smooth field of
-    factors on a coarse grid: the weighted least squares of its distance to what the points ask for, and of its second
-    differences, which count less where the map has a step; points far from it count less (Huber 1964,
-    doi:10.1214/aoms/1177703732, by reweighting). Points that agree with fewer than two of their eight nearest ones
-    are dropped. As much of the map's relief is taken as the others confirm, and the field is solved again. What is left
-    is interpolated over the points' Delaunay triangles, linearly in inverse depth, by which a plane stays a plane.
-    Where the three points of a triangle contradict each other, mostly at an edge, the depth is a guess: the map, and
-    what it lacks at near points, of which those count most that are as deep in the map; those that were dropped count
-    as well, but less, as they may be right.
+    Bring inverse depth of unknown scale and shift to meters by measured points: first one scale and one shift for the
+    frame, with the least mean |ln(depth / measured)|. Then a smooth field of factors on a coarse grid: the weighted
+    least squares of its distance to what the points ask for, and of its second differences, which count less where the
+    map has a step; points far from it count less (Huber 1964, doi:10.1214/aoms/1177703732, by reweighting). Points that
+    agree with fewer than two of their eight nearest ones are dropped. As much of the map's relief is taken as the
+    others confirm, and the field is solved again. What is left is interpolated over the points' Delaunay triangles,
+    linearly in inverse depth, by which a plane stays a plane. Where the three points of a triangle contradict each
+    other, mostly at an edge, the depth is a guess; see ``_guess``.
 
     Args:
         relative: (H, W), larger is nearer.
         rows, columns: (N,) pixels of the points, each at most once.
         points_m: (N,) measured depth, meters, > 0.
         options: None for the defaults.
+        with_guesses: False saves time where depth of confidence 0 is not used.
 
     Raises:
         AnchoringRefused: the points are too few, of one depth or on one line, or contradict the map or each other.
@@ -126,7 +127,7 @@ def anchor_depth(
     if np.count_nonzero(first.kept) < MIN_POINTS:
         raise AnchoringRefused(f"{np.count_nonzero(first.kept)} of its {len(target)} points agree with each other")
     relief = measure_relief(points[first.kept], log_map[rows, columns][first.kept], target[first.kept])
-    log_map = relief * log_map
+    log_map *= relief
     anchored = _anchor(points, target, log_map, options.tolerance)
     residual, kept = anchored.residual, anchored.kept
     inlier_share = float(np.mean(kept & (np.abs(residual) <= options.tolerance)))
@@ -137,7 +138,7 @@ def anchor_depth(
     if np.linalg.matrix_rank(points[kept] - points[kept][0]) < 2:
         raise AnchoringRefused("its points are on one line of the image, and hold no surface")
     smooth = log_map + anchored.field.on_pixels()
-    log_depth, confidence, guess_spread = _fill(points, target, anchored, smooth, options.tolerance)
+    log_depth, confidence, guess_spread = _fill(points, target, anchored, smooth, options.tolerance, with_guesses)
     return AnchoredDepth(
         depth_m=np.exp(log_depth).astype(np.float32),
         confidence=confidence,
@@ -412,15 +413,17 @@ def _fill(
     anchored: _Anchored,
     smooth: NDArray[np.float64],
     tolerance: float,
+    with_guesses: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float32], NDArray[np.float32]]:
     """(H, W) natural logarithm of depth, no nearer and no farther than the points allow; confidence; and what
     ``AnchoredDepth.guess_spread`` says."""
     residual, kept = anchored.residual, anchored.kept
     log_depth, confidence = _interpolate(points[kept], target[kept], residual[kept], smooth, tolerance)
-    unsure = confidence == 0
-    log_depth[unsure], spread = _guess(np.argwhere(unsure), points, residual, kept, smooth)
-    guess_spread = np.zeros(smooth.shape, dtype=np.float32)
-    guess_spread[unsure] = np.maximum(spread, tolerance)
+    guess_spread = np.where(confidence > 0, np.float32(0), np.float32(np.inf))
+    if with_guesses:
+        pixels = _find_unsure(confidence, points)
+        guess, spread = _guess(pixels, points, residual, kept, smooth)
+        log_depth[tuple(pixels.T)], guess_spread[tuple(pixels.T)] = guess, np.maximum(spread, tolerance)
     rows, columns = points.astype(np.intp).T
     confidence[rows, columns] = np.where(kept, 1.0, 0.0)
     guess_spread[rows, columns] = np.where(kept, 0.0, np.inf)
@@ -453,9 +456,7 @@ def _interpolate(
     found = find_triangles(points, triangles, smooth.shape)
     confidence = np.clip(1.0 - np.append(spread, np.inf)[found] / tolerance, 0.0, 1.0)
     reach = _MAX_SPACINGS * math.sqrt(smooth.size / len(points))
-    holes = np.ones(smooth.shape, dtype=np.uint8)
-    holes[tuple(points.astype(np.intp).T)] = 0
-    distance = cv2.distanceTransform(holes, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    distance = _measure_distance(points, smooth.shape)
     confidence *= np.where(distance <= reach, np.exp(-distance / reach), 0.0)
 
     believed = residual - (1.0 - _TRUSTED) * np.clip(residual, -_NOISE, _NOISE)
@@ -463,6 +464,20 @@ def _interpolate(
     correction = _on_triangles(points, triangles, predicted * np.expm1(-believed), found)
     inverse = np.exp(-smooth) + correction
     return -np.log(np.maximum(inverse, _MIN_INVERSE)), confidence.astype(np.float32)
+
+
+def _measure_distance(points: NDArray[np.float64], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """(H, W) pixels from each pixel to the nearest of the (N, 2) points."""
+    holes = np.ones(shape, dtype=np.uint8)
+    holes[tuple(points.astype(np.intp).T)] = 0
+    return np.asarray(cv2.distanceTransform(holes, cv2.DIST_L2, cv2.DIST_MASK_PRECISE), dtype=np.float32)
+
+
+def _find_unsure(confidence: NDArray[np.float32], points: NDArray[np.float64]) -> NDArray[np.intp]:
+    """(M, 2) row and column of the pixels of confidence 0 that a point is near."""
+    # The distances are rounded to float32.
+    reach = (1.0 + 1e-6) * _MAX_SPACINGS * math.sqrt(confidence.size / len(points))
+    return np.argwhere((confidence == 0) & (_measure_distance(points, confidence.shape) <= reach))
 
 
 def _guess(
@@ -475,7 +490,7 @@ def _guess(
     """
     The weighted median of what near points differ from the map by, with the weights of a joint bilateral filter
     (Petschnigg et al. 2004, doi:10.1145/1015706.1015777), so that a pixel at an edge takes after the points of its own
-    side.
+    side. Points that were dropped count as well, but less, as they may be right.
 
     Args:
         pixels: (M, 2) row and column.
@@ -485,8 +500,7 @@ def _guess(
         smooth: (H, W) natural logarithm of the depth of map and field.
 
     Returns:
-        (M,) natural logarithm of depth, and (M,) the mean distance of the points from it, with the same weights; inf
-        where the nearest point is too far away.
+        (M,) natural logarithm of depth, and (M,) the mean distance of the points from it, with the same weights.
     """
     spacing = math.sqrt(smooth.size / len(points))
     distance, nearest = KDTree(points).query(pixels, k=min(_NEIGHBORS, len(points)))
@@ -502,7 +516,7 @@ def _guess(
     middle = np.argmax(until >= 0.5, axis=1)[:, None]
     median = np.take_along_axis(residual[nearest], np.take_along_axis(order, middle, axis=1), axis=1)
     spread = (weight * np.abs(residual[nearest] - median)).sum(axis=1)
-    return here + median[:, 0], np.where(distance[:, 0] <= _MAX_SPACINGS * spacing, spread, np.inf)
+    return here + median[:, 0], spread
 
 
 def find_triangles(

@@ -154,7 +154,7 @@ def complete_frame(frame: RecordedFrame, relative: NDArray[np.float32], options:
     rows, columns = np.nonzero(measured)
     points_m = frame.depth_m[rows, columns]
     try:
-        anchored = anchor_depth(relative, rows, columns, points_m, options)
+        anchored = anchor_depth(relative, rows, columns, points_m, options, with_guesses=False)
     except AnchoringRefused as refused:
         confidence = np.where(measured, np.uint8(MEASURED), np.uint8(0))
         return replace(frame, confidence=confidence, facts={OUTCOME: str(refused), "points": len(points_m)})

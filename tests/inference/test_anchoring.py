@@ -139,6 +139,22 @@ def test_where_no_point_is_near_there_is_no_guess() -> None:
     assert (anchored.guess_spread[42:50] == np.float32(0.1)).mean() > 0.9
 
 
+def test_without_guesses_only_what_was_guessed_differs() -> None:
+    depth_m = draw_depth()
+    rows, columns = (axis.ravel() for axis in np.mgrid[50:94:5, 2:126:5])
+    points_m = np.where(columns < 64, 1.0, 1.3) * depth_m[rows, columns]
+    given = make_relative(depth_m), rows, columns, points_m, AnchoringOptions(min_inlier_share=0.3)
+    guessed, plain = anchor_depth(*given), anchor_depth(*given, with_guesses=False)
+    np.testing.assert_array_equal(plain.confidence, guessed.confidence)
+    np.testing.assert_array_equal(plain.kept, guessed.kept)
+    is_sure = guessed.confidence > 0
+    assert np.isinf(plain.guess_spread[~is_sure]).all() and not plain.guess_spread[is_sure].any()
+    is_guess = ~is_sure & np.isfinite(guessed.guess_spread)
+    is_guess[rows, columns] = True
+    np.testing.assert_array_equal(plain.depth_m[~is_guess], guessed.depth_m[~is_guess])
+    assert (plain.depth_m != guessed.depth_m)[is_guess].mean() > 0.5
+
+
 @pytest.mark.parametrize(
     ("count", "reason"),
     [(0, "it has no point"), (1, "it has 1 point,"), (3, "it has 3 points"), (MIN_POINTS - 1, "it has 29 points")],

@@ -150,3 +150,13 @@ def test_millimeters_taken_for_meters_are_named(tmp_path: Path, capsys: pytest.C
     said = capsys.readouterr().err
     assert "as millimeters taken for meters are. For millimeters give --meters-per-unit 0.001." in said
     assert not (tmp_path / "out").exists()
+
+
+def test_no_guess_is_paid_for_that_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    depth_m = np.where(rng.random((60, 80)) < 0.1, 2.0 + np.indices((60, 80))[1] / 20.0, 0.0).astype(np.float32)
+    image = np.zeros((60, 80, 3), np.uint8)
+    frame = RecordedFrame(image=image, depth_m=depth_m, camera=None, source="drawn")
+    relative = (1.0 / (2.0 + np.indices((60, 80))[1] / 20.0)).astype(np.float32)
+    monkeypatch.setattr("finetune.inference.anchoring._guess", None)
+    assert complete_frame(frame, relative, AnchoringOptions()).facts["outcome"] == "filled"
