@@ -151,12 +151,12 @@ def test_a_prediction_goes_to_the_network_and_comes_back_once_an_image(
 
 
 def test_images_are_normalized_on_the_device(fake: FakeTensorMode) -> None:
-    constants = [torch.empty(1, 3, 1, 1, device="cuda") for _ in range(2)]
+    constants = [torch.empty(3, device="cuda") for _ in range(2)]
     trainer: Any = SimpleNamespace(
         accelerator=SimpleNamespace(device=torch.device("cuda")), _mean=constants[0], _std=constants[1]
     )
     normalized = Trainer.normalize(trainer, torch.zeros((2, 3, 4, 4), dtype=torch.uint8))
     assert (normalized.device.type, normalized.dtype) == ("cuda", torch.float32)
-    trainer._mean = torch.empty(1, 3, 1, 1)
+    trainer._mean = torch.empty(3)
     with pytest.raises(RuntimeError, match=MIXED):
         Trainer.normalize(trainer, torch.zeros((2, 3, 4, 4), dtype=torch.uint8))

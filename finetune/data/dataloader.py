@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import multiprocessing
 import os
@@ -22,9 +21,9 @@ from torch.utils.data import DataLoader, Dataset, get_worker_info
 from finetune.data.samplers import DistributedBatchSampler
 from finetune.data.training_dataset import TrainingItem, TrainingSamples
 from finetune.utils.errors import FinetuneError, first_line
+from finetune.utils.memory import keep_freed_memory
 from finetune.utils.resource_errors import worker_died
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 _BYTES_OF_PIXEL = 8  # float32 depth, bool, three of color
 _BYTES_OF_WEIGHT = 4  # float32
 PARENT_LOOK_S = 5.0  # how often a worker looks whether its parent is there; PyTorch's own watch does it as often
@@ -285,21 +284,6 @@ def init_worker(_: int) -> None:
     parent = multiprocessing.parent_process()
     if parent is not None and os.getppid() != parent.pid:
         os._exit(0)
-
-
-def keep_freed_memory() -> None:
-    """
-    Keep memory that is freed for the next sample.
-
-    glibc gives back what is above a threshold, and each sample asks for the same megabytes again: the system then
-    clears them page by page, which takes several milliseconds of a sample.
-    """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError, TypeError):  # another C library
-        return
-    mallopt(_M_MMAP_THRESHOLD, 32 << 20)  # the most that is possible
-    mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
 def _obey_only_parent_sigterm() -> None:

@@ -30,7 +30,7 @@ class BerHu(LossOfImages):
 
     def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, 1, H, W) meters -> (B,), meters."""
-        error_m = (pred_m.where(valid, 0.0) - target_m.where(valid, 0.0)).abs()
+        error_m = (pred_m - target_m).where(valid, 0.0).abs()
         # A perfect prediction has c = 0; its errors are 0 too, and take the first piece.
         c = (error_m.detach().amax((1, 2, 3), keepdim=True) / 5).clamp_min(1e-6)
         return mean_over_valid(error_m.where(error_m <= c, (error_m.square() + c.square()) / (2 * c)), valid, weight)

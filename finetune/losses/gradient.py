@@ -8,7 +8,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.losses.affine_invariant import aligned_residual
-from finetune.losses.base import LossOfImages
+from finetune.losses.base import LossOfImages, count_valid, measure_log_ratio
 from finetune.utils.errors import RecipeError
 from finetune.utils.kinds import Kind
 
@@ -44,7 +44,7 @@ class Gradient(LossOfImages):
     def per_image(self, pred: Tensor, target: Tensor, valid: Tensor) -> Tensor:
         """(B, 1, H, W) depth, meters, or inverse or relative depth where it is ``aligned`` -> (B,), without unit."""
         if self.of == "log":
-            error = pred.where(valid, 1.0).clamp_min(1e-6).log() - target.where(valid, 1.0).clamp_min(1e-6).log()
+            error = measure_log_ratio(pred, target, valid)
         else:
             error = aligned_residual(pred, target, valid).view(valid.shape)
         per_image = error.new_zeros(len(error))
@@ -60,4 +60,4 @@ def _mean_difference(error: Tensor, valid: Tensor) -> Tensor:
     total = ((error[..., :, 1:] - error[..., :, :-1]).abs() * pair_x).flatten(1).sum(1) + (
         (error[..., 1:, :] - error[..., :-1, :]).abs() * pair_y
     ).flatten(1).sum(1)
-    return total / (pair_x.flatten(1).sum(1) + pair_y.flatten(1).sum(1)).clamp_min(1)
+    return total / (count_valid(pair_x) + count_valid(pair_y)).clamp_min(1)

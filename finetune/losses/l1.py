@@ -23,4 +23,4 @@ class L1(LossOfImages):
 
     def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, 1, H, W) meters -> (B,), meters."""
-        return mean_over_valid((pred_m.where(valid, 0.0) - target_m.where(valid, 0.0)).abs(), valid, weight)
+        return mean_over_valid((pred_m - target_m).where(valid, 0.0).abs(), valid, weight)

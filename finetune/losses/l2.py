@@ -26,4 +26,4 @@ class L2(LossOfImages):
 
     def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, 1, H, W) meters -> (B,), square meters."""
-        return mean_over_valid((pred_m.where(valid, 0.0) - target_m.where(valid, 0.0)).square(), valid, weight)
+        return mean_over_valid((pred_m - target_m).where(valid, 0.0).square(), valid, weight)

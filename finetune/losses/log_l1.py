@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from finetune.losses.base import LossOfImages, mean_over_valid
+from finetune.losses.base import LossOfImages, mean_over_valid, measure_log_ratio
 from finetune.utils.kinds import Kind
 
 if TYPE_CHECKING:
@@ -26,6 +26,4 @@ class LogL1(LossOfImages):
 
     def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, 1, H, W) meters -> (B,), without unit."""
-        # Mask before the log: a mask after it lets the NaN of an invalid pixel through in backward.
-        log_pred, log_target = (depth_m.where(valid, 1.0).clamp_min(1e-6).log() for depth_m in (pred_m, target_m))
-        return mean_over_valid((log_pred - log_target).abs(), valid, weight)
+        return mean_over_valid(measure_log_ratio(pred_m, target_m, valid).abs(), valid, weight)

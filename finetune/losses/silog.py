@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
-from finetune.losses.base import LossOfImages, mean_over_valid
+from finetune.losses.base import LossOfImages, mean_over_valid, measure_log_ratio
 from finetune.utils.errors import RecipeError
 from finetune.utils.kinds import Kind
 
@@ -33,8 +33,7 @@ class SiLog(LossOfImages):
 
     def per_image(self, pred_m: Tensor, target_m: Tensor, valid: Tensor, weight: Tensor | None = None) -> Tensor:
         """(B, 1, H, W) meters -> (B,), without unit."""
-        # Mask before the log: a mask after it lets the NaN of an invalid pixel through in backward.
-        log_ratio = pred_m.where(valid, 1.0).clamp_min(1e-6).log() - target_m.where(valid, 1.0).clamp_min(1e-6).log()
+        log_ratio = measure_log_ratio(pred_m, target_m, valid)
         mean_of_squares = mean_over_valid(log_ratio.square(), valid, weight)
         square_of_mean = mean_over_valid(log_ratio, valid, weight).square()
         # The slope of sqrt is infinite at 0; the floor keeps a perfect prediction from giving NaN gradients.

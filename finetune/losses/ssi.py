@@ -8,7 +8,7 @@ from pydantic import ConfigDict
 from pydantic.dataclasses import dataclass
 
 from finetune.losses.affine_invariant import aligned_residual
-from finetune.losses.base import LossOfImages
+from finetune.losses.base import LossOfImages, count_valid
 from finetune.utils.errors import RecipeError
 from finetune.utils.kinds import Kind
 
@@ -42,7 +42,7 @@ class Ssi(LossOfImages):
         An image whose target is one number counts as 0; one whose prediction is, as 1 without gradient.
         """
         error = aligned_residual(pred, target, valid).abs()
-        count = valid.flatten(1).sum(1)
+        count = count_valid(valid)
         kept = count - (count * self.trim).floor().long()
         if self.trim:
             error = _smallest(error, valid.flatten(1), kept)

@@ -38,6 +38,7 @@ from finetune.training.launchers import (
 from finetune.training.trackers import installed_trackers
 from finetune.utils.errors import FinetuneError, first_line
 from finetune.utils.indices import evenly_spread
+from finetune.utils.memory import keep_freed_memory
 from finetune.utils.text import count_noun
 
 PACKAGES = (
@@ -111,6 +112,8 @@ def make_accelerator(recipe: Recipe, *, trains: bool = True) -> tuple[Accelerato
     threads = recipe.run.threads or max(1, usable_cores() // local_processes)
     # The launcher sets OMP_NUM_THREADS=1, which would leave all cores but one idle on a CPU.
     torch.set_num_threads(threads)
+    if accelerator.device.type == "cpu":
+        keep_freed_memory()
     return accelerator, notes
 
 

@@ -39,7 +39,7 @@ from PIL import Image, JpegImagePlugin
 
 from finetune.data import coded_depth, preprocessing, training_dataset
 from finetune.data.augmentation import Augmentation
-from finetune.data.dataloader import collate, keep_freed_memory, training_batches
+from finetune.data.dataloader import collate, training_batches
 from finetune.data.preprocessing import Preprocessing, Window
 from finetune.data.reader import Reader
 from finetune.data.readers import files as frame_files
@@ -50,6 +50,7 @@ from finetune.data.training_dataset import DepthRangePolicy, TrainingSamples
 from finetune.prepare.packing.pack_plan import PackChoice
 from finetune.prepare.packing.run_pack import PackOptions, pack_recipe
 from finetune.recipe.load import load_recipe
+from finetune.utils.memory import keep_freed_memory
 
 FILES = 32
 BATCH_SIZE = 4

@@ -32,7 +32,8 @@ import cv2
 import torch
 from torch import Tensor
 
-from finetune.data.dataloader import collate, keep_freed_memory
+from finetune.data.dataloader import collate
+from finetune.utils.memory import keep_freed_memory
 from tests.benchmarks.data_path import BATCH_SIZE, CASES, FILES, Case, files_reader, make_samples, write_frames
 
 LIMIT = 0.85

@@ -83,12 +83,16 @@ def test_a_perfect_prediction_is_nearly_zero_with_zero_gradient(loss: Callable[.
     assert not gradient_of(value, pred_m).any()
 
 
-def test_what_stands_at_invalid_pixels_never_matters(loss: Callable[..., Tensor]) -> None:
+@pytest.mark.parametrize("nothing", [0.0, float("nan"), float("inf"), -1e30])
+def test_what_stands_at_invalid_pixels_never_matters(loss: Callable[..., Tensor], nothing: float) -> None:
     pred_m, target_m, valid = inputs()
-    spoiled = target_m.where(valid, float("nan"))
-    value = loss(pred_m, spoiled, valid)
-    assert value.item() == loss(pred_m, target_m, valid).item()
-    assert not gradient_of(value, pred_m)[~valid].any()
+    value = loss(pred_m, target_m, valid)
+    spoiled = pred_m.detach().where(valid, nothing).requires_grad_()
+    of_spoiled = loss(spoiled, target_m.where(valid, nothing), valid)
+    assert of_spoiled.item() == value.item()
+    expected = gradient_of(value, pred_m)
+    assert torch.equal(gradient_of(of_spoiled, spoiled), expected)
+    assert not expected[~valid].any()
 
 
 def test_numbers_of_16_bits_do_not_overflow(loss: Any) -> None:

@@ -2,6 +2,7 @@ import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,6 +30,22 @@ def test_inverse_depth_by_hand() -> None:
 def test_the_smallest_depth_there_is_has_a_finite_inverse() -> None:
     depth_m = torch.full((1, 1, 1, 1), torch.finfo(torch.float32).tiny)
     assert inverse_depth(depth_m, torch.ones(1, 1, 1, 1, dtype=torch.bool)).isfinite().all()
+
+
+@pytest.mark.parametrize("channels_last", [True, False])
+def test_a_batch_is_normalized_as_preprocessing_normalizes_an_image(channels_last: bool) -> None:
+    preprocessing = Preprocessing(input_size=(14, 14), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8))
+    trainer: Any = SimpleNamespace(
+        accelerator=Accelerator(cpu=True),
+        _mean=torch.tensor(preprocessing.mean),
+        _std=torch.tensor(preprocessing.std),
+    )
+    given = image.permute(0, 3, 1, 2)
+    found = Trainer.normalize(trainer, given if channels_last else given.contiguous())
+    expected = (given.double() / 255 - trainer._mean.view(3, 1, 1)) / trainer._std.view(3, 1, 1)
+    torch.testing.assert_close(found.double(), expected, rtol=0, atol=1e-6)
+    assert found.shape == (3, 3, 5, 7) and found.is_contiguous(memory_format=torch.channels_last)
 
 
 @pytest.mark.parametrize(
