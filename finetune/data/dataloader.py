@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.queues import Queue
@@ -229,6 +230,14 @@ def _parts(
     )
 
 
+def make_loader(samples: Dataset[Any], **options: Any) -> DataLoader[Any]:
+    """PyTorch's loader of these samples, whose workers begin with ``init_worker``."""
+    with warnings.catch_warnings():
+        # That there are more workers than cores is said with the run, where the recipe asks for them.
+        warnings.filterwarnings("ignore", message="This DataLoader will create")
+        return DataLoader(samples, worker_init_fn=init_worker, **options)
+
+
 def training_batches(
     samples: TrainingSamples, batches: DistributedBatchSampler, *, workers: int, pin_memory: bool, prefetch: int = 2
 ) -> Generator[Batch, None, None]:
@@ -244,14 +253,13 @@ def training_batches(
     Raises:
         FinetuneError: a sample cannot be read; when its batch is asked for.
     """
-    loader = DataLoader(
+    loader = make_loader(
         ErrorCapturingDataset(samples),
         batch_sampler=batches,
         num_workers=workers,
         prefetch_factor=prefetch if workers else None,
         collate_fn=_collate_or_fault,
         pin_memory=pin_memory,
-        worker_init_fn=init_worker,
         generator=torch.Generator(),
     )
     for block in raise_worker_errors(loader):

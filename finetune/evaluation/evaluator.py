@@ -15,9 +15,8 @@ from accelerate import Accelerator
 from accelerate.utils import gather_object
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
-from finetune.data.dataloader import ErrorCapturingDataset, init_worker, raise_worker_errors
+from finetune.data.dataloader import ErrorCapturingDataset, make_loader, raise_worker_errors
 from finetune.data.lenses import group_focal_lengths
 from finetune.data.sample import DepthSample
 from finetune.data.validation_dataset import ValidationSample, ValidationSamples
@@ -457,13 +456,12 @@ def _share(
     """The images of this process: whole batches of neighbors, and each image in exactly one process."""
     starts = range(accelerator.process_index * batch_size, len(samples), accelerator.num_processes * batch_size)
     indices = [index for start in starts for index in range(start, min(start + batch_size, len(samples)))]
-    loader = DataLoader(
+    loader = make_loader(
         ErrorCapturingDataset(samples),
         batch_size=None,
         sampler=indices,
         num_workers=min(workers, len(indices)),
         collate_fn=_as_is,
-        worker_init_fn=init_worker,
         generator=torch.Generator(),
     )
     return raise_worker_errors(loader)

@@ -46,7 +46,9 @@ class Loading:
             return f"read between the steps (data.workers 0; {cores} for it and {own})"
         pinned = ", pinned memory" if self.pin_memory else ""
         ahead = "1 batch" if self.prefetch == 1 else f"{self.prefetch} batches"
-        return f"read by {count_noun(self.workers, 'worker')}, {ahead} ahead each{pinned} ({cores} for them and {own})"
+        turns = ", so they take turns" if self.workers > self.cores else ""
+        workers = count_noun(self.workers, "worker")
+        return f"read by {workers}, {ahead} ahead each{pinned} ({cores} for them and {own}{turns})"
 
     def describe_wait(self, waited_s: float, step_s: float) -> str | None:
         """

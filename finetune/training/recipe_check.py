@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from accelerate.state import AcceleratorState
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from finetune.data.checks.depth_encoding import find_differing_units
@@ -21,7 +21,7 @@ from finetune.data.checks.frame_stats import Facts, collect_facts, plain_unit
 from finetune.data.checks.rules import find_shared_scenes
 from finetune.data.checks.summary import Checked, Summary
 from finetune.data.checks.zoom import find_differing_zoom, find_elongated, find_mixed_lenses, seen_focals_px
-from finetune.data.dataloader import ErrorCapturingDataset, init_worker
+from finetune.data.dataloader import ErrorCapturingDataset, make_loader
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.reader import Reader, try_read
 from finetune.data.readers.files import read_depth
@@ -148,13 +148,12 @@ class _FactsOf(Dataset[Any]):
 
 
 def _collect_facts(reader: Reader, indices: Sequence[int], workers: int, key: str) -> Iterator[Facts | FileFault]:
-    loader = DataLoader(
+    loader = make_loader(
         ErrorCapturingDataset(_FactsOf(reader, indices)),
         batch_size=None,
         sampler=range(len(indices)),
         num_workers=min(workers, len(indices) // 8),  # starting one takes longer than looking at a few
         collate_fn=_as_is,
-        worker_init_fn=init_worker,
     )
     yield from tqdm(loader, desc=key, unit="sample", dynamic_ncols=True, disable=None)
 

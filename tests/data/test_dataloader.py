@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
@@ -15,7 +16,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from finetune.data.augmentation import Augmentation
-from finetune.data.dataloader import collate, init_worker, raise_worker_errors, training_batches
+from finetune.data.dataloader import collate, init_worker, make_loader, raise_worker_errors, training_batches
 from finetune.data.preprocessing import Preprocessing
 from finetune.data.samplers import DistributedBatchSampler
 from finetune.data.training_dataset import DepthRangePolicy, TrainingItem, TrainingSamples
@@ -142,6 +143,14 @@ class NotToBeHandedOver(Dataset[object]):
 
     def __getitem__(self, index: int) -> object:
         return lambda: index
+
+
+def test_more_workers_than_cores_are_no_warning_of_pytorch() -> None:
+    with pytest.warns(UserWarning, match="This DataLoader will create 999 worker processes"):
+        DataLoader(NotToBeHandedOver(), num_workers=999)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        make_loader(NotToBeHandedOver(), num_workers=999)
 
 
 @pytest.mark.parametrize(("rank", "named"), [(None, ""), ("0", ""), ("1", "[process 1] ")])

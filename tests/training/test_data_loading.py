@@ -40,6 +40,9 @@ def test_what_the_recipe_says_is_taken() -> None:
 
 def test_the_choice_is_said() -> None:
     assert of(8).describe() == "read by 8 workers, 4 batches ahead each, pinned memory (16 cores for them and the GPU)"
+    assert of(6, 2, CPU).describe() == (
+        "read by 6 workers, 4 batches ahead each, pinned memory (2 cores for them and the network, so they take turns)"
+    )
     assert of(0, 1, CPU).describe() == "read between the steps (data.workers 0; 1 core for it and the network)"
 
 
