@@ -8,7 +8,6 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Generator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.queues import Queue
@@ -230,12 +229,16 @@ def _parts(
     )
 
 
+class _Loader(DataLoader[Any]):
+    """PyTorch's loader, without its warning of more workers than cores: a run says that itself, once."""
+
+    def check_worker_number_rationality(self) -> None:
+        """Accept the number that the recipe gives."""
+
+
 def make_loader(samples: Dataset[Any], **options: Any) -> DataLoader[Any]:
     """PyTorch's loader of these samples, whose workers begin with ``init_worker``."""
-    with warnings.catch_warnings():
-        # That there are more workers than cores is said with the run, where the recipe asks for them.
-        warnings.filterwarnings("ignore", message="This DataLoader will create")
-        return DataLoader(samples, worker_init_fn=init_worker, **options)
+    return _Loader(samples, worker_init_fn=init_worker, **options)
 
 
 def training_batches(

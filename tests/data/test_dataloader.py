@@ -145,12 +145,21 @@ class NotToBeHandedOver(Dataset[object]):
         return lambda: index
 
 
-def test_more_workers_than_cores_are_no_warning_of_pytorch() -> None:
-    with pytest.warns(UserWarning, match="This DataLoader will create 999 worker processes"):
-        DataLoader(NotToBeHandedOver(), num_workers=999)
+class Numbers(Dataset[int]):
+    def __len__(self) -> int:
+        return 4
+
+    def __getitem__(self, index: int) -> int:
+        return index
+
+
+def test_more_workers_than_cores_are_no_warning_of_pytorch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0})
+    with pytest.warns(UserWarning, match="This DataLoader will create 2 worker processes"):
+        DataLoader(Numbers(), num_workers=2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        make_loader(NotToBeHandedOver(), num_workers=999)
+        assert len(list(make_loader(Numbers(), num_workers=2))) == 4
 
 
 @pytest.mark.parametrize(("rank", "named"), [(None, ""), ("0", ""), ("1", "[process 1] ")])

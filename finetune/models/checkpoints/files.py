@@ -88,7 +88,7 @@ def find_file(source: str) -> Path:
     elif near:
         fix = f"Did you mean {near}"
     else:
-        fix = f"Check the path, or name a hub id: {', '.join(HUB_FILES)}"
+        fix = f"Check the path, or name a hub id, such as {next(iter(HUB_FILES))} ({len(HUB_FILES)} are known by name)"
     raise CheckpointError(source, missing(path), fix)
 
 

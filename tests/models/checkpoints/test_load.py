@@ -338,7 +338,10 @@ def test_files_of_another_layout(tmp_path: Path) -> None:
 
 
 def test_path_that_is_not_there() -> None:
-    assert refusal("weights/none.pth").startswith("weights/none.pth: no such file. Check the path, or name a hub id: ")
+    assert refusal("weights/none.pth") == (
+        "weights/none.pth: no such file. Check the path, or name a hub id, such as "
+        "depth-anything/Depth-Anything-V2-Small (30 are known by name)."
+    )
     assert refusal("depth-anything/Depth-Anything-V2-Smal-hf").endswith(
         "no such file. Did you mean the hub id depth-anything/Depth-Anything-V2-Small-hf."
     )
