@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from finetune.losses.base import count_valid
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -39,7 +41,7 @@ def _normalized(values: Tensor, inside: Tensor) -> tuple[Tensor, Tensor]:
     median = values.where(inside, float("nan")).nanmedian(1, keepdim=True).values
     median = median.where(inside.any(1, keepdim=True), 0.0)
     centered = (values.where(inside, 0.0) - median).where(inside, 0.0)
-    spread = centered.abs().sum(1, keepdim=True) / inside.sum(1, keepdim=True).clamp_min(1)
+    spread = centered.abs().sum(1, keepdim=True) / count_valid(inside)[:, None].clamp_min(1)
     flat = spread <= MIN_SPREAD  # NaN compares False, so it stays visible and is not taken for flat
     # Divided by the floor, a map of one number would get a gradient of a million.
     return (centered / spread.clamp_min(MIN_SPREAD)).where(~flat, 0.0), flat

@@ -33,7 +33,7 @@ def test_the_smallest_depth_there_is_has_a_finite_inverse() -> None:
 
 
 @pytest.mark.parametrize("channels_last", [True, False])
-def test_a_batch_is_normalized_as_preprocessing_normalizes_an_image(channels_last: bool) -> None:
+def test_a_batch_is_normalized_channel_by_channel_however_it_lies_in_memory(channels_last: bool) -> None:
     preprocessing = Preprocessing(input_size=(14, 14), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 5, 7, 3), dtype=np.uint8))
     trainer: Any = SimpleNamespace(
